@@ -1,0 +1,502 @@
+//! A team of threads for regions of many short parallel loops.
+//!
+//! A forward pass is hundreds of loops of a few microseconds to a few milliseconds each. Waking a thread costs more
+//! than the shortest of them, so a [`Region`] wakes the workers once and keeps them looking for work: they spin, then
+//! yield, then sleep, and any [`Region::run`] gets them back. The caller never waits for a worker that has not
+//! joined a loop: on a machine with other load a worker that was scheduled away costs speed, not a stall.
+
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::isa::Isa;
+
+/// Pauses before a waiting thread begins to offer its core to others: some 20 to 50 us.
+const SPINS_BEFORE_YIELD: u32 = 1_000;
+/// Yields before a worker sleeps: about a millisecond on an idle machine.
+const YIELDS_BEFORE_SLEEP: u32 = 2_000;
+
+/// A value of [`Shared::next`] that ends a loop and is far from overflow.
+const NO_TASK: usize = usize::MAX / 2;
+
+/// In [`Shared::state`]: the loop accepts workers. The bits below count the workers in it, those from
+/// [`GENERATION`] up number the loop.
+const OPEN: u64 = 1 << 31;
+/// In [`Shared::state`]: one loop.
+const GENERATION: u64 = 1 << 32;
+/// In [`Shared::state`]: the bits that count the workers in the loop.
+const JOINED: u64 = OPEN - 1;
+
+/// A fixed number of threads and the instruction set that they use.
+pub struct Team {
+    /// The workers; `None` if the team is the caller alone.
+    pool: Option<rayon::ThreadPool>,
+    threads: usize,
+    isa: Isa,
+    /// Whether a region has the workers.
+    busy: AtomicBool,
+}
+
+impl Team {
+    /// A team of `threads` threads, the caller's among them (0 counts as 1), that uses `isa` or, if the CPU lacks it,
+    /// the fastest one below. If the system refuses to make threads the team is the caller's thread alone:
+    /// [`Team::threads`] tells.
+    pub fn new(threads: usize, isa: Isa) -> Self {
+        let workers = threads.max(1) - 1;
+        let pool = (workers > 0)
+            .then(|| {
+                rayon::ThreadPoolBuilder::new()
+                    .num_threads(workers)
+                    .thread_name(|index| format!("kernels-{}", index + 1))
+                    .build()
+                    .ok()
+            })
+            .flatten();
+        let threads = if pool.is_some() { workers + 1 } else { 1 };
+        Self { pool, threads, isa: isa.or_slower(), busy: AtomicBool::new(false) }
+    }
+
+    /// Threads of the team, the caller's among them; at least 1.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// The instruction set of the kernels; always one that the CPU has.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Wakes the workers, runs `f` on the caller's thread with a region to run loops in, and lets the workers go.
+    ///
+    /// One region at a time has the workers: one that is opened while another is (by another thread, or inside a
+    /// loop) is its caller's thread alone.
+    pub fn region<R>(&self, f: impl FnOnce(&Region<'_>) -> R) -> R {
+        let shared = Shared::new();
+        let region = |threads| Region { shared: &shared, threads, isa: self.isa, not_sync: PhantomData };
+        let Some(pool) = &self.pool else { return f(&region(1)) };
+        if self.busy.swap(true, Ordering::Acquire) {
+            return f(&region(1));
+        }
+        let _release = OnDrop(|| self.busy.store(false, Ordering::Release));
+        pool.in_place_scope(|scope| {
+            let _dismiss = OnDrop(|| shared.dismiss());
+            for _ in 1..self.threads {
+                scope.spawn(|_| shared.work());
+            }
+            f(&region(self.threads))
+        })
+    }
+}
+
+/// The time in which a team's workers are at the caller's call. Belongs to the caller's thread: it can't be used
+/// inside a loop.
+pub struct Region<'t> {
+    shared: &'t Shared,
+    threads: usize,
+    isa: Isa,
+    not_sync: PhantomData<*const ()>,
+}
+
+impl Region<'_> {
+    /// Threads that take part in a loop, the caller's among them; at least 1.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// The instruction set of the kernels; always one that the CPU has.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Calls `f` with each of `0..tasks` once, on any thread in any order, and returns when all calls have. A
+    /// thread takes the next task when it has done its last, so tasks may differ in length; a few per thread are
+    /// enough, since taking one costs about 50 ns.
+    ///
+    /// # Panics
+    /// With the panic of a task; tasks that nobody had begun are then not run.
+    pub fn run(&self, tasks: usize, f: impl Fn(usize) + Sync) {
+        if self.threads == 1 || tasks <= 1 {
+            (0..tasks).for_each(f);
+        } else {
+            self.shared.run(tasks, &f);
+        }
+    }
+
+    /// Cuts `data` in pieces of `len` elements (the last may be shorter) and calls `f` with the index of each and
+    /// the piece, like [`Region::run`]. A `len` of 0 counts as 1.
+    ///
+    /// # Panics
+    /// With the panic of a task.
+    pub fn run_chunks<T: Send>(&self, data: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+        let len = len.max(1);
+        let total = data.len();
+        let data = DisjointSlice::new(data);
+        self.run(total.div_ceil(len), |index| {
+            let begin = index * len;
+            // SAFETY: the pieces of different indices do not overlap and each index is run once.
+            f(index, unsafe { data.range(begin..(begin + len).min(total)) });
+        });
+    }
+
+    /// Lets the workers sleep at once, for a caller that is about to wait for I/O; the next loop wakes them.
+    pub fn idle(&self) {
+        self.shared.idle.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What the threads of one region share.
+struct Shared {
+    /// Number of the loop, whether it is [`OPEN`], and how many workers are in it.
+    state: AtomicU64,
+    /// The loop; written only while it is closed and no worker is in it.
+    job: UnsafeCell<Job>,
+    /// The next task of the loop that nobody has taken.
+    next: AtomicUsize,
+    /// The first panic of a worker in the loop.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    /// The region is over.
+    over: AtomicBool,
+    /// Workers should sleep now.
+    idle: AtomicBool,
+    /// Workers asleep or about to be; changed only under `bed`.
+    sleepers: AtomicUsize,
+    bed: Mutex<()>,
+    alarm: Condvar,
+}
+
+/// A loop with its types erased.
+#[derive(Clone, Copy)]
+struct Job {
+    /// Calls the closure behind `data` with the index of a task.
+    call: unsafe fn(*const (), usize),
+    data: *const (),
+    tasks: usize,
+}
+
+// SAFETY: `job` is written by the region's thread alone, at a time when `state` keeps the workers out (it is closed
+// and its count is 0), and read by workers after they joined through an acquiring exchange of `state`, which comes
+// after the releasing store that opened the loop. The closure behind `data` is `Sync` and outlives the loop. The other
+// fields are `Sync` by themselves.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    fn new() -> Self {
+        Self {
+            state: AtomicU64::new(0),
+            job: UnsafeCell::new(Job { call: |_, _| (), data: std::ptr::null(), tasks: 0 }),
+            next: AtomicUsize::new(0),
+            panic: Mutex::new(None),
+            over: AtomicBool::new(false),
+            idle: AtomicBool::new(false),
+            sleepers: AtomicUsize::new(0),
+            bed: Mutex::new(()),
+            alarm: Condvar::new(),
+        }
+    }
+
+    /// The caller's side of a loop.
+    fn run<F: Fn(usize) + Sync>(&self, tasks: usize, f: &F) {
+        // SAFETY (of calls): `data` must point to a live `F`.
+        unsafe fn call<F: Fn(usize)>(data: *const (), index: usize) {
+            // SAFETY: `data` is the `f` of the enclosing `run`, which lives until the loop is closed and empty.
+            unsafe { (*data.cast::<F>())(index) }
+        }
+        let job = Job { call: call::<F>, data: std::ptr::from_ref(f).cast(), tasks };
+        // SAFETY: the last loop was closed and left by all workers before its `run` returned or unwound, so nobody
+        // reads the job now.
+        unsafe { *self.job.get() = job };
+        self.next.store(0, Ordering::Relaxed);
+        self.idle.store(false, Ordering::Relaxed);
+        let generation = (self.state.load(Ordering::Relaxed) & !(OPEN | JOINED)).wrapping_add(GENERATION);
+        self.state.store(generation | OPEN, Ordering::SeqCst);
+        self.wake();
+        self.take_tasks(job);
+        self.close();
+        if let Some(payload) = lock(&self.panic).take() {
+            resume_unwind(payload);
+        }
+    }
+
+    /// Takes tasks until none is left. A panic is kept for the caller and ends the loop.
+    fn take_tasks(&self, job: Job) {
+        let take = || {
+            loop {
+                let index = self.next.fetch_add(1, Ordering::Relaxed);
+                if index >= job.tasks {
+                    return;
+                }
+                // SAFETY: the caller of `run` waits in it until this thread has left the loop: the closure is alive.
+                unsafe { (job.call)(job.data, index) };
+            }
+        };
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(take)) {
+            self.next.store(NO_TASK, Ordering::Relaxed);
+            lock(&self.panic).get_or_insert(payload);
+        }
+    }
+
+    /// Keeps further workers out of the loop and waits for those in it.
+    fn close(&self) {
+        let mut state = self.state.fetch_and(!OPEN, Ordering::AcqRel);
+        let mut spins = 0;
+        while state & JOINED != 0 {
+            pause(&mut spins);
+            state = self.state.load(Ordering::Acquire);
+        }
+    }
+
+    /// A worker's life in the region.
+    fn work(&self) {
+        let mut last = 0;
+        let mut spins = 0;
+        while !self.over.load(Ordering::Acquire) {
+            let state = self.state.load(Ordering::Acquire);
+            if state & OPEN == 0 || state / GENERATION == last {
+                if self.idle.load(Ordering::Relaxed) || spins >= SPINS_BEFORE_YIELD + YIELDS_BEFORE_SLEEP {
+                    self.sleep(last);
+                    spins = 0;
+                } else {
+                    pause(&mut spins);
+                }
+                continue;
+            }
+            if self.state.compare_exchange(state, state + 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+                continue;
+            }
+            last = state / GENERATION;
+            spins = 0;
+            // SAFETY: this worker is counted in the loop, so that the caller does not write the job.
+            let job = unsafe { *self.job.get() };
+            self.take_tasks(job);
+            self.state.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// Sleeps until there is a loop other than `last`, or the region is over.
+    fn sleep(&self, last: u64) {
+        let mut bed = lock(&self.bed);
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        loop {
+            // Sequentially consistent like the stores of `run` and `dismiss` and their look at `sleepers`: either
+            // this thread sees the loop, or they see the sleeper.
+            let state = self.state.load(Ordering::SeqCst);
+            if self.over.load(Ordering::SeqCst) || state & OPEN != 0 && state / GENERATION != last {
+                break;
+            }
+            bed = self.alarm.wait(bed).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn wake(&self) {
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            let _bed = lock(&self.bed);
+            self.alarm.notify_all();
+        }
+    }
+
+    /// Ends the region.
+    fn dismiss(&self) {
+        self.over.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+}
+
+/// One step of waiting: a pause at first, later a chance for other threads.
+fn pause(spins: &mut u32) {
+    if *spins < SPINS_BEFORE_YIELD {
+        std::hint::spin_loop();
+    } else {
+        std::thread::yield_now();
+    }
+    *spins = spins.saturating_add(1);
+}
+
+/// A lock that ignores poison: nothing is left half-written under the locks here.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Calls the closure when dropped, so also when unwinding.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// A mutable slice that the tasks of a loop write in parts that do not overlap.
+pub(crate) struct DisjointSlice<'a, T> {
+    begin: *mut T,
+    len: usize,
+    life: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: sharing it gives out `&mut T` only through `range`, whose caller promises that ranges do not overlap; so it
+// is as if the parts of the slice had been sent to the threads.
+unsafe impl<T: Send> Sync for DisjointSlice<'_, T> {}
+// SAFETY: it stands for a `&mut [T]`, which can be sent if `T` can.
+unsafe impl<T: Send> Send for DisjointSlice<'_, T> {}
+
+impl<'a, T> DisjointSlice<'a, T> {
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
+        Self { begin: slice.as_mut_ptr(), len: slice.len(), life: PhantomData }
+    }
+
+    /// A part of the slice.
+    ///
+    /// # Panics
+    /// If the range is not within the slice.
+    ///
+    /// # Safety
+    /// While the part is in use no other part that overlaps it may be.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn range(&self, range: Range<usize>) -> &'a mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len, "a part outside the slice");
+        // SAFETY: within the slice by the assertion, not aliased by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.begin.add(range.start), range.len()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn team(threads: usize) -> Team {
+        Team::new(threads, Isa::detect())
+    }
+
+    #[test]
+    fn every_task_runs_once_whatever_the_team() {
+        for threads in [0, 1, 2, 3, 8] {
+            team(threads).region(|region| {
+                for tasks in [0, 1, 2, 3, 64, 1000] {
+                    let counts: Vec<_> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+                    region.run(tasks, |i| {
+                        counts[i].fetch_add(1, Ordering::Relaxed);
+                    });
+                    assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1), "{threads} {tasks}");
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn many_short_loops_lose_nothing() {
+        let team = team(3);
+        let mut sums = vec![0_u64; 64];
+        for _ in 0..20 {
+            team.region(|region| {
+                for round in 0..500_u64 {
+                    region.run_chunks(&mut sums, 7, |i, part| {
+                        part.iter_mut().for_each(|x| *x += round + i as u64);
+                    });
+                }
+            });
+        }
+        for (k, sum) in sums.iter().enumerate() {
+            assert_eq!(*sum, 20 * (499 * 500 / 2 + 500 * (k as u64 / 7)));
+        }
+    }
+
+    #[test]
+    fn sleeping_workers_come_back() {
+        let total = AtomicUsize::new(0);
+        team(3).region(|region| {
+            for _ in 0..20 {
+                region.idle();
+                std::thread::sleep(std::time::Duration::from_millis(2));
+                region.run(50, |_| {
+                    total.fetch_add(1, Ordering::Relaxed);
+                });
+            }
+        });
+        assert_eq!(total.into_inner(), 1000);
+    }
+
+    #[test]
+    fn workers_take_part() {
+        let threads = Mutex::new(std::collections::HashSet::new());
+        team(2).region(|region| {
+            let begin = std::time::Instant::now();
+            while lock(&threads).len() < 2 && begin.elapsed().as_secs() < 20 {
+                region.run(8, |_| {
+                    lock(&threads).insert(std::thread::current().id());
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                });
+            }
+        });
+        assert_eq!(lock(&threads).len(), 2);
+    }
+
+    #[test]
+    fn a_panic_in_any_task_reaches_the_caller_and_the_team_lives() {
+        let team = team(3);
+        for bad in [0, 1, 17, 63] {
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                team.region(|region| {
+                    region.run(64, |i| {
+                        std::thread::sleep(std::time::Duration::from_micros(50));
+                        assert!(i != bad, "task {i}");
+                    });
+                });
+            }));
+            let payload = result.expect_err("the panic was lost");
+            assert_eq!(payload.downcast_ref::<String>(), Some(&format!("task {bad}")));
+        }
+        let done = AtomicUsize::new(0);
+        team.region(|region| {
+            region.run(10, |_| {
+                done.fetch_add(1, Ordering::Relaxed);
+            })
+        });
+        assert_eq!(done.into_inner(), 10);
+    }
+
+    #[test]
+    fn a_region_goes_on_after_a_panic_that_was_caught_inside() {
+        let total = AtomicUsize::new(0);
+        team(2).region(|region| {
+            for _ in 0..50 {
+                let _ = catch_unwind(AssertUnwindSafe(|| region.run(20, |i| assert!(i != 10))));
+                region.run(20, |_| {
+                    total.fetch_add(1, Ordering::Relaxed);
+                });
+            }
+        });
+        assert_eq!(total.into_inner(), 1000);
+    }
+
+    #[test]
+    fn a_region_inside_a_loop_or_beside_another_does_not_hang() {
+        let team = team(2);
+        let total = AtomicUsize::new(0);
+        let inner = |_| {
+            team.region(|region| {
+                region.run(5, |_| {
+                    total.fetch_add(1, Ordering::Relaxed);
+                })
+            })
+        };
+        team.region(|region| region.run(10, inner));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..50).for_each(inner));
+            }
+        });
+        assert_eq!(total.into_inner(), 5 * (10 + 200));
+    }
+
+    #[test]
+    fn a_result_and_a_panic_of_the_region_body_pass_through() {
+        let team = team(2);
+        assert_eq!(team.region(|region| region.threads()), 2);
+        assert!(catch_unwind(AssertUnwindSafe(|| team.region(|_| panic!("body")))).is_err());
+        assert_eq!(team.region(|region| region.threads()), 2);
+    }
+}
