@@ -10,6 +10,9 @@
 
 pub mod isa;
 pub mod parallel;
+mod simd;
+#[cfg(test)]
+mod testing;
 
 pub use isa::Isa;
 pub use parallel::{Region, Team};

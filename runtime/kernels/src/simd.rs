@@ -1,0 +1,287 @@
+//! Sixteen float lanes, whatever the instruction set: what the float kernels are written in.
+//!
+//! A kernel is one generic function over [`Simd`], marked `#[inline(always)]`, and [`dispatch!`] makes of it a
+//! function that takes the instruction set at run time. A value of a type that implements [`Simd`] is a token: it
+//! exists only where the CPU has the instructions, so that its methods are safe.
+//!
+//! One lane operation has one meaning in all implementations: the IEEE result, with a fused `fma`, and `max` and `min`
+//! as x86 has them. NaNs stay NaNs; their payload is nobody's promise.
+
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub(crate) use scalar::Scalar;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512};
+
+/// Lanes of a vector.
+pub(crate) const LANES: usize = 16;
+
+// Weights are read as they lie in the file, which is little-endian.
+const _: () = assert!(cfg!(target_endian = "little"));
+
+/// Sixteen floats on a cache line of their own.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Lanes(pub [f32; LANES]);
+
+impl Lanes {
+    pub const ZERO: Self = Self([0.0; LANES]);
+
+    /// The floats of whole vectors.
+    pub fn flat(lanes: &[Self]) -> &[f32] {
+        // SAFETY: `Lanes` is 16 floats without padding (its size is its alignment).
+        unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.len() * LANES) }
+    }
+
+    /// The floats of whole vectors.
+    pub fn flat_mut(lanes: &mut [Self]) -> &mut [f32] {
+        // SAFETY: `Lanes` is 16 floats without padding (its size is its alignment).
+        unsafe { std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), lanes.len() * LANES) }
+    }
+}
+
+/// An instruction set as a token, with its operations on vectors of 16 floats.
+pub(crate) trait Simd: Copy {
+    /// Sixteen floats.
+    type V: Copy;
+
+    fn splat(self, x: f32) -> Self::V;
+    fn load(self, x: &[f32; LANES]) -> Self::V;
+    fn store(self, x: Self::V, to: &mut [f32; LANES]);
+    /// From IEEE half precision, exact.
+    fn load_f16(self, x: &[u16; LANES]) -> Self::V;
+    /// From bfloat16, exact.
+    fn load_bf16(self, x: &[u16; LANES]) -> Self::V;
+    /// To IEEE half precision, to nearest, ties to even.
+    fn store_f16(self, x: Self::V, to: &mut [u16; LANES]);
+
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`, rounded once.
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `c - a * b`, rounded once.
+    fn fnma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `if a > b { a } else { b }`: `b` if one is NaN.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `if a < b { a } else { b }`: `b` if one is NaN.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// To the nearest integer, ties to even.
+    fn round(self, a: Self::V) -> Self::V;
+    /// 2 to the power of integers in -126..=127.
+    fn pow2(self, n: Self::V) -> Self::V;
+
+    /// The canonical sum of the lanes: lane i += lane i + 8, then + 4, + 2, + 1.
+    fn sum(self, x: Self::V) -> f32;
+
+    /// Sixteen dot products of `a` with the rows of `b` [16, a.len()], each in the canonical order of [`dot`].
+    ///
+    /// # Panics
+    /// If `b` is shorter.
+    fn dots(self, a: &[Lanes], b: &[Lanes]) -> Self::V;
+
+    #[inline(always)]
+    fn zero(self) -> Self::V {
+        self.splat(0.0)
+    }
+
+    /// Up to 16 floats; the lanes left over are `padding`.
+    #[inline(always)]
+    fn load_part(self, x: &[f32], padding: f32) -> Self::V {
+        let mut lanes = [padding; LANES];
+        lanes[..x.len()].copy_from_slice(x);
+        self.load(&lanes)
+    }
+
+    /// As many lanes as `to` has room for, up to 16.
+    #[inline(always)]
+    fn store_part(self, x: Self::V, to: &mut [f32]) {
+        let mut lanes = [0.0; LANES];
+        self.store(x, &mut lanes);
+        to.copy_from_slice(&lanes[..to.len()]);
+    }
+}
+
+/// How a float is stored in a file.
+pub(crate) trait Stored {
+    /// Bytes of one float.
+    const BYTES: usize;
+
+    /// Sixteen floats from exactly `16 * BYTES` bytes at any address, or fewer from fewer bytes with zeros behind.
+    fn load<S: Simd>(s: S, bytes: &[u8]) -> S::V;
+}
+
+/// IEEE single precision.
+pub(crate) struct StoredF32;
+/// IEEE half precision.
+pub(crate) struct StoredF16;
+/// bfloat16.
+pub(crate) struct StoredBf16;
+
+/// The first bytes of a `T`, zeros behind; `T` must be an array of plain numbers.
+macro_rules! padded {
+    ($bytes:expr, $array:ty) => {{
+        let bytes: &[u8] = $bytes;
+        let mut array: $array = [Default::default(); LANES];
+        assert!(bytes.len() <= size_of::<$array>());
+        // SAFETY: the length fits by the assertion, and any bytes are numbers.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), array.as_mut_ptr().cast(), bytes.len()) };
+        array
+    }};
+}
+
+impl Stored for StoredF32 {
+    const BYTES: usize = 4;
+    #[inline(always)]
+    fn load<S: Simd>(s: S, bytes: &[u8]) -> S::V {
+        s.load(&padded!(bytes, [f32; LANES]))
+    }
+}
+
+impl Stored for StoredF16 {
+    const BYTES: usize = 2;
+    #[inline(always)]
+    fn load<S: Simd>(s: S, bytes: &[u8]) -> S::V {
+        s.load_f16(&padded!(bytes, [u16; LANES]))
+    }
+}
+
+impl Stored for StoredBf16 {
+    const BYTES: usize = 2;
+    #[inline(always)]
+    fn load<S: Simd>(s: S, bytes: &[u8]) -> S::V {
+        s.load_bf16(&padded!(bytes, [u16; LANES]))
+    }
+}
+
+/// The canonical dot product: lane l takes the elements k with k % 16 = l in order, each with one `fma` onto an
+/// accumulator that starts at 0; a last vector that is not full is padded by zeros; then [`Simd::sum`].
+///
+/// # Panics
+/// If the lengths differ.
+#[inline(always)]
+pub(crate) fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let mut acc = s.zero();
+    for (a, b) in a.iter().zip(b) {
+        acc = s.fma(s.load(a), s.load(b), acc);
+    }
+    if !a_tail.is_empty() {
+        acc = s.fma(s.load_part(a_tail, 0.0), s.load_part(b_tail, 0.0), acc);
+    }
+    s.sum(acc)
+}
+
+/// The canonical dot products of [`dot`] between one row of stored weights and `N` rows of floats.
+///
+/// `weights` holds `cols` floats; each of `x` has `cols`. One pass over the weights serves all rows, and their
+/// independent sums hide the latency of `fma`.
+///
+/// # Panics
+/// If a length differs from `cols`.
+#[inline(always)]
+pub(crate) fn dot_stored<W: Stored, S: Simd, const N: usize>(
+    s: S,
+    weights: &[u8],
+    x: [&[f32]; N],
+) -> [f32; N] {
+    let cols = weights.len() / W::BYTES;
+    assert_eq!(weights.len(), cols * W::BYTES);
+    for x in x {
+        assert_eq!(x.len(), cols);
+    }
+    let mut acc = [s.zero(); N];
+    let whole = cols / LANES * LANES;
+    for k in (0..whole).step_by(LANES) {
+        let w = W::load(s, &weights[k * W::BYTES..(k + LANES) * W::BYTES]);
+        for (acc, x) in acc.iter_mut().zip(x) {
+            // The length is known to be 16; `first_chunk` tells the compiler.
+            if let Some(x) = x[k..].first_chunk() {
+                *acc = s.fma(w, s.load(x), *acc);
+            }
+        }
+    }
+    if whole < cols {
+        let w = W::load(s, &weights[whole * W::BYTES..]);
+        for (acc, x) in acc.iter_mut().zip(x) {
+            *acc = s.fma(w, s.load_part(&x[whole..], 0.0), *acc);
+        }
+    }
+    // No `map`: a closure would not inherit the instruction set.
+    let mut sums = [0.0; N];
+    for (sum, acc) in sums.iter_mut().zip(acc) {
+        *sum = s.sum(acc);
+    }
+    sums
+}
+
+/// `e^x`, within 1 ulp; 0 below about -104, infinity above about 88.7.
+///
+/// n = round(x / ln 2), r = x - n ln 2 in two steps (ln 2 split so that the first product is exact), the Taylor
+/// polynomial of degree 7 by Horner's rule, then times 2^n in two halves so that neither overflows before the result.
+#[inline(always)]
+pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    const COEFFICIENTS: [f32; 7] = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+    // A NaN passes: it is the second operand.
+    let x = s.min(s.splat(89.0), s.max(s.splat(-110.0), x));
+    let n = s.round(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
+    let r = s.fnma(n, s.splat(LN2_HIGH), x);
+    let r = s.fnma(n, s.splat(LN2_LOW), r);
+    let mut p = s.splat(1.0 / 5040.0);
+    for c in COEFFICIENTS {
+        p = s.fma(p, r, s.splat(c));
+    }
+    let half = s.round(s.mul(n, s.splat(0.5)));
+    s.mul(s.mul(p, s.pow2(half)), s.pow2(s.sub(n, half)))
+}
+
+/// Makes of a generic kernel `kernel<S: Simd>(token: S, arguments)` a function that takes an [`Isa`] first.
+///
+/// The instruction set must be one that the CPU has, as all those of [`Team`]s and regions are.
+///
+/// [`Isa`]: crate::Isa
+/// [`Team`]: crate::Team
+macro_rules! dispatch {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? => $kernel:expr;) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name(isa: $crate::Isa, $($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx2($($arg: $ty),*) $(-> $ret)? {
+                // SAFETY: this function's own features.
+                let token = unsafe { $crate::simd::Avx2::assume() };
+                $kernel(token, $($arg),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx512($($arg: $ty),*) $(-> $ret)? {
+                // SAFETY: this function's own features.
+                let token = unsafe { $crate::simd::Avx512::assume() };
+                $kernel(token, $($arg),*)
+            }
+            debug_assert!(isa.is_available());
+            match isa {
+                // SAFETY: the CPU has the instruction set: `isa` comes from a team, which takes no other.
+                #[cfg(target_arch = "x86_64")]
+                $crate::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                $crate::Isa::Avx512 => unsafe { avx512($($arg),*) },
+                _ => $kernel($crate::simd::Scalar, $($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use dispatch;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! Every instruction set that this CPU has against the oracle, bit for bit.
+
+use super::*;
+use crate::Isa;
+use crate::testing::{Noise, same_bits};
+
+/// What each operation makes of `a`, `b` and `c`, in one row.
+#[inline(always)]
+fn operations<S: Simd>(s: S, a: &[f32; LANES], b: &[f32; LANES], c: &[f32; LANES]) -> Vec<f32> {
+    let (a, b, c) = (s.load(a), s.load(b), s.load(c));
+    let mut halves = [0; LANES];
+    s.store_f16(a, &mut halves);
+    let results = [
+        s.add(a, b),
+        s.sub(a, b),
+        s.mul(a, b),
+        s.div(a, b),
+        s.fma(a, b, c),
+        s.fnma(a, b, c),
+        s.max(a, b),
+        s.min(a, b),
+        s.round(a),
+        s.load_f16(&halves),
+        s.load_bf16(&halves),
+        exp(s, a),
+        s.load_part(&[1.0, 2.0], 3.0),
+    ];
+    let mut out = vec![s.sum(a), s.sum(b)];
+    for x in results {
+        let mut lanes = [0.0; LANES];
+        s.store(x, &mut lanes);
+        out.extend(lanes);
+    }
+    out
+}
+
+dispatch! {
+    fn run_operations(a: &[f32; LANES], b: &[f32; LANES], c: &[f32; LANES]) -> Vec<f32> => operations;
+}
+
+#[inline(always)]
+fn products<S: Simd>(s: S, cols: usize, a: &[f32], b: &[f32], bytes: &[u8]) -> Vec<f32> {
+    let mut out = vec![dot(s, a, b)];
+    out.extend(dot_stored::<StoredF32, S, 3>(s, &bytes[..4 * cols], [a, b, a]));
+    out.extend(dot_stored::<StoredF16, S, 1>(s, &bytes[..2 * cols], [b]));
+    out.extend(dot_stored::<StoredBf16, S, 2>(s, &bytes[..2 * cols], [a, b]));
+    out
+}
+
+dispatch! {
+    fn run_products(cols: usize, a: &[f32], b: &[f32], bytes: &[u8]) -> Vec<f32> => products;
+}
+
+#[inline(always)]
+fn sixteen<S: Simd>(s: S, a: &[Lanes], b: &[Lanes]) -> Vec<f32> {
+    let mut lanes = [0.0; LANES];
+    s.store(s.dots(a, b), &mut lanes);
+    lanes.to_vec()
+}
+
+dispatch! {
+    fn run_dots(a: &[Lanes], b: &[Lanes]) -> Vec<f32> => sixteen;
+}
+
+#[test]
+fn operations_are_the_oracles() {
+    let special = [
+        0.0,
+        -0.0,
+        1.0,
+        -1.5,
+        2.5,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        f32::MIN_POSITIVE,
+        1e-42,
+        f32::MAX,
+        65_519.9,
+        65_520.0,
+        5.9e-8,
+        88.9,
+        -103.9,
+    ];
+    let mut noise = Noise::new(1);
+    for round in 0..500 {
+        let mut arrays: [[f32; LANES]; 3] =
+            std::array::from_fn(|_| std::array::from_fn(|_| noise.float(30.0)));
+        if round < 16 {
+            arrays[0] = special;
+            arrays[1] = std::array::from_fn(|i| special[(i + round) % LANES]);
+        }
+        let [a, b, c] = arrays;
+        let oracle = run_operations(Isa::Scalar, &a, &b, &c);
+        for isa in Isa::available() {
+            same_bits(&run_operations(isa, &a, &b, &c), &oracle, &format!("{isa} {a:?} {b:?} {c:?}"));
+        }
+    }
+}
+
+#[test]
+fn products_are_the_oracles_and_near_the_true_value() {
+    let mut noise = Noise::new(2);
+    for cols in [1, 5, 15, 16, 17, 31, 32, 100, 576] {
+        let (a, b) = (noise.floats(cols, 1.0), noise.floats(cols, 1.0));
+        let stored = noise.floats(cols, 1.0);
+        // Not aligned, as in a file.
+        let bytes: Vec<u8> = std::iter::once(0).chain(stored.iter().flat_map(|x| x.to_le_bytes())).collect();
+        let oracle = run_products(Isa::Scalar, cols, &a, &b, &bytes[1..]);
+        for isa in Isa::available() {
+            same_bits(&run_products(isa, cols, &a, &b, &bytes[1..]), &oracle, &format!("{isa} {cols}"));
+        }
+        let exact = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(x * y)).sum::<f64>() as f32;
+        assert!((oracle[0] - exact(&a, &b)).abs() < 1e-4);
+        assert!((oracle[1] - exact(&stored, &a)).abs() < 1e-4);
+        assert!((oracle[2] - exact(&stored, &b)).abs() < 1e-4);
+    }
+}
+
+#[test]
+fn stored_halves_are_read_as_numbers() {
+    let x: Vec<f32> = (0..20).map(|i| i as f32 - 7.5).collect();
+    let f16: Vec<u8> = x.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect();
+    let bf16: Vec<u8> = x.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect();
+    let expected = dot(Scalar, &x, &x);
+    assert_eq!(dot_stored::<StoredF16, _, 1>(Scalar, &f16, [&x]), [expected]);
+    assert_eq!(dot_stored::<StoredBf16, _, 1>(Scalar, &bf16, [&x]), [expected]);
+}
+
+#[test]
+fn sixteen_dots_are_sixteen_times_one() {
+    let mut noise = Noise::new(3);
+    for len in [1, 2, 4, 5, 16] {
+        let mut lanes = |n: usize| -> Vec<Lanes> {
+            (0..n).map(|_| Lanes(std::array::from_fn(|_| noise.float(1.0)))).collect()
+        };
+        let (a, b) = (lanes(len), lanes(16 * len));
+        let oracle: Vec<f32> =
+            Lanes::flat(&b).chunks_exact(16 * len).map(|row| dot(Scalar, Lanes::flat(&a), row)).collect();
+        for isa in Isa::available() {
+            same_bits(&run_dots(isa, &a, &b), &oracle, &format!("{isa} {len}"));
+        }
+    }
+}
+
+#[test]
+fn exp_is_within_one_ulp() {
+    let mut worst = 0.0_f64;
+    for i in -1_045_000..887_000 {
+        let x = i as f32 * 1e-4;
+        let got = f64::from(exp(Scalar, [x; LANES])[0]);
+        let exact = f64::from(x).exp();
+        let ulp = f64::from(f32::from_bits((exact as f32).to_bits() + 1)) - f64::from(exact as f32);
+        worst = worst.max((got - exact).abs() / ulp);
+    }
+    assert!(worst <= 1.0, "{worst} ulp");
+    for (x, y) in [(0.0, 1.0), (f32::NEG_INFINITY, 0.0), (f32::INFINITY, f32::INFINITY), (-200.0, 0.0)] {
+        assert_eq!(exp(Scalar, [x; LANES])[3], y);
+    }
+    assert!(exp(Scalar, [f32::NAN; LANES])[0].is_nan());
+}

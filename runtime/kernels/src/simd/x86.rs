@@ -1,0 +1,346 @@
+//! Sixteen lanes in two AVX2 registers or one AVX-512 register.
+
+use std::arch::x86_64::*;
+
+use super::{LANES, Lanes, Simd};
+
+/// AVX2, FMA and F16C are there.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(());
+
+/// What [`Avx2`] stands for, and AVX-512 F, BW, VL, DQ and VNNI.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(());
+
+impl Avx2 {
+    /// # Safety
+    /// The CPU must have AVX2, FMA and F16C.
+    #[inline(always)]
+    pub unsafe fn assume() -> Self {
+        Self(())
+    }
+}
+
+impl Avx512 {
+    /// # Safety
+    /// The CPU must have AVX2, FMA, F16C and AVX-512 F, BW, VL, DQ and VNNI.
+    #[inline(always)]
+    pub unsafe fn assume() -> Self {
+        Self(())
+    }
+}
+
+const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+
+/// Implements a method by one intrinsic on both registers of AVX2.
+macro_rules! both {
+    ($($name:ident($($arg:ident),*) = $intrinsic:ident;)*) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: Self::V),*) -> Self::V {
+            // SAFETY: the token says that the CPU has the instruction.
+            unsafe { [$intrinsic($($arg[0]),*), $intrinsic($($arg[1]),*)] }
+        }
+    )*};
+}
+
+/// Implements a method by one AVX-512 intrinsic.
+macro_rules! one {
+    ($($name:ident($($arg:ident),*) = $intrinsic:ident;)*) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: Self::V),*) -> Self::V {
+            // SAFETY: the token says that the CPU has the instruction.
+            unsafe { $intrinsic($($arg),*) }
+        }
+    )*};
+}
+
+impl Simd for Avx2 {
+    type V = [__m256; 2];
+
+    both! {
+        add(a, b) = _mm256_add_ps;
+        sub(a, b) = _mm256_sub_ps;
+        mul(a, b) = _mm256_mul_ps;
+        div(a, b) = _mm256_div_ps;
+        fma(a, b, c) = _mm256_fmadd_ps;
+        fnma(a, b, c) = _mm256_fnmadd_ps;
+        max(a, b) = _mm256_max_ps;
+        min(a, b) = _mm256_min_ps;
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        // SAFETY: the token says that the CPU has AVX2.
+        unsafe { [_mm256_set1_ps(x); 2] }
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> Self::V {
+        // SAFETY: the token says that the CPU has AVX2; both halves are in the array.
+        unsafe { [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))] }
+    }
+
+    #[inline(always)]
+    fn store(self, x: Self::V, to: &mut [f32; LANES]) {
+        // SAFETY: as in `load`.
+        unsafe {
+            _mm256_storeu_ps(to.as_mut_ptr(), x[0]);
+            _mm256_storeu_ps(to.as_mut_ptr().add(8), x[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, x: &[u16; LANES]) -> Self::V {
+        // SAFETY: the token says that the CPU has F16C; both halves are in the array.
+        unsafe {
+            [
+                _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast())),
+                _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().add(8).cast())),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, x: &[u16; LANES]) -> Self::V {
+        // SAFETY: the token says that the CPU has AVX2; both halves are in the array.
+        unsafe {
+            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().cast()));
+            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().add(8).cast()));
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn store_f16(self, x: Self::V, to: &mut [u16; LANES]) {
+        // SAFETY: the token says that the CPU has F16C; both halves are in the array.
+        unsafe {
+            _mm_storeu_si128(to.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x[0]));
+            _mm_storeu_si128(
+                to.as_mut_ptr().add(8).cast(),
+                _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x[1]),
+            );
+        }
+    }
+
+    #[inline(always)]
+    fn round(self, a: Self::V) -> Self::V {
+        // SAFETY: the token says that the CPU has AVX2.
+        unsafe { [_mm256_round_ps::<NEAREST>(a[0]), _mm256_round_ps::<NEAREST>(a[1])] }
+    }
+
+    #[inline(always)]
+    fn pow2(self, n: Self::V) -> Self::V {
+        // SAFETY: the token says that the CPU has AVX2.
+        unsafe {
+            let bias = _mm256_set1_epi32(127);
+            let low = _mm256_add_epi32(_mm256_cvtps_epi32(n[0]), bias);
+            let high = _mm256_add_epi32(_mm256_cvtps_epi32(n[1]), bias);
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(low)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(high)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn sum(self, x: Self::V) -> f32 {
+        // SAFETY: the token says that the CPU has AVX2.
+        unsafe { sum8(_mm256_add_ps(x[0], x[1])) }
+    }
+
+    #[inline(always)]
+    fn dots(self, a: &[Lanes], b: &[Lanes]) -> Self::V {
+        assert!(b.len() >= LANES * a.len());
+        // SAFETY: the token says that the CPU has AVX2 and FMA; `b` has 16 rows of the length of `a`.
+        unsafe { [dots8(a, b.as_ptr()), dots8(a, b.as_ptr().add(8 * a.len()))] }
+    }
+}
+
+/// Eight canonical dot products. The low and the high eight lanes are summed one after the other, so that the eight
+/// sums stay in registers.
+///
+/// # Safety
+/// AVX2 and FMA; `b` must have 8 rows of `a.len()`.
+#[inline(always)]
+unsafe fn dots8(a: &[Lanes], b: *const Lanes) -> __m256 {
+    // SAFETY: rows and halves are within `a` and `b` by the caller's promise.
+    unsafe {
+        let mut sums = [_mm256_setzero_ps(); 8];
+        for (half, lanes) in [(0, 0), (1, 8)] {
+            let mut acc = [_mm256_setzero_ps(); 8];
+            for (k, x) in a.iter().enumerate() {
+                let x = _mm256_loadu_ps(x.0.as_ptr().add(lanes));
+                for (row, acc) in acc.iter_mut().enumerate() {
+                    let y = (*b.add(row * a.len() + k)).0.as_ptr().add(lanes);
+                    *acc = _mm256_fmadd_ps(x, _mm256_loadu_ps(y), *acc);
+                }
+            }
+            for (sum, acc) in sums.iter_mut().zip(acc) {
+                *sum = if half == 0 { acc } else { _mm256_add_ps(*sum, acc) };
+            }
+        }
+        transposing_sum8(sums)
+    }
+}
+
+/// The canonical tree from width 4 on, of one vector.
+///
+/// # Safety
+/// AVX.
+#[inline(always)]
+unsafe fn sum8(x: __m256) -> f32 {
+    // SAFETY: registers only.
+    unsafe {
+        let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+        let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+        _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps::<1>(x, x)))
+    }
+}
+
+/// The canonical tree from width 4 on, of eight vectors at once: lane i is the sum of `v[i]`.
+///
+/// # Safety
+/// AVX.
+#[inline(always)]
+unsafe fn transposing_sum8(v: [__m256; 8]) -> __m256 {
+    // SAFETY: registers only.
+    unsafe {
+        let low = twos(fours(v[0], v[4]), fours(v[1], v[5]));
+        let high = twos(fours(v[2], v[6]), fours(v[3], v[7]));
+        _mm256_add_ps(_mm256_shuffle_ps::<0x88>(low, high), _mm256_shuffle_ps::<0xDD>(low, high))
+    }
+}
+
+/// The step of width 4 for two vectors: four lanes of `a`, then four of `b`.
+///
+/// # Safety
+/// AVX.
+#[inline(always)]
+unsafe fn fours(a: __m256, b: __m256) -> __m256 {
+    // SAFETY: registers only.
+    unsafe { _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b)) }
+}
+
+/// The step of width 2 for two vectors, within each half: two lanes of `a`, then two of `b`.
+///
+/// # Safety
+/// AVX.
+#[inline(always)]
+unsafe fn twos(a: __m256, b: __m256) -> __m256 {
+    // SAFETY: registers only.
+    unsafe { _mm256_add_ps(_mm256_shuffle_ps::<0x44>(a, b), _mm256_shuffle_ps::<0xEE>(a, b)) }
+}
+
+impl Simd for Avx512 {
+    type V = __m512;
+
+    one! {
+        add(a, b) = _mm512_add_ps;
+        sub(a, b) = _mm512_sub_ps;
+        mul(a, b) = _mm512_mul_ps;
+        div(a, b) = _mm512_div_ps;
+        fma(a, b, c) = _mm512_fmadd_ps;
+        fnma(a, b, c) = _mm512_fnmadd_ps;
+        max(a, b) = _mm512_max_ps;
+        min(a, b) = _mm512_min_ps;
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        // SAFETY: the token says that the CPU has AVX-512.
+        unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> Self::V {
+        // SAFETY: the token says that the CPU has AVX-512; the array is one register.
+        unsafe { _mm512_loadu_ps(x.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, x: Self::V, to: &mut [f32; LANES]) {
+        // SAFETY: as in `load`.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), x) }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, x: &[u16; LANES]) -> Self::V {
+        // SAFETY: as in `load`.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, x: &[u16; LANES]) -> Self::V {
+        // SAFETY: as in `load`.
+        unsafe {
+            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+        }
+    }
+
+    #[inline(always)]
+    fn store_f16(self, x: Self::V, to: &mut [u16; LANES]) {
+        // SAFETY: as in `load`.
+        unsafe {
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x))
+        }
+    }
+
+    #[inline(always)]
+    fn round(self, a: Self::V) -> Self::V {
+        // SAFETY: the token says that the CPU has AVX-512.
+        unsafe { _mm512_roundscale_ps::<NEAREST>(a) }
+    }
+
+    #[inline(always)]
+    fn pow2(self, n: Self::V) -> Self::V {
+        // SAFETY: the token says that the CPU has AVX-512.
+        unsafe {
+            let biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased))
+        }
+    }
+
+    #[inline(always)]
+    fn sum(self, x: Self::V) -> f32 {
+        // SAFETY: the token says that the CPU has AVX-512.
+        unsafe { sum8(fold(x)) }
+    }
+
+    #[inline(always)]
+    fn dots(self, a: &[Lanes], b: &[Lanes]) -> Self::V {
+        assert!(b.len() >= LANES * a.len());
+        // SAFETY: the token says that the CPU has AVX-512; `b` has 16 rows of the length of `a`.
+        unsafe {
+            let mut acc = [_mm512_setzero_ps(); LANES];
+            for (k, x) in a.iter().enumerate() {
+                let x = _mm512_loadu_ps(x.0.as_ptr());
+                for (row, acc) in acc.iter_mut().enumerate() {
+                    let y = (*b.as_ptr().add(row * a.len() + k)).0.as_ptr();
+                    *acc = _mm512_fmadd_ps(x, _mm512_loadu_ps(y), *acc);
+                }
+            }
+            let mut sums = [_mm256_setzero_ps(); LANES];
+            for (sum, acc) in sums.iter_mut().zip(acc) {
+                *sum = fold(acc);
+            }
+            let [s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15] = sums;
+            let low = transposing_sum8([s0, s1, s2, s3, s4, s5, s6, s7]);
+            let high = transposing_sum8([s8, s9, s10, s11, s12, s13, s14, s15]);
+            _mm512_insertf32x8::<1>(_mm512_castps256_ps512(low), high)
+        }
+    }
+}
+
+/// The first step of the canonical tree: lane i + lane i + 8.
+///
+/// # Safety
+/// AVX-512 F and DQ.
+#[inline(always)]
+unsafe fn fold(x: __m512) -> __m256 {
+    // SAFETY: registers only.
+    unsafe { _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x)) }
+}
