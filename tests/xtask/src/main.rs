@@ -1,2 +1,69 @@
-//! placeholder
-fn main() {}
+//! `cargo xtask`: the commands of the workspace that are more than one cargo call.
+//!
+//! It needs rustup, python3 with pip, and a C compiler; all else it sets up under `target/`.
+
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod capped;
+mod cgroup;
+mod ci;
+mod demo;
+mod deny;
+mod model;
+mod peer;
+mod readme;
+mod setup;
+mod suite;
+mod workspace;
+
+use anyhow::{Result, bail};
+use arguments::Arguments;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask COMMAND
+
+  setup               what the other commands need: the wasm target and the demo model
+  demo [PROMPT]       make a mixture of experts from a small real model and answer under a memory budget
+      --experts N     experts in each layer (default 4: 0.33 GB)
+      --top-k K       experts used for a token (default 2)
+      --type TYPE     quantisation of the experts: Q4_K (default), Q8_0, Q6_K, Q5_K, Q4_0
+      --memory SIZE   the budget of `membrane run` (default 256MiB)
+      --profile FILE  default examples/profiles/demo.toml
+      --tokens N      longest answer (default 160)
+  test [--offline]    every test that CI runs; --offline goes on when the demo model can't be fetched
+  ci                  formatting, lints, tests, licences and the README's commands
+  peer                set up llama.cpp under target/peer for comparisons (compiles for minutes)
+  capped --memory SIZE [--cold FILE]... [--read-ahead-kib N] [--json FILE] -- COMMAND...
+                      run a command in a memory cgroup that counts the page cache (needs root)
+";
+
+fn main() -> ExitCode {
+    match dispatch() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch() -> Result<ExitCode> {
+    let mut arguments = Arguments::from_environment();
+    let Some(command) = arguments.positional() else {
+        print!("{USAGE}");
+        return Ok(ExitCode::FAILURE);
+    };
+    match command.as_str() {
+        "setup" => setup::run(arguments)?,
+        "demo" => demo::run(arguments)?,
+        "test" => suite::run(arguments)?,
+        "ci" => ci::run(arguments)?,
+        "peer" => peer::run(arguments)?,
+        "capped" => return capped::run(arguments),
+        "help" | "--help" | "-h" => print!("{USAGE}"),
+        other => bail!("`{other}` is no command\n\n{USAGE}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,51 @@
+//! `cargo xtask ci`: what has to hold before a change lands.
+
+use crate::arguments::Arguments;
+use crate::workspace::{cargo, cargo_in, guest_workspaces, host_triple, phase, run as run_command, scratch};
+use crate::{deny, readme, setup, suite};
+use anyhow::Result;
+use std::time::Instant;
+
+/// `cargo xtask ci`: the cheap checks first.
+///
+/// # Errors
+/// When a check fails; the first one ends the run.
+pub fn run(arguments: Arguments) -> Result<()> {
+    arguments.finish()?;
+    let began = Instant::now();
+    setup::guest_target()?;
+    formatting()?;
+    lints()?;
+    suite::all(false)?;
+    deny::run()?;
+    readme::run()?;
+    phase(&format!("all of CI passed in {:.1} minutes", began.elapsed().as_secs_f64() / 60.0));
+    Ok(())
+}
+
+fn formatting() -> Result<()> {
+    phase("formatting");
+    run_command(cargo().args(["fmt", "--all", "--check"]))?;
+    for folder in guest_workspaces()? {
+        run_command(cargo_in(&folder).args(["fmt", "--all", "--check"]))?;
+    }
+    Ok(())
+}
+
+/// Clippy with no warning allowed: the host's workspace, then the guests as wasm and, with their tests, natively.
+fn lints() -> Result<()> {
+    phase("lints");
+    let deny_warnings = ["--", "-D", "warnings"];
+    let workspace = ["clippy", "--workspace", "--release", "--all-targets"];
+    run_command(cargo().args(workspace).args(deny_warnings))?;
+    let host = host_triple()?;
+    let built = scratch("guests")?;
+    for folder in guest_workspaces()? {
+        for (target, targets) in [("wasm32-unknown-unknown", "--lib"), (&host, "--all-targets")] {
+            let mut command = cargo_in(&folder);
+            command.args(["clippy", "--workspace", "--release", "--locked", targets, "--target", target]);
+            run_command(command.arg("--target-dir").arg(&built).args(deny_warnings))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Runs the commands of README.md, so that a reader can trust them.
+//!
+//! Every code block whose info string begins with `sh` is run as one bash script in the root of the repository, with
+//! the built binaries in `PATH`. A block marked `sh no-ci` is not run, and its commands are listed as skipped.
+
+use crate::workspace::{phase, root, run as run_command, target_directory};
+use anyhow::{Context, Result, bail};
+use std::process::Command;
+
+/// Commands which a reader types and which CI has run, or is running, by itself.
+const DONE_BY_CI: [&str; 2] = ["cargo xtask test", "cargo xtask ci"];
+
+/// A code block of commands.
+#[derive(Debug, PartialEq, Eq)]
+struct Block {
+    /// Line of the opening fence, from 1.
+    line: usize,
+    run: bool,
+    script: String,
+}
+
+/// Runs the blocks in their order.
+///
+/// # Errors
+/// When README.md can't be read, has no commands, or one of them fails.
+pub fn run() -> Result<()> {
+    phase("the commands of README.md");
+    let text = std::fs::read_to_string(root().join("README.md")).context("can't read README.md")?;
+    let blocks = blocks(&text)?;
+    if !blocks.iter().any(|block| block.run) {
+        bail!("README.md has no commands that can be run");
+    }
+    let mut path = target_directory()?.join("release").into_os_string();
+    if let Some(before) = std::env::var_os("PATH") {
+        path.push(":");
+        path.push(before);
+    }
+    for block in blocks {
+        if !block.run {
+            println!("README.md:{}: skipped (no-ci):\n{}", block.line, block.script);
+            continue;
+        }
+        println!("README.md:{}:", block.line);
+        let script = without_done(&block.script);
+        let mut bash = Command::new("bash");
+        bash.current_dir(root()).env("PATH", &path).args(["-euo", "pipefail", "-c", &script]);
+        run_command(&mut bash).with_context(|| format!("the commands at README.md:{} failed", block.line))?;
+    }
+    Ok(())
+}
+
+/// The script without the lines that CI runs by itself.
+fn without_done(script: &str) -> String {
+    let mut kept = String::new();
+    for line in script.lines() {
+        let command = line.split('#').next().unwrap_or_default().trim();
+        if DONE_BY_CI.contains(&command) {
+            println!("   `{command}`: run by CI already");
+        } else {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+    }
+    kept
+}
+
+fn blocks(text: &str) -> Result<Vec<Block>> {
+    let mut found = Vec::new();
+    let mut lines = text.lines().enumerate();
+    while let Some((number, line)) = lines.next() {
+        let Some(info) = line.strip_prefix("```") else { continue };
+        let mut script = String::new();
+        loop {
+            let Some((_, line)) = lines.next() else {
+                bail!("the code block at line {} does not end", number + 1);
+            };
+            if line.starts_with("```") {
+                break;
+            }
+            script.push_str(line);
+            script.push('\n');
+        }
+        let mut words = info.split_whitespace();
+        if words.next() == Some("sh") {
+            let run = match words.next() {
+                None => true,
+                Some("no-ci") => false,
+                Some(other) => bail!("line {}: `sh {other}`: only `no-ci` is known", number + 1),
+            };
+            found.push(Block { line: number + 1, run, script });
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_blocks_of_commands() {
+        let text = "# x\n```sh\ncargo xtask demo   # two\ncargo xtask test   # all\n```\n```toml\na = 1\n```\n\
+                    ```sh no-ci\nsudo reboot\n```\n";
+        let found = blocks(text).unwrap();
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].line, found[0].run), (2, true));
+        assert_eq!(without_done(&found[0].script), "cargo xtask demo   # two\n");
+        assert_eq!(found[1], Block { line: 9, run: false, script: "sudo reboot\n".to_owned() });
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know() {
+        assert!(blocks("```sh maybe\nls\n```\n").is_err());
+        assert!(blocks("```sh\nls\n").is_err());
+    }
+}
