@@ -84,7 +84,8 @@ impl Cgroup {
         match self.version {
             Version::One => Usage {
                 peak_bytes: self.number("memory.max_usage_in_bytes"),
-                limit_hits: self.number("memory.failcnt"),
+                // With a limit on swap too, the kernel meets and counts that one first.
+                limit_hits: self.number("memory.failcnt") + self.number("memory.memsw.failcnt"),
                 oom_kills: self.field("memory.oom_control", "oom_kill"),
             },
             Version::Two => Usage {

@@ -20,8 +20,7 @@ pub fn run() -> Result<()> {
         run_command(check(&tool, folder).args(["licenses", "bans", "sources"]))?;
     }
     phase("advisories");
-    let fetch =
-        output(base(&tool, &root()).args(["fetch", "--config"]).arg(root().join("deny.toml")).arg("db"));
+    let fetch = output(base(&tool, &root()).args(["fetch", "db"]));
     if let Err(error) = fetch {
         let reason = format!("{error:#}");
         let reason = reason.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
@@ -58,12 +57,12 @@ fn install() -> Result<PathBuf> {
 fn base(tool: &Path, folder: &Path) -> Command {
     let mut command = Command::new(tool);
     command.current_dir(folder).args(["--log-level", "error", "--all-features", "--manifest-path"]);
-    command.arg(folder.join("Cargo.toml"));
+    command.arg(folder.join("Cargo.toml")).arg("--config").arg(root().join("deny.toml"));
     command
 }
 
 fn check(tool: &Path, folder: &Path) -> Command {
     let mut command = base(tool, folder);
-    command.args(["check", "--hide-inclusion-graph", "--config"]).arg(root().join("deny.toml"));
+    command.args(["check", "--hide-inclusion-graph"]);
     command
 }
