@@ -9,10 +9,14 @@
 //! a kernel's arguments are made.
 
 pub mod isa;
+pub mod ops;
 pub mod parallel;
+mod probe;
 mod simd;
 #[cfg(test)]
 mod testing;
 
 pub use isa::Isa;
+pub use ops::{RopeTable, store_f16};
 pub use parallel::{Region, Team};
+pub use probe::memory_read_bandwidth;

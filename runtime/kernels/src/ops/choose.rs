@@ -1,0 +1,97 @@
+//! From scores to a choice: softmax, the best k, the best.
+
+use crate::isa::Isa;
+use crate::parallel::Region;
+use crate::simd::{LANES, Simd, dispatch, exp};
+
+/// `row = e^(row - max) / sum of the same`, over one row.
+///
+/// Canonical: the maximum; e^(x - max) of each; their sum in 16 lanes (lane l takes the elements i with i % 16 = l in
+/// order), then the tree; each divided by the sum.
+pub fn softmax(region: &Region<'_>, row: &mut [f32]) {
+    if !row.is_empty() {
+        softmax_row(region.isa(), row);
+    }
+}
+
+dispatch! {
+    fn softmax_row(row: &mut [f32]) => softmax_kernel;
+}
+
+#[inline(always)]
+fn softmax_kernel<S: Simd>(s: S, row: &mut [f32]) {
+    let sum = exponentials(s, row);
+    for x in row {
+        *x /= sum;
+    }
+}
+
+/// Replaces each x of a row by e^(x - max) and returns their sum, in the canonical order of [`softmax`].
+#[inline(always)]
+pub(crate) fn exponentials<S: Simd>(s: S, row: &mut [f32]) -> f32 {
+    let max = s.splat(maximum(s, row));
+    let (whole, tail) = row.as_chunks_mut::<LANES>();
+    let mut sum = s.zero();
+    for x in whole {
+        let e = exp(s, s.sub(s.load(x), max));
+        s.store(e, x);
+        sum = s.add(sum, e);
+    }
+    if !tail.is_empty() {
+        // e^-infinity is 0: the padding adds nothing.
+        let e = exp(s, s.sub(s.load_part(tail, f32::NEG_INFINITY), max));
+        s.store_part(e, tail);
+        sum = s.add(sum, e);
+    }
+    s.sum(sum)
+}
+
+/// The greatest element that is not NaN; negative infinity if there is none.
+#[inline(always)]
+fn maximum<S: Simd>(s: S, row: &[f32]) -> f32 {
+    let (whole, tail) = row.as_chunks::<LANES>();
+    let mut max = s.splat(f32::NEG_INFINITY);
+    for x in whole {
+        max = s.max(s.load(x), max);
+    }
+    max = s.max(s.load_part(tail, f32::NEG_INFINITY), max);
+    let mut lanes = [0.0; LANES];
+    s.store(max, &mut lanes);
+    let mut best = lanes[0];
+    for x in lanes {
+        if x > best {
+            best = x;
+        }
+    }
+    best
+}
+
+dispatch! {
+    fn maximum_of(row: &[f32]) -> f32 => maximum;
+}
+
+/// The index of the greatest element, the lowest among equals; `None` if all are NaN or there is none.
+pub fn argmax(row: &[f32]) -> Option<usize> {
+    let max = maximum_of(Isa::detect(), row);
+    row.iter().position(|&x| x == max)
+}
+
+/// Appends the indices of the `k` greatest elements of `row` (all if there are fewer), best first; among equals the
+/// lower index is better, and NaN is worse than any number.
+pub fn top_k(row: &[f32], k: usize, out: &mut Vec<u32>) {
+    let begin = out.len();
+    let better = |a: u32, b: u32| {
+        let (a, b) = (row[a as usize], row[b as usize]);
+        a > b || b.is_nan() && !a.is_nan()
+    };
+    for candidate in 0..row.len() as u32 {
+        if out.len() - begin == k {
+            match out.last() {
+                Some(&worst) if k > 0 && better(candidate, worst) => out.truncate(begin + k - 1),
+                _ => continue,
+            }
+        }
+        let place = out[begin..].iter().position(|&chosen| better(candidate, chosen));
+        out.insert(place.map_or(out.len(), |place| begin + place), candidate);
+    }
+}
