@@ -1,1 +1,26 @@
-//! placeholder
+//! What a user writes to say how a model behaves: profiles, plugin manifests, digests and sizes. Pure data: this
+//! crate opens the files that it is asked to read and nothing else, and knows neither the engine nor wasm.
+//!
+//! - [`Profile`]: the sampler chain, the policies and the tools of an answer, from a TOML file and the command line.
+//! - [`Manifest`]: what a plugin says about itself in its `plugin.toml`.
+//! - [`Digest`] and [`ProfileDigest`]: what pins a component, and what names a whole behaviour.
+//! - [`ByteSize`]: sizes as people write them, such as `768MiB`.
+#![forbid(unsafe_code)]
+
+mod argument;
+mod bytes;
+mod canonical;
+mod digest;
+mod error;
+mod manifest;
+mod plugin;
+mod profile;
+mod read;
+
+pub use argument::PluginArgument;
+pub use bytes::{ByteSize, ByteSizeError};
+pub use digest::{Digest, DigestError, ProfileDigest};
+pub use error::{ManifestError, ProfileError};
+pub use manifest::{Manifest, Parameter, ParameterType};
+pub use plugin::{Kind, LimitsSpec, Location, ResolvedPlugin};
+pub use profile::{Generation, Profile};

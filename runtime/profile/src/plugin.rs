@@ -1,0 +1,125 @@
+//! A plugin as a profile names it, with everything that the profile says about it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::bytes::ByteSize;
+use crate::digest::Digest;
+
+/// What a plugin is: the world of the contract that it is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Chooses tokens.
+    Sampler,
+    /// Decides what may be asked and said.
+    Policy,
+    /// Does something for the model.
+    Tool,
+}
+
+impl Kind {
+    /// The word that manifests, profiles and WIT worlds use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Sampler => "sampler",
+            Kind::Policy => "policy",
+            Kind::Tool => "tool",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where the component of a plugin comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// One of the plugins that the binary carries, by name.
+    FirstParty(String),
+    /// A component file.
+    Path(PathBuf),
+}
+
+impl Location {
+    /// Reads a plugin reference: a name of letters, digits and `-` is a first-party plugin; what has a separator or
+    /// ends in `.wasm` is a path, relative to `folder`. `None` if it is neither.
+    pub(crate) fn resolve(reference: &str, folder: &Path) -> Option<Self> {
+        if reference.contains(['/', '\\']) || reference.ends_with(".wasm") {
+            return Some(Location::Path(folder.join(reference)));
+        }
+        let is_name = !reference.is_empty()
+            && reference.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        is_name.then(|| Location::FirstParty(reference.to_owned()))
+    }
+
+    /// The name that a plugin from here has if the profile gives none: the first-party name, or the file's name
+    /// without its ending.
+    pub(crate) fn default_name(&self) -> String {
+        match self {
+            Location::FirstParty(name) => name.clone(),
+            Location::Path(path) => path
+                .file_stem()
+                .map_or_else(|| "plugin".to_owned(), |stem| stem.to_string_lossy().into_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Location::FirstParty(name) => write!(f, "first-party {name}"),
+            Location::Path(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// Limits that a profile sets for one plugin; the host's defaults hold where nothing is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsSpec {
+    /// Units of fuel (about one for each wasm instruction) that one call of the plugin may use.
+    pub fuel_per_call: Option<u64>,
+    /// Linear memory of an instance.
+    pub memory: Option<ByteSize>,
+}
+
+/// A plugin of a profile, ready to be loaded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResolvedPlugin {
+    /// The world that the profile uses it for.
+    pub kind: Kind,
+    /// The name that errors, records and interventions use; unique in the profile.
+    pub name: String,
+    /// Where the component is.
+    pub location: Location,
+    /// A JSON object for the plugin's `configure`; files that it referred to are already in it.
+    pub parameters: Map<String, Value>,
+    /// Names of the grants, in the order in which they were written. The host knows which exist.
+    pub grants: Vec<String>,
+    /// Limits that differ from the host's.
+    pub limits: LimitsSpec,
+    /// The digest that the component must have.
+    pub pin: Option<Digest>,
+}
+
+impl ResolvedPlugin {
+    /// A first-party plugin with its own defaults and no grants.
+    pub fn first_party(kind: Kind, name: &str) -> Self {
+        Self {
+            kind,
+            name: name.to_owned(),
+            location: Location::FirstParty(name.to_owned()),
+            parameters: Map::new(),
+            grants: Vec::new(),
+            limits: LimitsSpec::default(),
+            pin: None,
+        }
+    }
+}

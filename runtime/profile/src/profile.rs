@@ -1,0 +1,342 @@
+//! Profiles: which plugins make the behaviour of an answer.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::argument::PluginArgument;
+use crate::digest::Digest;
+use crate::error::ProfileError;
+use crate::plugin::{Kind, LimitsSpec, Location, ResolvedPlugin};
+use crate::read;
+
+/// The sampler of a profile that names none.
+const DEFAULT_SAMPLER: &str = "standard-sampler";
+
+/// A parameter that starts with this is replaced by the text of the file that follows it.
+const FILE_PREFIX: &str = "file:";
+
+/// How long an answer may be and where its randomness starts. How a token is chosen is the samplers' business.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Generation {
+    /// The most tokens of an answer.
+    pub max_tokens: Option<u32>,
+    /// Seed of the recorded random source.
+    pub seed: Option<u64>,
+    /// Context length in tokens.
+    pub context: Option<u32>,
+}
+
+/// How a model behaves: its sampler chain, policies and tools, with everything resolved that the file refers to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Profile {
+    /// What the profile is called.
+    pub name: String,
+    /// The model that it is made for.
+    pub model: Option<PathBuf>,
+    /// Settings of the decode loop.
+    pub generation: Generation,
+    samplers: Vec<ResolvedPlugin>,
+    policies: Vec<ResolvedPlugin>,
+    tools: Vec<ResolvedPlugin>,
+}
+
+/// A profile file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    name: Option<String>,
+    model: Option<PathBuf>,
+    #[serde(default)]
+    generation: Generation,
+    #[serde(default)]
+    sampler: Vec<Entry>,
+    #[serde(default)]
+    policy: Vec<Entry>,
+    #[serde(default)]
+    tool: Vec<Entry>,
+}
+
+/// A `[[sampler]]`, `[[policy]]` or `[[tool]]` as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    plugin: String,
+    name: Option<String>,
+    #[serde(default)]
+    parameters: toml::Table,
+    #[serde(default)]
+    grants: Vec<String>,
+    digest: Option<Digest>,
+    #[serde(default)]
+    limits: LimitsSpec,
+}
+
+/// Where an entry stands, for its errors, and where its paths start.
+struct Place<'a> {
+    origin: &'a str,
+    folder: &'a Path,
+    kind: Kind,
+    position: usize,
+}
+
+impl Place<'_> {
+    fn error(&self, message: String) -> ProfileError {
+        ProfileError::Entry {
+            origin: self.origin.to_owned(),
+            kind: self.kind,
+            position: self.position,
+            message,
+        }
+    }
+}
+
+impl Profile {
+    /// The profile of a program that was given none: the standard sampler, no policies, no tools.
+    pub fn default_profile() -> Self {
+        Self {
+            name: "default".to_owned(),
+            model: None,
+            generation: Generation::default(),
+            samplers: vec![ResolvedPlugin::first_party(Kind::Sampler, DEFAULT_SAMPLER)],
+            policies: Vec::new(),
+            tools: Vec::new(),
+        }
+    }
+
+    /// Reads a profile and the files that its parameters refer to.
+    ///
+    /// # Errors
+    /// A file that can't be read, is no text or is larger than 1 MiB; a field that is unknown or of the wrong type,
+    /// with its line; an entry that can't be resolved, with its kind and position.
+    pub fn read(path: &Path) -> Result<Self, ProfileError> {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut profile = Self::parse(&read::text(path)?, &path.display().to_string(), folder)?;
+        if profile.name.is_empty() {
+            profile.name = Location::Path(path.to_owned()).default_name();
+        }
+        Ok(profile)
+    }
+
+    /// Parses the text of a profile. `origin` names it in errors; paths in it are relative to `folder`. The name is
+    /// empty if the text gives none.
+    ///
+    /// # Errors
+    /// As for [`Profile::read`].
+    pub fn parse(text: &str, origin: &str, folder: &Path) -> Result<Self, ProfileError> {
+        let written: Written = read::toml(origin, text)?;
+        let mut profile = Self {
+            name: written.name.unwrap_or_default(),
+            model: written.model.map(|model| folder.join(model)),
+            generation: written.generation,
+            samplers: Vec::new(),
+            policies: Vec::new(),
+            tools: Vec::new(),
+        };
+        let lists =
+            [(Kind::Sampler, written.sampler), (Kind::Policy, written.policy), (Kind::Tool, written.tool)];
+        for (kind, entries) in lists {
+            for (index, entry) in entries.into_iter().enumerate() {
+                profile.add(entry, &Place { origin, folder, kind, position: index + 1 })?;
+            }
+        }
+        if profile.samplers.is_empty() {
+            profile.samplers.push(ResolvedPlugin::first_party(Kind::Sampler, DEFAULT_SAMPLER));
+        }
+        Ok(profile)
+    }
+
+    /// The sampler chain in its order; at least one.
+    pub fn samplers(&self) -> &[ResolvedPlugin] {
+        &self.samplers
+    }
+
+    /// The policies in the order in which they see a text.
+    pub fn policies(&self) -> &[ResolvedPlugin] {
+        &self.policies
+    }
+
+    /// The tools that the model is offered.
+    pub fn tools(&self) -> &[ResolvedPlugin] {
+        &self.tools
+    }
+
+    /// All plugins: samplers, policies, tools.
+    pub fn plugins(&self) -> impl Iterator<Item = &ResolvedPlugin> {
+        self.samplers.iter().chain(&self.policies).chain(&self.tools)
+    }
+
+    /// The profile with another sampler chain. An empty chain leaves the profile's own.
+    ///
+    /// # Errors
+    /// An argument that can't be resolved; paths are relative to the current folder.
+    pub fn with_samplers(mut self, arguments: Vec<PluginArgument>) -> Result<Self, ProfileError> {
+        if !arguments.is_empty() {
+            self.samplers.clear();
+        }
+        self.extend(Kind::Sampler, arguments)
+    }
+
+    /// The profile with more policies behind its own: a policy can be added, not removed.
+    ///
+    /// # Errors
+    /// As for [`Profile::with_samplers`].
+    pub fn with_policies(self, arguments: Vec<PluginArgument>) -> Result<Self, ProfileError> {
+        self.extend(Kind::Policy, arguments)
+    }
+
+    /// The profile with more tools.
+    ///
+    /// # Errors
+    /// As for [`Profile::with_samplers`].
+    pub fn with_tools(self, arguments: Vec<PluginArgument>) -> Result<Self, ProfileError> {
+        self.extend(Kind::Tool, arguments)
+    }
+
+    /// The profile with one parameter of one plugin set, such as `--temperature` for the standard sampler.
+    ///
+    /// # Errors
+    /// There is no plugin of that kind and name.
+    pub fn with_parameter(
+        mut self,
+        kind: Kind,
+        name: &str,
+        key: &str,
+        value: Value,
+    ) -> Result<Self, ProfileError> {
+        let known = |list: &[ResolvedPlugin]| match list {
+            [] => "none".to_owned(),
+            list => list.iter().map(|p| format!("`{}`", p.name)).collect::<Vec<_>>().join(", "),
+        };
+        let profile = self.name.clone();
+        let list = self.list(kind);
+        match list.iter_mut().find(|plugin| plugin.name == name) {
+            Some(plugin) => plugin.parameters.insert(key.to_owned(), value),
+            None => {
+                let known = known(list);
+                return Err(ProfileError::NoSuchPlugin { profile, kind, name: name.to_owned(), known });
+            }
+        };
+        Ok(self)
+    }
+
+    fn extend(mut self, kind: Kind, arguments: Vec<PluginArgument>) -> Result<Self, ProfileError> {
+        for (index, argument) in arguments.into_iter().enumerate() {
+            let place = Place { origin: "command line", folder: Path::new(""), kind, position: index + 1 };
+            let entry = Entry {
+                plugin: argument.plugin,
+                name: None,
+                parameters: toml::Table::new(),
+                grants: argument.grants,
+                digest: None,
+                limits: LimitsSpec::default(),
+            };
+            self.add(entry, &place)?;
+            let parameters = resolve_files(argument.parameters, &place)?;
+            if let Some(plugin) = self.list(kind).last_mut() {
+                plugin.parameters = parameters;
+            }
+        }
+        Ok(self)
+    }
+
+    fn add(&mut self, entry: Entry, place: &Place<'_>) -> Result<(), ProfileError> {
+        let location = Location::resolve(&entry.plugin, place.folder).ok_or_else(|| {
+            place.error(format!(
+                "`{}` is no plugin: write the name of a first-party plugin (lower-case letters, digits, `-`) or a \
+                 path that ends in .wasm",
+                entry.plugin
+            ))
+        })?;
+        let name = self.free_name(entry.name, &location, place)?;
+        let parameters = resolve_files(to_json(entry.parameters, place)?, place)?;
+        self.list(place.kind).push(ResolvedPlugin {
+            kind: place.kind,
+            name,
+            location,
+            parameters,
+            grants: entry.grants,
+            limits: entry.limits,
+            pin: entry.digest,
+        });
+        Ok(())
+    }
+
+    /// The given name, which must be free, or the default one, numbered where it is taken.
+    fn free_name(
+        &self,
+        given: Option<String>,
+        location: &Location,
+        place: &Place<'_>,
+    ) -> Result<String, ProfileError> {
+        let taken = |name: &str| self.plugins().any(|plugin| plugin.name == name);
+        match given {
+            Some(name) if name.trim().is_empty() => Err(place.error("`name` is empty".to_owned())),
+            Some(name) if taken(&name) => {
+                Err(place.error(format!("another plugin is already named `{name}`: choose another `name`")))
+            }
+            Some(name) => Ok(name),
+            None => {
+                let base = location.default_name();
+                let numbered = (2..).map(|number| format!("{base}-{number}"));
+                let mut candidates = std::iter::once(base.clone()).chain(numbered);
+                Ok(candidates.find(|name| !taken(name)).unwrap_or(base))
+            }
+        }
+    }
+
+    fn list(&mut self, kind: Kind) -> &mut Vec<ResolvedPlugin> {
+        match kind {
+            Kind::Sampler => &mut self.samplers,
+            Kind::Policy => &mut self.policies,
+            Kind::Tool => &mut self.tools,
+        }
+    }
+}
+
+/// The parameters with each string `file:PATH` replaced by the text of that file.
+fn resolve_files(
+    mut parameters: Map<String, Value>,
+    place: &Place<'_>,
+) -> Result<Map<String, Value>, ProfileError> {
+    for value in parameters.values_mut() {
+        if let Some(path) = value.as_str().and_then(|text| text.strip_prefix(FILE_PREFIX)) {
+            *value = Value::String(read::text(&place.folder.join(path))?);
+        }
+    }
+    Ok(parameters)
+}
+
+fn to_json(table: toml::Table, place: &Place<'_>) -> Result<Map<String, Value>, ProfileError> {
+    table.into_iter().map(|(key, value)| Ok((key.clone(), value_to_json(value, &key, place)?))).collect()
+}
+
+fn value_to_json(value: toml::Value, path: &str, place: &Place<'_>) -> Result<Value, ProfileError> {
+    Ok(match value {
+        toml::Value::String(text) => Value::String(text),
+        toml::Value::Integer(number) => number.into(),
+        toml::Value::Float(number) => {
+            serde_json::Number::from_f64(number).map(Value::Number).ok_or_else(|| {
+                place.error(format!(
+                    "parameters.{path}: {number} can't be passed to a plugin: use a finite number"
+                ))
+            })?
+        }
+        toml::Value::Boolean(flag) => Value::Bool(flag),
+        toml::Value::Datetime(time) => Value::String(time.to_string()),
+        toml::Value::Array(items) => {
+            let items = items.into_iter().enumerate();
+            let items = items.map(|(index, item)| value_to_json(item, &format!("{path}[{index}]"), place));
+            Value::Array(items.collect::<Result<_, _>>()?)
+        }
+        toml::Value::Table(table) => {
+            let entries = table.into_iter().map(|(key, item)| {
+                let item = value_to_json(item, &format!("{path}.{key}"), place)?;
+                Ok::<_, ProfileError>((key, item))
+            });
+            Value::Object(entries.collect::<Result<_, _>>()?)
+        }
+    })
+}

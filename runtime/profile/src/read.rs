@@ -1,0 +1,40 @@
+//! Reading text files and TOML with errors that name the place.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+
+use crate::error::ProfileError;
+
+/// The largest profile, manifest or parameter file, in bytes. A file that a profile names by mistake (a model, a
+/// device) must not fill the memory.
+pub(crate) const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// The text of a file of at most [`MAX_FILE_BYTES`].
+pub(crate) fn text(path: &Path) -> Result<String, ProfileError> {
+    let unreadable = |cause| ProfileError::Unreadable { path: path.to_owned(), cause };
+    let file = File::open(path).map_err(unreadable)?;
+    let bytes = file.metadata().map_err(unreadable)?.len();
+    let too_large = |bytes| ProfileError::TooLarge { path: path.to_owned(), bytes, limit: MAX_FILE_BYTES };
+    if bytes > MAX_FILE_BYTES {
+        return Err(too_large(bytes));
+    }
+    let mut content = Vec::with_capacity(bytes as usize);
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut content).map_err(unreadable)?;
+    if content.len() as u64 > MAX_FILE_BYTES {
+        return Err(too_large(content.len() as u64));
+    }
+    String::from_utf8(content).map_err(|_| ProfileError::NotText { path: path.to_owned() })
+}
+
+/// Parses TOML; `origin` names the text in errors.
+pub(crate) fn toml<T: DeserializeOwned>(origin: &str, text: &str) -> Result<T, ProfileError> {
+    toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start.min(text.len()));
+        let line = 1 + text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count();
+        let message = error.message().trim_end().replace('\n', "; ");
+        ProfileError::Syntax { origin: origin.to_owned(), line, message }
+    })
+}

@@ -1,0 +1,182 @@
+//! Profiles as files: what is read, what is refused, what counts for the digest.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+
+use membrane_profile::{
+    ByteSize, Digest, Kind, Location, PluginArgument, Profile, ProfileDigest, ProfileError,
+};
+use serde_json::json;
+
+const STRICT: &str = r#"
+name = "strict"
+model = "models/m.gguf"
+
+[generation]
+max_tokens = 300
+seed = 7
+
+[[sampler]]
+plugin = "standard-sampler"
+parameters = { temperature = 0.5, top_k = 20 }
+grants = ["all-logits"]
+limits = { fuel_per_call = 1000, memory = "64MiB" }
+
+[[policy]]
+plugin = "guard"
+name = "house-rules"
+parameters = { rules = "file:rules.txt" }
+
+[[policy]]
+plugin = "guard"
+
+[[tool]]
+plugin = "tools/my-tool.wasm"
+digest = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+"#;
+
+fn parse(text: &str) -> Result<Profile, ProfileError> {
+    Profile::parse(text, "p.toml", Path::new("/nowhere"))
+}
+
+fn read(text: &str) -> (tempfile::TempDir, Profile) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("p.toml"), text).unwrap();
+    fs::write(folder.path().join("rules.txt"), "the rules").unwrap();
+    let profile = Profile::read(&folder.path().join("p.toml")).unwrap();
+    (folder, profile)
+}
+
+fn digest(profile: &Profile) -> String {
+    let components: Vec<Digest> =
+        profile.plugins().map(|plugin| Digest::of(plugin.name.as_bytes())).collect();
+    ProfileDigest::of(profile, &components).unwrap().hex()
+}
+
+fn arguments(texts: &[&str]) -> Vec<PluginArgument> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+#[test]
+fn everything_in_a_profile_is_read_and_resolved() {
+    let (folder, profile) = read(STRICT);
+    assert_eq!(profile.name, "strict");
+    assert_eq!(profile.model, Some(folder.path().join("models/m.gguf")));
+    assert_eq!((profile.generation.max_tokens, profile.generation.seed), (Some(300), Some(7)));
+    let sampler = &profile.samplers()[0];
+    assert_eq!(sampler.location, Location::FirstParty("standard-sampler".to_owned()));
+    assert_eq!(serde_json::to_value(&sampler.parameters).unwrap(), json!({"temperature": 0.5, "top_k": 20}));
+    assert_eq!(sampler.limits.memory, Some(ByteSize::mebibytes(64)));
+    assert_eq!(sampler.grants, ["all-logits"]);
+    assert_eq!(profile.policies()[0].parameters["rules"], json!("the rules"));
+    let names: Vec<&str> = profile.plugins().map(|plugin| plugin.name.as_str()).collect();
+    assert_eq!(names, ["standard-sampler", "house-rules", "guard", "my-tool"]);
+    let tool = &profile.tools()[0];
+    assert_eq!(tool.location, Location::Path(folder.path().join("tools/my-tool.wasm")));
+    assert_eq!(tool.pin, Some(Digest::of(b"abc")));
+}
+
+#[test]
+fn a_profile_without_a_sampler_has_the_standard_one_and_takes_the_name_of_its_file() {
+    let (_folder, profile) = read("");
+    assert_eq!(profile.name, "p");
+    assert_eq!(profile.samplers(), Profile::default_profile().samplers());
+}
+
+#[test]
+fn errors_name_the_line_the_entry_and_what_is_allowed() {
+    for (text, expected) in [
+        ("name = 1", "p.toml:1: invalid type"),
+        ("\n\ntemperature = 1", "p.toml:3: unknown field `temperature`, expected one of `name`, `model`"),
+        ("[[sampler]]\nplugin = \"greedy\"\nparamters = {}", "p.toml:3: unknown field `paramters`"),
+        ("[[policy]]\nname = \"x\"", "missing field `plugin`"),
+        ("[generation]\ntop_k = 1", "p.toml:2: unknown field `top_k`"),
+        ("[generation]\nseed = -1", "p.toml:2: invalid value"),
+        ("[[tool]]\nplugin = \"My Tool\"", "p.toml: tool 1: `My Tool` is no plugin"),
+        ("[[sampler]]\nplugin = \"a\"\n[[policy]]\nplugin = \"b\"\nname = \"a\"", "policy 1: another plugin"),
+        ("[[sampler]]\nplugin = \"a\"\nparameters = { x = [1, nan] }", "sampler 1: parameters.x[1]: NaN"),
+        (
+            "[[sampler]]\nplugin = \"a\"\nlimits = { memory = \"64XB\" }",
+            "p.toml:3: `64XB` has an unknown unit",
+        ),
+        ("[[sampler]]\nplugin = \"a\"\nlimits = { fuel = 1 }", "unknown field `fuel`"),
+        ("[[sampler]]\nplugin = \"a\"\ndigest = \"abc\"", "p.toml:3: `abc` is not a digest"),
+        ("[[policy]]\nplugin = \"guard\"\nparameters = { rules = \"file:gone.toml\" }", "/nowhere/gone.toml"),
+    ] {
+        let error = parse(text).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn files_that_are_no_profile_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.toml");
+    fs::write(&path, [0xff, 0xfe, 0x00]).unwrap();
+    assert!(matches!(Profile::read(&path), Err(ProfileError::NotText { .. })));
+    fs::write(&path, vec![b'#'; (1 << 20) + 1]).unwrap();
+    assert!(matches!(Profile::read(&path), Err(ProfileError::TooLarge { .. })));
+    assert!(matches!(Profile::read(&folder.path().join("none")), Err(ProfileError::Unreadable { .. })));
+}
+
+#[test]
+fn the_command_line_replaces_samplers_and_adds_the_rest() {
+    let (folder, profile) = read(STRICT);
+    let rules = format!("guard,rules=file:{}", folder.path().join("rules.txt").display());
+    let profile = profile
+        .with_samplers(arguments(&["mirostat,tau=4", "./last.wasm"]))
+        .and_then(|p| p.with_policies(arguments(&[&rules])))
+        .and_then(|p| p.with_tools(arguments(&["clock,grant=clock"])))
+        .and_then(|p| p.with_parameter(Kind::Sampler, "mirostat", "eta", json!(0.2)))
+        .unwrap();
+    let names: Vec<&str> = profile.plugins().map(|plugin| plugin.name.as_str()).collect();
+    assert_eq!(names, ["mirostat", "last", "house-rules", "guard", "guard-2", "my-tool", "clock"]);
+    assert_eq!(
+        serde_json::to_value(&profile.samplers()[0].parameters).unwrap(),
+        json!({"tau": 4, "eta": 0.2})
+    );
+    assert_eq!(profile.policies()[2].parameters["rules"], json!("the rules"));
+    assert_eq!(profile.tools()[1].grants, ["clock"]);
+    let error = profile.with_parameter(Kind::Policy, "gard", "x", json!(1)).unwrap_err().to_string();
+    assert!(error.contains("no policy named `gard`: it has `house-rules`, `guard`, `guard-2`"), "{error}");
+}
+
+#[test]
+fn no_sampler_arguments_leave_the_chain_alone() {
+    let profile = Profile::default_profile();
+    assert_eq!(profile.clone().with_samplers(Vec::new()).unwrap(), profile);
+}
+
+#[test]
+fn the_digest_follows_what_decides_and_nothing_else() {
+    let (_folder, strict) = read(STRICT);
+    let reference = digest(&strict);
+    let same = [
+        STRICT.replace("temperature = 0.5, top_k = 20", "top_k = 20, temperature = 0.5"),
+        STRICT.replace("name = \"strict\"", "name = \"other\""),
+        STRICT.replace("models/m.gguf", "elsewhere/n.gguf"),
+        STRICT.replace("tools/my-tool.wasm", "other-folder/my-tool.wasm"),
+    ];
+    for text in same {
+        assert_ne!(text, STRICT);
+        assert_eq!(digest(&read(&text).1), reference, "{text}");
+    }
+    let different = [
+        STRICT.replace("0.5", "0.6"),
+        STRICT.replace("seed = 7", "seed = 8"),
+        STRICT.replace("[\"all-logits\"]", "[]"),
+        STRICT.replace("64MiB", "32MiB"),
+        STRICT.replace("fuel_per_call = 1000", "fuel_per_call = 1001"),
+        STRICT.replace("house-rules", "house"),
+        STRICT.replace("file:rules.txt", "other rules"),
+    ];
+    for text in different {
+        assert_ne!(digest(&read(&text).1), reference, "{text}");
+    }
+    let mut components: Vec<Digest> = strict.plugins().map(|p| Digest::of(p.name.as_bytes())).collect();
+    components.swap(1, 2);
+    assert_ne!(ProfileDigest::of(&strict, &components).unwrap().hex(), reference);
+    components.pop();
+    assert!(matches!(ProfileDigest::of(&strict, &components), Err(ProfileError::DigestCount { .. })));
+}
