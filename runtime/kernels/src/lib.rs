@@ -8,6 +8,7 @@
 //! Wrong lengths of slices are mistakes of the calling code and panic; what comes out of a model file is checked when
 //! a kernel's arguments are made.
 
+pub mod attention;
 pub mod isa;
 pub mod ops;
 pub mod parallel;
@@ -16,6 +17,7 @@ mod simd;
 #[cfg(test)]
 mod testing;
 
+pub use attention::{AttentionArgs, AttentionScratch, KvSlice, attention};
 pub use isa::Isa;
 pub use ops::{RopeTable, store_f16};
 pub use parallel::{Region, Team};

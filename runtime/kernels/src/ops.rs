@@ -6,6 +6,7 @@
 mod choose;
 mod rope;
 
+pub(crate) use choose::exponentials;
 pub use choose::{argmax, softmax, top_k};
 pub use rope::{RopeTable, rope};
 

@@ -1,0 +1,312 @@
+//! Causal attention over a cache of keys and values in blocks.
+//!
+//! Canonical, for one query and head: score = dot(q, k) in 16 lanes and the tree, times the scale, for each position;
+//! e = e^(score - max); their sum in 16 lanes (lane = position % 16) and the tree; each output element the sum of
+//! e * v over the positions in order, one `fma` each from 0, divided by the sum of e. Nothing depends on how the
+//! queries came in, so a prompt at once and token by token give the same bits.
+//!
+//! The unit of work is a tile: some queries times the heads that share a key head, so that a key or value is read and
+//! widened once for all of them. A single query has few tiles: with a long context its steps are cut along positions
+//! and output columns instead.
+
+mod tile;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::parallel::{DisjointSlice, Region};
+use crate::simd::{LANES, Lanes};
+use tile::{PANEL, Tile, score, soften, weigh};
+
+/// Rows (queries times heads) of a tile.
+const TILE_ROWS: usize = 16;
+/// Multiplications below which one query is not worth a second thread.
+const INLINE_WORK: usize = 128 * 1024;
+/// Positions whose scores are one task when a single query is cut.
+const SPLIT_POSITIONS: usize = 256;
+/// Output columns that are one task when a single query is cut; in f16 two cache lines.
+const SPLIT_COLUMNS: usize = 64;
+/// Columns of a head for which scratch is made beforehand.
+const USUAL_HEAD_DIM: usize = 256;
+
+/// Keys or values of one block of positions: `[block_len, kv_heads * dim]`, row-major.
+#[derive(Clone, Copy, Debug)]
+pub enum KvSlice<'a> {
+    /// IEEE half precision.
+    F16(&'a [u16]),
+    /// Single precision.
+    F32(&'a [f32]),
+}
+
+/// One call of [`attention`].
+pub struct AttentionArgs<'a> {
+    /// Queries, rotated: `[n, heads, head_dim]`.
+    pub q: &'a [f32],
+    /// Blocks of keys: each `[block_len, kv_heads * head_dim]`; those of the new queries are already in it.
+    pub keys: &'a [KvSlice<'a>],
+    /// Blocks of values: each `[block_len, kv_heads * value_dim]`.
+    pub values: &'a [KvSlice<'a>],
+    /// Positions in a block.
+    pub block_len: usize,
+    /// Position of the first query; query i attends to the positions up to `first_position + i`.
+    pub first_position: usize,
+    /// Queries.
+    pub n: usize,
+    /// Query heads; a multiple of `kv_heads`. Head h uses key head `h / (heads / kv_heads)`.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of a query and a key.
+    pub head_dim: usize,
+    /// Width of a value.
+    pub value_dim: usize,
+    /// Factor on the scores, usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+    /// The result: `[n, heads, value_dim]`.
+    pub out: &'a mut [f32],
+}
+
+/// Memory that [`attention`] works in, made once.
+pub struct AttentionScratch {
+    context: usize,
+    scores: Vec<f32>, // [max(heads, threads * TILE_ROWS), context rounded up to LANES]
+    sums: Vec<f32>,   // [heads]
+    workers: Vec<Worker>,
+}
+
+/// What a thread needs for a tile beside the scores.
+struct Worker {
+    queries: Vec<Lanes>, // [TILE_ROWS, head_dim in vectors]
+    panel: Vec<Lanes>,   // [PANEL, wider of head_dim and value_dim in vectors]
+    mixed: Vec<Lanes>,   // [TILE_ROWS, value_dim in vectors]
+}
+
+impl AttentionScratch {
+    /// Scratch for up to `heads` query heads, positions below `context` and teams of up to `threads`.
+    pub fn new(heads: usize, context: usize, threads: usize) -> Self {
+        let vectors = USUAL_HEAD_DIM / LANES;
+        let worker = |_| Worker {
+            queries: vec![Lanes::ZERO; TILE_ROWS * vectors],
+            panel: vec![Lanes::ZERO; PANEL * vectors],
+            mixed: vec![Lanes::ZERO; TILE_ROWS * vectors],
+        };
+        Self {
+            context,
+            scores: vec![0.0; score_floats(heads, context, threads)],
+            sums: vec![0.0; heads],
+            workers: (0..threads.max(1)).map(worker).collect(),
+        }
+    }
+
+    /// Bytes of such scratch, for heads of up to 256 columns.
+    pub fn bytes(heads: usize, context: usize, threads: usize) -> usize {
+        let worker = (2 * TILE_ROWS + PANEL) * (USUAL_HEAD_DIM / LANES) * size_of::<Lanes>();
+        (score_floats(heads, context, threads) + heads) * size_of::<f32>() + threads.max(1) * worker
+    }
+}
+
+impl Worker {
+    /// Makes room for heads wider than usual.
+    fn fit(&mut self, key_vectors: usize, value_vectors: usize) {
+        let grow = |lanes: &mut Vec<Lanes>, len: usize| lanes.resize(lanes.len().max(len), Lanes::ZERO);
+        grow(&mut self.queries, TILE_ROWS * key_vectors);
+        grow(&mut self.panel, PANEL * key_vectors.max(value_vectors));
+        grow(&mut self.mixed, TILE_ROWS * value_vectors);
+    }
+}
+
+fn score_floats(heads: usize, context: usize, threads: usize) -> usize {
+    heads.max(threads.max(1) * TILE_ROWS) * context.next_multiple_of(LANES)
+}
+
+/// Attention of `n` new queries over the cache; see the module for the order of its arithmetic.
+///
+/// # Panics
+/// If a length does not fit, or the positions or heads are more than those that the scratch was made for.
+pub fn attention(region: &Region<'_>, args: AttentionArgs<'_>, scratch: &mut AttentionScratch) {
+    check(&args, scratch);
+    if args.n == 0 || args.heads == 0 {
+        return;
+    }
+    let (key_vectors, value_vectors) = (args.head_dim.div_ceil(LANES), args.value_dim.div_ceil(LANES));
+    scratch.workers.iter_mut().for_each(|worker| worker.fit(key_vectors, value_vectors));
+    let call = Call::new(&args);
+    let out = DisjointSlice::new(args.out);
+    let threads = region.threads();
+    let work = call.total * args.heads * (args.head_dim + args.value_dim);
+    let uneven = !call.tiles.is_multiple_of(threads) && call.tiles < 4 * threads;
+    if args.n == 1 && threads > 1 && work >= INLINE_WORK && uneven {
+        cut(region, &call, &out, scratch);
+    } else {
+        let threads = if args.n == 1 && work < INLINE_WORK { 1 } else { threads };
+        by_tiles(region, &call, &out, scratch, threads);
+    }
+}
+
+fn check(args: &AttentionArgs<'_>, scratch: &AttentionScratch) {
+    let total = args.first_position + args.n;
+    let fits = |slices: &[KvSlice<'_>], dim: usize| {
+        slices.len() * args.block_len >= total
+            && slices.iter().all(|slice| match slice {
+                KvSlice::F16(x) => x.len() == args.block_len * args.kv_heads * dim,
+                KvSlice::F32(x) => x.len() == args.block_len * args.kv_heads * dim,
+            })
+    };
+    assert!(args.kv_heads > 0 && args.heads.is_multiple_of(args.kv_heads), "attention: heads are not groups");
+    assert_eq!(args.q.len(), args.n * args.heads * args.head_dim, "attention: queries");
+    assert_eq!(args.out.len(), args.n * args.heads * args.value_dim, "attention: output");
+    assert!(fits(args.keys, args.head_dim), "attention: blocks of keys");
+    assert!(fits(args.values, args.value_dim), "attention: blocks of values");
+    assert!(total <= scratch.context, "attention: {total} positions, scratch for {}", scratch.context);
+    assert!(args.heads <= scratch.sums.len(), "attention: {} heads are too many", args.heads);
+}
+
+/// The arguments and what follows from them.
+struct Call<'a> {
+    q: &'a [f32],
+    keys: Cache<'a>,
+    values: Cache<'a>,
+    heads: usize,
+    head_dim: usize,
+    value_dim: usize,
+    scale: f32,
+    first: usize,
+    n: usize,
+    /// Positions in the cache that count.
+    total: usize,
+    /// Floats from one row of scores to the next.
+    stride: usize,
+    /// Heads that share a key head.
+    group: usize,
+    /// Of these, how many are in a tile.
+    tile_heads: usize,
+    tile_queries: usize,
+    tiles: usize,
+}
+
+/// Keys or values of all positions.
+#[derive(Clone, Copy)]
+struct Cache<'a> {
+    slices: &'a [KvSlice<'a>],
+    block_len: usize,
+    /// Elements of a position, all heads.
+    width: usize,
+}
+
+impl<'a> Call<'a> {
+    fn new(args: &AttentionArgs<'a>) -> Self {
+        let cache = |slices, dim| Cache { slices, block_len: args.block_len, width: args.kv_heads * dim };
+        let total = args.first_position + args.n;
+        let group = args.heads / args.kv_heads;
+        let tile_heads = group.min(TILE_ROWS);
+        let tile_queries = (TILE_ROWS / tile_heads).min(args.n);
+        Self {
+            q: args.q,
+            keys: cache(args.keys, args.head_dim),
+            values: cache(args.values, args.value_dim),
+            heads: args.heads,
+            head_dim: args.head_dim,
+            value_dim: args.value_dim,
+            scale: args.scale,
+            first: args.first_position,
+            n: args.n,
+            total,
+            stride: total.next_multiple_of(LANES),
+            group,
+            tile_heads,
+            tile_queries,
+            tiles: args.kv_heads * group.div_ceil(tile_heads) * args.n.div_ceil(tile_queries),
+        }
+    }
+
+    /// A tile; those with the longest contexts come first, so that threads end together.
+    fn tile(&self, index: usize) -> Tile {
+        let parts = self.group.div_ceil(self.tile_heads);
+        let across = self.heads / self.group * parts;
+        let query = (self.n.div_ceil(self.tile_queries) - 1 - index / across) * self.tile_queries;
+        let (kv_head, part) = (index % across / parts, index % across % parts);
+        Tile {
+            query,
+            queries: self.tile_queries.min(self.n - query),
+            head: kv_head * self.group + part * self.tile_heads,
+            heads: self.tile_heads.min(self.group - part * self.tile_heads),
+            kv_head,
+        }
+    }
+}
+
+/// Runs `f` with the index of each task, a worker of its own and that worker's number.
+fn on_workers(
+    region: &Region<'_>,
+    workers: &mut [Worker],
+    tasks: usize,
+    f: impl Fn(usize, &mut Worker, usize) + Sync,
+) {
+    let next = AtomicUsize::new(0);
+    region.run_chunks(workers, 1, |number, worker| {
+        for worker in worker {
+            loop {
+                let task = next.fetch_add(1, Ordering::Relaxed);
+                if task >= tasks {
+                    break;
+                }
+                f(task, worker, number);
+            }
+        }
+    });
+}
+
+/// Each tile by one thread, from the scores to the output.
+fn by_tiles(
+    region: &Region<'_>,
+    call: &Call<'_>,
+    out: &DisjointSlice<'_, f32>,
+    scratch: &mut AttentionScratch,
+    threads: usize,
+) {
+    let isa = region.isa();
+    let scores = DisjointSlice::new(&mut scratch.scores);
+    let workers = threads.min(scratch.workers.len());
+    on_workers(region, &mut scratch.workers[..workers], call.tiles, |index, worker, number| {
+        let tile = call.tile(index);
+        let rows = number * TILE_ROWS;
+        let end = tile.limit(call, tile.rows() - 1);
+        score(isa, call, tile, 0..end, worker, &scores, rows);
+        let mut sums = [0.0; TILE_ROWS];
+        for (row, sum) in sums.iter_mut().enumerate().take(tile.rows()) {
+            let begin = (rows + row) * call.stride;
+            // SAFETY: the rows of scores of a worker are its own.
+            *sum = soften(isa, unsafe { scores.range(begin..begin + tile.limit(call, row)) });
+        }
+        weigh(isa, call, tile, 0..call.value_dim, worker, &scores, rows, &sums, out);
+    });
+}
+
+/// One query, each step cut in pieces for all threads.
+fn cut(region: &Region<'_>, call: &Call<'_>, out: &DisjointSlice<'_, f32>, scratch: &mut AttentionScratch) {
+    let isa = region.isa();
+    let scores = DisjointSlice::new(&mut scratch.scores);
+    let workers = &mut scratch.workers[..];
+    let pieces = call.total.div_ceil(SPLIT_POSITIONS);
+    on_workers(region, workers, call.tiles * pieces, |index, worker, _| {
+        let tile = call.tile(index / pieces);
+        let begin = index % pieces * SPLIT_POSITIONS;
+        let positions = begin..(begin + SPLIT_POSITIONS).min(call.total);
+        score(isa, call, tile, positions, worker, &scores, tile.head);
+    });
+    region.run_chunks(&mut scratch.sums[..call.heads], 1, |head, sum| {
+        let begin = head * call.stride;
+        // SAFETY: each head has its row of scores and is run once.
+        sum.fill(soften(isa, unsafe { scores.range(begin..begin + call.total) }));
+    });
+    let sums = &scratch.sums[..];
+    let pieces = call.value_dim.div_ceil(SPLIT_COLUMNS);
+    on_workers(region, workers, call.tiles * pieces, |index, worker, _| {
+        let tile = call.tile(index / pieces);
+        let begin = index % pieces * SPLIT_COLUMNS;
+        let columns = begin..(begin + SPLIT_COLUMNS).min(call.value_dim);
+        weigh(isa, call, tile, columns, worker, &scores, tile.head, &sums[tile.head..], out);
+    });
+}
+
+#[cfg(test)]
+mod tests;

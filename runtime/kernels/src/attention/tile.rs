@@ -1,0 +1,276 @@
+//! The three steps of attention for a tile: scores, exponentials, weighted sum of the values.
+
+use std::ops::Range;
+
+use super::{Cache, Call, KvSlice, Worker};
+use crate::ops::exponentials;
+use crate::parallel::DisjointSlice;
+use crate::simd::{LANES, Lanes, Simd, dispatch};
+
+/// Positions that are widened to f32 at a time; a multiple of [`LANES`]. With heads of 128 columns 16 kB, half of the
+/// innermost cache.
+pub(super) const PANEL: usize = 32;
+
+/// Consecutive queries times consecutive heads that share a key head. Its rows go query by query, so that the number
+/// of positions that a row attends to never falls.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    /// The first query.
+    pub query: usize,
+    pub queries: usize,
+    /// The first head.
+    pub head: usize,
+    pub heads: usize,
+    pub kv_head: usize,
+}
+
+impl Tile {
+    pub fn rows(self) -> usize {
+        self.queries * self.heads
+    }
+
+    /// Positions that a row attends to.
+    pub fn limit(self, call: &Call<'_>, row: usize) -> usize {
+        call.first + self.query + row / self.heads + 1
+    }
+
+    /// Index of a row among the `[n, heads]` of the call.
+    fn index(self, call: &Call<'_>, row: usize) -> usize {
+        (self.query + row / self.heads) * call.heads + self.head + row % self.heads
+    }
+}
+
+dispatch! {
+    /// Scores of a tile for `positions`, which begin at a multiple of [`LANES`], into the rows of `scores` from
+    /// `first_row` on. The rows are written up to a multiple of [`LANES`] in these columns; nobody else may use those.
+    pub(super) fn score(
+        call: &Call<'_>,
+        tile: Tile,
+        positions: Range<usize>,
+        worker: &mut Worker,
+        scores: &DisjointSlice<'_, f32>,
+        first_row: usize,
+    ) => score_tile;
+}
+
+dispatch! {
+    /// Replaces a row of scores by e^(score - max) and returns their sum.
+    pub(super) fn soften(row: &mut [f32]) -> f32 => exponentials;
+}
+
+dispatch! {
+    /// Some columns of the output of a tile, from the exponentials in the rows of `scores` from `first_row` on and
+    /// their `sums`. Nobody else may use these columns of the output.
+    pub(super) fn weigh(
+        call: &Call<'_>,
+        tile: Tile,
+        columns: Range<usize>,
+        worker: &mut Worker,
+        scores: &DisjointSlice<'_, f32>,
+        first_row: usize,
+        sums: &[f32],
+        out: &DisjointSlice<'_, f32>,
+    ) => weigh_tile;
+}
+
+#[inline(always)]
+fn score_tile<S: Simd>(
+    s: S,
+    call: &Call<'_>,
+    tile: Tile,
+    positions: Range<usize>,
+    worker: &mut Worker,
+    scores: &DisjointSlice<'_, f32>,
+    first_row: usize,
+) {
+    let vectors = call.head_dim.div_ceil(LANES);
+    let Worker { queries, panel, .. } = worker;
+    for (row, lanes) in queries.chunks_exact_mut(vectors.max(1)).enumerate().take(tile.rows()) {
+        let begin = tile.index(call, row) * call.head_dim;
+        let lanes = Lanes::flat_mut(lanes);
+        lanes[..call.head_dim].copy_from_slice(&call.q[begin..begin + call.head_dim]);
+        lanes[call.head_dim..].fill(0.0);
+    }
+    let scale = s.splat(call.scale);
+    let column = tile.kv_head * call.head_dim;
+    for begin in positions.clone().step_by(PANEL) {
+        let end = (begin + PANEL).min(positions.end);
+        widen(s, &call.keys, column..column + call.head_dim, begin..end, panel);
+        for row in 0..tile.rows() {
+            let query = &queries[row * vectors..(row + 1) * vectors];
+            let end = end.min(tile.limit(call, row));
+            for position in (begin..end).step_by(LANES) {
+                let x = s.mul(s.dots(query, &panel[(position - begin) * vectors..]), scale);
+                let to = (first_row + row) * call.stride + position;
+                // SAFETY: these columns of the tile's rows are the caller's.
+                let to = unsafe { scores.range(to..to + LANES) };
+                if let Some(to) = to.first_chunk_mut() {
+                    s.store(x, to);
+                }
+            }
+        }
+    }
+}
+
+/// Some columns of `positions` as f32, each row padded by zeros to whole vectors, followed by rows of zeros up to a
+/// multiple of [`LANES`].
+#[inline(always)]
+fn widen<S: Simd>(
+    s: S,
+    cache: &Cache<'_>,
+    columns: Range<usize>,
+    positions: Range<usize>,
+    panel: &mut [Lanes],
+) {
+    let vectors = columns.len().div_ceil(LANES);
+    let mut block = positions.start / cache.block_len;
+    let mut within = positions.start % cache.block_len;
+    for position in 0..positions.len() {
+        let begin = within * cache.width;
+        let row = &mut panel[position * vectors..(position + 1) * vectors];
+        match cache.slices[block] {
+            KvSlice::F16(x) => widen_f16(s, &x[begin + columns.start..begin + columns.end], row),
+            KvSlice::F32(x) => {
+                let row = Lanes::flat_mut(row);
+                row[..columns.len()].copy_from_slice(&x[begin + columns.start..begin + columns.end]);
+                row[columns.len()..].fill(0.0);
+            }
+        }
+        within += 1;
+        if within == cache.block_len {
+            (block, within) = (block + 1, 0);
+        }
+    }
+    panel[positions.len() * vectors..positions.len().next_multiple_of(LANES) * vectors].fill(Lanes::ZERO);
+}
+
+#[inline(always)]
+fn widen_f16<S: Simd>(s: S, x: &[u16], row: &mut [Lanes]) {
+    let (whole, tail) = x.as_chunks::<LANES>();
+    for (x, lanes) in whole.iter().zip(&mut *row) {
+        s.store(s.load_f16(x), &mut lanes.0);
+    }
+    if !tail.is_empty() {
+        let mut padded = [0; LANES];
+        padded[..tail.len()].copy_from_slice(tail);
+        s.store(s.load_f16(&padded), &mut row[whole.len()].0);
+    }
+}
+
+#[inline(always)]
+fn weigh_tile<S: Simd>(
+    s: S,
+    call: &Call<'_>,
+    tile: Tile,
+    columns: Range<usize>,
+    worker: &mut Worker,
+    scores: &DisjointSlice<'_, f32>,
+    first_row: usize,
+    sums: &[f32],
+    out: &DisjointSlice<'_, f32>,
+) {
+    let vectors = columns.len().div_ceil(LANES);
+    let Worker { panel, mixed, .. } = worker;
+    let mixed = &mut mixed[..tile.rows() * vectors];
+    mixed.fill(Lanes::ZERO);
+    let column = tile.kv_head * call.value_dim;
+    let total = tile.limit(call, tile.rows() - 1);
+    for begin in (0..total).step_by(PANEL) {
+        let end = (begin + PANEL).min(total);
+        widen(s, &call.values, column + columns.start..column + columns.end, begin..end, panel);
+        let panel = &panel[..(end - begin) * vectors];
+        for row in (0..tile.rows()).step_by(4) {
+            let rows = (tile.rows() - row).min(4);
+            let mut weights: [&[f32]; 4] = [&[]; 4];
+            for (i, weights) in weights.iter_mut().enumerate().take(rows) {
+                let from = (first_row + row + i) * call.stride;
+                let end = end.min(tile.limit(call, row + i)).max(begin);
+                // SAFETY: the scores of this tile are final; nobody writes them now.
+                *weights = unsafe { scores.range(from + begin..from + end) };
+            }
+            add_rows(s, &weights[..rows], panel, vectors, &mut mixed[row * vectors..(row + rows) * vectors]);
+        }
+    }
+    for (row, mixed) in mixed.chunks_exact(vectors.max(1)).enumerate() {
+        let begin = tile.index(call, row) * call.value_dim;
+        // SAFETY: these columns of the tile's rows are the caller's.
+        let out = unsafe { out.range(begin + columns.start..begin + columns.end) };
+        for (out, mixed) in out.iter_mut().zip(Lanes::flat(mixed)) {
+            *out = mixed / sums[row];
+        }
+    }
+}
+
+/// `mixed[r] += sum over p of weights[r][p] * panel[p]` for up to 4 rows, of which no later one has fewer weights.
+#[inline(always)]
+fn add_rows<S: Simd>(s: S, weights: &[&[f32]], panel: &[Lanes], vectors: usize, mixed: &mut [Lanes]) {
+    let common = weights[0].len();
+    match *weights {
+        [a, b, c, d] => {
+            let weights = [a, &b[..common], &c[..common], &d[..common]];
+            add_columns::<S, 4, 1>(s, weights, panel, vectors, mixed);
+        }
+        [a, b, c] => add_columns::<S, 3, 1>(s, [a, &b[..common], &c[..common]], panel, vectors, mixed),
+        [a, b] => add_columns::<S, 2, 2>(s, [a, &b[..common]], panel, vectors, mixed),
+        _ => add_columns::<S, 1, 4>(s, [weights[0]], panel, vectors, mixed),
+    }
+    // Later queries of the tile see a few positions more.
+    for (row, weights) in weights.iter().enumerate() {
+        if weights.len() > common {
+            let mixed = &mut mixed[row * vectors..(row + 1) * vectors];
+            add_columns::<S, 1, 4>(s, [&weights[common..]], &panel[common * vectors..], vectors, mixed);
+        }
+    }
+}
+
+/// All columns, `CHUNKS` vectors at a time while there are as many.
+#[inline(always)]
+fn add_columns<S: Simd, const ROWS: usize, const CHUNKS: usize>(
+    s: S,
+    weights: [&[f32]; ROWS],
+    panel: &[Lanes],
+    vectors: usize,
+    mixed: &mut [Lanes],
+) {
+    let mut column = 0;
+    while column + CHUNKS <= vectors {
+        add_chunk::<S, ROWS, CHUNKS>(s, weights, panel, vectors, column, mixed);
+        column += CHUNKS;
+    }
+    while column < vectors {
+        add_chunk::<S, ROWS, 1>(s, weights, panel, vectors, column, mixed);
+        column += 1;
+    }
+}
+
+/// `ROWS` times `CHUNKS` vectors of sums, held in registers over all positions.
+#[inline(always)]
+fn add_chunk<S: Simd, const ROWS: usize, const CHUNKS: usize>(
+    s: S,
+    weights: [&[f32]; ROWS],
+    panel: &[Lanes],
+    vectors: usize,
+    column: usize,
+    mixed: &mut [Lanes],
+) {
+    let mut sums = [[s.zero(); CHUNKS]; ROWS];
+    for row in 0..ROWS {
+        for chunk in 0..CHUNKS {
+            sums[row][chunk] = s.load(&mixed[row * vectors + column + chunk].0);
+        }
+    }
+    for (position, values) in panel.chunks_exact(vectors).enumerate().take(weights[0].len()) {
+        let values = &values[column..column + CHUNKS];
+        for row in 0..ROWS {
+            let weight = s.splat(weights[row][position]);
+            for chunk in 0..CHUNKS {
+                sums[row][chunk] = s.fma(weight, s.load(&values[chunk].0), sums[row][chunk]);
+            }
+        }
+    }
+    for row in 0..ROWS {
+        for chunk in 0..CHUNKS {
+            s.store(sums[row][chunk], &mut mixed[row * vectors + column + chunk].0);
+        }
+    }
+}
