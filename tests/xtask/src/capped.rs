@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
 
-/// How often the process is looked at. Peaks come from the kernel's own counters, so a short one is not missed
-/// unless the process ends within this time of it.
+/// How often the process is looked at. Peaks come from the kernel's own counters, so a short one is not
+/// missed unless the process ends within this time of it.
 const SAMPLE_MS: u64 = 10;
 
 /// What is known of the command when it has ended.
@@ -69,7 +69,8 @@ pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
 
 fn measure(limit_bytes: u64, read_ahead_kib: Option<u64>, command: &[String]) -> Result<Report> {
     let group = Cgroup::with_limit(limit_bytes)?;
-    // The shell enters the cgroup and then becomes the command, so that none of its memory is counted elsewhere.
+    // The shell enters the cgroup and then becomes the command, so that none of its memory is counted
+    // elsewhere.
     let enter = "echo $$ > \"$0\" && exec \"$@\"";
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", enter]).arg(group.entrance()).args(command);
@@ -105,7 +106,8 @@ impl Report {
         let read_ahead =
             self.read_ahead_kib.map_or_else(String::new, |kib| format!(", read-ahead {kib} KiB"));
         format!(
-            "capped: limit {:.1} MiB, cgroup peak {:.1} MiB (page cache included), limit met {} times, {} killed\n\
+            "capped: limit {:.1} MiB, cgroup peak {:.1} MiB (page cache included), \
+             limit met {} times, {} killed\n\
              capped: peak RSS {:.1} MiB, {:.1} MiB read from disk, {:.2} s{read_ahead}, {}\n",
             mib(self.limit_bytes),
             mib(self.usage.peak_bytes),

@@ -32,7 +32,8 @@ fn formatting() -> Result<()> {
     Ok(())
 }
 
-/// Clippy with no warning allowed: the host's workspace, then the guests as wasm and, with their tests, natively.
+/// Clippy with no warning allowed: the host's workspace, then the guests as wasm and, with their tests,
+/// natively.
 fn lints() -> Result<()> {
     phase("lints");
     let deny_warnings = ["--", "-D", "warnings"];

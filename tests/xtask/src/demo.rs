@@ -60,7 +60,8 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
     run_command(&mut membrane)
 }
 
-/// Builds the binaries and makes the mixture of experts out of the dense model; a finished file of the same shape is kept.
+/// Builds the binaries and makes the mixture of experts out of the dense model; a finished file of the same
+/// shape is kept.
 ///
 /// # Errors
 /// When the build or the upcycling fails.

