@@ -1,13 +1,13 @@
 //! Causal attention over a cache of keys and values in blocks.
 //!
-//! Canonical, for one query and head: score = dot(q, k) in 16 lanes and the tree, times the scale, for each position;
-//! e = e^(score - max); their sum in 16 lanes (lane = position % 16) and the tree; each output element the sum of
-//! e * v over the positions in order, one `fma` each from 0, divided by the sum of e. Nothing depends on how the
-//! queries came in, so a prompt at once and token by token give the same bits.
+//! Canonical, for one query and head: score = dot(q, k) in 16 lanes and the tree, times the scale, for each
+//! position; e = e^(score - max); their sum in 16 lanes (lane = position % 16) and the tree; each output
+//! element the sum of e * v over the positions in order, one `fma` each from 0, divided by the sum of e.
+//! Nothing depends on how the queries came in, so a prompt at once and token by token give the same bits.
 //!
-//! The unit of work is a tile: some queries times the heads that share a key head, so that a key or value is read and
-//! widened once for all of them. A single query has few tiles: with a long context its steps are cut along positions
-//! and output columns instead.
+//! The unit of work is a tile: some queries times the heads that share a key head, so that a key or value is
+//! read and widened once for all of them. A single query has few tiles: with a long context its steps are cut
+//! along positions and output columns instead.
 
 mod tile;
 
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::parallel::{DisjointSlice, Region};
 use crate::simd::{LANES, Lanes};
-use tile::{PANEL, Tile, score, soften, weigh};
+use tile::{PANEL, Scores, Tile, score, soften, weigh};
 
 /// Rows (queries times heads) of a tile.
 const TILE_ROWS: usize = 16;
@@ -129,16 +129,15 @@ pub fn attention(region: &Region<'_>, args: AttentionArgs<'_>, scratch: &mut Att
     }
     let (key_vectors, value_vectors) = (args.head_dim.div_ceil(LANES), args.value_dim.div_ceil(LANES));
     scratch.workers.iter_mut().for_each(|worker| worker.fit(key_vectors, value_vectors));
-    let call = Call::new(&args);
-    let out = DisjointSlice::new(args.out);
+    let call = Call::new(args);
     let threads = region.threads();
-    let work = call.total * args.heads * (args.head_dim + args.value_dim);
+    let work = call.total * call.heads * (call.head_dim + call.value_dim);
     let uneven = !call.tiles.is_multiple_of(threads) && call.tiles < 4 * threads;
-    if args.n == 1 && threads > 1 && work >= INLINE_WORK && uneven {
-        cut(region, &call, &out, scratch);
+    if call.n == 1 && threads > 1 && work >= INLINE_WORK && uneven {
+        cut(region, &call, scratch);
     } else {
-        let threads = if args.n == 1 && work < INLINE_WORK { 1 } else { threads };
-        by_tiles(region, &call, &out, scratch, threads);
+        let threads = if call.n == 1 && work < INLINE_WORK { 1 } else { threads };
+        by_tiles(region, &call, scratch, threads);
     }
 }
 
@@ -165,6 +164,7 @@ struct Call<'a> {
     q: &'a [f32],
     keys: Cache<'a>,
     values: Cache<'a>,
+    out: DisjointSlice<'a, f32>,
     heads: usize,
     head_dim: usize,
     value_dim: usize,
@@ -193,7 +193,7 @@ struct Cache<'a> {
 }
 
 impl<'a> Call<'a> {
-    fn new(args: &AttentionArgs<'a>) -> Self {
+    fn new(args: AttentionArgs<'a>) -> Self {
         let cache = |slices, dim| Cache { slices, block_len: args.block_len, width: args.kv_heads * dim };
         let total = args.first_position + args.n;
         let group = args.heads / args.kv_heads;
@@ -203,6 +203,7 @@ impl<'a> Call<'a> {
             q: args.q,
             keys: cache(args.keys, args.head_dim),
             values: cache(args.values, args.value_dim),
+            out: DisjointSlice::new(args.out),
             heads: args.heads,
             head_dim: args.head_dim,
             value_dim: args.value_dim,
@@ -256,47 +257,40 @@ fn on_workers(
 }
 
 /// Each tile by one thread, from the scores to the output.
-fn by_tiles(
-    region: &Region<'_>,
-    call: &Call<'_>,
-    out: &DisjointSlice<'_, f32>,
-    scratch: &mut AttentionScratch,
-    threads: usize,
-) {
+fn by_tiles(region: &Region<'_>, call: &Call<'_>, scratch: &mut AttentionScratch, threads: usize) {
     let isa = region.isa();
-    let scores = DisjointSlice::new(&mut scratch.scores);
+    let all = DisjointSlice::new(&mut scratch.scores);
     let workers = threads.min(scratch.workers.len());
     on_workers(region, &mut scratch.workers[..workers], call.tiles, |index, worker, number| {
         let tile = call.tile(index);
-        let rows = number * TILE_ROWS;
+        let scores = Scores { all: &all, stride: call.stride, first_row: number * TILE_ROWS };
         let end = tile.limit(call, tile.rows() - 1);
-        score(isa, call, tile, 0..end, worker, &scores, rows);
+        score(isa, call, tile, 0..end, worker, scores);
         let mut sums = [0.0; TILE_ROWS];
         for (row, sum) in sums.iter_mut().enumerate().take(tile.rows()) {
-            let begin = (rows + row) * call.stride;
             // SAFETY: the rows of scores of a worker are its own.
-            *sum = soften(isa, unsafe { scores.range(begin..begin + tile.limit(call, row)) });
+            *sum = soften(isa, unsafe { scores.part(row, 0..tile.limit(call, row)) });
         }
-        weigh(isa, call, tile, 0..call.value_dim, worker, &scores, rows, &sums, out);
+        weigh(isa, call, tile, 0..call.value_dim, worker, scores, &sums);
     });
 }
 
-/// One query, each step cut in pieces for all threads.
-fn cut(region: &Region<'_>, call: &Call<'_>, out: &DisjointSlice<'_, f32>, scratch: &mut AttentionScratch) {
+/// One query, each step cut in pieces for all threads. The row of a head in the scores is its number.
+fn cut(region: &Region<'_>, call: &Call<'_>, scratch: &mut AttentionScratch) {
     let isa = region.isa();
-    let scores = DisjointSlice::new(&mut scratch.scores);
+    let all = DisjointSlice::new(&mut scratch.scores);
+    let scores = |head| Scores { all: &all, stride: call.stride, first_row: head };
     let workers = &mut scratch.workers[..];
     let pieces = call.total.div_ceil(SPLIT_POSITIONS);
     on_workers(region, workers, call.tiles * pieces, |index, worker, _| {
         let tile = call.tile(index / pieces);
         let begin = index % pieces * SPLIT_POSITIONS;
         let positions = begin..(begin + SPLIT_POSITIONS).min(call.total);
-        score(isa, call, tile, positions, worker, &scores, tile.head);
+        score(isa, call, tile, positions, worker, scores(tile.head));
     });
     region.run_chunks(&mut scratch.sums[..call.heads], 1, |head, sum| {
-        let begin = head * call.stride;
         // SAFETY: each head has its row of scores and is run once.
-        sum.fill(soften(isa, unsafe { scores.range(begin..begin + call.total) }));
+        sum.fill(soften(isa, unsafe { scores(head).part(0, 0..call.total) }));
     });
     let sums = &scratch.sums[..];
     let pieces = call.value_dim.div_ceil(SPLIT_COLUMNS);
@@ -304,7 +298,7 @@ fn cut(region: &Region<'_>, call: &Call<'_>, out: &DisjointSlice<'_, f32>, scrat
         let tile = call.tile(index / pieces);
         let begin = index % pieces * SPLIT_COLUMNS;
         let columns = begin..(begin + SPLIT_COLUMNS).min(call.value_dim);
-        weigh(isa, call, tile, columns, worker, &scores, tile.head, &sums[tile.head..], out);
+        weigh(isa, call, tile, columns, worker, scores(tile.head), &sums[tile.head..]);
     });
 }
 

@@ -1,12 +1,13 @@
 //! The arithmetic of the engine: quantised products, norms, rotary positions, softmax, attention.
 //!
-//! Every kernel has a canonical order of its float operations, written in its doc. Scalar code, AVX2 and AVX-512 keep
-//! to it, and no order depends on the number of threads, on how many rows are computed at once or on how the work is
-//! cut: so one input gives the same bits everywhere. The scalar version of each kernel is the oracle of its tests.
+//! Every kernel has a canonical order of its float operations, written in its doc. Scalar code, AVX2 and
+//! AVX-512 keep to it, and no order depends on the number of threads, on how many rows are computed at once
+//! or on how the work is cut: so one input gives the same bits everywhere. The scalar version of each kernel
+//! is the oracle of its tests.
 //!
-//! Work is given to a [`Team`] of threads through a [`Region`]; kernels take the region and run their loops in it.
-//! Wrong lengths of slices are mistakes of the calling code and panic; what comes out of a model file is checked when
-//! a kernel's arguments are made.
+//! Work is given to a [`Team`] of threads through a [`Region`]; kernels take the region and run their loops
+//! in it. Wrong lengths of slices are mistakes of the calling code and panic; what comes out of a model file
+//! is checked when a kernel's arguments are made.
 
 pub mod attention;
 pub mod isa;

@@ -1,7 +1,7 @@
 //! The small operations between the products: norms, activations, rotations, sums of rows, choices.
 //!
-//! Rows are contiguous, shapes are `[rows, width]`. Each function states its canonical order; where it states none,
-//! each element is computed by itself with plain IEEE operations.
+//! Rows are contiguous, shapes are `[rows, width]`. Each function states its canonical order; where it states
+//! none, each element is computed by itself with plain IEEE operations.
 
 mod choose;
 mod rope;
@@ -26,8 +26,9 @@ fn rows_per_task(elements: usize, width: usize) -> usize {
 
 /// `out = x / sqrt(mean(x^2) + eps) * weight` for rows of the width of `weight`; `x` and `out` [rows, width].
 ///
-/// Canonical: the sum of squares as a dot product of the row with itself (16 lanes with `fma`, then the tree), divided
-/// by the width, plus `eps`, square root, reciprocal; each element times that, then times its weight.
+/// Canonical: the sum of squares as a dot product of the row with itself (16 lanes with `fma`, then the
+/// tree), divided by the width, plus `eps`, square root, reciprocal; each element times that, then times its
+/// weight.
 ///
 /// # Panics
 /// If `x` and `out` differ in length or are not whole rows.
@@ -191,8 +192,8 @@ pub fn scale_rows(region: &Region<'_>, x: &mut [f32], factors: &[f32]) {
     });
 }
 
-/// The end of a mixture: `out[r] += sum over j of weights[r, j] * rows[index[r, j]]`; `index` and `weights` [n, k],
-/// `out` [n, width], `rows` [any number, width].
+/// The end of a mixture: `out[r] += sum over j of weights[r, j] * rows[index[r, j]]`; `index` and `weights`
+/// [n, k], `out` [n, width], `rows` [any number, width].
 ///
 /// Canonical: the terms of an element are added in the order of j, each product and each sum rounded.
 ///

@@ -1,9 +1,10 @@
 //! A team of threads for regions of many short parallel loops.
 //!
-//! A forward pass is hundreds of loops of a few microseconds to a few milliseconds each. Waking a thread costs more
-//! than the shortest of them, so a [`Region`] wakes the workers once and keeps them looking for work: they spin, then
-//! yield, then sleep, and any [`Region::run`] gets them back. The caller never waits for a worker that has not
-//! joined a loop: on a machine with other load a worker that was scheduled away costs speed, not a stall.
+//! A forward pass is hundreds of loops of a few microseconds to a few milliseconds each. Waking a thread
+//! costs more than the shortest of them, so a [`Region`] wakes the workers once and keeps them looking for
+//! work: they spin, then yield, then sleep, and any [`Region::run`] gets them back. The caller never waits
+//! for a worker that has not joined a loop: on a machine with other load a worker that was scheduled away
+//! costs speed, not a stall.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -42,9 +43,9 @@ pub struct Team {
 }
 
 impl Team {
-    /// A team of `threads` threads, the caller's among them (0 counts as 1), that uses `isa` or, if the CPU lacks it,
-    /// the fastest one below. If the system refuses to make threads the team is the caller's thread alone:
-    /// [`Team::threads`] tells.
+    /// A team of `threads` threads, the caller's among them (0 counts as 1), that uses `isa` or, if the CPU
+    /// lacks it, the fastest one below. If the system refuses to make threads the team is the caller's thread
+    /// alone: [`Team::threads`] tells.
     pub fn new(threads: usize, isa: Isa) -> Self {
         let workers = threads.max(1) - 1;
         let pool = (workers > 0)
@@ -70,10 +71,11 @@ impl Team {
         self.isa
     }
 
-    /// Wakes the workers, runs `f` on the caller's thread with a region to run loops in, and lets the workers go.
+    /// Wakes the workers, runs `f` on the caller's thread with a region to run loops in, and lets the workers
+    /// go.
     ///
-    /// One region at a time has the workers: one that is opened while another is (by another thread, or inside a
-    /// loop) is its caller's thread alone.
+    /// One region at a time has the workers: one that is opened while another is (by another thread, or
+    /// inside a loop) is its caller's thread alone.
     pub fn region<R>(&self, f: impl FnOnce(&Region<'_>) -> R) -> R {
         let shared = Shared::new();
         let region = |threads| Region { shared: &shared, threads, isa: self.isa, not_sync: PhantomData };
@@ -92,8 +94,8 @@ impl Team {
     }
 }
 
-/// The time in which a team's workers are at the caller's call. Belongs to the caller's thread: it can't be used
-/// inside a loop.
+/// The time in which a team's workers are at the caller's call. Belongs to the caller's thread: it can't be
+/// used inside a loop.
 pub struct Region<'t> {
     shared: &'t Shared,
     threads: usize,
@@ -113,8 +115,8 @@ impl Region<'_> {
     }
 
     /// Calls `f` with each of `0..tasks` once, on any thread in any order, and returns when all calls have. A
-    /// thread takes the next task when it has done its last, so tasks may differ in length; a few per thread are
-    /// enough, since taking one costs about 50 ns.
+    /// thread takes the next task when it has done its last, so tasks may differ in length; a few per thread
+    /// are enough, since taking one costs about 50 ns.
     ///
     /// # Panics
     /// With the panic of a task; tasks that nobody had begun are then not run.
@@ -126,8 +128,8 @@ impl Region<'_> {
         }
     }
 
-    /// Cuts `data` in pieces of `len` elements (the last may be shorter) and calls `f` with the index of each and
-    /// the piece, like [`Region::run`]. A `len` of 0 counts as 1.
+    /// Cuts `data` in pieces of `len` elements (the last may be shorter) and calls `f` with the index of each
+    /// and the piece, like [`Region::run`]. A `len` of 0 counts as 1.
     ///
     /// # Panics
     /// With the panic of a task.
@@ -177,10 +179,10 @@ struct Job {
     tasks: usize,
 }
 
-// SAFETY: `job` is written by the region's thread alone, at a time when `state` keeps the workers out (it is closed
-// and its count is 0), and read by workers after they joined through an acquiring exchange of `state`, which comes
-// after the releasing store that opened the loop. The closure behind `data` is `Sync` and outlives the loop. The other
-// fields are `Sync` by themselves.
+// SAFETY: `job` is written by the region's thread alone, at a time when `state` keeps the workers out (it is
+// closed and its count is 0), and read by workers after they joined through an acquiring exchange of `state`,
+// which comes after the releasing store that opened the loop. The closure behind `data` is `Sync` and
+// outlives the loop. The other fields are `Sync` by themselves.
 unsafe impl Sync for Shared {}
 
 impl Shared {
@@ -202,12 +204,13 @@ impl Shared {
     fn run<F: Fn(usize) + Sync>(&self, tasks: usize, f: &F) {
         // SAFETY (of calls): `data` must point to a live `F`.
         unsafe fn call<F: Fn(usize)>(data: *const (), index: usize) {
-            // SAFETY: `data` is the `f` of the enclosing `run`, which lives until the loop is closed and empty.
+            // SAFETY: `data` is the `f` of the enclosing `run`, which lives until the loop is closed and
+            // empty.
             unsafe { (*data.cast::<F>())(index) }
         }
         let job = Job { call: call::<F>, data: std::ptr::from_ref(f).cast(), tasks };
-        // SAFETY: the last loop was closed and left by all workers before its `run` returned or unwound, so nobody
-        // reads the job now.
+        // SAFETY: the last loop was closed and left by all workers before its `run` returned or unwound, so
+        // nobody reads the job now.
         unsafe { *self.job.get() = job };
         self.next.store(0, Ordering::Relaxed);
         self.idle.store(false, Ordering::Relaxed);
@@ -229,7 +232,8 @@ impl Shared {
                 if index >= job.tasks {
                     return;
                 }
-                // SAFETY: the caller of `run` waits in it until this thread has left the loop: the closure is alive.
+                // SAFETY: the caller of `run` waits in it until this thread has left the loop: the closure is
+                // alive.
                 unsafe { (job.call)(job.data, index) };
             }
         };
@@ -281,8 +285,8 @@ impl Shared {
         let mut bed = lock(&self.bed);
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         loop {
-            // Sequentially consistent like the stores of `run` and `dismiss` and their look at `sleepers`: either
-            // this thread sees the loop, or they see the sleeper.
+            // Sequentially consistent like the stores of `run` and `dismiss` and their look at `sleepers`:
+            // either this thread sees the loop, or they see the sleeper.
             let state = self.state.load(Ordering::SeqCst);
             if self.over.load(Ordering::SeqCst) || state & OPEN != 0 && state / GENERATION != last {
                 break;
@@ -337,8 +341,8 @@ pub(crate) struct DisjointSlice<'a, T> {
     life: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: sharing it gives out `&mut T` only through `range`, whose caller promises that ranges do not overlap; so it
-// is as if the parts of the slice had been sent to the threads.
+// SAFETY: sharing it gives out `&mut T` only through `range`, whose caller promises that ranges do not
+// overlap; so it is as if the parts of the slice had been sent to the threads.
 unsafe impl<T: Send> Sync for DisjointSlice<'_, T> {}
 // SAFETY: it stands for a `&mut [T]`, which can be sent if `T` can.
 unsafe impl<T: Send> Send for DisjointSlice<'_, T> {}

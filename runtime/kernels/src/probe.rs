@@ -13,8 +13,8 @@ const TASK_BYTES: usize = 1 << 20;
 /// Passes; the best counts, since others use the machine too.
 const PASSES: usize = 4;
 
-/// Measured bandwidth of reading memory in order with the region's threads, in GB/s (10^9 bytes a second). Takes a
-/// fraction of a second and 256 MiB of memory for that time.
+/// Measured bandwidth of reading memory in order with the region's threads, in GB/s (10^9 bytes a second).
+/// Takes a fraction of a second and 256 MiB of memory for that time.
 pub fn memory_read_bandwidth(region: &Region<'_>) -> f64 {
     let mut words = vec![0_u64; PROBE_BYTES / size_of::<u64>()];
     let task = TASK_BYTES / size_of::<u64>();

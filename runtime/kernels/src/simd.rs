@@ -1,11 +1,11 @@
 //! Sixteen float lanes, whatever the instruction set: what the float kernels are written in.
 //!
-//! A kernel is one generic function over [`Simd`], marked `#[inline(always)]`, and [`dispatch!`] makes of it a
-//! function that takes the instruction set at run time. A value of a type that implements [`Simd`] is a token: it
-//! exists only where the CPU has the instructions, so that its methods are safe.
+//! A kernel is one generic function over [`Simd`], marked `#[inline(always)]`, and [`dispatch!`] makes of it
+//! a function that takes the instruction set at run time. A value of a type that implements [`Simd`] is a
+//! token: it exists only where the CPU has the instructions, so that its methods are safe.
 //!
-//! One lane operation has one meaning in all implementations: the IEEE result, with a fused `fma`, and `max` and `min`
-//! as x86 has them. NaNs stay NaNs; their payload is nobody's promise.
+//! One lane operation has one meaning in all implementations: the IEEE result, with a fused `fma`, and `max`
+//! and `min` as x86 has them. NaNs stay NaNs; their payload is nobody's promise.
 
 mod scalar;
 #[cfg(target_arch = "x86_64")]
@@ -77,7 +77,8 @@ pub(crate) trait Simd: Copy {
     /// The canonical sum of the lanes: lane i += lane i + 8, then + 4, + 2, + 1.
     fn sum(self, x: Self::V) -> f32;
 
-    /// Sixteen dot products of `a` with the rows of `b` [16, a.len()], each in the canonical order of [`dot`].
+    /// Sixteen dot products of `a` with the rows of `b` [16, a.len()], each in the canonical order of
+    /// [`dot`].
     ///
     /// # Panics
     /// If `b` is shorter.
@@ -110,7 +111,8 @@ pub(crate) trait Stored {
     /// Bytes of one float.
     const BYTES: usize;
 
-    /// Sixteen floats from exactly `16 * BYTES` bytes at any address, or fewer from fewer bytes with zeros behind.
+    /// Sixteen floats from exactly `16 * BYTES` bytes at any address, or fewer from fewer bytes with zeros
+    /// behind.
     fn load<S: Simd>(s: S, bytes: &[u8]) -> S::V;
 }
 
@@ -157,8 +159,8 @@ impl Stored for StoredBf16 {
     }
 }
 
-/// The canonical dot product: lane l takes the elements k with k % 16 = l in order, each with one `fma` onto an
-/// accumulator that starts at 0; a last vector that is not full is padded by zeros; then [`Simd::sum`].
+/// The canonical dot product: lane l takes the elements k with k % 16 = l in order, each with one `fma` onto
+/// an accumulator that starts at 0; a last vector that is not full is padded by zeros; then [`Simd::sum`].
 ///
 /// # Panics
 /// If the lengths differ.
@@ -178,8 +180,8 @@ pub(crate) fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
 
 /// The canonical dot products of [`dot`] between one row of stored weights and `N` rows of floats.
 ///
-/// `weights` holds `cols` floats; each of `x` has `cols`. One pass over the weights serves all rows, and their
-/// independent sums hide the latency of `fma`.
+/// `weights` holds `cols` floats; each of `x` has `cols`. One pass over the weights serves all rows, and
+/// their independent sums hide the latency of `fma`.
 ///
 /// # Panics
 /// If a length differs from `cols`.
@@ -221,8 +223,9 @@ pub(crate) fn dot_stored<W: Stored, S: Simd, const N: usize>(
 
 /// `e^x`, within 1 ulp; 0 below about -104, infinity above about 88.7.
 ///
-/// n = round(x / ln 2), r = x - n ln 2 in two steps (ln 2 split so that the first product is exact), the Taylor
-/// polynomial of degree 7 by Horner's rule, then times 2^n in two halves so that neither overflows before the result.
+/// n = round(x / ln 2), r = x - n ln 2 in two steps (ln 2 split so that the first product is exact), the
+/// Taylor polynomial of degree 7 by Horner's rule, then times 2^n in two halves so that neither overflows
+/// before the result.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     const LN2_HIGH: f32 = 0.693_359_4;
@@ -248,13 +251,14 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
 /// [`Isa`]: crate::Isa
 /// [`Team`]: crate::Team
 macro_rules! dispatch {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? => $kernel:expr;) => {
+    (
+        $(#[$meta:meta])*
+        $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? => $kernel:expr;
+    ) => {
         $(#[$meta])*
-        #[allow(clippy::too_many_arguments)]
         $vis fn $name(isa: $crate::Isa, $($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
-            #[allow(clippy::too_many_arguments)]
             fn avx2($($arg: $ty),*) $(-> $ret)? {
                 // SAFETY: this function's own features.
                 let token = unsafe { $crate::simd::Avx2::assume() };
@@ -262,7 +266,6 @@ macro_rules! dispatch {
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-            #[allow(clippy::too_many_arguments)]
             fn avx512($($arg: $ty),*) $(-> $ret)? {
                 // SAFETY: this function's own features.
                 let token = unsafe { $crate::simd::Avx512::assume() };

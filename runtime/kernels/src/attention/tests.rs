@@ -1,5 +1,5 @@
-//! Attention against the formula in f64, against the oracle on every instruction set and team, and against itself
-//! when the same queries come in other portions or the cache has other blocks.
+//! Attention against the formula in f64, against the oracle on every instruction set and team, and against
+//! itself when the same queries come in other portions or the cache has other blocks.
 
 use super::*;
 use crate::isa::Isa;
@@ -41,8 +41,8 @@ impl Case {
         }
     }
 
-    /// Runs the queries from `first` on, `n` of them, with a cache in blocks; what follows the last query in the cache
-    /// is NaN, which must not be seen.
+    /// Runs the queries from `first` on, `n` of them, with a cache in blocks; what follows the last query in
+    /// the cache is NaN, which must not be seen.
     fn run(&self, region: &Region<'_>, block_len: usize, first: usize, n: usize) -> Vec<f32> {
         let Shape { heads, kv_heads, head_dim, value_dim, half } = self.shape;
         let blocks = |x: &[f32], width: usize| -> Vec<Vec<f32>> {

@@ -7,12 +7,12 @@ use crate::ops::exponentials;
 use crate::parallel::DisjointSlice;
 use crate::simd::{LANES, Lanes, Simd, dispatch};
 
-/// Positions that are widened to f32 at a time; a multiple of [`LANES`]. With heads of 128 columns 16 kB, half of the
-/// innermost cache.
+/// Positions that are widened to f32 at a time; a multiple of [`LANES`]. With heads of 128 columns 16 kB,
+/// half of the innermost cache.
 pub(super) const PANEL: usize = 32;
 
-/// Consecutive queries times consecutive heads that share a key head. Its rows go query by query, so that the number
-/// of positions that a row attends to never falls.
+/// Consecutive queries times consecutive heads that share a key head. Its rows go query by query, so that the
+/// number of positions that a row attends to never falls.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
     /// The first query.
@@ -40,16 +40,37 @@ impl Tile {
     }
 }
 
+/// The scores of a tile: a row for each of its rows, a column for each position.
+#[derive(Clone, Copy)]
+pub(super) struct Scores<'a> {
+    /// All rows that there are; `stride` floats each.
+    pub all: &'a DisjointSlice<'a, f32>,
+    pub stride: usize,
+    /// Where the tile's rows begin.
+    pub first_row: usize,
+}
+
+impl<'a> Scores<'a> {
+    /// Some columns of a row of the tile.
+    ///
+    /// # Safety
+    /// While they are in use, no other columns that overlap them may be.
+    pub unsafe fn part(self, row: usize, columns: Range<usize>) -> &'a mut [f32] {
+        let begin = (self.first_row + row) * self.stride;
+        // SAFETY: the caller's promise.
+        unsafe { self.all.range(begin + columns.start..begin + columns.end) }
+    }
+}
+
 dispatch! {
-    /// Scores of a tile for `positions`, which begin at a multiple of [`LANES`], into the rows of `scores` from
-    /// `first_row` on. The rows are written up to a multiple of [`LANES`] in these columns; nobody else may use those.
+    /// Scores of a tile for `positions`, which begin at a multiple of [`LANES`]. They are written up to a
+    /// multiple of [`LANES`]; nobody else may use these columns.
     pub(super) fn score(
         call: &Call<'_>,
         tile: Tile,
         positions: Range<usize>,
         worker: &mut Worker,
-        scores: &DisjointSlice<'_, f32>,
-        first_row: usize,
+        scores: Scores<'_>,
     ) => score_tile;
 }
 
@@ -59,17 +80,15 @@ dispatch! {
 }
 
 dispatch! {
-    /// Some columns of the output of a tile, from the exponentials in the rows of `scores` from `first_row` on and
-    /// their `sums`. Nobody else may use these columns of the output.
+    /// Some columns of the output of a tile, from the exponentials in `scores` and their `sums`. Nobody else
+    /// may use these columns of the output.
     pub(super) fn weigh(
         call: &Call<'_>,
         tile: Tile,
         columns: Range<usize>,
         worker: &mut Worker,
-        scores: &DisjointSlice<'_, f32>,
-        first_row: usize,
+        scores: Scores<'_>,
         sums: &[f32],
-        out: &DisjointSlice<'_, f32>,
     ) => weigh_tile;
 }
 
@@ -80,8 +99,7 @@ fn score_tile<S: Simd>(
     tile: Tile,
     positions: Range<usize>,
     worker: &mut Worker,
-    scores: &DisjointSlice<'_, f32>,
-    first_row: usize,
+    scores: Scores<'_>,
 ) {
     let vectors = call.head_dim.div_ceil(LANES);
     let Worker { queries, panel, .. } = worker;
@@ -101,9 +119,8 @@ fn score_tile<S: Simd>(
             let end = end.min(tile.limit(call, row));
             for position in (begin..end).step_by(LANES) {
                 let x = s.mul(s.dots(query, &panel[(position - begin) * vectors..]), scale);
-                let to = (first_row + row) * call.stride + position;
                 // SAFETY: these columns of the tile's rows are the caller's.
-                let to = unsafe { scores.range(to..to + LANES) };
+                let to = unsafe { scores.part(row, position..position + LANES) };
                 if let Some(to) = to.first_chunk_mut() {
                     s.store(x, to);
                 }
@@ -112,8 +129,8 @@ fn score_tile<S: Simd>(
     }
 }
 
-/// Some columns of `positions` as f32, each row padded by zeros to whole vectors, followed by rows of zeros up to a
-/// multiple of [`LANES`].
+/// Some columns of `positions` as f32, each row padded by zeros to whole vectors, followed by rows of zeros
+/// up to a multiple of [`LANES`].
 #[inline(always)]
 fn widen<S: Simd>(
     s: S,
@@ -164,10 +181,8 @@ fn weigh_tile<S: Simd>(
     tile: Tile,
     columns: Range<usize>,
     worker: &mut Worker,
-    scores: &DisjointSlice<'_, f32>,
-    first_row: usize,
+    scores: Scores<'_>,
     sums: &[f32],
-    out: &DisjointSlice<'_, f32>,
 ) {
     let vectors = columns.len().div_ceil(LANES);
     let Worker { panel, mixed, .. } = worker;
@@ -183,10 +198,9 @@ fn weigh_tile<S: Simd>(
             let rows = (tile.rows() - row).min(4);
             let mut weights: [&[f32]; 4] = [&[]; 4];
             for (i, weights) in weights.iter_mut().enumerate().take(rows) {
-                let from = (first_row + row + i) * call.stride;
                 let end = end.min(tile.limit(call, row + i)).max(begin);
                 // SAFETY: the scores of this tile are final; nobody writes them now.
-                *weights = unsafe { scores.range(from + begin..from + end) };
+                *weights = unsafe { scores.part(row + i, begin..end) };
             }
             add_rows(s, &weights[..rows], panel, vectors, &mut mixed[row * vectors..(row + rows) * vectors]);
         }
@@ -194,14 +208,15 @@ fn weigh_tile<S: Simd>(
     for (row, mixed) in mixed.chunks_exact(vectors.max(1)).enumerate() {
         let begin = tile.index(call, row) * call.value_dim;
         // SAFETY: these columns of the tile's rows are the caller's.
-        let out = unsafe { out.range(begin + columns.start..begin + columns.end) };
+        let out = unsafe { call.out.range(begin + columns.start..begin + columns.end) };
         for (out, mixed) in out.iter_mut().zip(Lanes::flat(mixed)) {
             *out = mixed / sums[row];
         }
     }
 }
 
-/// `mixed[r] += sum over p of weights[r][p] * panel[p]` for up to 4 rows, of which no later one has fewer weights.
+/// `mixed[r] += sum over p of weights[r][p] * panel[p]` for up to 4 rows, of which no later one has fewer
+/// weights.
 #[inline(always)]
 fn add_rows<S: Simd>(s: S, weights: &[&[f32]], panel: &[Lanes], vectors: usize, mixed: &mut [Lanes]) {
     let common = weights[0].len();

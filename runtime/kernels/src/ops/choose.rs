@@ -6,8 +6,8 @@ use crate::simd::{LANES, Simd, dispatch, exp};
 
 /// `row = e^(row - max) / sum of the same`, over one row.
 ///
-/// Canonical: the maximum; e^(x - max) of each; their sum in 16 lanes (lane l takes the elements i with i % 16 = l in
-/// order), then the tree; each divided by the sum.
+/// Canonical: the maximum; e^(x - max) of each; their sum in 16 lanes (lane l takes the elements i with i %
+/// 16 = l in order), then the tree; each divided by the sum.
 pub fn softmax(region: &Region<'_>, row: &mut [f32]) {
     if !row.is_empty() {
         softmax_row(region.isa(), row);
@@ -76,8 +76,8 @@ pub fn argmax(row: &[f32]) -> Option<usize> {
     row.iter().position(|&x| x == max)
 }
 
-/// Appends the indices of the `k` greatest elements of `row` (all if there are fewer), best first; among equals the
-/// lower index is better, and NaN is worse than any number.
+/// Appends the indices of the `k` greatest elements of `row` (all if there are fewer), best first; among
+/// equals the lower index is better, and NaN is worse than any number.
 pub fn top_k(row: &[f32], k: usize, out: &mut Vec<u32>) {
     let begin = out.len();
     let better = |a: u32, b: u32| {

@@ -3,7 +3,8 @@
 use crate::ops::{CHEAP_TASK, check_rows, rows_per_task};
 use crate::parallel::Region;
 
-/// Cosines and sines of the rotation of each position, made once and shared by all layers and instruction sets.
+/// Cosines and sines of the rotation of each position, made once and shared by all layers and instruction
+/// sets.
 pub struct RopeTable {
     frequencies: Vec<f64>, // [dims / 2], radians a position
     neox: bool,
@@ -39,7 +40,8 @@ impl RopeTable {
         self.rotations.len().checked_div(self.dims()).unwrap_or(usize::MAX)
     }
 
-    /// Makes room for `positions` positions without making them, so that [`RopeTable::extend`] does not allocate.
+    /// Makes room for `positions` positions without making them, so that [`RopeTable::extend`] does not
+    /// allocate.
     pub fn reserve(&mut self, positions: usize) {
         let wanted = self.dims() * positions;
         self.rotations.reserve_exact(wanted.saturating_sub(self.rotations.len()));

@@ -159,8 +159,8 @@ impl Simd for Avx2 {
     }
 }
 
-/// Eight canonical dot products. The low and the high eight lanes are summed one after the other, so that the eight
-/// sums stay in registers.
+/// Eight canonical dot products. The low and the high eight lanes are summed one after the other, so that the
+/// eight sums stay in registers.
 ///
 /// # Safety
 /// AVX2 and FMA; `b` must have 8 rows of `a.len()`.
