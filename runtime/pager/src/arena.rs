@@ -1,0 +1,209 @@
+//! One reservation of memory, cut into equal slots.
+//!
+//! A slot is lent either to one writer, which hands out disjoint pieces of it, or to any number of readers. The rule is
+//! checked at run time with one atomic word a slot, so that no mistake in the pager's bookkeeping can let a thread
+//! read what another writes. All pointers of the crate are in this file.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use memmap2::{MmapMut, MmapRaw};
+
+use crate::error::PagerError;
+
+/// Arenas above this size ask for huge pages. Below, rounding up to 2 MiB could show in a small budget.
+#[cfg(target_os = "linux")]
+const HUGE_PAGES_ABOVE_BYTES: usize = 64 << 20;
+
+/// Set in the word of a slot while it is being written; the rest of the word counts the writer and its pieces, or
+/// else the readers.
+const WRITING: u32 = 1 << 31;
+
+/// The slots. Memory is anonymous, zero at first, and taken from the system when it is first touched.
+pub(crate) struct Arena {
+    map: MmapRaw,
+    slot_bytes: usize,
+    /// See [`WRITING`]; 0 is a slot that nobody uses.
+    words: Box<[AtomicU32]>,
+}
+
+impl Arena {
+    /// Reserves `slots` slots of `slot_bytes` each; neither may be 0.
+    pub fn reserve(slots: usize, slot_bytes: usize) -> Result<Arc<Self>, PagerError> {
+        let failed = |source| PagerError::Reserve {
+            bytes: (slots as u64).saturating_mul(slot_bytes as u64),
+            source: Arc::new(source),
+        };
+        let too_much = || failed(std::io::ErrorKind::OutOfMemory.into());
+        let bytes = slots.checked_mul(slot_bytes).ok_or_else(too_much)?;
+        let map = MmapRaw::from(MmapMut::map_anon(bytes).map_err(failed)?);
+        #[cfg(target_os = "linux")]
+        if bytes > HUGE_PAGES_ABOVE_BYTES {
+            // Only a hint: kernels without huge pages refuse it, and nothing depends on it but speed.
+            let _ = map.advise(memmap2::Advice::HugePage);
+        }
+        let words = (0..slots).map(|_| AtomicU32::new(0)).collect();
+        Ok(Arc::new(Self { map, slot_bytes, words }))
+    }
+
+    pub fn slots(&self) -> usize {
+        self.words.len()
+    }
+
+    pub fn slot_bytes(&self) -> usize {
+        self.slot_bytes
+    }
+
+    /// Lends the slot to a writer; `None` while anyone uses it.
+    pub fn write(self: &Arc<Self>, slot: usize) -> Option<SlotWriter> {
+        let word = self.words.get(slot)?;
+        word.compare_exchange(0, WRITING | 1, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        Some(SlotWriter { arena: Arc::clone(self), slot, next: 0 })
+    }
+
+    /// Lends the slot to one more reader; `None` while it is being written.
+    pub fn read(&self, slot: usize) -> Option<SlotReader<'_>> {
+        let one_more = |word| (word < WRITING - 1).then_some(word + 1);
+        self.words.get(slot)?.fetch_update(Ordering::Acquire, Ordering::Relaxed, one_more).ok()?;
+        Some(SlotReader { arena: self, slot })
+    }
+
+    /// Ends the use of a writer or of one of its pieces. The last one frees the slot, in one step.
+    fn end_write(&self, slot: usize) {
+        let one_less = |word| Some(if word == WRITING | 1 { 0 } else { word - 1 });
+        // The closure never refuses, so there is no error to look at.
+        let _ = self.words[slot].fetch_update(Ordering::Release, Ordering::Relaxed, one_less);
+    }
+
+    /// Start of a range within a slot.
+    fn pointer(&self, slot: usize, range: &Range<usize>) -> *mut u8 {
+        assert!(slot < self.words.len() && range.start <= range.end && range.end <= self.slot_bytes);
+        // SAFETY: the mapping has slots * slot_bytes bytes, and the assertion keeps slot * slot_bytes + start at or
+        // before its end; `reserve` checked that the product does not overflow.
+        unsafe { self.map.as_mut_ptr().add(slot * self.slot_bytes + range.start) }
+    }
+}
+
+/// The only user of a slot. Hands out pieces of it from front to back.
+pub(crate) struct SlotWriter {
+    arena: Arc<Arena>,
+    slot: usize,
+    /// Everything before this byte of the slot was handed out.
+    next: usize,
+}
+
+impl SlotWriter {
+    /// A part of the slot to write; `None` if it begins before the end of an earlier piece or ends after the slot.
+    pub fn piece(&mut self, range: Range<usize>) -> Option<Piece> {
+        if range.start < self.next || range.end < range.start || range.end > self.arena.slot_bytes {
+            return None;
+        }
+        self.next = range.end;
+        self.arena.words[self.slot].fetch_add(1, Ordering::Relaxed);
+        Some(Piece { arena: Arc::clone(&self.arena), slot: self.slot, range })
+    }
+}
+
+impl Drop for SlotWriter {
+    fn drop(&mut self) {
+        self.arena.end_write(self.slot);
+    }
+}
+
+/// A range of a slot that only its owner can touch.
+pub(crate) struct Piece {
+    arena: Arc<Arena>,
+    slot: usize,
+    range: Range<usize>,
+}
+
+impl Piece {
+    pub fn slot(&self) -> usize {
+        self.slot
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let start = self.arena.pointer(self.slot, &self.range);
+        // SAFETY: the range lies in the mapping (`pointer` checks it), which lives as long as the `Arc` in `self`, and
+        // anonymous memory is initialised. While this piece lives the slot's word has WRITING set, so there is no
+        // reader and no second writer; pieces of one writer are disjoint; `&mut self` excludes another slice of this one.
+        unsafe { std::slice::from_raw_parts_mut(start, self.range.len()) }
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.arena.end_write(self.slot);
+    }
+}
+
+/// Keeps a slot as it is.
+pub(crate) struct SlotReader<'a> {
+    arena: &'a Arena,
+    slot: usize,
+}
+
+impl SlotReader<'_> {
+    /// All bytes of the slot.
+    pub fn bytes(&self) -> &[u8] {
+        let range = 0..self.arena.slot_bytes;
+        let start = self.arena.pointer(self.slot, &range);
+        // SAFETY: the range lies in the mapping, which outlives `self`, and anonymous memory is initialised. While this
+        // reader lives the slot's word counts it, so `Arena::write` refuses the slot and nobody writes to it; acquiring
+        // the word made the writes of the last writer visible.
+        unsafe { std::slice::from_raw_parts(start, range.len()) }
+    }
+}
+
+impl Drop for SlotReader<'_> {
+    fn drop(&mut self) {
+        self.arena.words[self.slot].fetch_sub(1, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_has_one_writer_or_many_readers() {
+        let arena = Arena::reserve(2, 8192).unwrap();
+        let mut writer = arena.write(1).unwrap();
+        assert!(arena.write(1).is_none() && arena.read(1).is_none());
+        assert!(arena.read(0).is_some());
+        let mut low = writer.piece(0..4096).unwrap();
+        let mut high = writer.piece(4096..8192).unwrap();
+        assert!(writer.piece(8191..8192).is_none());
+        drop(writer);
+        low.bytes_mut().fill(1);
+        high.bytes_mut().fill(2);
+        drop(low);
+        assert!(arena.read(1).is_none(), "a piece is still out");
+        drop(high);
+        let (first, second) = (arena.read(1).unwrap(), arena.read(1).unwrap());
+        assert_eq!((first.bytes()[4095], second.bytes()[4096]), (1, 2));
+        drop(first);
+        assert!(arena.write(1).is_none());
+        drop(second);
+        assert!(arena.write(1).is_some());
+    }
+
+    #[test]
+    fn pieces_and_slots_out_of_range_are_refused() {
+        let arena = Arena::reserve(1, 4096).unwrap();
+        assert!(arena.write(1).is_none() && arena.read(1).is_none());
+        let mut writer = arena.write(0).unwrap();
+        assert!(writer.piece(0..4097).is_none());
+        assert!(writer.piece(8..16).is_some());
+        assert!(writer.piece(0..8).is_none(), "pieces go from front to back");
+    }
+
+    #[test]
+    fn an_impossible_reservation_is_a_typed_error() {
+        let error = Arena::reserve(usize::MAX >> 12, 4096).err().unwrap();
+        assert!(matches!(error, PagerError::Reserve { .. }), "{error}");
+        let error = Arena::reserve(usize::MAX, 4096).err().unwrap();
+        assert!(matches!(error, PagerError::Reserve { .. }), "{error}");
+    }
+}

@@ -1,0 +1,76 @@
+//! What a pager did, in numbers.
+
+use std::ops::Sub;
+
+/// Running totals since the pager was opened. The difference of two readings is what happened between them.
+///
+/// When all requests ran to their end, `requests` is `hits + misses + joined`. Reads of
+/// [`Pager::warm`](crate::Pager::warm) count as reads, not as requests or misses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests made, each for any number of experts.
+    pub batches: u64,
+    /// Experts that they named.
+    pub requests: u64,
+    /// Experts that were resident when they were asked for.
+    pub hits: u64,
+    /// Experts that had to be read.
+    pub misses: u64,
+    /// Experts that another request was already reading or had read while this one waited.
+    pub joined: u64,
+    /// Experts that gave up their slot to another.
+    pub evictions: u64,
+    /// Read calls to the operating system.
+    pub reads: u64,
+    /// Bytes that those calls returned, with the slack around unaligned records.
+    pub bytes_read: u64,
+    /// Bytes of the records whose reads were begun, without slack.
+    pub record_bytes: u64,
+    /// Time in read calls, summed over the I/O threads, in nanoseconds.
+    pub read_time_ns: u64,
+    /// Wall time during which at least one read was under way, in nanoseconds.
+    pub disk_busy_ns: u64,
+    /// Time for which callers were blocked because nothing was ready, in nanoseconds.
+    pub wait_ns: u64,
+    /// Files that refused direct reads and are read through the page cache instead.
+    pub direct_fallbacks: u64,
+    /// Experts that could not be read.
+    pub failures: u64,
+}
+
+impl Counters {
+    /// Share of experts that were resident when asked for, from 0 to 1; `None` before the first request.
+    pub fn hit_rate(&self) -> Option<f64> {
+        let wanted = self.hits + self.misses + self.joined;
+        (wanted > 0).then(|| self.hits as f64 / wanted as f64)
+    }
+
+    /// Bytes a second while the disk was busy, in GB (1e9 bytes); `None` if nothing was read.
+    pub fn read_gb_s(&self) -> Option<f64> {
+        (self.disk_busy_ns > 0).then(|| self.bytes_read as f64 / self.disk_busy_ns as f64)
+    }
+}
+
+impl Sub for Counters {
+    type Output = Self;
+
+    /// What happened since `earlier`.
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            batches: self.batches.saturating_sub(earlier.batches),
+            requests: self.requests.saturating_sub(earlier.requests),
+            hits: self.hits.saturating_sub(earlier.hits),
+            misses: self.misses.saturating_sub(earlier.misses),
+            joined: self.joined.saturating_sub(earlier.joined),
+            evictions: self.evictions.saturating_sub(earlier.evictions),
+            reads: self.reads.saturating_sub(earlier.reads),
+            bytes_read: self.bytes_read.saturating_sub(earlier.bytes_read),
+            record_bytes: self.record_bytes.saturating_sub(earlier.record_bytes),
+            read_time_ns: self.read_time_ns.saturating_sub(earlier.read_time_ns),
+            disk_busy_ns: self.disk_busy_ns.saturating_sub(earlier.disk_busy_ns),
+            wait_ns: self.wait_ns.saturating_sub(earlier.wait_ns),
+            direct_fallbacks: self.direct_fallbacks.saturating_sub(earlier.direct_fallbacks),
+            failures: self.failures.saturating_sub(earlier.failures),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Opening a pager and asking it.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crate::arena::Arena;
+use crate::catalog::Catalog;
+use crate::counters::Counters;
+use crate::error::PagerError;
+use crate::eviction::{Eviction, Lru};
+use crate::files::{Files, PagedFile};
+use crate::probe::{self, IoReason, IoReport};
+use crate::request::Request;
+use crate::shared::Shared;
+use crate::state::State;
+
+/// Most I/O threads: more than any queue that pays for reads of this size.
+const MAX_IO_THREADS: usize = 64;
+
+/// Stack of an I/O thread, in bytes; it calls little more than the system.
+const IO_STACK_BYTES: usize = 128 << 10;
+
+/// How experts are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum IoMode {
+    /// What a short measurement on the files finds faster.
+    #[default]
+    Auto,
+    /// Past the page cache, where the file system can; through it elsewhere.
+    Direct,
+    /// Through the page cache. Nothing is left there if the experts don't all fit the arena.
+    Buffered,
+}
+
+/// What a pager may use.
+pub struct PagerConfig {
+    /// Ceiling of the memory for experts, in bytes. Rounded down to whole slots.
+    pub arena_bytes: u64,
+    /// How to read.
+    pub io: IoMode,
+    /// Reads at a time (queue depth), one thread each; at least 1 and at most 64 are used.
+    pub io_threads: usize,
+    /// Who gives up a slot.
+    pub eviction: Box<dyn Eviction>,
+}
+
+impl PagerConfig {
+    /// An arena of this size with the defaults: measured I/O, four reads at a time, least recently used goes first.
+    pub fn new(arena_bytes: u64) -> Self {
+        Self { arena_bytes, io: IoMode::Auto, io_threads: 4, eviction: Box::new(Lru::new()) }
+    }
+}
+
+impl Default for PagerConfig {
+    /// The defaults of [`PagerConfig::new`] with an arena of 0 bytes, which must be set.
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
+/// Experts in an arena of fixed size. Dropping it ends its threads after the reads that they are at.
+pub struct Pager {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    io: IoReport,
+}
+
+impl Pager {
+    /// Reserves the arena, chooses how to read and starts the I/O threads. Nothing is read yet, but for the measurement
+    /// of [`IoMode::Auto`], which takes about a tenth of a second.
+    ///
+    /// Errors: [`PagerError::EmptyCatalog`], [`PagerError::ArenaTooSmall`], [`PagerError::UnknownFile`], [`PagerError::PastEnd`],
+    /// [`PagerError::Open`], [`PagerError::Reserve`], [`PagerError::Thread`].
+    pub fn open(files: Vec<PagedFile>, catalog: Catalog, config: PagerConfig) -> Result<Self, PagerError> {
+        let PagerConfig { arena_bytes, io, io_threads, eviction } = config;
+        if catalog.experts() == 0 {
+            return Err(PagerError::EmptyCatalog);
+        }
+        let slots = Self::slots_for(&catalog, arena_bytes);
+        let slot_bytes = catalog.slot_bytes();
+        if slots == 0 {
+            return Err(PagerError::ArenaTooSmall { arena_bytes, slot_bytes });
+        }
+        let io_threads = io_threads.clamp(1, MAX_IO_THREADS);
+        let everything_fits = slots == catalog.experts();
+        let wants_direct = io == IoMode::Direct || (io == IoMode::Auto && !everything_fits);
+        let mut opened = Files::open(&files, &catalog, wants_direct, !everything_fits)?;
+        let io = choose_io(io, everything_fits, &opened, &catalog, io_threads);
+        let mut state = State::new(&catalog, slots, eviction);
+        if wants_direct {
+            state.counters.direct_fallbacks = opened.without_direct() as u64;
+        }
+        if !io.direct {
+            opened.close_direct();
+        }
+        let arena = Arena::reserve(slots, slot_bytes as usize)?;
+        let shared = Arc::new(Shared::new(arena, catalog, opened, state));
+        let mut pager = Self { shared, threads: Vec::with_capacity(io_threads), io };
+        for number in 0..io_threads {
+            let shared = Arc::clone(&pager.shared);
+            let thread = std::thread::Builder::new()
+                .name(format!("pager-io-{number}"))
+                .stack_size(IO_STACK_BYTES)
+                .spawn(move || shared.serve())
+                .map_err(|source| PagerError::Thread { source: Arc::new(source) })?;
+            pager.threads.push(thread);
+        }
+        Ok(pager)
+    }
+
+    /// How many experts an arena of this size would hold; never more than the catalog has. A plan needs at least 1, and
+    /// each takes [`Catalog::slot_bytes`].
+    pub fn slots_for(catalog: &Catalog, arena_bytes: u64) -> usize {
+        let slots = arena_bytes.checked_div(catalog.slot_bytes()).unwrap_or(0);
+        usize::try_from(slots).unwrap_or(usize::MAX).min(catalog.experts())
+    }
+
+    /// Bytes of one slot for a catalog, before anything is opened: the smallest possible arena.
+    pub fn slot_bytes_for(catalog: &Catalog) -> u64 {
+        catalog.slot_bytes()
+    }
+
+    /// How many experts fit at once.
+    pub fn slots(&self) -> usize {
+        self.shared.arena.slots()
+    }
+
+    /// Bytes of one slot: the largest record in whole blocks. Smaller records leave the rest unused.
+    pub fn slot_bytes(&self) -> u64 {
+        self.shared.arena.slot_bytes() as u64
+    }
+
+    /// Bytes of memory that the experts take at most.
+    pub fn arena_bytes(&self) -> u64 {
+        self.slots() as u64 * self.slot_bytes()
+    }
+
+    /// What is paged.
+    pub fn catalog(&self) -> &Catalog {
+        &self.shared.catalog
+    }
+
+    /// Whether every expert has a slot, so that none is read twice.
+    pub fn holds_everything(&self) -> bool {
+        self.slots() == self.catalog().experts()
+    }
+
+    /// How many experts are in memory now.
+    pub fn resident(&self) -> usize {
+        self.shared.view(State::resident)
+    }
+
+    /// Asks for experts of one group, each named once, in the order in which they are to be read. Reads of those that
+    /// are missing begin at once, as far as there are slots that nobody holds. A request that names none is empty.
+    /// Errors: [`PagerError::NoSuchExpert`], [`PagerError::Duplicate`]; nothing was changed then.
+    pub fn request(&self, group: u32, wanted: &[u32]) -> Result<Request<'_>, PagerError> {
+        Request::new(&self.shared, group, wanted, true)
+    }
+
+    /// Reads every expert if all fit the arena, so that none has to be waited for later, and returns the bytes read,
+    /// without slack; 0 if they don't all fit. Errors: those of [`Request::next_ready`].
+    pub fn warm(&self) -> Result<u64, PagerError> {
+        if !self.holds_everything() {
+            return Ok(0);
+        }
+        let before = self.counters().record_bytes;
+        for (group, records) in self.catalog().groups().iter().enumerate() {
+            let all: Vec<u32> = (0..records.len() as u32).collect();
+            let mut request = Request::new(&self.shared, group as u32, &all, false)?;
+            while request.next_ready()?.is_some() {}
+        }
+        Ok(self.counters().record_bytes - before)
+    }
+
+    /// Totals since the pager was opened.
+    pub fn counters(&self) -> Counters {
+        self.shared.view(|state| state.counters)
+    }
+
+    /// How experts are read, why, and the figures of the measurement if there was one.
+    pub fn io(&self) -> &IoReport {
+        &self.io
+    }
+}
+
+impl Drop for Pager {
+    fn drop(&mut self) {
+        self.shared.close();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so; there is nothing left to do for it.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn choose_io(
+    mode: IoMode,
+    everything_fits: bool,
+    files: &Files,
+    catalog: &Catalog,
+    depth: usize,
+) -> IoReport {
+    let buffered = |reason| IoReport { direct: false, reason };
+    match mode {
+        IoMode::Buffered => buffered(IoReason::Configured),
+        IoMode::Auto if everything_fits => buffered(IoReason::EverythingFits),
+        _ if !files.any_direct() => buffered(IoReason::NoDirectReads),
+        IoMode::Direct => IoReport { direct: true, reason: IoReason::Configured },
+        IoMode::Auto => probe::choose(files, catalog, depth),
+    }
+}

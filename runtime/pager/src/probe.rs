@@ -1,0 +1,268 @@
+//! How fast a disk reads, and which way of reading is the faster one here.
+//!
+//! Direct reads win on fast local disks, where copying through the page cache costs as much as the device; they lose on
+//! some virtual disks and on disks without memory of their own. Nobody can tell without measuring.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use memmap2::MmapMut;
+
+use crate::catalog::{BLOCK_BYTES, Catalog};
+use crate::error::PagerError;
+use crate::files::{Files, PagedFile};
+use crate::os::{self, Hint};
+
+/// Length of each read of a probe, in bytes.
+const READ_BYTES: usize = 1 << 20;
+
+/// Most reads of each kind when a pager chooses, and the longest time for them.
+const CHOICE_READS: usize = 16;
+const CHOICE_BUDGET: Duration = Duration::from_millis(50);
+
+/// Buffered reads must be faster by this factor to be chosen: at a tie direct reads leave the processor to the kernels
+/// and the page cache to others.
+const BUFFERED_MUST_WIN_BY: f64 = 1.1;
+
+/// Longest time and most bytes for each of the three measurements of [`probe_disk`].
+const DISK_BUDGET: Duration = Duration::from_millis(300);
+const DISK_BYTES: u64 = 2 << 30;
+
+/// Queue depth of the deep measurement of [`probe_disk`].
+const DISK_DEPTH: usize = 4;
+
+/// A measured speed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rate {
+    /// Bytes read.
+    pub bytes: u64,
+    /// Wall time, in nanoseconds.
+    pub ns: u64,
+}
+
+impl Rate {
+    /// GB (1e9 bytes) a second; 0 if nothing was read.
+    pub fn gb_s(&self) -> f64 {
+        if self.ns == 0 { 0.0 } else { self.bytes as f64 / self.ns as f64 }
+    }
+}
+
+/// How a pager reads, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IoReport {
+    /// Whether reads bypass the page cache.
+    pub direct: bool,
+    /// What decided it.
+    pub reason: IoReason,
+}
+
+/// Why a pager reads as it does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum IoReason {
+    /// The configuration said so.
+    Configured,
+    /// All experts fit the arena: each is read once, so the way matters little and a warm page cache helps.
+    EverythingFits,
+    /// The system or the file system has no direct reads.
+    NoDirectReads,
+    /// The faster of two measurements on the model's own files.
+    Measured {
+        /// Speed of direct reads.
+        direct: Rate,
+        /// Speed of reads through the page cache, which was emptied for them.
+        buffered: Rate,
+    },
+    /// A measurement failed; the text says why. The pager reads through the page cache, where failures are reported.
+    ProbeFailed(String),
+}
+
+impl fmt::Display for IoReport {
+    /// A few words, to stand after "experts by".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.direct { "direct reads" } else { "buffered reads" })?;
+        match &self.reason {
+            IoReason::Configured => f.write_str(" (as configured)"),
+            IoReason::EverythingFits => f.write_str(" (all fit in memory)"),
+            IoReason::NoDirectReads => f.write_str(" (direct ones are not supported here)"),
+            IoReason::Measured { direct, buffered } => {
+                write!(f, " (direct {:.2} GB/s, buffered {:.2} GB/s)", direct.gb_s(), buffered.gb_s())
+            }
+            IoReason::ProbeFailed(why) => write!(f, " (could not measure: {why})"),
+        }
+    }
+}
+
+/// The speed of a disk, for people and reports.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct DiskProbe {
+    /// Direct reads of 1 MiB, four at a time, in GB/s; `None` where there are no direct reads.
+    pub direct_gb_s: Option<f64>,
+    /// Direct reads of 1 MiB, one at a time, in GB/s; `None` where there are no direct reads.
+    pub direct_depth_1_gb_s: Option<f64>,
+    /// Reads of 1 MiB through the page cache, emptied before, four at a time, in GB/s.
+    pub buffered_gb_s: f64,
+    /// Bytes read for these figures.
+    pub bytes: u64,
+}
+
+impl DiskProbe {
+    /// The best of the figures, in GB/s: the ceiling for a pager on this disk.
+    pub fn best_gb_s(&self) -> f64 {
+        self.direct_gb_s.unwrap_or(0.0).max(self.direct_depth_1_gb_s.unwrap_or(0.0)).max(self.buffered_gb_s)
+    }
+}
+
+/// A place to read from: a descriptor and a byte that is a multiple of the block.
+type Spot<'a> = (&'a File, u64);
+
+/// Measures the disk under a file with sequential reads, in about a second. Each figure has its own third of the file,
+/// so that none profits from another's reads. Errors: [`PagerError::Open`], [`PagerError::ProbeTooSmall`] below 3 MiB,
+/// [`PagerError::Read`].
+pub fn probe_disk(path: &Path) -> Result<DiskProbe, PagerError> {
+    let open_error = |source| PagerError::Open { path: path.to_owned(), source: Arc::new(source) };
+    let file = PagedFile::open(path)?.file;
+    let metadata = file.metadata().map_err(open_error)?;
+    if !metadata.is_file() {
+        return Err(open_error(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
+    }
+    let (bytes, read) = (metadata.len(), READ_BYTES as u64);
+    let reads_each = bytes / 3 / read;
+    if reads_each == 0 {
+        return Err(PagerError::ProbeTooSmall { path: path.to_owned(), bytes, least: 3 * read });
+    }
+    let measured = |file: &File, third: u64, depth| {
+        let first = third * reads_each * read;
+        let spots: Vec<Spot> =
+            (0..reads_each.min(DISK_BYTES / read)).map(|at| (file, first + at * read)).collect();
+        os::hint(file, Hint::Drop { offset: first, bytes: reads_each * read });
+        let rate = measure(&spots, depth, DISK_BUDGET);
+        os::hint(file, Hint::Drop { offset: first, bytes: reads_each * read });
+        let failed = |source| {
+            let source = Arc::new(source);
+            PagerError::Read { path: path.to_owned(), offset: first, bytes: reads_each * read, source }
+        };
+        rate.map_err(failed)
+    };
+    let mut probe = DiskProbe::default();
+    if let Some(direct) = os::reopen_direct(&file) {
+        // A file system may refuse direct reads only when one is tried.
+        if let (Ok(shallow), Ok(deep)) = (measured(&direct, 0, 1), measured(&direct, 1, DISK_DEPTH)) {
+            probe.direct_depth_1_gb_s = Some(shallow.gb_s());
+            probe.direct_gb_s = Some(deep.gb_s());
+            probe.bytes += shallow.bytes + deep.bytes;
+        }
+    }
+    let buffered = measured(&file, 2, DISK_DEPTH)?;
+    probe.buffered_gb_s = buffered.gb_s();
+    probe.bytes += buffered.bytes;
+    Ok(probe)
+}
+
+/// Chooses between direct and buffered reads by reading a few experts both ways, at the given queue depth, in about a
+/// tenth of a second.
+pub(crate) fn choose(files: &Files, catalog: &Catalog, depth: usize) -> IoReport {
+    let (direct, buffered) = spots(files, catalog);
+    let rates = measure(&direct, depth, CHOICE_BUDGET)
+        .and_then(|direct| Ok((direct, measure(&buffered, depth, CHOICE_BUDGET)?)));
+    buffered.iter().for_each(drop_spot);
+    match rates {
+        Ok((direct, buffered)) => IoReport {
+            direct: buffered.gb_s() < direct.gb_s() * BUFFERED_MUST_WIN_BY,
+            reason: IoReason::Measured { direct, buffered },
+        },
+        Err(error) => IoReport { direct: false, reason: IoReason::ProbeFailed(error.to_string()) },
+    }
+}
+
+fn drop_spot(&(file, offset): &Spot) {
+    os::hint(file, Hint::Drop { offset, bytes: READ_BYTES as u64 });
+}
+
+/// Places evenly spread over the experts, alternately for direct and for buffered reads, with nothing of them in the
+/// page cache.
+fn spots<'a>(files: &'a Files, catalog: &Catalog) -> (Vec<Spot<'a>>, Vec<Spot<'a>>) {
+    let parts = catalog.iter().flat_map(|(_, record)| &record.parts);
+    let pieces = |bytes: u64| bytes.div_ceil(READ_BYTES as u64);
+    let all: u64 = parts.clone().map(|part| pieces(part.bytes)).sum();
+    let stride = (all / (2 * CHOICE_READS as u64)).max(1);
+    let (mut direct, mut buffered, mut at) = (Vec::new(), Vec::new(), 0u64);
+    for part in parts {
+        for piece in 0..pieces(part.bytes) {
+            if at.is_multiple_of(stride) && buffered.len() < CHOICE_READS {
+                let offset = part.offset + piece * READ_BYTES as u64;
+                let offset = offset - offset % BLOCK_BYTES;
+                let (cached, bypass) = files.descriptors(part.file);
+                drop_spot(&(cached, offset));
+                match bypass {
+                    Some(bypass) if direct.len() <= buffered.len() => direct.push((bypass, offset)),
+                    _ => buffered.push((cached, offset)),
+                }
+            }
+            at += 1;
+        }
+    }
+    (direct, buffered)
+}
+
+/// Reads at the spots with `depth` threads until all are read or the time is up.
+fn measure(spots: &[Spot], depth: usize, budget: Duration) -> io::Result<Rate> {
+    let depth = depth.clamp(1, spots.len().max(1));
+    let mut memory = MmapMut::map_anon(depth * READ_BYTES)?;
+    // Touched before the clock starts: page faults are not the disk's.
+    memory.fill(0);
+    let (next, bytes) = (AtomicUsize::new(0), AtomicU64::new(0));
+    let stop = AtomicBool::new(false);
+    let begun = Instant::now();
+    let read = |buffer: &mut [u8]| -> io::Result<()> {
+        while !stop.load(Ordering::Relaxed) && begun.elapsed() < budget {
+            let Some(&(file, offset)) = spots.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+            let read = file.read_at(buffer, offset).inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
+            bytes.fetch_add(read as u64, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let mut threads = Vec::with_capacity(depth);
+        for buffer in memory.chunks_mut(READ_BYTES) {
+            threads.push(std::thread::Builder::new().spawn_scoped(scope, || read(buffer))?);
+        }
+        let died = |_| Err(io::Error::other("a thread of the probe died"));
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(died))
+    })?;
+    let ns = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    Ok(Rate { bytes: bytes.into_inner(), ns })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_has_a_speed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        let file = File::create(&path).unwrap();
+        file.write_all_at(&vec![7; 12 << 20], 0).unwrap();
+        file.sync_all().unwrap();
+        let probe = probe_disk(&path).unwrap();
+        assert!(probe.buffered_gb_s > 0.0 && probe.best_gb_s() >= probe.buffered_gb_s);
+        let thirds = if probe.direct_gb_s.is_some() { 3 } else { 1 };
+        assert!(probe.bytes > 0 && probe.bytes <= thirds * (4 << 20), "{probe:?}");
+    }
+
+    #[test]
+    fn small_files_and_folders_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(probe_disk(folder.path()), Err(PagerError::Open { .. })));
+        let path = folder.path().join("small");
+        std::fs::write(&path, [0; 1000]).unwrap();
+        assert!(matches!(probe_disk(&path), Err(PagerError::ProbeTooSmall { bytes: 1000, .. })));
+        assert!(matches!(probe_disk(&folder.path().join("none")), Err(PagerError::Open { .. })));
+    }
+}

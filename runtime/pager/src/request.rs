@@ -1,0 +1,149 @@
+//! Asking for experts, and holding them.
+
+use std::marker::PhantomData;
+use std::thread::ThreadId;
+
+use crate::arena::SlotReader;
+use crate::catalog::{ExpertKey, Record};
+use crate::error::PagerError;
+use crate::shared::Shared;
+use crate::state::RequestId;
+
+/// Slots that became ready together, with what is in them.
+pub(crate) type Batch = Vec<(usize, ExpertKey)>;
+
+/// Some experts of one group, delivered as they are in memory. Made by [`Pager::request`](crate::Pager::request).
+///
+/// It stays with the thread that made it, because the promise that prevents deadlocks is a thread's. Leases may go to
+/// other threads. Dropping a request gives back what was not delivered; reads under way still end and leave their
+/// experts resident.
+pub struct Request<'p> {
+    shared: &'p Shared,
+    thread: ThreadId,
+    id: RequestId,
+    stays_with_its_thread: PhantomData<*const ()>,
+}
+
+/// Experts that are in memory now; at least one.
+pub struct Ready<'p> {
+    /// In the order of the request for those that were resident, in order of arrival for the others.
+    pub leases: Vec<Lease<'p>>,
+}
+
+/// An expert in memory. It stays there, unchanged, until the lease is dropped.
+pub struct Lease<'p> {
+    key: ExpertKey,
+    record: &'p Record,
+    // Fields are dropped in this order: the slot must have no reader when it stops being pinned.
+    slot: SlotReader<'p>,
+    _pin: Pin<'p>,
+}
+
+/// Keeps a slot from being evicted.
+struct Pin<'p> {
+    shared: &'p Shared,
+    slot: usize,
+    thread: ThreadId,
+}
+
+impl<'p> Request<'p> {
+    pub(crate) fn new(
+        shared: &'p Shared,
+        group: u32,
+        wanted: &[u32],
+        counted: bool,
+    ) -> Result<Self, PagerError> {
+        let thread = std::thread::current().id();
+        let wanted = positions(shared, group, wanted)?;
+        let duplicate = |key: ExpertKey| PagerError::Duplicate { group: key.group, index: key.index };
+        let id = shared.update(|state| state.submit(thread, counted, wanted)).map_err(duplicate)?;
+        Ok(Self { shared, thread, id, stays_with_its_thread: PhantomData })
+    }
+
+    /// Whether [`Request::next_ready`] would block now: everything that is in memory was delivered and more is to come.
+    pub fn must_wait(&self) -> bool {
+        self.shared.view(|state| state.must_wait(self.id))
+    }
+
+    /// Blocks until at least one more expert is in memory; `None` when all were delivered. Experts that were resident
+    /// come first and at once, the others as they arrive.
+    ///
+    /// Drop the leases of a batch before asking for the next: a request may name more experts than there are slots, and
+    /// each lease dropped lets one more read begin.
+    ///
+    /// Errors: [`PagerError::Truncated`] and [`PagerError::Read`] once for each expert that could not be read, the others can
+    /// still be had; [`PagerError::SlotsHeld`] if this thread keeps slots and no other can be had, call again after
+    /// dropping leases.
+    pub fn next_ready(&mut self) -> Result<Option<Ready<'p>>, PagerError> {
+        let Some(batch) = self.shared.wait(self.id)? else { return Ok(None) };
+        let pins: Vec<_> = batch
+            .into_iter()
+            .map(|(slot, key)| (key, Pin { shared: self.shared, slot, thread: self.thread }))
+            .collect();
+        let leases = pins.into_iter().map(|(key, pin)| self.lease(key, pin)).collect::<Result<_, _>>()?;
+        Ok(Some(Ready { leases }))
+    }
+
+    fn lease(&self, key: ExpertKey, pin: Pin<'p>) -> Result<Lease<'p>, PagerError> {
+        let slot = self.shared.arena.read(pin.slot).ok_or(PagerError::SlotBusy { slot: pin.slot })?;
+        Ok(Lease { key, record: self.shared.catalog.record(key), slot, _pin: pin })
+    }
+}
+
+/// The places of the wanted experts in the catalog.
+fn positions<'a>(
+    shared: &Shared,
+    group: u32,
+    wanted: &'a [u32],
+) -> Result<impl Iterator<Item = usize> + Clone + 'a, PagerError> {
+    let position = |index| shared.catalog.position(ExpertKey { group, index });
+    if let Some(&index) = wanted.iter().find(|&&index| position(index).is_none()) {
+        return Err(PagerError::NoSuchExpert { group, index });
+    }
+    // All indices are within the group, so its first position exists if any is wanted.
+    let start = position(0).unwrap_or(0);
+    Ok(wanted.iter().map(move |&index| start + index as usize))
+}
+
+impl Drop for Request<'_> {
+    fn drop(&mut self) {
+        self.shared.update(|state| state.release(self.id));
+    }
+}
+
+impl Drop for Pin<'_> {
+    fn drop(&mut self) {
+        self.shared.update(|state| state.unpin(self.slot, self.thread));
+    }
+}
+
+impl Lease<'_> {
+    /// Which expert this is, and of which group.
+    pub fn key(&self) -> ExpertKey {
+        self.key
+    }
+
+    /// Which expert of the request's group this is.
+    pub fn index(&self) -> u32 {
+        self.key.index
+    }
+
+    /// Bytes of one part of the record, exactly those of its range in the file. They begin at the same offset within a
+    /// block of 4096 bytes as in the file, and have no other alignment.
+    ///
+    /// # Panics
+    ///
+    /// If the record has no such part.
+    pub fn part(&self, part: usize) -> &[u8] {
+        let parts = self.record.parts.len();
+        match self.record.regions().nth(part) {
+            Some(region) => &self.slot.bytes()[region.data()],
+            None => panic!("part {part} of a record with {parts} parts"),
+        }
+    }
+
+    /// The parts in the order of the record.
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        self.record.regions().map(|region| &self.slot.bytes()[region.data()])
+    }
+}

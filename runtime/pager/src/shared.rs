@@ -1,0 +1,189 @@
+//! What callers and I/O threads share: the bookkeeping behind one lock, the queue of reads, and the arena.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::arena::Arena;
+use crate::catalog::{Catalog, ExpertKey};
+use crate::error::PagerError;
+use crate::files::{Files, Job, ReadCost};
+use crate::request::Batch;
+use crate::state::{Next, RequestId, State};
+
+/// Longest single read, in bytes; a multiple of the block. Larger regions are cut, so that even one expert keeps several
+/// threads and the device's queue busy.
+pub(crate) const PIECE_BYTES: usize = 1 << 20;
+
+pub(crate) struct Shared {
+    pub arena: Arc<Arena>,
+    pub catalog: Catalog,
+    pub files: Files,
+    inner: Mutex<Inner>,
+    /// A read was queued, or the pager closes.
+    work: Condvar,
+    /// Something became ready, or failed.
+    arrived: Condvar,
+}
+
+struct Inner {
+    state: State,
+    queue: VecDeque<Job>,
+    closed: bool,
+    /// Reads under way.
+    reading: usize,
+    /// When the first of them began.
+    busy_since: Option<Instant>,
+}
+
+impl Shared {
+    pub fn new(arena: Arc<Arena>, catalog: Catalog, files: Files, state: State) -> Self {
+        let queue = VecDeque::new();
+        let inner = Mutex::new(Inner { state, queue, closed: false, reading: 0, busy_since: None });
+        Self { arena, catalog, files, inner, work: Condvar::new(), arrived: Condvar::new() }
+    }
+
+    /// A thread that panicked left the bookkeeping whole: no change of it is interrupted by anything that can panic.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the bookkeeping, then begins the reads that have become possible.
+    pub fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut inner = self.lock();
+        let result = change(&mut inner.state);
+        self.settle(&mut inner);
+        result
+    }
+
+    /// Looks at the bookkeeping.
+    pub fn view<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.lock().state)
+    }
+
+    /// Brings slots, queue and sleeping threads up to date after a change.
+    fn settle(&self, inner: &mut Inner) {
+        inner.state.schedule();
+        let mut queued = 0;
+        while let Some((slot, key)) = inner.state.next_start() {
+            match self.jobs(slot, key, &mut inner.queue) {
+                Some(pieces) => {
+                    inner.state.queued(slot, pieces);
+                    queued += pieces;
+                }
+                None => inner.state.piece_ended(slot, Err(PagerError::SlotBusy { slot })),
+            }
+        }
+        match queued {
+            0 => {}
+            1 => self.work.notify_one(),
+            _ => self.work.notify_all(),
+        }
+        if inner.state.take_news() {
+            self.arrived.notify_all();
+        }
+    }
+
+    /// Queues the reads that fill a slot with an expert, in the order of its parts, and returns how many they are.
+    /// `None`, and nothing queued, if the arena does not give the slot.
+    fn jobs(&self, slot: usize, key: ExpertKey, queue: &mut VecDeque<Job>) -> Option<usize> {
+        let before = queue.len();
+        let mut writer = self.arena.write(slot)?;
+        let record = self.catalog.record(key);
+        for (part, region) in record.parts.iter().zip(record.regions()) {
+            for start in (0..region.slot_bytes).step_by(PIECE_BYTES) {
+                let end = region.slot_bytes.min(start + PIECE_BYTES);
+                let Some(into) = writer.piece(region.slot_offset + start..region.slot_offset + end) else {
+                    queue.truncate(before);
+                    return None;
+                };
+                let data = region.lead.max(start) - start..end.min(region.lead + region.bytes) - start;
+                queue.push_back(Job {
+                    file: part.file,
+                    offset: region.file_offset + start as u64,
+                    data,
+                    into,
+                });
+            }
+        }
+        Some(queue.len() - before)
+    }
+
+    /// Waits for the next experts of a request, and lends them out.
+    pub fn wait(&self, id: RequestId) -> Result<Option<Batch>, PagerError> {
+        let mut inner = self.lock();
+        let mut waiting_since = None;
+        let result = loop {
+            match inner.state.next(id) {
+                Next::Ready(batch) => break Ok(Some(batch)),
+                Next::Done => break Ok(None),
+                Next::Failed(error) => break Err(error),
+                Next::Wait => {
+                    waiting_since.get_or_insert_with(Instant::now);
+                    inner = self.arrived.wait(inner).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        };
+        if let Some(since) = waiting_since {
+            inner.state.counters.wait_ns += nanoseconds_since(since);
+        }
+        result
+    }
+
+    /// The life of an I/O thread: carries out reads until the pager closes.
+    pub fn serve(&self) {
+        let mut inner = self.lock();
+        while !inner.closed {
+            let Some(mut job) = inner.queue.pop_front() else {
+                inner = self.work.wait(inner).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let slot = job.into.slot();
+            if inner.state.is_doomed(slot) {
+                drop(job);
+                inner.state.piece_ended(slot, Ok(()));
+                self.settle(&mut inner);
+                continue;
+            }
+            let begun = Instant::now();
+            inner.reading += 1;
+            inner.busy_since.get_or_insert(begun);
+            drop(inner);
+            let (cost, result) = self.files.read(&mut job);
+            // The piece goes back before the slot can be called complete, because readers are refused until then.
+            drop(job);
+            inner = self.lock();
+            inner.count_read(begun, cost);
+            inner.state.piece_ended(slot, result);
+            self.settle(&mut inner);
+        }
+    }
+
+    /// Lets the I/O threads end after the reads that they are at; what is queued is forgotten.
+    pub fn close(&self) {
+        let mut inner = self.lock();
+        inner.closed = true;
+        inner.queue.clear();
+        self.work.notify_all();
+    }
+}
+
+impl Inner {
+    fn count_read(&mut self, begun: Instant, cost: ReadCost) {
+        let counters = &mut self.state.counters;
+        counters.reads += cost.calls;
+        counters.bytes_read += cost.bytes;
+        counters.direct_fallbacks += cost.fallbacks;
+        counters.read_time_ns += nanoseconds_since(begun);
+        self.reading -= 1;
+        if self.reading == 0
+            && let Some(since) = self.busy_since.take()
+        {
+            counters.disk_busy_ns += nanoseconds_since(since);
+        }
+    }
+}
+
+fn nanoseconds_since(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,12 @@
+//! Pagers on real files: contents, eviction, waves, failures, threads.
+
+#![allow(clippy::unwrap_used)]
+
+mod bank;
+mod contents;
+mod failures;
+mod lru;
+#[cfg(target_os = "linux")]
+mod page_cache;
+mod threads;
+mod waves;
