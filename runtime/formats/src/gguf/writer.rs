@@ -1,0 +1,314 @@
+//! Writes GGUF version 3.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use super::{MAGIC, header, kind};
+use crate::dtype::DType;
+use crate::error::{FormatError, quoted};
+use crate::limits;
+use crate::metadata::Metadata;
+use crate::shape::Shape;
+use crate::tensor::TensorInfo;
+use crate::value::{Array, Value};
+
+const VERSION: u32 = 3;
+/// Bytes collected before they are handed to the system.
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// Writes a GGUF file: first all that the header says, then the bytes of each tensor, in order, as they are made.
+///
+/// Memory stays at the header's size however large the tensors are. What it writes, [`crate::Checkpoint`] reads:
+/// the same limits hold.
+#[derive(Debug)]
+pub struct GgufWriter {
+    path: PathBuf,
+    metadata: Metadata,
+    tensors: Vec<TensorInfo>,
+}
+
+impl GgufWriter {
+    /// A file to be written at `path` with `metadata`; `general.alignment` in it is obeyed.
+    pub fn new(path: &Path, metadata: Metadata) -> Self {
+        Self { path: path.to_owned(), metadata, tensors: Vec::new() }
+    }
+
+    /// Announces a tensor; `dims` with the contiguous one first.
+    pub fn declare(&mut self, name: &str, dtype: DType, dims: &[u64]) -> Result<(), FormatError> {
+        if name.is_empty() || name.len() as u64 > limits::TENSOR_NAME_BYTES {
+            return Err(FormatError::Tensor {
+                path: self.path.clone(),
+                tensor: quoted(name),
+                rule: format!("its name has {} bytes, not 1 to {}", name.len(), limits::TENSOR_NAME_BYTES),
+            });
+        }
+        let shape_error =
+            |source| FormatError::TensorShape { path: self.path.clone(), tensor: quoted(name), source };
+        let shape = Shape::new(dims).map_err(shape_error)?;
+        let bytes = dtype.tensor_bytes(&shape).map_err(shape_error)?;
+        self.tensors.push(TensorInfo { name: name.to_owned(), dtype, shape, file: 0, offset: 0, bytes });
+        Ok(())
+    }
+
+    /// The tensors announced so far; their offsets are set only in those that `fill` sees.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// Writes the file. `fill` is called for each tensor in the order of [`GgufWriter::declare`] and must give
+    /// exactly [`TensorInfo::bytes`] bytes.
+    ///
+    /// The bytes go to `PATH.part`, which takes the place of `PATH` when it is complete and on the disk, and is
+    /// removed if anything fails: a half-written model never has a model's name.
+    pub fn write<E: From<FormatError>>(
+        self,
+        fill: impl FnMut(&TensorInfo, &mut TensorSink<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let path = self.path.clone();
+        let mut name = path.clone().into_os_string();
+        name.push(".part");
+        let part = Part { path: name.into(), complete: false };
+        // A leftover is removed and not opened, so that a link planted under its name leads nowhere.
+        let _ = fs::remove_file(&part.path);
+        let file = File::create_new(&part.path)
+            .map_err(|source| FormatError::Open { path: part.path.clone(), source })?;
+        let buffered = self.write_to(BufWriter::with_capacity(BUFFER_BYTES, file), fill)?;
+        Ok(part.publish(buffered, &path)?)
+    }
+
+    /// Writes the same bytes to `sink` and gives it back, flushed. The path is only named in errors.
+    pub fn write_to<W: Write, E: From<FormatError>>(
+        mut self,
+        mut sink: W,
+        mut fill: impl FnMut(&TensorInfo, &mut TensorSink<'_>) -> Result<(), E>,
+    ) -> Result<W, E> {
+        let header = self.header()?;
+        put(&mut sink, &self.path, &header)?;
+        let mut position = header.len() as u64;
+        for tensor in &self.tensors {
+            pad(&mut sink, &self.path, tensor.offset - position)?;
+            let mut tensor_sink = TensorSink { sink: &mut sink, path: &self.path, tensor, given: 0 };
+            fill(tensor, &mut tensor_sink)?;
+            tensor_sink.complete()?;
+            position = tensor.offset + tensor.bytes;
+        }
+        // Other readers expect the last tensor padded like the rest.
+        let alignment = header::alignment(&self.path, &self.metadata)?;
+        if !self.tensors.is_empty() {
+            pad(&mut sink, &self.path, position.next_multiple_of(alignment.into()) - position)?;
+        }
+        sink.flush().map_err(|source| FormatError::Write { path: self.path.clone(), source })?;
+        Ok(sink)
+    }
+
+    /// Gives every tensor its offset and makes the header up to the first of them.
+    fn header(&mut self) -> Result<Vec<u8>, FormatError> {
+        let alignment = u64::from(header::alignment(&self.path, &self.metadata)?);
+        self.check()?;
+        let mut out = MAGIC.to_vec();
+        out.extend(VERSION.to_le_bytes());
+        out.extend((self.tensors.len() as u64).to_le_bytes());
+        out.extend((self.metadata.len() as u64).to_le_bytes());
+        for (key, value) in self.metadata.iter() {
+            string(&mut out, key);
+            write_value(&mut out, value);
+        }
+        let mut relative = 0u64;
+        for tensor in &mut self.tensors {
+            string(&mut out, &tensor.name);
+            out.extend((tensor.shape.dims().len() as u32).to_le_bytes());
+            tensor.shape.dims().iter().for_each(|dim| out.extend(dim.to_le_bytes()));
+            out.extend(tensor.dtype.id().to_le_bytes());
+            out.extend(relative.to_le_bytes());
+            tensor.offset = relative;
+            relative = relative
+                .checked_add(tensor.bytes)
+                .and_then(|end| end.checked_next_multiple_of(alignment))
+                .filter(|&end| end <= i64::MAX as u64)
+                .ok_or_else(|| FormatError::Tensor {
+                    path: self.path.clone(),
+                    tensor: quoted(&tensor.name),
+                    rule: "the file would be longer than 2^63 - 1 bytes".into(),
+                })?;
+        }
+        self.limit("the header's size", out.len() as u64, limits::HEADER_BYTES)?;
+        if !self.tensors.is_empty() {
+            out.resize((out.len() as u64).next_multiple_of(alignment) as usize, 0);
+        }
+        self.tensors.iter_mut().for_each(|tensor| tensor.offset += out.len() as u64);
+        Ok(out)
+    }
+
+    /// The rules that the reader has for the lists as a whole.
+    fn check(&self) -> Result<(), FormatError> {
+        self.limit("the number of tensors", self.tensors.len() as u64, limits::TENSORS)?;
+        self.limit("the number of metadata entries", self.metadata.len() as u64, limits::METADATA_ENTRIES)?;
+        let mut names: Vec<&str> = self.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            let name = quoted(pair[0]);
+            return Err(FormatError::Duplicate { path: self.path.clone(), what: "tensor", name });
+        }
+        match self.metadata.iter().find(|(key, _)| key.is_empty() || key.len() as u64 > limits::KEY_BYTES) {
+            None => Ok(()),
+            Some((key, _)) => Err(FormatError::Entry {
+                path: self.path.clone(),
+                key: quoted(key),
+                offset: 0,
+                rule: format!("it has {} bytes, not 1 to {}", key.len(), limits::KEY_BYTES),
+            }),
+        }
+    }
+
+    fn limit(&self, what: &str, found: u64, limit: u64) -> Result<(), FormatError> {
+        if found <= limit {
+            return Ok(());
+        }
+        Err(FormatError::Limit { path: self.path.clone(), offset: 0, what: what.to_owned(), found, limit })
+    }
+}
+
+/// Takes the bytes of one tensor.
+pub struct TensorSink<'a> {
+    sink: &'a mut dyn Write,
+    path: &'a Path,
+    tensor: &'a TensorInfo,
+    given: u64,
+}
+
+impl TensorSink<'_> {
+    /// Appends `bytes`; refuses more than the tensor was declared with.
+    pub fn put(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
+        let given = self.given.saturating_add(bytes.len() as u64);
+        if given > self.tensor.bytes {
+            return Err(self.wrong_length(given));
+        }
+        put(self.sink, self.path, bytes)?;
+        self.given = given;
+        Ok(())
+    }
+
+    fn complete(&self) -> Result<(), FormatError> {
+        if self.given == self.tensor.bytes { Ok(()) } else { Err(self.wrong_length(self.given)) }
+    }
+
+    fn wrong_length(&self, given: u64) -> FormatError {
+        FormatError::WriteLength {
+            path: self.path.to_owned(),
+            tensor: quoted(&self.tensor.name),
+            declared: self.tensor.bytes,
+            given,
+        }
+    }
+}
+
+/// A file that is removed again unless it is completed.
+struct Part {
+    path: PathBuf,
+    complete: bool,
+}
+
+impl Part {
+    /// Waits until `written` is on the disk and gives it the name `path`.
+    fn publish(mut self, written: BufWriter<File>, path: &Path) -> Result<(), FormatError> {
+        let failed = |source| FormatError::Write { path: path.to_owned(), source };
+        written.get_ref().sync_all().map_err(failed)?;
+        fs::rename(&self.path, path).map_err(failed)?;
+        self.complete = true;
+        Ok(())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.complete {
+            // The error that led here is the one to report.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn put(sink: &mut dyn Write, path: &Path, bytes: &[u8]) -> Result<(), FormatError> {
+    sink.write_all(bytes).map_err(|source| FormatError::Write { path: path.to_owned(), source })
+}
+
+fn pad(sink: &mut dyn Write, path: &Path, count: u64) -> Result<(), FormatError> {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let mut left = count;
+    while left > 0 {
+        let now = left.min(ZEROS.len() as u64);
+        put(sink, path, &ZEROS[..now as usize])?;
+        left -= now;
+    }
+    Ok(())
+}
+
+fn string(out: &mut Vec<u8>, text: &str) {
+    out.extend((text.len() as u64).to_le_bytes());
+    out.extend(text.as_bytes());
+}
+
+fn write_value(out: &mut Vec<u8>, value: &Value) {
+    /// The type id and the bytes of a number.
+    macro_rules! number {
+        ($kind:expr, $value:expr) => {{
+            out.extend($kind.to_le_bytes());
+            out.extend($value.to_le_bytes());
+        }};
+    }
+    match value {
+        Value::U8(v) => number!(kind::U8, v),
+        Value::I8(v) => number!(kind::I8, v),
+        Value::U16(v) => number!(kind::U16, v),
+        Value::I16(v) => number!(kind::I16, v),
+        Value::U32(v) => number!(kind::U32, v),
+        Value::I32(v) => number!(kind::I32, v),
+        Value::F32(v) => number!(kind::F32, v),
+        Value::U64(v) => number!(kind::U64, v),
+        Value::I64(v) => number!(kind::I64, v),
+        Value::F64(v) => number!(kind::F64, v),
+        Value::Bool(v) => number!(kind::BOOL, u8::from(*v)),
+        Value::Str(v) => {
+            out.extend(kind::STR.to_le_bytes());
+            string(out, v);
+        }
+        Value::Array(v) => {
+            out.extend(kind::ARRAY.to_le_bytes());
+            write_array(out, v);
+        }
+    }
+}
+
+fn write_array(out: &mut Vec<u8>, array: &Array) {
+    /// The type id of the elements, their number and their bytes.
+    macro_rules! numbers {
+        ($kind:expr, $array:expr) => {{
+            out.extend($kind.to_le_bytes());
+            out.extend(($array.len() as u64).to_le_bytes());
+            $array.iter().for_each(|v| out.extend(v.to_le_bytes()));
+        }};
+    }
+    match array {
+        Array::U8(a) => numbers!(kind::U8, a),
+        Array::I8(a) => numbers!(kind::I8, a),
+        Array::U16(a) => numbers!(kind::U16, a),
+        Array::I16(a) => numbers!(kind::I16, a),
+        Array::U32(a) => numbers!(kind::U32, a),
+        Array::I32(a) => numbers!(kind::I32, a),
+        Array::F32(a) => numbers!(kind::F32, a),
+        Array::U64(a) => numbers!(kind::U64, a),
+        Array::I64(a) => numbers!(kind::I64, a),
+        Array::F64(a) => numbers!(kind::F64, a),
+        Array::Bool(a) => {
+            out.extend(kind::BOOL.to_le_bytes());
+            out.extend((a.len() as u64).to_le_bytes());
+            out.extend(a.iter().map(|&v| u8::from(v)));
+        }
+        Array::Str(a) => {
+            out.extend(kind::STR.to_le_bytes());
+            out.extend((a.len() as u64).to_le_bytes());
+            a.iter().for_each(|text| string(out, text));
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! A tensor of a checkpoint.
+
+use crate::dtype::DType;
+use crate::shape::Shape;
+
+/// Name, type, shape and place of a tensor. `offset..offset + bytes` lies inside its file and in no other tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Name; unique in the checkpoint, 1 to 63 bytes.
+    pub name: String,
+    /// How elements are stored.
+    pub dtype: DType,
+    /// Dimensions, the contiguous one first.
+    pub shape: Shape,
+    /// Index of its file in [`crate::Checkpoint::files`].
+    pub file: usize,
+    /// Where its first byte lies, from the beginning of its file.
+    pub offset: u64,
+    /// Bytes of all its blocks.
+    pub bytes: u64,
+}
