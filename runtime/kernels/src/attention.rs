@@ -6,8 +6,9 @@
 //! Nothing depends on how the queries came in, so a prompt at once and token by token give the same bits.
 //!
 //! The unit of work is a tile: some queries times the heads that share a key head, so that a key or value is
-//! read and widened once for all of them. A single query has few tiles: with a long context its steps are cut
-//! along positions and output columns instead.
+//! read and widened once for all of them. A single query is done otherwise, since reading the cache is most
+//! of its cost: its steps are cut along positions and output columns, and each thread goes through its share
+//! of the cache in the order of memory, all its heads at a position before the next.
 
 mod tile;
 
@@ -15,16 +16,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::parallel::{DisjointSlice, Region};
 use crate::simd::{LANES, Lanes};
-use tile::{PANEL, Scores, Tile, score, soften, weigh};
+use tile::{PANEL, Part, Scores, Tile, finish, gather, score, soften, weigh};
 
 /// Rows (queries times heads) of a tile.
 const TILE_ROWS: usize = 16;
 /// Multiplications below which one query is not worth a second thread.
 const INLINE_WORK: usize = 128 * 1024;
 /// Positions whose scores are one task when a single query is cut.
-const SPLIT_POSITIONS: usize = 256;
-/// Output columns that are one task when a single query is cut; in f16 two cache lines.
-const SPLIT_COLUMNS: usize = 64;
+const SPLIT_POSITIONS: usize = 128;
+/// Output columns that a task gets at least when a single query is cut; in f16 one cache line.
+const SPLIT_COLUMNS: usize = 32;
 /// Columns of a head for which scratch is made beforehand.
 const USUAL_HEAD_DIM: usize = 256;
 
@@ -73,21 +74,21 @@ pub struct AttentionScratch {
     workers: Vec<Worker>,
 }
 
-/// What a thread needs for a tile beside the scores.
+/// What a thread needs for a tile, or for all heads of one query, beside the scores; `rows` is the greater of
+/// [`TILE_ROWS`] and the heads.
 struct Worker {
-    queries: Vec<Lanes>, // [TILE_ROWS, head_dim in vectors]
+    queries: Vec<Lanes>, // [rows, head_dim in vectors]
     panel: Vec<Lanes>,   // [PANEL, wider of head_dim and value_dim in vectors]
-    mixed: Vec<Lanes>,   // [TILE_ROWS, value_dim in vectors]
+    mixed: Vec<Lanes>,   // [rows, value_dim in vectors]
 }
 
 impl AttentionScratch {
     /// Scratch for up to `heads` query heads, positions below `context` and teams of up to `threads`.
     pub fn new(heads: usize, context: usize, threads: usize) -> Self {
-        let vectors = USUAL_HEAD_DIM / LANES;
-        let worker = |_| Worker {
-            queries: vec![Lanes::ZERO; TILE_ROWS * vectors],
-            panel: vec![Lanes::ZERO; PANEL * vectors],
-            mixed: vec![Lanes::ZERO; TILE_ROWS * vectors],
+        let worker = |_| {
+            let mut worker = Worker { queries: Vec::new(), panel: Vec::new(), mixed: Vec::new() };
+            worker.fit(heads, USUAL_HEAD_DIM / LANES, USUAL_HEAD_DIM / LANES);
+            worker
         };
         Self {
             context,
@@ -99,18 +100,19 @@ impl AttentionScratch {
 
     /// Bytes of such scratch, for heads of up to 256 columns.
     pub fn bytes(heads: usize, context: usize, threads: usize) -> usize {
-        let worker = (2 * TILE_ROWS + PANEL) * (USUAL_HEAD_DIM / LANES) * size_of::<Lanes>();
+        let worker = (2 * heads.max(TILE_ROWS) + PANEL) * (USUAL_HEAD_DIM / LANES) * size_of::<Lanes>();
         (score_floats(heads, context, threads) + heads) * size_of::<f32>() + threads.max(1) * worker
     }
 }
 
 impl Worker {
-    /// Makes room for heads wider than usual.
-    fn fit(&mut self, key_vectors: usize, value_vectors: usize) {
+    /// Makes room for `heads` of these widths; it has that already, unless they are wider than usual.
+    fn fit(&mut self, heads: usize, key_vectors: usize, value_vectors: usize) {
         let grow = |lanes: &mut Vec<Lanes>, len: usize| lanes.resize(lanes.len().max(len), Lanes::ZERO);
-        grow(&mut self.queries, TILE_ROWS * key_vectors);
+        let rows = heads.max(TILE_ROWS);
+        grow(&mut self.queries, rows * key_vectors);
         grow(&mut self.panel, PANEL * key_vectors.max(value_vectors));
-        grow(&mut self.mixed, TILE_ROWS * value_vectors);
+        grow(&mut self.mixed, rows * value_vectors);
     }
 }
 
@@ -128,16 +130,15 @@ pub fn attention(region: &Region<'_>, args: AttentionArgs<'_>, scratch: &mut Att
         return;
     }
     let (key_vectors, value_vectors) = (args.head_dim.div_ceil(LANES), args.value_dim.div_ceil(LANES));
-    scratch.workers.iter_mut().for_each(|worker| worker.fit(key_vectors, value_vectors));
+    scratch.workers.iter_mut().for_each(|worker| worker.fit(args.heads, key_vectors, value_vectors));
     let call = Call::new(args);
-    let threads = region.threads();
-    let work = call.total * call.heads * (call.head_dim + call.value_dim);
-    let uneven = !call.tiles.is_multiple_of(threads) && call.tiles < 4 * threads;
-    if call.n == 1 && threads > 1 && work >= INLINE_WORK && uneven {
-        cut(region, &call, scratch);
-    } else {
-        let threads = if call.n == 1 && work < INLINE_WORK { 1 } else { threads };
+    let threads = region.threads().min(scratch.workers.len());
+    if call.n > 1 {
         by_tiles(region, &call, scratch, threads);
+    } else if call.total * call.heads * (call.head_dim + call.value_dim) < INLINE_WORK {
+        single(region, &call, scratch, 1);
+    } else {
+        single(region, &call, scratch, threads);
     }
 }
 
@@ -260,45 +261,82 @@ fn on_workers(
 fn by_tiles(region: &Region<'_>, call: &Call<'_>, scratch: &mut AttentionScratch, threads: usize) {
     let isa = region.isa();
     let all = DisjointSlice::new(&mut scratch.scores);
-    let workers = threads.min(scratch.workers.len());
-    on_workers(region, &mut scratch.workers[..workers], call.tiles, |index, worker, number| {
-        let tile = call.tile(index);
+    on_workers(region, &mut scratch.workers[..threads], call.tiles, |index, worker, number| {
+        let part = Part { tile: call.tile(index), columns: 0..call.value_dim };
+        let rows = part.tile.rows();
         let scores = Scores { all: &all, stride: call.stride, first_row: number * TILE_ROWS };
-        let end = tile.limit(call, tile.rows() - 1);
-        score(isa, call, tile, 0..end, worker, scores);
+        let end = part.tile.limit(call, rows - 1);
+        gather(call, part.tile, &mut worker.queries);
+        score(isa, call, part.tile, 0..end, &worker.queries, &mut worker.panel, scores);
         let mut sums = [0.0; TILE_ROWS];
-        for (row, sum) in sums.iter_mut().enumerate().take(tile.rows()) {
+        for (row, sum) in sums.iter_mut().enumerate().take(rows) {
             // SAFETY: the rows of scores of a worker are its own.
-            *sum = soften(isa, unsafe { scores.part(row, 0..tile.limit(call, row)) });
+            *sum = soften(isa, unsafe { scores.part(row, 0..part.tile.limit(call, row)) });
         }
-        weigh(isa, call, tile, 0..call.value_dim, worker, scores, &sums);
+        let mixed = &mut worker.mixed[..rows * part.vectors()];
+        mixed.fill(Lanes::ZERO);
+        weigh(isa, call, &part, 0..end, &mut worker.panel, scores, mixed);
+        finish(call, &part, mixed, &sums);
     });
 }
 
-/// One query, each step cut in pieces for all threads. The row of a head in the scores is its number.
-fn cut(region: &Region<'_>, call: &Call<'_>, scratch: &mut AttentionScratch) {
+/// One query. The row of a head in the scores, as in the queries of a worker, is its number.
+fn single(region: &Region<'_>, call: &Call<'_>, scratch: &mut AttentionScratch, threads: usize) {
     let isa = region.isa();
     let all = DisjointSlice::new(&mut scratch.scores);
     let scores = |head| Scores { all: &all, stride: call.stride, first_row: head };
-    let workers = &mut scratch.workers[..];
-    let pieces = call.total.div_ceil(SPLIT_POSITIONS);
-    on_workers(region, workers, call.tiles * pieces, |index, worker, _| {
-        let tile = call.tile(index / pieces);
-        let begin = index % pieces * SPLIT_POSITIONS;
-        let positions = begin..(begin + SPLIT_POSITIONS).min(call.total);
-        score(isa, call, tile, positions, worker, scores(tile.head));
+    let workers = &mut scratch.workers[..threads];
+    let key_vectors = call.head_dim.div_ceil(LANES);
+    on_workers(region, workers, call.total.div_ceil(SPLIT_POSITIONS), |index, worker, _| {
+        for tile in (0..call.tiles).map(|index| call.tile(index)) {
+            gather(call, tile, &mut worker.queries[tile.head * key_vectors..]);
+        }
+        let end = ((index + 1) * SPLIT_POSITIONS).min(call.total);
+        for begin in (index * SPLIT_POSITIONS..end).step_by(PANEL) {
+            for tile in (0..call.tiles).map(|index| call.tile(index)) {
+                let queries = &worker.queries[tile.head * key_vectors..];
+                let positions = begin..(begin + PANEL).min(end);
+                score(isa, call, tile, positions, queries, &mut worker.panel, scores(tile.head));
+            }
+        }
     });
-    region.run_chunks(&mut scratch.sums[..call.heads], 1, |head, sum| {
-        // SAFETY: each head has its row of scores and is run once.
-        sum.fill(soften(isa, unsafe { scores(head).part(0, 0..call.total) }));
+    let heads_each = call.heads.div_ceil(threads);
+    region.run_chunks(&mut scratch.sums[..call.heads], heads_each, |index, sums| {
+        for (head, sum) in (index * heads_each..).zip(sums) {
+            // SAFETY: each head has its row of scores and is in one task.
+            *sum = soften(isa, unsafe { scores(head).part(0, 0..call.total) });
+        }
     });
     let sums = &scratch.sums[..];
-    let pieces = call.value_dim.div_ceil(SPLIT_COLUMNS);
-    on_workers(region, workers, call.tiles * pieces, |index, worker, _| {
-        let tile = call.tile(index / pieces);
-        let begin = index % pieces * SPLIT_COLUMNS;
-        let columns = begin..(begin + SPLIT_COLUMNS).min(call.value_dim);
-        weigh(isa, call, tile, columns, worker, scores(tile.head), &sums[tile.head..]);
+    // Columns of all tiles in the order of memory, an equal share for each thread.
+    let pieces = if call.tiles.is_multiple_of(threads) { 1 } else { call.value_dim.div_ceil(SPLIT_COLUMNS) };
+    let width = call.value_dim.div_ceil(pieces.max(1)).next_multiple_of(LANES);
+    let part = |index: usize| {
+        let begin = index % pieces * width;
+        Part { tile: call.tile(index / pieces), columns: begin..(begin + width).min(call.value_dim) }
+    };
+    let parts = call.tiles * pieces;
+    let parts_each = parts.div_ceil(threads);
+    on_workers(region, workers, threads, |index, worker, _| {
+        let parts = index * parts_each..((index + 1) * parts_each).min(parts);
+        for begin in (0..call.total).step_by(PANEL) {
+            let mut mixed = &mut worker.mixed[..];
+            for part in parts.clone().map(part) {
+                let positions = begin..(begin + PANEL).min(call.total);
+                let (own, rest) = mixed.split_at_mut(part.tile.rows() * part.vectors());
+                if begin == 0 {
+                    own.fill(Lanes::ZERO);
+                }
+                weigh(isa, call, &part, positions, &mut worker.panel, scores(part.tile.head), own);
+                mixed = rest;
+            }
+        }
+        let mut mixed = &worker.mixed[..];
+        for part in parts.map(part) {
+            let (own, rest) = mixed.split_at(part.tile.rows() * part.vectors());
+            finish(call, &part, own, &sums[part.tile.head..]);
+            mixed = rest;
+        }
     });
 }
 

@@ -244,6 +244,19 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     s.mul(s.mul(p, s.pow2(half)), s.pow2(s.sub(n, half)))
 }
 
+/// Asks for the cache lines of `x`.
+#[inline(always)]
+pub(crate) fn prefetch<T>(x: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for element in x.iter().step_by(64 / size_of::<T>()) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: SSE is part of x86-64, and a prefetch has no effect but on speed.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(element).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = x;
+}
+
 /// Makes of a generic kernel `kernel<S: Simd>(token: S, arguments)` a function that takes an [`Isa`] first.
 ///
 /// The instruction set must be one that the CPU has, as all those of [`Team`]s and regions are.

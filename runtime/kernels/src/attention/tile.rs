@@ -2,14 +2,18 @@
 
 use std::ops::Range;
 
-use super::{Cache, Call, KvSlice, Worker};
+use super::{Cache, Call, KvSlice};
 use crate::ops::exponentials;
 use crate::parallel::DisjointSlice;
-use crate::simd::{LANES, Lanes, Simd, dispatch};
+use crate::simd::{LANES, Lanes, Simd, dispatch, prefetch};
 
 /// Positions that are widened to f32 at a time; a multiple of [`LANES`]. With heads of 128 columns 16 kB,
 /// half of the innermost cache.
 pub(super) const PANEL: usize = 32;
+
+/// Positions between the one that is widened and the one that is fetched into the cache: the rows of one head
+/// lie too far apart for the hardware to see that they follow each other.
+const AHEAD: usize = 16;
 
 /// Consecutive queries times consecutive heads that share a key head. Its rows go query by query, so that the
 /// number of positions that a row attends to never falls.
@@ -62,14 +66,30 @@ impl<'a> Scores<'a> {
     }
 }
 
+/// Some output columns of a tile.
+#[derive(Clone)]
+pub(super) struct Part {
+    pub tile: Tile,
+    pub columns: Range<usize>,
+}
+
+impl Part {
+    /// Vectors of a row.
+    pub fn vectors(&self) -> usize {
+        self.columns.len().div_ceil(LANES)
+    }
+}
+
 dispatch! {
-    /// Scores of a tile for `positions`, which begin at a multiple of [`LANES`]. They are written up to a
-    /// multiple of [`LANES`]; nobody else may use these columns.
+    /// Scores of a tile, whose queries [rows, head_dim in vectors] are given, for `positions`, which begin at
+    /// a multiple of [`LANES`]. They are written up to a multiple of [`LANES`]; nobody else may use these
+    /// columns.
     pub(super) fn score(
         call: &Call<'_>,
         tile: Tile,
         positions: Range<usize>,
-        worker: &mut Worker,
+        queries: &[Lanes],
+        panel: &mut [Lanes],
         scores: Scores<'_>,
     ) => score_tile;
 }
@@ -80,16 +100,39 @@ dispatch! {
 }
 
 dispatch! {
-    /// Some columns of the output of a tile, from the exponentials in `scores` and their `sums`. Nobody else
-    /// may use these columns of the output.
+    /// Adds to `mixed` [rows, vectors of the part] the values at `positions`, weighed by what is in `scores`.
     pub(super) fn weigh(
         call: &Call<'_>,
-        tile: Tile,
-        columns: Range<usize>,
-        worker: &mut Worker,
+        part: &Part,
+        positions: Range<usize>,
+        panel: &mut [Lanes],
         scores: Scores<'_>,
-        sums: &[f32],
-    ) => weigh_tile;
+        mixed: &mut [Lanes],
+    ) => weigh_part;
+}
+
+/// Copies the queries of a tile to vectors padded by zeros: [rows, head_dim in vectors].
+pub(super) fn gather(call: &Call<'_>, tile: Tile, queries: &mut [Lanes]) {
+    let vectors = call.head_dim.div_ceil(LANES);
+    for (row, lanes) in queries.chunks_exact_mut(vectors.max(1)).enumerate().take(tile.rows()) {
+        let begin = tile.index(call, row) * call.head_dim;
+        let lanes = Lanes::flat_mut(lanes);
+        lanes[..call.head_dim].copy_from_slice(&call.q[begin..begin + call.head_dim]);
+        lanes[call.head_dim..].fill(0.0);
+    }
+}
+
+/// Writes a part of the output: `mixed` [rows, vectors of the part], each row divided by its sum. Nobody else
+/// may use these columns of the output.
+pub(super) fn finish(call: &Call<'_>, part: &Part, mixed: &[Lanes], sums: &[f32]) {
+    for (row, mixed) in mixed.chunks_exact(part.vectors().max(1)).enumerate() {
+        let begin = part.tile.index(call, row) * call.value_dim;
+        // SAFETY: the caller's promise.
+        let out = unsafe { call.out.range(begin + part.columns.start..begin + part.columns.end) };
+        for (out, mixed) in out.iter_mut().zip(Lanes::flat(mixed)) {
+            *out = mixed / sums[row];
+        }
+    }
 }
 
 #[inline(always)]
@@ -98,17 +141,11 @@ fn score_tile<S: Simd>(
     call: &Call<'_>,
     tile: Tile,
     positions: Range<usize>,
-    worker: &mut Worker,
+    queries: &[Lanes],
+    panel: &mut [Lanes],
     scores: Scores<'_>,
 ) {
     let vectors = call.head_dim.div_ceil(LANES);
-    let Worker { queries, panel, .. } = worker;
-    for (row, lanes) in queries.chunks_exact_mut(vectors.max(1)).enumerate().take(tile.rows()) {
-        let begin = tile.index(call, row) * call.head_dim;
-        let lanes = Lanes::flat_mut(lanes);
-        lanes[..call.head_dim].copy_from_slice(&call.q[begin..begin + call.head_dim]);
-        lanes[call.head_dim..].fill(0.0);
-    }
     let scale = s.splat(call.scale);
     let column = tile.kv_head * call.head_dim;
     for begin in positions.clone().step_by(PANEL) {
@@ -129,6 +166,36 @@ fn score_tile<S: Simd>(
     }
 }
 
+#[inline(always)]
+fn weigh_part<S: Simd>(
+    s: S,
+    call: &Call<'_>,
+    part: &Part,
+    positions: Range<usize>,
+    panel: &mut [Lanes],
+    scores: Scores<'_>,
+    mixed: &mut [Lanes],
+) {
+    let (tile, vectors) = (part.tile, part.vectors());
+    let column = tile.kv_head * call.value_dim;
+    let columns = column + part.columns.start..column + part.columns.end;
+    for begin in positions.clone().step_by(PANEL) {
+        let end = (begin + PANEL).min(positions.end);
+        widen(s, &call.values, columns.clone(), begin..end, panel);
+        let panel = &panel[..(end - begin) * vectors];
+        for row in (0..tile.rows()).step_by(4) {
+            let rows = (tile.rows() - row).min(4);
+            let mut weights: [&[f32]; 4] = [&[]; 4];
+            for (i, weights) in weights.iter_mut().enumerate().take(rows) {
+                let end = end.min(tile.limit(call, row + i)).max(begin);
+                // SAFETY: the scores of this tile are final; nobody writes them now.
+                *weights = unsafe { scores.part(row + i, begin..end) };
+            }
+            add_rows(s, &weights[..rows], panel, vectors, &mut mixed[row * vectors..(row + rows) * vectors]);
+        }
+    }
+}
+
 /// Some columns of `positions` as f32, each row padded by zeros to whole vectors, followed by rows of zeros
 /// up to a multiple of [`LANES`].
 #[inline(always)]
@@ -144,6 +211,7 @@ fn widen<S: Simd>(
     let mut within = positions.start % cache.block_len;
     for position in 0..positions.len() {
         let begin = within * cache.width;
+        cache.prefetch(block, within + AHEAD, columns.clone());
         let row = &mut panel[position * vectors..(position + 1) * vectors];
         match cache.slices[block] {
             KvSlice::F16(x) => widen_f16(s, &x[begin + columns.start..begin + columns.end], row),
@@ -161,6 +229,22 @@ fn widen<S: Simd>(
     panel[positions.len() * vectors..positions.len().next_multiple_of(LANES) * vectors].fill(Lanes::ZERO);
 }
 
+impl Cache<'_> {
+    /// Asks for some columns of the position `within` the block, or the next block.
+    #[inline(always)]
+    fn prefetch(&self, mut block: usize, mut within: usize, columns: Range<usize>) {
+        if within >= self.block_len {
+            (block, within) = (block + 1, within - self.block_len);
+        }
+        let row = within * self.width + columns.start..within * self.width + columns.end;
+        match self.slices.get(block) {
+            Some(KvSlice::F16(x)) => prefetch(x.get(row).unwrap_or_default()),
+            Some(KvSlice::F32(x)) => prefetch(x.get(row).unwrap_or_default()),
+            None => {}
+        }
+    }
+}
+
 #[inline(always)]
 fn widen_f16<S: Simd>(s: S, x: &[u16], row: &mut [Lanes]) {
     let (whole, tail) = x.as_chunks::<LANES>();
@@ -171,47 +255,6 @@ fn widen_f16<S: Simd>(s: S, x: &[u16], row: &mut [Lanes]) {
         let mut padded = [0; LANES];
         padded[..tail.len()].copy_from_slice(tail);
         s.store(s.load_f16(&padded), &mut row[whole.len()].0);
-    }
-}
-
-#[inline(always)]
-fn weigh_tile<S: Simd>(
-    s: S,
-    call: &Call<'_>,
-    tile: Tile,
-    columns: Range<usize>,
-    worker: &mut Worker,
-    scores: Scores<'_>,
-    sums: &[f32],
-) {
-    let vectors = columns.len().div_ceil(LANES);
-    let Worker { panel, mixed, .. } = worker;
-    let mixed = &mut mixed[..tile.rows() * vectors];
-    mixed.fill(Lanes::ZERO);
-    let column = tile.kv_head * call.value_dim;
-    let total = tile.limit(call, tile.rows() - 1);
-    for begin in (0..total).step_by(PANEL) {
-        let end = (begin + PANEL).min(total);
-        widen(s, &call.values, column + columns.start..column + columns.end, begin..end, panel);
-        let panel = &panel[..(end - begin) * vectors];
-        for row in (0..tile.rows()).step_by(4) {
-            let rows = (tile.rows() - row).min(4);
-            let mut weights: [&[f32]; 4] = [&[]; 4];
-            for (i, weights) in weights.iter_mut().enumerate().take(rows) {
-                let end = end.min(tile.limit(call, row + i)).max(begin);
-                // SAFETY: the scores of this tile are final; nobody writes them now.
-                *weights = unsafe { scores.part(row + i, begin..end) };
-            }
-            add_rows(s, &weights[..rows], panel, vectors, &mut mixed[row * vectors..(row + rows) * vectors]);
-        }
-    }
-    for (row, mixed) in mixed.chunks_exact(vectors.max(1)).enumerate() {
-        let begin = tile.index(call, row) * call.value_dim;
-        // SAFETY: these columns of the tile's rows are the caller's.
-        let out = unsafe { call.out.range(begin + columns.start..begin + columns.end) };
-        for (out, mixed) in out.iter_mut().zip(Lanes::flat(mixed)) {
-            *out = mixed / sums[row];
-        }
     }
 }
 
