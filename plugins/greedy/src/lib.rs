@@ -1,0 +1,27 @@
+//! A sampler that takes the likeliest token, ties by lower token.
+#![forbid(unsafe_code)]
+
+use membrane_plugin::sampler::{Choice, Sampler, logits};
+use serde::Deserialize;
+
+/// None; greedy has nothing to set.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parameters {}
+
+/// The sampler.
+pub struct Greedy;
+
+impl Sampler for Greedy {
+    type Parameters = Parameters;
+
+    fn new(_: Parameters) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn sample(&mut self) -> Result<Choice, String> {
+        Ok(Choice::Token(logits::greedy()?.token))
+    }
+}
+
+membrane_plugin::export_sampler!(Greedy);
