@@ -1,8 +1,8 @@
 //! One reservation of memory, cut into equal slots.
 //!
-//! A slot is lent either to one writer, which hands out disjoint pieces of it, or to any number of readers. The rule is
-//! checked at run time with one atomic word a slot, so that no mistake in the pager's bookkeeping can let a thread
-//! read what another writes. All pointers of the crate are in this file.
+//! A slot is lent either to one writer, which hands out disjoint pieces of it, or to any number of readers.
+//! The rule is checked at run time with one atomic word a slot, so that no mistake in the pager's bookkeeping
+//! can let a thread read what another writes. All pointers of the crate are in this file.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use crate::error::PagerError;
 #[cfg(target_os = "linux")]
 const HUGE_PAGES_ABOVE_BYTES: usize = 64 << 20;
 
-/// Set in the word of a slot while it is being written; the rest of the word counts the writer and its pieces, or
-/// else the readers.
+/// Set in the word of a slot while it is being written; the rest of the word counts the writer and its
+/// pieces, or else the readers.
 const WRITING: u32 = 1 << 31;
 
 /// The slots. Memory is anonymous, zero at first, and taken from the system when it is first touched.
@@ -79,8 +79,8 @@ impl Arena {
     /// Start of a range within a slot.
     fn pointer(&self, slot: usize, range: &Range<usize>) -> *mut u8 {
         assert!(slot < self.words.len() && range.start <= range.end && range.end <= self.slot_bytes);
-        // SAFETY: the mapping has slots * slot_bytes bytes, and the assertion keeps slot * slot_bytes + start at or
-        // before its end; `reserve` checked that the product does not overflow.
+        // SAFETY: the mapping has slots * slot_bytes bytes, and the assertion keeps slot * slot_bytes + start
+        // at or before its end; `reserve` checked that the product does not overflow.
         unsafe { self.map.as_mut_ptr().add(slot * self.slot_bytes + range.start) }
     }
 }
@@ -94,7 +94,8 @@ pub(crate) struct SlotWriter {
 }
 
 impl SlotWriter {
-    /// A part of the slot to write; `None` if it begins before the end of an earlier piece or ends after the slot.
+    /// A part of the slot to write; `None` if it begins before the end of an earlier piece or ends after the
+    /// slot.
     pub fn piece(&mut self, range: Range<usize>) -> Option<Piece> {
         if range.start < self.next || range.end < range.start || range.end > self.arena.slot_bytes {
             return None;
@@ -125,9 +126,10 @@ impl Piece {
 
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let start = self.arena.pointer(self.slot, &self.range);
-        // SAFETY: the range lies in the mapping (`pointer` checks it), which lives as long as the `Arc` in `self`, and
-        // anonymous memory is initialised. While this piece lives the slot's word has WRITING set, so there is no
-        // reader and no second writer; pieces of one writer are disjoint; `&mut self` excludes another slice of this one.
+        // SAFETY: the range lies in the mapping (`pointer` checks it), which lives as long as the `Arc` in
+        // `self`, and anonymous memory is initialised. While this piece lives the slot's word has WRITING
+        // set, so there is no reader and no second writer; pieces of one writer are disjoint; `&mut self`
+        // excludes another slice of this one.
         unsafe { std::slice::from_raw_parts_mut(start, self.range.len()) }
     }
 }
@@ -149,9 +151,9 @@ impl SlotReader<'_> {
     pub fn bytes(&self) -> &[u8] {
         let range = 0..self.arena.slot_bytes;
         let start = self.arena.pointer(self.slot, &range);
-        // SAFETY: the range lies in the mapping, which outlives `self`, and anonymous memory is initialised. While this
-        // reader lives the slot's word counts it, so `Arena::write` refuses the slot and nobody writes to it; acquiring
-        // the word made the writes of the last writer visible.
+        // SAFETY: the range lies in the mapping, which outlives `self`, and anonymous memory is initialised.
+        // While this reader lives the slot's word counts it, so `Arena::write` refuses the slot and nobody
+        // writes to it; acquiring the word made the writes of the last writer visible.
         unsafe { std::slice::from_raw_parts(start, range.len()) }
     }
 }

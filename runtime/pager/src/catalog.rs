@@ -2,7 +2,8 @@
 
 use crate::error::PagerError;
 
-/// Direct reads start, end and land on multiples of this; the largest logical block of common devices, in bytes.
+/// Direct reads start, end and land on multiples of this; the largest logical block of common devices, in
+/// bytes.
 pub(crate) const BLOCK_BYTES: u64 = 4096;
 
 /// Largest record, in bytes. Keeps every later sum of sizes far from overflow, whatever a file claims.
@@ -22,8 +23,8 @@ pub struct ByteRange {
     pub bytes: u64,
 }
 
-/// One expert: its parts in the order in which [`Lease::part`](crate::Lease::part) numbers them, for example gate, up
-/// and down. The parts may lie in different files.
+/// One expert: its parts in the order in which [`Lease::part`](crate::Lease::part) numbers them, for example
+/// gate, up and down. The parts may lie in different files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// At least one range, none empty.
@@ -39,8 +40,8 @@ pub struct ExpertKey {
     pub index: u32,
 }
 
-/// All experts of a model: groups are layers, positions in a group are experts. Groups may be empty (dense layers)
-/// and may differ in length and in the size of their records.
+/// All experts of a model: groups are layers, positions in a group are experts. Groups may be empty (dense
+/// layers) and may differ in length and in the size of their records.
 #[derive(Debug, Clone)]
 pub struct Catalog {
     groups: Vec<Vec<Record>>,
@@ -51,8 +52,8 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Checks the sizes of all records once. Errors: [`PagerError::Record`] for an empty part, a record without parts
-    /// or one too large to exist.
+    /// Checks the sizes of all records once. Errors: [`PagerError::Record`] for an empty part, a record
+    /// without parts or one too large to exist.
     pub fn new(groups: Vec<Vec<Record>>) -> Result<Self, PagerError> {
         let mut starts = vec![0];
         let (mut experts, mut bytes, mut slot_bytes) = (0, 0u64, 0);
@@ -83,8 +84,8 @@ impl Catalog {
         self.bytes
     }
 
-    /// Bytes that one slot takes: the largest record, each of its parts widened to whole blocks of 4096 bytes. 0 if
-    /// there are no experts.
+    /// Bytes that one slot takes: the largest record, each of its parts widened to whole blocks of 4096
+    /// bytes. 0 if there are no experts.
     pub fn slot_bytes(&self) -> u64 {
         self.slot_bytes
     }
@@ -154,8 +155,8 @@ impl Record {
     }
 }
 
-/// A part of a record in its slot. The region is a copy of whole blocks of the file, so the data keep their offset
-/// within a block and a direct read can fill the region.
+/// A part of a record in its slot. The region is a copy of whole blocks of the file, so the data keep their
+/// offset within a block and a direct read can fill the region.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Region {
     /// First byte of the region, from the start of the slot; a multiple of the block.

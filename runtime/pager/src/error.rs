@@ -104,8 +104,8 @@ pub enum PagerError {
     },
     /// The file is shorter than it was when it was opened.
     #[error(
-        "{path}: the file ends at byte {end}, but bytes up to {wanted} are needed; it was truncated or replaced \
-         while in use: restore it and load it again",
+        "{path}: the file ends at byte {end}, but bytes up to {wanted} are needed; it was truncated or \
+         replaced while in use: restore it and load it again",
         path = path.display()
     )]
     Truncated {
@@ -142,7 +142,10 @@ pub enum PagerError {
         slots: usize,
     },
     /// A file too short to measure a disk with.
-    #[error("{path}: {bytes} bytes are too few to measure the disk; name a file of at least {least}", path = path.display())]
+    #[error(
+        "{path}: {bytes} bytes are too few to measure the disk; name a file of at least {least}",
+        path = path.display()
+    )]
     ProbeTooSmall {
         /// The file.
         path: PathBuf,

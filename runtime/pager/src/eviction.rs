@@ -2,8 +2,9 @@
 
 use crate::catalog::ExpertKey;
 
-/// Chooses the slot to be reused. It hears of every use of a slot, in the order of the experts in each request (first
-/// those that are resident, then those that are read), so that its choices do not depend on which read ends first.
+/// Chooses the slot to be reused. It hears of every use of a slot, in the order of the experts in each
+/// request (first those that are resident, then those that are read), so that its choices do not depend on
+/// which read ends first.
 ///
 /// Called with the pager's lock held: every method should take constant time, or nearly.
 pub trait Eviction: Send {
@@ -15,16 +16,17 @@ pub trait Eviction: Send {
     fn touched(&mut self, slot: usize, key: ExpertKey);
     /// `slot` holds nothing any more: it was chosen by [`Eviction::victim`], or its read failed.
     fn removed(&mut self, slot: usize);
-    /// The slot to reuse, for which `evictable` must hold, or `None` if there is no such slot. Slots that are lent
-    /// out, promised to a request or being read are not evictable.
+    /// The slot to reuse, for which `evictable` must hold, or `None` if there is no such slot. Slots that are
+    /// lent out, promised to a request or being read are not evictable.
     fn victim(&mut self, evictable: &dyn Fn(usize) -> bool) -> Option<usize>;
 }
 
 /// Evicts what was used longest ago: a doubly linked list through an array, oldest first.
 #[derive(Debug, Default)]
 pub struct Lru {
-    /// `[older, newer]` neighbours of each slot. The entry after the last slot is the ends of the list: its newer
-    /// neighbour is the oldest slot, its older neighbour the newest. A slot that links to itself is not in the list.
+    /// `[older, newer]` neighbours of each slot. The entry after the last slot is the ends of the list: its
+    /// newer neighbour is the oldest slot, its older neighbour the newest. A slot that links to itself is not
+    /// in the list.
     links: Vec<[usize; 2]>,
 }
 
@@ -75,8 +77,8 @@ impl Eviction for Lru {
         self.unlink(slot);
     }
 
-    /// Walks from the oldest slot. What is not evictable was used by a request under way, so it is near the newest
-    /// end and the walk is short.
+    /// Walks from the oldest slot. What is not evictable was used by a request under way, so it is near the
+    /// newest end and the walk is short.
     fn victim(&mut self, evictable: &dyn Fn(usize) -> bool) -> Option<usize> {
         let ends = self.ends();
         let mut slot = self.links[ends][NEWER];

@@ -13,7 +13,8 @@ use crate::catalog::{BLOCK_BYTES, Catalog};
 use crate::error::PagerError;
 use crate::os::{self, Hint};
 
-/// A file that holds experts. The pager reads the open file, whatever happens to the path, which is for messages.
+/// A file that holds experts. The pager reads the open file, whatever happens to the path, which is for
+/// messages.
 #[derive(Debug, Clone)]
 pub struct PagedFile {
     /// Where the file was opened.
@@ -70,8 +71,8 @@ struct Source {
 }
 
 impl Files {
-    /// Opens descriptors of the pager's own and checks that every record lies in its file. `direct` asks for direct
-    /// reads too.
+    /// Opens descriptors of the pager's own and checks that every record lies in its file. `direct` asks for
+    /// direct reads too.
     pub fn open(
         given: &[PagedFile],
         catalog: &Catalog,
@@ -97,7 +98,7 @@ impl Files {
                 }
             }
         }
-        let files = given.iter().map(|given| Source::open(given, direct)).collect();
+        let files = given.iter().map(|given| Source::open(given, direct, drop_cache)).collect();
         Ok(Self { files, drop_cache })
     }
 
@@ -130,10 +131,13 @@ impl Files {
 }
 
 impl Source {
-    fn open(given: &PagedFile, direct: bool) -> Self {
+    fn open(given: &PagedFile, direct: bool, paged: bool) -> Self {
         let buffered = match os::reopen_buffered(&given.file) {
             Some(own) => {
-                os::hint(&own, Hint::Random);
+                // Read-ahead is for the one pass that fills an arena for all; paged reads come in no order.
+                if paged {
+                    os::hint(&own, Hint::Random);
+                }
                 Arc::new(own)
             }
             None => Arc::clone(&given.file),
@@ -181,9 +185,9 @@ impl Source {
     }
 }
 
-/// Direct reads from `offset` until `wanted` bytes of `into` are filled; returns how many are, which is fewer only where
-/// the file ends. `into` and `offset` are aligned. The last block of a file may be a partial one: the read then returns
-/// less than was asked for, which is enough if the data end there.
+/// Direct reads from `offset` until `wanted` bytes of `into` are filled; returns how many are, which is fewer
+/// only where the file ends. `into` and `offset` are aligned. The last block of a file may be a partial one:
+/// the read then returns less than was asked for, which is enough if the data end there.
 fn read_blocks(
     file: &File,
     into: &mut [u8],

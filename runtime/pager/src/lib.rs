@@ -1,8 +1,8 @@
 //! Experts under a byte budget.
 //!
-//! A [`Pager`] knows byte ranges of files and keys for them, and no model. It owns one arena of equal slots, reads the
-//! experts of a [`Request`] into it with explicit reads (never through a file mapping, whose page faults are several
-//! times slower and whose failures are signals), and lends them out as [`Lease`]s.
+//! A [`Pager`] knows byte ranges of files and keys for them, and no model. It owns one arena of equal slots,
+//! reads the experts of a [`Request`] into it with explicit reads (never through a file mapping, whose page
+//! faults are several times slower and whose failures are signals), and lends them out as [`Lease`]s.
 //!
 //! ```text
 //! request(layer, [7, 2, 40])          2 is resident; 7 and 40 start to be read
@@ -14,19 +14,20 @@
 //!
 //! # Memory
 //!
-//! The peak of a pager is `arena_bytes` of its configuration, whatever is asked of it; pages of the arena are touched
-//! when they are first read into. Beside it stand a few dozen bytes an expert of bookkeeping. When the catalog is
-//! larger than the arena, reads leave nothing behind in the page cache, so a control group that counts the cache sees
-//! the same figure.
+//! The peak of a pager is `arena_bytes` of its configuration, whatever is asked of it; pages of the arena are
+//! touched when they are first read into. Beside it stand a few dozen bytes an expert of bookkeeping. When
+//! the catalog is larger than the arena, reads leave nothing behind in the page cache, so a control group
+//! that counts the cache sees the same figure.
 //!
-//! All slots have the size of the largest record (see [`Catalog::slot_bytes`]). Where layers differ in type, the
-//! smaller records waste the difference; [`Pager::slot_bytes`] beside [`Catalog::bytes`] shows how much.
+//! All slots have the size of the largest record (see [`Catalog::slot_bytes`]). Where layers differ in type,
+//! the smaller records waste the difference; [`Pager::slot_bytes`] beside [`Catalog::bytes`] shows how much.
 //!
 //! # What the caller promises
 //!
-//! Drop the leases of one batch before asking for the next. Each drop lets a further read begin at once, so a loop that
-//! consumes the batch by value keeps the disk busy. A caller that keeps every slot and asks for more gets
-//! [`PagerError::SlotsHeld`], not a deadlock: a thread waits for a slot only while it holds none itself.
+//! Drop the leases of one batch before asking for the next. Each drop lets a further read begin at once, so a
+//! loop that consumes the batch by value keeps the disk busy. A caller that keeps every slot and asks for
+//! more gets [`PagerError::SlotsHeld`], not a deadlock: a thread waits for a slot only while it holds none
+//! itself.
 
 #![deny(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! The few calls of the operating system that the standard library does not have. Linux first: elsewhere files are read
-//! through the page cache, and the hints do nothing.
+//! The few calls of the operating system that the standard library does not have. Linux first: elsewhere
+//! files are read through the page cache, and the hints do nothing.
 
 use std::fs::File;
 
@@ -7,8 +7,8 @@ use std::fs::File;
 #[cfg(target_os = "linux")]
 const DIRECT: i32 = libc::O_DIRECT;
 
-/// A second descriptor of the same file, with flags of its own. It goes through `/proc`, which names the open file and
-/// not its path, so a file that was replaced meanwhile is no danger.
+/// A second descriptor of the same file, with flags of its own. It goes through `/proc`, which names the open
+/// file and not its path, so a file that was replaced meanwhile is no danger.
 #[cfg(target_os = "linux")]
 fn reopen_with(file: &File, flags: i32) -> std::io::Result<File> {
     use std::os::fd::AsRawFd;
@@ -17,8 +17,8 @@ fn reopen_with(file: &File, flags: i32) -> std::io::Result<File> {
     File::options().read(true).custom_flags(flags).open(path)
 }
 
-/// The same file for reads through the page cache; hints given to it do not touch `file`. `None` where the system has
-/// no way to do it.
+/// The same file for reads through the page cache; hints given to it do not touch `file`. `None` where the
+/// system has no way to do it.
 pub(crate) fn reopen_buffered(file: &File) -> Option<File> {
     #[cfg(target_os = "linux")]
     return reopen_with(file, 0).ok();
@@ -48,7 +48,8 @@ pub(crate) enum Hint {
     },
 }
 
-/// Passes a hint to the system. A refusal changes nothing but speed and cache use, so there is nothing to report.
+/// Passes a hint to the system. A refusal changes nothing but speed and cache use, so there is nothing to
+/// report.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 pub(crate) fn hint(file: &File, hint: Hint) {

@@ -45,7 +45,8 @@ pub struct PagerConfig {
 }
 
 impl PagerConfig {
-    /// An arena of this size with the defaults: measured I/O, four reads at a time, least recently used goes first.
+    /// An arena of this size with the defaults: measured I/O, four reads at a time, least recently used goes
+    /// first.
     pub fn new(arena_bytes: u64) -> Self {
         Self { arena_bytes, io: IoMode::Auto, io_threads: 4, eviction: Box::new(Lru::new()) }
     }
@@ -66,11 +67,11 @@ pub struct Pager {
 }
 
 impl Pager {
-    /// Reserves the arena, chooses how to read and starts the I/O threads. Nothing is read yet, but for the measurement
-    /// of [`IoMode::Auto`], which takes about a tenth of a second.
+    /// Reserves the arena, chooses how to read and starts the I/O threads. Nothing is read yet, but for the
+    /// measurement of [`IoMode::Auto`], which takes about a tenth of a second.
     ///
-    /// Errors: [`PagerError::EmptyCatalog`], [`PagerError::ArenaTooSmall`], [`PagerError::UnknownFile`], [`PagerError::PastEnd`],
-    /// [`PagerError::Open`], [`PagerError::Reserve`], [`PagerError::Thread`].
+    /// Errors: [`PagerError::EmptyCatalog`], [`PagerError::ArenaTooSmall`], [`PagerError::UnknownFile`],
+    /// [`PagerError::PastEnd`], [`PagerError::Open`], [`PagerError::Reserve`], [`PagerError::Thread`].
     pub fn open(files: Vec<PagedFile>, catalog: Catalog, config: PagerConfig) -> Result<Self, PagerError> {
         let PagerConfig { arena_bytes, io, io_threads, eviction } = config;
         if catalog.experts() == 0 {
@@ -108,8 +109,8 @@ impl Pager {
         Ok(pager)
     }
 
-    /// How many experts an arena of this size would hold; never more than the catalog has. A plan needs at least 1, and
-    /// each takes [`Catalog::slot_bytes`].
+    /// How many experts an arena of this size would hold; never more than the catalog has. A plan needs at
+    /// least 1, and each takes [`Catalog::slot_bytes`].
     pub fn slots_for(catalog: &Catalog, arena_bytes: u64) -> usize {
         let slots = arena_bytes.checked_div(catalog.slot_bytes()).unwrap_or(0);
         usize::try_from(slots).unwrap_or(usize::MAX).min(catalog.experts())
@@ -150,15 +151,16 @@ impl Pager {
         self.shared.view(State::resident)
     }
 
-    /// Asks for experts of one group, each named once, in the order in which they are to be read. Reads of those that
-    /// are missing begin at once, as far as there are slots that nobody holds. A request that names none is empty.
-    /// Errors: [`PagerError::NoSuchExpert`], [`PagerError::Duplicate`]; nothing was changed then.
+    /// Asks for experts of one group, each named once, in the order in which they are to be read. Reads of
+    /// those that are missing begin at once, as far as there are slots that nobody holds. A request that
+    /// names none is empty. Errors: [`PagerError::NoSuchExpert`], [`PagerError::Duplicate`]; nothing was
+    /// changed then.
     pub fn request(&self, group: u32, wanted: &[u32]) -> Result<Request<'_>, PagerError> {
         Request::new(&self.shared, group, wanted, true)
     }
 
-    /// Reads every expert if all fit the arena, so that none has to be waited for later, and returns the bytes read,
-    /// without slack; 0 if they don't all fit. Errors: those of [`Request::next_ready`].
+    /// Reads every expert if all fit the arena, so that none has to be waited for later, and returns the
+    /// bytes read, without slack; 0 if they don't all fit. Errors: those of [`Request::next_ready`].
     pub fn warm(&self) -> Result<u64, PagerError> {
         if !self.holds_everything() {
             return Ok(0);

@@ -1,7 +1,8 @@
 //! How fast a disk reads, and which way of reading is the faster one here.
 //!
-//! Direct reads win on fast local disks, where copying through the page cache costs as much as the device; they lose on
-//! some virtual disks and on disks without memory of their own. Nobody can tell without measuring.
+//! Direct reads win on fast local disks, where copying through the page cache costs as much as the device;
+//! they lose on some virtual disks and on disks without memory of their own. Nobody can tell without
+//! measuring.
 
 use std::fmt;
 use std::fs::File;
@@ -26,8 +27,8 @@ const READ_BYTES: usize = 1 << 20;
 const CHOICE_READS: usize = 16;
 const CHOICE_BUDGET: Duration = Duration::from_millis(50);
 
-/// Buffered reads must be faster by this factor to be chosen: at a tie direct reads leave the processor to the kernels
-/// and the page cache to others.
+/// Buffered reads must be faster by this factor to be chosen: at a tie direct reads leave the processor to
+/// the kernels and the page cache to others.
 const BUFFERED_MUST_WIN_BY: f64 = 1.1;
 
 /// Longest time and most bytes for each of the three measurements of [`probe_disk`].
@@ -78,7 +79,8 @@ pub enum IoReason {
         /// Speed of reads through the page cache, which was emptied for them.
         buffered: Rate,
     },
-    /// A measurement failed; the text says why. The pager reads through the page cache, where failures are reported.
+    /// A measurement failed; the text says why. The pager reads through the page cache, where failures are
+    /// reported.
     ProbeFailed(String),
 }
 
@@ -121,9 +123,9 @@ impl DiskProbe {
 /// A place to read from: a descriptor and a byte that is a multiple of the block.
 type Spot<'a> = (&'a File, u64);
 
-/// Measures the disk under a file with sequential reads, in about a second. Each figure has its own third of the file,
-/// so that none profits from another's reads. Errors: [`PagerError::Open`], [`PagerError::ProbeTooSmall`] below 3 MiB,
-/// [`PagerError::Read`].
+/// Measures the disk under a file with sequential reads, in about a second. Each figure has its own third of
+/// the file, so that none profits from another's reads. Errors: [`PagerError::Open`],
+/// [`PagerError::ProbeTooSmall`] below 3 MiB, [`PagerError::Read`].
 pub fn probe_disk(path: &Path) -> Result<DiskProbe, PagerError> {
     let open_error = |source| PagerError::Open { path: path.to_owned(), source: Arc::new(source) };
     let file = PagedFile::open(path)?.file;
@@ -164,8 +166,8 @@ pub fn probe_disk(path: &Path) -> Result<DiskProbe, PagerError> {
     Ok(probe)
 }
 
-/// Chooses between direct and buffered reads by reading a few experts both ways, at the given queue depth, in about a
-/// tenth of a second.
+/// Chooses between direct and buffered reads by reading a few experts both ways, at the given queue depth, in
+/// about a tenth of a second.
 pub(crate) fn choose(files: &Files, catalog: &Catalog, depth: usize) -> IoReport {
     let (direct, buffered) = spots(files, catalog);
     let rates = measure(&direct, depth, CHOICE_BUDGET)
@@ -184,8 +186,8 @@ fn drop_spot(&(file, offset): &Spot) {
     os::hint(file, Hint::Drop { offset, bytes: READ_BYTES as u64 });
 }
 
-/// Places evenly spread over the experts, alternately for direct and for buffered reads, with nothing of them in the
-/// page cache.
+/// Places evenly spread over the experts, alternately for direct and for buffered reads, with nothing of them
+/// in the page cache.
 fn spots<'a>(files: &'a Files, catalog: &Catalog) -> (Vec<Spot<'a>>, Vec<Spot<'a>>) {
     let parts = catalog.iter().flat_map(|(_, record)| &record.parts);
     let pieces = |bytes: u64| bytes.div_ceil(READ_BYTES as u64);

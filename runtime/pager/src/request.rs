@@ -12,11 +12,12 @@ use crate::state::RequestId;
 /// Slots that became ready together, with what is in them.
 pub(crate) type Batch = Vec<(usize, ExpertKey)>;
 
-/// Some experts of one group, delivered as they are in memory. Made by [`Pager::request`](crate::Pager::request).
+/// Some experts of one group, delivered as they are in memory. Made by
+/// [`Pager::request`](crate::Pager::request).
 ///
-/// It stays with the thread that made it, because the promise that prevents deadlocks is a thread's. Leases may go to
-/// other threads. Dropping a request gives back what was not delivered; reads under way still end and leave their
-/// experts resident.
+/// It stays with the thread that made it, because the promise that prevents deadlocks is a thread's. Leases
+/// may go to other threads. Dropping a request gives back what was not delivered; reads under way still end
+/// and leave their experts resident.
 pub struct Request<'p> {
     shared: &'p Shared,
     thread: ThreadId,
@@ -60,20 +61,21 @@ impl<'p> Request<'p> {
         Ok(Self { shared, thread, id, stays_with_its_thread: PhantomData })
     }
 
-    /// Whether [`Request::next_ready`] would block now: everything that is in memory was delivered and more is to come.
+    /// Whether [`Request::next_ready`] would block now: everything that is in memory was delivered and more
+    /// is to come.
     pub fn must_wait(&self) -> bool {
         self.shared.view(|state| state.must_wait(self.id))
     }
 
-    /// Blocks until at least one more expert is in memory; `None` when all were delivered. Experts that were resident
-    /// come first and at once, the others as they arrive.
+    /// Blocks until at least one more expert is in memory; `None` when all were delivered. Experts that were
+    /// resident come first and at once, the others as they arrive.
     ///
-    /// Drop the leases of a batch before asking for the next: a request may name more experts than there are slots, and
-    /// each lease dropped lets one more read begin.
+    /// Drop the leases of a batch before asking for the next: a request may name more experts than there are
+    /// slots, and each lease dropped lets one more read begin.
     ///
-    /// Errors: [`PagerError::Truncated`] and [`PagerError::Read`] once for each expert that could not be read, the others can
-    /// still be had; [`PagerError::SlotsHeld`] if this thread keeps slots and no other can be had, call again after
-    /// dropping leases.
+    /// Errors: [`PagerError::Truncated`] and [`PagerError::Read`] once for each expert that could not be
+    /// read, the others can still be had; [`PagerError::SlotsHeld`] if this thread keeps slots and no other
+    /// can be had, call again after dropping leases.
     pub fn next_ready(&mut self) -> Result<Option<Ready<'p>>, PagerError> {
         let Some(batch) = self.shared.wait(self.id)? else { return Ok(None) };
         let pins: Vec<_> = batch
@@ -128,8 +130,8 @@ impl Lease<'_> {
         self.key.index
     }
 
-    /// Bytes of one part of the record, exactly those of its range in the file. They begin at the same offset within a
-    /// block of 4096 bytes as in the file, and have no other alignment.
+    /// Bytes of one part of the record, exactly those of its range in the file. They begin at the same offset
+    /// within a block of 4096 bytes as in the file, and have no other alignment.
     ///
     /// # Panics
     ///

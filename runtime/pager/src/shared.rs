@@ -11,8 +11,8 @@ use crate::files::{Files, Job, ReadCost};
 use crate::request::Batch;
 use crate::state::{Next, RequestId, State};
 
-/// Longest single read, in bytes; a multiple of the block. Larger regions are cut, so that even one expert keeps several
-/// threads and the device's queue busy.
+/// Longest single read, in bytes; a multiple of the block. Larger regions are cut, so that even one expert
+/// keeps several threads and the device's queue busy.
 pub(crate) const PIECE_BYTES: usize = 1 << 20;
 
 pub(crate) struct Shared {
@@ -43,7 +43,8 @@ impl Shared {
         Self { arena, catalog, files, inner, work: Condvar::new(), arrived: Condvar::new() }
     }
 
-    /// A thread that panicked left the bookkeeping whole: no change of it is interrupted by anything that can panic.
+    /// A thread that panicked left the bookkeeping whole: no change of it is interrupted by anything that can
+    /// panic.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,8 +85,8 @@ impl Shared {
         }
     }
 
-    /// Queues the reads that fill a slot with an expert, in the order of its parts, and returns how many they are.
-    /// `None`, and nothing queued, if the arena does not give the slot.
+    /// Queues the reads that fill a slot with an expert, in the order of its parts, and returns how many they
+    /// are. `None`, and nothing queued, if the arena does not give the slot.
     fn jobs(&self, slot: usize, key: ExpertKey, queue: &mut VecDeque<Job>) -> Option<usize> {
         let before = queue.len();
         let mut writer = self.arena.write(slot)?;
@@ -150,7 +151,8 @@ impl Shared {
             inner.busy_since.get_or_insert(begun);
             drop(inner);
             let (cost, result) = self.files.read(&mut job);
-            // The piece goes back before the slot can be called complete, because readers are refused until then.
+            // The piece goes back before the slot can be called complete, because readers are refused until
+            // then.
             drop(job);
             inner = self.lock();
             inner.count_read(begun, cost);

@@ -1,8 +1,10 @@
-//! Which expert is where, who waits for it, and what is read next. No I/O and no memory: slots are numbers here.
+//! Which expert is where, who waits for it, and what is read next. No I/O and no memory: slots are numbers
+//! here.
 //!
-//! An expert is absent, being read, or resident. A slot is *pinned* by each lease of it and by each request that it is
-//! promised to; only an unpinned resident slot can be evicted. Every pin belongs to the thread that made the request:
-//! a thread waits for a slot only while it has no pins, so two threads can't wait for each other.
+//! An expert is absent, being read, or resident. A slot is *pinned* by each lease of it and by each request
+//! that it is promised to; only an unpinned resident slot can be evicted. Every pin belongs to the thread
+//! that made the request: a thread waits for a slot only while it has no pins, so two threads can't wait for
+//! each other.
 
 use std::collections::VecDeque;
 use std::thread::ThreadId;
@@ -116,8 +118,8 @@ impl State {
         }
     }
 
-    /// Enters a request for experts given by position. Resident ones are pinned at once. Error: the position that was
-    /// named twice; nothing was changed then.
+    /// Enters a request for experts given by position. Resident ones are pinned at once. Error: the position
+    /// that was named twice; nothing was changed then.
     pub fn submit(
         &mut self,
         thread: ThreadId,

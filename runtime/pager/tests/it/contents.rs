@@ -42,7 +42,8 @@ fn random_requests_always_get_the_right_bytes() {
     }
 }
 
-/// A record of several megabytes is read in pieces by several threads; its parts must still join without a seam.
+/// A record of several megabytes is read in pieces by several threads; its parts must still join without a
+/// seam.
 #[test]
 fn large_records_are_cut_and_joined() {
     let bank = Bank::new(2, &[3], 5_000_000);

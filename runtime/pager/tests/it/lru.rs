@@ -14,7 +14,8 @@ struct Model {
 }
 
 impl Model {
-    /// A request for no more experts than there are slots: those that are there first, then those that are not.
+    /// A request for no more experts than there are slots: those that are there first, then those that are
+    /// not.
     fn request(&mut self, group: u32, wanted: &[u32]) {
         let keys = wanted.iter().map(|&index| ExpertKey { group, index });
         let (there, missing): (Vec<_>, Vec<_>) = keys.partition(|key| self.order.contains(key));
