@@ -51,5 +51,5 @@ pub use error::PagerError;
 pub use eviction::{Eviction, Lru};
 pub use files::PagedFile;
 pub use pager::{IoMode, Pager, PagerConfig};
-pub use probe::{DiskProbe, IoReason, IoReport, Rate, probe_disk};
+pub use probe::{DiskProbe, IoChoice, IoReason, Rate, probe_disk};
 pub use request::{Lease, Ready, Request};

@@ -9,7 +9,7 @@ use crate::counters::Counters;
 use crate::error::PagerError;
 use crate::eviction::{Eviction, Lru};
 use crate::files::{Files, PagedFile};
-use crate::probe::{self, IoReason, IoReport};
+use crate::probe::{self, IoChoice, IoReason};
 use crate::request::Request;
 use crate::shared::Shared;
 use crate::state::State;
@@ -63,7 +63,7 @@ impl Default for PagerConfig {
 pub struct Pager {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    io: IoReport,
+    io: IoChoice,
 }
 
 impl Pager {
@@ -72,7 +72,7 @@ impl Pager {
     ///
     /// Errors: [`PagerError::EmptyCatalog`], [`PagerError::ArenaTooSmall`], [`PagerError::UnknownFile`],
     /// [`PagerError::PastEnd`], [`PagerError::Open`], [`PagerError::Reserve`], [`PagerError::Thread`].
-    pub fn open(files: Vec<PagedFile>, catalog: Catalog, config: PagerConfig) -> Result<Self, PagerError> {
+    pub fn open(files: &[PagedFile], catalog: Catalog, config: PagerConfig) -> Result<Self, PagerError> {
         let PagerConfig { arena_bytes, io, io_threads, eviction } = config;
         if catalog.experts() == 0 {
             return Err(PagerError::EmptyCatalog);
@@ -85,7 +85,7 @@ impl Pager {
         let io_threads = io_threads.clamp(1, MAX_IO_THREADS);
         let everything_fits = slots == catalog.experts();
         let wants_direct = io == IoMode::Direct || (io == IoMode::Auto && !everything_fits);
-        let mut opened = Files::open(&files, &catalog, wants_direct, !everything_fits)?;
+        let mut opened = Files::open(files, &catalog, wants_direct, !everything_fits)?;
         let io = choose_io(io, everything_fits, &opened, &catalog, io_threads);
         let mut state = State::new(&catalog, slots, eviction);
         if wants_direct {
@@ -152,10 +152,9 @@ impl Pager {
     }
 
     /// Asks for experts of one group, each named once, in the order in which they are to be read. Reads of
-    /// those that are missing begin at once, as far as there are slots that nobody holds. A request that
-    /// names none is empty. Errors: [`PagerError::NoSuchExpert`], [`PagerError::Duplicate`]; nothing was
-    /// changed then.
-    pub fn request(&self, group: u32, wanted: &[u32]) -> Result<Request<'_>, PagerError> {
+    /// those that are missing begin at once, as far as there are slots that nobody holds. A request that names
+    /// none is empty. What is wrong with a request is told by the first [`Request::next_ready`].
+    pub fn request(&self, group: u32, wanted: &[u32]) -> Request<'_> {
         Request::new(&self.shared, group, wanted, true)
     }
 
@@ -168,7 +167,7 @@ impl Pager {
         let before = self.counters().record_bytes;
         for (group, records) in self.catalog().groups().iter().enumerate() {
             let all: Vec<u32> = (0..records.len() as u32).collect();
-            let mut request = Request::new(&self.shared, group as u32, &all, false)?;
+            let mut request = Request::new(&self.shared, group as u32, &all, false);
             while request.next_ready()?.is_some() {}
         }
         Ok(self.counters().record_bytes - before)
@@ -180,7 +179,7 @@ impl Pager {
     }
 
     /// How experts are read, why, and the figures of the measurement if there was one.
-    pub fn io(&self) -> &IoReport {
+    pub fn io_mode(&self) -> &IoChoice {
         &self.io
     }
 }
@@ -201,13 +200,13 @@ fn choose_io(
     files: &Files,
     catalog: &Catalog,
     depth: usize,
-) -> IoReport {
-    let buffered = |reason| IoReport { direct: false, reason };
+) -> IoChoice {
+    let buffered = |reason| IoChoice { direct: false, reason };
     match mode {
         IoMode::Buffered => buffered(IoReason::Configured),
         IoMode::Auto if everything_fits => buffered(IoReason::EverythingFits),
         _ if !files.any_direct() => buffered(IoReason::NoDirectReads),
-        IoMode::Direct => IoReport { direct: true, reason: IoReason::Configured },
+        IoMode::Direct => IoChoice { direct: true, reason: IoReason::Configured },
         IoMode::Auto => probe::choose(files, catalog, depth),
     }
 }

@@ -4,7 +4,6 @@
 //! they lose on some virtual disks and on disks without memory of their own. Nobody can tell without
 //! measuring.
 
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -56,7 +55,7 @@ impl Rate {
 
 /// How a pager reads, and why.
 #[derive(Debug, Clone, PartialEq)]
-pub struct IoReport {
+pub struct IoChoice {
     /// Whether reads bypass the page cache.
     pub direct: bool,
     /// What decided it.
@@ -84,22 +83,6 @@ pub enum IoReason {
     ProbeFailed(String),
 }
 
-impl fmt::Display for IoReport {
-    /// A few words, to stand after "experts by".
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.direct { "direct reads" } else { "buffered reads" })?;
-        match &self.reason {
-            IoReason::Configured => f.write_str(" (as configured)"),
-            IoReason::EverythingFits => f.write_str(" (all fit in memory)"),
-            IoReason::NoDirectReads => f.write_str(" (direct ones are not supported here)"),
-            IoReason::Measured { direct, buffered } => {
-                write!(f, " (direct {:.2} GB/s, buffered {:.2} GB/s)", direct.gb_s(), buffered.gb_s())
-            }
-            IoReason::ProbeFailed(why) => write!(f, " (could not measure: {why})"),
-        }
-    }
-}
-
 /// The speed of a disk, for people and reports.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct DiskProbe {
@@ -115,7 +98,7 @@ pub struct DiskProbe {
 
 impl DiskProbe {
     /// The best of the figures, in GB/s: the ceiling for a pager on this disk.
-    pub fn best_gb_s(&self) -> f64 {
+    pub fn ceiling_gb_s(&self) -> f64 {
         self.direct_gb_s.unwrap_or(0.0).max(self.direct_depth_1_gb_s.unwrap_or(0.0)).max(self.buffered_gb_s)
     }
 }
@@ -168,17 +151,17 @@ pub fn probe_disk(path: &Path) -> Result<DiskProbe, PagerError> {
 
 /// Chooses between direct and buffered reads by reading a few experts both ways, at the given queue depth, in
 /// about a tenth of a second.
-pub(crate) fn choose(files: &Files, catalog: &Catalog, depth: usize) -> IoReport {
+pub(crate) fn choose(files: &Files, catalog: &Catalog, depth: usize) -> IoChoice {
     let (direct, buffered) = spots(files, catalog);
     let rates = measure(&direct, depth, CHOICE_BUDGET)
         .and_then(|direct| Ok((direct, measure(&buffered, depth, CHOICE_BUDGET)?)));
     buffered.iter().for_each(drop_spot);
     match rates {
-        Ok((direct, buffered)) => IoReport {
+        Ok((direct, buffered)) => IoChoice {
             direct: buffered.gb_s() < direct.gb_s() * BUFFERED_MUST_WIN_BY,
             reason: IoReason::Measured { direct, buffered },
         },
-        Err(error) => IoReport { direct: false, reason: IoReason::ProbeFailed(error.to_string()) },
+        Err(error) => IoChoice { direct: false, reason: IoReason::ProbeFailed(error.to_string()) },
     }
 }
 
@@ -253,7 +236,7 @@ mod tests {
         file.write_all_at(&vec![7; 12 << 20], 0).unwrap();
         file.sync_all().unwrap();
         let probe = probe_disk(&path).unwrap();
-        assert!(probe.buffered_gb_s > 0.0 && probe.best_gb_s() >= probe.buffered_gb_s);
+        assert!(probe.buffered_gb_s > 0.0 && probe.ceiling_gb_s() >= probe.buffered_gb_s);
         let thirds = if probe.direct_gb_s.is_some() { 3 } else { 1 };
         assert!(probe.bytes > 0 && probe.bytes <= thirds * (4 << 20), "{probe:?}");
     }

@@ -21,7 +21,9 @@ pub(crate) type Batch = Vec<(usize, ExpertKey)>;
 pub struct Request<'p> {
     shared: &'p Shared,
     thread: ThreadId,
-    id: RequestId,
+    /// `None` if the request was refused.
+    id: Option<RequestId>,
+    refusal: Option<PagerError>,
     stays_with_its_thread: PhantomData<*const ()>,
 }
 
@@ -48,23 +50,22 @@ struct Pin<'p> {
 }
 
 impl<'p> Request<'p> {
-    pub(crate) fn new(
-        shared: &'p Shared,
-        group: u32,
-        wanted: &[u32],
-        counted: bool,
-    ) -> Result<Self, PagerError> {
+    pub(crate) fn new(shared: &'p Shared, group: u32, wanted: &[u32], counted: bool) -> Self {
         let thread = std::thread::current().id();
-        let wanted = positions(shared, group, wanted)?;
-        let duplicate = |key: ExpertKey| PagerError::Duplicate { group: key.group, index: key.index };
-        let id = shared.update(|state| state.submit(thread, counted, wanted)).map_err(duplicate)?;
-        Ok(Self { shared, thread, id, stays_with_its_thread: PhantomData })
+        let submitted = positions(shared, group, wanted).and_then(|wanted| {
+            let duplicate = |key: ExpertKey| PagerError::Duplicate { group: key.group, index: key.index };
+            shared.update(|state| state.submit(thread, counted, wanted)).map_err(duplicate)
+        });
+        let (id, refusal) = match submitted {
+            Ok(id) => (Some(id), None),
+            Err(error) => (None, Some(error)),
+        };
+        Self { shared, thread, id, refusal, stays_with_its_thread: PhantomData }
     }
 
-    /// Whether [`Request::next_ready`] would block now: everything that is in memory was delivered and more
-    /// is to come.
-    pub fn must_wait(&self) -> bool {
-        self.shared.view(|state| state.must_wait(self.id))
+    /// Whether [`Request::next_ready`] would return at once: with an expert, an error, or the end.
+    pub fn is_ready(&self) -> bool {
+        self.id.is_none_or(|id| !self.shared.view(|state| state.must_wait(id)))
     }
 
     /// Blocks until at least one more expert is in memory; `None` when all were delivered. Experts that were
@@ -73,11 +74,16 @@ impl<'p> Request<'p> {
     /// Drop the leases of a batch before asking for the next: a request may name more experts than there are
     /// slots, and each lease dropped lets one more read begin.
     ///
-    /// Errors: [`PagerError::Truncated`] and [`PagerError::Read`] once for each expert that could not be
-    /// read, the others can still be had; [`PagerError::SlotsHeld`] if this thread keeps slots and no other
-    /// can be had, call again after dropping leases.
+    /// Errors: [`PagerError::NoSuchExpert`] and [`PagerError::Duplicate`] on the first call, nothing was asked
+    /// for then; [`PagerError::Truncated`] and [`PagerError::Read`] once for each expert that could not be read,
+    /// the others can still be had; [`PagerError::SlotsHeld`] if this thread keeps slots and no other can be had,
+    /// call again after dropping leases.
     pub fn next_ready(&mut self) -> Result<Option<Ready<'p>>, PagerError> {
-        let Some(batch) = self.shared.wait(self.id)? else { return Ok(None) };
+        if let Some(refusal) = self.refusal.take() {
+            return Err(refusal);
+        }
+        let Some(id) = self.id else { return Ok(None) };
+        let Some(batch) = self.shared.wait(id)? else { return Ok(None) };
         let pins: Vec<_> = batch
             .into_iter()
             .map(|(slot, key)| (key, Pin { shared: self.shared, slot, thread: self.thread }))
@@ -109,7 +115,9 @@ fn positions<'a>(
 
 impl Drop for Request<'_> {
     fn drop(&mut self) {
-        self.shared.update(|state| state.release(self.id));
+        if let Some(id) = self.id {
+            self.shared.update(|state| state.release(id));
+        }
     }
 }
 

@@ -91,7 +91,7 @@ impl Bank {
         let catalog = self.catalog();
         let mut config = PagerConfig::new(catalog.slot_bytes() * slots as u64);
         config.io = io;
-        let pager = Pager::open(self.files.clone(), catalog, config).unwrap();
+        let pager = Pager::open(&self.files, catalog, config).unwrap();
         assert_eq!(pager.slots(), slots.min(pager.catalog().experts()));
         pager
     }
@@ -111,7 +111,7 @@ impl Bank {
     /// Asks for experts, checks each as it comes and gives it back; returns them in the order of arrival.
     pub fn fetch(&self, pager: &Pager, group: u32, wanted: &[u32]) -> Vec<u32> {
         let mut seen = Vec::new();
-        let mut request = pager.request(group, wanted).unwrap();
+        let mut request = pager.request(group, wanted);
         while let Some(ready) = request.next_ready().unwrap() {
             assert!(!ready.leases.is_empty());
             for lease in ready.leases {

@@ -63,12 +63,12 @@ fn direct_reads_take_whole_blocks_and_buffered_ones_the_data_alone() {
     let buffered = bank.pager(2, IoMode::Buffered);
     bank.fetch(&buffered, 0, &[0, 1, 2, 3]);
     assert_eq!(buffered.counters().bytes_read, buffered.catalog().bytes());
-    assert_eq!(buffered.io().reason, IoReason::Configured);
+    assert_eq!(buffered.io_mode().reason, IoReason::Configured);
     let direct = bank.pager(2, IoMode::Direct);
     bank.fetch(&direct, 0, &[0, 1, 2, 3]);
-    if !direct.io().direct {
+    if !direct.io_mode().direct {
         println!("skipped: this file system has no direct reads");
-        assert_eq!(direct.io().reason, IoReason::NoDirectReads);
+        assert_eq!(direct.io_mode().reason, IoReason::NoDirectReads);
         return;
     }
     assert!(direct.counters().bytes_read > direct.catalog().bytes());
@@ -80,7 +80,7 @@ fn warming_reads_everything_once_or_nothing() {
     let bank = Bank::new(2, &[4, 0, 6], 3_000);
     let pager = bank.pager(10, IoMode::Auto);
     assert!(pager.holds_everything());
-    assert_eq!(pager.io().reason, IoReason::EverythingFits);
+    assert_eq!(pager.io_mode().reason, IoReason::EverythingFits);
     assert_eq!(pager.warm().unwrap(), pager.catalog().bytes());
     assert_eq!((pager.resident(), pager.warm().unwrap()), (10, 0));
     bank.fetch(&pager, 2, &[5, 0, 1, 2, 3, 4]);
@@ -98,7 +98,7 @@ fn warming_reads_everything_once_or_nothing() {
 fn a_measured_choice_keeps_its_figures() {
     let bank = Bank::new(2, &[8], 400_000);
     let pager = bank.pager(3, IoMode::Auto);
-    match &pager.io().reason {
+    match &pager.io_mode().reason {
         IoReason::Measured { direct, buffered } => {
             assert!(direct.gb_s() > 0.0 && buffered.gb_s() > 0.0);
             assert!(direct.bytes > 0 && buffered.bytes > 0);
@@ -113,7 +113,7 @@ fn any_number_of_io_threads_works() {
     for io_threads in [0, 1, 2, 500] {
         let catalog = bank.catalog();
         let config = PagerConfig { io_threads, ..PagerConfig::new(catalog.slot_bytes() * 3) };
-        let pager = membrane_pager::Pager::open(bank.files.clone(), catalog, config).unwrap();
+        let pager = membrane_pager::Pager::open(&bank.files, catalog, config).unwrap();
         bank.fetch(&pager, 0, &[5, 4, 3, 2, 1, 0]);
     }
 }
@@ -125,7 +125,7 @@ fn the_arena_is_never_larger_than_asked() {
     for extra in [0, 1, slot_bytes - 1] {
         let arena_bytes = 2 * slot_bytes + extra;
         let config = PagerConfig::new(arena_bytes);
-        let pager = membrane_pager::Pager::open(bank.files.clone(), bank.catalog(), config).unwrap();
+        let pager = membrane_pager::Pager::open(&bank.files, bank.catalog(), config).unwrap();
         assert_eq!((pager.slots(), pager.arena_bytes()), (2, 2 * slot_bytes));
         assert!(pager.arena_bytes() <= arena_bytes);
     }

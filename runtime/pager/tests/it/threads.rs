@@ -38,7 +38,7 @@ fn threads_share_a_pager_without_deadlock_or_mixing() {
 fn leases_may_be_used_and_dropped_elsewhere() {
     let bank = Bank::new(1, &[12], 5_000);
     let pager = bank.pager(2, IoMode::Buffered);
-    let mut request = pager.request(0, &(0..12).collect::<Vec<_>>()).unwrap();
+    let mut request = pager.request(0, &(0..12).collect::<Vec<_>>());
     let mut seen = 0;
     while let Some(ready) = request.next_ready().unwrap() {
         std::thread::scope(|scope| {
@@ -57,14 +57,14 @@ fn leases_may_be_used_and_dropped_elsewhere() {
 fn a_thread_without_leases_waits_for_those_of_others() {
     let bank = Bank::new(1, &[3], 2_000);
     let pager = bank.pager(1, IoMode::Buffered);
-    let mut request = pager.request(0, &[0]).unwrap();
+    let mut request = pager.request(0, &[0]);
     let held = request.next_ready().unwrap().unwrap();
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| bank.fetch(&pager, 0, &[2, 1]));
         while pager.counters().batches < 2 {
             std::thread::yield_now();
         }
-        let mut greedy = pager.request(0, &[1]).unwrap();
+        let mut greedy = pager.request(0, &[1]);
         assert!(matches!(greedy.next_ready(), Err(PagerError::SlotsHeld { .. })));
         drop((greedy, held));
         assert_eq!(waiter.join().unwrap(), [2, 1]);

@@ -34,11 +34,11 @@ fn reads_go_on_while_the_caller_works() {
     let bank = Bank::new(1, &[6], 2_000);
     let pager = bank.pager(2, IoMode::Buffered);
     bank.fetch(&pager, 0, &[0, 1]);
-    let mut request = pager.request(0, &[0, 1, 2, 3]).unwrap();
-    assert!(!request.must_wait(), "two are resident");
+    let mut request = pager.request(0, &[0, 1, 2, 3]);
+    assert!(request.is_ready(), "two are resident");
     let mut leases = request.next_ready().unwrap().unwrap().leases;
     assert_eq!(leases.len(), 2);
-    assert!(!request.must_wait(), "both slots are held: an error, not a wait");
+    assert!(request.is_ready(), "both slots are held: an error, not a wait");
     assert_eq!(pager.counters().misses, 2, "both slots are held");
     leases.remove(0);
     assert_eq!(pager.counters().misses, 3, "expert 2 is being read into the slot of expert 0");
@@ -57,7 +57,7 @@ fn reads_go_on_while_the_caller_works() {
 fn a_caller_that_keeps_every_slot_gets_an_error_and_can_go_on() {
     let bank = Bank::new(1, &[5], 2_000);
     let pager = bank.pager(2, IoMode::Direct);
-    let mut request = pager.request(0, &[0, 1, 2]).unwrap();
+    let mut request = pager.request(0, &[0, 1, 2]);
     let mut held = Vec::new();
     while held.len() < 2 {
         held.extend(request.next_ready().unwrap().unwrap().leases);
@@ -75,7 +75,7 @@ fn a_caller_that_keeps_every_slot_gets_an_error_and_can_go_on() {
     drop(request);
 
     drop(ready);
-    let mut other = pager.request(0, &[3]).unwrap();
+    let mut other = pager.request(0, &[3]);
     assert_eq!(other.next_ready().unwrap().unwrap().leases[0].index(), 3);
     bank.check(&held[0]);
 }
@@ -84,8 +84,8 @@ fn a_caller_that_keeps_every_slot_gets_an_error_and_can_go_on() {
 fn two_requests_of_one_thread_share_reads() {
     let bank = Bank::new(1, &[6], 2_000);
     let pager = bank.pager(3, IoMode::Buffered);
-    let mut first = pager.request(0, &[0, 1]).unwrap();
-    let mut second = pager.request(0, &[1, 2]).unwrap();
+    let mut first = pager.request(0, &[0, 1]);
+    let mut second = pager.request(0, &[1, 2]);
     let mut counts = [0; 3];
     for request in [&mut first, &mut second] {
         while let Some(ready) = request.next_ready().unwrap() {
@@ -106,11 +106,15 @@ fn wrong_requests_are_refused_and_change_nothing() {
     let bank = Bank::new(1, &[3, 2], 500);
     let pager = bank.pager(2, IoMode::Buffered);
     for (group, wanted) in [(0, vec![3]), (1, vec![0, 2]), (2, vec![0]), (u32::MAX, vec![u32::MAX])] {
-        assert!(matches!(pager.request(group, &wanted), Err(PagerError::NoSuchExpert { .. })));
+        let mut request = pager.request(group, &wanted);
+        assert!(request.is_ready());
+        assert!(matches!(request.next_ready(), Err(PagerError::NoSuchExpert { .. })));
+        assert!(request.next_ready().unwrap().is_none());
     }
-    let twice = pager.request(0, &[2, 1, 2]).err().unwrap();
-    assert!(matches!(twice, PagerError::Duplicate { group: 0, index: 2 }));
-    assert!(pager.request(7, &[]).unwrap().next_ready().unwrap().is_none());
+    let mut request = pager.request(0, &[2, 1, 2]);
+    assert!(matches!(request.next_ready(), Err(PagerError::Duplicate { group: 0, index: 2 })));
+    assert!(request.next_ready().unwrap().is_none());
+    assert!(pager.request(7, &[]).next_ready().unwrap().is_none());
     assert_eq!(pager.counters().requests, 0);
     assert_eq!(pager.counters().misses, 0);
     bank.fetch(&pager, 0, &[0, 1, 2]);
