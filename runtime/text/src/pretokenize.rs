@@ -1,0 +1,196 @@
+//! Pre-tokenizers: how text is cut into words before byte-pair merges, by the name in `tokenizer.ggml.pre`.
+//!
+//! Each is the pre-tokenizer of the models' published `tokenizer.json`, put together from the `tokenizers` crate.
+
+use tokenizers::normalizers::unicode::NFC;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::digits::Digits;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{
+    NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
+    PreTokenizerWrapper, SplitDelimiterBehavior,
+};
+
+use crate::error::{Result, TextError};
+
+const LLAMA3: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|",
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+const QWEN2: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|",
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+const QWEN35: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}|",
+    r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+const GPT4O: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
+    r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+const DEEPSEEK3: &str = concat!(
+    r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+|"##,
+    r" ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+
+/// A family of pre-tokenizers.
+struct Family {
+    /// Values of `tokenizer.ggml.pre`.
+    names: &'static [&'static str],
+    /// Text is brought to Unicode normalisation form C first.
+    nfc: bool,
+    /// A word that is a token is that token, whatever the merges say.
+    ignore_merges: bool,
+    /// A beginning-of-text token is put first unless the file says otherwise.
+    add_bos: bool,
+    /// The cuts, in order.
+    cuts: &'static [Cut],
+}
+
+/// One way to cut.
+enum Cut {
+    /// Matches become words, and so does what is between them.
+    Regex(&'static str),
+    /// Every digit is a word.
+    Digits,
+    /// The words of GPT-2.
+    Gpt2,
+}
+
+const FAMILIES: &[Family] = &[
+    Family {
+        names: &["gpt-2", "gpt2", "default", "phi-2"],
+        nfc: false,
+        ignore_merges: false,
+        add_bos: false,
+        cuts: &[Cut::Gpt2],
+    },
+    Family {
+        names: &["qwen2", "deepseek-r1-qwen"],
+        nfc: true,
+        ignore_merges: false,
+        add_bos: false,
+        cuts: &[Cut::Regex(QWEN2)],
+    },
+    Family {
+        names: &["qwen35"],
+        nfc: true,
+        ignore_merges: false,
+        add_bos: false,
+        cuts: &[Cut::Regex(QWEN35)],
+    },
+    Family {
+        names: &["llama-bpe", "llama3", "llama-v3"],
+        nfc: false,
+        ignore_merges: true,
+        add_bos: true,
+        cuts: &[Cut::Regex(LLAMA3)],
+    },
+    Family {
+        names: &["smollm", "starcoder", "refact"],
+        nfc: false,
+        ignore_merges: false,
+        add_bos: false,
+        cuts: &[Cut::Digits, Cut::Gpt2],
+    },
+    Family {
+        names: &["gpt-4o"],
+        nfc: false,
+        ignore_merges: true,
+        add_bos: false,
+        cuts: &[Cut::Regex(GPT4O)],
+    },
+    Family {
+        names: &["deepseek-v3"],
+        nfc: false,
+        ignore_merges: false,
+        add_bos: false,
+        cuts: &[Cut::Regex(r"\p{N}{1,3}"), Cut::Regex("[一-龥\u{3040}-ゟ゠-ヿ]+"), Cut::Regex(DEEPSEEK3)],
+    },
+];
+
+/// The pre-tokenizer of one vocabulary.
+pub(crate) struct Words {
+    /// A word that is a token is that token, whatever the merges say.
+    pub ignore_merges: bool,
+    /// A beginning-of-text token is put first unless the file says otherwise.
+    pub add_bos: bool,
+    nfc: bool,
+    steps: Vec<PreTokenizerWrapper>,
+}
+
+impl Words {
+    /// The pre-tokenizer with this value of `tokenizer.ggml.pre`.
+    pub fn named(name: &str) -> Result<Self> {
+        let family = FAMILIES.iter().find(|family| family.names.contains(&name)).ok_or_else(|| {
+            let all: Vec<&str> = FAMILIES.iter().flat_map(|family| family.names).copied().collect();
+            TextError::PreTokenizer { found: name.chars().take(64).collect(), supported: all.join(", ") }
+        })?;
+        let mut steps = Vec::new();
+        let mut gpt2 = false;
+        for cut in family.cuts {
+            match cut {
+                Cut::Regex(regex) => {
+                    let pattern = SplitPattern::Regex((*regex).to_owned());
+                    let split =
+                        Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(library)?;
+                    steps.push(split.into());
+                }
+                Cut::Digits => steps.push(Digits::new(true).into()),
+                Cut::Gpt2 => gpt2 = true,
+            }
+        }
+        steps.push(ByteLevel::new(false, false, gpt2).into());
+        Ok(Self { ignore_merges: family.ignore_merges, add_bos: family.add_bos, nfc: family.nfc, steps })
+    }
+
+    /// Calls `word` with each word of `text`, in the byte-level alphabet.
+    pub fn each(&self, text: &str, mut word: impl FnMut(&str) -> Result<()>) -> Result<()> {
+        let mut normalized = NormalizedString::from(text);
+        if self.nfc {
+            NFC.normalize(&mut normalized).map_err(library)?;
+        }
+        let mut words = PreTokenizedString::from(normalized);
+        for step in &self.steps {
+            step.pre_tokenize(&mut words).map_err(library)?;
+        }
+        for (text, _, _) in words.get_splits(OffsetReferential::Normalized, OffsetType::Byte) {
+            word(text)?;
+        }
+        Ok(())
+    }
+}
+
+/// An error of the tokenizer library as ours.
+pub(crate) fn library(error: tokenizers::Error) -> TextError {
+    TextError::Encode(error.to_string())
+}
+
+/// Where to cut `text` so that the two parts, encoded apart, give what the whole gives: the end of the first part, at most
+/// about `soft` bytes from the start, or a hard cut at `hard` bytes in a text with no such place.
+///
+/// Safe places, for every family above: before a space between a Latin letter or digit and a Latin letter, and after a line
+/// break that stands alone between a visible ASCII character and a Latin letter or digit.
+pub(crate) fn chunk_end(text: &str, soft: usize, hard: usize) -> usize {
+    if text.len() <= soft {
+        return text.len();
+    }
+    let bytes = text.as_bytes();
+    let mut at = soft.max(2);
+    while at + 1 < bytes.len() && at < hard {
+        let (before, here, after) = (bytes[at - 1], bytes[at], bytes[at + 1]);
+        if here == b' ' && before.is_ascii_alphanumeric() && after.is_ascii_alphabetic() {
+            return at;
+        }
+        if before == b'\n' && bytes[at - 2].is_ascii_graphic() && here.is_ascii_alphanumeric() {
+            return at;
+        }
+        at += 1;
+    }
+    if text.len() <= hard {
+        return text.len();
+    }
+    (hard - 3..=hard).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(text.len())
+}

@@ -1,0 +1,158 @@
+//! Text to tokens and back.
+
+use std::fmt;
+use std::ops::Range;
+
+use tokenizers::Model;
+use tokenizers::models::bpe::BPE;
+
+use crate::added::Added;
+use crate::error::{Result, TextError};
+use crate::limits::{ENCODE_CACHE_WORDS, ENCODE_CHUNK_BYTES, MAX_ENCODE_CHUNK_BYTES};
+use crate::pretokenize::{Words, chunk_end, library};
+use crate::vocabulary::{Kind, TokenBytes, Vocabulary, VocabularySpec};
+
+/// How the text of a control token, such as `<|im_start|>`, is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Specials {
+    /// As the characters that it is. For every text that wasn't written by the model's maker.
+    AsText,
+    /// As the control token.
+    Parse,
+}
+
+/// A byte-level byte-pair tokenizer. It can be shared between threads.
+pub struct Tokenizer {
+    words: Words,
+    merges: BPE,
+    kinds: Vec<Kind>,
+    bytes: TokenBytes,
+    added: Added,
+    ends: Vec<u32>,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    add_bos: bool,
+    add_eos: bool,
+}
+
+impl Tokenizer {
+    /// Builds a tokenizer from a model file's vocabulary.
+    ///
+    /// Errors: a kind of tokenizer or pre-tokenizer that isn't supported; a vocabulary that contradicts itself or goes
+    /// beyond a limit.
+    pub fn new(mut spec: VocabularySpec) -> Result<Self> {
+        if spec.model != "gpt2" {
+            return Err(TextError::Model { found: spec.model.chars().take(64).collect() });
+        }
+        let words = Words::named(&spec.pre)?;
+        let (bos, eos) = (spec.bos, spec.eos);
+        let (add_bos, add_eos) = (spec.add_bos.unwrap_or(words.add_bos), spec.add_eos.unwrap_or(false));
+        spec.tokens.shrink_to_fit();
+        let Vocabulary { kinds, bytes, normal, merges, ends } = Vocabulary::check(spec)?;
+        let merges = BPE::builder()
+            .vocab_and_merges(normal, merges)
+            .ignore_merges(words.ignore_merges)
+            .cache_capacity(ENCODE_CACHE_WORDS)
+            .build()
+            .map_err(library)?;
+        let added = Added::new(&kinds, &bytes)?;
+        Ok(Self { words, merges, kinds, bytes, added, ends, bos, eos, add_bos, add_eos })
+    }
+
+    /// The tokens of a text. Nothing is added before or after it.
+    ///
+    /// Characters whose bytes the vocabulary doesn't have are left out, as the models' own tokenizers do.
+    pub fn encode(&self, text: &str, specials: Specials) -> Result<Vec<u32>> {
+        self.encode_parts(text, specials == Specials::Parse, &[])
+    }
+
+    /// The tokens of a text in which control tokens count, except where they cover an untrusted byte (sorted ranges).
+    pub(crate) fn encode_parts(
+        &self,
+        text: &str,
+        control: bool,
+        untrusted: &[Range<usize>],
+    ) -> Result<Vec<u32>> {
+        let mut tokens = Vec::with_capacity(text.len() / 4);
+        let mut at = 0;
+        for found in self.added.find(text, control, untrusted) {
+            self.encode_plain(&text[at..found.start], &mut tokens)?;
+            tokens.push(found.token);
+            at = found.end;
+        }
+        self.encode_plain(&text[at..], &mut tokens)?;
+        Ok(tokens)
+    }
+
+    fn encode_plain(&self, mut text: &str, tokens: &mut Vec<u32>) -> Result<()> {
+        while !text.is_empty() {
+            let (chunk, rest) = text.split_at(chunk_end(text, ENCODE_CHUNK_BYTES, MAX_ENCODE_CHUNK_BYTES));
+            self.words.each(chunk, |word| {
+                let found = self.merges.tokenize(word).map_err(library)?;
+                tokens.extend(found.iter().map(|token| token.id));
+                Ok(())
+            })?;
+            text = rest;
+        }
+        Ok(())
+    }
+
+    /// The bytes that a token stands for. They needn't be whole UTF-8 characters. Control tokens give their own text.
+    pub fn token_bytes(&self, token: u32) -> Result<&[u8]> {
+        self.bytes.get(token).ok_or(TextError::UnknownToken { id: token, tokens: self.bytes.len() })
+    }
+
+    /// The text of tokens; bytes that aren't UTF-8 and ids outside the vocabulary give U+FFFD.
+    pub fn decode(&self, tokens: &[u32], skip_control: bool) -> String {
+        let mut bytes = Vec::new();
+        for &token in tokens.iter().filter(|&&token| !(skip_control && self.is_control(token))) {
+            bytes.extend_from_slice(self.bytes.get(token).unwrap_or("\u{FFFD}".as_bytes()));
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Number of tokens, unused ones included.
+    pub fn vocab_size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether a token has a meaning of its own and isn't part of a text, such as the start of a turn.
+    pub fn is_control(&self, token: u32) -> bool {
+        self.kinds.get(token as usize) == Some(&Kind::Control)
+    }
+
+    /// Tokens that end an answer; the one that the file names is first.
+    pub fn end_tokens(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// The beginning-of-text token.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The end-of-text token, or that of the end of a turn.
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// Whether the model expects the beginning-of-text token before a plain text.
+    pub fn add_bos(&self) -> bool {
+        self.add_bos && self.bos.is_some()
+    }
+
+    /// Whether the model expects the end-of-text token after a plain text.
+    pub fn add_eos(&self) -> bool {
+        self.add_eos && self.eos.is_some()
+    }
+
+    pub(crate) fn added(&self) -> &Added {
+        &self.added
+    }
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer").field("tokens", &self.vocab_size()).finish_non_exhaustive()
+    }
+}

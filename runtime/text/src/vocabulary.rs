@@ -1,0 +1,399 @@
+//! A vocabulary as a model file gives it, and its checks.
+//!
+//! Everything from the file is checked here, once; what comes out can't hold a bad id, length or type.
+
+use ahash::AHashMap;
+
+use crate::error::{Result, TextError, shown};
+use crate::limits::{MAX_ADDED_TOKENS, MAX_MERGES, MAX_TOKEN_BYTES, MAX_TOKENS};
+
+/// A vocabulary in plain data, named after the GGUF metadata keys `tokenizer.ggml.*` that it comes from.
+#[derive(Debug, Clone, Default)]
+pub struct VocabularySpec {
+    /// `model`: the kind of tokenizer; `gpt2` is byte-level byte-pair encoding.
+    pub model: String,
+    /// `pre`: the name of the pre-tokenizer.
+    pub pre: String,
+    /// `tokens`: the text of each token, normal ones in the byte-level alphabet.
+    pub tokens: Vec<String>,
+    /// `token_type`: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte. Empty: all normal.
+    pub token_types: Vec<i32>,
+    /// `merges`: pairs of tokens, separated by a space, first rule first.
+    pub merges: Vec<String>,
+    /// `bos_token_id`: beginning of text.
+    pub bos: Option<u32>,
+    /// `eos_token_id`: end of text or of a turn.
+    pub eos: Option<u32>,
+    /// `eot_token_id`: end of a turn.
+    pub eot: Option<u32>,
+    /// `unknown_token_id`.
+    pub unk: Option<u32>,
+    /// `padding_token_id`.
+    pub pad: Option<u32>,
+    /// `add_bos_token`: put the beginning-of-text token before a plain text.
+    pub add_bos: Option<bool>,
+    /// `add_eos_token`: put the end-of-text token after a plain text.
+    pub add_eos: Option<bool>,
+}
+
+/// What a token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Text, made by merges.
+    Normal,
+    /// Has a meaning of its own (start of a turn, end of text); never made from a user's text.
+    Control,
+    /// Made from its exact text wherever it stands.
+    UserDefined,
+    /// Never made from text, like an entry that only fills up the table.
+    Unused,
+    /// One byte, written `<0x41>`.
+    Byte,
+}
+
+/// A checked vocabulary, split for its users.
+pub(crate) struct Vocabulary {
+    /// What each token is for.
+    pub kinds: Vec<Kind>,
+    /// The bytes of each token.
+    pub bytes: TokenBytes,
+    /// Normal tokens by their text in the byte-level alphabet.
+    pub normal: AHashMap<String, u32>,
+    /// Merge rules between normal tokens, first rule first.
+    pub merges: Vec<(String, String)>,
+    /// Tokens that end an answer; the file's end-of-text token is first.
+    pub ends: Vec<u32>,
+}
+
+/// Texts of tokens that end a turn or a text, in the models that a file may hold without naming them in its metadata.
+const END_TEXTS: &[&str] = &[
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|return|>",
+    "<|call|>",
+    "<end_of_turn>",
+    "<｜end▁of▁sentence｜>",
+];
+
+impl Vocabulary {
+    /// Checks a specification. It is taken by value so that its texts are moved, not copied.
+    pub fn check(spec: VocabularySpec) -> Result<Self> {
+        let VocabularySpec { tokens, token_types, merges, .. } = spec;
+        let count = tokens.len();
+        within("tokenizer.ggml.tokens", count, MAX_TOKENS)?;
+        within("tokenizer.ggml.merges", merges.len(), MAX_MERGES)?;
+        if count == 0 {
+            return Err(TextError::Empty);
+        }
+        if !token_types.is_empty() && token_types.len() != count {
+            return Err(TextError::TypeCount { found: token_types.len(), tokens: count });
+        }
+        let specials =
+            [("bos", spec.bos), ("eos", spec.eos), ("eot", spec.eot), ("unknown", spec.unk), ("padding", spec.pad)];
+        for (name, id) in specials {
+            if let Some(id) = id.filter(|&id| id as usize >= count) {
+                return Err(TextError::SpecialId { name, id, tokens: count });
+            }
+        }
+        let mut kinds = kinds(&tokens, &token_types)?;
+        let ends = ends(&tokens, &kinds, [spec.eos, spec.eot]);
+        for &end in &ends {
+            kinds[end as usize] = Kind::Control;
+        }
+        let added = kinds.iter().filter(|kind| matches!(kind, Kind::Control | Kind::UserDefined)).count();
+        within("tokenizer.ggml.token_type (control and user-defined)", added, MAX_ADDED_TOKENS)?;
+        let bytes = TokenBytes::new(&tokens, &kinds)?;
+        let (normal, special) = by_text(tokens, &kinds)?;
+        let merges = check_merges(merges, &normal, &special)?;
+        Ok(Self { kinds, bytes, normal, merges, ends })
+    }
+}
+
+fn within(key: &'static str, found: usize, max: usize) -> Result<()> {
+    if found > max { Err(TextError::TooMany { key, found, max }) } else { Ok(()) }
+}
+
+fn kinds(tokens: &[String], types: &[i32]) -> Result<Vec<Kind>> {
+    let kind = |(index, text): (usize, &String)| {
+        let token = index as u32;
+        if text.len() > MAX_TOKEN_BYTES {
+            return Err(TextError::TokenTooLong { token, bytes: text.len(), max: MAX_TOKEN_BYTES });
+        }
+        match types.get(index).copied().unwrap_or(1) {
+            _ if text.is_empty() => Ok(Kind::Unused),
+            1 => Ok(Kind::Normal),
+            3 => Ok(Kind::Control),
+            4 => Ok(Kind::UserDefined),
+            2 | 5 => Ok(Kind::Unused),
+            6 => Ok(Kind::Byte),
+            found => Err(TextError::TokenType { token, found }),
+        }
+    };
+    tokens.iter().enumerate().map(kind).collect()
+}
+
+/// Tokens that end an answer: those that the file names, then those that are known by their text.
+fn ends(tokens: &[String], kinds: &[Kind], named: [Option<u32>; 2]) -> Vec<u32> {
+    let mut ends: Vec<u32> = Vec::new();
+    let known = |(index, text): (usize, &String)| {
+        let special = matches!(kinds[index], Kind::Control | Kind::UserDefined);
+        (special && END_TEXTS.contains(&text.as_str())).then_some(index as u32)
+    };
+    for id in named.into_iter().flatten().chain(tokens.iter().enumerate().filter_map(known)) {
+        if !ends.contains(&id) {
+            ends.push(id);
+        }
+    }
+    ends
+}
+
+/// Texts of normal tokens, to be merged, and of all others.
+type ByText = (AHashMap<String, u32>, AHashMap<String, u32>);
+
+fn by_text(tokens: Vec<String>, kinds: &[Kind]) -> Result<ByText> {
+    let special = kinds.iter().filter(|&&kind| kind != Kind::Normal).count();
+    let mut normal = AHashMap::with_capacity(tokens.len() - special);
+    let mut others = AHashMap::with_capacity(special);
+    for (index, text) in tokens.into_iter().enumerate() {
+        if text.is_empty() {
+            continue;
+        }
+        let second = index as u32;
+        let (map, other) =
+            if kinds[index] == Kind::Normal { (&mut normal, &others) } else { (&mut others, &normal) };
+        if let Some(&first) = map.get(&text).or_else(|| other.get(&text)) {
+            return Err(TextError::DuplicateToken { first, second, text: shown(&text) });
+        }
+        map.insert(text, second);
+    }
+    Ok((normal, others))
+}
+
+/// Splits the rules. A rule that takes or makes a token other than a normal one is left out: merges must not lead from a
+/// user's text to a control token.
+fn check_merges(
+    merges: Vec<String>,
+    normal: &AHashMap<String, u32>,
+    special: &AHashMap<String, u32>,
+) -> Result<Vec<(String, String)>> {
+    let mut pairs = Vec::with_capacity(merges.len());
+    let mut joined = String::new();
+    for (index, mut left) in merges.into_iter().enumerate() {
+        let bad = |text: &str, reason| Err(TextError::Merge { index, text: shown(text), reason });
+        let mut spaces = left.match_indices(' ').map(|(at, _)| at);
+        let (Some(space), None) = (spaces.next(), spaces.next()) else {
+            return bad(&left, "a rule is two tokens with one space between them");
+        };
+        joined.clear();
+        joined.push_str(&left[..space]);
+        joined.push_str(&left[space + 1..]);
+        let is_special = |text: &str| special.contains_key(text);
+        let (a, b) = (&left[..space], &left[space + 1..]);
+        if is_special(a) || is_special(b) || is_special(&joined) {
+            continue;
+        }
+        if !normal.contains_key(a) || !normal.contains_key(b) {
+            return bad(&left, "a part isn't a token");
+        }
+        if !normal.contains_key(&joined) {
+            return bad(&left, "what it makes isn't a token");
+        }
+        let right = left.split_off(space + 1);
+        left.truncate(space);
+        pairs.push((left, right));
+    }
+    Ok(pairs)
+}
+
+/// The bytes of all tokens, end to end.
+pub(crate) struct TokenBytes {
+    bytes: Vec<u8>,
+    /// Where each token ends in `bytes`; it starts where the one before ends.
+    ends: Vec<u32>,
+}
+
+impl TokenBytes {
+    fn new(tokens: &[String], kinds: &[Kind]) -> Result<Self> {
+        let alphabet = Alphabet::new();
+        let total = tokens.iter().map(String::len).sum();
+        let mut bytes = Vec::with_capacity(total);
+        let mut ends = Vec::with_capacity(tokens.len());
+        for (index, text) in tokens.iter().enumerate() {
+            match kinds[index] {
+                Kind::Normal => alphabet.decode(text, &mut bytes),
+                Kind::Byte => bytes.push(byte_token(text).ok_or_else(|| TextError::ByteToken {
+                    token: index as u32,
+                    text: shown(text),
+                })?),
+                Kind::Control | Kind::UserDefined | Kind::Unused => bytes.extend_from_slice(text.as_bytes()),
+            }
+            ends.push(bytes.len() as u32);
+        }
+        bytes.shrink_to_fit();
+        Ok(Self { bytes, ends })
+    }
+
+    /// The bytes of a token; none when it isn't in the vocabulary.
+    pub fn get(&self, token: u32) -> Option<&[u8]> {
+        let index = token as usize;
+        let end = *self.ends.get(index)? as usize;
+        let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
+        Some(&self.bytes[start..end])
+    }
+
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+}
+
+/// The byte that `<0x41>` names.
+fn byte_token(text: &str) -> Option<u8> {
+    let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
+    if digits.len() != 2 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    u8::from_str_radix(digits, 16).ok()
+}
+
+/// The byte-level alphabet: a visible character for each byte.
+///
+/// Bytes that Latin-1 shows stand for themselves, the others for the characters from U+0100 on, in order.
+struct Alphabet {
+    /// Byte of each character below U+0144.
+    bytes: [Option<u8>; 0x144],
+}
+
+impl Alphabet {
+    fn new() -> Self {
+        let mut bytes = [None; 0x144];
+        let mut next = 0x100;
+        for byte in 0..=255u8 {
+            if matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF) {
+                bytes[byte as usize] = Some(byte);
+            } else {
+                bytes[next] = Some(byte);
+                next += 1;
+            }
+        }
+        Self { bytes }
+    }
+
+    /// Adds the bytes of a token. A text that isn't wholly in the alphabet stands for itself.
+    fn decode(&self, text: &str, out: &mut Vec<u8>) {
+        let start = out.len();
+        for character in text.chars() {
+            match self.bytes.get(character as usize).copied().flatten() {
+                Some(byte) => out.push(byte),
+                None => {
+                    out.truncate(start);
+                    out.extend_from_slice(text.as_bytes());
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(tokens: &[&str]) -> VocabularySpec {
+        VocabularySpec {
+            model: "gpt2".into(),
+            pre: "gpt-2".into(),
+            tokens: tokens.iter().map(|token| token.to_string()).collect(),
+            ..VocabularySpec::default()
+        }
+    }
+
+    fn error(spec: VocabularySpec) -> TextError {
+        Vocabulary::check(spec).err().expect("the vocabulary is refused")
+    }
+
+    #[test]
+    fn arrays_of_different_lengths_are_refused() {
+        let spec = VocabularySpec { token_types: vec![1, 1], ..spec(&["a", "b", "c"]) };
+        assert_eq!(error(spec), TextError::TypeCount { found: 2, tokens: 3 });
+    }
+
+    #[test]
+    fn special_ids_out_of_range_are_refused() {
+        let spec = VocabularySpec { eos: Some(3), ..spec(&["a", "b", "c"]) };
+        assert_eq!(error(spec), TextError::SpecialId { name: "eos", id: 3, tokens: 3 });
+    }
+
+    #[test]
+    fn byte_tokens_name_exactly_one_byte() {
+        for text in ["<0x-1>", "<0xZZ>", "<0x+1>", "<0x100>", "<0x1>", "<0x>", "0x41"] {
+            let spec = VocabularySpec { token_types: vec![6], ..spec(&[text]) };
+            assert!(matches!(error(spec), TextError::ByteToken { token: 0, .. }), "{text}");
+        }
+        let good = VocabularySpec { token_types: vec![6], ..spec(&["<0x0a>"]) };
+        assert_eq!(Vocabulary::check(good).unwrap().bytes.get(0), Some(&b"\n"[..]));
+    }
+
+    #[test]
+    fn a_long_token_is_refused() {
+        let long = "x".repeat(100 << 20);
+        let expected = TextError::TokenTooLong { token: 1, bytes: 100 << 20, max: MAX_TOKEN_BYTES };
+        assert_eq!(error(spec(&["a", &long])), expected);
+    }
+
+    #[test]
+    fn duplicates_are_refused_across_kinds() {
+        let found = error(VocabularySpec { token_types: vec![1, 1, 3], ..spec(&["a", "b", "a"]) });
+        assert_eq!(found, TextError::DuplicateToken { first: 0, second: 2, text: "\"a\"".into() });
+    }
+
+    #[test]
+    fn unknown_types_are_refused() {
+        for found in [-1, 0, 7, i32::MIN] {
+            let spec = VocabularySpec { token_types: vec![found], ..spec(&["a"]) };
+            assert_eq!(error(spec), TextError::TokenType { token: 0, found });
+        }
+    }
+
+    #[test]
+    fn a_million_added_tokens_are_refused() {
+        let tokens: Vec<String> = (0..1_000_000).map(|index| format!("<{index}>")).collect();
+        let spec = VocabularySpec { token_types: vec![3; tokens.len()], tokens, ..spec(&[]) };
+        assert!(matches!(error(spec), TextError::TooMany { found: 1_000_000, .. }));
+    }
+
+    #[test]
+    fn bad_merges_are_refused() {
+        for merge in ["ab", "a b c", "a  b", " a", "a ", "a z", "b a"] {
+            let spec = VocabularySpec { merges: vec![merge.into()], ..spec(&["a", "b", "ab"]) };
+            assert!(matches!(error(spec), TextError::Merge { index: 0, .. }), "{merge:?}");
+        }
+    }
+
+    #[test]
+    fn merges_never_make_control_tokens() {
+        let spec = VocabularySpec {
+            token_types: vec![1, 1, 3],
+            merges: vec!["a b".into()],
+            ..spec(&["a", "b", "ab"])
+        };
+        let vocabulary = Vocabulary::check(spec).unwrap();
+        assert!(vocabulary.merges.is_empty());
+        assert!(!vocabulary.normal.contains_key("ab"));
+    }
+
+    #[test]
+    fn the_alphabet_covers_every_byte_once() {
+        let alphabet = Alphabet::new();
+        let mut seen: Vec<u8> = alphabet.bytes.iter().flatten().copied().collect();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..=255).collect::<Vec<u8>>());
+        let mut bytes = Vec::new();
+        alphabet.decode("Ġhi", &mut bytes);
+        alphabet.decode("<｜x｜>", &mut bytes);
+        assert_eq!(bytes, " hi<｜x｜>".as_bytes());
+    }
+}
