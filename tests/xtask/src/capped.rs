@@ -4,6 +4,7 @@ use crate::arguments::Arguments;
 use crate::cgroup::{Cgroup, Usage, number_after};
 use crate::workspace::{output, root};
 use anyhow::{Context, Result, bail};
+use membrane_profile::ByteSize;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -38,8 +39,7 @@ struct ProcessPeak {
 /// # Errors
 /// When there is no cgroup to be had, or the command can't be started.
 pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
-    let memory: String = arguments.option("--memory")?.context("--memory SIZE is missing")?;
-    let limit_bytes = parse_bytes(&memory)?;
+    let memory: ByteSize = arguments.option("--memory")?.context("--memory SIZE is missing")?;
     let read_ahead_kib: Option<u64> = arguments.option("--read-ahead-kib")?;
     let json: Option<PathBuf> = arguments.option("--json")?;
     let mut cold: Vec<PathBuf> = Vec::new();
@@ -56,7 +56,7 @@ pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
     for file in &cold {
         evict(file)?;
     }
-    let report = measure(limit_bytes, read_ahead.now_kib, &command)?;
+    let report = measure(memory.bytes(), read_ahead.now_kib, &command)?;
     drop(read_ahead);
     eprint!("{}", report.text());
     if let Some(path) = json {
@@ -187,36 +187,9 @@ fn device_numbers(device: u64) -> (u64, u64) {
     (major, minor)
 }
 
-/// Bytes of a size such as `768MiB`, `1GB` or `4096`.
-fn parse_bytes(text: &str) -> Result<u64> {
-    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(at);
-    let scale: f64 = match unit.trim() {
-        "" | "B" => 1.0,
-        "KiB" => 1024.0,
-        "MiB" => 1024.0 * 1024.0,
-        "GiB" => 1024.0 * 1024.0 * 1024.0,
-        "kB" => 1e3,
-        "MB" => 1e6,
-        "GB" => 1e9,
-        other => bail!("`{other}` in `{text}` is no unit: B, kB, MB, GB, KiB, MiB and GiB are"),
-    };
-    let number: f64 = number.parse().with_context(|| format!("`{text}` is no size"))?;
-    Ok((number * scale) as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn parses_sizes() {
-        assert_eq!(parse_bytes("768MiB").unwrap(), 768 << 20);
-        assert_eq!(parse_bytes("1.5GB").unwrap(), 1_500_000_000);
-        assert_eq!(parse_bytes("4096").unwrap(), 4096);
-        assert!(parse_bytes("1 potato").is_err());
-        assert!(parse_bytes("GiB").is_err());
-    }
 
     #[test]
     fn splits_device_ids() {

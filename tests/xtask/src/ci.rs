@@ -44,7 +44,7 @@ fn lints() -> Result<()> {
     for folder in guest_workspaces()? {
         for (target, targets) in [("wasm32-unknown-unknown", "--lib"), (&host, "--all-targets")] {
             let mut command = cargo_in(&folder);
-            command.args(["clippy", "--workspace", "--release", "--locked", targets, "--target", target]);
+            command.args(["clippy", "--workspace", "--locked", targets, "--target", target]);
             run_command(command.arg("--target-dir").arg(&built).args(deny_warnings))?;
         }
     }
