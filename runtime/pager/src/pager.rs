@@ -152,8 +152,8 @@ impl Pager {
     }
 
     /// Asks for experts of one group, each named once, in the order in which they are to be read. Reads of
-    /// those that are missing begin at once, as far as there are slots that nobody holds. A request that names
-    /// none is empty. What is wrong with a request is told by the first [`Request::next_ready`].
+    /// those that are missing begin at once, as far as there are slots that nobody holds. A request that
+    /// names none is empty. What is wrong with a request is told by the first [`Request::next_ready`].
     pub fn request(&self, group: u32, wanted: &[u32]) -> Request<'_> {
         Request::new(&self.shared, group, wanted, true)
     }

@@ -74,10 +74,10 @@ impl<'p> Request<'p> {
     /// Drop the leases of a batch before asking for the next: a request may name more experts than there are
     /// slots, and each lease dropped lets one more read begin.
     ///
-    /// Errors: [`PagerError::NoSuchExpert`] and [`PagerError::Duplicate`] on the first call, nothing was asked
-    /// for then; [`PagerError::Truncated`] and [`PagerError::Read`] once for each expert that could not be read,
-    /// the others can still be had; [`PagerError::SlotsHeld`] if this thread keeps slots and no other can be had,
-    /// call again after dropping leases.
+    /// Errors: [`PagerError::NoSuchExpert`] and [`PagerError::Duplicate`] on the first call, nothing was
+    /// asked for then; [`PagerError::Truncated`] and [`PagerError::Read`] once for each expert that could
+    /// not be read, the others can still be had; [`PagerError::SlotsHeld`] if this thread keeps slots and
+    /// no other can be had, call again after dropping leases.
     pub fn next_ready(&mut self) -> Result<Option<Ready<'p>>, PagerError> {
         if let Some(refusal) = self.refusal.take() {
             return Err(refusal);
