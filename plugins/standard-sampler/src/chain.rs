@@ -78,11 +78,11 @@ mod tests {
     use super::*;
 
     fn names(parameters: &Parameters) -> Vec<String> {
-        let operations = operations(parameters, Vec::new());
-        operations
-            .iter()
-            .map(|op| format!("{op:?}").split(['(', ':', ' ']).nth(1).unwrap().to_owned())
-            .collect()
+        let name = |operation: &Operation| {
+            let text = format!("{operation:?}");
+            text.trim_start_matches("Operation::").split(['(', ' ']).next().unwrap().to_owned()
+        };
+        operations(parameters, Vec::new()).iter().map(name).collect()
     }
 
     fn everything_on() -> Parameters {
