@@ -10,8 +10,8 @@ use crate::tensor::TensorInfo;
 
 /// A model's metadata, its tensors and the files with their bytes.
 ///
-/// Opening reads the headers only. Weights are read by [`Checkpoint::read`], or from [`Checkpoint::files`] at the
-/// offsets of [`TensorInfo`] by who has a better way.
+/// Opening reads the headers only. Weights are read by [`Checkpoint::read`], or from [`Checkpoint::files`] at
+/// the offsets of [`TensorInfo`] by who has a better way.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -93,8 +93,8 @@ impl Checkpoint {
 
     /// Fills `buf` with the bytes of `tensor` from `offset` within it.
     ///
-    /// A range outside the tensor is [`FormatError::Range`], whatever the file holds there; a file that was cut
-    /// short since it was opened is [`FormatError::Truncated`].
+    /// A range outside the tensor is [`FormatError::Range`], whatever the file holds there; a file that was
+    /// cut short since it was opened is [`FormatError::Truncated`].
     pub fn read(&self, tensor: &TensorInfo, offset: u64, buf: &mut [u8]) -> Result<(), FormatError> {
         let outside = || FormatError::Range {
             path: self.files.get(tensor.file).map_or(&self.path, |file| &file.path).clone(),

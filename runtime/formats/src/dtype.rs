@@ -5,10 +5,11 @@ use crate::shape::{Shape, ShapeError};
 /// Declares [`DType`] from a table: name = id, elements of a block, bytes of a block.
 macro_rules! dtypes {
     ($($name:ident = $id:literal, $elems:literal, $bytes:literal, $doc:literal;)*) => {
-        /// How a tensor's elements are stored: every type of ggml that files still use, by ggml's names and ids.
+        /// How a tensor's elements are stored: every type of ggml that files still use, by ggml's names and
+        /// ids.
         ///
-        /// Elements come in blocks along a row. The byte order inside a block is the type's own and is the kernels'
-        /// matter; here only names and sizes are known.
+        /// Elements come in blocks along a row. The byte order inside a block is the type's own and is the
+        /// kernels' matter; here only names and sizes are known.
         #[allow(non_camel_case_types, reason = "the names that files and users know them by")]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u32)]

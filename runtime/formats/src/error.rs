@@ -8,8 +8,9 @@ use crate::shape::ShapeError;
 
 /// Why a model file was refused or could not be read or written.
 ///
-/// Each message names the file and, where they exist, the offset, key or tensor, and says what to do. Names that
-/// come from a file are quoted and escaped, so that a message can't carry control characters to a terminal.
+/// Each message names the file and, where they exist, the offset, key or tensor, and says what to do. Names
+/// that come from a file are quoted and escaped, so that a message can't carry control characters to a
+/// terminal.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {
@@ -145,7 +146,10 @@ pub enum FormatError {
         rule: String,
     },
     /// Two metadata entries or two tensors have one name; which of them counts would be a guess.
-    #[error("{}: {what} {name} occurs twice; the file is damaged or hostile: convert it again", path.display())]
+    #[error(
+        "{}: {what} {name} occurs twice; the file is damaged or hostile: fetch it again",
+        path.display()
+    )]
     Duplicate {
         /// The file that has the second one.
         path: PathBuf,
@@ -196,7 +200,10 @@ pub enum FormatError {
         id: u32,
     },
     /// Two tensors claim the same bytes.
-    #[error("{}: tensors {first} and {second} overlap; the file is damaged or hostile: fetch it again", path.display())]
+    #[error(
+        "{}: tensors {first} and {second} overlap; the file is damaged or hostile: fetch it again",
+        path.display()
+    )]
     Overlap {
         /// The file.
         path: PathBuf,
@@ -206,7 +213,10 @@ pub enum FormatError {
         second: String,
     },
     /// A metadata value has another type than the reader needs, or does not fit it.
-    #[error("{}: metadata key {key} is {found}, and {wanted} is needed; convert the model again", path.display())]
+    #[error(
+        "{}: metadata key {key} is {found}, and {wanted} is needed; convert the model again",
+        path.display()
+    )]
     KeyType {
         /// The file.
         path: PathBuf,
@@ -235,7 +245,7 @@ pub enum FormatError {
     },
     /// A caller asked for bytes outside a tensor.
     #[error(
-        "{}: tensor {tensor} has {size} bytes, and {bytes} at {offset} were asked for; read inside the tensor",
+        "{}: tensor {tensor} has {size} bytes, and {bytes} at {offset} were asked for; read inside it",
         path.display()
     )]
     Range {

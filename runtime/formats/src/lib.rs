@@ -1,12 +1,12 @@
 //! Model files -> one [`Checkpoint`]: metadata, named tensors and where their bytes lie.
 //!
 //! Reads GGUF versions 2 and 3, also split over several files, and writes version 3 ([`gguf::GgufWriter`]).
-//! Nothing here computes on weights, starts a thread or maps a file: bytes are read by position, so that a file
-//! cut short while it is in use is an error and not a signal.
+//! Nothing here computes on weights, starts a thread or maps a file: bytes are read by position, so that a
+//! file cut short while it is in use is an error and not a signal.
 //!
 //! A model file is input from a stranger. Every number in it is checked once, here, and what comes out
-//! ([`Shape`], [`TensorInfo`], [`Metadata`]) can't hold a bad one; [`limits`] has the caps and the attacks that
-//! they stop. What the numbers mean to an architecture is the engine's to check.
+//! ([`Shape`], [`TensorInfo`], [`Metadata`]) can't hold a bad one; [`limits`] has the caps and the attacks
+//! that they stop. What the numbers mean to an architecture is the engine's to check.
 
 #![forbid(unsafe_code)]
 

@@ -9,8 +9,9 @@ use crate::value::{Array, StrArray, Value};
 
 /// Metadata in the order of the file, with typed access by key.
 ///
-/// Integers are read through any integer type that holds the value, since converters disagree about types; anything
-/// else must have the type that is asked for. A present key of the wrong type is an error, not an absence.
+/// Integers are read through any integer type that holds the value, since converters disagree about types;
+/// anything else must have the type that is asked for. A present key of the wrong type is an error, not an
+/// absence.
 #[derive(Debug, Clone)]
 pub struct Metadata {
     /// Named in errors.
@@ -94,7 +95,8 @@ impl Metadata {
         self.integer(key, "an integer from 0 to 18446744073709551615")
     }
 
-    /// A floating-point number, rounded to f32. NaN and infinity pass: what they mean is the caller's to judge.
+    /// A floating-point number, rounded to f32. NaN and infinity pass: what they mean is the caller's to
+    /// judge.
     pub fn f32(&self, key: &str) -> Result<Option<f32>, FormatError> {
         match self.get(key) {
             None => Ok(None),

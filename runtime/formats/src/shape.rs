@@ -37,7 +37,8 @@ pub enum ShapeError {
     Bytes,
 }
 
-/// One to four positive dimensions whose product fits 63 bits, in ggml's order: the first is contiguous in memory.
+/// One to four positive dimensions whose product fits 63 bits, in ggml's order: the first is contiguous in
+/// memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     /// Dimensions from the contiguous one; 1 past `rank`.

@@ -28,7 +28,8 @@ impl SourceFile {
         };
         // Looked at before opening, since to open a device can have effects of its own.
         require_regular(path, &std::fs::metadata(path).map_err(failed)?)?;
-        // And again after it, in case it was replaced: without O_NONBLOCK a pipe would block the open for ever.
+        // And again after it, in case it was replaced: without O_NONBLOCK a pipe would block the open for
+        // ever.
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         require_regular(path, &metadata)?;

@@ -3,7 +3,8 @@
 use crate::dtype::DType;
 use crate::shape::Shape;
 
-/// Name, type, shape and place of a tensor. `offset..offset + bytes` lies inside its file and in no other tensor.
+/// Name, type, shape and place of a tensor. `offset..offset + bytes` lies inside its file and in no other
+/// tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
     /// Name; unique in the checkpoint, 1 to 63 bytes.

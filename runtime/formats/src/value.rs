@@ -69,8 +69,8 @@ pub struct StrArray {
 }
 
 impl StrArray {
-    /// Builds from the joined text and the end of each string in it; `None` unless the ends ascend to the end of
-    /// the text along character boundaries.
+    /// Builds from the joined text and the end of each string in it; `None` unless the ends ascend to the end
+    /// of the text along character boundaries.
     pub fn from_parts(text: String, ends: Vec<usize>) -> Option<Self> {
         let ascending = ends.is_sorted() && ends.iter().all(|&end| text.is_char_boundary(end));
         (ascending && ends.last().copied().unwrap_or(0) == text.len()).then_some(Self { text, ends })

@@ -1,6 +1,7 @@
 //! A position in a header that can't leave it.
 
 use std::fmt::Display;
+use std::ops::Range;
 
 use crate::error::FormatError;
 use crate::limits;
@@ -8,11 +9,13 @@ use crate::source::SourceFile;
 
 /// Bytes read at once.
 const BUFFER_BYTES: usize = 64 << 10;
+/// Bytes of an array converted at once; a multiple of every element's size.
+const CHUNK_BYTES: usize = 4 << 10;
 
 /// Reads a header from its beginning, through a buffer.
 ///
-/// Every read first holds its length against what is left of the file and of the header limit, by subtraction, so
-/// that no length can wrap the position; `what` names the thing being read in the error.
+/// Every read first holds its length against what is left of the file and of the header limit, by
+/// subtraction, so that no length can wrap the position; `what` names the thing being read in the error.
 pub(super) struct Cursor<'a> {
     source: &'a SourceFile,
     /// Bytes of the file at `base`; read up to `next`.
@@ -70,11 +73,8 @@ impl<'a> Cursor<'a> {
     /// The next `N` bytes.
     pub fn array<const N: usize>(&mut self, what: &dyn Display) -> Result<[u8; N], FormatError> {
         let mut bytes = [0; N];
-        match self.buffer.get(self.next..self.next + N) {
-            Some(ready) => {
-                bytes.copy_from_slice(ready);
-                self.next += N;
-            }
+        match self.buffered(N as u64) {
+            Some(ready) => bytes.copy_from_slice(&self.buffer[ready]),
             None => self.fill(&mut bytes, what)?,
         }
         Ok(bytes)
@@ -92,18 +92,42 @@ impl<'a> Cursor<'a> {
 
     /// Appends the next `count` bytes to `to`.
     pub fn append(&mut self, count: u64, to: &mut Vec<u8>, what: &dyn Display) -> Result<(), FormatError> {
+        if let Some(ready) = self.buffered(count) {
+            to.extend_from_slice(&self.buffer[ready]);
+            return Ok(());
+        }
         self.need(count, what)?;
         let start = to.len();
         to.resize(start + count as usize, 0);
         self.fill(&mut to[start..], what)
     }
 
+    /// Gives the next `count` elements of `each` bytes to `take`, some at a time.
+    pub fn elements(
+        &mut self,
+        count: u64,
+        each: usize,
+        what: &dyn Display,
+        mut take: impl FnMut(&[u8]) -> Result<(), FormatError>,
+    ) -> Result<(), FormatError> {
+        let mut chunk = [0; CHUNK_BYTES];
+        let at_once = (CHUNK_BYTES / each) as u64;
+        let mut left = count;
+        while left > 0 {
+            let now = left.min(at_once);
+            let bytes = &mut chunk[..now as usize * each];
+            self.fill(bytes, what)?;
+            take(bytes)?;
+            left -= now;
+        }
+        Ok(())
+    }
+
     /// Passes over `count` bytes.
     pub fn skip(&mut self, count: u64, what: &dyn Display) -> Result<(), FormatError> {
-        self.need(count, what)?;
-        match usize::try_from(count).ok().filter(|&n| n <= self.buffer.len() - self.next) {
-            Some(buffered) => self.next += buffered,
-            None => self.rewind(self.position() + count),
+        if self.buffered(count).is_none() {
+            self.need(count, what)?;
+            self.rewind(self.position() + count);
         }
         Ok(())
     }
@@ -119,6 +143,14 @@ impl<'a> Cursor<'a> {
     /// The error for text at `offset` that is not UTF-8.
     pub fn not_utf8(&self, offset: u64, what: &dyn Display) -> FormatError {
         FormatError::Utf8 { path: self.source.path.clone(), offset, what: what.to_string() }
+    }
+
+    /// Takes the next `count` bytes if the buffer has them all; gives their place in it.
+    fn buffered(&mut self, count: u64) -> Option<Range<usize>> {
+        let count = usize::try_from(count).ok().filter(|&count| count <= self.buffer.len() - self.next)?;
+        let start = self.next;
+        self.next += count;
+        Some(start..self.next)
     }
 
     fn fill(&mut self, mut to: &mut [u8], what: &dyn Display) -> Result<(), FormatError> {

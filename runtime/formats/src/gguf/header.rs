@@ -222,17 +222,21 @@ impl Reader<'_> {
     fn truth(&mut self, entry: &Entry<'_>) -> Result<bool, FormatError> {
         match self.cursor.array(&entry.what)? {
             [byte @ (0 | 1)] => Ok(byte == 1),
-            [byte] => Err(self.broken(entry, &format!("a bool in it is {byte}, not 0 or 1"))),
+            [byte] => Err(self.not_bool(entry, byte)),
         }
     }
 
     fn truths(&mut self, count: u64, entry: &Entry<'_>) -> Result<Vec<bool>, FormatError> {
-        self.cursor.need_elements(count, 1, &entry.what)?;
-        let mut truths = Vec::with_capacity(count as usize);
-        for _ in 0..count {
-            truths.push(self.truth(entry)?);
+        let bytes: Vec<u8> = self.numbers(count, u8::from_le_bytes, &entry.what)?;
+        match bytes.iter().find(|&&byte| byte > 1) {
+            Some(&byte) => Err(self.not_bool(entry, byte)),
+            // Reuses the allocation: both elements are one byte.
+            None => Ok(bytes.into_iter().map(|byte| byte == 1).collect()),
         }
-        Ok(truths)
+    }
+
+    fn not_bool(&self, entry: &Entry<'_>, byte: u8) -> FormatError {
+        self.broken(entry, &format!("a bool in it is {byte}, not 0 or 1"))
     }
 
     fn broken(&self, entry: &Entry<'_>, rule: &str) -> FormatError {
@@ -247,14 +251,15 @@ impl Reader<'_> {
     fn numbers<T, const N: usize>(
         &mut self,
         count: u64,
-        from: fn([u8; N]) -> T,
+        from: impl Fn([u8; N]) -> T,
         what: &dyn Display,
     ) -> Result<Vec<T>, FormatError> {
         self.cursor.need_elements(count, N as u64, what)?;
         let mut numbers = Vec::with_capacity(count as usize);
-        for _ in 0..count {
-            numbers.push(from(self.cursor.array(what)?));
-        }
+        self.cursor.elements(count, N, what, |bytes| {
+            numbers.extend(bytes.as_chunks().0.iter().map(|&number| from(number)));
+            Ok(())
+        })?;
         Ok(numbers)
     }
 

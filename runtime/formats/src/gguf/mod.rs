@@ -9,7 +9,8 @@
 //! padding to general.alignment (32 if absent); tensor offsets count from here, each a multiple of it
 //! ```
 //!
-//! A string is its length as u64 and its bytes; an array is its element type u32, its length u64, its elements.
+//! A string is its length as u64 and its bytes; an array is its element type u32, its length u64, its
+//! elements.
 
 mod cursor;
 mod header;

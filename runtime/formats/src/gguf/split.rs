@@ -50,8 +50,8 @@ pub(super) fn open_others(parts: &mut Parts, budget: &mut Budget) -> Result<(), 
     match parts.metadata.u64(TENSORS_KEY)? {
         Some(stated) if stated != parts.tensors.len() as u64 => {
             let rule = format!(
-                "its series should have {stated} tensors ({TENSORS_KEY}) and has {}; a file of another model is \
-                 among them: fetch them all again",
+                "its series should have {stated} tensors ({TENSORS_KEY}) and has {}; a file of another model \
+                 is among them: fetch them all again",
                 parts.tensors.len()
             );
             Err(FormatError::Split { path: first, rule })
@@ -71,8 +71,8 @@ fn sister(first: &Path, number: u64, count: u64) -> Result<PathBuf, FormatError>
     let stem = first.file_name().and_then(|name| name.as_bytes().strip_suffix(expected.as_bytes()));
     let Some(stem) = stem else {
         let rule = format!(
-            "is the first of {count} files of a split model, and its name does not end in {expected}; give all of \
-             them their original names"
+            "is the first of {count} files of a split model, and its name does not end in {expected}; give \
+             all of them their original names"
         );
         return Err(FormatError::Split { path: first.to_owned(), rule });
     };
@@ -91,8 +91,8 @@ fn missing(error: FormatError, first: &Path, path: &Path) -> FormatError {
     }
 }
 
-/// Refuses a file that is not number `number` of the series with the metadata `first`: every key that both have,
-/// but for the number, must agree.
+/// Refuses a file that is not number `number` of the series with the metadata `first`: every key that both
+/// have, but for the number, must agree.
 fn agree(path: &Path, first: &Metadata, other: &Metadata, number: u64) -> Result<(), FormatError> {
     let broken = |rule| Err(FormatError::Split { path: path.to_owned(), rule });
     let found = other.require_u64(NUMBER_KEY)?;

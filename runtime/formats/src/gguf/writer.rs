@@ -17,10 +17,11 @@ const VERSION: u32 = 3;
 /// Bytes collected before they are handed to the system.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// Writes a GGUF file: first all that the header says, then the bytes of each tensor, in order, as they are made.
+/// Writes a GGUF file: first all that the header says, then the bytes of each tensor, in order, as they are
+/// made.
 ///
-/// Memory stays at the header's size however large the tensors are. What it writes, [`crate::Checkpoint`] reads:
-/// the same limits hold.
+/// Memory stays at the header's size however large the tensors are. What it writes, [`crate::Checkpoint`]
+/// reads: the same limits hold.
 #[derive(Debug)]
 pub struct GgufWriter {
     path: PathBuf,
@@ -56,11 +57,11 @@ impl GgufWriter {
         &self.tensors
     }
 
-    /// Writes the file. `fill` is called for each tensor in the order of [`GgufWriter::declare`] and must give
-    /// exactly [`TensorInfo::bytes`] bytes.
+    /// Writes the file. `fill` is called for each tensor in the order of [`GgufWriter::declare`] and must
+    /// give exactly [`TensorInfo::bytes`] bytes.
     ///
-    /// The bytes go to `PATH.part`, which takes the place of `PATH` when it is complete and on the disk, and is
-    /// removed if anything fails: a half-written model never has a model's name.
+    /// The bytes go to `PATH.part`, which takes the place of `PATH` when it is complete and on the disk, and
+    /// is removed if anything fails: a half-written model never has a model's name.
     pub fn write<E: From<FormatError>>(
         self,
         fill: impl FnMut(&TensorInfo, &mut TensorSink<'_>) -> Result<(), E>,
