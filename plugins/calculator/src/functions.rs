@@ -23,7 +23,7 @@ impl Angle {
         }
     }
 
-    fn from_radians(self, angle: f64) -> f64 {
+    fn of_radians(self, angle: f64) -> f64 {
         match self {
             Angle::Radians => angle,
             Angle::Degrees => angle.to_degrees(),
@@ -102,7 +102,7 @@ pub fn call(name: &str, arguments: &[Number], angle: Angle) -> Result {
     let result = match (function, arguments) {
         (Function::Plain(f), [x]) => Number::real(f(x.value())),
         (Function::OfAngle(f), [x]) => Number::real(f(angle.to_radians(x.value()))),
-        (Function::ToAngle(f), [x]) => Number::real(angle.from_radians(f(x.value()))),
+        (Function::ToAngle(f), [x]) => Number::real(angle.of_radians(f(x.value()))),
         (Function::Exact(f), [x]) => f(*x),
         (Function::Optional(f), [x]) => f(*x, None),
         (Function::Optional(f), [x, y]) => f(*x, Some(*y)),

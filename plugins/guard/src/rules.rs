@@ -1,0 +1,268 @@
+//! The rules file: reading it, and refusing what would not do what its author thinks.
+
+use membrane_plugin::policy::Reason;
+use serde::Deserialize;
+
+use crate::matcher::{Literals, Matcher, Pattern};
+
+/// Limits that keep the work for each token small.
+const MAX_CLAUSES: usize = 1000;
+const MAX_ID_BYTES: usize = 128;
+const MAX_NOTE_BYTES: usize = 1024;
+const MAX_TEXT_BYTES: usize = 4096;
+
+/// How long a match of a pattern may be where the clause does not say, in bytes.
+const DEFAULT_MAX_MATCH: usize = 256;
+const LARGEST_MAX_MATCH: usize = 8192;
+
+/// Ids that the host uses for its own clauses start with this.
+const RESERVED_PREFIX: &str = "membrane:";
+
+/// Where a clause looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// The messages of users and tools in the request.
+    Request,
+    /// The answer.
+    Output,
+    /// Name and arguments of a tool call.
+    ToolCall,
+    /// What a tool gave back.
+    ToolResult,
+}
+
+impl Stage {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Stage::Request => "request",
+            Stage::Output => "output",
+            Stage::ToolCall => "tool-call",
+            Stage::ToolResult => "tool-result",
+        }
+    }
+}
+
+/// What a clause does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Ends the answer with a message.
+    Refuse {
+        /// What the person sees.
+        message: String,
+    },
+    /// Replaces what matches.
+    Redact {
+        /// What stands in its place.
+        replacement: String,
+    },
+    /// Ends the answer before what matches.
+    Stop,
+    /// The tool is not called; the model is told so.
+    Deny,
+}
+
+/// A clause that holds.
+#[derive(Debug)]
+pub struct Clause {
+    id: String,
+    note: String,
+    stages: Vec<Stage>,
+    /// What it looks for.
+    pub matcher: Matcher,
+    /// What it does.
+    pub action: Action,
+}
+
+impl Clause {
+    /// Whether it looks at this stage.
+    pub fn applies(&self, stage: Stage) -> bool {
+        self.stages.contains(&stage)
+    }
+
+    /// The reason that a verdict by this clause gives.
+    pub fn reason(&self) -> Reason {
+        Reason::new(self.id.as_str(), self.note.as_str())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(default)]
+    clause: Vec<WrittenClause>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenClause {
+    id: String,
+    when: OneOrMany<Stage>,
+    #[serde(rename = "match")]
+    literals: Option<OneOrMany<String>>,
+    pattern: Option<String>,
+    max_match: Option<usize>,
+    #[serde(default)]
+    case_sensitive: bool,
+    #[serde(default)]
+    words: bool,
+    action: Verb,
+    message: Option<String>,
+    replacement: Option<String>,
+    note: Option<String>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Verb {
+    Refuse,
+    Redact,
+    Stop,
+    Deny,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a known value or a list of them")]
+enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
+impl<T> OneOrMany<T> {
+    fn into_list(self) -> Vec<T> {
+        match self {
+            OneOrMany::One(value) => vec![value],
+            OneOrMany::Many(values) => values,
+        }
+    }
+}
+
+/// Reads the rules. Errors name the line, or the clause and the field.
+pub fn parse(text: &str) -> Result<Vec<Clause>, String> {
+    let written: Written = basic_toml::from_str(text).map_err(|error| error.to_string())?;
+    if written.clause.is_empty() {
+        return Err("there is no [[clause]]: a guard without clauses guards nothing".to_owned());
+    }
+    if written.clause.len() > MAX_CLAUSES {
+        return Err(format!("{} clauses are more than {MAX_CLAUSES}", written.clause.len()));
+    }
+    let mut clauses: Vec<Clause> = Vec::new();
+    for entry in written.clause {
+        let id = entry.id.clone();
+        let clause = entry.check().map_err(|error| format!("clause `{id}`: {error}"))?;
+        if clauses.iter().any(|other| other.id == id) {
+            return Err(format!("clause `{id}`: another clause has this id"));
+        }
+        clauses.push(clause);
+    }
+    Ok(clauses)
+}
+
+impl WrittenClause {
+    fn check(self) -> Result<Clause, String> {
+        check_id(&self.id)?;
+        let note = self.note.clone().unwrap_or_else(|| format!("Matched clause {}.", self.id));
+        if note.len() > MAX_NOTE_BYTES {
+            return Err(format!("`note` is longer than {MAX_NOTE_BYTES} bytes"));
+        }
+        let action = self.action()?;
+        let matcher = self.matcher()?;
+        let stages = self.when.into_list();
+        if stages.is_empty() {
+            return Err("`when` is empty: use request, output, tool-call or tool-result".to_owned());
+        }
+        match stages.iter().find(|stage| !action.possible(**stage)) {
+            Some(stage) => Err(format!("`{}` can't {}", stage.as_str(), action.impossible())),
+            None => Ok(Clause { id: self.id, note, stages, matcher, action }),
+        }
+    }
+
+    fn action(&self) -> Result<Action, String> {
+        let unused = match self.action {
+            Verb::Refuse => [("replacement", &self.replacement), ("", &None)],
+            Verb::Redact => [("message", &self.message), ("", &None)],
+            Verb::Stop | Verb::Deny => [("message", &self.message), ("replacement", &self.replacement)],
+        };
+        if let Some((name, _)) = unused.iter().find(|(_, value)| value.is_some()) {
+            return Err(format!("`{name}` has no meaning for this action"));
+        }
+        let texts = [("message", &self.message), ("replacement", &self.replacement)];
+        if let Some((name, _)) =
+            texts.iter().find(|(_, t)| t.as_ref().is_some_and(|t| t.len() > MAX_TEXT_BYTES))
+        {
+            return Err(format!("`{name}` is longer than {MAX_TEXT_BYTES} bytes"));
+        }
+        Ok(match self.action {
+            Verb::Stop => Action::Stop,
+            Verb::Deny => Action::Deny,
+            Verb::Redact => {
+                let replacement = self.replacement.clone().unwrap_or_else(|| "[redacted]".to_owned());
+                Action::Redact { replacement }
+            }
+            Verb::Refuse => {
+                let message = self.message.clone().filter(|message| !message.trim().is_empty());
+                Action::Refuse {
+                    message: message.ok_or("to refuse needs a `message` for the person who asked")?,
+                }
+            }
+        })
+    }
+
+    fn matcher(&self) -> Result<Matcher, String> {
+        match (&self.literals, &self.pattern) {
+            (Some(literals), None) => {
+                if self.max_match.is_some() {
+                    return Err("`max_match` has no meaning for `match`, only for `pattern`".to_owned());
+                }
+                let literals = match literals {
+                    OneOrMany::One(text) => std::slice::from_ref(text),
+                    OneOrMany::Many(texts) => texts,
+                };
+                Ok(Matcher::Literals(Literals::new(literals, self.case_sensitive, self.words)?))
+            }
+            (None, Some(pattern)) => {
+                if self.words {
+                    return Err("`words` has no meaning for `pattern`: write \\b".to_owned());
+                }
+                let max_match = self.max_match.unwrap_or(DEFAULT_MAX_MATCH);
+                if !(1..=LARGEST_MAX_MATCH).contains(&max_match) {
+                    return Err(format!("`max_match` {max_match} is not between 1 and {LARGEST_MAX_MATCH}"));
+                }
+                Ok(Matcher::Pattern(Pattern::new(pattern, self.case_sensitive, max_match)?))
+            }
+            _ => Err("needs either `match` or `pattern`".to_owned()),
+        }
+    }
+}
+
+impl Action {
+    /// Whether the action can be taken at a stage.
+    fn possible(&self, stage: Stage) -> bool {
+        match self {
+            Action::Refuse { .. } => true,
+            Action::Redact { .. } => stage != Stage::ToolCall,
+            Action::Stop => stage == Stage::Output,
+            Action::Deny => stage == Stage::ToolCall,
+        }
+    }
+
+    /// Ends the sentence "STAGE can't ...".
+    const fn impossible(&self) -> &'static str {
+        match self {
+            Action::Refuse { .. } => "refuse",
+            Action::Redact { .. } => "redact: arguments with a hole are no call; use deny",
+            Action::Stop => "stop: that is for output",
+            Action::Deny => "deny: that is for tool-call; use refuse",
+        }
+    }
+}
+
+fn check_id(id: &str) -> Result<(), String> {
+    if id.is_empty() || id.len() > MAX_ID_BYTES || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!("`id` is not 1 to {MAX_ID_BYTES} printable ASCII characters without spaces"));
+    }
+    if id.starts_with(RESERVED_PREFIX) {
+        return Err(format!("ids that start with `{RESERVED_PREFIX}` belong to the host"));
+    }
+    Ok(())
+}
