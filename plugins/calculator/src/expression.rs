@@ -1,7 +1,7 @@
 //! Reading an expression and computing it at once, by recursive descent.
 //!
-//! From loosest to tightest: `+ -`, then `* / %`, then a sign, then `^` (from the right, and tighter than a sign
-//! before it: `-2^2` is -4), then `!`.
+//! From loosest to tightest: `+ -`, then `* / %`, then a sign, then `^` (from the right, and tighter than a
+//! sign before it: `-2^2` is -4), then `!`.
 
 use crate::functions::{self, Angle};
 use crate::number::Number;

@@ -93,7 +93,8 @@ pub fn constant(name: &str) -> Option<Number> {
     }
 }
 
-/// Calls a function. Errors: it does not exist, takes another number of arguments, or has no real value there.
+/// Calls a function. Errors: it does not exist, takes another number of arguments, or has no real value
+/// there.
 pub fn call(name: &str, arguments: &[Number], angle: Angle) -> Result {
     let Some((_, function)) = FUNCTIONS.iter().find(|(known, _)| *known == name) else {
         let known: Vec<&str> = names().collect();

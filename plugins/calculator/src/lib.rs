@@ -12,7 +12,18 @@ pub use expression::evaluate;
 pub use functions::Angle;
 
 /// The JSON Schema of the arguments.
-const SCHEMA: &str = r#"{"type":"object","properties":{"expression":{"type":"string","description":"For example (12.5 + 3) * 2^10 / sqrt(49)","maxLength":4096}},"required":["expression"],"additionalProperties":false}"#;
+const SCHEMA: &str = r#"{
+  "type": "object",
+  "properties": {
+    "expression": {
+      "type": "string",
+      "description": "For example (12.5 + 3) * 2^10 / sqrt(49)",
+      "maxLength": 4096
+    }
+  },
+  "required": ["expression"],
+  "additionalProperties": false
+}"#;
 
 /// The parameters in the profile.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -49,8 +60,8 @@ impl Tool for Calculator {
         vec![Description {
             name: "calculator".to_owned(),
             description: format!(
-                "Computes an arithmetic expression. Operators: + - * / % (remainder) ^ (power) ! (factorial) and \
-                 parentheses. Functions: {}. Constants: pi, e, tau. Angles are in {angle}.",
+                "Computes an arithmetic expression. Operators: + - * / % (remainder) ^ (power) ! (factorial) \
+                 and parentheses. Functions: {}. Constants: pi, e, tau. Angles are in {angle}.",
                 functions::names().collect::<Vec<_>>().join(", ")
             ),
             parameters: SCHEMA.to_owned(),

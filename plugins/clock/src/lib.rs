@@ -9,7 +9,17 @@ use serde::Deserialize;
 use calendar::{Moment, Offset};
 
 /// The JSON Schema of the arguments.
-const SCHEMA: &str = r#"{"type":"object","properties":{"utc_offset":{"type":"string","description":"Offset of a time zone from UTC, such as +02:00, or Z for UTC; local time if it is left out","pattern":"^(Z|[+-][0-9]{2}:[0-9]{2})$"}},"additionalProperties":false}"#;
+const SCHEMA: &str = r#"{
+  "type": "object",
+  "properties": {
+    "utc_offset": {
+      "type": "string",
+      "description": "Offset from UTC, such as +02:00, or Z for UTC; local time if it is left out",
+      "pattern": "^(Z|[+-][0-9]{2}:[0-9]{2})$"
+    }
+  },
+  "additionalProperties": false
+}"#;
 
 /// The parameters in the profile.
 #[derive(Clone, Debug, Deserialize)]

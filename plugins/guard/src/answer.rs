@@ -1,16 +1,17 @@
 //! The answer, as it arrives.
 //!
-//! The text is searched from left to right. At each position the first clause of the file that matches there counts, and what
-//! it matches is not searched again. What holds at a position depends on a bounded stretch behind it, so the search waits
-//! there, and releases what is before, until that stretch has arrived. Hence the pieces in which an answer arrives
-//! never change what is released.
+//! The text is searched from left to right. At each position the first clause of the file that matches there
+//! counts, and what it matches is not searched again. What holds at a position depends on a bounded stretch
+//! behind it, so the search waits there, and releases what is before, until that stretch has arrived. Hence
+//! the pieces in which an answer arrives never change what is released.
 
 use membrane_plugin::policy::{Ending, OutputVerdict, Refusal, Replacement};
 
 use crate::matcher::At;
 use crate::rules::{Action, Clause, Stage};
 
-/// How much text before a match goes out in one replacement with it, in bytes: a replacement has at most 64 KiB.
+/// How much text before a match goes out in one replacement with it, in bytes: a replacement has at most 64
+/// KiB.
 const MAX_PREFIX_BYTES: usize = 32 << 10;
 
 /// How far the search has come.
@@ -59,8 +60,9 @@ impl Answer {
         Found::Nothing(pending.len())
     }
 
-    /// Takes the action of a clause on the match at `start..end`. At the end of the answer there can be text before the
-    /// match; it goes out as a replacement by itself, since a mere release would drop what follows.
+    /// Takes the action of a clause on the match at `start..end`. At the end of the answer there can be text
+    /// before the match; it goes out as a replacement by itself, since a mere release would drop what
+    /// follows.
     fn act(&mut self, clause: &Clause, pending: &str, start: usize, end: usize) -> OutputVerdict {
         let prefix = &pending[..pending.floor_char_boundary(start.min(MAX_PREFIX_BYTES))];
         let (bytes, text) = match &clause.action {

@@ -34,8 +34,8 @@ pub enum At {
 }
 
 impl Matcher {
-    /// What starts at byte `at` of `text`. `done` says that nothing follows the text. What is found depends only on the
-    /// character before `at` and on what stands behind it.
+    /// What starts at byte `at` of `text`. `done` says that nothing follows the text. What is found depends
+    /// only on the character before `at` and on what stands behind it.
     pub fn at(&self, text: &str, at: usize, done: bool) -> At {
         match self {
             Matcher::Literals(literals) => literals.at(text, at, done),
@@ -134,15 +134,16 @@ fn fold(character: char, case_sensitive: bool) -> impl Iterator<Item = char> {
     same.into_iter().chain(lower.into_iter().flatten())
 }
 
-/// A regular expression. In a text that is still arriving it sees at most `window` bytes from where a match starts, so that
-/// what it finds there does not depend on how much has arrived.
+/// A regular expression. In a text that is still arriving it sees at most `window` bytes from where a match
+/// starts, so that what it finds there does not depend on how much has arrived.
 #[derive(Debug)]
 pub struct Pattern {
     /// For texts that are there at once.
     anywhere: Regex,
     /// For the very start of a text.
     at_start: Regex,
-    /// For any other position: it starts one character before it, so that `^` and `\b` know what stands there.
+    /// For any other position: it starts one character before it, so that `^` and `\b` know what stands
+    /// there.
     behind_one: Regex,
     window: usize,
 }

@@ -87,7 +87,7 @@ fn case_and_words_can_be_asked_for() {
 #[test]
 fn the_longest_text_of_a_clause_counts_and_the_first_clause_of_the_file() {
     let rules = clause("match = [\"ab\", \"abcd\"]\naction = \"redact\"\nreplacement = \"1\"")
-        + "[[clause]]\nid = \"d\"\nwhen = \"output\"\nmatch = \"abcde\"\naction = \"redact\"\nreplacement = \"2\"";
+        + &clause("match = \"abcde\"\naction = \"redact\"\nreplacement = \"2\"").replace("\"c\"", "\"d\"");
     assert_eq!(answer(&rules, "abc abcd abcde xabcde").released, "1c 1 1e x1e");
 }
 
@@ -126,9 +126,21 @@ fn a_literal_holds_back_only_what_may_become_one() {
 
 #[test]
 fn the_request_is_redacted_or_refused_but_for_system_messages() {
-    let rules = "[[clause]]\nid = \"mail\"\nwhen = [\"request\", \"output\"]\npattern = '[\\w.]+@[\\w.]+\\w'\n\
-                 action = \"redact\"\nreplacement = \"[mail]\"\nnote = \"Addresses stay here.\"\n\
-                 [[clause]]\nid = \"dose\"\nwhen = \"request\"\nmatch = \"dose\"\naction = \"refuse\"\nmessage = \"Ask a doctor.\"\n";
+    let rules = r#"
+[[clause]]
+id = "mail"
+when = ["request", "output"]
+pattern = '[\w.]+@[\w.]+\w'
+action = "redact"
+replacement = "[mail]"
+note = "Addresses stay here."
+[[clause]]
+id = "dose"
+when = "request"
+match = "dose"
+action = "refuse"
+message = "Ask a doctor."
+"#;
     let messages = |user: &str| {
         vec![
             Message::new(Role::System, "dose a@b.c"),
@@ -156,8 +168,19 @@ fn the_request_is_redacted_or_refused_but_for_system_messages() {
 
 #[test]
 fn a_tool_call_is_denied_however_its_arguments_are_written() {
-    let rules = "[[clause]]\nid = \"paths\"\nwhen = \"tool-call\"\nmatch = \"/etc\"\naction = \"deny\"\n\
-                 [[clause]]\nid = \"never\"\nwhen = \"tool-call\"\npattern = '^delete '\naction = \"refuse\"\nmessage = \"No.\"\n";
+    let rules = r#"
+[[clause]]
+id = "paths"
+when = "tool-call"
+match = "/etc"
+action = "deny"
+[[clause]]
+id = "never"
+when = "tool-call"
+pattern = '^delete '
+action = "refuse"
+message = "No."
+"#;
     let call = |name: &str, arguments: &str| {
         guard(rules).tool_call(Invocation { name: name.to_owned(), arguments: arguments.to_owned() }).unwrap()
     };
@@ -261,7 +284,8 @@ action = "redact"
 replacement = "<2>"
 "#;
 
-/// What a guard with these literals, each redacted by its place, should release; written without any of its code.
+/// What a guard with these literals, each redacted by its place, should release; written without any of its
+/// code.
 fn expected(literals: &[&str], text: &str) -> String {
     let mut released = String::new();
     let mut rest = text;
@@ -313,9 +337,11 @@ proptest! {
         cuts in prop::collection::vec(0..30usize, 0..10),
     ) {
         let literals: Vec<&str> = literals.iter().map(String::as_str).collect();
-        let rules: String = literals.iter().enumerate().map(|(index, literal)| format!(
-            "[[clause]]\nid = \"{index}\"\nwhen = \"output\"\nmatch = \"{literal}\"\naction = \"redact\"\nreplacement = \"<{index}>\"\n"
-        )).collect();
+        let rule = |(index, literal): (usize, &&str)| {
+            let fields = format!("match = \"{literal}\"\naction = \"redact\"\nreplacement = \"<{index}>\"");
+            clause(&fields).replace("id = \"c\"", &format!("id = \"clause-{index}\""))
+        };
+        let rules: String = literals.iter().enumerate().map(rule).collect();
         let released = feed(&mut guard(&rules), &pieces(&text, &cuts), false).released;
         prop_assert_eq!(released, expected(&literals, &text));
     }

@@ -15,8 +15,8 @@ pub enum Outcome<T> {
     Refused(String, Reason),
 }
 
-/// Applies the clauses for requests, in their order, to the messages of users and tools. System messages are the operator's,
-/// and the assistant's have passed as answers.
+/// Applies the clauses for requests, in their order, to the messages of users and tools. System messages are
+/// the operator's, and the assistant's have passed as answers.
 pub fn request(clauses: &[Clause], mut messages: Vec<Message>) -> Outcome<Vec<Message>> {
     let mut first_reason = None;
     for message in messages.iter_mut().filter(|message| matches!(message.role, Role::User | Role::Tool)) {
@@ -40,8 +40,8 @@ pub fn tool_result(clauses: &[Clause], output: &str) -> Outcome<String> {
     apply(clauses, Stage::ToolResult, output)
 }
 
-/// Applies the clauses for tool calls. They see the call as `NAME ARGUMENTS` with the arguments as compact JSON, and also
-/// each string of the arguments by itself, so that no way to write JSON hides a text.
+/// Applies the clauses for tool calls. They see the call as `NAME ARGUMENTS` with the arguments as compact
+/// JSON, and also each string of the arguments by itself, so that no way to write JSON hides a text.
 pub fn tool_call(clauses: &[Clause], call: &Invocation) -> ToolCallVerdict {
     let mut texts = Vec::new();
     match serde_json::from_str::<Value>(&call.arguments) {

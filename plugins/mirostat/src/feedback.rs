@@ -26,8 +26,8 @@ impl Feedback {
     }
 }
 
-/// How many tokens version 1 keeps: `likeliest` are the largest probabilities in falling order, `limit` is in bits. At
-/// least 1.
+/// How many tokens version 1 keeps: `likeliest` are the largest probabilities in falling order, `limit` is in
+/// bits. At least 1.
 pub fn cut(likeliest: &[f64], limit: f64, vocabulary: u32) -> i32 {
     let most = vocabulary.min(i32::MAX as u32) as i32;
     let Some(exponent) = zipf_exponent(likeliest) else { return 1 };

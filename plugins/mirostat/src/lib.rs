@@ -1,4 +1,5 @@
-//! Mirostat (Basu et al. 2021): keeps the surprise of the text near a target, by feedback from token to token.
+//! Mirostat (Basu et al. 2021): keeps the surprise of the text near a target, by feedback from token to
+//! token.
 #![forbid(unsafe_code)]
 
 mod feedback;

@@ -1,5 +1,5 @@
-//! The standard sampler: llama.cpp's chain of stages in its order and with its defaults. The host does the arithmetic; this
-//! plugin decides which stages run, in which order, with which values, and draws.
+//! The standard sampler: llama.cpp's chain of stages in its order and with its defaults. The host does the
+//! arithmetic; this plugin decides which stages run, in which order, with which values, and draws.
 #![forbid(unsafe_code)]
 
 mod chain;

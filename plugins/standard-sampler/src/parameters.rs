@@ -2,7 +2,8 @@
 
 use serde::Deserialize;
 
-/// Longest text that breaks a repetition, in bytes, and how many there may be; each is compared with every token.
+/// Longest text that breaks a repetition, in bytes, and how many there may be; each is compared with every
+/// token.
 const MAX_BREAKER_BYTES: usize = 40;
 const MAX_BREAKERS: usize = 64;
 

@@ -24,7 +24,8 @@ const MAX_PROMPT_BYTES: usize = 64 << 10;
 /// Longest replacement of a quote in bytes.
 const MAX_REPLACEMENT_BYTES: usize = 4 << 10;
 
-/// How much text before a quote goes out in one replacement with it, in bytes: a replacement has at most 64 KiB.
+/// How much text before a quote goes out in one replacement with it, in bytes: a replacement has at most 64
+/// KiB.
 const MAX_PREFIX_BYTES: usize = 32 << 10;
 
 /// The parameters in the profile. See `plugin.toml` for their ranges.
@@ -120,8 +121,8 @@ impl Policy for SystemPrompt {
 }
 
 impl SystemPrompt {
-    /// Redacts the quote at `start..end`. At the end of the answer the text before it goes out with it, since a mere
-    /// release would drop what follows.
+    /// Redacts the quote at `start..end`. At the end of the answer the text before it goes out with it, since
+    /// a mere release would drop what follows.
     fn redact(&self, pending: &str, start: usize, end: usize) -> OutputVerdict {
         let reason = Reason::new(DISCLOSURE, "The answer quoted the system prompt.");
         let cut = pending.floor_char_boundary(start.min(MAX_PREFIX_BYTES));

@@ -1,12 +1,13 @@
 //! Finding long quotes of the prompt in a text that arrives piece by piece.
 //!
-//! White space counts as one space however much there is, and case does not count. At each position the longest stretch that
-//! also stands in the prompt is looked for, from left to right; if it is long enough, it is a quote and the search goes on
-//! behind it. What is found at a position depends only on what follows it, so the pieces in which a text arrives can't change
-//! what is found: where the text ends within a stretch, the rest is held back until it is known how the stretch goes on.
+//! White space counts as one space however much there is, and case does not count. At each position the
+//! longest stretch that also stands in the prompt is looked for, from left to right; if it is long enough, it
+//! is a quote and the search goes on behind it. What is found at a position depends only on what follows it,
+//! so the pieces in which a text arrives can't change what is found: where the text ends within a stretch,
+//! the rest is held back until it is known how the stretch goes on.
 
-/// The prompt, indexed so that the longest match from a position is found in one walk: a suffix automaton, whose paths are
-/// exactly the substrings of the prompt.
+/// The prompt, indexed so that the longest match from a position is found in one walk: a suffix automaton,
+/// whose paths are exactly the substrings of the prompt.
 pub struct Quotes {
     states: Vec<State>,
     threshold: usize,
@@ -48,7 +49,8 @@ struct Stretch {
 }
 
 impl Quotes {
-    /// Indexes a prompt. A quote has at least `min_quote` normalised characters, or is the whole prompt if that is shorter.
+    /// Indexes a prompt. A quote has at least `min_quote` normalised characters, or is the whole prompt if
+    /// that is shorter.
     pub fn new(prompt: &str, min_quote: usize) -> Self {
         let normalised = normalise(prompt);
         let threshold = min_quote.min(normalised.len());

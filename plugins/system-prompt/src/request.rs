@@ -18,8 +18,8 @@ pub enum Mode {
 /// What stands between the prompt and a system message of the request.
 const SEPARATOR: &str = "\n\n";
 
-/// The conversation with the prompt as its only system message, in front. `None` if the prompt is not to be added.
-/// A prompt that an earlier turn has added already is not added twice.
+/// The conversation with the prompt as its only system message, in front. `None` if the prompt is not to be
+/// added. A prompt that an earlier turn has added already is not added twice.
 pub fn rewrite(text: &str, mode: Mode, messages: &[Message]) -> Option<Vec<Message>> {
     let own: Vec<&str> = messages
         .iter()

@@ -9,8 +9,9 @@ use crate::error::ProfileError;
 /// A `--sampler`, `--policy` or `--tool` argument: `PLUGIN[,KEY=VALUE]...`, such as
 /// `standard-sampler,temperature=0.2,top_k=10` or `./guard.wasm,rules=file:rules.toml`.
 ///
-/// PLUGIN is a first-party name or a path. A value that is JSON is taken as such, any other as a string; a comma in
-/// a string, list or object of JSON does not end the value. The key `grant` adds a grant: `clock,grant=clock`.
+/// PLUGIN is a first-party name or a path. A value that is JSON is taken as such, any other as a string; a
+/// comma in a string, list or object of JSON does not end the value. The key `grant` adds a grant:
+/// `clock,grant=clock`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PluginArgument {
     /// A first-party name or a path, as in a profile.
@@ -50,8 +51,8 @@ impl FromStr for PluginArgument {
     }
 }
 
-/// Splits at the commas that are outside of JSON strings, lists and objects. Such a value starts right behind the
-/// `=`, so that a quote or a bracket inside a plain value has no meaning.
+/// Splits at the commas that are outside of JSON strings, lists and objects. Such a value starts right behind
+/// the `=`, so that a quote or a bracket inside a plain value has no meaning.
 fn split(argument: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = argument;

@@ -25,10 +25,11 @@ const UNITS: [(&str, u64); 13] = [
 /// More decimals than these can't change the number of bytes of any unit.
 const MAX_DECIMALS: usize = 12;
 
-/// A number of bytes. Read from `768MiB`, `1.5GB`, `64 KiB`, `2G` (powers of 1024) or plain bytes; the case of the
-/// unit does not matter. A fraction of a byte is dropped.
+/// A number of bytes. Read from `768MiB`, `1.5GB`, `64 KiB`, `2G` (powers of 1024) or plain bytes; the case
+/// of the unit does not matter. A fraction of a byte is dropped.
 ///
-/// `{}` prints the size exactly and in a form that reads back; `{:#}` prints it for people, with two decimals.
+/// `{}` prints the size exactly and in a form that reads back; `{:#}` prints it for people, with two
+/// decimals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteSize(pub u64);
 

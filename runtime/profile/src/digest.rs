@@ -83,17 +83,18 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// The digest of a behaviour: SHA-256 over the canonical JSON of a resolved profile with the digests of its plugins.
+/// The digest of a behaviour: SHA-256 over the canonical JSON of a resolved profile with the digests of its
+/// plugins.
 ///
-/// Two profiles have the same digest if they make the same decisions: the names, components, parameters (files that
-/// they refer to by content), grants and limits of all plugins in their order, and the generation settings. Where a
-/// component lies, the profile's own name and the model's path do not count.
+/// Two profiles have the same digest if they make the same decisions: the names, components, parameters
+/// (files that they refer to by content), grants and limits of all plugins in their order, and the generation
+/// settings. Where a component lies, the profile's own name and the model's path do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProfileDigest(Digest);
 
 impl ProfileDigest {
-    /// The digest of `profile`, whose components have the digests `components`: samplers, policies, tools, each in
-    /// the profile's order (that of [`Profile::plugins`]).
+    /// The digest of `profile`, whose components have the digests `components`: samplers, policies, tools,
+    /// each in the profile's order (that of [`Profile::plugins`]).
     ///
     /// # Errors
     /// The number of digests is not the number of plugins.

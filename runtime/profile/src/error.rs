@@ -1,5 +1,5 @@
-//! Errors of profiles and manifests. Each names the file or the command-line argument, the place in it, and what is
-//! allowed there.
+//! Errors of profiles and manifests. Each names the file or the command-line argument, the place in it, and
+//! what is allowed there.
 
 use std::path::PathBuf;
 

@@ -1,7 +1,8 @@
-//! What a user writes to say how a model behaves: profiles, plugin manifests, digests and sizes. Pure data: this
-//! crate opens the files that it is asked to read and nothing else, and knows neither the engine nor wasm.
+//! What a user writes to say how a model behaves: profiles, plugin manifests, digests and sizes. Pure data:
+//! this crate opens the files that it is asked to read and nothing else, and knows neither the engine nor
+//! wasm.
 //!
-//! - [`Profile`]: the sampler chain, the policies and the tools of an answer, from a TOML file and the command line.
+//! - [`Profile`]: the samplers, policies and tools of an answer, from a TOML file and the command line.
 //! - [`Manifest`]: what a plugin says about itself in its `plugin.toml`.
 //! - [`Digest`] and [`ProfileDigest`]: what pins a component, and what names a whole behaviour.
 //! - [`ByteSize`]: sizes as people write them, such as `768MiB`.

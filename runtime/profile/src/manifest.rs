@@ -97,7 +97,8 @@ impl Manifest {
     /// Parses the text of a manifest; `origin` names it in errors.
     ///
     /// # Errors
-    /// Not TOML, an unknown field, a malformed name or version, or a default that the parameter itself forbids.
+    /// Not TOML, an unknown field, a malformed name or version, or a default that the parameter itself
+    /// forbids.
     pub fn parse(text: &str, origin: &str) -> Result<Self, ManifestError> {
         let manifest: Manifest = read::toml(origin, text)?;
         let error = |field: &str, message: String| ManifestError::Field {
@@ -130,8 +131,8 @@ impl Manifest {
     /// Checks parameters of a profile before the plugin sees them.
     ///
     /// # Errors
-    /// A parameter that the plugin does not have (with those that it has), that is missing, or whose value is of
-    /// another type or out of range.
+    /// A parameter that the plugin does not have (with those that it has), that is missing, or whose value is
+    /// of another type or out of range.
     pub fn check(&self, parameters: &Map<String, Value>) -> Result<(), ManifestError> {
         let error = |parameter: &str, message: String| ManifestError::Parameter {
             plugin: self.name.clone(),

@@ -48,8 +48,8 @@ pub enum Location {
 }
 
 impl Location {
-    /// Reads a plugin reference: a name of letters, digits and `-` is a first-party plugin; what has a separator or
-    /// ends in `.wasm` is a path, relative to `folder`. `None` if it is neither.
+    /// Reads a plugin reference: a name of letters, digits and `-` is a first-party plugin; what has a
+    /// separator or ends in `.wasm` is a path, relative to `folder`. `None` if it is neither.
     pub(crate) fn resolve(reference: &str, folder: &Path) -> Option<Self> {
         if reference.contains(['/', '\\']) || reference.ends_with(".wasm") {
             return Some(Location::Path(folder.join(reference)));
@@ -59,8 +59,8 @@ impl Location {
         is_name.then(|| Location::FirstParty(reference.to_owned()))
     }
 
-    /// The name that a plugin from here has if the profile gives none: the first-party name, or the file's name
-    /// without its ending.
+    /// The name that a plugin from here has if the profile gives none: the first-party name, or the file's
+    /// name without its ending.
     pub(crate) fn default_name(&self) -> String {
         match self {
             Location::FirstParty(name) => name.clone(),

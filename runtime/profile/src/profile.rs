@@ -17,7 +17,8 @@ const DEFAULT_SAMPLER: &str = "standard-sampler";
 /// A parameter that starts with this is replaced by the text of the file that follows it.
 const FILE_PREFIX: &str = "file:";
 
-/// How long an answer may be and where its randomness starts. How a token is chosen is the samplers' business.
+/// How long an answer may be and where its randomness starts. How a token is chosen is the samplers'
+/// business.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Generation {
@@ -29,7 +30,8 @@ pub struct Generation {
     pub context: Option<u32>,
 }
 
-/// How a model behaves: its sampler chain, policies and tools, with everything resolved that the file refers to.
+/// How a model behaves: its sampler chain, policies and tools, with everything resolved that the file refers
+/// to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
     /// What the profile is called.
@@ -109,8 +111,8 @@ impl Profile {
     /// Reads a profile and the files that its parameters refer to.
     ///
     /// # Errors
-    /// A file that can't be read, is no text or is larger than 1 MiB; a field that is unknown or of the wrong type,
-    /// with its line; an entry that can't be resolved, with its kind and position.
+    /// A file that can't be read, is no text or is larger than 1 MiB; a field that is unknown or of the wrong
+    /// type, with its line; an entry that can't be resolved, with its kind and position.
     pub fn read(path: &Path) -> Result<Self, ProfileError> {
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut profile = Self::parse(&read::text(path)?, &path.display().to_string(), folder)?;
@@ -120,8 +122,8 @@ impl Profile {
         Ok(profile)
     }
 
-    /// Parses the text of a profile. `origin` names it in errors; paths in it are relative to `folder`. The name is
-    /// empty if the text gives none.
+    /// Parses the text of a profile. `origin` names it in errors; paths in it are relative to `folder`. The
+    /// name is empty if the text gives none.
     ///
     /// # Errors
     /// As for [`Profile::read`].
@@ -245,8 +247,8 @@ impl Profile {
     fn add(&mut self, entry: Entry, place: &Place<'_>) -> Result<(), ProfileError> {
         let location = Location::resolve(&entry.plugin, place.folder).ok_or_else(|| {
             place.error(format!(
-                "`{}` is no plugin: write the name of a first-party plugin (lower-case letters, digits, `-`) or a \
-                 path that ends in .wasm",
+                "`{}` is no plugin: write the name of a first-party plugin (lower-case letters, digits, `-`) \
+                 or a path that ends in .wasm",
                 entry.plugin
             ))
         })?;

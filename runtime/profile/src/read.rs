@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 
 use crate::error::ProfileError;
 
-/// The largest profile, manifest or parameter file, in bytes. A file that a profile names by mistake (a model, a
-/// device) must not fill the memory.
+/// The largest profile, manifest or parameter file, in bytes. A file that a profile names by mistake (a
+/// model, a device) must not fill the memory.
 pub(crate) const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The text of a file of at most [`MAX_FILE_BYTES`].
