@@ -39,11 +39,10 @@ impl Parameters {
         if !(1..=2).contains(&self.version) {
             return Err(format!("version: {} is neither 1 nor 2", self.version));
         }
-        if !(self.tau > 0.0 && self.tau <= 100.0) {
-            return Err(format!("tau: {} is not above 0 and at most 100", self.tau));
-        }
-        if !(self.eta > 0.0 && self.eta <= 1.0) {
-            return Err(format!("eta: {} is not above 0 and at most 1", self.eta));
+        for (name, value, least, most) in [("tau", self.tau, 0.01, 100.0), ("eta", self.eta, 0.0001, 1.0)] {
+            if !(least..=most).contains(&value) {
+                return Err(format!("{name}: {value} is not between {least} and {most}"));
+            }
         }
         if !(0.0..=100.0).contains(&self.temperature) {
             return Err(format!("temperature: {} is not between 0 and 100", self.temperature));
