@@ -10,16 +10,21 @@
 //! is checked when a kernel's arguments are made.
 
 pub mod attention;
+pub mod format;
 pub mod isa;
+pub mod matmul;
 pub mod ops;
 pub mod parallel;
 mod probe;
+pub mod quant;
 mod simd;
 #[cfg(test)]
 mod testing;
 
 pub use attention::{AttentionArgs, AttentionScratch, KvSlice, attention};
+pub use format::{Format, ShapeError};
 pub use isa::Isa;
+pub use matmul::{Activations, Matrix, Precision, Product, matmul};
 pub use ops::{RopeTable, store_f16};
 pub use parallel::{Region, Team};
 pub use probe::memory_read_bandwidth;

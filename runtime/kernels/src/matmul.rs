@@ -1,0 +1,189 @@
+//! Matrix products: rows of activations times the rows of weights as they lie in the file.
+//!
+//! Canonical, for an output element of quantised weights: an accumulator starts at 0; for each sub-block of the
+//! weight row in order (16 or 32 elements, see [`crate::quant`]), with `isum` the exact sum of weight integers times
+//! activation integers, `scale` and `minimum` those of the sub-block, `a` the activation block's scale and `asum`
+//! the exact sum of the activation's integers in the sub-block:
+//!
+//! ```text
+//! acc = fma(isum, scale * a, acc)
+//! acc = fma(minimum, a * asum, acc)      only in formats with a minimum
+//! ```
+//!
+//! Float weights, and all weights in [`Precision::Reference`], are the float dot product of 16 lanes and a tree.
+//! Nothing depends on how many rows of activations come at once or on who computes which rows of the weights.
+
+mod activations;
+mod float;
+mod scalar;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use crate::format::{Format, ShapeError};
+use crate::isa::Isa;
+use crate::parallel::{DisjointSlice, Region};
+pub use activations::Activations;
+
+/// How activations enter a product with quantised weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// As 8-bit integers in blocks of 32.
+    Fast,
+    /// As f32; the weights are made f32, a row at a time.
+    Reference,
+}
+
+/// Weights [rows, cols], row-major, at any address; what is known of them was checked.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    format: Format,
+    rows: usize,
+    cols: usize,
+    row_bytes: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> Matrix<'a> {
+    /// A matrix of `rows` rows of `cols` elements.
+    ///
+    /// # Errors
+    /// [`ShapeError`] if a row is not whole blocks or the bytes are not exactly the matrix.
+    pub fn new(format: Format, rows: usize, cols: usize, bytes: &'a [u8]) -> Result<Self, ShapeError> {
+        let Some(row_bytes) = format.row_bytes(cols) else {
+            return Err(if cols.is_multiple_of(format.block_elems()) {
+                ShapeError::TooLarge { format, rows, cols }
+            } else {
+                ShapeError::NotWholeBlocks { format, cols }
+            });
+        };
+        let expected = row_bytes.checked_mul(rows).ok_or(ShapeError::TooLarge { format, rows, cols })?;
+        if bytes.len() != expected {
+            return Err(ShapeError::WrongLength { format, rows, cols, expected, actual: bytes.len() });
+        }
+        Ok(Self { format, rows, cols, row_bytes, bytes })
+    }
+
+    /// Storage format.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Rows: elements of an output row.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns: elements of an input row.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The bytes of one row.
+    fn row(&self, row: usize) -> &'a [u8] {
+        &self.bytes[row * self.row_bytes..][..self.row_bytes]
+    }
+}
+
+/// One product of a call of [`matmul`].
+pub struct Product<'a> {
+    /// Weights [rows, cols].
+    pub weights: Matrix<'a>,
+    /// Activations of width `cols`.
+    pub input: &'a Activations,
+    /// Which rows of the activations are taken, in the order of the output; `None`: all.
+    pub input_rows: Option<&'a [u32]>,
+    /// [input rows, weights.rows()], row-major.
+    pub output: &'a mut [f32],
+}
+
+/// Weight elements times input rows that are worth a task when the weights are unpacked once for many rows.
+const TASK_PRODUCTS: usize = 2 << 20;
+/// Bytes of weights that are worth a task when reading them is the cost.
+const TASK_BYTES: usize = 48 << 10;
+/// Rows of a task are a multiple of this where there are as many: what the widest kernel takes at once.
+const TASK_ROWS: usize = 16;
+
+/// A product with its lengths checked, cut in tasks.
+struct Job<'a> {
+    weights: Matrix<'a>,
+    input: &'a Activations,
+    input_rows: Option<&'a [u32]>,
+    output: DisjointSlice<'a, f32>,
+    /// Rows of the input that are taken.
+    n: usize,
+    /// Rows of the weights that make a task; the last task may have fewer.
+    task_rows: usize,
+    /// Number of the first task behind this product's.
+    end_task: usize,
+}
+
+/// Computes all products in one loop of the region, so that products that do not depend on each other (queries, keys
+/// and values; gates and ups; experts) cost one synchronisation.
+///
+/// # Panics
+/// If shapes do not fit each other or a row that is asked for is not set.
+pub fn matmul(region: &Region<'_>, precision: Precision, products: &mut [Product<'_>]) {
+    let mut jobs = Vec::with_capacity(products.len());
+    let mut tasks = 0;
+    for product in products {
+        let job = Job::new(product, tasks);
+        tasks = job.end_task;
+        jobs.push(job);
+    }
+    let isa = region.isa();
+    region.run(tasks, |task| {
+        let index = jobs.partition_point(|job| job.end_task <= task);
+        let job = &jobs[index];
+        let first = index.checked_sub(1).map_or(0, |before| jobs[before].end_task);
+        let begin = (task - first) * job.task_rows;
+        job.run(isa, precision, begin..(begin + job.task_rows).min(job.weights.rows));
+    });
+}
+
+impl<'a> Job<'a> {
+    fn new(product: &'a mut Product<'_>, first_task: usize) -> Self {
+        let Product { weights, input, input_rows, ref mut output } = *product;
+        let n = input_rows.map_or(input.rows(), <[u32]>::len);
+        assert_eq!(weights.cols, input.cols(), "matmul: weights and activations differ in width");
+        assert_eq!(output.len(), n * weights.rows, "matmul: the output is not [{n}, {}]", weights.rows);
+        let known = |row: &u32| (*row as usize) < input.rows();
+        assert!(
+            input_rows.is_none_or(|rows| rows.iter().all(known)),
+            "matmul: a row of the input is not set"
+        );
+        let by_bytes = TASK_BYTES / weights.row_bytes.max(1);
+        let by_products = TASK_PRODUCTS / (weights.cols * n).max(1);
+        let task_rows = by_bytes.min(by_products).next_multiple_of(TASK_ROWS).max(TASK_ROWS);
+        let tasks = if n == 0 { 0 } else { weights.rows.div_ceil(task_rows) };
+        let end_task = first_task + tasks;
+        Self { weights, input, input_rows, output: DisjointSlice::new(output), n, task_rows, end_task }
+    }
+
+    /// Where row i of the input lies in the activations.
+    fn input_row(&self, i: usize) -> usize {
+        self.input_rows.map_or(i, |rows| rows[i] as usize)
+    }
+
+    /// Writes the output of the weight rows from `first` on for row i of the input.
+    ///
+    /// # Safety
+    /// The rows are the calling task's.
+    unsafe fn put(&self, i: usize, first: usize, values: &[f32]) {
+        let begin = i * self.weights.rows + first;
+        // SAFETY: no other task writes the output of these rows, and this one does not keep the slice.
+        unsafe { self.output.range(begin..begin + values.len()) }.copy_from_slice(values);
+    }
+
+    /// Computes the output of some weight rows.
+    fn run(&self, isa: Isa, precision: Precision, rows: Range<usize>) {
+        if self.weights.format.is_float() {
+            float::stored(isa, self, rows);
+        } else if precision == Precision::Reference {
+            float::dequantised(isa, self, rows);
+        } else {
+            scalar::product(self, rows);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The input of products, as floats and as integers.
+
+use super::Precision;
+use crate::parallel::{DisjointSlice, Region};
+use crate::simd::{Simd, dispatch};
+
+/// Elements that share a scale.
+pub(super) const BLOCK: usize = 32;
+/// Elements that are worth a task.
+const TASK_ELEMS: usize = 16 * 1024;
+
+/// Scale and sums of a block of 32 elements.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(32))]
+pub(super) struct BlockInfo {
+    /// What the integers are multiplied by.
+    pub scale: f32,
+    /// The sum of all integers.
+    pub sum: i32,
+    /// The sums of the first and the last 16 integers.
+    pub half_sums: [i32; 2],
+    /// `scale * sum`, rounded.
+    pub scaled_sum: f32,
+    /// `scale * half_sums`, rounded.
+    pub scaled_half_sums: [f32; 2],
+}
+
+/// Rows of floats and, for products with quantised weights, the same in 8-bit integers. The memory is taken when it
+/// is made and never grows.
+///
+/// Canonical: for each block of 32 elements, `largest` the largest magnitude: scale = largest / 127, integer =
+/// x * (127 / largest) to the nearest, ties to even. A block with nothing above 1e-30 is zeros; one with a NaN or an
+/// infinity has the scale NaN.
+pub struct Activations {
+    rows: usize,
+    cols: usize,
+    quantised: bool,
+    values: Vec<f32>,     // [rows, cols]
+    q: Vec<i8>,           // [rows, cols]
+    info: Vec<BlockInfo>, // [rows, cols / 32]
+}
+
+impl Activations {
+    /// Room for `max_rows` rows of `max_cols` elements; no rows are set.
+    pub fn new(max_rows: usize, max_cols: usize) -> Self {
+        let elems = max_rows * max_cols;
+        Self {
+            rows: 0,
+            cols: 0,
+            quantised: false,
+            values: vec![0.0; elems],
+            q: vec![0; elems],
+            info: vec![BlockInfo::default(); elems / BLOCK],
+        }
+    }
+
+    /// Bytes of memory that [`Activations::new`] takes.
+    pub fn bytes(max_rows: usize, max_cols: usize) -> usize {
+        let elems = max_rows.saturating_mul(max_cols);
+        elems.saturating_mul(size_of::<f32>() + 1).saturating_add(elems / BLOCK * size_of::<BlockInfo>())
+    }
+
+    /// Rows that are set.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Elements of a row.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Sets all rows: `x` [rows, cols]. They are quantised as well for [`Precision::Fast`] if `cols` is a multiple
+    /// of 32, which it is wherever quantised weights are as wide.
+    ///
+    /// # Panics
+    /// If `x` has another length or is more than there is room for.
+    pub fn set(&mut self, region: &Region<'_>, rows: usize, cols: usize, x: &[f32], precision: Precision) {
+        assert_eq!(x.len(), rows * cols, "activations: not [{rows}, {cols}]");
+        assert!(x.len() <= self.values.len(), "activations: no room for [{rows}, {cols}]");
+        (self.rows, self.cols) = (rows, cols);
+        self.quantised = precision == Precision::Fast && cols.is_multiple_of(BLOCK);
+        if !self.quantised {
+            region.run_chunks(&mut self.values[..x.len()], TASK_ELEMS, |index, values| {
+                values.copy_from_slice(&x[index * TASK_ELEMS..][..values.len()]);
+            });
+            return;
+        }
+        let isa = region.isa();
+        let (q, info) = (DisjointSlice::new(&mut self.q), DisjointSlice::new(&mut self.info));
+        region.run_chunks(&mut self.values[..x.len()], TASK_ELEMS, |index, values| {
+            let begin = index * TASK_ELEMS;
+            let end = begin + values.len();
+            values.copy_from_slice(&x[begin..end]);
+            // SAFETY: tasks have elements and blocks of their own: TASK_ELEMS is a multiple of the block.
+            let (q, info) = unsafe { (q.range(begin..end), info.range(begin / BLOCK..end / BLOCK)) };
+            quantise(isa, values, q, info);
+        });
+    }
+
+    /// The floats of one row.
+    pub(super) fn values(&self, row: usize) -> &[f32] {
+        &self.values[row * self.cols..][..self.cols]
+    }
+
+    /// The integers of one row [cols], and what is known of its blocks [cols / 32].
+    ///
+    /// # Panics
+    /// If the rows were set for [`Precision::Reference`] or with a width that has no blocks.
+    pub(super) fn quantised(&self, row: usize) -> (&[i8], &[BlockInfo]) {
+        assert!(self.quantised, "activations: set for Precision::Reference, used with Precision::Fast");
+        let blocks = self.cols / BLOCK;
+        (&self.q[row * self.cols..][..self.cols], &self.info[row * blocks..][..blocks])
+    }
+}
+
+dispatch! {
+    fn quantise(x: &[f32], q: &mut [i8], info: &mut [BlockInfo]) => quantise_blocks;
+}
+
+/// Plain code, compiled for each instruction set: it vectorises, and each operation has one result.
+#[inline(always)]
+fn quantise_blocks<S: Simd>(_: S, x: &[f32], q: &mut [i8], info: &mut [BlockInfo]) {
+    let blocks = x.as_chunks::<BLOCK>().0.iter().zip(q.as_chunks_mut::<BLOCK>().0);
+    for ((x, q), info) in blocks.zip(info) {
+        *info = quantise_block(x, q);
+    }
+}
+
+#[inline(always)]
+fn quantise_block(x: &[f32; BLOCK], q: &mut [i8; BLOCK]) -> BlockInfo {
+    /// Added to a small number it leaves its nearest integer, ties to even, in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let mut largest = 0;
+    for x in x {
+        // Magnitudes order like their bits, infinities and NaNs above all.
+        largest = largest.max((x.to_bits() & 0x7FFF_FFFF) as i32);
+    }
+    let largest = f32::from_bits(largest as u32);
+    if !largest.is_finite() || largest < 1e-30 {
+        *q = [0; BLOCK];
+        let scale = if largest.is_finite() { 0.0 } else { f32::NAN };
+        return BlockInfo { scale, scaled_sum: scale, scaled_half_sums: [scale; 2], ..BlockInfo::default() };
+    }
+    let (scale, inverse) = (largest / 127.0, 127.0 / largest);
+    let mut rounded = [0; BLOCK];
+    for (rounded, x) in rounded.iter_mut().zip(x) {
+        let nearest = (x * inverse + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
+        *rounded = nearest.clamp(-127, 127);
+    }
+    let mut half_sums = [0; 2];
+    for (i, (q, rounded)) in q.iter_mut().zip(rounded).enumerate() {
+        *q = rounded as i8;
+        half_sums[i / 16] += rounded;
+    }
+    let sum = half_sums[0] + half_sums[1];
+    BlockInfo {
+        scale,
+        sum,
+        half_sums,
+        scaled_sum: scale * sum as f32,
+        scaled_half_sums: [scale * half_sums[0] as f32, scale * half_sums[1] as f32],
+    }
+}

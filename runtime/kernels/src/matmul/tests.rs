@@ -1,0 +1,235 @@
+use half::f16;
+
+use super::{Activations, Matrix, Precision, Product, matmul};
+use crate::format::{Format, ShapeError};
+use crate::isa::Isa;
+use crate::parallel::Team;
+use crate::quant::{dequantise_row, quantise_row};
+use crate::testing::{Noise, same_bits};
+
+/// Byte offsets of the half-precision numbers of a block.
+fn halves(format: Format) -> &'static [usize] {
+    match format {
+        Format::F32 | Format::BF16 => &[],
+        Format::Q4_0 | Format::Q5_0 | Format::Q8_0 | Format::IQ4NL | Format::IQ4XS | Format::F16 => &[0],
+        Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K => &[0, 2],
+        Format::Q2K => &[80, 82],
+        Format::Q3K => &[108],
+        Format::Q6K => &[208],
+    }
+}
+
+/// Weights of random bytes, with scales that are finite and of either sign.
+fn random_bytes(format: Format, elems: usize, noise: &mut Noise) -> Vec<u8> {
+    let len = format.row_bytes(elems).unwrap();
+    let mut bytes: Vec<u8> = (0..len).map(|_| (noise.bits() >> 32) as u8).collect();
+    for block in bytes.chunks_exact_mut(format.block_bytes()) {
+        for &offset in halves(format) {
+            block[offset..offset + 2].copy_from_slice(&f16::from_f32(noise.float(0.5)).to_le_bytes());
+        }
+        if matches!(format, Format::F32 | Format::BF16) {
+            let x = noise.float(1.0).to_le_bytes();
+            block.copy_from_slice(&x[4 - format.block_bytes()..]);
+        }
+    }
+    bytes
+}
+
+/// A product with everything that it needs.
+struct Case {
+    format: Format,
+    rows: usize,
+    cols: usize,
+    weights: Vec<u8>,
+    /// [n, cols]
+    x: Vec<f32>,
+}
+
+impl Case {
+    fn new(format: Format, rows: usize, cols: usize, n: usize, seed: u64) -> Self {
+        let mut noise = Noise::new(seed);
+        let weights = (0..rows).flat_map(|_| random_bytes(format, cols, &mut noise)).collect();
+        Self { format, rows, cols, weights, x: noise.floats(n * cols, 3.0) }
+    }
+
+    fn product(&self, isa: Isa, threads: usize, precision: Precision, rows: Option<&[u32]>) -> Vec<f32> {
+        let matrix = Matrix::new(self.format, self.rows, self.cols, &self.weights).unwrap();
+        let all = self.x.len() / self.cols;
+        let n = rows.map_or(all, <[u32]>::len);
+        let mut output = vec![f32::NAN; n * self.rows];
+        let mut input = Activations::new(all, self.cols);
+        Team::new(threads, isa).region(|region| {
+            input.set(region, all, self.cols, &self.x, precision);
+            let product = Product { weights: matrix, input: &input, input_rows: rows, output: &mut output };
+            matmul(region, precision, &mut [product]);
+        });
+        output
+    }
+
+    /// The product in f64 with weights as floats.
+    fn exact(&self) -> Vec<f64> {
+        let mut weights = vec![0.0; self.rows * self.cols];
+        dequantise_row(self.format, &self.weights, &mut weights);
+        let dot = |x: &[f32], w: &[f32]| x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+        let mut exact = Vec::new();
+        for x in self.x.chunks_exact(self.cols) {
+            exact.extend(weights.chunks_exact(self.cols).map(|w| -> f64 { dot(x, w) }));
+        }
+        exact
+    }
+}
+
+/// Root mean square of the difference over that of what is expected.
+fn relative_error(got: &[f32], expected: &[f64]) -> f64 {
+    let error: f64 = got.iter().zip(expected).map(|(got, x)| (f64::from(*got) - x).powi(2)).sum();
+    let power: f64 = expected.iter().map(|x| x.powi(2)).sum();
+    (error / power).sqrt()
+}
+
+#[test]
+fn every_instruction_set_gives_the_bits_of_the_scalar_one() {
+    for (seed, format) in Format::ALL.into_iter().enumerate() {
+        for (rows, cols) in [(1, 256), (7, 512), (8, 256), (9, 768), (16, 256), (31, 512), (33, 6400)] {
+            for n in [1, 2, 3, 4, 5, 8, 17, 64] {
+                if rows * cols * n > 1 << 20 {
+                    continue;
+                }
+                let case = Case::new(format, rows, cols, n, seed as u64);
+                let expected = case.product(Isa::Scalar, 1, Precision::Fast, None);
+                for isa in Isa::available() {
+                    let got = case.product(isa, 2, Precision::Fast, None);
+                    same_bits(&got, &expected, &format!("{format} {isa} [{rows}, {cols}] {n} rows"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn narrow_rows_of_32_blocks_and_odd_floats_agree_too() {
+    for format in Format::ALL {
+        for cols in [32, 96, 352, 1, 15, 17, 100] {
+            if format.row_bytes(cols).is_none() {
+                continue;
+            }
+            for n in [1, 6] {
+                let case = Case::new(format, 19, cols, n, 11);
+                let expected = case.product(Isa::Scalar, 1, Precision::Fast, None);
+                for isa in Isa::available() {
+                    let got = case.product(isa, 1, Precision::Fast, None);
+                    same_bits(&got, &expected, &format!("{format} {isa} {cols} columns, {n} rows"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_does_not_depend_on_its_company() {
+    for format in Format::ALL {
+        for precision in [Precision::Fast, Precision::Reference] {
+            let case = Case::new(format, 41, 768, 21, 5);
+            let all = case.product(Isa::detect(), 3, precision, None);
+            for rows in [&[20][..], &[3, 3], &[0, 7, 20], &[9, 8, 7, 6, 5, 20, 0, 1]] {
+                let got = case.product(Isa::detect(), 2, precision, Some(rows));
+                let expected: Vec<_> =
+                    rows.iter().flat_map(|row| &all[*row as usize * 41..][..41]).copied().collect();
+                same_bits(&got, &expected, &format!("{format} {precision:?} rows {rows:?}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn products_together_are_products_alone() {
+    let kinds = [(Format::Q4K, 24), (Format::Q6K, 130), (Format::F32, 3), (Format::Q8_0, 64)];
+    let cases = kinds.map(|(format, rows)| Case::new(format, rows, 512, 5, 9));
+    let team = Team::new(2, Isa::detect());
+    let mut outputs: Vec<_> = cases.iter().map(|case| vec![0.0; case.rows * 5]).collect();
+    team.region(|region| {
+        let inputs = [0, 1, 2, 3].map(|i| {
+            let mut input = Activations::new(5, 512);
+            input.set(region, 5, 512, &cases[i].x, Precision::Fast);
+            input
+        });
+        let mut products = Vec::new();
+        for ((case, input), output) in cases.iter().zip(&inputs).zip(&mut outputs) {
+            let weights = Matrix::new(case.format, case.rows, 512, &case.weights).unwrap();
+            products.push(Product { weights, input, input_rows: None, output });
+        }
+        matmul(region, Precision::Fast, &mut products);
+    });
+    for (case, output) in cases.iter().zip(&outputs) {
+        let alone = case.product(Isa::detect(), 1, Precision::Fast, None);
+        same_bits(output, &alone, case.format.name());
+    }
+}
+
+#[test]
+fn what_the_integers_lose_is_what_8_bits_lose() {
+    for format in Format::ALL {
+        let mut case = Case::new(format, 64, 1024, 8, 3);
+        // Weights around zero, as models have: the error of the activations does not cancel with the minimum.
+        let values = Noise::new(4).floats(64 * 1024, 0.1);
+        case.weights.clear();
+        quantise_row(format, &values, &mut case.weights).unwrap();
+        let exact = case.exact();
+        let reference = relative_error(&case.product(Isa::detect(), 2, Precision::Reference, None), &exact);
+        assert!(reference < 1e-6, "{format} reference {reference:e}");
+        let fast = relative_error(&case.product(Isa::detect(), 2, Precision::Fast, None), &exact);
+        let bounds = if format.is_float() { 0.0..1e-6 } else { 1e-3..6e-3 };
+        assert!(bounds.contains(&fast), "{format} fast {fast:e}");
+    }
+}
+
+#[test]
+fn hostile_scales_make_nans_of_their_own_rows_only() {
+    for format in Format::ALL.into_iter().filter(|format| !format.is_float()) {
+        for bits in [0x7C00_u16, 0xFC00, 0x7E00, 0x7BFF] {
+            let mut case = Case::new(format, 24, 512, 5, 2);
+            let row = case.weights.len() / 24;
+            for &offset in halves(format) {
+                case.weights[5 * row + offset..][..2].copy_from_slice(&bits.to_le_bytes());
+            }
+            let expected = case.product(Isa::Scalar, 1, Precision::Fast, None);
+            for isa in Isa::available() {
+                let got = case.product(isa, 2, Precision::Fast, None);
+                same_bits(&got, &expected, &format!("{format} {isa} scale {bits:x}"));
+                let others = got.iter().enumerate().filter(|(i, _)| i % 24 != 5);
+                assert!(others.into_iter().all(|(_, x)| x.is_finite()), "{format} {isa}");
+            }
+        }
+    }
+}
+
+#[test]
+fn strange_activations_give_the_same_everywhere() {
+    for format in [Format::Q4_1, Format::Q8_0, Format::Q6K, Format::F16] {
+        let mut case = Case::new(format, 16, 512, 4, 8);
+        case.x[3] = f32::NAN;
+        case.x[512 + 40] = f32::INFINITY;
+        case.x[1024..1536].fill(-1e-35);
+        case.x[1536..1568].fill(f32::MAX);
+        let expected = case.product(Isa::Scalar, 1, Precision::Fast, None);
+        assert!(expected[..32].iter().all(|x| !x.is_finite()));
+        for isa in Isa::available() {
+            same_bits(&case.product(isa, 1, Precision::Fast, None), &expected, &format!("{format} {isa}"));
+        }
+    }
+}
+
+#[test]
+fn empty_products_and_wrong_shapes() {
+    let team = Team::new(2, Isa::detect());
+    let input = Activations::new(2, 64);
+    assert!(Activations::bytes(2, 64) >= 2 * 64 * 5);
+    let weights = Matrix::new(Format::F32, 0, 0, &[]).unwrap();
+    let product = Product { weights, input: &input, input_rows: Some(&[]), output: &mut [] };
+    team.region(|region| matmul(region, Precision::Fast, &mut [product]));
+    let short = Matrix::new(Format::Q4K, 2, 256, &[0; 287]).err();
+    assert!(matches!(short, Some(ShapeError::WrongLength { expected: 288, actual: 287, .. })));
+    let odd = Matrix::new(Format::Q4_0, 1, 33, &[0; 18]).err();
+    assert_eq!(odd, Some(ShapeError::NotWholeBlocks { format: Format::Q4_0, cols: 33 }));
+    let huge = Matrix::new(Format::F32, usize::MAX, 2, &[]).err();
+    assert!(matches!(huge, Some(ShapeError::TooLarge { .. })));
+}
