@@ -6,14 +6,24 @@
 #![forbid(unsafe_code)]
 
 mod added;
+mod conversation;
 mod error;
 pub mod limits;
 mod pretokenize;
+mod prompt;
+mod reasoning;
 mod stream;
+mod template;
 mod tokenizer;
+mod tool_calls;
 mod vocabulary;
 
+pub use conversation::{ChatMessage, Conversation, Role, ToolCall};
 pub use error::{Result, TextError};
+pub use prompt::Prompt;
+pub use reasoning::{Part, ReasoningSplitter};
 pub use stream::Utf8Stream;
+pub use template::ChatTemplate;
 pub use tokenizer::{Specials, Tokenizer};
+pub use tool_calls::{ParserEvent, ToolCallParser};
 pub use vocabulary::VocabularySpec;

@@ -1,0 +1,144 @@
+//! A conversation as a chat template reads it.
+
+use serde_json::{Map, Value, json};
+
+/// Who speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Whoever runs the model.
+    System,
+    /// The person.
+    User,
+    /// The model.
+    Assistant,
+    /// The result of a tool call.
+    Tool,
+}
+
+impl Role {
+    /// The name that chat templates use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+            Self::Tool => "tool",
+        }
+    }
+}
+
+/// A call of a tool, made by the model.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ToolCall {
+    /// The tool's name.
+    pub name: String,
+    /// What it is called with; a JSON object.
+    pub arguments: Value,
+}
+
+/// A message.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ChatMessage {
+    /// Who speaks.
+    pub role: Role,
+    /// The text.
+    pub content: String,
+    /// Calls that the message makes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+    /// The name of the speaker; for a tool's result that of the tool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The call that a tool's result answers. If absent it is the first call that has no answer yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+}
+
+impl ChatMessage {
+    /// A message of text.
+    pub fn new(role: Role, content: impl Into<String>) -> Self {
+        Self { role, content: content.into(), tool_calls: Vec::new(), name: None, tool_call_id: None }
+    }
+}
+
+/// What a chat template is given.
+#[derive(Debug, Clone, Copy)]
+pub struct Conversation<'a> {
+    /// The messages, first one first.
+    pub messages: &'a [ChatMessage],
+    /// Tools that the model may call, each `{"type": "function", "function": {"name", "description", "parameters"}}`.
+    pub tools: &'a [Value],
+    /// End with the start of the assistant's turn.
+    pub add_generation_prompt: bool,
+    /// Further variables, such as `enable_thinking`, from whoever runs the model.
+    pub extra: &'a Map<String, Value>,
+    /// Text of the beginning-of-text token; empty if there is none.
+    pub bos_token: &'a str,
+    /// Text of the end-of-text token; empty if there is none.
+    pub eos_token: &'a str,
+    /// What `strftime_now` takes for the time, seconds since 1970, UTC. A recorded value makes the prompt reproducible.
+    pub now: i64,
+}
+
+impl Conversation<'_> {
+    /// The template's variables. Texts that whoever runs the model didn't write go through `untrusted`.
+    pub(crate) fn variables(&self, untrusted: &dyn Fn(&str) -> String) -> Map<String, Value> {
+        let mut variables = self.extra.clone();
+        let tools: Vec<Value> = self.tools.iter().map(|tool| map_strings(tool, untrusted)).collect();
+        let tools = if tools.is_empty() { Value::Null } else { Value::Array(tools) };
+        variables.insert("messages".into(), self.messages_value(untrusted));
+        variables.insert("tools".into(), tools);
+        variables.insert("documents".into(), Value::Null);
+        variables.insert("add_generation_prompt".into(), self.add_generation_prompt.into());
+        variables.insert("bos_token".into(), self.bos_token.into());
+        variables.insert("eos_token".into(), self.eos_token.into());
+        variables
+    }
+
+    fn messages_value(&self, untrusted: &dyn Fn(&str) -> String) -> Value {
+        let (mut made, mut answered) = (0, 0);
+        let mut list = Vec::with_capacity(self.messages.len());
+        for message in self.messages {
+            let mut value = Map::new();
+            value.insert("role".into(), message.role.name().into());
+            value.insert("content".into(), untrusted(&message.content).into());
+            if let Some(name) = &message.name {
+                value.insert("name".into(), untrusted(name).into());
+            }
+            if message.role == Role::Tool {
+                let id = message.tool_call_id.as_deref().map(untrusted).unwrap_or_else(|| call_id(answered));
+                answered += 1;
+                value.insert("tool_call_id".into(), id.into());
+            }
+            if !message.tool_calls.is_empty() {
+                let calls = message.tool_calls.iter().enumerate().map(|(index, call)| {
+                    let arguments = map_strings(&call.arguments, untrusted);
+                    let function = json!({"name": untrusted(&call.name), "arguments": arguments});
+                    json!({"type": "function", "id": call_id(made + index), "function": function})
+                });
+                value.insert("tool_calls".into(), calls.collect());
+                made += message.tool_calls.len();
+            }
+            list.push(Value::Object(value));
+        }
+        Value::Array(list)
+    }
+}
+
+/// The id of the n-th call of a conversation, in the form that the strictest templates want: nine letters and digits.
+fn call_id(index: usize) -> String {
+    format!("call{index:05}")
+}
+
+/// A JSON value with all its texts, keys included, replaced.
+fn map_strings(value: &Value, replace: &dyn Fn(&str) -> String) -> Value {
+    match value {
+        Value::String(text) => Value::String(replace(text)),
+        Value::Array(items) => items.iter().map(|item| map_strings(item, replace)).collect(),
+        Value::Object(members) => {
+            members.iter().map(|(key, value)| (replace(key), map_strings(value, replace))).collect()
+        }
+        other => other.clone(),
+    }
+}

@@ -1,0 +1,78 @@
+//! `namespace`: the one value that a template can change.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use minijinja::value::{Kwargs, Object, ObjectRepr, Rest};
+use minijinja::{Error, ErrorKind, Value};
+
+use super::meter::Meter;
+
+/// A set of attributes.
+///
+/// The engine has one of its own, but that can be made to contain itself, which overflows the stack or waits for ever when
+/// it is printed. This one can be neither listed nor printed, and [`set`] keeps what it holds shallow.
+#[derive(Debug, Default)]
+pub(crate) struct Namespace {
+    attributes: Mutex<BTreeMap<String, Value>>,
+}
+
+impl Namespace {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Value>> {
+        self.attributes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The attributes' values.
+    pub fn values(&self) -> Vec<Value> {
+        self.lock().values().cloned().collect()
+    }
+}
+
+impl Object for Namespace {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.lock().get(key.as_str()?).cloned()
+    }
+
+    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<Namespace>")
+    }
+}
+
+/// `namespace(...)`: attributes from a dictionary and from keyword arguments.
+pub(crate) fn namespace(meter: &Meter, positional: Rest<Value>, named: Kwargs) -> Result<Value, Error> {
+    let namespace = Namespace::default();
+    for value in positional.iter() {
+        let pairs = value.as_object().and_then(|object| object.try_iter_pairs());
+        let pairs = pairs.ok_or_else(|| invalid("namespace() takes a dictionary or keyword arguments"))?;
+        for (key, value) in pairs {
+            meter.check_depth(&value)?;
+            namespace.lock().insert(key.to_string(), value);
+        }
+    }
+    for key in named.args() {
+        let value: Value = named.peek(key)?;
+        meter.check_depth(&value)?;
+        namespace.lock().insert(key.to_owned(), value);
+    }
+    named.assert_all_used().or_else(|_| Ok::<(), Error>(()))?;
+    Ok(Value::from_object(namespace))
+}
+
+/// `{% set target.name = value %}`.
+pub(crate) fn set(meter: &Meter, target: &Value, name: &str, value: Value) -> Result<Value, Error> {
+    let namespace = target.downcast_object_ref::<Namespace>();
+    let namespace = namespace.ok_or_else(|| invalid("only attributes of a namespace can be set"))?;
+    meter.check_depth(&value)?;
+    namespace.lock().insert(name.to_owned(), value);
+    Ok(Value::UNDEFINED)
+}
+
+/// An operation that makes no sense.
+pub(crate) fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, message.into())
+}
