@@ -1,1 +1,31 @@
-//! placeholder
+//! What the tests that cross crates share: where reference models stand, and how golden files are read.
+
+#![forbid(unsafe_code)]
+
+pub mod golden;
+
+use std::path::{Path, PathBuf};
+
+/// Names a folder of reference models and golden outputs other than `../shared/reference`.
+const REFERENCE: &str = "MEMBRANE_REFERENCE";
+
+/// The folder of this workspace.
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
+}
+
+/// The folders that hold `gguf/` and `golden/`: the fixtures of this tree, and the full reference where it is there.
+pub fn references() -> Vec<PathBuf> {
+    let full = match std::env::var_os(REFERENCE) {
+        Some(folder) => PathBuf::from(folder),
+        None => workspace().join("../shared/reference"),
+    };
+    let fixtures = workspace().join("tests/fixtures");
+    [fixtures, full].into_iter().filter(|folder| folder.join("gguf").is_dir()).collect()
+}
+
+/// The dense demo model, if `cargo xtask` has fetched it.
+pub fn demo_model() -> Option<PathBuf> {
+    let path = workspace().join("target/demo/SmolLM2-135M-Instruct.Q4_1.gguf");
+    path.exists().then_some(path)
+}

@@ -1,1 +1,31 @@
-//! placeholder
+//! The engine: architectures, forward pass, sessions. It never sees wasm, HTTP or policy.
+//!
+//! [`Prepared::open`] reads and checks a file and plans its memory; [`Prepared::load`] makes it a [`Model`]; a [`Session`] is
+//! one mutable timeline over it. Logits do not depend on threads, memory budget, cache state, prefill chunk or instruction set.
+
+#![forbid(unsafe_code)]
+
+mod architectures;
+mod error;
+mod forward;
+mod hyper;
+mod kv;
+mod model;
+mod moe;
+mod plan;
+pub mod process;
+mod scratch;
+mod session;
+mod vocabulary;
+mod weights;
+
+pub use architectures::{ALL as ARCHITECTURES, Architecture};
+pub use error::{EngineError, Result};
+pub use forward::Observer;
+pub use hyper::{Hyperparameters, Moe, Rope};
+pub use membrane_kernels::{Isa, Precision};
+pub use membrane_pager::{Counters, IoChoice, IoMode, IoReason};
+pub use model::{LoadOptions, Model, Prepared};
+pub use plan::{Bytes, MemoryPlan};
+pub use session::{Session, Synced};
+pub use vocabulary::{chat_template, tokenizer};

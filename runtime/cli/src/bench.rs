@@ -1,0 +1,243 @@
+//! `membrane bench`: prefill and decode, beside what the machine's memory and disk allow and beside a peer.
+
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use membrane_engine::{Bytes, Counters, Model, Prepared, process};
+use membrane_text::Specials;
+use serde::{Deserialize, Serialize};
+
+use crate::options::ModelOptions;
+use crate::peer::{self, Speed, Task};
+use crate::report;
+
+/// English prose that both engines read; repeated if more tokens are asked for.
+const TEXT: &str = include_str!("bench/text.txt");
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelOptions,
+    /// Tokens of the prompt
+    #[arg(long, default_value_t = 512, value_name = "TOKENS")]
+    prompt: usize,
+    /// Tokens decoded behind it
+    #[arg(long, default_value_t = 64, value_name = "TOKENS")]
+    decode: usize,
+    /// Repetitions; medians are printed
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    repeat: usize,
+    /// Another engine on the same file, in turn with this one, and the ratio of each pair
+    #[arg(long, value_enum)]
+    against: Option<Peer>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Peer {
+    /// llama.cpp through its Python binding
+    #[value(name = "llama.cpp")]
+    LlamaCpp,
+}
+
+/// One run of this engine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Figures {
+    speed: Speed,
+    /// Bytes that computing one token reads from memory at least.
+    bytes_per_token: u64,
+    /// Of the decode: requests for experts that found them in memory, 0 to 1.
+    hit_rate: Option<f64>,
+    /// Of the decode: bytes read from disk for each token.
+    read_per_token: u64,
+    prefill_read: u64,
+    peak_memory: u64,
+    disk_gb_s: Option<f64>,
+    memory_gb_s: f64,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    match args.against {
+        Some(Peer::LlamaCpp) => against(args),
+        None => {
+            let figures = (0..args.repeat.max(1)).map(|_| measure(args).map(|(_, f)| f)).collect::<Result<Vec<_>>>()?;
+            if args.json {
+                println!("{}", serde_json::to_string(&figures)?);
+            } else {
+                print(args, &figures);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Loads the model, runs the task, and probes the machine with the same threads.
+fn measure(args: &Args) -> Result<(Task, Figures)> {
+    let mut options = args.model.load_options(0)?;
+    let wanted = (args.prompt + args.decode) as u32;
+    options.context = options.context.or(Some(wanted));
+    let prepared = Prepared::open(&args.model.model, &options)?;
+    let model = report::load(prepared, true)?;
+    let task = task(args, &model)?;
+    let mut session = model.session();
+    session.append(&task.prompt[..1])?;
+    session.truncate(0);
+    let before = model.counters();
+    let start = Instant::now();
+    session.append(&task.prompt)?;
+    let prefill = start.elapsed().as_secs_f64();
+    let middle = model.counters();
+    let start = Instant::now();
+    for &token in &task.forced {
+        session.append(&[token])?;
+    }
+    let decode = start.elapsed().as_secs_f64().max(1e-9);
+    let after = model.counters();
+    let peak_memory = process::peak_resident_bytes();
+    let tokens = task.forced.len().max(1) as u64;
+    let figures = Figures {
+        speed: Speed {
+            prefill: task.prompt.len() as f64 / prefill,
+            decode: task.forced.len() as f64 / decode,
+        },
+        bytes_per_token: bytes_per_token(&model),
+        hit_rate: hit_rate(&middle, &after),
+        read_per_token: (after.bytes_read - middle.bytes_read) / tokens,
+        prefill_read: middle.bytes_read - before.bytes_read,
+        peak_memory,
+        disk_gb_s: model.plan().paged().then(|| disk(args)).transpose()?,
+        memory_gb_s: model.team().region(membrane_kernels::memory_read_bandwidth),
+    };
+    Ok((task, figures))
+}
+
+/// Tokens of the text, as many as asked for.
+fn task(args: &Args, model: &Model) -> Result<Task> {
+    let once = model.tokenizer()?.encode(TEXT, Specials::AsText)?;
+    let wanted = args.prompt + args.decode;
+    let mut tokens: Vec<u32> = once.iter().copied().cycle().take(wanted).collect();
+    let forced = tokens.split_off(args.prompt.max(1).min(tokens.len()));
+    Ok(Task { model: args.model.model.clone(), threads: model.team().threads(), prompt: tokens, forced })
+}
+
+/// Weights that each token's computation reads: all resident ones and the experts that it uses.
+fn bytes_per_token(model: &Model) -> u64 {
+    let plan = model.plan();
+    plan.weights.0 + plan.experts_per_token * plan.experts_total.0.checked_div(plan.experts).unwrap_or(0)
+}
+
+fn hit_rate(before: &Counters, after: &Counters) -> Option<f64> {
+    let requests = after.requests - before.requests;
+    (requests > 0).then(|| (after.hits - before.hits) as f64 / requests as f64)
+}
+
+fn disk(args: &Args) -> Result<f64> {
+    let probe = membrane_pager::probe_disk(&args.model.model)?;
+    Ok(probe.ceiling_gb_s())
+}
+
+fn print(args: &Args, figures: &[Figures]) {
+    let Some(last) = figures.last() else { return };
+    let prefill = median(figures.iter().map(|f| f.speed.prefill));
+    let decode = median(figures.iter().map(|f| f.speed.decode));
+    println!("prefill of {} tokens: {prefill:.1} tok/s", args.prompt);
+    println!("decode of {} tokens behind them: {decode:.1} tok/s", args.decode);
+    let ceiling = last.memory_gb_s * 1e9 / last.bytes_per_token as f64;
+    println!(
+        "memory: {:.1} GB/s read by these threads, {} a token: at most {ceiling:.1} tok/s from memory, {:.0} % reached",
+        last.memory_gb_s,
+        Bytes(last.bytes_per_token),
+        100.0 * decode / ceiling
+    );
+    if let (Some(disk), Some(rate)) = (last.disk_gb_s, last.hit_rate) {
+        let read = last.read_per_token as f64;
+        println!(
+            "disk: {disk:.2} GB/s; decode found {:.1} % of its experts in memory and read {} a token, prefill {} in all",
+            100.0 * rate,
+            Bytes(last.read_per_token),
+            Bytes(last.prefill_read)
+        );
+        if read > 0.0 {
+            let ceiling = disk * 1e9 / read;
+            println!("disk ceiling at these misses: {ceiling:.1} tok/s, {:.0} % reached", 100.0 * decode / ceiling);
+        }
+    }
+    println!("peak memory: {}", Bytes(last.peak_memory));
+}
+
+/// Both engines in turn, each run in a process of its own so that neither holds memory while the other runs.
+fn against(args: &Args) -> Result<ExitCode> {
+    let mut options = args.model.load_options(0)?;
+    options.memory = None;
+    let tokenizer = membrane_engine::tokenizer(&membrane_formats::Checkpoint::open(&args.model.model)?)?;
+    let once = tokenizer.encode(TEXT, Specials::AsText)?;
+    drop(tokenizer);
+    let mut prompt: Vec<u32> = once.iter().copied().cycle().take(args.prompt + args.decode).collect();
+    let forced = prompt.split_off(args.prompt.max(1).min(prompt.len()));
+    let threads = options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let task = Task { model: args.model.model.clone(), threads, prompt, forced };
+    let mut ours = Vec::new();
+    let mut theirs = Vec::new();
+    for pair in 1..=args.repeat.max(1) {
+        let figures = own_process()?;
+        let peer = peer::llama_cpp(&task)?;
+        eprintln!(
+            "pair {pair}: prefill {:.1} to {:.1} tok/s, ratio {:.2}; decode {:.1} to {:.1} tok/s, ratio {:.2}",
+            figures.speed.prefill,
+            peer.prefill,
+            figures.speed.prefill / peer.prefill,
+            figures.speed.decode,
+            peer.decode,
+            figures.speed.decode / peer.decode
+        );
+        ours.push(figures);
+        theirs.push(peer);
+    }
+    let ratio = |of: fn(&Speed) -> f64| median(ours.iter().zip(&theirs).map(|(a, b)| of(&a.speed) / of(b)));
+    let (prefill, decode) = (ratio(|s| s.prefill), ratio(|s| s.decode));
+    if args.json {
+        let all = serde_json::json!({
+            "membrane": ours, "llama.cpp": theirs, "prefill_ratio": prefill, "decode_ratio": decode,
+        });
+        println!("{all}");
+    } else {
+        print(args, &ours);
+        println!("against llama.cpp, median of {} pairs: prefill {prefill:.2}x, decode {decode:.2}x", ours.len());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One measurement by a child of this same program, with this command's own arguments.
+fn own_process() -> Result<Figures> {
+    let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let mut at = 0;
+    while at < arguments.len() {
+        let text = arguments[at].to_string_lossy().into_owned();
+        match text.as_str() {
+            "--against" | "--repeat" => drop(arguments.drain(at..(at + 2).min(arguments.len()))),
+            "--json" => drop(arguments.remove(at)),
+            _ if text.starts_with("--against=") || text.starts_with("--repeat=") => drop(arguments.remove(at)),
+            _ => at += 1,
+        }
+    }
+    let output = Command::new(std::env::current_exe()?).args(arguments).args(["--repeat", "1", "--json"]).output()?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("membrane: "));
+    }
+    let figures: Vec<Figures> = serde_json::from_slice(&output.stdout).context("reading a measurement")?;
+    figures.into_iter().next().context("a measurement without figures")
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => values[n / 2],
+        n => (values[n / 2 - 1] + values[n / 2]) / 2.0,
+    }
+}

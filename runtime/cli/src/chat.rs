@@ -1,0 +1,49 @@
+//! The chat in the terminal.
+
+use std::io::{Write, stderr, stdin};
+
+use anyhow::Result;
+
+use crate::run::Conversation;
+
+const HELP: &str = "\
+/clear  forget the conversation
+/help   this text
+/exit   end (or Ctrl-D)
+Ctrl-C stops an answer, not the program.";
+
+/// Reads messages and prints answers until the input ends.
+pub fn run(conversation: &mut Conversation) -> Result<()> {
+    let system = conversation.messages.clone();
+    eprintln!("A message and Enter; /help for commands.");
+    loop {
+        eprint!("> ");
+        stderr().flush()?;
+        let mut line = String::new();
+        let read = stdin().read_line(&mut line);
+        if conversation.interrupted() {
+            eprintln!("(Ctrl-D ends the chat)");
+        }
+        match read {
+            Ok(0) => {
+                eprintln!();
+                return Ok(());
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error.into()),
+        }
+        match line.trim() {
+            "" => {}
+            "/exit" => return Ok(()),
+            "/help" => eprintln!("{HELP}"),
+            "/clear" => conversation.messages.clone_from(&system),
+            text if text.starts_with('/') => eprintln!("{text} is not a command\n{HELP}"),
+            text => {
+                if let Err(error) = conversation.ask(text.to_owned()) {
+                    eprintln!("membrane: {error:#}");
+                }
+            }
+        }
+    }
+}

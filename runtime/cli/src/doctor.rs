@@ -1,0 +1,203 @@
+//! `membrane doctor`: what this machine has, and what is missing.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::Result;
+use membrane_engine::{Bytes, Isa};
+use membrane_kernels::Team;
+use serde::Serialize;
+
+/// The target that guests are built for.
+const GUEST_TARGET: &str = "wasm32-unknown-unknown";
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A file of at least some MB on the disk to probe, such as a model [default: this program]
+    #[arg(long, value_name = "FILE")]
+    disk: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    version: &'static str,
+    plugin_contract: &'static str,
+    processors: usize,
+    instruction_sets: Vec<String>,
+    processor_features: Vec<&'static str>,
+    memory_bytes: Option<u64>,
+    memory_available_bytes: Option<u64>,
+    cgroup_limit_bytes: Option<u64>,
+    huge_pages: Option<String>,
+    memory_read_gb_s: f64,
+    disk: Result<Disk, String>,
+    first_party_plugins: Vec<Plugin>,
+    toolchain: Vec<Tool>,
+}
+
+#[derive(Serialize)]
+struct Disk {
+    file: PathBuf,
+    direct_gb_s: Option<f64>,
+    buffered_gb_s: f64,
+}
+
+#[derive(Serialize)]
+struct Plugin {
+    name: String,
+    world: String,
+    digest: String,
+}
+
+/// Something that plugin authors need.
+#[derive(Serialize)]
+struct Tool {
+    name: &'static str,
+    /// What it says of itself; none if it is missing.
+    found: Option<String>,
+    /// How to get it.
+    install: &'static str,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let report = examine(args)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print(&report);
+    }
+    Ok(ExitCode::from(u8::from(report.disk.is_err())))
+}
+
+fn examine(args: &Args) -> Result<Report> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let file = match &args.disk {
+        Some(file) => file.clone(),
+        None => std::env::current_exe()?,
+    };
+    let team = Team::new(processors, Isa::detect());
+    Ok(Report {
+        version: env!("CARGO_PKG_VERSION"),
+        plugin_contract: membrane_host::CONTRACT,
+        processors,
+        instruction_sets: Isa::available().iter().map(|isa| format!("{isa:?}").to_lowercase()).collect(),
+        processor_features: features(),
+        memory_bytes: meminfo("MemTotal:"),
+        memory_available_bytes: meminfo("MemAvailable:"),
+        cgroup_limit_bytes: cgroup_limit(),
+        huge_pages: std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
+            .ok()
+            .map(|text| text.trim().to_owned()),
+        memory_read_gb_s: team.region(membrane_kernels::memory_read_bandwidth),
+        disk: disk(file),
+        first_party_plugins: membrane_host::first_party::list()
+            .map(|plugin| Plugin {
+                name: plugin.name.into(),
+                world: plugin.world.to_string(),
+                digest: plugin.digest(),
+            })
+            .collect(),
+        toolchain: toolchain(),
+    })
+}
+
+fn disk(file: PathBuf) -> Result<Disk, String> {
+    let probe = membrane_pager::probe_disk(&file).map_err(|error| error.to_string())?;
+    Ok(Disk { file, direct_gb_s: probe.direct_gb_s, buffered_gb_s: probe.buffered_gb_s })
+}
+
+/// Features of the processor that kernels use or could use.
+fn features() -> Vec<&'static str> {
+    let mut found = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        macro_rules! look {
+            ($($name:tt),*) => { $(if std::arch::is_x86_feature_detected!($name) { found.push($name); })* };
+        }
+        look!("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512bf16", "avxvnni");
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        macro_rules! look {
+            ($($name:tt),*) => { $(if std::arch::is_aarch64_feature_detected!($name) { found.push($name); })* };
+        }
+        look!("neon", "dotprod", "i8mm", "fp16");
+    }
+    found
+}
+
+/// A line of `/proc/meminfo`, in bytes.
+fn meminfo(key: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
+/// The memory limit of this process' control group, version 2 or 1; none if there is no limit.
+fn cgroup_limit() -> Option<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    groups.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+        let file = match controllers {
+            "" => format!("/sys/fs/cgroup{path}/memory.max"),
+            "memory" => format!("/sys/fs/cgroup/memory{path}/memory.limit_in_bytes"),
+            _ => return None,
+        };
+        let limit: u64 = std::fs::read_to_string(file).ok()?.trim().parse().ok()?;
+        (limit < 1 << 60).then_some(limit)
+    })
+}
+
+fn toolchain() -> Vec<Tool> {
+    let output = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let sysroot = output("rustc", &["--print", "sysroot"]);
+    let target = sysroot.as_ref().and_then(|root| {
+        let folder = format!("{root}/lib/rustlib/{GUEST_TARGET}/lib");
+        std::path::Path::new(&folder).is_dir().then(|| GUEST_TARGET.to_owned())
+    });
+    vec![
+        Tool { name: "rustc", found: output("rustc", &["--version"]), install: "https://rustup.rs" },
+        Tool { name: "cargo", found: output("cargo", &["--version"]), install: "https://rustup.rs" },
+        Tool { name: GUEST_TARGET, found: target, install: "rustup target add wasm32-unknown-unknown" },
+    ]
+}
+
+fn print(report: &Report) {
+    println!("membrane {}, serves plugins of {}", report.version, report.plugin_contract);
+    println!("processors: {}, instruction sets: {}", report.processors, report.instruction_sets.join(", "));
+    println!("  features: {}", report.processor_features.join(" "));
+    let size = |bytes: Option<u64>| bytes.map_or("unknown".into(), |bytes| Bytes(bytes).to_string());
+    println!("memory: {}, available {}", size(report.memory_bytes), size(report.memory_available_bytes));
+    if let Some(limit) = report.cgroup_limit_bytes {
+        println!("  control group limit: {}", Bytes(limit));
+    }
+    println!("  read bandwidth: {:.1} GB/s", report.memory_read_gb_s);
+    if let Some(pages) = &report.huge_pages {
+        println!("  transparent huge pages: {pages}");
+    }
+    match &report.disk {
+        Ok(disk) => {
+            let direct = disk.direct_gb_s.map_or("not supported".into(), |speed| format!("{speed:.2} GB/s"));
+            println!("disk of {}: direct {direct}, buffered {:.2} GB/s", disk.file.display(), disk.buffered_gb_s);
+        }
+        Err(error) => println!("disk: {error}"),
+    }
+    println!("first-party plugins:");
+    for plugin in &report.first_party_plugins {
+        println!("  {:<18} {:<8} {}", plugin.name, plugin.world, plugin.digest);
+    }
+    println!("for writing plugins in Rust:");
+    for tool in &report.toolchain {
+        match &tool.found {
+            Some(found) => println!("  {:<24} {found}", tool.name),
+            None => println!("  {:<24} missing: {}", tool.name, tool.install),
+        }
+    }
+}

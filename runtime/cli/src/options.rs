@@ -1,0 +1,87 @@
+//! Flags that several verbs share.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use clap::{Args, ValueEnum};
+use membrane_engine::{IoMode, Isa, LoadOptions, Precision};
+use membrane_profile::ByteSize;
+
+/// How a model is loaded.
+#[derive(Args, Clone)]
+pub struct ModelOptions {
+    /// The model: a GGUF file, or the first of a split one
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// Ceiling on the memory of the whole process, such as 768MiB or 8GiB
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
+    /// Context length in tokens [default: 4096, or less if the model was trained for less]
+    #[arg(long, value_name = "TOKENS")]
+    pub ctx: Option<u32>,
+    /// Threads that compute [default: the processors that this process may use]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Tokens in a prefill chunk; changes speed and memory, never the result [default: by the memory plan]
+    #[arg(long, value_name = "TOKENS")]
+    pub prefill_chunk: Option<usize>,
+    /// How experts are read from disk
+    #[arg(long, value_enum, default_value_t = Io::Auto)]
+    pub io: Io,
+    /// Instruction set; changes speed, never the result [default: the best that this processor has]
+    #[arg(long, value_enum)]
+    pub isa: Option<InstructionSet>,
+    /// Compute with f32 activations and an f32 KV cache: slow, for comparisons
+    #[arg(long)]
+    pub reference: bool,
+}
+
+/// How experts are read.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Io {
+    /// As a short probe of the file's disk says.
+    Auto,
+    /// Past the page cache.
+    Direct,
+    /// Through the page cache.
+    Buffered,
+}
+
+/// Instruction sets of the kernels.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum InstructionSet {
+    /// Portable code.
+    Scalar,
+    /// AVX2 with FMA and F16C.
+    Avx2,
+    /// AVX-512 with VNNI.
+    Avx512,
+}
+
+impl ModelOptions {
+    /// The engine's options. `reserve`: bytes that the rest of the process will still take.
+    pub fn load_options(&self, reserve: u64) -> Result<LoadOptions> {
+        let isa = self.isa.map(|isa| match isa {
+            InstructionSet::Scalar => Isa::Scalar,
+            InstructionSet::Avx2 => Isa::Avx2,
+            InstructionSet::Avx512 => Isa::Avx512,
+        });
+        if let Some(isa) = isa {
+            ensure!(Isa::available().contains(&isa), "--isa: this processor does not have it");
+        }
+        Ok(LoadOptions {
+            memory: self.memory.map(|size| size.bytes()),
+            context: self.ctx,
+            threads: self.threads,
+            precision: if self.reference { Precision::Reference } else { Precision::Fast },
+            prefill_chunk: self.prefill_chunk,
+            io: match self.io {
+                Io::Auto => IoMode::Auto,
+                Io::Direct => IoMode::Direct,
+                Io::Buffered => IoMode::Buffered,
+            },
+            isa,
+            reserve,
+        })
+    }
+}

@@ -1,0 +1,105 @@
+//! What people see on standard error: progress, the memory plan, the summary line.
+
+use std::io::{IsTerminal, Write, stderr};
+use std::time::{Duration, Instant};
+
+use membrane_engine::{Bytes, IoChoice, IoReason, MemoryPlan, Model, Prepared};
+use membrane_generate::Stats;
+
+/// Time between two updates of a progress line.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// Time between two plain lines where standard error is not a terminal.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
+
+/// One phase of work on one line: rewritten on a terminal, now and then a plain line elsewhere.
+pub struct Progress {
+    phase: &'static str,
+    terminal: bool,
+    quiet: bool,
+    shown: Instant,
+    lines: bool,
+}
+
+impl Progress {
+    /// A phase that starts now.
+    pub fn new(phase: &'static str, quiet: bool) -> Self {
+        Self { phase, terminal: stderr().is_terminal(), quiet, shown: Instant::now(), lines: false }
+    }
+
+    /// Shows bytes done, at most every now and then.
+    pub fn bytes(&mut self, done: u64, total: u64) {
+        let interval = if self.terminal { INTERVAL } else { PLAIN_INTERVAL };
+        if self.quiet || self.shown.elapsed() < interval {
+            return;
+        }
+        self.shown = Instant::now();
+        self.lines = true;
+        let end = if self.terminal { "\r" } else { "\n" };
+        eprint!("{}: {} of {}{end}", self.phase, Bytes(done), Bytes(total));
+    }
+
+    /// Ends the line.
+    pub fn done(self) {
+        if self.lines && self.terminal {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+/// Prints the plan, then loads.
+pub fn load(prepared: Prepared, quiet: bool) -> anyhow::Result<Model> {
+    if !quiet {
+        eprintln!("memory plan:\n{}", prepared.plan());
+    }
+    let mut progress = Progress::new("load", quiet);
+    let start = Instant::now();
+    let model = prepared.load(&mut |done, total| progress.bytes(done, total))?;
+    progress.done();
+    if !quiet {
+        let plan: &MemoryPlan = model.plan();
+        let io = model.io().map(|io| format!(", {}", reading(&io))).unwrap_or_default();
+        eprintln!(
+            "load: {} resident, {} expert slots in {:.1} s{io}",
+            plan.weights,
+            plan.expert_slots,
+            start.elapsed().as_secs_f64()
+        );
+    }
+    Ok(model)
+}
+
+/// How experts are read, and why.
+fn reading(io: &IoChoice) -> String {
+    let way = if io.direct { "direct reads" } else { "buffered reads" };
+    match &io.reason {
+        IoReason::Configured => format!("{way} as asked for"),
+        IoReason::EverythingFits => "all experts in memory".into(),
+        IoReason::NoDirectReads => format!("{way}, the file system has no direct ones"),
+        IoReason::Measured { direct, buffered } => {
+            format!("{way}: direct {:.2}, buffered {:.2} GB/s measured", direct.gb_s(), buffered.gb_s())
+        }
+        IoReason::ProbeFailed(why) => format!("{way}, the measurement failed: {why}"),
+    }
+}
+
+/// The summary line of an answer.
+pub fn summary(stats: &Stats, profile: &str) -> String {
+    let speed = |speed: Option<f64>| speed.map_or("-".into(), |speed| format!("{speed:.1} tok/s"));
+    let mut parts = vec![
+        format!("prefill {} tokens {}", stats.prefill_tokens, speed(stats.prefill_speed())),
+        format!("decode {} tokens {}", stats.decode_tokens, speed(stats.decode_speed())),
+    ];
+    if let Some(rate) = stats.expert_hit_rate {
+        parts.push(format!("expert hits {:.1} %", 100.0 * rate));
+        parts.push(format!("read {}", Bytes(stats.bytes_read)));
+    }
+    parts.push(format!("peak memory {}", Bytes(stats.peak_memory_bytes)));
+    parts.push(format!("profile {profile}"));
+    parts.push(format!("interventions {}", stats.interventions));
+    parts.join(" | ")
+}
+
+/// Sends what was printed on its way; a closed pipe is the reader's business.
+pub fn flush() {
+    let _ = std::io::stdout().flush();
+}

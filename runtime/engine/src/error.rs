@@ -1,0 +1,153 @@
+//! What can go wrong between a model file and its logits.
+
+use std::path::PathBuf;
+
+use membrane_formats::FormatError;
+use membrane_kernels::ShapeError;
+use membrane_pager::PagerError;
+use membrane_text::TextError;
+use thiserror::Error;
+
+/// An error of loading or running a model; the text names the file, tensor or field and says what to do.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// The model file is damaged or not readable.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The tokenizer or the chat template of the file can't be used.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// Expert weights could not be read while running.
+    #[error(transparent)]
+    Pager(#[from] PagerError),
+    /// A weight's bytes do not fit its shape.
+    #[error("tensor `{tensor}`: {source}")]
+    Weight {
+        /// Name of the tensor in the file.
+        tensor: String,
+        /// What does not fit.
+        source: ShapeError,
+    },
+    /// The file's `general.architecture` is not one that this engine runs.
+    #[error("{path}: architecture `{found}` is not supported; supported are {supported}", path = path.display())]
+    UnknownArchitecture {
+        /// The model file.
+        path: PathBuf,
+        /// What the file says.
+        found: String,
+        /// Comma-separated names.
+        supported: String,
+    },
+    /// A hyper-parameter that no model of this architecture can have.
+    #[error("{path}: `{key}` is {found}, but {rule}", path = path.display())]
+    Hyperparameter {
+        /// The model file.
+        path: PathBuf,
+        /// The metadata key.
+        key: String,
+        /// The value found.
+        found: String,
+        /// The rule that it breaks.
+        rule: String,
+    },
+    /// A tensor whose shape does not follow from the hyper-parameters.
+    #[error(
+        "tensor `{tensor}` has shape {found:?}, but the hyper-parameters ask for {wanted:?}; \
+         the file is damaged or its conversion was wrong"
+    )]
+    TensorShape {
+        /// Name of the tensor.
+        tensor: String,
+        /// Dimensions in the file, contiguous one first.
+        found: Vec<u64>,
+        /// Dimensions that the hyper-parameters ask for.
+        wanted: Vec<u64>,
+    },
+    /// A tensor is stored in a type that the kernels do not have.
+    #[error("tensor `{tensor}` is stored as {found}, which this build can't compute with; supported are {supported}")]
+    TensorType {
+        /// Name of the tensor.
+        tensor: String,
+        /// Type name as the file's format calls it.
+        found: String,
+        /// Comma-separated names.
+        supported: String,
+    },
+    /// The budget can't hold what must be resident.
+    #[error(
+        "--memory {budget} can't hold this model: {needed} are needed at least \
+         ({weights} resident weights, {kv} for a context of {context} tokens, {scratch} scratch, {experts} for one \
+         token's experts, {process} for the process itself); \
+         give at least --memory {needed}{advice}"
+    )]
+    Budget {
+        /// The budget given.
+        budget: crate::plan::Bytes,
+        /// The least that would do.
+        needed: crate::plan::Bytes,
+        /// Weights that are never paged.
+        weights: crate::plan::Bytes,
+        /// Keys and values.
+        kv: crate::plan::Bytes,
+        /// Context length of `kv`.
+        context: u32,
+        /// Activations.
+        scratch: crate::plan::Bytes,
+        /// The smallest expert arena.
+        experts: crate::plan::Bytes,
+        /// Program, tokenizer and plugins.
+        process: crate::plan::Bytes,
+        /// What else would help.
+        advice: String,
+    },
+    /// More tokens than the context holds.
+    #[error(
+        "the context holds {limit} tokens: {have} are in it and {more} more were given; nothing was changed. \
+         Give a larger --ctx (the model was trained for {trained}) or a shorter text"
+    )]
+    ContextFull {
+        /// Tokens in the session.
+        have: usize,
+        /// Tokens that were to be appended.
+        more: usize,
+        /// Capacity.
+        limit: usize,
+        /// The model's own context length.
+        trained: u32,
+    },
+    /// All sessions together hold as many keys and values as the plan has room for.
+    #[error(
+        "the KV cache of {limit} is full: sessions and forks share it; drop one, or give a larger --ctx or --memory"
+    )]
+    KvFull {
+        /// Capacity over all sessions.
+        limit: crate::plan::Bytes,
+    },
+    /// A token that is not in the vocabulary.
+    #[error("token {token} is not in the vocabulary of {size} tokens")]
+    Token {
+        /// The token.
+        token: u32,
+        /// Vocabulary size.
+        size: u32,
+    },
+    /// An option of the caller's that can't be used.
+    #[error("{0}")]
+    Option(String),
+    /// The operating system did not give memory.
+    #[error("could not reserve {bytes} for {what}: {source}")]
+    Reserve {
+        /// What it was for.
+        what: &'static str,
+        /// How much.
+        bytes: crate::plan::Bytes,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The answer was cancelled between two layers; the session is as it was before the call.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// Shorthand of this crate.
+pub type Result<T> = std::result::Result<T, EngineError>;

@@ -1,0 +1,384 @@
+//! A loaded model: checked, planned, resident, ready to open sessions.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use membrane_formats::Checkpoint;
+use membrane_kernels::{Isa, Precision, RopeTable, Team};
+use membrane_pager::{Catalog, Counters, IoChoice, IoMode, PagedFile, Pager, PagerConfig};
+use membrane_text::Tokenizer;
+
+use crate::architectures::Architecture;
+use crate::error::{EngineError, Result};
+use crate::hyper::Hyperparameters;
+use crate::kv::{self, KvPool};
+use crate::moe::Routing;
+use crate::plan::{Bytes, MemoryPlan};
+use crate::scratch::{Scratch, ScratchShape};
+use crate::session::Session;
+use crate::weights::{Layout, Resident};
+use crate::{process, vocabulary};
+
+/// Context length where neither the caller nor the model says less, in tokens.
+const DEFAULT_CONTEXT: u32 = 4096;
+/// Prefill chunk of a model that is wholly in memory, in tokens: past it, larger chunks gain nothing.
+const CHUNK_IN_MEMORY: usize = 512;
+/// Prefill chunk of a paged model, in tokens: each chunk reads nearly every expert once.
+const CHUNK_PAGED: usize = 2048;
+/// Smallest chunk that a tight budget leads to.
+const CHUNK_LEAST: usize = 32;
+/// A paged model's scratch takes at most this fraction of what is left for experts and scratch.
+const SCRATCH_FRACTION: u64 = 6;
+/// Kept free beside what is planned: thread stacks, allocator slack, kernel rounding to huge pages.
+const RESERVE: u64 = 24 << 20;
+
+/// How to load a model.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// Ceiling over the whole process, in bytes; none is unlimited.
+    pub memory: Option<u64>,
+    /// Context length in tokens; by default 4,096 or what the model was trained for, whichever is less.
+    pub context: Option<u32>,
+    /// Threads that compute; by default the processors that this process may use.
+    pub threads: Option<usize>,
+    /// Activations quantised (`Fast`) or f32 throughout (`Reference`).
+    pub precision: Precision,
+    /// Tokens in a prefill chunk; by default chosen from the plan. It never changes a result.
+    pub prefill_chunk: Option<usize>,
+    /// How experts are read.
+    pub io: IoMode,
+    /// Instruction set; by default the best that this processor has. It never changes a result.
+    pub isa: Option<Isa>,
+    /// Bytes that the rest of the process will still take, such as plugin instances.
+    pub reserve: u64,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            memory: None,
+            context: None,
+            threads: None,
+            precision: Precision::Fast,
+            prefill_chunk: None,
+            io: IoMode::Auto,
+            isa: None,
+            reserve: 0,
+        }
+    }
+}
+
+/// A model that was opened and checked, with its memory plan; nothing large has been read yet.
+pub struct Prepared {
+    checkpoint: Checkpoint,
+    architecture: Architecture,
+    hyper: Hyperparameters,
+    layout: Layout,
+    tokenizer: Option<Tokenizer>,
+    chat_template: Option<String>,
+    plan: MemoryPlan,
+    options: LoadOptions,
+    threads: usize,
+    isa: Isa,
+}
+
+impl Prepared {
+    /// Opens a model file and plans its memory.
+    ///
+    /// Errors: a damaged file, an unsupported architecture, tensor or tokenizer, a budget that can't hold the resident part.
+    pub fn open(path: &Path, options: &LoadOptions) -> Result<Self> {
+        Self::new(Checkpoint::open(path)?, options, true)
+    }
+
+    /// The same for a file that may lack a tokenizer, when only token ids are used.
+    pub fn open_without_text(path: &Path, options: &LoadOptions) -> Result<Self> {
+        Self::new(Checkpoint::open(path)?, options, false)
+    }
+
+    fn new(checkpoint: Checkpoint, options: &LoadOptions, text: bool) -> Result<Self> {
+        let architecture = Architecture::of(&checkpoint)?;
+        let hyper = Hyperparameters::read(&checkpoint, &architecture)?;
+        let layout = Layout::of(&checkpoint, &architecture, &hyper)?;
+        let tokenizer = if text { Some(vocabulary::tokenizer(&checkpoint)?) } else { None };
+        if let Some(tokenizer) = &tokenizer
+            && tokenizer.vocab_size() > hyper.vocabulary
+        {
+            return Err(EngineError::Hyperparameter {
+                path: checkpoint.path().to_owned(),
+                key: "tokenizer.ggml.tokens".into(),
+                found: format!("{} tokens", tokenizer.vocab_size()),
+                rule: format!("the embedding has {} rows", hyper.vocabulary),
+            });
+        }
+        let chat_template = vocabulary::chat_template(&checkpoint)?;
+        let threads = match options.threads {
+            Some(0) => return Err(EngineError::Option("--threads must be at least 1".into())),
+            Some(threads) => threads,
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        let plan = plan(&checkpoint, &hyper, &layout, options, threads)?;
+        let isa = options.isa.unwrap_or_else(Isa::detect);
+        let options = options.clone();
+        Ok(Self { checkpoint, architecture, hyper, layout, tokenizer, chat_template, plan, options, threads, isa })
+    }
+
+    /// Where the budget will go.
+    pub fn plan(&self) -> &MemoryPlan {
+        &self.plan
+    }
+
+    /// The file.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// The shape of the model.
+    pub fn hyperparameters(&self) -> &Hyperparameters {
+        &self.hyper
+    }
+
+    /// Reads what is resident and opens the pager. `progress` is told bytes done and bytes in all.
+    pub fn load(self, progress: &mut dyn FnMut(u64, u64)) -> Result<Model> {
+        let all_in_memory = !self.plan.paged();
+        let total =
+            self.layout.resident_bytes + if all_in_memory { self.layout.expert_bytes() } else { 0 };
+        let resident = self.layout.load(&self.checkpoint, &mut |done| progress(done, total))?;
+        let pager = self.layout.experts.as_ref().map(|catalog| self.open_pager(catalog)).transpose()?;
+        progress(total, total);
+        let mut rope = RopeTable::new(
+            self.hyper.rope.dims,
+            self.hyper.rope.base,
+            self.hyper.rope.scale,
+            self.hyper.rope.neox,
+            self.layout.rope_factors.as_deref(),
+        );
+        rope.reserve(self.plan.context as usize);
+        let scratch_shape = ScratchShape::new(&self.hyper, self.plan.prefill_chunk);
+        let context = self.plan.context as usize;
+        let compute = Compute {
+            team: Arc::new(Team::new(self.threads, self.isa)),
+            scratch: Scratch::new(&scratch_shape, self.hyper.heads, context, self.threads),
+            rope,
+            routing: Routing::default(),
+            pager,
+        };
+        let core = Core {
+            checkpoint: self.checkpoint,
+            architecture: self.architecture,
+            hyper: self.hyper,
+            layout: self.layout,
+            resident,
+            precision: self.options.precision,
+            kv_pool: KvPool::new(self.plan.kv.0),
+            plan: self.plan,
+            cancel: Arc::new(AtomicBool::new(false)),
+        };
+        Ok(Model(Arc::new(Shared {
+            core,
+            tokenizer: self.tokenizer,
+            chat_template: self.chat_template,
+            compute: Mutex::new(compute),
+        })))
+    }
+}
+
+impl Prepared {
+    fn open_pager(&self, catalog: &Catalog) -> Result<Pager> {
+        let files = self.checkpoint.files().iter();
+        let files: Vec<_> =
+            files.map(|file| PagedFile { path: file.path.clone(), file: file.file.clone() }).collect();
+        let config = PagerConfig { io: self.options.io, ..PagerConfig::new(self.plan.expert_arena.0) };
+        let pager = Pager::open(&files, catalog.clone(), config)?;
+        if !self.plan.paged() {
+            pager.warm()?;
+        }
+        Ok(pager)
+    }
+}
+
+/// What does not change while a model runs.
+pub(crate) struct Core {
+    pub checkpoint: Checkpoint,
+    pub architecture: Architecture,
+    pub hyper: Hyperparameters,
+    pub layout: Layout,
+    pub resident: Resident,
+    pub precision: Precision,
+    pub kv_pool: Arc<KvPool>,
+    pub plan: MemoryPlan,
+    pub cancel: Arc<AtomicBool>,
+}
+
+/// What one forward pass at a time uses.
+pub(crate) struct Compute {
+    pub team: Arc<Team>,
+    pub scratch: Scratch,
+    pub rope: RopeTable,
+    pub routing: Routing,
+    pub pager: Option<Pager>,
+}
+
+struct Shared {
+    core: Core,
+    tokenizer: Option<Tokenizer>,
+    chat_template: Option<String>,
+    compute: Mutex<Compute>,
+}
+
+/// A loaded model. Clones share it.
+#[derive(Clone)]
+pub struct Model(Arc<Shared>);
+
+impl Model {
+    /// Opens, plans and loads a model file.
+    pub fn open(path: &Path, options: &LoadOptions) -> Result<Self> {
+        Prepared::open(path, options)?.load(&mut |_, _| {})
+    }
+
+    /// A new, empty timeline.
+    pub fn session(&self) -> Session {
+        Session::new(self.clone())
+    }
+
+    /// The tokenizer. Errors: the model was opened without text.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        let missing = || EngineError::Option("the model was opened without its tokenizer".into());
+        self.0.tokenizer.as_ref().ok_or_else(missing)
+    }
+
+    /// The file's chat template, Jinja source.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.0.chat_template.as_deref()
+    }
+
+    /// The memory plan.
+    pub fn plan(&self) -> &MemoryPlan {
+        &self.0.core.plan
+    }
+
+    /// The shape of the model.
+    pub fn hyperparameters(&self) -> &Hyperparameters {
+        &self.0.core.hyper
+    }
+
+    /// The name in `general.architecture`.
+    pub fn architecture(&self) -> &'static str {
+        self.0.core.architecture.name
+    }
+
+    /// The file.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.0.core.checkpoint
+    }
+
+    /// Set it to end a running `append` between two layers; `append` clears it when it starts.
+    pub fn cancel_flag(&self) -> Arc<AtomicBool> {
+        self.0.core.cancel.clone()
+    }
+
+    /// What the pager has done since loading; all zero for a model without experts.
+    pub fn counters(&self) -> Counters {
+        self.compute().pager.as_ref().map(Pager::counters).unwrap_or_default()
+    }
+
+    /// How experts are read, and what the probe found; none for a model without experts.
+    pub fn io(&self) -> Option<IoChoice> {
+        self.compute().pager.as_ref().map(|pager| pager.io_mode().clone())
+    }
+
+    /// The threads that compute, for measurements of the machine beside the model.
+    pub fn team(&self) -> Arc<Team> {
+        self.compute().team.clone()
+    }
+
+    pub(crate) fn core(&self) -> &Core {
+        &self.0.core
+    }
+
+    /// The computing state. A panic in an earlier pass left nothing half-done that a later pass would read.
+    pub(crate) fn compute(&self) -> MutexGuard<'_, Compute> {
+        self.0.compute.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Divides the budget, or says by how much it is too small.
+fn plan(
+    checkpoint: &Checkpoint,
+    hyper: &Hyperparameters,
+    layout: &Layout,
+    options: &LoadOptions,
+    threads: usize,
+) -> Result<MemoryPlan> {
+    let context = options.context.unwrap_or_else(|| hyper.trained_context.min(DEFAULT_CONTEXT));
+    if context == 0 {
+        return Err(EngineError::Option("--ctx must be at least 1".into()));
+    }
+    let blocks = u64::from(context).div_ceil(kv::BLOCK as u64);
+    let kv = blocks * kv::BLOCK as u64 * kv::bytes_per_token(hyper, options.precision);
+    let process = process::resident_bytes();
+    let reserve = RESERVE + options.reserve;
+    let scratch_of = |chunk: usize| {
+        ScratchShape::new(hyper, chunk).bytes(hyper.heads, context as usize, threads)
+            + RopeTable::bytes(hyper.rope.dims, context as usize) as u64
+    };
+    let slot = layout.experts.as_ref().map_or(0, Pager::slot_bytes_for);
+    let experts = layout.expert_count();
+    let top_k = hyper.moe.as_ref().map_or(0, |moe| moe.top_k as u64);
+    let all = experts * slot;
+    let fixed = process + reserve + layout.resident_bytes + kv;
+    let chunk_limit = (context as usize).max(1);
+    let asked = options.prefill_chunk.map(|chunk| chunk.clamp(1, chunk_limit));
+    let fits = |chunk: usize, arena: u64| {
+        options.memory.is_none_or(|budget| fixed + scratch_of(chunk) + arena <= budget)
+    };
+    let in_memory = asked.unwrap_or(CHUNK_IN_MEMORY.min(chunk_limit));
+    let (chunk, arena) = if fits(in_memory, all) {
+        (in_memory, all)
+    } else {
+        let budget = options.memory.unwrap_or(u64::MAX);
+        let left = budget.saturating_sub(fixed);
+        let mut chunk = asked.unwrap_or(CHUNK_PAGED.min(chunk_limit));
+        while asked.is_none() && chunk > CHUNK_LEAST && scratch_of(chunk) > left / SCRATCH_FRACTION {
+            chunk /= 2;
+        }
+        let least = fixed + scratch_of(chunk) + top_k * slot;
+        if least > budget {
+            return Err(EngineError::Budget {
+                budget: Bytes(budget),
+                needed: Bytes(least),
+                weights: Bytes(layout.resident_bytes),
+                kv: Bytes(kv),
+                context,
+                scratch: Bytes(scratch_of(chunk)),
+                experts: Bytes(top_k * slot),
+                process: Bytes(process + reserve),
+                advice: if context > 512 { ", or a smaller --ctx".into() } else { String::new() },
+            });
+        }
+        let slots = (budget - fixed - scratch_of(chunk)) / slot.max(1);
+        (chunk, slots.min(experts) * slot)
+    };
+    let embedding_on_disk = match layout.embedding {
+        crate::weights::Embedding::OnDisk(index) => checkpoint.tensors()[index].bytes,
+        crate::weights::Embedding::Tied => 0,
+    };
+    Ok(MemoryPlan {
+        budget: options.memory.map(Bytes),
+        process: Bytes(process),
+        reserve: Bytes(reserve),
+        weights: Bytes(layout.resident_bytes),
+        embedding_on_disk: Bytes(embedding_on_disk),
+        kv: Bytes(kv),
+        context,
+        scratch: Bytes(scratch_of(chunk)),
+        prefill_chunk: chunk,
+        expert_arena: Bytes(arena),
+        expert_slots: arena.checked_div(slot).unwrap_or(0),
+        expert_slot: Bytes(slot),
+        experts,
+        experts_total: Bytes(layout.expert_bytes()),
+        experts_per_token: top_k * hyper.blocks as u64,
+    })
+}
+

@@ -1,0 +1,200 @@
+//! The mixture of experts of a block: route, compute the experts that are in memory while the others arrive, combine.
+
+use membrane_kernels::{Product, Region, matmul, ops};
+use membrane_pager::Lease;
+
+use crate::error::Result;
+use crate::forward::{Observer, gated_unit};
+use crate::hyper::Moe;
+use crate::model::{Compute, Core};
+use crate::scratch::Scratch;
+use crate::weights::{GatedUnit, MoeBlock, Weight};
+
+/// Which tokens go to which expert, sorted by expert.
+#[derive(Default)]
+pub(crate) struct Routing {
+    ids: Vec<u32>,     // [rows, top_k], best first
+    weights: Vec<f32>, // [rows, top_k], as applied
+    /// Expert e takes `tokens[starts[e]..starts[e + 1]]`.
+    starts: Vec<usize>, // [experts + 1]
+    tokens: Vec<u32>,  // [rows * top_k], row of the chunk
+    slots: Vec<u32>,   // [rows * top_k], index into `ids` of the same entry
+    wanted: Vec<u32>,  // experts with at least one token, ascending
+    /// Row of `expert_out` that holds the result for an entry of `ids`.
+    result: Vec<u32>, // [rows, top_k]
+    /// 0, 1, 2, ...
+    count: Vec<u32>, // [rows * top_k]
+}
+
+impl Routing {
+    /// Sorts the entries of `ids` by expert; within an expert by row.
+    fn sort(&mut self, experts: usize, top_k: usize) {
+        let entries = self.ids.len();
+        self.starts.clear();
+        self.starts.resize(experts + 1, 0);
+        for &id in &self.ids {
+            self.starts[id as usize + 1] += 1;
+        }
+        self.wanted.clear();
+        self.wanted.extend((0..experts as u32).filter(|&e| self.starts[e as usize + 1] > 0));
+        for e in 0..experts {
+            self.starts[e + 1] += self.starts[e];
+        }
+        self.tokens.resize(entries, 0);
+        self.slots.resize(entries, 0);
+        self.result.resize(entries, 0);
+        let grown = self.count.len() as u32;
+        self.count.extend(grown..entries as u32);
+        let mut next = self.starts.clone();
+        for (entry, &id) in self.ids.iter().enumerate() {
+            let place = &mut next[id as usize];
+            self.tokens[*place] = (entry / top_k) as u32;
+            self.slots[*place] = entry as u32;
+            *place += 1;
+        }
+    }
+
+    fn range(&self, expert: u32) -> std::ops::Range<usize> {
+        self.starts[expert as usize]..self.starts[expert as usize + 1]
+    }
+}
+
+/// branch = the mixture for the chunk in `scratch.input` (whose f32 rows are `scratch.normed`).
+pub(crate) fn run(
+    core: &Core,
+    region: &Region<'_>,
+    index: usize,
+    block: &MoeBlock,
+    rows: usize,
+    compute: &mut Compute,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let Some(moe) = &core.hyper.moe else { return Ok(()) };
+    let hidden = core.hyper.hidden;
+    let Compute { scratch: s, routing, pager, .. } = compute;
+    route(core, region, block, moe, rows, s, routing)?;
+    observer.router(index, rows, &routing.ids, &routing.weights);
+    let Some(pager) = pager else { return Ok(()) };
+    let mut request = pager.request(index as u32, &routing.wanted);
+    if let Some((unit, gate)) = &block.shared {
+        shared_expert(core, region, unit, gate, rows, s)?;
+    } else {
+        s.branch[..rows * hidden].fill(0.0);
+    }
+    let mut done = 0;
+    loop {
+        if !request.is_ready() {
+            region.idle();
+        }
+        let Some(ready) = request.next_ready()? else { break };
+        done += experts(core, region, block, &ready.leases, done, s, routing)?;
+    }
+    ops::add_weighted_rows(
+        region,
+        &s.expert_out[..done * hidden],
+        &routing.result,
+        &routing.weights,
+        moe.top_k,
+        &mut s.branch[..rows * hidden],
+    );
+    Ok(())
+}
+
+/// Softmax over all experts, the top k of them, and their weights.
+fn route(
+    core: &Core,
+    region: &Region<'_>,
+    block: &MoeBlock,
+    moe: &Moe,
+    rows: usize,
+    s: &mut Scratch,
+    routing: &mut Routing,
+) -> Result<()> {
+    let scores = &mut s.router[..rows * moe.experts];
+    let weights = core.resident.matrix(&block.router)?;
+    matmul(region, core.precision, &mut [Product { weights, input: &s.input, input_rows: None, output: scores }]);
+    routing.ids.clear();
+    routing.weights.clear();
+    for row in scores.chunks_exact_mut(moe.experts) {
+        ops::softmax(region, row);
+        ops::top_k(row, moe.top_k, &mut routing.ids);
+        let first = routing.weights.len();
+        let chosen = &routing.ids[first..];
+        routing.weights.extend(chosen.iter().map(|&id| row[id as usize]));
+        if moe.normalise {
+            let chosen = &mut routing.weights[first..];
+            let sum: f32 = chosen.iter().sum();
+            chosen.iter_mut().for_each(|weight| *weight /= sum);
+        }
+    }
+    routing.sort(moe.experts, moe.top_k);
+    Ok(())
+}
+
+/// branch = sigmoid(gate x) * unit(x).
+fn shared_expert(
+    core: &Core,
+    region: &Region<'_>,
+    unit: &GatedUnit,
+    gate: &Weight,
+    rows: usize,
+    s: &mut Scratch,
+) -> Result<()> {
+    gated_unit(core, region, unit, rows, s)?;
+    let scores = &mut s.router[..rows];
+    let weights = core.resident.matrix(gate)?;
+    matmul(region, core.precision, &mut [Product { weights, input: &s.input, input_rows: None, output: scores }]);
+    scores.iter_mut().for_each(|score| *score = ops::sigmoid(*score));
+    ops::scale_rows(region, &mut s.branch[..rows * core.hyper.hidden], scores);
+    Ok(())
+}
+
+/// Computes the leased experts for their tokens; results go to `expert_out` from row `done` on. Returns how many rows.
+fn experts(
+    core: &Core,
+    region: &Region<'_>,
+    block: &MoeBlock,
+    leases: &[Lease<'_>],
+    done: usize,
+    s: &mut Scratch,
+    routing: &mut Routing,
+) -> Result<usize> {
+    let precision = core.precision;
+    let (inner, hidden) = (block.gate.rows, core.hyper.hidden);
+    let mut products = Vec::with_capacity(2 * leases.len());
+    let (mut gate, mut up) = (&mut s.gate[..], &mut s.up[..]);
+    let mut rows = 0;
+    for lease in leases {
+        let range = routing.range(lease.index());
+        let input_rows = Some(&routing.tokens[range.clone()]);
+        let (gate_out, gate_rest) = gate.split_at_mut(range.len() * inner);
+        let (up_out, up_rest) = up.split_at_mut(range.len() * inner);
+        (gate, up) = (gate_rest, up_rest);
+        let weights = block.gate.over(lease.part(0))?;
+        products.push(Product { weights, input: &s.input, input_rows, output: gate_out });
+        let weights = block.up.over(lease.part(1))?;
+        products.push(Product { weights, input: &s.input, input_rows, output: up_out });
+        for entry in range.clone() {
+            routing.result[routing.slots[entry] as usize] = (done + rows + entry - range.start) as u32;
+        }
+        rows += range.len();
+    }
+    matmul(region, precision, &mut products);
+    let (gate, up) = (&mut s.gate[..rows * inner], &s.up[..rows * inner]);
+    ops::silu_mul(region, gate, up);
+    s.inner.set(region, rows, inner, gate, precision);
+    let mut products = Vec::with_capacity(leases.len());
+    let mut out = &mut s.expert_out[done * hidden..(done + rows) * hidden];
+    let mut first = 0;
+    for lease in leases {
+        let count = routing.range(lease.index()).len();
+        let (output, rest) = out.split_at_mut(count * hidden);
+        out = rest;
+        let weights = block.down.over(lease.part(2))?;
+        let input_rows = Some(&routing.count[first..first + count]);
+        products.push(Product { weights, input: &s.inner, input_rows, output });
+        first += count;
+    }
+    matmul(region, precision, &mut products);
+    Ok(rows)
+}

@@ -1,0 +1,89 @@
+//! The memory plan: where every byte of the budget goes, before anything is loaded.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// A number of bytes, printed for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct Bytes(pub u64);
+
+impl fmt::Display for Bytes {
+    /// MiB, rounded up, so that a printed need is never below the real one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}MiB", self.0.div_ceil(1 << 20)))
+    }
+}
+
+/// What a model takes of the memory budget.
+#[derive(Debug, Clone, Serialize)]
+pub struct MemoryPlan {
+    /// The ceiling over the whole process; none is unlimited.
+    pub budget: Option<Bytes>,
+    /// The process as it stood before loading: program, tokenizer, compiled plugins.
+    pub process: Bytes,
+    /// Kept free for plugin instances, threads and the allocator.
+    pub reserve: Bytes,
+    /// Weights that are never paged.
+    pub weights: Bytes,
+    /// Embedding rows that stay on disk, not counted against the budget.
+    pub embedding_on_disk: Bytes,
+    /// Keys and values of a full context.
+    pub kv: Bytes,
+    /// Context length, in tokens.
+    pub context: u32,
+    /// Activations of one prefill chunk.
+    pub scratch: Bytes,
+    /// Tokens in a prefill chunk.
+    pub prefill_chunk: usize,
+    /// Memory for paged experts.
+    pub expert_arena: Bytes,
+    /// Experts that the arena holds.
+    pub expert_slots: u64,
+    /// Bytes of one slot.
+    pub expert_slot: Bytes,
+    /// Experts of the model over all layers.
+    pub experts: u64,
+    /// Bytes of all experts.
+    pub experts_total: Bytes,
+    /// Experts that one token uses over all layers.
+    pub experts_per_token: u64,
+}
+
+impl MemoryPlan {
+    /// Everything that the plan takes.
+    pub fn total(&self) -> Bytes {
+        let parts = [self.process, self.reserve, self.weights, self.kv, self.scratch, self.expert_arena];
+        Bytes(parts.iter().map(|part| part.0).sum())
+    }
+
+    /// Whether experts are read from disk while the model runs.
+    pub fn paged(&self) -> bool {
+        self.expert_slots < self.experts
+    }
+}
+
+impl fmt::Display for MemoryPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut row = |name: &str, bytes: Bytes, note: String| writeln!(f, "  {name:<18}{bytes:>10}  {note}");
+        row("process", self.process, "program, tokenizer, plugins".into())?;
+        row("resident weights", self.weights, String::new())?;
+        row("KV cache", self.kv, format!("{} tokens", self.context))?;
+        row("scratch", self.scratch, format!("prefill chunks of {} tokens", self.prefill_chunk))?;
+        if self.experts > 0 {
+            let note = format!(
+                "{} of {} experts of {}; one token uses {}",
+                self.expert_slots, self.experts, self.expert_slot, self.experts_per_token
+            );
+            row("expert arena", self.expert_arena, note)?;
+        }
+        row("reserve", self.reserve, "plugin instances, threads, allocator".into())?;
+        let budget = self.budget.map_or("no budget".into(), |budget| format!("of {budget}"));
+        row("total", self.total(), budget)?;
+        if self.paged() {
+            writeln!(f, "  {:<18}{:>10}  experts of which the arena holds a part", "on disk", self.experts_total)?;
+        }
+        Ok(())
+    }
+}

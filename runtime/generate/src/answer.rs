@@ -1,0 +1,322 @@
+//! One answer: request, prompt, decoding, tool calls and their results, end.
+//!
+//! This is the path that every text takes to a person, and there is no other: what a policy has not released never becomes
+//! an [`Event`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use membrane_engine::{EngineError, Model, Session, process};
+use membrane_host::{Host, Invocation, Message, Refused, ToolCallOutcome};
+use membrane_text::{ChatMessage, ChatTemplate, Conversation, Prompt, Role, ToolCall};
+
+use crate::behaviour::{Behaviour, Running, Words};
+use crate::decode::{Decoder, Round, RoundEnd};
+use crate::error::{GenerateError, Result};
+use crate::event::{EndReason, Event, Intervention, Stats};
+
+/// Rounds of tool calls in one answer; a model that calls tools for ever is ended there.
+const MAX_TOOL_ROUNDS: usize = 16;
+
+/// How an answer is to be made.
+#[derive(Debug, Clone)]
+pub struct AnswerOptions {
+    /// Seed of the samplers' random source.
+    pub seed: u64,
+    /// Most tokens that samplers may choose; none is as many as the context holds.
+    pub max_tokens: Option<usize>,
+    /// The messages are plain text for the model, without a chat template.
+    pub raw: bool,
+    /// The time that chat templates are told, in seconds since 1970.
+    pub now: i64,
+}
+
+/// What an answer was.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The messages that the conversation has now: those given (as policies let them pass), tool calls and results, and the
+    /// answer as it was released.
+    pub messages: Vec<ChatMessage>,
+    /// Why it ended.
+    pub reason: EndReason,
+    /// Figures.
+    pub stats: Stats,
+}
+
+/// Makes answers with one model, one session and one behaviour.
+pub struct Generator {
+    host: Host,
+    model: Model,
+    template: Option<ChatTemplate>,
+    words: Arc<Words>,
+    behaviour: Behaviour,
+    session: Session,
+}
+
+impl Generator {
+    /// Joins a model and a behaviour. Errors: the model's chat template can't be read.
+    pub fn new(host: Host, model: Model, behaviour: Behaviour) -> Result<Self> {
+        let template = model.chat_template().map(ChatTemplate::new).transpose()?;
+        let words = Arc::new(Words(model.clone()));
+        let session = model.session();
+        Ok(Self { host, model, template, words, behaviour, session })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Answers a conversation. Events come as they happen; `cancel` ends the answer at the next token or layer.
+    ///
+    /// A refusal is an answer, not an error. After an error or a refusal the session stays usable.
+    pub fn answer(
+        &mut self,
+        messages: &[ChatMessage],
+        options: &AnswerOptions,
+        cancel: &AtomicBool,
+        sink: &mut dyn FnMut(Event),
+    ) -> Result<Answer> {
+        let counters = self.model.counters();
+        let mut running = self.behaviour.start(&self.host, &self.words, options.seed)?;
+        let mut run = Run {
+            generator: self,
+            options,
+            cancel,
+            sink,
+            stats: Stats::default(),
+            messages: messages.to_vec(),
+            released: String::new(),
+        };
+        let outcome = run.all(&mut running);
+        let (reason, message) = match outcome {
+            Ok(reason) => (reason, None),
+            Err(Stopped::Refused(refused)) => {
+                run.intervened(&refused.interventions);
+                (EndReason::Refused, Some(refused.message))
+            }
+            Err(Stopped::Failed(error)) => return Err(error),
+        };
+        let Run { mut stats, mut messages, released, .. } = run;
+        if !released.is_empty() {
+            messages.push(ChatMessage::new(Role::Assistant, released));
+        }
+        stats.paged(&counters, &self.model.counters());
+        stats.peak_memory_bytes = process::peak_resident_bytes();
+        sink(Event::End { reason, message, stats: stats.clone() });
+        Ok(Answer { messages, reason, stats })
+    }
+}
+
+/// What ends an answer early.
+enum Stopped {
+    Refused(Refused),
+    Failed(GenerateError),
+}
+
+impl<E: Into<GenerateError>> From<E> for Stopped {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<Refused> for Stopped {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+struct Run<'a> {
+    generator: &'a mut Generator,
+    options: &'a AnswerOptions,
+    cancel: &'a AtomicBool,
+    sink: &'a mut dyn FnMut(Event),
+    stats: Stats,
+    messages: Vec<ChatMessage>,
+    /// Text of the current round that policies have released.
+    released: String,
+}
+
+impl Run<'_> {
+    fn all(&mut self, running: &mut Running) -> std::result::Result<EndReason, Stopped> {
+        self.request(running)?;
+        let mut everything = String::new();
+        let mut rounds = 0;
+        let reason = loop {
+            let prompt = self.prompt(running)?;
+            if !self.prefill(&prompt)? {
+                break EndReason::Cancelled;
+            }
+            let end = self.decode(running, &prompt)?;
+            everything.push_str(&self.released);
+            match end {
+                RoundEnd::Ended(reason) => break reason,
+                RoundEnd::ToolCalls(_) if rounds == MAX_TOOL_ROUNDS => break EndReason::ToolRounds,
+                RoundEnd::ToolCalls(calls) => self.tools(running, calls)?,
+            }
+            rounds += 1;
+        };
+        running.policies.finish(&everything)?;
+        Ok(reason)
+    }
+
+    /// The request hook: policies may change the conversation before the model reads it.
+    fn request(&mut self, running: &mut Running) -> std::result::Result<(), Stopped> {
+        let given: Vec<Message> = self.messages.iter().map(to_host).collect();
+        let outcome = running.policies.request(given.clone())?;
+        self.intervened(&outcome.interventions);
+        if outcome.messages != given {
+            self.messages = merge(&self.messages, &given, outcome.messages);
+        }
+        Ok(())
+    }
+
+    /// Renders and encodes the prompt; policies see what was rendered.
+    fn prompt(&mut self, running: &mut Running) -> std::result::Result<Vec<u32>, Stopped> {
+        let tokenizer = self.generator.model.tokenizer()?;
+        let bos = |id: Option<u32>| id.map(|id| tokenizer.decode(&[id], false)).unwrap_or_default();
+        let prompt = if self.options.raw {
+            let texts: Vec<&str> = self.messages.iter().map(|message| message.content.as_str()).collect();
+            Prompt::user_text(&texts.join("\n\n"))
+        } else {
+            let template = self.generator.template.as_ref().ok_or(GenerateError::NoTemplate)?;
+            let tools = running.tools.descriptions();
+            template.render_prompt(&Conversation {
+                messages: &self.messages,
+                tools,
+                add_generation_prompt: true,
+                extra: &serde_json::Map::new(),
+                bos_token: &bos(tokenizer.bos()),
+                eos_token: &bos(tokenizer.eos()),
+                now: self.options.now,
+            })?
+        };
+        running.policies.prompt(&prompt.text())?;
+        let mut tokens = tokenizer.encode_prompt(&prompt)?;
+        if self.options.raw
+            && tokenizer.add_bos()
+            && let Some(bos) = tokenizer.bos()
+        {
+            tokens.insert(0, bos);
+        }
+        let context = self.generator.model.plan().context as usize;
+        if tokens.is_empty() {
+            return Err(GenerateError::EmptyPrompt.into());
+        }
+        if tokens.len() >= context {
+            return Err(GenerateError::PromptTooLong { prompt: tokens.len(), context }.into());
+        }
+        Ok(tokens)
+    }
+
+    /// Computes the prompt. False if it was cancelled.
+    fn prefill(&mut self, prompt: &[u32]) -> std::result::Result<bool, Stopped> {
+        let session = &mut self.generator.session;
+        let have = session.tokens().iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        (self.sink)(Event::Prefill { prompt_tokens: prompt.len(), reused_tokens: have.min(prompt.len() - 1) });
+        let start = Instant::now();
+        let synced = match session.sync(prompt) {
+            Err(EngineError::Cancelled) => return Ok(false),
+            synced => synced?,
+        };
+        self.stats.prefill_seconds += start.elapsed().as_secs_f64();
+        self.stats.prefill_tokens += synced.computed;
+        Ok(!self.cancel.load(Ordering::Relaxed))
+    }
+
+    fn decode(&mut self, running: &mut Running, prompt: &[u32]) -> std::result::Result<RoundEnd, Stopped> {
+        self.released.clear();
+        let left = self.options.max_tokens.map(|max| max.saturating_sub(self.stats.decode_tokens));
+        let start = Instant::now();
+        let mut decoder = Decoder::new(
+            self.generator.model.tokenizer()?,
+            &mut self.generator.session,
+            running,
+            Round { prompt, max_tokens: left, tools: !self.options.raw },
+        );
+        let released = &mut self.released;
+        let sink = &mut *self.sink;
+        let stats = &mut self.stats;
+        let result = decoder.run(self.cancel, &mut |event| {
+            match &event {
+                Event::Text { text } => released.push_str(text),
+                Event::Intervention(_) => stats.interventions += 1,
+                _ => {}
+            }
+            sink(event);
+        });
+        self.stats.decode_tokens += decoder.chosen();
+        self.stats.decode_seconds += start.elapsed().as_secs_f64();
+        result.map_err(|error| match error {
+            crate::decode::DecodeError::Refused(refused) => Stopped::Refused(refused),
+            crate::decode::DecodeError::Failed(error) => Stopped::Failed(error),
+        })
+    }
+
+    /// Makes the calls that policies allow and adds their results to the conversation.
+    fn tools(&mut self, running: &mut Running, calls: Vec<ToolCall>) -> std::result::Result<(), Stopped> {
+        let mut message = ChatMessage::new(Role::Assistant, std::mem::take(&mut self.released));
+        let mut results = Vec::new();
+        for call in calls {
+            let asked = Invocation { name: call.name.clone(), arguments: call.arguments.to_string() };
+            let (made, output) = match running.policies.tool_call(asked.clone())? {
+                ToolCallOutcome::Allowed { call, interventions } => {
+                    self.intervened(&interventions);
+                    let output = self.call(running, &call)?;
+                    (call, output)
+                }
+                ToolCallOutcome::Denied { note, interventions } => {
+                    self.intervened(&interventions);
+                    (asked, format!("error: a policy denied this call: {note}"))
+                }
+            };
+            message.tool_calls.push(ToolCall {
+                name: made.name.clone(),
+                arguments: serde_json::from_str(&made.arguments).unwrap_or(call.arguments),
+            });
+            results.push(ChatMessage { name: Some(made.name), ..ChatMessage::new(Role::Tool, output) });
+        }
+        self.messages.push(message);
+        self.messages.extend(results);
+        Ok(())
+    }
+
+    fn call(&mut self, running: &mut Running, call: &Invocation) -> std::result::Result<String, Stopped> {
+        let (name, arguments) = (call.name.clone(), call.arguments.clone());
+        (self.sink)(Event::ToolCall { name: name.clone(), arguments });
+        let (ok, output) = match running.tools.call(&call.name, &call.arguments) {
+            Ok(output) => (true, output),
+            Err(error) => (false, format!("error: {error}")),
+        };
+        let outcome = running.policies.tool_result(call, output)?;
+        self.intervened(&outcome.interventions);
+        (self.sink)(Event::ToolResult { name, ok, output: outcome.output.clone() });
+        Ok(outcome.output)
+    }
+
+    fn intervened(&mut self, interventions: &[membrane_host::Intervention]) {
+        self.stats.interventions += interventions.len();
+        for intervention in interventions {
+            (self.sink)(Event::Intervention(Intervention::from(intervention)));
+        }
+    }
+}
+
+fn to_host(message: &ChatMessage) -> Message {
+    Message { role: message.role.into(), content: message.content.clone() }
+}
+
+/// The rewritten conversation; messages that were not changed keep their tool calls.
+fn merge(before: &[ChatMessage], given: &[Message], now: Vec<Message>) -> Vec<ChatMessage> {
+    let mut from = 0;
+    now.into_iter()
+        .map(|message| match given[from..].iter().position(|old| *old == message) {
+            Some(at) => {
+                from += at + 1;
+                before[from - 1].clone()
+            }
+            None => ChatMessage::new(message.role.into(), message.content),
+        })
+        .collect()
+}

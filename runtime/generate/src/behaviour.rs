@@ -1,0 +1,69 @@
+//! The behaviour of an answer: which plugins, started anew for it.
+
+use std::sync::Arc;
+
+use membrane_host::{AnswerContext, Host, Plugin, PolicyChain, SamplerChain, ToolSet, Vocabulary};
+use membrane_text::{Specials, Tokenizer};
+
+use crate::error::Result;
+
+/// The plugins of a profile, compiled, in the profile's order.
+#[derive(Clone, Default)]
+pub struct Behaviour {
+    /// Each transforms the logits; the first to choose a token wins.
+    pub samplers: Vec<Plugin>,
+    /// Each sees what the one before has let through.
+    pub policies: Vec<Plugin>,
+    /// What the model may call.
+    pub tools: Vec<Plugin>,
+}
+
+/// Instances of a behaviour for one answer.
+pub(crate) struct Running {
+    pub samplers: SamplerChain,
+    pub policies: PolicyChain,
+    pub tools: ToolSet,
+}
+
+impl Behaviour {
+    pub(crate) fn start(&self, host: &Host, vocabulary: &Arc<Words>, seed: u64) -> Result<Running> {
+        let context = AnswerContext { vocabulary: vocabulary.clone(), seed };
+        Ok(Running {
+            samplers: SamplerChain::start(host, &self.samplers, context)?,
+            policies: PolicyChain::start(host, &self.policies)?,
+            tools: ToolSet::start(host, &self.tools)?,
+        })
+    }
+}
+
+/// The tokenizer as plugins see it.
+pub(crate) struct Words(pub membrane_engine::Model);
+
+impl Words {
+    fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.0.tokenizer().ok()
+    }
+}
+
+impl Vocabulary for Words {
+    fn size(&self) -> u32 {
+        self.0.hyperparameters().vocabulary as u32
+    }
+
+    fn bytes_of(&self, token: u32) -> Option<&[u8]> {
+        self.tokenizer()?.token_bytes(token).ok()
+    }
+
+    fn encode(&self, text: &str) -> std::result::Result<Vec<u32>, String> {
+        let tokenizer = self.tokenizer().ok_or("the model has no tokenizer")?;
+        tokenizer.encode(text, Specials::AsText).map_err(|error| error.to_string())
+    }
+
+    fn is_end(&self, token: u32) -> bool {
+        self.tokenizer().is_some_and(|tokenizer| tokenizer.end_tokens().contains(&token))
+    }
+
+    fn end_token(&self) -> Option<u32> {
+        self.tokenizer()?.end_tokens().iter().next().copied()
+    }
+}

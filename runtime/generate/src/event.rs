@@ -1,0 +1,127 @@
+//! What a caller is told while an answer is made.
+
+use membrane_engine::Counters;
+use serde::Serialize;
+
+/// One thing that happened. Text in events has been released by every policy.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// The prompt is about to be computed.
+    Prefill {
+        /// Tokens of the prompt.
+        prompt_tokens: usize,
+        /// Of these, tokens that the session still had.
+        reused_tokens: usize,
+    },
+    /// Released text of the answer; concatenated they are the answer.
+    Text {
+        /// At least one character.
+        text: String,
+    },
+    /// A tool is called, after the policies have allowed it.
+    ToolCall {
+        /// Name of the tool.
+        name: String,
+        /// Arguments, a JSON object.
+        arguments: String,
+    },
+    /// What the tool gave back, as the model reads it.
+    ToolResult {
+        /// Name of the tool.
+        name: String,
+        /// Whether the tool did what was asked.
+        ok: bool,
+        /// Text.
+        output: String,
+    },
+    /// A policy did something other than to let pass.
+    Intervention(Intervention),
+    /// The answer is over.
+    End {
+        /// Why.
+        reason: EndReason,
+        /// In place of what was withheld, if a policy refused.
+        message: Option<String>,
+        /// Figures of the answer.
+        stats: Stats,
+    },
+}
+
+/// A policy's verdict other than to let pass.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Intervention {
+    /// Name of the policy.
+    pub policy: String,
+    /// The hook that gave the verdict.
+    pub hook: String,
+    /// The verdict.
+    pub verdict: String,
+    /// Id of the clause that it rests on.
+    pub clause: String,
+    /// The policy's sentence for people.
+    pub note: String,
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndReason {
+    /// The model ended it.
+    Stop,
+    /// The limit of tokens was reached.
+    Length,
+    /// The context is full.
+    Context,
+    /// The model called tools over and over.
+    ToolRounds,
+    /// A policy ended it after what it released.
+    PolicyStop,
+    /// A policy refused; nothing that was not released before came out.
+    Refused,
+    /// The caller cancelled it.
+    Cancelled,
+}
+
+/// Figures of one answer, tool rounds included.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Stats {
+    /// Tokens of the prompts that were computed; reused ones do not count.
+    pub prefill_tokens: usize,
+    /// Time for them, in seconds.
+    pub prefill_seconds: f64,
+    /// Tokens that the samplers chose.
+    pub decode_tokens: usize,
+    /// Time for them, in seconds, plugins included.
+    pub decode_seconds: f64,
+    /// Expert requests that found the expert in memory, 0 to 1; none for a model without experts.
+    pub expert_hit_rate: Option<f64>,
+    /// Bytes of experts read from disk.
+    pub bytes_read: u64,
+    /// Time that computing waited for those reads, in seconds.
+    pub wait_seconds: f64,
+    /// The largest memory of the process so far, in bytes.
+    pub peak_memory_bytes: u64,
+    /// Verdicts of policies other than to let pass.
+    pub interventions: usize,
+}
+
+impl Stats {
+    /// Adds what a pager did during the answer.
+    pub(crate) fn paged(&mut self, before: &Counters, after: &Counters) {
+        let during = *after - *before;
+        self.expert_hit_rate = during.hit_rate();
+        self.bytes_read = during.bytes_read;
+        self.wait_seconds = during.wait_ns as f64 * 1e-9;
+    }
+
+    /// Tokens a second of the prompt; none if nothing was computed.
+    pub fn prefill_speed(&self) -> Option<f64> {
+        (self.prefill_tokens > 0).then(|| self.prefill_tokens as f64 / self.prefill_seconds)
+    }
+
+    /// Tokens a second of the answer; none if there was none.
+    pub fn decode_speed(&self) -> Option<f64> {
+        (self.decode_tokens > 0).then(|| self.decode_tokens as f64 / self.decode_seconds)
+    }
+}

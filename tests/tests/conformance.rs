@@ -1,0 +1,181 @@
+//! Logits against the references: transformers on the dequantised weights, and what llama.cpp reaches on the same file.
+
+use std::path::{Path, PathBuf};
+
+use membrane_engine::{Architecture, Isa, LoadOptions, Observer, Precision, Prepared};
+use membrane_formats::Checkpoint;
+use membrane_tests::golden::{Distance, Golden, distance};
+use membrane_tests::references;
+
+/// Largest difference of f32 computations.
+const REFERENCE_MAX_ABS: f32 = 2e-3;
+/// The fast path's normalised mean square error, as a multiple of llama.cpp's.
+const FAST_RATIO: f64 = 1.25;
+/// Router choices count where the last chosen expert is ahead of the first rejected one by more than this.
+const ROUTER_MARGIN: f32 = 1e-3;
+
+/// A GGUF file with its golden outputs.
+struct Case {
+    gguf: PathBuf,
+    /// Model and quantisation, the two parts of the file's name.
+    model: String,
+    quantisation: String,
+    golden: PathBuf,
+}
+
+/// Every reference file of an architecture that the engine runs, in types that it computes with.
+fn cases() -> Vec<Case> {
+    let mut found = Vec::new();
+    for root in references() {
+        let folder = std::fs::read_dir(root.join("gguf")).unwrap();
+        for entry in folder.map(|entry| entry.unwrap().path()) {
+            let stem = entry.file_stem().unwrap().to_str().unwrap().to_owned();
+            let Some((model, quantisation)) = stem.rsplit_once('-') else { continue };
+            let golden = root.join(format!("golden/{model}.gguf.safetensors"));
+            let checkpoint = Checkpoint::open(&entry).unwrap();
+            let ours = Architecture::of(&checkpoint).is_ok() && !quantisation.starts_with("IQ2");
+            if ours && golden.exists() {
+                let (model, quantisation) = (model.to_owned(), quantisation.to_owned());
+                found.push(Case { gguf: entry, model, quantisation, golden });
+            }
+        }
+    }
+    found.sort_by(|a, b| a.gguf.cmp(&b.gguf));
+    found
+}
+
+/// Logits of all positions and router choices of all layers.
+#[derive(Default)]
+struct Record {
+    logits: Vec<f32>,
+    router: Vec<Vec<u32>>,
+}
+
+impl Observer for Record {
+    fn router(&mut self, layer: usize, rows: usize, ids: &[u32], _weights: &[f32]) {
+        self.router.resize(self.router.len().max(layer + 1), Vec::new());
+        for row in ids.chunks(ids.len() / rows) {
+            let mut row = row.to_vec();
+            row.sort_unstable();
+            self.router[layer].extend(row);
+        }
+    }
+
+    fn logits(&mut self, _position: usize, logits: &[f32]) {
+        self.logits.extend_from_slice(logits);
+    }
+
+    fn wants_logits(&self) -> bool {
+        true
+    }
+}
+
+fn record(gguf: &Path, precision: Precision, tokens: &[u32]) -> Record {
+    let options = LoadOptions { precision, context: Some(512), threads: Some(2), ..LoadOptions::default() };
+    let model = Prepared::open(gguf, &options).unwrap().load(&mut |_, _| {}).unwrap();
+    let mut record = Record::default();
+    model.session().append_observed(tokens, &mut record).unwrap();
+    record
+}
+
+/// The golden logits of a prompt, and how many of its last positions they cover.
+fn golden_logits(golden: &Golden, prefix: &str) -> Option<Vec<f32>> {
+    golden.f32(&format!("{prefix}.logits")).or_else(|| golden.f32(&format!("{prefix}.logits_last16")))
+}
+
+fn compare(case: &Case, golden: &Golden, precision: Precision, prompt: &str) -> Option<Distance> {
+    let wanted = golden_logits(golden, &format!("{}.dequant.{prompt}", case.quantisation))?;
+    let tokens = golden.ids(&format!("{prompt}.input_ids"))?;
+    let logits = record(&case.gguf, precision, &tokens).logits;
+    let vocabulary = logits.len() / tokens.len();
+    Some(distance(&logits[logits.len() - wanted.len()..], &wanted, vocabulary))
+}
+
+#[test]
+fn f32_activations_give_the_logits_of_the_dequantised_weights() {
+    let cases = cases();
+    assert!(!cases.is_empty(), "the fixtures of this tree are missing");
+    let mut failures = Vec::new();
+    for case in &cases {
+        let golden = Golden::read(&case.golden);
+        for prompt in ["p7", "p64", "p300"] {
+            let Some(found) = compare(case, &golden, Precision::Reference, prompt) else { continue };
+            println!("{} {} {prompt}: {found:?}", case.model, case.quantisation);
+            if found.max_abs.is_nan() || found.max_abs > REFERENCE_MAX_ABS {
+                failures.push(format!("{} {} {prompt}: {}", case.model, case.quantisation, found.max_abs));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[test]
+fn the_fast_path_is_as_near_as_llama_cpp() {
+    let mut failures = Vec::new();
+    for case in &cases() {
+        let golden = Golden::read(&case.golden);
+        let json = case.golden.with_extension("json");
+        let recorded: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+        for prompt in ["p7", "p64", "p300"] {
+            let Some(found) = compare(case, &golden, Precision::Fast, prompt) else { continue };
+            let peer = recorded[&case.quantisation]["llamacpp_vs_dequant"][prompt]["nmse"].as_f64().unwrap();
+            let ratio = found.nmse / peer;
+            println!("{} {} {prompt}: {found:?}, {ratio:.2} of llama.cpp's", case.model, case.quantisation);
+            if found.nmse.is_nan() || ratio > FAST_RATIO {
+                failures.push(format!("{} {} {prompt}: {ratio:.2}", case.model, case.quantisation));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[test]
+fn routers_choose_the_same_experts() {
+    let mut compared = 0;
+    for case in cases().iter().filter(|case| case.quantisation == "BF16") {
+        let golden_file = case.golden.with_file_name(format!("{}.safetensors", case.model));
+        if !golden_file.exists() {
+            continue;
+        }
+        let golden = Golden::read(&golden_file);
+        for prompt in ["p1", "p7", "p64", "p300"] {
+            let tokens = golden.ids(&format!("{prompt}.input_ids")).unwrap();
+            let record = record(&case.gguf, Precision::Reference, &tokens);
+            for (layer, found) in record.router.iter().enumerate() {
+                let Some(wanted) = golden.ids(&format!("{prompt}.router.{layer}.ids")) else { continue };
+                let margins = golden.f32(&format!("{prompt}.router.{layer}.margin")).unwrap();
+                let top_k = wanted.len() / margins.len();
+                for (row, margin) in margins.iter().enumerate().filter(|(_, margin)| **margin > ROUTER_MARGIN) {
+                    let range = row * top_k..(row + 1) * top_k;
+                    assert_eq!(
+                        found[range.clone()],
+                        wanted[range],
+                        "{} {prompt} layer {layer} row {row} margin {margin}",
+                        case.model
+                    );
+                    compared += 1;
+                }
+            }
+        }
+    }
+    println!("{compared} choices compared");
+}
+
+#[test]
+fn instruction_sets_give_the_same_bits() {
+    for case in &cases() {
+        let golden = Golden::read(&case.golden);
+        let tokens = golden.ids("p64.input_ids").unwrap();
+        let logits = |isa| {
+            let options = LoadOptions { isa: Some(isa), context: Some(128), ..LoadOptions::default() };
+            let model = Prepared::open(&case.gguf, &options).unwrap().load(&mut |_, _| {}).unwrap();
+            let mut session = model.session();
+            session.append(&tokens).unwrap();
+            session.logits().iter().map(|logit| logit.to_bits()).collect::<Vec<_>>()
+        };
+        let scalar = logits(Isa::Scalar);
+        for isa in Isa::available() {
+            assert!(logits(isa) == scalar, "{} {} {isa:?}", case.model, case.quantisation);
+        }
+    }
+}

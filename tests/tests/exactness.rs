@@ -1,0 +1,143 @@
+//! Logits are the same bits whatever the threads, the prefill chunk, the memory budget, what is cached, and how a prefix came
+//! to be there.
+
+use std::path::{Path, PathBuf};
+
+use membrane_engine::{IoMode, LoadOptions, Model, Prepared};
+use membrane_tests::references;
+
+/// A mixture of experts and a dense model, from the fixtures.
+const MODELS: [&str; 3] = ["tiny-qwen3moe-Q8_0.gguf", "tiny-qwen2moe-Q8_0.gguf", "tiny-qwen3-IQ4_NL.gguf"];
+
+fn models() -> Vec<PathBuf> {
+    let find = |name: &str| {
+        let mut roots = references().into_iter();
+        roots.find_map(|root| Some(root.join("gguf").join(name)).filter(|path| path.exists()))
+    };
+    MODELS.iter().map(|name| find(name).unwrap_or_else(|| panic!("the fixture {name} is missing"))).collect()
+}
+
+fn options() -> LoadOptions {
+    LoadOptions { context: Some(256), threads: Some(2), ..LoadOptions::default() }
+}
+
+fn load(path: &Path, options: &LoadOptions) -> Model {
+    Prepared::open(path, options).unwrap().load(&mut |_, _| {}).unwrap()
+}
+
+fn tokens() -> Vec<u32> {
+    (0..150_u32).map(|i| (i * 7919 + 13) % 1000).collect()
+}
+
+fn bits(logits: &[f32]) -> Vec<u32> {
+    assert!(!logits.is_empty() && logits.iter().all(|logit| logit.is_finite()));
+    logits.iter().map(|logit| logit.to_bits()).collect()
+}
+
+/// Logits behind the prompt and behind each of a few further tokens.
+fn trace(model: &Model) -> Vec<Vec<u32>> {
+    let mut session = model.session();
+    session.append(&tokens()).unwrap();
+    let mut trace = vec![bits(session.logits())];
+    for token in [5, 900, 17] {
+        session.append(&[token]).unwrap();
+        trace.push(bits(session.logits()));
+    }
+    trace
+}
+
+#[test]
+fn threads_and_chunks() {
+    for path in models() {
+        let wanted = trace(&load(&path, &options()));
+        for threads in [1, 2, 3] {
+            for chunk in [1, 7, 64, 512] {
+                let options = LoadOptions { threads: Some(threads), prefill_chunk: Some(chunk), ..options() };
+                assert!(trace(&load(&path, &options)) == wanted, "{path:?} threads {threads} chunk {chunk}");
+            }
+        }
+    }
+}
+
+#[test]
+fn budgets_and_ways_of_reading() {
+    for path in models() {
+        let wanted = trace(&load(&path, &options()));
+        let plan = Prepared::open(&path, &options()).unwrap().plan().clone();
+        if plan.experts == 0 {
+            continue;
+        }
+        for share in [4, 2] {
+            for io in [IoMode::Auto, IoMode::Direct, IoMode::Buffered] {
+                let arena = plan.expert_slot.0 * (plan.experts / share).max(8);
+                let memory = Some(plan.total().0 - plan.expert_arena.0 + arena + (4 << 20));
+                let model = load(&path, &LoadOptions { memory, io, ..options() });
+                assert!(trace(&model) == wanted, "{path:?} a {share}th, {io:?}");
+                assert!(trace(&model) == wanted, "{path:?} a {share}th, {io:?}, warm");
+                assert!(model.counters().misses > 0 || !model.plan().paged(), "{path:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn appended_forked_truncated_and_synced() {
+    for path in models() {
+        let model = load(&path, &options());
+        let tokens = tokens();
+        let mut fresh = model.session();
+        fresh.append(&tokens).unwrap();
+        let wanted = bits(fresh.logits());
+
+        let mut pieces = model.session();
+        for piece in tokens.chunks(11) {
+            pieces.append(piece).unwrap();
+        }
+        assert!(bits(pieces.logits()) == wanted, "{path:?}: in pieces");
+
+        let mut parent = model.session();
+        parent.append(&tokens[..100]).unwrap();
+        let mut child = parent.fork();
+        child.append(&[1, 2, 3]).unwrap();
+        parent.append(&tokens[100..]).unwrap();
+        assert!(bits(parent.logits()) == wanted, "{path:?}: the parent of a fork");
+        child.truncate(100);
+        child.append(&tokens[100..]).unwrap();
+        assert!(bits(child.logits()) == wanted, "{path:?}: a fork");
+
+        let mut other = model.session();
+        let mut different = tokens.clone();
+        different[70] += 1;
+        other.append(&different).unwrap();
+        let synced = other.sync(&tokens).unwrap();
+        assert_eq!((synced.reused, synced.computed), (70, 80));
+        assert!(bits(other.logits()) == wanted, "{path:?}: synced");
+        other.truncate(40);
+        assert!(other.logits().is_empty());
+        other.sync(&tokens).unwrap();
+        assert!(bits(other.logits()) == wanted, "{path:?}: truncated and synced");
+    }
+}
+
+#[test]
+fn what_does_not_fit_changes_nothing() {
+    let path = &models()[0];
+    let model = load(path, &options());
+    let mut session = model.session();
+    session.append(&tokens()).unwrap();
+    let wanted = bits(session.logits());
+    let error = session.append(&[1; 200]).unwrap_err().to_string();
+    assert!(error.contains("256") && error.contains("150") && error.contains("200"), "{error}");
+    let error = session.append(&[1, 5000]).unwrap_err().to_string();
+    assert!(error.contains("5000"), "{error}");
+    assert_eq!(session.tokens().len(), 150);
+    assert!(bits(session.logits()) == wanted);
+}
+
+#[test]
+fn a_budget_that_is_too_small_is_refused_with_the_numbers() {
+    let path = &models()[0];
+    let error = Prepared::open(path, &LoadOptions { memory: Some(1 << 20), ..options() });
+    let error = error.err().unwrap().to_string();
+    assert!(error.contains("1MiB") && error.contains("resident weights"), "{error}");
+}
