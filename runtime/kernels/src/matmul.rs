@@ -15,9 +15,15 @@
 
 mod activations;
 mod float;
+#[cfg(target_arch = "x86_64")]
+mod packed;
 mod scalar;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod vector;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 use std::ops::Range;
 
@@ -176,6 +182,16 @@ impl<'a> Job<'a> {
         unsafe { self.output.range(begin..begin + values.len()) }.copy_from_slice(values);
     }
 
+    /// Reads what [`Job::put`] wrote.
+    ///
+    /// # Safety
+    /// The rows are the calling task's.
+    unsafe fn get(&self, i: usize, first: usize, values: &mut [f32]) {
+        let begin = i * self.weights.rows + first;
+        // SAFETY: as in `put`.
+        values.copy_from_slice(unsafe { self.output.range(begin..begin + values.len()) });
+    }
+
     /// Computes the output of some weight rows.
     fn run(&self, isa: Isa, precision: Precision, rows: Range<usize>) {
         if self.weights.format.is_float() {
@@ -183,6 +199,10 @@ impl<'a> Job<'a> {
         } else if precision == Precision::Reference {
             float::dequantised(isa, self, rows);
         } else {
+            #[cfg(target_arch = "x86_64")]
+            if vector::product(isa, self, rows.clone()) {
+                return;
+            }
             scalar::product(self, rows);
         }
     }
