@@ -1,0 +1,32 @@
+//! Openings of texts that a model continues, so that its routers are made from many kinds of text.
+
+/// Openings, which also make sense as requests in a chat. Their number is odd: see [`crate::states`].
+pub const OPENINGS: [&str; 27] = [
+    "Explain how a lighthouse keeps ships away from rocks.",
+    "Write a short story about a baker who finds a map inside a loaf.",
+    "List the steps to repair a bicycle tyre.",
+    "What is the difference between a river and a canal?",
+    "A letter to my sister, who has just moved to the mountains:",
+    "def count_words(text):\n    \"\"\"Return how often each word occurs.\"\"\"\n",
+    "The history of the printing press begins in",
+    "Describe the smell of a forest after rain.",
+    "How do vaccines help the body to fight a disease?",
+    "If a train leaves at nine and travels eighty kilometres an hour,",
+    "Give me a recipe for lentil soup for four people.",
+    "The council met on Tuesday to discuss the new library.",
+    "Why do leaves change colour in autumn?",
+    "# Installing the program\n\nFirst, make sure that you have",
+    "Translate into plain words: the tenant shall indemnify the landlord.",
+    "My grandmother used to say that a good chair",
+    "Compare solar power with wind power in a small village.",
+    "for (int i = 0; i < rows; i++) {\n",
+    "What should I pack for a week of walking in the north?",
+    "The violin is made of more than seventy pieces of wood.",
+    "Summarise the plot of a play in which nobody tells the truth.",
+    "Dear customer service, the kettle that I ordered",
+    "How does a computer store a photograph?",
+    "In the last minute of the match, the goalkeeper",
+    "Name five birds that cannot fly, with one fact for each.",
+    "The price of bread rose because",
+    "Once the telescope was pointed at Saturn, the children",
+];
