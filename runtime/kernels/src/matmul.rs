@@ -1,17 +1,18 @@
 //! Matrix products: rows of activations times the rows of weights as they lie in the file.
 //!
-//! Canonical, for an output element of quantised weights: an accumulator starts at 0; for each sub-block of the
-//! weight row in order (16 or 32 elements, see [`crate::quant`]), with `isum` the exact sum of weight integers times
-//! activation integers, `scale` and `minimum` those of the sub-block, `a` the activation block's scale and `asum`
-//! the exact sum of the activation's integers in the sub-block:
+//! Canonical, for an output element of quantised weights: an accumulator starts at 0; for each sub-block of
+//! the weight row in order (16 or 32 elements, see [`crate::quant`]), with `isum` the exact sum of weight
+//! integers times activation integers, `scale` and `minimum` those of the sub-block, `a` the activation
+//! block's scale and `asum` the exact sum of the activation's integers in the sub-block:
 //!
 //! ```text
 //! acc = fma(isum, scale * a, acc)
 //! acc = fma(minimum, a * asum, acc)      only in formats with a minimum
 //! ```
 //!
-//! Float weights, and all weights in [`Precision::Reference`], are the float dot product of 16 lanes and a tree.
-//! Nothing depends on how many rows of activations come at once or on who computes which rows of the weights.
+//! Float weights, and all weights in [`Precision::Reference`], are the float dot product of 16 lanes and a
+//! tree. Nothing depends on how many rows of activations come at once or on who computes which rows of the
+//! weights.
 
 mod activations;
 mod float;
@@ -106,8 +107,11 @@ pub struct Product<'a> {
 
 /// Weight elements times input rows that are worth a task when the weights are unpacked once for many rows.
 const TASK_PRODUCTS: usize = 2 << 20;
-/// Bytes of weights that are worth a task when reading them is the cost.
-const TASK_BYTES: usize = 48 << 10;
+/// Bytes of weights that are worth a task when reading them is the cost: few enough that threads end
+/// together, and many enough that most are asked for ahead of their use.
+const TASK_BYTES: Range<usize> = 24 << 10..128 << 10;
+/// Tasks that a thread should get at least.
+const TASKS_PER_THREAD: usize = 6;
 /// Rows of a task are a multiple of this where there are as many: what the widest kernel takes at once.
 const TASK_ROWS: usize = 16;
 
@@ -125,16 +129,18 @@ struct Job<'a> {
     end_task: usize,
 }
 
-/// Computes all products in one loop of the region, so that products that do not depend on each other (queries, keys
-/// and values; gates and ups; experts) cost one synchronisation.
+/// Computes all products in one loop of the region, so that products that do not depend on each other
+/// (queries, keys and values; gates and ups; experts) cost one synchronisation.
 ///
 /// # Panics
 /// If shapes do not fit each other or a row that is asked for is not set.
 pub fn matmul(region: &Region<'_>, precision: Precision, products: &mut [Product<'_>]) {
     let mut jobs = Vec::with_capacity(products.len());
     let mut tasks = 0;
+    let bytes: usize = products.iter().map(|product| product.weights.bytes.len()).sum();
+    let task_bytes = (bytes / (TASKS_PER_THREAD * region.threads())).clamp(TASK_BYTES.start, TASK_BYTES.end);
     for product in products {
-        let job = Job::new(product, tasks);
+        let job = Job::new(product, tasks, task_bytes);
         tasks = job.end_task;
         jobs.push(job);
     }
@@ -149,7 +155,7 @@ pub fn matmul(region: &Region<'_>, precision: Precision, products: &mut [Product
 }
 
 impl<'a> Job<'a> {
-    fn new(product: &'a mut Product<'_>, first_task: usize) -> Self {
+    fn new(product: &'a mut Product<'_>, first_task: usize, task_bytes: usize) -> Self {
         let Product { weights, input, input_rows, ref mut output } = *product;
         let n = input_rows.map_or(input.rows(), <[u32]>::len);
         assert_eq!(weights.cols, input.cols(), "matmul: weights and activations differ in width");
@@ -159,7 +165,7 @@ impl<'a> Job<'a> {
             input_rows.is_none_or(|rows| rows.iter().all(known)),
             "matmul: a row of the input is not set"
         );
-        let by_bytes = TASK_BYTES / weights.row_bytes.max(1);
+        let by_bytes = task_bytes / weights.row_bytes.max(1);
         let by_products = TASK_PRODUCTS / (weights.cols * n).max(1);
         let task_rows = by_bytes.min(by_products).next_multiple_of(TASK_ROWS).max(TASK_ROWS);
         let tasks = if n == 0 { 0 } else { weights.rows.div_ceil(task_rows) };

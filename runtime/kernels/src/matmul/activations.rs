@@ -25,12 +25,12 @@ pub(super) struct BlockInfo {
     pub scaled_half_sums: [f32; 2],
 }
 
-/// Rows of floats and, for products with quantised weights, the same in 8-bit integers. The memory is taken when it
-/// is made and never grows.
+/// Rows of floats and, for products with quantised weights, the same in 8-bit integers. The memory is taken
+/// when it is made and never grows.
 ///
-/// Canonical: for each block of 32 elements, `largest` the largest magnitude: scale = largest / 127, integer =
-/// x * (127 / largest) to the nearest, ties to even. A block with nothing above 1e-30 is zeros; one with a NaN or an
-/// infinity has the scale NaN.
+/// Canonical: for each block of 32 elements, `largest` the largest magnitude: scale = largest / 127, integer
+/// = x * (127 / largest) to the nearest, ties to even. A block with nothing above 1e-30 is zeros; one with a
+/// NaN or an infinity has the scale NaN.
 pub struct Activations {
     rows: usize,
     cols: usize,
@@ -70,8 +70,8 @@ impl Activations {
         self.cols
     }
 
-    /// Sets all rows: `x` [rows, cols]. They are quantised as well for [`Precision::Fast`] if `cols` is a multiple
-    /// of 32, which it is wherever quantised weights are as wide.
+    /// Sets all rows: `x` [rows, cols]. They are quantised as well for [`Precision::Fast`] if `cols` is a
+    /// multiple of 32, which it is wherever quantised weights are as wide.
     ///
     /// # Panics
     /// If `x` has another length or is more than there is room for.

@@ -1,5 +1,5 @@
-//! The quantised formats for the vector kernels: how to get columns of weights, and scales, out of a block of each
-//! of several rows. [`crate::quant`] has the layouts in plain words.
+//! The quantised formats for the vector kernels: how to get columns of weights, and scales, out of a block of
+//! each of several rows. [`crate::quant`] has the layouts in plain words.
 
 mod blocks;
 mod super_blocks;
@@ -76,8 +76,8 @@ fn or<W: Wide>(w: W, a: Column<W>, b: Column<W>) -> Column<W> {
     [w.or(a[0], b[0]), w.or(a[1], b[1]), w.or(a[2], b[2]), w.or(a[3], b[3])]
 }
 
-/// The bits `mask` of each byte after a shift by `by` to the left, or to the right if it is negative. Bits that come
-/// from a neighbouring byte must be outside the mask.
+/// The bits `mask` of each byte after a shift by `by` to the left, or to the right if it is negative. Bits
+/// that come from a neighbouring byte must be outside the mask.
 #[inline(always)]
 fn bits<W: Wide>(w: W, column: Column<W>, by: i32, mask: u8) -> Column<W> {
     let mask = w.splat8(mask);

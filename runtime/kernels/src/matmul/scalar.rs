@@ -1,4 +1,5 @@
-//! Quantised products in plain Rust: the oracle, and the way for matrices of fewer rows than a vector has lanes.
+//! Quantised products in plain Rust: the oracle, and the way for matrices of fewer rows than a vector has
+//! lanes.
 
 use std::ops::Range;
 

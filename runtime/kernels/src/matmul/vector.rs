@@ -1,5 +1,5 @@
-//! Quantised products on vectors: few rows of activations with the weights unpacked in registers, or many with
-//! panels of unpacked weights.
+//! Quantised products on vectors: few rows of activations with the weights unpacked in registers, or many
+//! with panels of unpacked weights.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -14,16 +14,18 @@ use crate::simd::{Avx2, Avx512};
 
 /// Rows of activations from which on weights are unpacked into panels.
 const PANEL_MIN_N: usize = 4;
-/// Columns of a panel, a multiple of every block: with AVX2 its weights are 16 KiB, so that they stay in the first
-/// cache.
+/// Columns of a panel, a multiple of every block: with AVX2 its weights are 16 KiB, so that they stay in the
+/// first cache.
 const PANEL_COLS: usize = 2048;
 /// Rows of activations that are multiplied with a panel at once.
 const TILE: usize = 4;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 /// Rows of the widest kernel.
 const MAX_ROWS: usize = 16;
 
-/// The output of some weight rows. Returns false, having done nothing, if the matrix has fewer rows than the kernels
-/// take or the instruction set has none.
+/// The output of some weight rows. Returns false, having done nothing, if the matrix has fewer rows than the
+/// kernels take or the instruction set has none.
 pub(super) fn product(isa: Isa, job: &Job<'_>, rows: Range<usize>) -> bool {
     match job.weights.format {
         Format::Q4_0 => by_isa::<packed::Q4_0>(isa, job, rows),
@@ -78,7 +80,8 @@ fn by_n<P: Packed, W: Wide>(w: W, job: &Job<'_>, rows: Range<usize>) {
 
 const _: () = assert!(PANEL_MIN_N == 4, "`by_n` has a case for each smaller number");
 
-/// `W::ROWS` weight rows that are computed together. The last of a matrix may begin before rows that are wanted.
+/// `W::ROWS` weight rows that are computed together. The last of a matrix may begin before rows that are
+/// wanted.
 struct Window {
     /// First row that is computed.
     first: usize,
@@ -134,9 +137,18 @@ fn few<P: Packed, W: Wide, const N: usize>(w: W, job: &Job<'_>, rows: Range<usiz
         let first = job.weights.row(window.first).as_ptr();
         let mut acc = [zero; N];
         let mut dots = Dots { at: inputs.map(|(q, _)| q.as_ptr()), sums: [[w.splat32(0); MAX_SUBS]; N] };
+        // The rows of a window follow each other, and so do windows: each block's turn asks for its share of
+        // the next.
+        let ahead = if begin + W::ROWS < rows.end { W::ROWS * stride } else { 0 };
+        let share = W::ROWS * P::FORMAT.block_bytes();
         for b in 0..blocks {
-            // SAFETY: `W::ROWS` rows from the window's first are in the matrix, and this is their block b, as are the
-            // elements and infos of the activations.
+            if ahead > 0 {
+                for line in 0..share.div_ceil(LINE) {
+                    w.prefetch(first.wrapping_add(ahead + b * share + line * LINE));
+                }
+            }
+            // SAFETY: `W::ROWS` rows from the window's first are in the matrix, and this is their block b, as
+            // are the elements and infos of the activations.
             unsafe {
                 let at = first.add(b * P::FORMAT.block_bytes());
                 P::scales(w, at, stride, &mut scales);
@@ -237,8 +249,8 @@ fn unpack<P: Packed, W: Wide>(w: W, job: &Job<'_>, window: &Window, cols: Range<
     let first = job.weights.row(window.first).as_ptr();
     for col in cols.clone().step_by(elems) {
         let sub = (col - cols.start) / P::SUB;
-        // SAFETY: `W::ROWS` rows from the window's first are in the matrix, and this is a block of theirs; a panel
-        // has room for the columns of these rows.
+        // SAFETY: `W::ROWS` rows from the window's first are in the matrix, and this is a block of theirs; a
+        // panel has room for the columns of these rows.
         unsafe {
             let at = first.add(col / elems * P::FORMAT.block_bytes());
             P::scales(w, at, stride, &mut scales);

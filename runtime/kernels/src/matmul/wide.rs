@@ -1,8 +1,9 @@
 //! What the vector kernels need of an instruction set.
 //!
-//! A kernel works on [`Wide::ROWS`] weight rows at once: 8 with AVX2, 16 with AVX-512. Weights come in *columns* of 16
-//! elements: four vectors, of which vector i has in its 128-bit lane j the elements of row 4 j + i. So four rows meet
-//! in each lane position, and sums within lanes, or a transposition of 4 x 4 dwords, end with the rows in order.
+//! A kernel works on [`Wide::ROWS`] weight rows at once: 8 with AVX2, 16 with AVX-512. Weights come in
+//! *columns* of 16 elements: four vectors, of which vector i has in its 128-bit lane j the elements of row 4
+//! j + i. So four rows meet in each lane position, and sums within lanes, or a transposition of 4 x 4 dwords,
+//! end with the rows in order.
 
 mod avx2;
 mod avx512;
@@ -39,11 +40,6 @@ pub(super) trait Wide: Copy {
     /// # Safety
     /// It must be readable, at any address.
     unsafe fn repeat_dword(self, at: *const u8) -> Self::V;
-    /// A vector from memory.
-    ///
-    /// # Safety
-    /// It must be readable, at any address.
-    unsafe fn load(self, at: *const u8) -> Self::V;
     /// A vector to memory.
     ///
     /// # Safety
@@ -103,8 +99,9 @@ pub(super) trait Wide: Copy {
         activations: [Self::V; C],
     ) -> Self::V;
 
-    /// For `T` rows of activations and each weight row, the sum of products over a sub-block of a panel: `weights`
-    /// is `P::SUB / 4` vectors, each of four elements of every row; `activations` are `P::SUB` elements.
+    /// For `T` rows of activations and each weight row, the sum of products over a sub-block of a panel:
+    /// `weights` is `P::SUB / 4` vectors, each of four elements of every row; `activations` are `P::SUB`
+    /// elements.
     ///
     /// # Safety
     /// All of these must be readable.

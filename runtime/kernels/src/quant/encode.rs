@@ -6,9 +6,9 @@ use super::fit::{self, Iq4, Levels, Linear};
 use super::super_blocks;
 use crate::format::{Format, ShapeError};
 
-/// Appends the row `values`, stored in `format`, to `out`. The floats are rounded to nearest; the scales of the
-/// quantised formats are searched for, as the reference quantisers do. A block with a NaN or an infinity in it
-/// comes out as some block.
+/// Appends the row `values`, stored in `format`, to `out`. The floats are rounded to nearest; the scales of
+/// the quantised formats are searched for, as the reference quantisers do. A block with a NaN or an infinity
+/// in it comes out as some block.
 ///
 /// # Errors
 /// [`ShapeError::NotWholeBlocks`] if the values are not whole blocks of the format.

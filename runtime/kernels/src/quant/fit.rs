@@ -1,14 +1,15 @@
 //! The search for a scale, or a scale and a minimum, that lose least of a sub-block.
 //!
-//! Candidates near the plain choice (the largest element on the last level) give integers; with the integers fixed
-//! the best scale and minimum follow from weighted least squares. Elements weigh by their size plus the root mean
-//! square of the sub-block: large ones matter more to a product, small ones are not given up.
+//! Candidates near the plain choice (the largest element on the last level) give integers; with the integers
+//! fixed the best scale and minimum follow from weighted least squares. Elements weigh by their size plus the
+//! root mean square of the sub-block: large ones matter more to a product, small ones are not given up.
 
 use super::unpack::IQ4_VALUES;
 
 /// Parallel sums, so that the loops over a sub-block vectorise.
 const LANES: usize = 8;
-/// Least share of a sub-block's norm that a candidate must keep to be looked at; only rejects what is degenerate.
+/// Least share of a sub-block's norm that a candidate must keep to be looked at; only rejects what is
+/// degenerate.
 const TINY: f32 = 1e-30;
 
 /// The values that an integer of the block may have.

@@ -36,8 +36,8 @@ fn affine<const SUBS: usize>(x: &[f32], high: f32, high_scale: f32) -> Parts<SUB
     parts
 }
 
-/// A signed scale for each of `SUBS` sub-blocks, down to `low_scale` in its unit. `q` is what `index` makes of an
-/// element divided by its scale.
+/// A signed scale for each of `SUBS` sub-blocks, down to `low_scale` in its unit. `q` is what `index` makes
+/// of an element divided by its scale.
 fn symmetric<const SUBS: usize>(
     x: &[f32],
     levels: impl Levels,
@@ -82,7 +82,8 @@ fn push_bits(q: &[u8; 256], shift: u32, out: &mut Vec<u8>) {
     out.extend((0..32).map(|l| (0..8).fold(0, |byte, b| byte | ((q[32 * b + l] >> shift) & 1) << b)));
 }
 
-/// Appends the 4 low bits of the integers of each `2 * width`: the first half in the low nibbles of `width` bytes.
+/// Appends the 4 low bits of the integers of each `2 * width`: the first half in the low nibbles of `width`
+/// bytes.
 fn push_wide_nibbles(q: &[u8; 256], width: usize, out: &mut Vec<u8>) {
     for q in q.chunks_exact(2 * width) {
         out.extend((0..width).map(|l| (q[l] & 15) | (q[l + width] & 15) << 4));

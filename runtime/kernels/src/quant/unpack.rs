@@ -118,8 +118,8 @@ fn q8_0(block: &[u8], out: &mut SubBlocks) {
     }
 }
 
-/// 16 bytes of scale (low) and minimum (high nibble), 64 bytes of 2 bits, d, dmin. A quarter of the bits of 32
-/// bytes is 32 elements in a row.
+/// 16 bytes of scale (low) and minimum (high nibble), 64 bytes of 2 bits, d, dmin. A quarter of the bits of
+/// 32 bytes is 32 elements in a row.
 fn q2_k(block: &[u8], out: &mut SubBlocks) {
     let (d, dmin) = (half_at(block, 80), half_at(block, 82));
     for (sub, byte) in block[..16].iter().enumerate() {
@@ -192,8 +192,8 @@ fn q5_k(block: &[u8], out: &mut SubBlocks) {
     }
 }
 
-/// 128 bytes of low nibbles, 64 of the upper 2 bits, 16 signed scales, d. In each half of the elements, 64 bytes
-/// have elements 0..64 in their low and 64..128 in their high nibbles; the upper bits lie as in Q2_K.
+/// 128 bytes of low nibbles, 64 of the upper 2 bits, 16 signed scales, d. In each half of the elements, 64
+/// bytes have elements 0..64 in their low and 64..128 in their high nibbles; the upper bits lie as in Q2_K.
 fn q6_k(block: &[u8], out: &mut SubBlocks) {
     let d = half_at(block, 208);
     for (sub, byte) in block[192..208].iter().enumerate() {

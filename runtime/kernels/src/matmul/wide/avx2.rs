@@ -82,12 +82,6 @@ impl Wide for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn load(self, at: *const u8) -> __m256i {
-        // SAFETY: the caller's promise; AVX2 by the token.
-        unsafe { _mm256_loadu_si256(at.cast()) }
-    }
-
-    #[inline(always)]
     unsafe fn store(self, v: __m256i, at: *mut u8) {
         // SAFETY: the caller's promise; AVX2 by the token.
         unsafe { _mm256_storeu_si256(at.cast(), v) }

@@ -81,12 +81,6 @@ impl Wide for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn load(self, at: *const u8) -> __m512i {
-        // SAFETY: the caller's promise; AVX-512 by the token.
-        unsafe { _mm512_loadu_si512(at.cast()) }
-    }
-
-    #[inline(always)]
     unsafe fn store(self, v: __m512i, at: *mut u8) {
         // SAFETY: the caller's promise; AVX-512 by the token.
         unsafe { _mm512_storeu_si512(at.cast(), v) }
