@@ -30,6 +30,7 @@ use padding::Padding;
 use rayon::prelude::*;
 use router::{Router, Routing};
 use states::States;
+use std::io::IsTerminal;
 use std::time::Instant;
 
 /// Counts changes of the recipe: files of another number are made anew.
@@ -65,8 +66,14 @@ fn main() -> Result<()> {
     let routers = routers(&states, &output);
     drop(states);
     let layers = dense.shape.layers;
-    output.write(&arguments.out, &routers, |done| eprint!("\rwriting experts: layer {done} of {layers}"))?;
-    eprintln!();
+    let shown = std::io::stderr().is_terminal();
+    eprintln!("writing {:.1} MB", output.bytes() as f64 / 1e6);
+    output.write(&arguments.out, &routers, |done| {
+        if shown {
+            let end = if done == layers { "\n" } else { "" };
+            eprint!("\rlayer {done} of {layers}{end}");
+        }
+    })?;
     report(&arguments, &output, &routers, began.elapsed().as_secs_f64());
     Ok(())
 }
