@@ -31,8 +31,8 @@ impl Added {
         })
     }
 
-    /// The tokens of a text, leftmost first and the longest of those, without overlaps. Control tokens only where `control`
-    /// is set, and never over a byte in `untrusted` (sorted ranges).
+    /// The tokens of a text, leftmost first and the longest of those, without overlaps. Control tokens only
+    /// where `control` is set, and never over a byte in `untrusted` (sorted ranges).
     pub fn find(&self, text: &str, control: bool, untrusted: &[Range<usize>]) -> Vec<Found> {
         let mut found = Vec::new();
         let mut at = 0;
@@ -67,7 +67,8 @@ impl Added {
         places
     }
 
-    /// How many bytes at the start and at the end of `text` could be a part of a control token that reaches beyond it.
+    /// How many bytes at the start and at the end of `text` could be a part of a control token that reaches
+    /// beyond it.
     pub fn control_edges(&self, text: &str) -> (usize, usize) {
         let mut edges = (0, 0);
         for pattern in &self.control.texts {

@@ -67,7 +67,8 @@ impl ChatMessage {
 pub struct Conversation<'a> {
     /// The messages, first one first.
     pub messages: &'a [ChatMessage],
-    /// Tools that the model may call, each `{"type": "function", "function": {"name", "description", "parameters"}}`.
+    /// Tools that the model may call, each `{"type": "function", "function": {"name", "description",
+    /// "parameters"}}`.
     pub tools: &'a [Value],
     /// End with the start of the assistant's turn.
     pub add_generation_prompt: bool,
@@ -77,7 +78,8 @@ pub struct Conversation<'a> {
     pub bos_token: &'a str,
     /// Text of the end-of-text token; empty if there is none.
     pub eos_token: &'a str,
-    /// What `strftime_now` takes for the time, seconds since 1970, UTC. A recorded value makes the prompt reproducible.
+    /// What `strftime_now` takes for the time, seconds since 1970, UTC. A recorded value makes the prompt
+    /// reproducible.
     pub now: i64,
 }
 
@@ -126,7 +128,8 @@ impl Conversation<'_> {
     }
 }
 
-/// The id of the n-th call of a conversation, in the form that the strictest templates want: nine letters and digits.
+/// The id of the n-th call of a conversation, in the form that the strictest templates want: nine letters and
+/// digits.
 fn call_id(index: usize) -> String {
     format!("call{index:05}")
 }

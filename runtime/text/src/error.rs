@@ -76,7 +76,9 @@ pub enum TextError {
         text: String,
     },
     /// A byte token that names no byte.
-    #[error("tokenizer.ggml.tokens[{token}] is {text}, of type byte; such a token is written <0x00> to <0xFF>")]
+    #[error(
+        "tokenizer.ggml.tokens[{token}] is {text}, of type byte; such a token is written <0x00> to <0xFF>"
+    )]
     ByteToken {
         /// Index of the token.
         token: u32,
@@ -137,7 +139,9 @@ pub enum TextError {
         message: String,
     },
     /// The chat template went beyond a limit.
-    #[error("chat template, line {line}: more than the limit of {max} {what}; the template is broken or hostile")]
+    #[error(
+        "chat template, line {line}: more than the limit of {max} {what}; the template is broken or hostile"
+    )]
     TemplateLimit {
         /// Line in the template, from 1; 0 where unknown.
         line: usize,
@@ -148,8 +152,8 @@ pub enum TextError {
     },
     /// The prompt can't be encoded without giving a user's text the power of a control token.
     #[error(
-        "a message holds the text of a control token, and the chat template treats it so that it can't be told from \
-         the template's own; remove {text} from the messages"
+        "a message holds the text of a control token, and the chat template treats it so that it can't be \
+         told from the template's own; remove {text} from the messages"
     )]
     Forged {
         /// The control token's text.

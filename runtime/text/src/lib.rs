@@ -1,7 +1,7 @@
 //! Text on its way into a model and out of it: tokenizer, chat template, tool calls.
 //!
-//! Knows nothing of model files: the caller fills a [`VocabularySpec`] and hands over the source of the chat template. Both
-//! are untrusted, as is every text in a conversation; [`limits`] says what they may cost.
+//! Knows nothing of model files: the caller fills a [`VocabularySpec`] and hands over the source of the chat
+//! template. Both are untrusted, as is every text in a conversation; [`limits`] says what they may cost.
 
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,7 @@
 //! Pre-tokenizers: how text is cut into words before byte-pair merges, by the name in `tokenizer.ggml.pre`.
 //!
-//! Each is the pre-tokenizer of the models' published `tokenizer.json`, put together from the `tokenizers` crate.
+//! Each is the pre-tokenizer of the models' published `tokenizer.json`, put together from the `tokenizers`
+//! crate.
 
 use tokenizers::normalizers::unicode::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -26,8 +27,10 @@ const QWEN35: &str = concat!(
     r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
 const GPT4O: &str = concat!(
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
     r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
 const DEEPSEEK3: &str = concat!(
@@ -168,11 +171,12 @@ pub(crate) fn library(error: tokenizers::Error) -> TextError {
     TextError::Encode(error.to_string())
 }
 
-/// Where to cut `text` so that the two parts, encoded apart, give what the whole gives: the end of the first part, at most
-/// about `soft` bytes from the start, or a hard cut at `hard` bytes in a text with no such place.
+/// Where to cut `text` so that the two parts, encoded apart, give what the whole gives: the end of the first
+/// part, at most about `soft` bytes from the start, or a hard cut at `hard` bytes in a text with no such
+/// place.
 ///
-/// Safe places, for every family above: before a space between a Latin letter or digit and a Latin letter, and after a line
-/// break that stands alone between a visible ASCII character and a Latin letter or digit.
+/// Safe places, for every family above: before a space between a Latin letter or digit and a Latin letter,
+/// and after a line break that stands alone between a visible ASCII character and a Latin letter or digit.
 pub(crate) fn chunk_end(text: &str, soft: usize, hard: usize) -> usize {
     if text.len() <= soft {
         return text.len();

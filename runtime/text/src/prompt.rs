@@ -1,8 +1,9 @@
-//! A prompt on its way from the chat template to the model, in which a person's text can't pass for the template's.
+//! A prompt on its way from the chat template to the model, in which a person's text can't pass for the
+//! template's.
 //!
-//! The template writes control tokens such as `<|im_start|>` as text, between messages that may hold the same text. If one
-//! does, the conversation is rendered once more with a mark behind each character of it; where marks come out, there is no
-//! control token.
+//! The template writes control tokens such as `<|im_start|>` as text, between messages that may hold the same
+//! text. If one does, the conversation is rendered once more with a mark behind each character of it; where
+//! marks come out, there is no control token.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -79,8 +80,8 @@ impl Origin {
 const MARKS: std::ops::RangeInclusive<char> = '\u{FDD0}'..='\u{FDEF}';
 
 impl Tokenizer {
-    /// The tokens of a prompt. Control tokens come only from the chat template, never from what a message, a tool or a call
-    /// holds, whatever its text.
+    /// The tokens of a prompt. Control tokens come only from the chat template, never from what a message, a
+    /// tool or a call holds, whatever its text.
     ///
     /// Without such text the tokens are those of [`Tokenizer::encode`] for the whole.
     pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<u32>> {
@@ -115,7 +116,8 @@ impl Tokenizer {
         if text == prompt.text { Ok(untrusted) } else { Err(forged()) }
     }
 
-    /// Where in a text there is a control token's text, or a part of it that what surrounds the text could complete.
+    /// Where in a text there is a control token's text, or a part of it that what surrounds the text could
+    /// complete.
     fn look_alikes(&self, text: &str) -> Vec<Range<usize>> {
         let added = self.added();
         let mut ranges: Vec<Range<usize>> =

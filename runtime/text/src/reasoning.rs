@@ -12,7 +12,8 @@ pub enum Part {
     Text(String),
 }
 
-/// Separates the reasoning at the start of an answer from its text. The tags, and line breaks beside them, are dropped.
+/// Separates the reasoning at the start of an answer from its text. The tags, and line breaks beside them,
+/// are dropped.
 #[derive(Debug)]
 pub struct ReasoningSplitter {
     state: State,
@@ -125,7 +126,12 @@ mod tests {
     #[test]
     fn reasoning_is_apart_for_every_split() {
         let cases = [
-            (false, "\n<think>a < b\n\n</thin</think>\n\nYes </think> <think>.", "a < b\n\n</thin", "Yes </think> <think>."),
+            (
+                false,
+                "\n<think>a < b\n\n</thin</think>\n\nYes </think> <think>.",
+                "a < b\n\n</thin",
+                "Yes </think> <think>.",
+            ),
             (true, "\nhm\n</think>ok", "\nhm", "ok"),
             (false, "no <think>x</think>", "", "no <think>x</think>"),
             (false, "<thin", "", "<thin"),

@@ -73,7 +73,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_chunking_gives_the_lossy_whole(bytes in proptest::collection::vec(any::<u8>(), 0..40), cut in 1usize..7) {
+        fn any_chunking_gives_the_lossy_whole(
+            bytes in proptest::collection::vec(any::<u8>(), 0..40),
+            cut in 1usize..7,
+        ) {
             let mut stream = Utf8Stream::default();
             let mut text: String = bytes.chunks(cut).map(|chunk| stream.push(chunk)).collect();
             text.push_str(&stream.finish());

@@ -1,7 +1,7 @@
 //! Chat templates: Jinja source from a model file, rendered as the models' makers do it with Python.
 //!
-//! The template is untrusted. It can reach nothing but the conversation, and [`crate::limits`] bounds its instructions, its
-//! memory and its output.
+//! The template is untrusted. It can reach nothing but the conversation, and [`crate::limits`] bounds its
+//! instructions, its memory and its output.
 
 mod environment;
 mod meter;
@@ -36,7 +36,8 @@ pub struct ChatTemplate {
 impl ChatTemplate {
     /// Reads a template.
     ///
-    /// Errors: it is too long, isn't Jinja, or has statements that chat templates don't have, such as `include`.
+    /// Errors: it is too long, isn't Jinja, or has statements that chat templates don't have, such as
+    /// `include`.
     pub fn new(source: &str) -> Result<Self> {
         if source.len() > MAX_TEMPLATE_BYTES {
             return Err(TextError::TemplateTooLong { bytes: source.len(), max: MAX_TEMPLATE_BYTES });
@@ -48,8 +49,8 @@ impl ChatTemplate {
 
     /// The prompt for a conversation, as text.
     ///
-    /// Errors: the template fails, refuses the conversation or goes beyond a limit. To encode the prompt safely use
-    /// [`ChatTemplate::render_prompt`].
+    /// Errors: the template fails, refuses the conversation or goes beyond a limit. To encode the prompt
+    /// safely use [`ChatTemplate::render_prompt`].
     pub fn render(&self, conversation: &Conversation<'_>) -> Result<String> {
         let variables = conversation.variables(&|text: &str| text.to_owned());
         self.render_variables(&variables, conversation.now)
@@ -91,7 +92,8 @@ type Compiled<'a> = (
 );
 
 fn compile(source: &str) -> std::result::Result<Compiled<'_>, Error> {
-    let whitespace = WhitespaceConfig { keep_trailing_newline: false, lstrip_blocks: true, trim_blocks: true };
+    let whitespace =
+        WhitespaceConfig { keep_trailing_newline: false, lstrip_blocks: true, trim_blocks: true };
     let tree = rewrite::statement(&parse(source, NAME, Default::default(), whitespace)?)?;
     let mut code = CodeGenerator::new(NAME, source);
     code.compile_stmt(&tree);
@@ -129,8 +131,8 @@ fn failure(error: Error) -> TextError {
     TextError::Template { line, message: message.chars().take(1024).collect() }
 }
 
-/// The source with `{% generation %}` blocks, which mark what a model is trained on and change nothing here, as
-/// conditions that always hold.
+/// The source with `{% generation %}` blocks, which mark what a model is trained on and change nothing here,
+/// as conditions that always hold.
 fn without_generation_tags(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;

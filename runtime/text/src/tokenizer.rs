@@ -38,8 +38,8 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Builds a tokenizer from a model file's vocabulary.
     ///
-    /// Errors: a kind of tokenizer or pre-tokenizer that isn't supported; a vocabulary that contradicts itself or goes
-    /// beyond a limit.
+    /// Errors: a kind of tokenizer or pre-tokenizer that isn't supported; a vocabulary that contradicts
+    /// itself or goes beyond a limit.
     pub fn new(mut spec: VocabularySpec) -> Result<Self> {
         if spec.model != "gpt2" {
             return Err(TextError::Model { found: spec.model.chars().take(64).collect() });
@@ -66,7 +66,8 @@ impl Tokenizer {
         self.encode_parts(text, specials == Specials::Parse, &[])
     }
 
-    /// The tokens of a text in which control tokens count, except where they cover an untrusted byte (sorted ranges).
+    /// The tokens of a text in which control tokens count, except where they cover an untrusted byte (sorted
+    /// ranges).
     pub(crate) fn encode_parts(
         &self,
         text: &str,
@@ -97,7 +98,8 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// The bytes that a token stands for. They needn't be whole UTF-8 characters. Control tokens give their own text.
+    /// The bytes that a token stands for. They needn't be whole UTF-8 characters. Control tokens give their
+    /// own text.
     pub fn token_bytes(&self, token: u32) -> Result<&[u8]> {
         self.bytes.get(token).ok_or(TextError::UnknownToken { id: token, tokens: self.bytes.len() })
     }

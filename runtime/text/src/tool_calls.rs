@@ -1,8 +1,9 @@
 //! Tool calls in the text that a model writes, found while it comes.
 //!
-//! Two ways of writing a call are known: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>` (Hermes, Qwen) and, at the
-//! start of an answer or behind `<|python_tag|>`, the bare object `{"name": ..., "parameters": {...}}` (Llama 3). The text is
-//! read a character at a time, so that how it is cut into pieces can make no difference.
+//! Two ways of writing a call are known: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>` (Hermes,
+//! Qwen) and, at the start of an answer or behind `<|python_tag|>`, the bare object `{"name": ...,
+//! "parameters": {...}}` (Llama 3). The text is read a character at a time, so that how it is cut into pieces
+//! can make no difference.
 
 use serde_json::{Map, Value};
 
@@ -31,8 +32,8 @@ pub enum ParserEvent {
 
 /// Separates tool calls from text. For answers to requests that offer tools; without tools all is text.
 ///
-/// White space around calls is dropped. No part of a call is given as text, except of one that can't be told from JSON that
-/// the model writes as its answer.
+/// White space around calls is dropped. No part of a call is given as text, except of one that can't be told
+/// from JSON that the model writes as its answer.
 #[derive(Debug, Default)]
 pub struct ToolCallParser {
     state: State,
@@ -292,7 +293,9 @@ fn tagged_call(object: &str) -> Result<ToolCall, &'static str> {
     let name = name.ok_or("it doesn't name a tool")?.to_owned();
     let arguments = match value.get("arguments").or_else(|| value.get("parameters")) {
         None | Some(Value::Null) => Value::Object(Map::new()),
-        Some(Value::String(json)) => serde_json::from_str(json).map_err(|_| "its arguments aren't an object")?,
+        Some(Value::String(json)) => {
+            serde_json::from_str(json).map_err(|_| "its arguments aren't an object")?
+        }
         Some(other) => other.clone(),
     };
     if !arguments.is_object() {
@@ -342,8 +345,10 @@ mod tests {
 
     #[test]
     fn tagged_calls_are_found_between_texts() {
-        let answer = "Let me see.\n<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 1}}\n</tool_call>\n\
-                      <tool_call>{\"name\": \"now\"}</tool_call>\nDone <b>.";
+        let answer = concat!(
+            "Let me see.\n<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 1}}\n</tool_call>\n",
+            "<tool_call>{\"name\": \"now\"}</tool_call>\nDone <b>.",
+        );
         let expected =
             [text("Let me see."), call("add", json!({"a": 1})), call("now", json!({})), text("\nDone <b>.")];
         assert_eq!(parse(&[answer]), expected);
@@ -367,7 +372,8 @@ mod tests {
 
     #[test]
     fn json_answers_are_text() {
-        for answer in [r#"{"city": "Paris", "name": 3}"#, "{ x | x > 0 } is a set", "  {", "\n{\"a\": [1, 2"] {
+        for answer in [r#"{"city": "Paris", "name": 3}"#, "{ x | x > 0 } is a set", "  {", "\n{\"a\": [1, 2"]
+        {
             assert_eq!(parse(&[answer]), [text(answer)]);
         }
     }
@@ -411,8 +417,8 @@ mod tests {
     }
 
     const ANSWERS: &[&str] = &[
-        "Hi <tool_call>{\"name\":\"a\",\"arguments\":{\"s\":\"é</tool_call>\"}}</tool_call> \n<tool_call>{</tool_call> x <",
-        " {\"name\":\"a\",\"parameters\":{\"n\":[1,{\"b\":2}]}};\n{\"name\":\"b\",\"parameters\":{}} end <tool_cal",
+        r#"Hi <tool_call>{"name":"a","arguments":{"":"</tool_call>"}}</tool_call> <tool_call>{</tool_call>"#,
+        r#" {"name":"a","parameters":{"n":[1,{"b":2}]}};  {"name":"b","parameters":{}} end <tool_cal"#,
         "<|python_tag|> {\"name\":\"a\",\"parameters\":{}}\n\n",
         "<<tool_call><tool_call>{\"name\":\"ü\"}</tool_call></tool_call>",
         "{\"a\": \"<tool_call>\"} <tool_call>{\"name\":\"a\"}",
@@ -433,8 +439,8 @@ mod tests {
         #[test]
         fn any_chunking_gives_the_whole(
             parts in proptest::collection::vec(prop::sample::select(vec![
-                "<tool_call>", "</tool_call>", "{\"name\":\"a\"", ",\"arguments\":{", "}", "}}", "\"", "\\", " ", "\n",
-                "x", "<", "<|python_tag|>", ";", "é", "{", "\"parameters\":{}",
+                "<tool_call>", "</tool_call>", "{\"name\":\"a\"", ",\"arguments\":{", "}", "}}", "\"", "\\",
+                " ", "\n", "x", "<", "<|python_tag|>", ";", "é", "{", "\"parameters\":{}",
             ]), 0..24),
             cuts in proptest::collection::vec(1usize..9, 1..40),
         ) {

@@ -65,7 +65,8 @@ pub(crate) struct Vocabulary {
     pub ends: Vec<u32>,
 }
 
-/// Texts of tokens that end a turn or a text, in the models that a file may hold without naming them in its metadata.
+/// Texts of tokens that end a turn or a text, in the models that a file may hold without naming them in its
+/// metadata.
 const END_TEXTS: &[&str] = &[
     "<|im_end|>",
     "<|eot_id|>",
@@ -91,8 +92,13 @@ impl Vocabulary {
         if !token_types.is_empty() && token_types.len() != count {
             return Err(TextError::TypeCount { found: token_types.len(), tokens: count });
         }
-        let specials =
-            [("bos", spec.bos), ("eos", spec.eos), ("eot", spec.eot), ("unknown", spec.unk), ("padding", spec.pad)];
+        let specials = [
+            ("bos", spec.bos),
+            ("eos", spec.eos),
+            ("eot", spec.eot),
+            ("unknown", spec.unk),
+            ("padding", spec.pad),
+        ];
         for (name, id) in specials {
             if let Some(id) = id.filter(|&id| id as usize >= count) {
                 return Err(TextError::SpecialId { name, id, tokens: count });
@@ -172,8 +178,8 @@ fn by_text(tokens: Vec<String>, kinds: &[Kind]) -> Result<ByText> {
     Ok((normal, others))
 }
 
-/// Splits the rules. A rule that takes or makes a token other than a normal one is left out: merges must not lead from a
-/// user's text to a control token.
+/// Splits the rules. A rule that takes or makes a token other than a normal one is left out: merges must not
+/// lead from a user's text to a control token.
 fn check_merges(
     merges: Vec<String>,
     normal: &AHashMap<String, u32>,
@@ -224,10 +230,10 @@ impl TokenBytes {
         for (index, text) in tokens.iter().enumerate() {
             match kinds[index] {
                 Kind::Normal => alphabet.decode(text, &mut bytes),
-                Kind::Byte => bytes.push(byte_token(text).ok_or_else(|| TextError::ByteToken {
-                    token: index as u32,
-                    text: shown(text),
-                })?),
+                Kind::Byte => bytes.push(
+                    byte_token(text)
+                        .ok_or_else(|| TextError::ByteToken { token: index as u32, text: shown(text) })?,
+                ),
                 Kind::Control | Kind::UserDefined | Kind::Unused => bytes.extend_from_slice(text.as_bytes()),
             }
             ends.push(bytes.len() as u32);

@@ -30,7 +30,9 @@ pub(crate) fn environment<'a>(meter: &Meter, now: i64) -> Environment<'a> {
     add_filters(&mut env, meter);
     add_tests(&mut env, meter);
     let methods = meter.clone();
-    env.set_unknown_method_callback(move |state, value, name, args| method(&methods, state, value, name, args));
+    env.set_unknown_method_callback(move |state, value, name, args| {
+        method(&methods, state, value, name, args)
+    });
     env
 }
 
@@ -57,7 +59,11 @@ fn add_operators(env: &mut Environment<'_>, meter: &Meter) {
 
 fn add_functions(env: &mut Environment<'_>, meter: &Meter, now: i64) {
     env.add_function("range", functions::range);
-    env.add_function("dict", functions::dict);
+    let shallow = meter.clone();
+    env.add_function("dict", move |value: Option<Value>, update: Kwargs| {
+        let value = functions::dict(value, update)?;
+        shallow.check_depth(&value).map(|()| value)
+    });
     let attributes = meter.clone();
     env.add_function("namespace", move |positional: Rest<Value>, named: Kwargs| {
         namespace::namespace(&attributes, positional, named)
@@ -312,7 +318,11 @@ fn text_method(
     match name {
         "count" => {
             let (what,): (&str,) = parse(args)?;
-            Ok(Value::from(if what.is_empty() { text.chars().count() + 1 } else { text.matches(what).count() }))
+            Ok(Value::from(if what.is_empty() {
+                text.chars().count() + 1
+            } else {
+                text.matches(what).count()
+            }))
         }
         "replace" => {
             let (old, new, count): (&str, &str, Option<i64>) = parse(args)?;
@@ -366,7 +376,10 @@ fn check_format(format: &str) -> Result<(), Error> {
             open = false;
         }
         if open && character == ':' && format.contains(":{") {
-            return Err(Error::new(ErrorKind::InvalidOperation, "a format can't take its width from an argument"));
+            return Err(Error::new(
+                ErrorKind::InvalidOperation,
+                "a format can't take its width from an argument",
+            ));
         }
     }
     Ok(())

@@ -92,9 +92,11 @@ impl Meter {
             return namespace.values().iter().try_for_each(|value| self.depth(value, left - 1));
         }
         match object.repr() {
-            ObjectRepr::Map => {
-                object.try_iter_pairs().into_iter().flatten().try_for_each(|(_, value)| self.depth(&value, left - 1))
-            }
+            ObjectRepr::Map => object
+                .try_iter_pairs()
+                .into_iter()
+                .flatten()
+                .try_for_each(|(_, value)| self.depth(&value, left - 1)),
             ObjectRepr::Seq | ObjectRepr::Iterable => {
                 object.try_iter().into_iter().flatten().try_for_each(|value| self.depth(&value, left - 1))
             }

@@ -11,8 +11,9 @@ use super::meter::Meter;
 
 /// A set of attributes.
 ///
-/// The engine has one of its own, but that can be made to contain itself, which overflows the stack or waits for ever when
-/// it is printed. This one can be neither listed nor printed, and [`set`] keeps what it holds shallow.
+/// The engine has one of its own, but that can be made to contain itself, which overflows the stack or waits
+/// for ever when it is printed. This one can be neither listed nor printed, and [`set`] keeps what it holds
+/// shallow.
 #[derive(Debug, Default)]
 pub(crate) struct Namespace {
     attributes: Mutex<BTreeMap<String, Value>>,
@@ -59,7 +60,6 @@ pub(crate) fn namespace(meter: &Meter, positional: Rest<Value>, named: Kwargs) -
         meter.check_depth(&value)?;
         namespace.lock().insert(key.to_owned(), value);
     }
-    named.assert_all_used().or_else(|_| Ok::<(), Error>(()))?;
     Ok(Value::from_object(namespace))
 }
 

@@ -23,7 +23,8 @@ pub(crate) fn add(meter: &Meter, left: &Value, right: &Value) -> Result<Value, E
 
 /// `left * right`: numbers, and texts and lists a number of times.
 pub(crate) fn multiply(meter: &Meter, left: &Value, right: &Value) -> Result<Value, Error> {
-    let (repeated, times) = if right.as_str().is_some() || is_list(right) { (right, left) } else { (left, right) };
+    let (repeated, times) =
+        if right.as_str().is_some() || is_list(right) { (right, left) } else { (left, right) };
     if repeated.as_str().is_none() && !is_list(repeated) {
         return number(left, right, i128::checked_mul, |a, b| a * b)
             .ok_or_else(|| invalid(format!("{} and {} can't be multiplied", left.kind(), right.kind())));

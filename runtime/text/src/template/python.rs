@@ -1,5 +1,5 @@
-//! Values written as Python writes them, which is what chat templates are made for: `str`, `repr`, `json.dumps`,
-//! `strftime`.
+//! Values written as Python writes them, which is what chat templates are made for: `str`, `repr`,
+//! `json.dumps`, `strftime`.
 
 use std::fmt::Write;
 
@@ -109,7 +109,8 @@ impl<'a> Writer<'a> {
     }
 
     fn object(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
-        let object = value.as_object().ok_or_else(|| invalid(format!("a {} can't be written", value.kind())))?;
+        let object =
+            value.as_object().ok_or_else(|| invalid(format!("a {} can't be written", value.kind())))?;
         match object.repr() {
             ObjectRepr::Map => {
                 let mut pairs: Vec<(Value, Value)> = object.try_iter_pairs().into_iter().flatten().collect();
@@ -247,7 +248,17 @@ fn quote_json(out: &mut String, text: &str, ascii: bool) {
 }
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
@@ -349,7 +360,13 @@ mod tests {
 
     #[test]
     fn floats_have_the_shortest_digits() {
-        let cases = [(0.1, "0.1"), (1e-5, "1e-05"), (1.5e16, "1.5e+16"), (1e15, "1000000000000000.0"), (-0.0, "-0.0")];
+        let cases = [
+            (0.1, "0.1"),
+            (1e-5, "1e-05"),
+            (1.5e16, "1.5e+16"),
+            (1e15, "1000000000000000.0"),
+            (-0.0, "-0.0"),
+        ];
         for (number, expected) in cases {
             assert_eq!(float(number), expected);
         }

@@ -1,8 +1,9 @@
 //! The syntax tree of a template, with what can be costly handed to functions of ours.
 //!
-//! The engine's own operators build values of any size in one instruction, so its fuel doesn't bound memory: forty times
-//! `{% set s = s ~ s %}` is a terabyte, and constants are even folded before anything is counted. Here each such operator
-//! becomes a call of a metered function, by a name that no template can write and so none can replace.
+//! The engine's own operators build values of any size in one instruction, so its fuel doesn't bound memory:
+//! forty times `{% set s = s ~ s %}` is a terabyte, and constants are even folded before anything is counted.
+//! Here each such operator becomes a call of a metered function, by a name that no template can write and so
+//! none can replace.
 
 use minijinja::machinery::Span;
 use minijinja::machinery::ast::{self, BinOpKind, CallArg, Expr, Spanned, Stmt};
@@ -62,12 +63,18 @@ fn rewrite<'a>(stmt: &Stmt<'a>, out: &mut Vec<Stmt<'a>>) -> Result<()> {
         }
         Stmt::IfCond(it) => {
             let (true_body, false_body) = (statements(&it.true_body)?, statements(&it.false_body)?);
-            Stmt::IfCond(Spanned::new(ast::IfCond { expr: expr(&it.expr)?, true_body, false_body }, it.span()))
+            Stmt::IfCond(Spanned::new(
+                ast::IfCond { expr: expr(&it.expr)?, true_body, false_body },
+                it.span(),
+            ))
         }
         Stmt::WithBlock(it) => {
             let pair = |(to, from): &(Expr<'a>, Expr<'a>)| Ok((target(to)?, expr(from)?));
             let assignments = it.assignments.iter().map(pair).collect::<Result<_>>()?;
-            Stmt::WithBlock(Spanned::new(ast::WithBlock { assignments, body: statements(&it.body)? }, it.span()))
+            Stmt::WithBlock(Spanned::new(
+                ast::WithBlock { assignments, body: statements(&it.body)? },
+                it.span(),
+            ))
         }
         Stmt::Set(it) => match &it.target {
             Expr::GetAttr(attr) => set_attribute(attr, expr(&it.expr)?)?,
@@ -210,13 +217,15 @@ fn expr<'a>(it: &Expr<'a>) -> Result<Expr<'a>> {
         Expr::Var(var) => variable(var.id, span),
         Expr::Const(value) => constant(value.value.clone(), span),
         Expr::Slice(slice) => {
-            let (start, stop, step) = (optional(&slice.start)?, optional(&slice.stop)?, optional(&slice.step)?);
+            let (start, stop, step) =
+                (optional(&slice.start)?, optional(&slice.stop)?, optional(&slice.step)?);
             Expr::Slice(Spanned::new(ast::Slice { expr: touched(&slice.expr)?, start, stop, step }, span))
         }
         Expr::UnaryOp(op) => {
-            let kind = match op.op {
-                ast::UnaryOpKind::Not => ast::UnaryOpKind::Not,
-                ast::UnaryOpKind::Neg => ast::UnaryOpKind::Neg,
+            let kind = if matches!(op.op, ast::UnaryOpKind::Not) {
+                ast::UnaryOpKind::Not
+            } else {
+                ast::UnaryOpKind::Neg
             };
             Expr::UnaryOp(Spanned::new(ast::UnaryOp { op: kind, expr: expr(&op.expr)? }, span))
         }
@@ -284,7 +293,8 @@ fn binary<'a>(op: &ast::BinOp<'a>, span: Span) -> Result<Expr<'a>> {
     Ok(Expr::BinOp(Spanned::new(parts, span)))
 }
 
-/// `value[key]`: with a key that isn't a constant text, `value` may be a text, whose n-th character takes n steps.
+/// `value[key]`: with a key that isn't a constant text, `value` may be a text, whose n-th character takes n
+/// steps.
 fn get_item<'a>(item: &ast::GetItem<'a>, span: Span) -> Result<Expr<'a>> {
     let named = matches!(&item.subscript_expr, Expr::Const(key) if key.value.as_str().is_some());
     let inner = if named { expr(&item.expr)? } else { touched(&item.expr)? };

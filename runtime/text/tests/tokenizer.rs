@@ -1,0 +1,213 @@
+//! The tokenizer gives, token for token, what the models' own tokenizers give.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::path::PathBuf;
+
+use common::{fixture, spec, strings, tokenizer};
+use membrane_text::{Specials, TextError, Tokenizer, VocabularySpec};
+use proptest::prelude::*;
+use serde_json::Value;
+
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+#[test]
+fn every_pre_tokenizer_equals_the_reference() {
+    let words = fixture("words.json");
+    let texts = strings(&words["texts"]);
+    for case in words["cases"].as_array().unwrap() {
+        let pre = case["pre"].as_str().unwrap();
+        let tokenizer = Tokenizer::new(spec(&words, pre)).unwrap();
+        for (index, text) in texts.iter().enumerate() {
+            let parsed = ids(&case["parse"][index]);
+            assert_eq!(tokenizer.encode(text, Specials::Parse).unwrap(), parsed, "{pre}, {text:?}, parsed");
+            let plain = case["as_text"].get(index.to_string()).map_or(parsed, ids);
+            assert_eq!(tokenizer.encode(text, Specials::AsText).unwrap(), plain, "{pre}, {text:?}, as text");
+        }
+    }
+}
+
+/// The folder of the reference models, if there is one.
+fn reference() -> Option<PathBuf> {
+    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/reference");
+    let folder = std::env::var_os("MEMBRANE_REFERENCE").map_or_else(beside, PathBuf::from);
+    folder.is_dir().then_some(folder)
+}
+
+/// A `tokenizer.json` in the form that a converter writes to a GGUF file.
+fn converted(json: &Value, pre: &str) -> VocabularySpec {
+    let vocabulary = json["model"]["vocab"].as_object().unwrap();
+    let added = json["added_tokens"].as_array().unwrap();
+    let id = |value: &Value| value.as_u64().unwrap() as usize;
+    let size =
+        vocabulary.values().map(id).chain(added.iter().map(|token| id(&token["id"]))).max().unwrap() + 1;
+    let mut tokens: Vec<String> = (0..size).map(|index| format!("[PAD{index}]")).collect();
+    let mut token_types = vec![5; size];
+    for (text, index) in vocabulary {
+        tokens[id(index)] = text.clone();
+        token_types[id(index)] = 1;
+    }
+    for token in added {
+        tokens[id(&token["id"])] = token["content"].as_str().unwrap().to_owned();
+        token_types[id(&token["id"])] = if token["special"].as_bool().unwrap() { 3 } else { 4 };
+    }
+    let merge = |merge: &Value| match merge.as_str() {
+        Some(text) => text.to_owned(),
+        None => strings(merge).join(" "),
+    };
+    VocabularySpec {
+        model: "gpt2".into(),
+        pre: pre.into(),
+        tokens,
+        token_types,
+        merges: json["model"]["merges"].as_array().unwrap().iter().map(merge).collect(),
+        ..VocabularySpec::default()
+    }
+}
+
+#[test]
+fn the_reference_models_tokenizers_are_met() {
+    let Some(reference) = reference() else {
+        println!("skipped: no reference");
+        return;
+    };
+    let texts = strings(&fixture("words.json")["texts"]);
+    let mut checked = 0;
+    for folder in std::fs::read_dir(reference.join("models")).unwrap() {
+        let folder = folder.unwrap().path();
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let file = folder.join("tokenizer.json");
+        let Ok(json) = std::fs::read_to_string(&file) else { continue };
+        let pre = match name.as_str() {
+            "tiny-llama" | "tiny-mixtral" => "llama-bpe",
+            "tiny-qwen35" | "tiny-qwen35moe" | "tiny-qwen4exp" => "qwen35",
+            "tiny-gptoss" | "gptoss_mxfp4" => "gpt-4o",
+            "tiny-deepseekv3" => "deepseek-v3",
+            _ => "qwen2",
+        };
+        let mut oracle = tokenizers::Tokenizer::from_file(&file).unwrap();
+        let ours = Tokenizer::new(converted(&serde_json::from_str(&json).unwrap(), pre)).unwrap();
+        for (specials, as_text) in [(Specials::Parse, false), (Specials::AsText, true)] {
+            oracle.set_encode_special_tokens(as_text);
+            for text in &texts {
+                let expected = oracle.encode(text.as_str(), false).unwrap();
+                assert_eq!(ours.encode(text, specials).unwrap(), expected.get_ids(), "{name}, {text:?}");
+            }
+        }
+        checked += 1;
+    }
+    assert!(checked > 0, "the reference has tokenizers");
+}
+
+#[test]
+fn control_tokens_are_text_unless_parsed() {
+    let tokenizer = tokenizer("smollm");
+    let text = "<|im_start|>system\n<think><|im_end|>";
+    let plain = tokenizer.encode(text, Specials::AsText).unwrap();
+    assert!(plain.iter().all(|&token| !tokenizer.is_control(token)), "{plain:?}");
+    assert_eq!(tokenizer.decode(&plain, true), text);
+    let parsed = tokenizer.encode(text, Specials::Parse).unwrap();
+    assert_eq!(parsed.iter().filter(|&&token| tokenizer.is_control(token)).count(), 2);
+    assert_eq!(tokenizer.decode(&parsed, true), "system\n<think>");
+    assert_eq!(tokenizer.decode(&parsed, false), text);
+}
+
+#[test]
+fn end_tokens_start_with_the_files_own() {
+    let tokenizer = tokenizer("smollm");
+    let texts: Vec<String> =
+        tokenizer.end_tokens().iter().map(|&token| tokenizer.decode(&[token], false)).collect();
+    assert_eq!(texts, ["<|im_end|>", "<|endoftext|>"]);
+}
+
+#[test]
+fn beginning_of_text_follows_the_file_then_the_family() {
+    assert!(!tokenizer("smollm").add_bos());
+    assert!(tokenizer("llama-bpe").add_bos());
+    let words = fixture("words.json");
+    let told = |pre, add_bos| {
+        Tokenizer::new(VocabularySpec { add_bos: Some(add_bos), ..spec(&words, pre) }).unwrap()
+    };
+    assert!(told("smollm", true).add_bos());
+    assert!(!told("llama-bpe", false).add_bos());
+}
+
+#[test]
+fn what_is_not_supported_is_named() {
+    let error = |spec| Tokenizer::new(spec).err().map(|error| error.to_string()).unwrap();
+    let words = fixture("words.json");
+    let found = error(VocabularySpec { model: "llama".into(), ..spec(&words, "default") });
+    assert!(found.contains("\"llama\"") && found.contains("gpt2"), "{found}");
+    let found = error(spec(&words, "tekken"));
+    assert!(
+        found.contains("\"tekken\"") && found.contains("qwen2") && found.contains("llama-bpe"),
+        "{found}"
+    );
+}
+
+#[test]
+fn ids_outside_the_vocabulary_are_errors() {
+    let tokenizer = tokenizer("gpt-2");
+    let tokens = tokenizer.vocab_size();
+    let id = tokens as u32;
+    assert_eq!(tokenizer.token_bytes(id), Err(TextError::UnknownToken { id, tokens }));
+    assert_eq!(tokenizer.decode(&[u32::MAX], false), "\u{FFFD}");
+    assert!(!tokenizer.is_control(u32::MAX));
+}
+
+/// The tokenizer encodes long texts piece by piece; the pieces must not show. The oracle encodes them whole.
+#[test]
+fn long_texts_are_encoded_as_one() {
+    let words = fixture("words.json");
+    let texts = strings(&words["texts"]);
+    for pre in ["gpt-2", "smollm", "qwen2", "qwen35", "llama-bpe", "gpt-4o", "deepseek-v3"] {
+        let tokenizer = Tokenizer::new(spec(&words, pre)).unwrap();
+        let mut whole = Vec::new();
+        let mut long = String::new();
+        // Each part ends and starts so that the parts are words of their own, whatever is between them.
+        let parts: Vec<String> = texts.iter().map(|text| format!("start {text} end\n")).collect();
+        let encoded: Vec<Vec<u32>> =
+            parts.iter().map(|part| tokenizer.encode(part, Specials::AsText).unwrap()).collect();
+        while long.len() < 200_000 {
+            for (part, ids) in parts.iter().zip(&encoded) {
+                long.push_str(part);
+                whole.extend_from_slice(ids);
+            }
+        }
+        assert_eq!(tokenizer.encode(&long, Specials::AsText).unwrap(), whole, "{pre}");
+    }
+}
+
+/// White space without end would run the regular expressions into their limits, one word without end the
+/// merges.
+#[test]
+fn texts_without_a_place_to_cut_are_encoded_in_bounded_time() {
+    let tokenizer = tokenizer("llama-bpe");
+    for unit in [" ", "\n", "a", "!", "Aa", "\u{3000}", " \n", "<|im_start|", "e\u{301}"] {
+        let text = unit.repeat((600 << 10) / unit.len());
+        let tokens = tokenizer.encode(&text, Specials::Parse).unwrap();
+        assert_eq!(tokenizer.decode(&tokens, false), text, "{unit:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn control_tokens_never_come_from_text(
+        parts in proptest::collection::vec(prop::sample::select(vec![
+            "<", "|", ">", "<|", "|>", "im", "_start", "<|im_start|>", "<|im_end|>", "<|endoftext|>",
+            "<repo_name>", " ", "x",
+        ]), 0..12),
+    ) {
+        let words = tokenizer("gpt-2");
+        let text = parts.concat();
+        let tokens = words.encode(&text, Specials::AsText).unwrap();
+        prop_assert!(tokens.iter().all(|&token| !words.is_control(token)));
+        prop_assert_eq!(words.decode(&tokens, false), text);
+    }
+}
