@@ -1,7 +1,7 @@
 //! The architectures, each a description that reads like its paper.
 //!
-//! All of them are pre-norm decoders: `x += attention(norm(x)); x += feed_forward(norm(x))`. What differs is named here
-//! and built from the shared blocks in `forward.rs`.
+//! All of them are pre-norm decoders: `x += attention(norm(x)); x += feed_forward(norm(x))`. What differs
+//! is named here and built from the shared blocks in `forward.rs`.
 
 use membrane_formats::Checkpoint;
 
@@ -24,9 +24,9 @@ pub struct Architecture {
     pub normalise_top_k: bool,
 }
 
-/// Llama 2 and 3 (Touvron et al. 2023); with `expert_count`, Mixtral (Jiang et al. 2024): softmax over the chosen
-/// experts, which is the softmax over all of them made to sum to 1. The converter permutes query and key rows, so rotary
-/// pairs are neighbours.
+/// Llama 2 and 3 (Touvron et al. 2023); with `expert_count`, Mixtral (Jiang et al. 2024): softmax over the
+/// chosen experts, which is the softmax over all of them made to sum to 1. The converter permutes query and
+/// key rows, so rotary pairs are neighbours.
 const LLAMA: Architecture = Architecture {
     name: "llama",
     neox_rope: false,
@@ -36,8 +36,8 @@ const LLAMA: Architecture = Architecture {
     normalise_top_k: true,
 };
 
-/// Qwen1.5-MoE and Qwen2-MoE: biases on queries, keys and values; many small experts beside one gated shared expert;
-/// the softmax over all experts is used as it is.
+/// Qwen1.5-MoE and Qwen2-MoE: biases on queries, keys and values; many small experts beside one gated
+/// shared expert; the softmax over all experts is used as it is.
 const QWEN2MOE: Architecture = Architecture {
     name: "qwen2moe",
     neox_rope: true,

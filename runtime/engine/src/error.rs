@@ -29,7 +29,10 @@ pub enum EngineError {
         source: ShapeError,
     },
     /// The file's `general.architecture` is not one that this engine runs.
-    #[error("{path}: architecture `{found}` is not supported; supported are {supported}", path = path.display())]
+    #[error(
+        "{path}: architecture `{found}` is not supported; supported are {supported}",
+        path = path.display()
+    )]
     UnknownArchitecture {
         /// The model file.
         path: PathBuf,
@@ -64,7 +67,10 @@ pub enum EngineError {
         wanted: Vec<u64>,
     },
     /// A tensor is stored in a type that the kernels do not have.
-    #[error("tensor `{tensor}` is stored as {found}, which this build can't compute with; supported are {supported}")]
+    #[error(
+        "tensor `{tensor}` is stored as {found}, which this build can't compute with; \
+         supported are {supported}"
+    )]
     TensorType {
         /// Name of the tensor.
         tensor: String,
@@ -76,8 +82,8 @@ pub enum EngineError {
     /// The budget can't hold what must be resident.
     #[error(
         "--memory {budget} can't hold this model: {needed} are needed at least \
-         ({weights} resident weights, {kv} for a context of {context} tokens, {scratch} scratch, {experts} for one \
-         token's experts, {process} for the process itself); \
+         ({weights} resident weights, {kv} for a context of {context} tokens, {scratch} scratch, \
+         {experts} for one token's experts, {process} for the process itself); \
          give at least --memory {needed}{advice}"
     )]
     Budget {
@@ -117,7 +123,8 @@ pub enum EngineError {
     },
     /// All sessions together hold as many keys and values as the plan has room for.
     #[error(
-        "the KV cache of {limit} is full: sessions and forks share it; drop one, or give a larger --ctx or --memory"
+        "the KV cache of {limit} is full: sessions and forks share it; drop one, \
+         or give a larger --ctx or --memory"
     )]
     KvFull {
         /// Capacity over all sessions.

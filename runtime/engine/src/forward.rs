@@ -1,14 +1,12 @@
 //! The forward pass: tokens in, hidden states and logits out.
 //!
-//! A chunk goes through one block after the other (layer-major), so that each expert is read once for the whole chunk. Every
-//! output element is computed by one task in a fixed order, so that neither the number of threads, nor the chunk,
-//! nor what happens to be in memory changes a bit of it.
+//! A chunk goes through one block after the other (layer-major), so that each expert is read once for the
+//! whole chunk. Every output element is computed by one task in a fixed order, so that neither the number
+//! of threads, nor the chunk, nor what happens to be in memory changes a bit of it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use membrane_kernels::{
-    AttentionArgs, Product, Region, RopeTable, attention, matmul, ops,
-};
+use membrane_kernels::{AttentionArgs, Product, Region, RopeTable, attention, matmul, ops};
 
 use crate::error::{EngineError, Result};
 use crate::kv::{BLOCK, KvCache};
@@ -48,7 +46,8 @@ pub(crate) struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Runs a chunk. The logits of its last position are left in the first row of `scratch.logits` if `last_logits`.
+    /// Runs a chunk. The logits of its last position are left in the first row of `scratch.logits` if
+    /// `last_logits`.
     pub fn run(
         &mut self,
         compute: &mut Compute,
@@ -72,7 +71,8 @@ impl Pass<'_> {
             for from in (0..self.rows).step_by(LOGIT_ROWS.min(core.plan.prefill_chunk)) {
                 let rows = (self.rows - from).min(LOGIT_ROWS);
                 self.logits(from, rows, scratch)?;
-                for (row, logits) in scratch.logits.chunks_exact(core.hyper.vocabulary).take(rows).enumerate() {
+                for (row, logits) in scratch.logits.chunks_exact(core.hyper.vocabulary).take(rows).enumerate()
+                {
                     observer.logits(self.first + from + row, logits);
                 }
             }
@@ -126,9 +126,24 @@ impl Pass<'_> {
             region,
             precision,
             &mut [
-                Product { weights: core.resident.matrix(&block.q)?, input: &s.input, input_rows: None, output: q },
-                Product { weights: core.resident.matrix(&block.k)?, input: &s.input, input_rows: None, output: k },
-                Product { weights: core.resident.matrix(&block.v)?, input: &s.input, input_rows: None, output: v },
+                Product {
+                    weights: core.resident.matrix(&block.q)?,
+                    input: &s.input,
+                    input_rows: None,
+                    output: q,
+                },
+                Product {
+                    weights: core.resident.matrix(&block.k)?,
+                    input: &s.input,
+                    input_rows: None,
+                    output: k,
+                },
+                Product {
+                    weights: core.resident.matrix(&block.v)?,
+                    input: &s.input,
+                    input_rows: None,
+                    output: v,
+                },
             ],
         );
         for (x, bias) in [(&mut *q, &block.q_bias), (k, &block.k_bias), (v, &block.v_bias)] {
@@ -167,7 +182,11 @@ impl Pass<'_> {
         s.input.set(region, rows, hyper.heads * hyper.value_dim, mixed, precision);
         let branch = &mut s.branch[..rows * hidden];
         let weights = core.resident.matrix(&block.output)?;
-        matmul(region, precision, &mut [Product { weights, input: &s.input, input_rows: None, output: branch }]);
+        matmul(
+            region,
+            precision,
+            &mut [Product { weights, input: &s.input, input_rows: None, output: branch }],
+        );
         ops::add(region, x, branch);
         Ok(())
     }
@@ -227,8 +246,18 @@ pub(crate) fn gated_unit(
         region,
         precision,
         &mut [
-            Product { weights: core.resident.matrix(&unit.gate)?, input: &s.input, input_rows: None, output: gate },
-            Product { weights: core.resident.matrix(&unit.up)?, input: &s.input, input_rows: None, output: up },
+            Product {
+                weights: core.resident.matrix(&unit.gate)?,
+                input: &s.input,
+                input_rows: None,
+                output: gate,
+            },
+            Product {
+                weights: core.resident.matrix(&unit.up)?,
+                input: &s.input,
+                input_rows: None,
+                output: up,
+            },
         ],
     );
     ops::silu_mul(region, gate, up);

@@ -78,7 +78,8 @@ impl Hyperparameters {
     ///
     /// Errors name the key and the rule that it breaks.
     pub fn read(checkpoint: &Checkpoint, architecture: &Architecture) -> Result<Self> {
-        let keys = Keys { path: checkpoint.path(), metadata: checkpoint.metadata(), prefix: architecture.name };
+        let keys =
+            Keys { path: checkpoint.path(), metadata: checkpoint.metadata(), prefix: architecture.name };
         let blocks = keys.count("block_count", MAX_BLOCKS)?;
         let hidden = keys.count("embedding_length", MAX_WIDTH)?;
         let heads = keys.count("attention.head_count", MAX_COUNT)?;
@@ -145,7 +146,11 @@ fn rope(keys: &Keys<'_>, head_dim: usize, neox: bool) -> Result<Rope> {
         "none" => 1.0,
         "linear" => 1.0 / keys.float("rope.scaling.factor")?.unwrap_or(1.0),
         other => {
-            return Err(keys.broken("rope.scaling.type", other, "this build extends contexts by none or linear only"));
+            return Err(keys.broken(
+                "rope.scaling.type",
+                other,
+                "this build extends contexts by none or linear only",
+            ));
         }
     };
     keys.rule("rope.scaling.factor", 1.0 / scale, scale.is_finite() && scale > 0.0, || {

@@ -116,7 +116,8 @@ struct Shape {
     precision: Precision,
 }
 
-/// Keys and values of one session. A clone shares all blocks; a block is copied when one of its sharers writes to it.
+/// Keys and values of one session. A clone shares all blocks; a block is copied when one of its sharers
+/// writes to it.
 #[derive(Debug, Clone)]
 pub(crate) struct KvCache {
     layers: Vec<Vec<Arc<Block>>>,
@@ -145,8 +146,8 @@ impl KvCache {
         Ok(())
     }
 
-    /// Stores keys [n, kv_heads * head_dim] and values [n, kv_heads * value_dim] of a layer from position `first` on;
-    /// `reserve` has made room.
+    /// Stores keys [n, kv_heads * head_dim] and values [n, kv_heads * value_dim] of a layer from position
+    /// `first` on; `reserve` has made room.
     pub fn store(&mut self, layer: usize, first: usize, keys: &[f32], values: &[f32]) {
         let rows = keys.chunks_exact(self.shape.key_width).zip(values.chunks_exact(self.shape.value_width));
         for (position, (key, value)) in (first..).zip(rows) {

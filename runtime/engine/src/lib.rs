@@ -1,7 +1,8 @@
 //! The engine: architectures, forward pass, sessions. It never sees wasm, HTTP or policy.
 //!
-//! [`Prepared::open`] reads and checks a file and plans its memory; [`Prepared::load`] makes it a [`Model`]; a [`Session`] is
-//! one mutable timeline over it. Logits do not depend on threads, memory budget, cache state, prefill chunk or instruction set.
+//! [`Prepared::open`] reads and checks a file and plans its memory; [`Prepared::load`] makes it a
+//! [`Model`]; a [`Session`] is one mutable timeline over it. Logits do not depend on threads, memory
+//! budget, cache state, prefill chunk or instruction set.
 
 #![forbid(unsafe_code)]
 

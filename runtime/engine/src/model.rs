@@ -86,7 +86,8 @@ pub struct Prepared {
 impl Prepared {
     /// Opens a model file and plans its memory.
     ///
-    /// Errors: a damaged file, an unsupported architecture, tensor or tokenizer, a budget that can't hold the resident part.
+    /// Errors: a damaged file, an unsupported architecture, tensor or tokenizer, a budget that can't hold
+    /// the resident part.
     pub fn open(path: &Path, options: &LoadOptions) -> Result<Self> {
         Self::new(Checkpoint::open(path)?, options, true)
     }
@@ -120,7 +121,18 @@ impl Prepared {
         let plan = plan(&checkpoint, &hyper, &layout, options, threads)?;
         let isa = options.isa.unwrap_or_else(Isa::detect);
         let options = options.clone();
-        Ok(Self { checkpoint, architecture, hyper, layout, tokenizer, chat_template, plan, options, threads, isa })
+        Ok(Self {
+            checkpoint,
+            architecture,
+            hyper,
+            layout,
+            tokenizer,
+            chat_template,
+            plan,
+            options,
+            threads,
+            isa,
+        })
     }
 
     /// Where the budget will go.
@@ -141,8 +153,7 @@ impl Prepared {
     /// Reads what is resident and opens the pager. `progress` is told bytes done and bytes in all.
     pub fn load(self, progress: &mut dyn FnMut(u64, u64)) -> Result<Model> {
         let all_in_memory = !self.plan.paged();
-        let total =
-            self.layout.resident_bytes + if all_in_memory { self.layout.expert_bytes() } else { 0 };
+        let total = self.layout.resident_bytes + if all_in_memory { self.layout.expert_bytes() } else { 0 };
         let resident = self.layout.load(&self.checkpoint, &mut |done| progress(done, total))?;
         let pager = self.layout.experts.as_ref().map(|catalog| self.open_pager(catalog)).transpose()?;
         progress(total, total);
@@ -381,4 +392,3 @@ fn plan(
         experts_per_token: top_k * hyper.blocks as u64,
     })
 }
-

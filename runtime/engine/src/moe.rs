@@ -1,4 +1,5 @@
-//! The mixture of experts of a block: route, compute the experts that are in memory while the others arrive, combine.
+//! The mixture of experts of a block: route, compute the experts that are in memory while the others
+//! arrive, combine.
 
 use membrane_kernels::{Product, Region, matmul, ops};
 use membrane_pager::Lease;
@@ -112,7 +113,11 @@ fn route(
 ) -> Result<()> {
     let scores = &mut s.router[..rows * moe.experts];
     let weights = core.resident.matrix(&block.router)?;
-    matmul(region, core.precision, &mut [Product { weights, input: &s.input, input_rows: None, output: scores }]);
+    matmul(
+        region,
+        core.precision,
+        &mut [Product { weights, input: &s.input, input_rows: None, output: scores }],
+    );
     routing.ids.clear();
     routing.weights.clear();
     for row in scores.chunks_exact_mut(moe.experts) {
@@ -143,13 +148,18 @@ fn shared_expert(
     gated_unit(core, region, unit, rows, s)?;
     let scores = &mut s.router[..rows];
     let weights = core.resident.matrix(gate)?;
-    matmul(region, core.precision, &mut [Product { weights, input: &s.input, input_rows: None, output: scores }]);
+    matmul(
+        region,
+        core.precision,
+        &mut [Product { weights, input: &s.input, input_rows: None, output: scores }],
+    );
     scores.iter_mut().for_each(|score| *score = ops::sigmoid(*score));
     ops::scale_rows(region, &mut s.branch[..rows * core.hyper.hidden], scores);
     Ok(())
 }
 
-/// Computes the leased experts for their tokens; results go to `expert_out` from row `done` on. Returns how many rows.
+/// Computes the leased experts for their tokens; results go to `expert_out` from row `done` on. Returns how
+/// many rows.
 fn experts(
     core: &Core,
     region: &Region<'_>,

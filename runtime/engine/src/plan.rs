@@ -82,7 +82,11 @@ impl fmt::Display for MemoryPlan {
         let budget = self.budget.map_or("no budget".into(), |budget| format!("of {budget}"));
         row("total", self.total(), budget)?;
         if self.paged() {
-            writeln!(f, "  {:<18}{:>10}  experts of which the arena holds a part", "on disk", self.experts_total)?;
+            writeln!(
+                f,
+                "  {:<18}{:>10}  experts of which the arena holds a part",
+                "on disk", self.experts_total
+            )?;
         }
         Ok(())
     }

@@ -62,20 +62,20 @@ impl ScratchShape {
 
 /// The buffers; shapes are [rows, columns], row-major, of which a chunk of n tokens uses the first n rows.
 pub(crate) struct Scratch {
-    pub hidden: Vec<f32>, // [chunk, hidden], the residual stream
-    pub normed: Vec<f32>, // [chunk, hidden]
-    pub branch: Vec<f32>, // [chunk, hidden], what a block adds to the residual stream
-    pub q: Vec<f32>,      // [chunk, heads * head_dim]
-    pub k: Vec<f32>,      // [chunk, kv_heads * head_dim]
-    pub v: Vec<f32>,      // [chunk, kv_heads * value_dim]
-    pub mixed: Vec<f32>,  // [chunk, heads * value_dim], attention before the output matrix
-    pub gate: Vec<f32>,   // [chunk * top_k, inner]
-    pub up: Vec<f32>,     // [chunk * top_k, inner]
+    pub hidden: Vec<f32>,     // [chunk, hidden], the residual stream
+    pub normed: Vec<f32>,     // [chunk, hidden]
+    pub branch: Vec<f32>,     // [chunk, hidden], what a block adds to the residual stream
+    pub q: Vec<f32>,          // [chunk, heads * head_dim]
+    pub k: Vec<f32>,          // [chunk, kv_heads * head_dim]
+    pub v: Vec<f32>,          // [chunk, kv_heads * value_dim]
+    pub mixed: Vec<f32>,      // [chunk, heads * value_dim], attention before the output matrix
+    pub gate: Vec<f32>,       // [chunk * top_k, inner]
+    pub up: Vec<f32>,         // [chunk * top_k, inner]
     pub expert_out: Vec<f32>, // [chunk * top_k, hidden]
-    pub router: Vec<f32>, // [chunk, experts]
-    pub logits: Vec<f32>, // [LOGIT_ROWS, vocabulary]
-    pub input: Activations, // of normed or mixed
-    pub inner: Activations, // of gate
+    pub router: Vec<f32>,     // [chunk, experts]
+    pub logits: Vec<f32>,     // [LOGIT_ROWS, vocabulary]
+    pub input: Activations,   // of normed or mixed
+    pub inner: Activations,   // of gate
     pub attention: AttentionScratch,
 }
 

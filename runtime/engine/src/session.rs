@@ -55,8 +55,8 @@ impl Session {
 
     /// Runs tokens through the model, behind those that are there.
     ///
-    /// Errors: the context is full, a token is not in the vocabulary, a read failed, it was cancelled. After an error the
-    /// session is as it was before.
+    /// Errors: the context is full, a token is not in the vocabulary, a read failed, it was cancelled.
+    /// After an error the session is as it was before.
     pub fn append(&mut self, tokens: &[u32]) -> Result<()> {
         self.append_observed(tokens, &mut Unobserved)
     }
@@ -76,8 +76,8 @@ impl Session {
         result
     }
 
-    /// Makes the session hold exactly these tokens: keeps the common prefix, drops what is behind it, computes the rest.
-    /// The last token's logits are there afterwards.
+    /// Makes the session hold exactly these tokens: keeps the common prefix, drops what is behind it,
+    /// computes the rest. The last token's logits are there afterwards.
     pub fn sync(&mut self, tokens: &[u32]) -> Result<Synced> {
         let common = self.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
         if common == tokens.len() && common == self.tokens.len() && !self.logits.is_empty() {
@@ -103,7 +103,8 @@ impl Session {
         }
     }
 
-    /// A second session with the same tokens; keys and values are shared until one of the two writes over them.
+    /// A second session with the same tokens; keys and values are shared until one of the two writes over
+    /// them.
     pub fn fork(&self) -> Self {
         Self {
             model: self.model.clone(),

@@ -1,4 +1,5 @@
-//! The weights of a model: which tensors it needs, their shapes, and the memory of those that are always resident.
+//! The weights of a model: which tensors it needs, their shapes, and the memory of those that are always
+//! resident.
 
 use membrane_formats::{Checkpoint, DType, TensorInfo};
 use membrane_kernels::{Format, Matrix};
@@ -115,11 +116,7 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// Finds and checks every tensor that the architecture needs. Small vectors are read at once.
-    pub fn of(
-        checkpoint: &Checkpoint,
-        architecture: &Architecture,
-        hyper: &Hyperparameters,
-    ) -> Result<Self> {
+    pub fn of(checkpoint: &Checkpoint, architecture: &Architecture, hyper: &Hyperparameters) -> Result<Self> {
         let mut finder = Finder { checkpoint, resident: Vec::new(), resident_bytes: 0 };
         let hidden = hyper.hidden;
         let embedding_tensor = finder.tensor("token_embd.weight", &[hidden, hyper.vocabulary])?.1;
@@ -227,7 +224,8 @@ fn format_of(tensor: &TensorInfo) -> Result<Format> {
             return Err(EngineError::TensorType {
                 tensor: tensor.name.clone(),
                 found: other.name().into(),
-                supported: "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS"
+                supported: "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, \
+                            IQ4_NL, IQ4_XS"
                     .into(),
             });
         }
@@ -348,8 +346,8 @@ impl<'a> Finder<'a> {
         Ok((MoeBlock { router, gate, up, down, shared }, records))
     }
 
-    /// The same matrix of every expert: one fused tensor [experts, rows, cols], or one tensor an expert as early
-    /// Mixtral files have it.
+    /// The same matrix of every expert: one fused tensor [experts, rows, cols], or one tensor an expert as
+    /// early Mixtral files have it.
     fn experts(
         &self,
         index: usize,
