@@ -143,9 +143,7 @@ pub enum ShapeError {
         cols: usize,
     },
     /// More or fewer bytes than the shape needs.
-    #[error(
-        "a {format} matrix of {rows} x {cols} needs {expected} bytes, not {actual}: the file is damaged or cut off"
-    )]
+    #[error("a {format} matrix of {rows} x {cols} needs {expected} bytes, not {actual}: the file is damaged")]
     WrongLength {
         /// Storage format.
         format: Format,

@@ -2,9 +2,10 @@
 
 use half::{bf16, f16};
 
-use super::fit::{self, Iq4, Levels, Linear};
+use super::fit::{self, Iq4, Linear};
 use super::super_blocks;
 use crate::format::{Format, ShapeError};
+use crate::isa::Isa;
 
 /// Appends the row `values`, stored in `format`, to `out`. The floats are rounded to nearest; the scales of
 /// the quantised formats are searched for, as the reference quantisers do. A block with a NaN or an infinity
@@ -63,10 +64,10 @@ fn push_fifth_bits(q: &[u8], out: &mut Vec<u8>) {
 /// Q4_0 and Q5_0: `LEVELS` levels around 0.
 fn symmetric<const LEVELS: usize>(x: &[f32], offset: f32, out: &mut Vec<u8>) {
     let levels = Linear { low: -offset, high: offset - 1.0 };
-    let inverse = inverse(push_half(fit::scale(x, levels), out));
+    let inverse = inverse(push_half(fit::scale(Isa::detect(), x, levels), out));
     let mut q = [0; 32];
     for (q, x) in q.iter_mut().zip(x) {
-        *q = (levels.nearest(x * inverse) + offset) as u8;
+        *q = (levels.nearest_one(x * inverse) + offset) as u8;
     }
     if LEVELS > 16 {
         push_fifth_bits(&q, out);
@@ -82,13 +83,13 @@ fn affine(x: &[f32], high: f32, out: &mut Vec<u8>) {
     for (shifted, x) in shifted.iter_mut().zip(x) {
         *shifted = if low > 0.0 { x - low } else { *x };
     }
-    let (scale, minimum) = fit::scale_and_minimum(&shifted, high);
+    let (scale, minimum) = fit::scale_and_minimum(Isa::detect(), &shifted, high);
     let inverse = inverse(push_half(scale, out));
     let minimum = push_half(low.max(0.0) - minimum, out);
     let levels = Linear { low: 0.0, high };
     let mut q = [0; 32];
     for (q, x) in q.iter_mut().zip(x) {
-        *q = levels.nearest((x - minimum) * inverse) as u8;
+        *q = levels.nearest_one((x - minimum) * inverse) as u8;
     }
     if high > 15.0 {
         push_fifth_bits(&q, out);
@@ -100,11 +101,11 @@ fn q8_0(x: &[f32], out: &mut Vec<u8>) {
     let largest = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
     let inverse = inverse(push_half(largest / 127.0, out));
     let levels = Linear { low: -127.0, high: 127.0 };
-    out.extend(x.iter().map(|x| levels.nearest(x * inverse) as i8 as u8));
+    out.extend(x.iter().map(|x| levels.nearest_one(x * inverse) as i8 as u8));
 }
 
 fn iq4_nl(x: &[f32], out: &mut Vec<u8>) {
-    let inverse = inverse(push_half(fit::scale(x, Iq4), out));
+    let inverse = inverse(push_half(fit::scale_iq4(Isa::detect(), x, Iq4), out));
     let mut q = [0; 32];
     for (q, x) in q.iter_mut().zip(x) {
         *q = Iq4.index(x * inverse);

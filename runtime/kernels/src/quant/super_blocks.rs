@@ -1,7 +1,8 @@
 //! From floats to super-blocks of 256, whose sub-blocks' scales are small integers themselves.
 
 use super::encode::{inverse, push_half, push_nibbles};
-use super::fit::{self, Iq4, Levels, Linear};
+use super::fit::{self, Iq4, Linear};
+use crate::isa::Isa;
 
 /// Integers of a super-block, and the integer scales and minimums of its sub-blocks.
 struct Parts<const SUBS: usize> {
@@ -15,9 +16,10 @@ struct Parts<const SUBS: usize> {
 
 /// Scale and minimum for each of `SUBS` sub-blocks; both up to `high_scale` in their units, q up to `high`.
 fn affine<const SUBS: usize>(x: &[f32], high: f32, high_scale: f32) -> Parts<SUBS> {
+    let isa = Isa::detect();
     let mut fits = [(0.0_f32, 0.0_f32); SUBS];
     for (fit, x) in fits.iter_mut().zip(x.chunks_exact(256 / SUBS)) {
-        *fit = fit::scale_and_minimum(x, high);
+        *fit = fit::scale_and_minimum(isa, x, high);
     }
     let largest = fits.iter().fold((0.0_f32, 0.0_f32), |l, fit| (l.0.max(fit.0), l.1.max(fit.1)));
     let unit = half_of(largest.0 / high_scale);
@@ -25,12 +27,12 @@ fn affine<const SUBS: usize>(x: &[f32], high: f32, high_scale: f32) -> Parts<SUB
     let mut parts = Parts { q: [0; 256], scale: [0; SUBS], minimum: [0; SUBS], unit, minimum_unit };
     let (levels, scales) = (Linear { low: 0.0, high }, Linear { low: 0.0, high: high_scale });
     for (sub, x) in x.chunks_exact(256 / SUBS).enumerate() {
-        let scale = scales.nearest(fits[sub].0 * inverse(unit));
-        let minimum = scales.nearest(fits[sub].1 * inverse(minimum_unit));
+        let scale = scales.nearest_one(fits[sub].0 * inverse(unit));
+        let minimum = scales.nearest_one(fits[sub].1 * inverse(minimum_unit));
         (parts.scale[sub], parts.minimum[sub]) = (scale as i8, minimum as u8);
         let inverse = inverse(scale * unit);
         for (q, x) in parts.q[sub * (256 / SUBS)..].iter_mut().zip(x) {
-            *q = levels.nearest((x + minimum * minimum_unit) * inverse) as u8;
+            *q = levels.nearest_one((x + minimum * minimum_unit) * inverse) as u8;
         }
     }
     parts
@@ -40,20 +42,20 @@ fn affine<const SUBS: usize>(x: &[f32], high: f32, high_scale: f32) -> Parts<SUB
 /// of an element divided by its scale.
 fn symmetric<const SUBS: usize>(
     x: &[f32],
-    levels: impl Levels,
+    fit: impl Fn(&[f32]) -> f32,
     low_scale: f32,
     index: impl Fn(f32) -> u8,
 ) -> Parts<SUBS> {
     let mut fits = [0.0_f32; SUBS];
-    for (fit, x) in fits.iter_mut().zip(x.chunks_exact(256 / SUBS)) {
-        *fit = fit::scale(x, levels);
+    for (to, x) in fits.iter_mut().zip(x.chunks_exact(256 / SUBS)) {
+        *to = fit(x);
     }
     let largest = fits.iter().fold(0.0_f32, |l, fit| if fit.abs() > l.abs() { *fit } else { l });
     let unit = half_of(largest / low_scale);
     let mut parts = Parts { q: [0; 256], scale: [0; SUBS], minimum: [0; SUBS], unit, minimum_unit: 0.0 };
     let scales = Linear { low: low_scale, high: -1.0 - low_scale };
     for (sub, x) in x.chunks_exact(256 / SUBS).enumerate() {
-        let scale = scales.nearest(fits[sub] * inverse(unit));
+        let scale = scales.nearest_one(fits[sub] * inverse(unit));
         parts.scale[sub] = scale as i8;
         let inverse = inverse(scale * unit);
         for (q, x) in parts.q[sub * (256 / SUBS)..].iter_mut().zip(x) {
@@ -108,8 +110,9 @@ pub(super) fn q2_k(x: &[f32], out: &mut Vec<u8>) {
 }
 
 pub(super) fn q3_k(x: &[f32], out: &mut Vec<u8>) {
-    let levels = Linear { low: -4.0, high: 3.0 };
-    let parts = symmetric::<16>(x, levels, -32.0, |x| (levels.nearest(x) + 4.0) as u8);
+    let (isa, levels) = (Isa::detect(), Linear { low: -4.0, high: 3.0 });
+    let parts =
+        symmetric::<16>(x, |x| fit::scale(isa, x, levels), -32.0, |x| (levels.nearest_one(x) + 4.0) as u8);
     push_bits(&parts.q, 2, out);
     push_two_bits(&parts.q, 0, out);
     let scale = parts.scale.map(|scale| (scale + 32) as u8);
@@ -136,8 +139,9 @@ pub(super) fn q5_k(x: &[f32], out: &mut Vec<u8>) {
 }
 
 pub(super) fn q6_k(x: &[f32], out: &mut Vec<u8>) {
-    let levels = Linear { low: -32.0, high: 31.0 };
-    let parts = symmetric::<16>(x, levels, -128.0, |x| (levels.nearest(x) + 32.0) as u8);
+    let (isa, levels) = (Isa::detect(), Linear { low: -32.0, high: 31.0 });
+    let parts =
+        symmetric::<16>(x, |x| fit::scale(isa, x, levels), -128.0, |x| (levels.nearest_one(x) + 32.0) as u8);
     push_wide_nibbles(&parts.q, 64, out);
     push_two_bits(&parts.q, 4, out);
     out.extend(parts.scale.map(|scale| scale as u8));
@@ -145,7 +149,8 @@ pub(super) fn q6_k(x: &[f32], out: &mut Vec<u8>) {
 }
 
 pub(super) fn iq4_xs(x: &[f32], out: &mut Vec<u8>) {
-    let parts = symmetric::<8>(x, Iq4, -32.0, |x| Iq4.index(x));
+    let isa = Isa::detect();
+    let parts = symmetric::<8>(x, |x| fit::scale_iq4(isa, x, Iq4), -32.0, |x| Iq4.index(x));
     push_half(parts.unit, out);
     let scale = parts.scale.map(|scale| (scale + 32) as u8);
     let high = scale.iter().rev().fold(0_u16, |bits, scale| bits << 2 | u16::from(scale >> 4));

@@ -1,5 +1,7 @@
+use super::fit::{self, Iq4, Linear};
 use super::{dequantise_row, quantise_row};
 use crate::format::{Format, ShapeError};
+use crate::isa::Isa;
 use crate::testing::Noise;
 
 /// Numbers with a bell-shaped distribution of standard deviation about 0.02, as weights have.
@@ -50,6 +52,20 @@ fn what_is_lost_is_within_the_bits_of_the_format() {
         println!("{format}: {error:.5}");
         assert!(error <= bound, "{format} loses {error:.4}");
         assert!(format.is_float() || error > bound / 2.0, "{format}: {error} is too good to be true");
+    }
+}
+
+#[test]
+fn fits_do_not_depend_on_the_instruction_set() {
+    let x = bell(256, 4);
+    for x in x.chunks_exact(32) {
+        for isa in Isa::available() {
+            let levels = Linear { low: -8.0, high: 7.0 };
+            assert_eq!(fit::scale(isa, x, levels), fit::scale(Isa::Scalar, x, levels), "{isa}");
+            assert_eq!(fit::scale_iq4(isa, x, Iq4), fit::scale_iq4(Isa::Scalar, x, Iq4), "{isa}");
+            let affine = fit::scale_and_minimum(isa, x, 15.0);
+            assert_eq!(affine, fit::scale_and_minimum(Isa::Scalar, x, 15.0), "{isa}");
+        }
     }
 }
 
