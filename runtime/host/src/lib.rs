@@ -1,1 +1,52 @@
-//! placeholder
+//! The host of plugins: WebAssembly components that decide how a model behaves, each with no more than it was granted.
+//!
+//! [`Host::load`] checks a component's imports against the grants and compiles it. An answer then starts instances of its own:
+//! a [`SamplerChain`] that chooses tokens, a [`PolicyChain`] that everything passes on its way in and out, and a [`ToolSet`]
+//! that the model may call. A plugin that loops, traps, takes too much or breaks the contract ends in an error that names it;
+//! a policy that does so lets nothing through.
+//!
+//! The contract is in `wit/`. `interfaces/` has a file for each interface that plugins may import, [`sampling`] the arithmetic
+//! behind `logits`, [`limits`] all limits with the attack that each stops.
+#![forbid(unsafe_code)]
+
+mod bindings;
+mod call;
+mod contents;
+mod conversation;
+mod engine;
+mod error;
+pub mod first_party;
+mod grants;
+mod interfaces;
+pub mod limits;
+mod plugin;
+mod policy;
+mod random;
+mod sampler;
+pub mod sampling;
+mod state;
+mod text;
+mod timezone;
+mod tool;
+mod vocabulary;
+
+pub use conversation::{Invocation, Message, Role};
+pub use engine::{Host, HostOptions, LogLevel, LogLine, LogSink};
+pub use error::{Cause, Failure, HostError, Result};
+pub use grants::{Grant, UnknownGrant};
+pub use limits::Limits;
+pub use membrane_profile::Kind as World;
+pub use plugin::{Plugin, PluginSource};
+pub use policy::{
+    Ended, Intervention, OutputOutcome, POLICY_FAILED, PolicyChain, Refused, RequestOutcome, ToolCallOutcome,
+    ToolResultOutcome,
+};
+pub use sampler::{AnswerContext, Chosen, SamplerChain};
+pub use tool::{ToolError, ToolSet};
+pub use vocabulary::Vocabulary;
+
+const CONTRACT_PACKAGE: &str = "membrane:plugin";
+const CONTRACT_VERSION: &str = "0.1.0";
+
+/// The package of the contract that this host serves.
+pub const CONTRACT: &str = "membrane:plugin@0.1.0";

@@ -1,0 +1,116 @@
+//! Calls of an instance: fuel, traps and their causes.
+
+use wasmtime::{Store, Trap};
+
+use crate::error::{Cause, Failure};
+use crate::limits::{MAX_HANDLES, MAX_SHOWN_BYTES, MAX_TRANSFER_BYTES, START_CALLS};
+use crate::plugin::Plugin;
+use crate::state::State;
+
+/// An instance of a plugin, with the bindings of its world.
+pub(crate) struct Instance<B> {
+    pub plugin: Plugin,
+    pub store: Store<State>,
+    bindings: B,
+}
+
+impl<B> Instance<B> {
+    /// Makes an instance. Start functions run here, with the fuel of a start. `prepare` sees the state first.
+    pub fn start(
+        plugin: &Plugin,
+        prepare: impl FnOnce(&mut State),
+        instantiate: impl FnOnce(&mut Store<State>) -> wasmtime::Result<B>,
+    ) -> Result<Self, Failure> {
+        let fuel = plugin.limits().fuel_per_call.saturating_mul(START_CALLS);
+        let mut state = State::new(plugin);
+        state.start_call(fuel);
+        prepare(&mut state);
+        let mut store = Store::new(instance_engine(plugin), state);
+        store.limiter(|state| &mut state.meter);
+        store.set_hostcall_fuel(MAX_TRANSFER_BYTES);
+        store.set_max_component_handles(MAX_HANDLES);
+        let started = store.set_fuel(fuel).and_then(|()| instantiate(&mut store));
+        match started {
+            Ok(bindings) => Ok(Self { plugin: plugin.clone(), store, bindings }),
+            Err(error) => Err(failure(plugin, &mut store, "start", fuel, &error)),
+        }
+    }
+
+    /// Calls a hook.
+    pub fn hook<R>(
+        &mut self,
+        hook: &'static str,
+        call: impl FnOnce(&B, &mut Store<State>) -> wasmtime::Result<R>,
+    ) -> Result<R, Failure> {
+        let calls = if hook == "configure" { START_CALLS } else { 1 };
+        let fuel = self.plugin.limits().fuel_per_call.saturating_mul(calls);
+        self.store.data_mut().start_call(fuel);
+        let result = self.store.set_fuel(fuel).and_then(|()| call(&self.bindings, &mut self.store));
+        result.map_err(|error| failure(&self.plugin, &mut self.store, hook, fuel, &error))
+    }
+
+    /// Calls a hook that can report an error of its own, which is a failure.
+    pub fn strict_hook<R>(
+        &mut self,
+        hook: &'static str,
+        call: impl FnOnce(&B, &mut Store<State>) -> wasmtime::Result<Result<R, String>>,
+    ) -> Result<R, Failure> {
+        let result = self.hook(hook, call)?;
+        result.map_err(|text| self.failure(hook, Cause::Reported(crate::text::clean(&text, MAX_SHOWN_BYTES))))
+    }
+
+    /// A failure of this plugin.
+    pub fn failure(&self, hook: &'static str, cause: Cause) -> Failure {
+        Failure { plugin: self.plugin.name().to_owned(), hook, cause }
+    }
+
+    /// A result that the contract does not allow.
+    pub fn broke(&self, hook: &'static str, what: impl Into<String>) -> Failure {
+        self.failure(hook, Cause::Broke(what.into()))
+    }
+}
+
+fn instance_engine(plugin: &Plugin) -> &wasmtime::Engine {
+    use crate::plugin::Instances;
+    match plugin.instances() {
+        Instances::Sampler(pre) => pre.engine(),
+        Instances::Policy(pre) => pre.engine(),
+        Instances::Tool(pre) => pre.engine(),
+    }
+}
+
+fn failure(
+    plugin: &Plugin,
+    store: &mut Store<State>,
+    hook: &'static str,
+    fuel: u64,
+    error: &wasmtime::Error,
+) -> Failure {
+    let cause = cause(store.data_mut(), plugin, fuel, error);
+    Failure { plugin: plugin.name().to_owned(), hook, cause }
+}
+
+fn cause(state: &mut State, plugin: &Plugin, fuel: u64, error: &wasmtime::Error) -> Cause {
+    if let Some(cause) = state.cause.take() {
+        return cause;
+    }
+    let trap = error.downcast_ref::<Trap>().copied();
+    match trap {
+        Some(Trap::OutOfFuel) => Cause::Fuel { units: fuel },
+        Some(Trap::StackOverflow) => Cause::Recursion,
+        _ if state.meter.denied => Cause::Memory { bytes: plugin.limits().memory_bytes },
+        Some(Trap::UnreachableCodeReached) => Cause::Trapped(match state.last_warning() {
+            Some(warning) => format!("unreachable instruction; its last warning was: {warning}"),
+            None => "unreachable instruction, a panic in most languages".into(),
+        }),
+        Some(trap) => Cause::Trapped(trap.to_string().trim_start_matches("wasm trap: ").to_owned()),
+        None => {
+            let text = error.root_cause().to_string();
+            // wasmtime keeps the type of this error to itself.
+            if text.contains("allocated for hostcalls") {
+                return Cause::Transfer { bytes: MAX_TRANSFER_BYTES };
+            }
+            Cause::Trapped(crate::text::clean(&text, MAX_SHOWN_BYTES))
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The WebAssembly engine, and how it loads plugins.
+
+use std::sync::Arc;
+
+use wasmtime::{Config, Engine, OptLevel};
+
+use crate::World;
+use crate::contents::Contents;
+use crate::error::{HostError, Result};
+use crate::limits::MAX_STACK_BYTES;
+use crate::plugin::{Plugin, PluginSource};
+
+/// How important a line of a plugin's log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// For the plugin's author.
+    Debug,
+    /// For whoever runs the host.
+    Info,
+    /// Something is wrong.
+    Warning,
+}
+
+/// A line that a plugin logged. It is data from the plugin: cut, and without control characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// Name of the plugin.
+    pub plugin: String,
+    /// How important the plugin takes it to be.
+    pub level: LogLevel,
+    /// One line.
+    pub text: String,
+}
+
+/// Where log lines go.
+pub type LogSink = Arc<dyn Fn(&LogLine) + Send + Sync>;
+
+/// Options of a host.
+#[derive(Clone, Default)]
+pub struct HostOptions {
+    /// Where log lines of plugins go; without it they are dropped.
+    pub log: Option<LogSink>,
+}
+
+/// The WebAssembly engine. Cheap to clone; clones share the engine.
+#[derive(Clone)]
+pub struct Host {
+    engine: Engine,
+    log: Option<LogSink>,
+}
+
+impl Host {
+    /// Sets the engine up. Errors: the machine can't run compiled WebAssembly.
+    pub fn new(options: HostOptions) -> Result<Self> {
+        let engine = Engine::new(&config()).map_err(|error| HostError::Engine(format!("{error:#}")))?;
+        Ok(Self { engine, log: options.log })
+    }
+
+    /// Checks and compiles a plugin for a world. Imports are compared with the grants before anything is compiled.
+    pub fn load(&self, source: PluginSource, world: World) -> Result<Plugin> {
+        Plugin::load(self, source, world)
+    }
+
+    /// The world that a component is made for. `name` is for errors.
+    pub fn world_of(name: &str, bytes: &[u8]) -> Result<World> {
+        Contents::read(name, bytes)?.world(name)
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(crate) fn log(&self) -> Option<LogSink> {
+        self.log.clone()
+    }
+}
+
+/// Deterministic, with fuel, and with no more of WebAssembly than plugins need.
+fn config() -> Config {
+    let mut config = Config::new();
+    config
+        .consume_fuel(true)
+        .cranelift_nan_canonicalization(true)
+        .relaxed_simd_deterministic(true)
+        .cranelift_opt_level(OptLevel::Speed)
+        .concurrency_support(false)
+        .wasm_component_model(true)
+        .wasm_memory64(false)
+        .wasm_multi_memory(false)
+        .max_wasm_stack(MAX_STACK_BYTES)
+        // Guests are stripped and traps name the hook: traces through them would cost memory and say nothing.
+        .wasm_backtrace_max_frames(None)
+        .native_unwind_info(false)
+        .generate_address_map(false);
+    config
+}

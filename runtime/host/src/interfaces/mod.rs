@@ -1,0 +1,38 @@
+//! What plugins may import: one file for each interface of the contract.
+
+mod all_logits;
+mod clock;
+mod history;
+mod log;
+mod logits;
+mod random;
+mod vocabulary;
+
+use wasmtime::component::{HasSelf, Linker};
+
+use crate::World;
+use crate::bindings::{sampler::membrane::plugin as sampler, tool::membrane::plugin as tool};
+use crate::grants::Grant;
+use crate::state::State;
+
+impl sampler::types::Host for State {}
+
+/// Adds what a plugin of a world may import, with these grants, and no more.
+pub fn offer(linker: &mut Linker<State>, world: World, grants: &[Grant]) -> wasmtime::Result<()> {
+    type Own = HasSelf<State>;
+    sampler::types::add_to_linker::<State, Own>(linker, |state| state)?;
+    sampler::log::add_to_linker::<State, Own>(linker, |state| state)?;
+    if world == World::Sampler {
+        sampler::logits::add_to_linker::<State, Own>(linker, |state| state)?;
+        sampler::history::add_to_linker::<State, Own>(linker, |state| state)?;
+        sampler::vocabulary::add_to_linker::<State, Own>(linker, |state| state)?;
+        sampler::random::add_to_linker::<State, Own>(linker, |state| state)?;
+    }
+    for grant in grants {
+        match grant {
+            Grant::AllLogits => sampler::all_logits::add_to_linker::<State, Own>(linker, |state| state)?,
+            Grant::Clock => tool::clock::add_to_linker::<State, Own>(linker, |state| state)?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! The interface `random`.
+
+use crate::bindings::sampler::membrane::plugin::random::Host;
+use crate::state::State;
+
+impl Host for State {
+    fn next(&mut self) -> wasmtime::Result<u64> {
+        Ok(self.step(|_| 1)?.random.bits())
+    }
+}

@@ -1,0 +1,37 @@
+//! The interface `vocabulary`.
+
+use crate::bindings::sampler::membrane::plugin::vocabulary::Host;
+use crate::limits::{MAX_ENCODE_BYTES, MAX_SHOWN_BYTES};
+use crate::state::State;
+
+/// A tokenizer takes about so many units for a byte of text.
+const ENCODE_UNITS: usize = 100;
+
+impl Host for State {
+    fn size(&mut self) -> wasmtime::Result<u32> {
+        Ok(self.step(|_| 1)?.vocabulary.size())
+    }
+
+    fn bytes_of(&mut self, token: u32) -> wasmtime::Result<Result<Vec<u8>, String>> {
+        let vocabulary = &self.step(|_| 10)?.vocabulary;
+        let missing =
+            || format!("token {token} is not in the vocabulary, which has {} tokens", vocabulary.size());
+        Ok(vocabulary.bytes_of(token).map(<[u8]>::to_vec).ok_or_else(missing))
+    }
+
+    fn encode(&mut self, text: String) -> wasmtime::Result<Result<Vec<u32>, String>> {
+        if text.len() > MAX_ENCODE_BYTES {
+            return Ok(Err(format!("the text has {} bytes; the limit is {MAX_ENCODE_BYTES}", text.len())));
+        }
+        let tokens = self.step(|_| text.len() * ENCODE_UNITS)?.vocabulary.encode(&text);
+        Ok(tokens.map_err(|error| crate::text::clean(&error, MAX_SHOWN_BYTES)))
+    }
+
+    fn is_end(&mut self, token: u32) -> wasmtime::Result<bool> {
+        Ok(self.step(|_| 1)?.vocabulary.is_end(token))
+    }
+
+    fn end_token(&mut self) -> wasmtime::Result<Option<u32>> {
+        Ok(self.step(|_| 1)?.vocabulary.end_token())
+    }
+}

@@ -1,0 +1,148 @@
+//! Limits on plugins, each with the attack that it stops.
+
+use wasmtime::ResourceLimiter;
+
+use crate::World;
+
+/// Bytes of a component: compiling takes time and memory in proportion (a component that is built to be slow to compile).
+pub const MAX_COMPONENT_BYTES: usize = 16 << 20;
+/// Bytes of one function's body: some passes of the compiler take more than linear time (10^6 blocks in one function).
+pub const MAX_FUNCTION_BYTES: u32 = 1 << 20;
+/// Functions of a component, all modules together.
+pub const MAX_FUNCTIONS: u64 = 100_000;
+/// Core modules and nested components of a component; a Python one has about 40.
+pub const MAX_MODULES: u64 = 128;
+/// Imports and exports of a component.
+pub const MAX_NAMES: usize = 256;
+
+/// Bytes of wasm stack (deep recursion).
+pub const MAX_STACK_BYTES: usize = 512 << 10;
+/// Core instances, memories and tables of one plugin instance, and elements of all its tables together.
+const MAX_INSTANCES: usize = 256;
+const MAX_MEMORIES: usize = 16;
+const MAX_TABLES: usize = 64;
+const MAX_TABLE_ELEMENTS: usize = 200_000;
+/// Bytes that a guest can hand over in one call (a list of 2^31 items, an error text of 64 MB). A message may have 16 MiB.
+pub const MAX_TRANSFER_BYTES: usize = 48 << 20;
+/// Handles; the contract has no resources.
+pub const MAX_HANDLES: usize = 64;
+
+/// Bytes of a guest's text that are shown to people.
+pub const MAX_SHOWN_BYTES: usize = 1024;
+/// Lines that a plugin may log in one answer (a flood).
+pub const MAX_LOG_LINES: u32 = 256;
+
+/// Tokens of one `logits.top`.
+pub const MAX_TOP: u32 = 1024;
+/// Tokens of one `history.tail`.
+pub const MAX_TAIL: u32 = 65_536;
+/// Bytes of text of one `vocabulary.encode`.
+pub const MAX_ENCODE_BYTES: usize = 1 << 20;
+
+/// Bytes of a message of a conversation, and of all together.
+pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
+/// Messages of a conversation.
+pub const MAX_MESSAGES: usize = 10_000;
+/// Bytes of text that a policy holds back (a policy that never releases).
+pub const MAX_PENDING_BYTES: usize = 1 << 20;
+/// Bytes of a replacement or forced text of a policy.
+pub const MAX_REPLACEMENT_BYTES: usize = 64 << 10;
+/// Forced texts of one answer (a policy that forces for ever).
+pub const MAX_FORCED: u32 = 16;
+/// Bytes of a clause's id, and of a note.
+pub const MAX_CLAUSE_BYTES: usize = 128;
+/// Bytes of a note for people, and of the message of a refusal.
+pub const MAX_NOTE_BYTES: usize = 1024;
+/// Bytes of the message of a refusal.
+pub const MAX_REFUSAL_BYTES: usize = 16 << 10;
+
+/// Tools of one component.
+pub const MAX_TOOLS: usize = 64;
+/// Bytes of a tool's name, its description, and the schema of its parameters.
+pub const MAX_TOOL_NAME_BYTES: usize = 64;
+/// Bytes of a tool's description.
+pub const MAX_TOOL_DESCRIPTION_BYTES: usize = 4096;
+/// Bytes of the schema of a tool's parameters.
+pub const MAX_TOOL_SCHEMA_BYTES: usize = 64 << 10;
+/// Bytes of the arguments of a call.
+pub const MAX_ARGUMENTS_BYTES: usize = 1 << 20;
+/// Bytes of a result, which is cut there.
+pub const MAX_RESULT_BYTES: usize = 256 << 10;
+
+/// What starting an instance, `configure` included, may use: this many times what a call may.
+pub(crate) const START_CALLS: u64 = 4;
+
+/// Limits of one plugin, which its profile entry may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Units of fuel for each call of the plugin, about one for each wasm instruction. What the host does on the plugin's
+    /// behalf counts too, one unit for each logit or byte that is looked at. (a loop without end)
+    pub fuel_per_call: u64,
+    /// Bytes of all linear memories of an instance together. (a guest that takes all memory)
+    pub memory_bytes: usize,
+}
+
+impl Limits {
+    /// The limits of a plugin whose profile says nothing. The fuel is about 0.2 s for samplers, 0.5 s for policies and 2 s for
+    /// tools.
+    pub const fn of(world: World) -> Self {
+        match world {
+            World::Sampler => Self { fuel_per_call: 200_000_000, memory_bytes: 64 << 20 },
+            World::Policy => Self { fuel_per_call: 500_000_000, memory_bytes: 64 << 20 },
+            World::Tool => Self { fuel_per_call: 2_000_000_000, memory_bytes: 128 << 20 },
+        }
+    }
+}
+
+/// Counts what an instance takes, for wasmtime.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    memory_left: usize,
+    elements_left: usize,
+    /// Whether memory was denied; a guest that then traps has run out of memory.
+    pub denied: bool,
+}
+
+impl Meter {
+    pub fn new(limits: &Limits) -> Self {
+        Self { memory_left: limits.memory_bytes, elements_left: MAX_TABLE_ELEMENTS, denied: false }
+    }
+}
+
+impl ResourceLimiter for Meter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        match self.memory_left.checked_sub(desired.saturating_sub(current)) {
+            Some(left) => self.memory_left = left,
+            None => self.denied = true,
+        }
+        Ok(!self.denied)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let left = self.elements_left.checked_sub(desired.saturating_sub(current));
+        self.elements_left = left.unwrap_or(self.elements_left);
+        Ok(left.is_some())
+    }
+
+    fn instances(&self) -> usize {
+        MAX_INSTANCES
+    }
+
+    fn tables(&self) -> usize {
+        MAX_TABLES
+    }
+
+    fn memories(&self) -> usize {
+        MAX_MEMORIES
+    }
+}

@@ -1,0 +1,158 @@
+//! A compiled plugin.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use membrane_profile::Digest;
+use serde_json::Value;
+use wasmtime::component::{Component, Linker};
+
+use crate::World;
+use crate::bindings::{policy::PolicyPre, sampler::SamplerPre, tool::ToolPre};
+use crate::contents::Contents;
+use crate::engine::{Host, LogSink};
+use crate::error::{HostError, Result};
+use crate::grants::Grant;
+use crate::interfaces;
+use crate::limits::Limits;
+use crate::state::State;
+
+/// A plugin before it is loaded.
+#[derive(Debug, Clone)]
+pub struct PluginSource {
+    /// Name in errors, records and interventions.
+    pub name: String,
+    /// The component. These bytes are checked, hashed and compiled.
+    pub bytes: Vec<u8>,
+    /// A JSON object for `configure`.
+    pub parameters: Value,
+    /// What it may have beyond its world.
+    pub grants: BTreeSet<Grant>,
+    /// Limits of its instances.
+    pub limits: Limits,
+}
+
+impl PluginSource {
+    /// A component without parameters and grants, with the default limits of `world`.
+    pub fn new(name: impl Into<String>, bytes: impl Into<Vec<u8>>, world: World) -> Self {
+        Self {
+            name: name.into(),
+            bytes: bytes.into(),
+            parameters: Value::Object(serde_json::Map::new()),
+            grants: BTreeSet::new(),
+            limits: Limits::of(world),
+        }
+    }
+}
+
+/// A plugin, checked and compiled. Cheap to clone. Every answer starts instances of its own.
+#[derive(Clone)]
+pub struct Plugin(Arc<Loaded>);
+
+struct Loaded {
+    name: String,
+    digest: Digest,
+    world: World,
+    imports: Vec<String>,
+    parameters: String,
+    limits: Limits,
+    log: Option<LogSink>,
+    instances: Instances,
+}
+
+/// What makes instances, with all imports resolved.
+pub(crate) enum Instances {
+    Sampler(SamplerPre<State>),
+    Policy(PolicyPre<State>),
+    Tool(ToolPre<State>),
+}
+
+impl Plugin {
+    pub(crate) fn load(host: &Host, source: PluginSource, world: World) -> Result<Self> {
+        let PluginSource { name, bytes, parameters, grants, limits } = source;
+        let name = crate::text::clean(&name, 100);
+        if !parameters.is_object() {
+            let found = crate::text::clean(&parameters.to_string(), 100);
+            return Err(HostError::Parameters { plugin: name, found });
+        }
+        let contents = Contents::read(&name, &bytes)?;
+        let found = contents.world(&name)?;
+        if found != world {
+            return Err(HostError::WrongWorld { plugin: name, found, wanted: world });
+        }
+        let granted: Vec<Grant> = grants.into_iter().collect();
+        contents.check_imports(&name, world, &granted)?;
+        let instances = instances(host, &bytes, world, &granted).map_err(|error| HostError::Compile {
+            plugin: name.clone(),
+            cause: crate::text::clean(&format!("{error:#}"), 1024),
+        })?;
+        Ok(Self(Arc::new(Loaded {
+            name,
+            digest: Digest::of(&bytes),
+            world,
+            imports: contents.imports,
+            parameters: parameters.to_string(),
+            limits,
+            log: host.log(),
+            instances,
+        })))
+    }
+
+    /// Name in errors, records and interventions.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// SHA-256 of the component.
+    pub fn digest(&self) -> Digest {
+        self.0.digest
+    }
+
+    /// The world that it is a plugin of.
+    pub fn world(&self) -> World {
+        self.0.world
+    }
+
+    /// Names of the interfaces that it imports.
+    pub fn imports(&self) -> &[String] {
+        &self.0.imports
+    }
+
+    /// Limits of its instances.
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// Its parameters, a JSON object.
+    pub fn parameters(&self) -> &str {
+        &self.0.parameters
+    }
+
+    pub(crate) fn instances(&self) -> &Instances {
+        &self.0.instances
+    }
+
+    pub(crate) fn log(&self) -> Option<&LogSink> {
+        self.0.log.as_ref()
+    }
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.0.world, self.0.name, self.0.digest)
+    }
+}
+
+fn instances(host: &Host, bytes: &[u8], world: World, grants: &[Grant]) -> wasmtime::Result<Instances> {
+    // `from_binary` takes neither text nor precompiled code.
+    let component = Component::from_binary(host.engine(), bytes)?;
+    let mut linker: Linker<State> = Linker::new(host.engine());
+    interfaces::offer(&mut linker, world, grants)?;
+    let pre = linker.instantiate_pre(&component)?;
+    Ok(match world {
+        World::Sampler => Instances::Sampler(SamplerPre::new(pre)?),
+        World::Policy => Instances::Policy(PolicyPre::new(pre)?),
+        World::Tool => Instances::Tool(ToolPre::new(pre)?),
+    })
+}

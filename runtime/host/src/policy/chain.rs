@@ -1,0 +1,283 @@
+//! The chain of policies: every hook goes through all of them in order.
+
+use crate::bindings::policy::Policy;
+use crate::bindings::policy::exports::membrane::plugin::policy_plugin::{
+    Guest, PromptVerdict, RequestVerdict, ToolCallVerdict, ToolResultVerdict,
+};
+use crate::bindings::sampler::membrane::plugin::types as wit;
+use crate::call::Instance;
+use crate::conversation::{Invocation, Message};
+use crate::engine::Host;
+use crate::error::{Failure, Result};
+use crate::limits::{MAX_ARGUMENTS_BYTES, MAX_MESSAGE_BYTES, MAX_MESSAGES, MAX_RESULT_BYTES};
+use crate::plugin::{Instances, Plugin};
+use crate::policy::verdict::{Intervention, Refused};
+use crate::state::State;
+use crate::tool::is_object;
+use crate::{World, error};
+
+/// Instances of policies for one answer.
+///
+/// After a refusal the chain refuses everything.
+pub struct PolicyChain {
+    pub(super) members: Vec<Member>,
+    pub(super) refused: Option<Refused>,
+    /// A policy has ended the answer.
+    pub(super) stopped: bool,
+    pub(super) forced: u32,
+}
+
+/// One policy of the chain.
+pub(super) struct Member {
+    pub instance: Instance<Policy>,
+    /// Text that the policies before have let pass and this one has not.
+    pub pending: String,
+    /// Bytes that this policy has let pass.
+    pub passed_bytes: u64,
+}
+
+/// A request that may be answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestOutcome {
+    /// The conversation as the policies let it pass.
+    pub messages: Vec<Message>,
+    /// What they changed.
+    pub interventions: Vec<Intervention>,
+}
+
+/// What becomes of a tool call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToolCallOutcome {
+    /// It is made.
+    Allowed {
+        /// The call as the policies let it pass.
+        call: Invocation,
+        /// What they changed.
+        interventions: Vec<Intervention>,
+    },
+    /// It is not made, and the model is told so.
+    Denied {
+        /// For the model.
+        note: String,
+        /// The denial, after what was changed before.
+        interventions: Vec<Intervention>,
+    },
+}
+
+/// A tool's result as the model may read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolResultOutcome {
+    /// Text.
+    pub output: String,
+    /// What policies changed.
+    pub interventions: Vec<Intervention>,
+}
+
+impl PolicyChain {
+    /// Starts an instance of each plugin and configures it. Errors: a plugin that is no policy or fails to start; nothing may
+    /// be answered then.
+    pub fn start(_host: &Host, plugins: &[Plugin]) -> Result<Self> {
+        let members = plugins.iter().map(Member::start).collect::<Result<_>>()?;
+        Ok(Self { members, refused: None, stopped: false, forced: 0 })
+    }
+
+    /// Whether there are no policies.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// The request, before the chat template.
+    pub fn request(&mut self, messages: Vec<Message>) -> Result<RequestOutcome, Refused> {
+        self.alive()?;
+        let mut messages: Vec<wit::Message> = messages.into_iter().map(Into::into).collect();
+        let mut interventions = Vec::new();
+        for index in 0..self.members.len() {
+            let member = &mut self.members[index];
+            let verdict = member.hook("request", |policy, store| policy.call_request(store, &messages));
+            match self.verdict(verdict, &mut interventions)? {
+                RequestVerdict::Allow => {}
+                RequestVerdict::Rewrite(rewritten) => {
+                    if let Err(failure) = self.members[index].check_messages(&rewritten.messages) {
+                        return Err(self.refuse(Refused::failed(&failure), interventions));
+                    }
+                    interventions.push(self.members[index].intervened(
+                        "request",
+                        "rewrite",
+                        &rewritten.reason,
+                    ));
+                    messages = rewritten.messages;
+                }
+                RequestVerdict::Refuse(refusal) => {
+                    let refused = Refused::by(self.members[index].name(), "request", &refusal);
+                    return Err(self.refuse(refused, interventions));
+                }
+            }
+        }
+        Ok(RequestOutcome { messages: messages.into_iter().map(Into::into).collect(), interventions })
+    }
+
+    /// The rendered prompt.
+    pub fn prompt(&mut self, rendered: &str) -> Result<(), Refused> {
+        self.alive()?;
+        for index in 0..self.members.len() {
+            let member = &mut self.members[index];
+            let verdict = member.hook("prompt", |policy, store| policy.call_prompt(store, rendered));
+            if let PromptVerdict::Refuse(refusal) = self.verdict(verdict, &mut Vec::new())? {
+                let refused = Refused::by(self.members[index].name(), "prompt", &refusal);
+                return Err(self.refuse(refused, Vec::new()));
+            }
+        }
+        Ok(())
+    }
+
+    /// A call that the model wants to make. Arguments that are no JSON object, or too long, are denied by the host.
+    pub fn tool_call(&mut self, call: Invocation) -> Result<ToolCallOutcome, Refused> {
+        self.alive()?;
+        let mut interventions = Vec::new();
+        if call.arguments.len() > MAX_ARGUMENTS_BYTES || !is_object(&call.arguments) {
+            let note = format!("the arguments are not a JSON object of at most {MAX_ARGUMENTS_BYTES} bytes");
+            return Ok(ToolCallOutcome::Denied { note, interventions });
+        }
+        let mut call = call;
+        for index in 0..self.members.len() {
+            let member = &mut self.members[index];
+            let verdict =
+                member.hook("tool-call", |policy, store| policy.call_tool_call(store, &(&call).into()));
+            match self.verdict(verdict, &mut interventions)? {
+                ToolCallVerdict::Allow => {}
+                ToolCallVerdict::Rewrite(rewritten) => {
+                    let member = &self.members[index];
+                    if rewritten.text.len() > MAX_ARGUMENTS_BYTES || !is_object(&rewritten.text) {
+                        let what = "it rewrote arguments to what is no JSON object, or too long";
+                        let failure = member.instance.broke("tool-call", what);
+                        return Err(self.refuse(Refused::failed(&failure), interventions));
+                    }
+                    interventions.push(member.intervened("tool-call", "rewrite", &rewritten.reason));
+                    call.arguments = rewritten.text;
+                }
+                ToolCallVerdict::Deny(reason) => {
+                    let denial = self.members[index].intervened("tool-call", "deny", &reason);
+                    let note = denial.note.clone();
+                    interventions.push(denial);
+                    return Ok(ToolCallOutcome::Denied { note, interventions });
+                }
+                ToolCallVerdict::Refuse(refusal) => {
+                    let refused = Refused::by(self.members[index].name(), "tool-call", &refusal);
+                    return Err(self.refuse(refused, interventions));
+                }
+            }
+        }
+        Ok(ToolCallOutcome::Allowed { call, interventions })
+    }
+
+    /// What a tool gave back, before the model reads it.
+    pub fn tool_result(&mut self, call: &Invocation, output: String) -> Result<ToolResultOutcome, Refused> {
+        self.alive()?;
+        let mut output = output;
+        let mut interventions = Vec::new();
+        for index in 0..self.members.len() {
+            let member = &mut self.members[index];
+            let verdict = member
+                .hook("tool-result", |policy, store| policy.call_tool_result(store, &call.into(), &output));
+            match self.verdict(verdict, &mut interventions)? {
+                ToolResultVerdict::Allow => {}
+                ToolResultVerdict::Rewrite(rewritten) => {
+                    let member = &self.members[index];
+                    if rewritten.text.len() > MAX_RESULT_BYTES {
+                        let what = format!("it rewrote a result to more than {MAX_RESULT_BYTES} bytes");
+                        let failure = member.instance.broke("tool-result", what);
+                        return Err(self.refuse(Refused::failed(&failure), interventions));
+                    }
+                    interventions.push(member.intervened("tool-result", "rewrite", &rewritten.reason));
+                    output = rewritten.text;
+                }
+                ToolResultVerdict::Refuse(refusal) => {
+                    let refused = Refused::by(self.members[index].name(), "tool-result", &refusal);
+                    return Err(self.refuse(refused, interventions));
+                }
+            }
+        }
+        Ok(ToolResultOutcome { output, interventions })
+    }
+
+    /// The whole text that was released, at the end of the answer.
+    pub fn finish(&mut self, released: &str) -> Result<(), Refused> {
+        self.alive()?;
+        for index in 0..self.members.len() {
+            let member = &mut self.members[index];
+            let finished = member.hook("finish", |policy, store| policy.call_finish(store, released));
+            self.verdict(finished, &mut Vec::new())?;
+        }
+        Ok(())
+    }
+
+    fn alive(&self) -> Result<(), Refused> {
+        match &self.refused {
+            Some(refused) => Err(Refused { interventions: Vec::new(), ..refused.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// A verdict, or the refusal that a failure counts as.
+    fn verdict<R>(
+        &mut self,
+        verdict: Result<R, Failure>,
+        interventions: &mut Vec<Intervention>,
+    ) -> Result<R, Refused> {
+        verdict.map_err(|failure| self.refuse(Refused::failed(&failure), std::mem::take(interventions)))
+    }
+
+    /// Ends the chain: what is held back is gone.
+    pub(super) fn refuse(&mut self, refused: Refused, earlier: Vec<Intervention>) -> Refused {
+        self.refused = Some(refused.clone());
+        self.members.iter_mut().for_each(|member| member.pending = String::new());
+        refused.after(earlier)
+    }
+}
+
+impl Member {
+    fn start(plugin: &Plugin) -> Result<Self> {
+        let Instances::Policy(pre) = plugin.instances() else {
+            return Err(error::wrong_world(plugin, World::Policy));
+        };
+        let instance = Instance::start(plugin, |_| {}, |store| pre.instantiate(store))?;
+        let mut member = Self { instance, pending: String::new(), passed_bytes: 0 };
+        member.hook("configure", |policy, store| policy.call_configure(store, plugin.parameters()))?;
+        Ok(member)
+    }
+
+    pub fn name(&self) -> &str {
+        self.instance.plugin.name()
+    }
+
+    pub fn hook<R>(
+        &mut self,
+        hook: &'static str,
+        call: impl FnOnce(&Guest, &mut wasmtime::Store<State>) -> wasmtime::Result<Result<R, String>>,
+    ) -> Result<R, Failure> {
+        self.instance
+            .strict_hook(hook, |bindings, store| call(bindings.membrane_plugin_policy_plugin(), store))
+    }
+
+    pub fn intervened(
+        &self,
+        hook: &'static str,
+        verdict: &'static str,
+        reason: &wit::Reason,
+    ) -> Intervention {
+        Intervention::new(self.name(), hook, verdict, reason)
+    }
+
+    fn check_messages(&self, messages: &[wit::Message]) -> Result<(), Failure> {
+        let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
+        if messages.is_empty() || messages.len() > MAX_MESSAGES || bytes > MAX_MESSAGE_BYTES {
+            let what = format!(
+                "it rewrote the request to {} messages of {bytes} bytes; there must be 1 to {MAX_MESSAGES}, and at \
+                 most {MAX_MESSAGE_BYTES} bytes",
+                messages.len()
+            );
+            return Err(self.instance.broke("request", what));
+        }
+        Ok(())
+    }
+}

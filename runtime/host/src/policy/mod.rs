@@ -1,0 +1,9 @@
+//! The policies of one answer. What they have not released reaches no one, and a policy that fails releases nothing.
+
+mod chain;
+mod output;
+mod verdict;
+
+pub use chain::{PolicyChain, RequestOutcome, ToolCallOutcome, ToolResultOutcome};
+pub use output::{Ended, OutputOutcome};
+pub use verdict::{Intervention, POLICY_FAILED, Refused};

@@ -1,0 +1,198 @@
+//! Text of the answer on its way through the policies, each of which may hold some of it back.
+
+use crate::bindings::policy::exports::membrane::plugin::policy_plugin::OutputVerdict;
+use crate::error::Failure;
+use crate::limits::{MAX_FORCED, MAX_PENDING_BYTES, MAX_REPLACEMENT_BYTES};
+use crate::policy::chain::{Member, PolicyChain};
+use crate::policy::verdict::{Intervention, Refused};
+
+/// Replacements of one policy in one call; a text with more of them comes in pieces.
+const MAX_REPLACEMENTS: usize = 4096;
+
+/// What policies made of a piece of text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OutputOutcome {
+    /// Text that all policies have released, of this call and of earlier ones. A person may see it.
+    pub released: String,
+    /// Whether and how the policies ended the answer, or the model's course.
+    pub ended: Option<Ended>,
+    /// What they did, in order. A refusal is in `ended`.
+    pub interventions: Vec<Intervention>,
+}
+
+/// How policies ended an answer, or turned it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// The answer ends after what was released.
+    Stopped,
+    /// The answer ends; a message takes the place of what was not released.
+    Refused(Refused),
+    /// A policy put a text in the place of what was pending. It is released as all text is; the model goes on behind what was
+    /// released and [`PolicyChain::pending`].
+    Forced,
+}
+
+/// What one policy did with the text before it.
+enum Turn {
+    Go,
+    Stop,
+    Force,
+}
+
+impl PolicyChain {
+    /// Sends text of the answer through the policies. `done` is the end of the answer: nothing is held back after it.
+    pub fn output(&mut self, text: &str, done: bool) -> OutputOutcome {
+        if let Some(refused) = &self.refused {
+            let refused = Refused { interventions: Vec::new(), ..refused.clone() };
+            return OutputOutcome { ended: Some(Ended::Refused(refused)), ..OutputOutcome::default() };
+        }
+        if self.stopped {
+            return OutputOutcome { ended: Some(Ended::Stopped), ..OutputOutcome::default() };
+        }
+        let mut outcome = OutputOutcome::default();
+        match self.flow(text, done, &mut outcome) {
+            Ok(released) => outcome.released = released,
+            Err(refused) => outcome.ended = Some(Ended::Refused(self.refuse(refused, Vec::new()))),
+        }
+        outcome
+    }
+
+    /// Text that policies still hold back, in the order in which it would be released.
+    pub fn pending(&self) -> String {
+        self.members.iter().rev().map(|member| member.pending.as_str()).collect()
+    }
+
+    fn flow(&mut self, text: &str, mut done: bool, outcome: &mut OutputOutcome) -> Result<String, Refused> {
+        let mut text = text.to_owned();
+        for index in 0..self.members.len() {
+            let member = &mut self.members[index];
+            let turn;
+            (text, turn) = member.output(&text, done, &mut outcome.interventions)?;
+            match turn {
+                Turn::Go => continue,
+                Turn::Stop => {
+                    done = true;
+                    self.stopped = true;
+                    outcome.ended = Some(Ended::Stopped);
+                }
+                Turn::Force => {
+                    done = false;
+                    outcome.ended = Some(Ended::Forced);
+                    self.forced += 1;
+                    if self.forced > MAX_FORCED {
+                        let what = format!("more than {MAX_FORCED} forced texts in one answer");
+                        let failure = self.members[index].instance.broke("output", what);
+                        return Err(Refused::failed(&failure));
+                    }
+                }
+            }
+            // What this policy and those before it have not let pass was the model's, and is gone.
+            self.members[..=index].iter_mut().for_each(|member| member.pending.clear());
+        }
+        // A text that a later policy forces replaces an earlier policy's end.
+        self.stopped = outcome.ended == Some(Ended::Stopped);
+        Ok(text)
+    }
+}
+
+impl Member {
+    /// Adds text to what is pending, and gives what this policy lets pass.
+    fn output(
+        &mut self,
+        text: &str,
+        done: bool,
+        interventions: &mut Vec<Intervention>,
+    ) -> Result<(String, Turn), Refused> {
+        self.pending.push_str(text);
+        let mut passed = String::new();
+        if self.pending.is_empty() && !done {
+            return Ok((passed, Turn::Go));
+        }
+        for _ in 0..MAX_REPLACEMENTS {
+            let turn = self.ask(done, &mut passed, interventions)?;
+            let Some(turn) = turn else { continue };
+            self.passed_bytes += passed.len() as u64;
+            return Ok((passed, turn));
+        }
+        let what = format!("more than {MAX_REPLACEMENTS} replacements in one piece of text");
+        Err(Refused::failed(&self.instance.broke("output", what)))
+    }
+
+    /// One verdict on what is pending. None if the policy is to be asked again, on what is left.
+    fn ask(
+        &mut self,
+        done: bool,
+        passed: &mut String,
+        interventions: &mut Vec<Intervention>,
+    ) -> Result<Option<Turn>, Refused> {
+        if self.pending.len() > MAX_PENDING_BYTES {
+            let what = format!("it holds back more than {MAX_PENDING_BYTES} bytes");
+            return Err(Refused::failed(&self.instance.broke("output", what)));
+        }
+        let pending = std::mem::take(&mut self.pending);
+        let verdict = self.hook("output", |policy, store| policy.call_output(store, &pending, done));
+        self.pending = pending;
+        let offset = self.passed_bytes + passed.len() as u64;
+        let mut record = |intervention: Intervention| {
+            interventions.push(Intervention { offset_bytes: Some(offset), ..intervention });
+        };
+        match verdict.map_err(|failure| Refused::failed(&failure))? {
+            OutputVerdict::Release(bytes) => {
+                passed.push_str(&self.take("release", bytes)?);
+                if done {
+                    self.pending.clear();
+                }
+                Ok(Some(Turn::Go))
+            }
+            OutputVerdict::Replace(replacement) => {
+                if replacement.bytes == 0 {
+                    return Err(Refused::failed(&self.instance.broke("output", "it replaced nothing")));
+                }
+                self.take("replacement", replacement.bytes)?;
+                self.check_text(&replacement.text)?;
+                passed.push_str(&replacement.text);
+                record(self.intervened("output", "replace", &replacement.reason));
+                Ok(self.pending.is_empty().then_some(Turn::Go))
+            }
+            OutputVerdict::Stop(ending) => {
+                passed.push_str(&self.take("release", ending.release)?);
+                record(self.intervened("output", "stop", &ending.reason));
+                Ok(Some(Turn::Stop))
+            }
+            OutputVerdict::Force(forced) => {
+                self.check_text(&forced.text)?;
+                passed.push_str(&forced.text);
+                record(self.intervened("output", "force", &forced.reason));
+                Ok(Some(Turn::Force))
+            }
+            OutputVerdict::Refuse(refusal) => Err(Refused::by(self.name(), "output", &refusal)),
+        }
+    }
+
+    /// Takes bytes from the start of what is pending.
+    fn take(&mut self, what: &str, bytes: u32) -> Result<String, Refused> {
+        match self.pending.split_at_checked(bytes as usize) {
+            Some((taken, rest)) => {
+                let taken = taken.to_owned();
+                self.pending = rest.to_owned();
+                Ok(taken)
+            }
+            None => {
+                let length = self.pending.len();
+                let place =
+                    if bytes as usize > length { "beyond the pending text" } else { "within a character" };
+                let what = format!("a {what} of {bytes} bytes ends {place}, which has {length} bytes");
+                Err(Refused::failed(&self.instance.broke("output", what)))
+            }
+        }
+    }
+
+    fn check_text(&self, text: &str) -> Result<(), Refused> {
+        if text.len() <= MAX_REPLACEMENT_BYTES {
+            return Ok(());
+        }
+        let what = format!("a text of {} bytes; the limit is {MAX_REPLACEMENT_BYTES}", text.len());
+        let failure: Failure = self.instance.broke("output", what);
+        Err(Refused::failed(&failure))
+    }
+}

@@ -1,0 +1,111 @@
+//! Verdicts other than to let pass, as records.
+
+use std::fmt;
+
+use crate::bindings::policy::exports::membrane::plugin::policy_plugin::Refusal;
+use crate::bindings::sampler::membrane::plugin::types::Reason;
+use crate::error::Failure;
+use crate::limits::{MAX_CLAUSE_BYTES, MAX_NOTE_BYTES, MAX_REFUSAL_BYTES};
+
+/// The clause of a refusal because a policy failed.
+pub const POLICY_FAILED: &str = "membrane:policy-failed";
+
+/// A verdict of a policy other than to let pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intervention {
+    /// Name of the policy.
+    pub policy: String,
+    /// The hook that gave it, as the contract names it.
+    pub hook: &'static str,
+    /// `rewrite`, `replace`, `stop`, `deny`, `force`, `refuse` or `fail`.
+    pub verdict: &'static str,
+    /// Id of the clause that it rests on.
+    pub clause: String,
+    /// A sentence for people.
+    pub note: String,
+    /// In the hook `output`: how many bytes the policy had let pass in this answer before the place that it concerns.
+    pub offset_bytes: Option<u64>,
+}
+
+/// The end of an answer by a policy; the person sees `message` in place of what was not released.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Name of the policy.
+    pub policy: String,
+    /// Id of the clause.
+    pub clause: String,
+    /// For the person.
+    pub message: String,
+    /// The refusal, after the interventions of the same call that came before it.
+    pub interventions: Vec<Intervention>,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl Intervention {
+    pub(super) fn new(policy: &str, hook: &'static str, verdict: &'static str, reason: &Reason) -> Self {
+        Self {
+            policy: policy.to_owned(),
+            hook,
+            verdict,
+            clause: crate::text::clean(&reason.clause, MAX_CLAUSE_BYTES),
+            note: crate::text::clean(&reason.note, MAX_NOTE_BYTES),
+            offset_bytes: None,
+        }
+    }
+}
+
+impl Refused {
+    /// A refusal that a policy gave.
+    pub(super) fn by(policy: &str, hook: &'static str, refusal: &Refusal) -> Self {
+        let intervention = Intervention::new(policy, hook, "refuse", &refusal.reason);
+        Self {
+            policy: policy.to_owned(),
+            clause: intervention.clause.clone(),
+            message: lines(&refusal.message),
+            interventions: vec![intervention],
+        }
+    }
+
+    /// The refusal that a failure counts as. The message is the host's.
+    pub(super) fn failed(failure: &Failure) -> Self {
+        let Failure { plugin, hook, cause } = failure;
+        let note = crate::text::clean(&format!("{hook} {cause}"), MAX_NOTE_BYTES);
+        Self {
+            policy: plugin.clone(),
+            clause: POLICY_FAILED.to_owned(),
+            message: format!("The answer was withheld: policy `{plugin}` failed: {note}"),
+            interventions: vec![Intervention {
+                policy: plugin.clone(),
+                hook,
+                verdict: "fail",
+                clause: POLICY_FAILED.to_owned(),
+                note,
+                offset_bytes: None,
+            }],
+        }
+    }
+
+    /// With interventions of the same call that came before.
+    pub(super) fn after(mut self, mut earlier: Vec<Intervention>) -> Self {
+        earlier.append(&mut self.interventions);
+        self.interventions = earlier;
+        self
+    }
+}
+
+/// A message of several lines, each without control characters.
+fn lines(text: &str) -> String {
+    let mut cut = text.len().min(MAX_REFUSAL_BYTES);
+    while !text.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    let lines: Vec<String> = text[..cut].lines().map(|line| crate::text::clean(line, cut)).collect();
+    lines.join("\n")
+}

@@ -1,0 +1,136 @@
+//! The chain of samplers of one answer.
+
+use std::sync::Arc;
+
+use crate::bindings::sampler::Sampler;
+use crate::bindings::sampler::exports::membrane::plugin::sampler_plugin::Choice;
+use crate::call::Instance;
+use crate::engine::Host;
+use crate::error::{Failure, HostError, Result};
+use crate::plugin::{Instances, Plugin};
+use crate::random::Random;
+use crate::sampling::{Candidates, Repetition};
+use crate::state::Step;
+use crate::vocabulary::Vocabulary;
+use crate::{World, error};
+
+/// What an answer gives to its samplers.
+#[derive(Clone)]
+pub struct AnswerContext {
+    /// The model's vocabulary.
+    pub vocabulary: Arc<dyn Vocabulary>,
+    /// Seed of the random source that `draw` and `random` use.
+    pub seed: u64,
+}
+
+/// A token that a sampler chose.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chosen {
+    /// The token; it is in the vocabulary and was in the running.
+    pub token: u32,
+    /// Name of the sampler.
+    pub by: String,
+    /// Its probability among the tokens in the running, if the sampler drew it from those.
+    pub probability: Option<f32>,
+}
+
+/// Instances of samplers for one answer.
+pub struct SamplerChain {
+    instances: Vec<Instance<Sampler>>,
+    /// Present between calls.
+    step: Option<Box<Step>>,
+}
+
+impl SamplerChain {
+    /// Starts an instance of each plugin and configures it. Errors: a plugin that is no sampler or fails to start.
+    pub fn start(_host: &Host, plugins: &[Plugin], context: AnswerContext) -> Result<Self> {
+        let step = Box::new(Step {
+            candidates: Candidates::default(),
+            history: Vec::new(),
+            prompt_tokens: 0,
+            random: Random::new(context.seed),
+            repetition: Repetition::default(),
+            drawn: None,
+            vocabulary: context.vocabulary,
+        });
+        let mut chain = Self { instances: Vec::with_capacity(plugins.len()), step: Some(step) };
+        for plugin in plugins {
+            let instance = chain.start_one(plugin)?;
+            chain.instances.push(instance);
+        }
+        Ok(chain)
+    }
+
+    fn start_one(&mut self, plugin: &Plugin) -> Result<Instance<Sampler>> {
+        let Instances::Sampler(pre) = plugin.instances() else {
+            return Err(error::wrong_world(plugin, World::Sampler));
+        };
+        let mut instance = Instance::start(plugin, |_| {}, |store| pre.instantiate(store))?;
+        lend(&mut self.step, &mut instance, |instance| {
+            instance.strict_hook("configure", |sampler, store| {
+                sampler.membrane_plugin_sampler_plugin().call_configure(store, plugin.parameters())
+            })
+        })?;
+        Ok(instance)
+    }
+
+    /// Chooses the next token. `logits` has one for each token of the vocabulary and holds anything afterwards; `history` is
+    /// the context so far, of which `prompt_tokens` belong to the prompt.
+    ///
+    /// Errors: logits that can't be sampled from, a plugin that fails, a token that is not in the running, or no choice.
+    pub fn next(&mut self, logits: &mut Vec<f32>, history: &[u32], prompt_tokens: usize) -> Result<Chosen> {
+        let Some(step) = self.step.as_deref_mut() else { return Err(self.no_choice()) };
+        if let Err(error) = step.candidates.start(logits) {
+            step.candidates.finish(logits);
+            return Err(HostError::Logits(error.to_string()));
+        }
+        step.follow(history, prompt_tokens);
+        let chosen = self.ask();
+        if let Some(step) = self.step.as_deref_mut() {
+            step.candidates.finish(logits);
+        }
+        chosen
+    }
+
+    /// Asks one sampler after the other.
+    fn ask(&mut self) -> Result<Chosen> {
+        for instance in &mut self.instances {
+            let choice = lend(&mut self.step, instance, |instance| {
+                instance.strict_hook("sample", |sampler, store| {
+                    sampler.membrane_plugin_sampler_plugin().call_sample(store)
+                })
+            })?;
+            let (Choice::Token(token), Some(step)) = (choice, self.step.as_deref()) else { continue };
+            if token >= step.candidates.vocabulary() {
+                let size = step.candidates.vocabulary();
+                let what = format!("it chose token {token}; the vocabulary has {size} tokens");
+                return Err(instance.broke("sample", what).into());
+            }
+            if !step.candidates.is_running(token) {
+                let what = format!("it chose token {token}, which is not in the running");
+                return Err(instance.broke("sample", what).into());
+            }
+            let probability = step.drawn.filter(|drawn| drawn.0 == token).map(|drawn| drawn.1);
+            return Ok(Chosen { token, by: instance.plugin.name().to_owned(), probability });
+        }
+        Err(self.no_choice())
+    }
+
+    fn no_choice(&self) -> HostError {
+        let names: Vec<&str> = self.instances.iter().map(|instance| instance.plugin.name()).collect();
+        let asked = if names.is_empty() { "there is none".into() } else { names.join(", ") };
+        HostError::NoChoice { asked }
+    }
+}
+
+/// Lends the step to an instance for a call.
+fn lend<R>(
+    step: &mut Option<Box<Step>>,
+    instance: &mut Instance<Sampler>,
+    call: impl FnOnce(&mut Instance<Sampler>) -> Result<R, Failure>,
+) -> Result<R, Failure> {
+    instance.store.data_mut().step = step.take();
+    let result = call(instance);
+    *step = instance.store.data_mut().step.take();
+    result
+}

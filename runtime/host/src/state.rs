@@ -1,0 +1,124 @@
+//! What the host keeps for one instance of a plugin, and hands to the interfaces that the instance calls.
+
+use std::sync::Arc;
+
+use crate::engine::{LogLevel, LogLine, LogSink};
+use crate::error::Cause;
+use crate::limits::{Limits, MAX_LOG_LINES, MAX_SHOWN_BYTES, Meter};
+use crate::plugin::Plugin;
+use crate::random::Random;
+use crate::sampling::{Candidates, Repetition};
+use crate::vocabulary::Vocabulary;
+
+/// Data of one instance.
+pub struct State {
+    plugin: String,
+    limits: Limits,
+    pub(crate) meter: Meter,
+    log: Option<LogSink>,
+    log_lines: u32,
+    last_warning: Option<String>,
+    /// Units of fuel left for what the host does on behalf of the current call.
+    work_left: u64,
+    /// Why the host ended a call, where it did.
+    pub(crate) cause: Option<Cause>,
+    /// The step of a sampler; lent for the duration of a call.
+    pub(crate) step: Option<Box<Step>>,
+}
+
+/// One step of decoding, as the samplers of a chain hand it on.
+pub struct Step {
+    pub candidates: Candidates,
+    /// Tokens of the context, prompt included.
+    pub history: Vec<u32>,
+    pub prompt_tokens: usize,
+    pub random: Random,
+    pub repetition: Repetition,
+    /// The last token that was drawn in this step, with its probability.
+    pub drawn: Option<(u32, f32)>,
+    pub vocabulary: Arc<dyn Vocabulary>,
+}
+
+impl Step {
+    /// Takes the context of a new step over.
+    pub fn follow(&mut self, history: &[u32], prompt_tokens: usize) {
+        self.prompt_tokens = prompt_tokens;
+        self.drawn = None;
+        // Nearly always one token was added; comparing is far cheaper than copying.
+        if !history.starts_with(&self.history) {
+            self.history.clear();
+        }
+        self.history.extend_from_slice(&history[self.history.len()..]);
+    }
+}
+
+impl State {
+    pub fn new(plugin: &Plugin) -> Self {
+        Self {
+            plugin: plugin.name().to_owned(),
+            limits: *plugin.limits(),
+            meter: Meter::new(plugin.limits()),
+            log: plugin.log().cloned(),
+            log_lines: 0,
+            last_warning: None,
+            work_left: 0,
+            cause: None,
+            step: None,
+        }
+    }
+
+    /// Starts a call that may use so much fuel.
+    pub fn start_call(&mut self, fuel: u64) {
+        self.work_left = fuel;
+        self.cause = None;
+        self.last_warning = None;
+    }
+
+    /// Charges for work of the host. The error ends the call.
+    pub fn charge(&mut self, units: usize) -> wasmtime::Result<()> {
+        match self.work_left.checked_sub(units as u64) {
+            Some(left) => {
+                self.work_left = left;
+                Ok(())
+            }
+            None => Err(self.end(Cause::Fuel { units: self.limits.fuel_per_call })),
+        }
+    }
+
+    /// The error that ends the current call for a cause.
+    pub fn end(&mut self, cause: Cause) -> wasmtime::Error {
+        let error = wasmtime::Error::msg(cause.to_string());
+        self.cause = Some(cause);
+        error
+    }
+
+    /// The step, and `work` units charged. The error ends the call; it can't happen in a sampler.
+    pub fn step(&mut self, work: impl FnOnce(&Step) -> usize) -> wasmtime::Result<&mut Step> {
+        let units = self.step.as_deref().map(work);
+        match units {
+            Some(units) => self.charge(units)?,
+            None => return Err(self.end(Cause::Broke("it asked for logits where there are none".into()))),
+        }
+        self.step.as_deref_mut().ok_or_else(|| wasmtime::Error::msg("no step"))
+    }
+
+    /// Hands a line to whoever runs the host; lines above the limit are dropped.
+    pub fn log(&mut self, level: LogLevel, text: &str) {
+        if self.log_lines >= MAX_LOG_LINES {
+            return;
+        }
+        self.log_lines += 1;
+        let text = crate::text::clean(text, MAX_SHOWN_BYTES);
+        if level == LogLevel::Warning {
+            self.last_warning = Some(text.clone());
+        }
+        if let Some(sink) = &self.log {
+            sink(&LogLine { plugin: self.plugin.clone(), level, text });
+        }
+    }
+
+    /// The last warning of the current call: SDKs log a panic's message as one before they trap.
+    pub fn last_warning(&mut self) -> Option<String> {
+        self.last_warning.take()
+    }
+}

@@ -1,0 +1,167 @@
+//! The tools of one answer.
+
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use crate::bindings::tool::Tool;
+use crate::bindings::tool::exports::membrane::plugin::tool_plugin::Description;
+use crate::call::Instance;
+use crate::engine::Host;
+use crate::error::{Failure, HostError, Result};
+use crate::limits::{
+    MAX_ARGUMENTS_BYTES, MAX_RESULT_BYTES, MAX_TOOL_DESCRIPTION_BYTES, MAX_TOOL_NAME_BYTES,
+    MAX_TOOL_SCHEMA_BYTES, MAX_TOOLS,
+};
+use crate::plugin::{Instances, Plugin};
+use crate::{World, error};
+
+/// Why a tool call gave no result. The text is for the model, and spoils this call only.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ToolError {
+    /// There is no such tool.
+    #[error("there is no tool `{name}`; there are: {known}")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// Names of the tools.
+        known: String,
+    },
+    /// The arguments are not a JSON object.
+    #[error("the arguments of `{tool}` are not a JSON object of at most {MAX_ARGUMENTS_BYTES} bytes")]
+    Arguments {
+        /// The tool.
+        tool: String,
+    },
+    /// The tool reported an error.
+    #[error("{0}")]
+    Reported(String),
+    /// The plugin failed.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+/// Instances of tool plugins for one answer.
+pub struct ToolSet {
+    members: Vec<Member>,
+    /// Name of each tool, and the index of its plugin.
+    tools: Vec<(String, usize)>,
+    descriptions: Vec<Value>,
+}
+
+struct Member {
+    plugin: Plugin,
+    /// None after a failure, until the next call.
+    instance: Option<Instance<Tool>>,
+}
+
+impl ToolSet {
+    /// Starts an instance of each plugin and asks it for its tools. Errors: a plugin that is no tool or fails to start, a
+    /// description that the contract does not allow, or two tools of one name.
+    pub fn start(_host: &Host, plugins: &[Plugin]) -> Result<Self> {
+        let mut set = Self { members: Vec::new(), tools: Vec::new(), descriptions: Vec::new() };
+        for (index, plugin) in plugins.iter().enumerate() {
+            let mut instance = start(plugin)?;
+            let tools = instance
+                .hook("describe", |tool, store| tool.membrane_plugin_tool_plugin().call_describe(store))?;
+            if tools.is_empty() || tools.len() > MAX_TOOLS {
+                let what = format!("it describes {} tools; there must be 1 to {MAX_TOOLS}", tools.len());
+                return Err(instance.broke("describe", what).into());
+            }
+            for tool in tools {
+                let schema = check(&tool).map_err(|what| instance.broke("describe", what))?;
+                if let Some((_, first)) = set.tools.iter().find(|(name, _)| *name == tool.name) {
+                    let first = plugins[*first].name().to_owned();
+                    let second = plugin.name().to_owned();
+                    return Err(HostError::DuplicateTool { tool: tool.name, first, second });
+                }
+                set.descriptions.push(json!({
+                    "type": "function",
+                    "function": { "name": tool.name, "description": tool.description, "parameters": schema },
+                }));
+                set.tools.push((tool.name, index));
+            }
+            set.members.push(Member { plugin: plugin.clone(), instance: Some(instance) });
+        }
+        Ok(set)
+    }
+
+    /// Whether there are no tools.
+    pub fn is_empty(&self) -> bool {
+        self.tools.is_empty()
+    }
+
+    /// The tools as chat templates take them: `{"type": "function", "function": {name, description, parameters}}`.
+    pub fn descriptions(&self) -> &[Value] {
+        &self.descriptions
+    }
+
+    /// Calls a tool with a JSON object. After a failure the next call gets a new instance.
+    pub fn call(&mut self, name: &str, arguments: &str) -> Result<String, ToolError> {
+        let Some((_, index)) = self.tools.iter().find(|(tool, _)| tool == name) else {
+            let known: Vec<&str> = self.tools.iter().map(|(name, _)| name.as_str()).collect();
+            let name = crate::text::clean(name, MAX_TOOL_NAME_BYTES);
+            return Err(ToolError::Unknown { name, known: known.join(", ") });
+        };
+        if arguments.len() > MAX_ARGUMENTS_BYTES || !is_object(arguments) {
+            return Err(ToolError::Arguments { tool: name.to_owned() });
+        }
+        let member = &mut self.members[*index];
+        let mut instance = match member.instance.take() {
+            Some(instance) => instance,
+            None => start(&member.plugin)?,
+        };
+        let result = instance.hook("call", |tool, store| {
+            tool.membrane_plugin_tool_plugin().call_call(store, name, arguments)
+        })?;
+        member.instance = Some(instance);
+        result.map(cut).map_err(|text| ToolError::Reported(cut(text)))
+    }
+}
+
+fn start(plugin: &Plugin) -> Result<Instance<Tool>, Failure> {
+    let Instances::Tool(pre) = plugin.instances() else {
+        let cause = error::Cause::Broke(format!("it is a {}, not a {}", plugin.world(), World::Tool));
+        return Err(Failure { plugin: plugin.name().to_owned(), hook: "start", cause });
+    };
+    let mut instance = Instance::start(plugin, |_| {}, |store| pre.instantiate(store))?;
+    instance.strict_hook("configure", |tool, store| {
+        tool.membrane_plugin_tool_plugin().call_configure(store, plugin.parameters())
+    })?;
+    Ok(instance)
+}
+
+/// Checks a description, and gives the schema of its parameters.
+fn check(tool: &Description) -> Result<Value, String> {
+    let shown = crate::text::clean(&tool.name, MAX_TOOL_NAME_BYTES);
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if !(1..=MAX_TOOL_NAME_BYTES).contains(&tool.name.len()) || !tool.name.bytes().all(allowed) {
+        return Err(format!(
+            "the tool's name `{shown}` is not of 1 to {MAX_TOOL_NAME_BYTES} letters, digits, `_` and `-`"
+        ));
+    }
+    if tool.description.len() > MAX_TOOL_DESCRIPTION_BYTES {
+        return Err(format!("the description of `{shown}` has more than {MAX_TOOL_DESCRIPTION_BYTES} bytes"));
+    }
+    if tool.parameters.len() > MAX_TOOL_SCHEMA_BYTES {
+        return Err(format!("the schema of `{shown}` has more than {MAX_TOOL_SCHEMA_BYTES} bytes"));
+    }
+    match serde_json::from_str(&tool.parameters) {
+        Ok(schema @ Value::Object(_)) => Ok(schema),
+        _ => Err(format!("the schema of `{shown}` is not a JSON object")),
+    }
+}
+
+/// Whether a text is a JSON object.
+pub(crate) fn is_object(text: &str) -> bool {
+    serde_json::from_str::<serde_json::Map<String, Value>>(text).is_ok()
+}
+
+/// Cuts a result at its limit, at a character.
+fn cut(mut text: String) -> String {
+    let mut end = text.len().min(MAX_RESULT_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
+}
