@@ -178,47 +178,74 @@ pub(crate) fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
     s.sum(acc)
 }
 
-/// The canonical dot products of [`dot`] between one row of stored weights and `N` rows of floats.
+/// The canonical dot products of [`dot`] between `R` rows of stored weights and `N` rows of floats, [n][r].
 ///
-/// `weights` holds `cols` floats; each of `x` has `cols`. One pass over the weights serves all rows, and
-/// their independent sums hide the latency of `fma`.
+/// What is loaded is used for all rows of the other side, and the independent sums hide the latency of `fma`.
 ///
 /// # Panics
-/// If a length differs from `cols`.
+/// If rows differ in length.
 #[inline(always)]
-pub(crate) fn dot_stored<W: Stored, S: Simd, const N: usize>(
+pub(crate) fn dots_stored<W: Stored, S: Simd, const R: usize, const N: usize>(
     s: S,
-    weights: &[u8],
+    weights: [&[u8]; R],
     x: [&[f32]; N],
-) -> [f32; N] {
-    let cols = weights.len() / W::BYTES;
-    assert_eq!(weights.len(), cols * W::BYTES);
+) -> [[f32; R]; N] {
+    let cols = x[0].len();
     for x in x {
         assert_eq!(x.len(), cols);
     }
-    let mut acc = [s.zero(); N];
+    for weights in weights {
+        assert_eq!(weights.len(), cols * W::BYTES);
+    }
+    let mut acc = [[s.zero(); R]; N];
     let whole = cols / LANES * LANES;
     for k in (0..whole).step_by(LANES) {
-        let w = W::load(s, &weights[k * W::BYTES..(k + LANES) * W::BYTES]);
-        for (acc, x) in acc.iter_mut().zip(x) {
-            // The length is known to be 16; `first_chunk` tells the compiler.
-            if let Some(x) = x[k..].first_chunk() {
-                *acc = s.fma(w, s.load(x), *acc);
-            }
-        }
+        // SAFETY: the columns are within the rows, whose lengths were compared.
+        unsafe { dots_step::<W, S, R, N>(s, weights, x, k, LANES, &mut acc) };
     }
     if whole < cols {
-        let w = W::load(s, &weights[whole * W::BYTES..]);
-        for (acc, x) in acc.iter_mut().zip(x) {
-            *acc = s.fma(w, s.load_part(&x[whole..], 0.0), *acc);
-        }
+        // SAFETY: as above.
+        unsafe { dots_step::<W, S, R, N>(s, weights, x, whole, cols - whole, &mut acc) };
     }
     // No `map`: a closure would not inherit the instruction set.
-    let mut sums = [0.0; N];
-    for (sum, acc) in sums.iter_mut().zip(acc) {
-        *sum = s.sum(acc);
+    let mut sums = [[0.0; R]; N];
+    for (sums, acc) in sums.iter_mut().zip(acc) {
+        for (sum, acc) in sums.iter_mut().zip(acc) {
+            *sum = s.sum(acc);
+        }
     }
     sums
+}
+
+/// Adds the products of `len` columns, at most 16, from `k` on.
+///
+/// # Safety
+/// All rows must have these columns.
+#[inline(always)]
+unsafe fn dots_step<W: Stored, S: Simd, const R: usize, const N: usize>(
+    s: S,
+    weights: [&[u8]; R],
+    x: [&[f32]; N],
+    k: usize,
+    len: usize,
+    acc: &mut [[S::V; R]; N],
+) {
+    let mut w = [s.zero(); R];
+    for (w, weights) in w.iter_mut().zip(weights) {
+        // SAFETY: the caller's promise.
+        *w = W::load(s, unsafe { weights.get_unchecked(k * W::BYTES..(k + len) * W::BYTES) });
+    }
+    for (acc, x) in acc.iter_mut().zip(x) {
+        // SAFETY: the caller's promise.
+        let x = unsafe { x.get_unchecked(k..k + len) };
+        let x = match x.first_chunk() {
+            Some(x) => s.load(x),
+            None => s.load_part(x, 0.0),
+        };
+        for (acc, w) in acc.iter_mut().zip(w) {
+            *acc = s.fma(w, x, *acc);
+        }
+    }
 }
 
 /// `e^x`, within 1 ulp; 0 below about -104, infinity above about 88.7.

@@ -1,4 +1,6 @@
 //! Products with float weights, and with any weights as floats.
+//!
+//! Some weight rows meet some rows of the input at once, so that what is loaded is used more than once.
 
 use std::ops::Range;
 
@@ -6,60 +8,92 @@ use super::Job;
 use crate::format::Format;
 use crate::isa::Isa;
 use crate::quant::dequantise_row;
-use crate::simd::{Simd, StoredBf16, StoredF16, StoredF32, dispatch, dot_stored};
+use crate::simd::{Simd, Stored, StoredBf16, StoredF16, StoredF32, dispatch, dots_stored};
 
-/// Rows of the input that share a pass over a weight row.
-const TILE: usize = 4;
+/// Weight rows of a tile.
+const TILE_ROWS: usize = 2;
+/// Rows of the input of a tile: 2 x 3 sums of 16 lanes fill the registers of AVX2.
+const TILE_INPUTS: usize = 3;
+/// Weight rows that are made floats at once.
+const FLOAT_ROWS: usize = 16;
 
 /// The output of some rows of float weights.
 pub(super) fn stored(isa: Isa, job: &Job<'_>, rows: Range<usize>) {
-    for row in rows {
-        one_row(isa, job, row, job.weights.format, job.weights.row(row));
-    }
+    let bytes = &job.weights.bytes[rows.start * job.weights.row_bytes..rows.end * job.weights.row_bytes];
+    rows_times_inputs(isa, job, rows.start, job.weights.format, bytes);
 }
 
-/// The output of some rows of weights that are made floats first, one row at a time.
+/// The output of some rows of weights that are made floats first, a few rows at a time.
 pub(super) fn dequantised(isa: Isa, job: &Job<'_>, rows: Range<usize>) {
-    let mut floats = vec![0.0; job.weights.cols];
-    let mut bytes = vec![0; job.weights.cols * size_of::<f32>()];
-    for row in rows {
-        dequantise_row(job.weights.format, job.weights.row(row), &mut floats);
-        for (bytes, x) in bytes.as_chunks_mut().0.iter_mut().zip(&floats) {
-            *bytes = x.to_le_bytes();
+    let cols = job.weights.cols;
+    let mut floats = vec![0.0; cols];
+    let mut bytes = vec![0; FLOAT_ROWS * cols * size_of::<f32>()];
+    for first in rows.clone().step_by(FLOAT_ROWS) {
+        let count = FLOAT_ROWS.min(rows.end - first);
+        let bytes = &mut bytes[..count * cols * size_of::<f32>()];
+        for (i, bytes) in bytes.chunks_exact_mut(cols * size_of::<f32>()).enumerate() {
+            dequantise_row(job.weights.format, job.weights.row(first + i), &mut floats);
+            for (bytes, x) in bytes.as_chunks_mut().0.iter_mut().zip(&floats) {
+                *bytes = x.to_le_bytes();
+            }
         }
-        one_row(isa, job, row, Format::F32, &bytes);
+        rows_times_inputs(isa, job, first, Format::F32, bytes);
     }
 }
 
-/// The output of a weight row, given as floats of some format.
-fn one_row(isa: Isa, job: &Job<'_>, row: usize, format: Format, weights: &[u8]) {
-    let put = |i: usize, y: f32| {
-        // SAFETY: one task has the row.
-        unsafe { job.put(i, row, &[y]) };
-    };
-    let whole = job.n / TILE * TILE;
-    for first in (0..whole).step_by(TILE) {
-        let x = std::array::from_fn(|i| job.input.values(job.input_row(first + i)));
-        four(isa, format, weights, x).into_iter().enumerate().for_each(|(i, y)| put(first + i, y));
-    }
-    for i in whole..job.n {
-        put(i, one(isa, format, weights, [job.input.values(job.input_row(i))])[0]);
-    }
-}
-
-dispatch! {
-    fn four(format: Format, weights: &[u8], x: [&[f32]; TILE]) -> [f32; TILE] => dots::<_, TILE>;
-}
-
-dispatch! {
-    fn one(format: Format, weights: &[u8], x: [&[f32]; 1]) -> [f32; 1] => dots::<_, 1>;
-}
-
-#[inline(always)]
-fn dots<S: Simd, const N: usize>(s: S, format: Format, weights: &[u8], x: [&[f32]; N]) -> [f32; N] {
+/// The output of the weight rows `bytes`, floats of some format, which are the rows from `first` on.
+fn rows_times_inputs(isa: Isa, job: &Job<'_>, first: usize, format: Format, bytes: &[u8]) {
     match format {
-        Format::F16 => dot_stored::<StoredF16, S, N>(s, weights, x),
-        Format::BF16 => dot_stored::<StoredBf16, S, N>(s, weights, x),
-        _ => dot_stored::<StoredF32, S, N>(s, weights, x),
+        Format::F16 => f16_rows(isa, job, first, bytes),
+        Format::BF16 => bf16_rows(isa, job, first, bytes),
+        _ => f32_rows(isa, job, first, bytes),
+    }
+}
+
+dispatch! {
+    fn f32_rows(job: &Job<'_>, first: usize, bytes: &[u8]) => tiles::<StoredF32, _>;
+}
+
+dispatch! {
+    fn f16_rows(job: &Job<'_>, first: usize, bytes: &[u8]) => tiles::<StoredF16, _>;
+}
+
+dispatch! {
+    fn bf16_rows(job: &Job<'_>, first: usize, bytes: &[u8]) => tiles::<StoredBf16, _>;
+}
+
+/// All tiles of some weight rows: the inputs of a tile stay in the first cache while the rows go by.
+#[inline(always)]
+fn tiles<W: Stored, S: Simd>(s: S, job: &Job<'_>, first: usize, bytes: &[u8]) {
+    let row_bytes = (job.weights.cols * W::BYTES).max(1);
+    let rows = bytes.len() / row_bytes;
+    let row = |r: usize| &bytes[r * row_bytes..(r + 1) * row_bytes];
+    let input = |i: usize| job.input.values(job.input_row(i));
+    let whole = (rows / TILE_ROWS * TILE_ROWS, job.n / TILE_INPUTS * TILE_INPUTS);
+    for i in (0..whole.1).step_by(TILE_INPUTS) {
+        let x = [input(i), input(i + 1), input(i + 2)];
+        for r in (0..whole.0).step_by(TILE_ROWS) {
+            put(job, i, first + r, dots_stored::<W, S, TILE_ROWS, TILE_INPUTS>(s, [row(r), row(r + 1)], x));
+        }
+        for r in whole.0..rows {
+            put(job, i, first + r, dots_stored::<W, S, 1, TILE_INPUTS>(s, [row(r)], x));
+        }
+    }
+    for i in whole.1..job.n {
+        for r in (0..whole.0).step_by(TILE_ROWS) {
+            put(job, i, first + r, dots_stored::<W, S, TILE_ROWS, 1>(s, [row(r), row(r + 1)], [input(i)]));
+        }
+        for r in whole.0..rows {
+            put(job, i, first + r, dots_stored::<W, S, 1, 1>(s, [row(r)], [input(i)]));
+        }
+    }
+}
+
+/// Writes the sums of a tile, [inputs][rows].
+#[inline(always)]
+fn put<const R: usize, const N: usize>(job: &Job<'_>, i: usize, first: usize, sums: [[f32; R]; N]) {
+    for (n, sums) in sums.iter().enumerate() {
+        // SAFETY: one task has the rows.
+        unsafe { job.put(i + n, first, sums) };
     }
 }

@@ -41,9 +41,10 @@ dispatch! {
 #[inline(always)]
 fn products<S: Simd>(s: S, cols: usize, a: &[f32], b: &[f32], bytes: &[u8]) -> Vec<f32> {
     let mut out = vec![dot(s, a, b)];
-    out.extend(dot_stored::<StoredF32, S, 3>(s, &bytes[..4 * cols], [a, b, a]));
-    out.extend(dot_stored::<StoredF16, S, 1>(s, &bytes[..2 * cols], [b]));
-    out.extend(dot_stored::<StoredBf16, S, 2>(s, &bytes[..2 * cols], [a, b]));
+    out.extend(dots_stored::<StoredF32, S, 1, 3>(s, [&bytes[..4 * cols]], [a, b, a]).as_flattened());
+    let (low, high) = (&bytes[..2 * cols], &bytes[2 * cols..4 * cols]);
+    out.extend(dots_stored::<StoredF16, S, 2, 1>(s, [low, high], [b]).as_flattened());
+    out.extend(dots_stored::<StoredBf16, S, 2, 2>(s, [low, high], [a, b]).as_flattened());
     out
 }
 
@@ -123,8 +124,8 @@ fn stored_halves_are_read_as_numbers() {
     let f16: Vec<u8> = x.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect();
     let bf16: Vec<u8> = x.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect();
     let expected = dot(Scalar, &x, &x);
-    assert_eq!(dot_stored::<StoredF16, _, 1>(Scalar, &f16, [&x]), [expected]);
-    assert_eq!(dot_stored::<StoredBf16, _, 1>(Scalar, &bf16, [&x]), [expected]);
+    assert_eq!(dots_stored::<StoredF16, _, 1, 1>(Scalar, [&f16], [&x]), [[expected]]);
+    assert_eq!(dots_stored::<StoredBf16, _, 1, 1>(Scalar, [&bf16], [&x]), [[expected]]);
 }
 
 #[test]
