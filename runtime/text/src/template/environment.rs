@@ -114,6 +114,11 @@ fn add_filters(env: &mut Environment<'_>, meter: &Meter) {
         let meter = meter.clone();
         env.add_filter(name, move |state: &State, args: Rest<Value>| metered(&meter, state, &filter, &args));
     }
+    add_own_filters(env, meter);
+}
+
+/// Adds filters whose output Python writes otherwise, or whose cost has to be known before they run.
+fn add_own_filters(env: &mut Environment<'_>, meter: &Meter) {
     env.add_filter("safe", |value: Value| value);
     env.add_filter("e", escape(meter));
     env.add_filter("escape", escape(meter));
