@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::Job;
-use super::activations::{BLOCK, BlockInfo};
+use super::activations::{BLOCK, BlockInfo, QuantisedRow};
 use super::packed::{self, MAX_SUBS, Packed, Scales, Sink};
 use super::wide::{Column, Wide, accumulate};
 use crate::format::Format;
@@ -128,7 +128,7 @@ fn few<P: Packed, W: Wide, const N: usize>(w: W, job: &Job<'_>, rows: Range<usiz
     let blocks = job.weights.cols / P::FORMAT.block_elems();
     let zero = w.splat(0.0);
     let mut scales = Scales::<W> { scale: [zero; MAX_SUBS], minimum: [zero; MAX_SUBS] };
-    let mut inputs: [(&[i8], &[BlockInfo]); N] = [(&[], &[]); N];
+    let mut inputs = [QuantisedRow::EMPTY; N];
     for (i, input) in inputs.iter_mut().enumerate() {
         *input = job.input.quantised(job.input_row(i));
     }
@@ -136,7 +136,10 @@ fn few<P: Packed, W: Wide, const N: usize>(w: W, job: &Job<'_>, rows: Range<usiz
         let window = Window::new::<W>(job, begin, rows.end);
         let first = job.weights.row(window.first).as_ptr();
         let mut acc = [zero; N];
-        let mut dots = Dots { at: inputs.map(|(q, _)| q.as_ptr()), sums: [[w.splat32(0); MAX_SUBS]; N] };
+        let mut dots = Dots {
+            at: inputs.map(|row| [row.high.as_ptr(), row.low.as_ptr()]),
+            sums: [[w.splat32(0); MAX_SUBS]; N],
+        };
         // The rows of a window follow each other, and so do windows: each block's turn asks for its share of
         // the next.
         let ahead = if begin + W::ROWS < rows.end { W::ROWS * stride } else { 0 };
@@ -153,13 +156,13 @@ fn few<P: Packed, W: Wide, const N: usize>(w: W, job: &Job<'_>, rows: Range<usiz
                 let at = first.add(b * P::FORMAT.block_bytes());
                 P::scales(w, at, stride, &mut scales);
                 P::weights(w, at, stride, &mut dots);
-                for (n, (_, info)) in inputs.iter().enumerate() {
+                for (n, input) in inputs.iter().enumerate() {
                     for sub in 0..P::SUBS {
-                        let info = info.get_unchecked((b * P::SUBS + sub) * P::SUB / BLOCK);
+                        let info = input.info.get_unchecked((b * P::SUBS + sub) * P::SUB / BLOCK);
                         let figures = (scales.scale[sub], scales.minimum[sub]);
                         acc[n] = accumulate::<P, W>(w, sub, dots.sums[n][sub], figures, info, acc[n]);
                     }
-                    dots.at[n] = dots.at[n].add(P::FORMAT.block_elems());
+                    dots.at[n] = dots.at[n].map(|at| at.add(P::FORMAT.block_elems()));
                 }
             }
         }
@@ -171,8 +174,8 @@ fn few<P: Packed, W: Wide, const N: usize>(w: W, job: &Job<'_>, rows: Range<usiz
 
 /// Multiplies sub-blocks with `N` rows of activations.
 struct Dots<W: Wide, const N: usize> {
-    /// The rows' elements for the block.
-    at: [*const i8; N],
+    /// The rows' high and low digits for the block.
+    at: [[*const i8; 2]; N],
     /// Raw sums of products of each sub-block.
     sums: [[W::V; MAX_SUBS]; N],
 }
@@ -182,12 +185,16 @@ impl<W: Wide, const N: usize> Sink<W> for Dots<W, N> {
     fn put<P: Packed, const C: usize>(&mut self, w: W, sub: usize, columns: [Column<W>; C]) {
         let columns = biased::<P, W, C>(w, columns);
         for (at, sums) in self.at.iter().zip(&mut self.sums) {
-            let mut activations = [w.splat32(0); C];
-            for (c, a) in activations.iter_mut().enumerate() {
-                // SAFETY: the rows have as many elements as the block.
-                *a = unsafe { w.repeat_bytes(at.add(sub * P::SUB + 16 * c).cast()) };
+            let mut digits = [w.splat32(0); 2];
+            for (digit, at) in digits.iter_mut().zip(at) {
+                let mut activations = [w.splat32(0); C];
+                for (c, a) in activations.iter_mut().enumerate() {
+                    // SAFETY: the rows have as many elements as the block.
+                    *a = unsafe { w.repeat_bytes(at.add(sub * P::SUB + 16 * c).cast()) };
+                }
+                *digit = w.column_sums::<P, C>(columns, activations);
             }
-            sums[sub] = w.column_sums::<P, C>(columns, activations);
+            sums[sub] = w.join(digits[0], digits[1]);
         }
     }
 }
@@ -297,11 +304,13 @@ fn tile<P: Packed, W: Wide, const T: usize>(
     i: usize,
 ) {
     let mut acc = [w.splat(0.0); T];
-    let mut at = [std::ptr::null::<i8>(); T];
+    let mut high = [std::ptr::null::<i8>(); T];
+    let mut low = high;
     let mut infos: [&[BlockInfo]; T] = [&[]; T];
     for t in 0..T {
-        let (q, info) = job.input.quantised(job.input_row(i + t));
-        (at[t], infos[t]) = (q[cols.clone()].as_ptr(), &info[cols.start / BLOCK..cols.end / BLOCK]);
+        let row = job.input.quantised(job.input_row(i + t));
+        (high[t], low[t]) = (row.high[cols.clone()].as_ptr(), row.low[cols.clone()].as_ptr());
+        infos[t] = &row.info[cols.start / BLOCK..cols.end / BLOCK];
         if cols.start > 0 {
             acc[t] = window.load(w, job, i + t);
         }
@@ -316,11 +325,13 @@ fn tile<P: Packed, W: Wide, const T: usize>(
             } else {
                 scale
             };
-            let sums = w.panel_sums::<P, T>(weights, at);
+            let mut sums = w.panel_sums::<P, T>(weights, high);
+            let low_sums = w.panel_sums::<P, T>(weights, low);
             for t in 0..T {
                 let info = infos[t].get_unchecked(sub * P::SUB / BLOCK);
+                sums[t] = w.join(sums[t], low_sums[t]);
                 acc[t] = accumulate::<P, W>(w, sub, sums[t], (scale, minimum), info, acc[t]);
-                at[t] = at[t].add(P::SUB);
+                (high[t], low[t]) = (high[t].add(P::SUB), low[t].add(P::SUB));
             }
         }
     }

@@ -8,7 +8,7 @@
 mod avx2;
 mod avx512;
 
-use super::activations::BlockInfo;
+use super::activations::{BlockInfo, RADIX};
 use super::packed::Packed;
 
 /// A column: 16 bytes of each row.
@@ -119,6 +119,13 @@ pub(super) trait Wide: Copy {
     fn sum_offset<P: Packed>(self, activation_sum: Self::V) -> Self::V {
         let bits = if P::SIGNED { 7 } else { P::OFFSET_BITS };
         self.shl32(activation_sum, bits)
+    }
+
+    /// The sums of integers from those of their high and low digits.
+    #[inline(always)]
+    fn join(self, high: Self::V, low: Self::V) -> Self::V {
+        const _: () = assert!(RADIX == 255);
+        self.sub32(self.shl32(high, 8), self.sub32(high, low))
     }
 
     /// Whether raw sums have an offset.
