@@ -1,7 +1,7 @@
 //! A sampler that writes given texts, one in each round of an answer, whatever the model would say.
 //!
-//! A round ends where a tool was called: the next begins behind its result, with a longer prompt. That makes any model
-//! exercise tools and policies in a known way, for tests and demonstrations.
+//! A round ends where a tool was called: the next begins behind its result, with a longer prompt. That makes any
+//! model exercise tools and policies in a known way, for tests and demonstrations.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;

@@ -34,13 +34,13 @@ pub(super) struct BlockInfo {
 /// Rows of floats and, for products with quantised weights, the same in integers of two digits. The memory is
 /// taken when it is made and never grows.
 ///
-/// Canonical: for each block of 32 elements, `largest` the largest magnitude: scale = largest / 32385, integer
-/// = x * (32385 / largest) to the nearest, ties to even. A block with nothing above 1e-30 is zeros; one with a
-/// NaN or an infinity has the scale NaN.
+/// Canonical: for each block of 32 elements, `largest` the largest magnitude: scale = largest / 32385,
+/// integer = x * (32385 / largest) to the nearest, ties to even. A block with nothing above 1e-30 is zeros; one
+/// with a NaN or an infinity has the scale NaN.
 ///
-/// An integer is `255 * high + low` with both digits in -127..=127, so that kernels multiply bytes and join two
-/// exact sums: activations lose next to nothing (some 2^-16 of a block's largest), where 8 bits would turn over
-/// the choice of a router now and then.
+/// An integer is `255 * high + low` with both digits in -127..=127, so that kernels multiply bytes and join
+/// two exact sums: activations lose next to nothing (some 2^-16 of a block's largest), where 8 bits would turn
+/// over the choice of a router now and then.
 pub struct Activations {
     rows: usize,
     cols: usize,
