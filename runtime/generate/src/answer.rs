@@ -1,19 +1,19 @@
 //! One answer: request, prompt, decoding, tool calls and their results, end.
 //!
-//! This is the path that every text takes to a person, and there is no other: what a policy has not released never becomes
-//! an [`Event`].
+//! This is the path that every text takes to a person, and there is no other: what a policy has not
+//! released never becomes an [`Event`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use membrane_engine::{EngineError, Model, Session, process};
-use membrane_host::{Host, Invocation, Message, Refused, ToolCallOutcome};
+use membrane_host::{Host, Invocation, Message, Role as HostRole, ToolCallOutcome};
 use membrane_text::{ChatMessage, ChatTemplate, Conversation, Prompt, Role, ToolCall};
 
 use crate::behaviour::{Behaviour, Running, Words};
-use crate::decode::{Decoder, Round, RoundEnd};
-use crate::error::{GenerateError, Result};
+use crate::decode::{Decoder, Flow, Round, RoundEnd, release};
+use crate::error::{GenerateError, Result, Stopped};
 use crate::event::{EndReason, Event, Intervention, Stats};
 
 /// Rounds of tool calls in one answer; a model that calls tools for ever is ended there.
@@ -35,8 +35,8 @@ pub struct AnswerOptions {
 /// What an answer was.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// The messages that the conversation has now: those given (as policies let them pass), tool calls and results, and the
-    /// answer as it was released.
+    /// The messages that the conversation has now: those given (as policies let them pass), tool calls and
+    /// results, and the answer as it was released.
     pub messages: Vec<ChatMessage>,
     /// Why it ended.
     pub reason: EndReason,
@@ -68,7 +68,13 @@ impl Generator {
         &self.model
     }
 
-    /// Answers a conversation. Events come as they happen; `cancel` ends the answer at the next token or layer.
+    /// The session that answers are made with.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Answers a conversation. Events come as they happen; `cancel` ends the answer at the next token or
+    /// layer.
     ///
     /// A refusal is an answer, not an error. After an error or a refusal the session stays usable.
     pub fn answer(
@@ -109,24 +115,6 @@ impl Generator {
     }
 }
 
-/// What ends an answer early.
-enum Stopped {
-    Refused(Refused),
-    Failed(GenerateError),
-}
-
-impl<E: Into<GenerateError>> From<E> for Stopped {
-    fn from(error: E) -> Self {
-        Self::Failed(error.into())
-    }
-}
-
-impl From<Refused> for Stopped {
-    fn from(refused: Refused) -> Self {
-        Self::Refused(refused)
-    }
-}
-
 struct Run<'a> {
     generator: &'a mut Generator,
     options: &'a AnswerOptions,
@@ -139,7 +127,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn all(&mut self, running: &mut Running) -> std::result::Result<EndReason, Stopped> {
+    fn all(&mut self, running: &mut Running) -> Result<EndReason, Stopped> {
         self.request(running)?;
         let mut everything = String::new();
         let mut rounds = 0;
@@ -152,7 +140,10 @@ impl Run<'_> {
             everything.push_str(&self.released);
             match end {
                 RoundEnd::Ended(reason) => break reason,
-                RoundEnd::ToolCalls(_) if rounds == MAX_TOOL_ROUNDS => break EndReason::ToolRounds,
+                RoundEnd::ToolCalls(_) if rounds == MAX_TOOL_ROUNDS => {
+                    everything.push_str(&self.rest(running)?);
+                    break EndReason::ToolRounds;
+                }
                 RoundEnd::ToolCalls(calls) => self.tools(running, calls)?,
             }
             rounds += 1;
@@ -162,7 +153,7 @@ impl Run<'_> {
     }
 
     /// The request hook: policies may change the conversation before the model reads it.
-    fn request(&mut self, running: &mut Running) -> std::result::Result<(), Stopped> {
+    fn request(&mut self, running: &mut Running) -> Result<(), Stopped> {
         let given: Vec<Message> = self.messages.iter().map(to_host).collect();
         let outcome = running.policies.request(given.clone())?;
         self.intervened(&outcome.interventions);
@@ -173,7 +164,7 @@ impl Run<'_> {
     }
 
     /// Renders and encodes the prompt; policies see what was rendered.
-    fn prompt(&mut self, running: &mut Running) -> std::result::Result<Vec<u32>, Stopped> {
+    fn prompt(&mut self, running: &mut Running) -> Result<Vec<u32>, Stopped> {
         let tokenizer = self.generator.model.tokenizer()?;
         let bos = |id: Option<u32>| id.map(|id| tokenizer.decode(&[id], false)).unwrap_or_default();
         let prompt = if self.options.raw {
@@ -192,7 +183,7 @@ impl Run<'_> {
                 now: self.options.now,
             })?
         };
-        running.policies.prompt(&prompt.text())?;
+        running.policies.prompt(prompt.text())?;
         let mut tokens = tokenizer.encode_prompt(&prompt)?;
         if self.options.raw
             && tokenizer.add_bos()
@@ -211,10 +202,13 @@ impl Run<'_> {
     }
 
     /// Computes the prompt. False if it was cancelled.
-    fn prefill(&mut self, prompt: &[u32]) -> std::result::Result<bool, Stopped> {
+    fn prefill(&mut self, prompt: &[u32]) -> Result<bool, Stopped> {
         let session = &mut self.generator.session;
         let have = session.tokens().iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        (self.sink)(Event::Prefill { prompt_tokens: prompt.len(), reused_tokens: have.min(prompt.len() - 1) });
+        (self.sink)(Event::Prefill {
+            prompt_tokens: prompt.len(),
+            reused_tokens: have.min(prompt.len() - 1),
+        });
         let start = Instant::now();
         let synced = match session.sync(prompt) {
             Err(EngineError::Cancelled) => return Ok(false),
@@ -225,7 +219,7 @@ impl Run<'_> {
         Ok(!self.cancel.load(Ordering::Relaxed))
     }
 
-    fn decode(&mut self, running: &mut Running, prompt: &[u32]) -> std::result::Result<RoundEnd, Stopped> {
+    fn decode(&mut self, running: &mut Running, prompt: &[u32]) -> Result<RoundEnd, Stopped> {
         self.released.clear();
         let left = self.options.max_tokens.map(|max| max.saturating_sub(self.stats.decode_tokens));
         let start = Instant::now();
@@ -248,14 +242,32 @@ impl Run<'_> {
         });
         self.stats.decode_tokens += decoder.chosen();
         self.stats.decode_seconds += start.elapsed().as_secs_f64();
-        result.map_err(|error| match error {
-            crate::decode::DecodeError::Refused(refused) => Stopped::Refused(refused),
-            crate::decode::DecodeError::Failed(error) => Stopped::Failed(error),
-        })
+        result
+    }
+
+    /// Ends the text of an answer whose last round was to go on. Gives what policies still had.
+    fn rest(&mut self, running: &mut Running) -> Result<String, Stopped> {
+        let mut rest = String::new();
+        let (sink, stats) = (&mut *self.sink, &mut self.stats);
+        loop {
+            let flow = release(&mut running.policies, "", true, &mut |event| {
+                match &event {
+                    Event::Text { text } => rest.push_str(text),
+                    Event::Intervention(_) => stats.interventions += 1,
+                    _ => {}
+                }
+                sink(event);
+            })?;
+            if !matches!(flow, Flow::Forced) {
+                break;
+            }
+        }
+        self.released.push_str(&rest);
+        Ok(rest)
     }
 
     /// Makes the calls that policies allow and adds their results to the conversation.
-    fn tools(&mut self, running: &mut Running, calls: Vec<ToolCall>) -> std::result::Result<(), Stopped> {
+    fn tools(&mut self, running: &mut Running, calls: Vec<ToolCall>) -> Result<(), Stopped> {
         let mut message = ChatMessage::new(Role::Assistant, std::mem::take(&mut self.released));
         let mut results = Vec::new();
         for call in calls {
@@ -268,7 +280,7 @@ impl Run<'_> {
                 }
                 ToolCallOutcome::Denied { note, interventions } => {
                     self.intervened(&interventions);
-                    (asked, format!("error: a policy denied this call: {note}"))
+                    (asked, format!("error: this call is not allowed: {note}"))
                 }
             };
             message.tool_calls.push(ToolCall {
@@ -282,7 +294,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn call(&mut self, running: &mut Running, call: &Invocation) -> std::result::Result<String, Stopped> {
+    fn call(&mut self, running: &mut Running, call: &Invocation) -> Result<String, Stopped> {
         let (name, arguments) = (call.name.clone(), call.arguments.clone());
         (self.sink)(Event::ToolCall { name: name.clone(), arguments });
         let (ok, output) = match running.tools.call(&call.name, &call.arguments) {
@@ -304,7 +316,23 @@ impl Run<'_> {
 }
 
 fn to_host(message: &ChatMessage) -> Message {
-    Message { role: message.role.into(), content: message.content.clone() }
+    let role = match message.role {
+        Role::System => HostRole::System,
+        Role::User => HostRole::User,
+        Role::Assistant => HostRole::Assistant,
+        Role::Tool => HostRole::Tool,
+    };
+    Message { role, content: message.content.clone() }
+}
+
+fn from_host(message: Message) -> ChatMessage {
+    let role = match message.role {
+        HostRole::System => Role::System,
+        HostRole::User => Role::User,
+        HostRole::Assistant => Role::Assistant,
+        HostRole::Tool => Role::Tool,
+    };
+    ChatMessage::new(role, message.content)
 }
 
 /// The rewritten conversation; messages that were not changed keep their tool calls.
@@ -316,7 +344,7 @@ fn merge(before: &[ChatMessage], given: &[Message], now: Vec<Message>) -> Vec<Ch
                 from += at + 1;
                 before[from - 1].clone()
             }
-            None => ChatMessage::new(message.role.into(), message.content),
+            None => from_host(message),
         })
         .collect()
 }

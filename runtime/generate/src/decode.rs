@@ -1,16 +1,17 @@
 //! The decode loop: the only place where a token is emitted.
 //!
-//! Logits go to the samplers, the token that they choose becomes bytes, bytes become text, text goes through the tool-call
-//! parser to the policies, and what they release becomes an event. The token then goes back into the session.
+//! Logits go to the samplers, the token that they choose becomes bytes, bytes become text, text goes
+//! through the tool-call parser to the policies, and what they release becomes an event. The token then
+//! goes back into the session.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use membrane_engine::{EngineError, Session};
-use membrane_host::{Ended, Refused};
+use membrane_host::{Ended, PolicyChain};
 use membrane_text::{ParserEvent, Specials, Tokenizer, ToolCall, ToolCallParser, Utf8Stream};
 
 use crate::behaviour::Running;
-use crate::error::{GenerateError, Result};
+use crate::error::{Result, Stopped};
 use crate::event::{EndReason, Event, Intervention};
 
 /// What one round of decoding starts from.
@@ -29,18 +30,6 @@ pub(crate) enum RoundEnd {
     ToolCalls(Vec<ToolCall>),
 }
 
-/// What ends a round early.
-pub(crate) enum DecodeError {
-    Refused(Refused),
-    Failed(GenerateError),
-}
-
-impl<E: Into<GenerateError>> From<E> for DecodeError {
-    fn from(error: E) -> Self {
-        Self::Failed(error.into())
-    }
-}
-
 /// One round of decoding.
 pub(crate) struct Decoder<'a> {
     tokenizer: &'a Tokenizer,
@@ -54,6 +43,23 @@ pub(crate) struct Decoder<'a> {
     released: String,
     logits: Vec<f32>,
     chosen: usize,
+}
+
+/// Where the loop goes on.
+enum Step {
+    /// With the next token.
+    Next,
+    /// Nowhere: the model's text is complete, and policies are to release what they hold.
+    Complete(EndReason),
+    /// Nowhere, at once.
+    Ended(EndReason),
+}
+
+/// What policies did to the answer.
+pub(crate) enum Flow {
+    Go,
+    Stopped,
+    Forced,
 }
 
 impl<'a> Decoder<'a> {
@@ -84,37 +90,44 @@ impl<'a> Decoder<'a> {
     }
 
     /// Decodes until something ends the round.
-    pub fn run(
-        &mut self,
-        cancel: &AtomicBool,
-        sink: &mut dyn FnMut(Event),
-    ) -> std::result::Result<RoundEnd, DecodeError> {
-        let reason = loop {
-            if cancel.load(Ordering::Relaxed) {
-                return Ok(RoundEnd::Ended(EndReason::Cancelled));
-            }
-            if self.round.max_tokens.is_some_and(|max| self.chosen >= max) {
-                break EndReason::Length;
-            }
-            let token = self.choose()?;
-            if self.tokenizer.end_tokens().contains(&token) {
-                break EndReason::Stop;
-            }
-            if let Some(flow) = self.emit(token, sink)? {
-                match flow {
-                    Flow::Ended(reason) => return Ok(RoundEnd::Ended(reason)),
-                    Flow::Forced => continue,
+    pub fn run(&mut self, cancel: &AtomicBool, sink: &mut dyn FnMut(Event)) -> Result<RoundEnd, Stopped> {
+        loop {
+            match self.step(cancel, sink)? {
+                Step::Next => {}
+                Step::Ended(reason) => return Ok(RoundEnd::Ended(reason)),
+                Step::Complete(reason) => {
+                    if let Some(end) = self.complete(reason, sink)? {
+                        return Ok(end);
+                    }
                 }
             }
-            if self.session.room() == 0 {
-                break EndReason::Context;
-            }
-            match self.session.append(&[token]) {
-                Err(EngineError::Cancelled) => return Ok(RoundEnd::Ended(EndReason::Cancelled)),
-                result => result?,
-            }
-        };
-        self.finish(reason, sink)
+        }
+    }
+
+    /// One token: chosen, emitted, appended.
+    fn step(&mut self, cancel: &AtomicBool, sink: &mut dyn FnMut(Event)) -> Result<Step, Stopped> {
+        if cancel.load(Ordering::Relaxed) {
+            return Ok(Step::Ended(EndReason::Cancelled));
+        }
+        if self.round.max_tokens.is_some_and(|max| self.chosen >= max) {
+            return Ok(Step::Complete(EndReason::Length));
+        }
+        let token = self.choose()?;
+        if self.tokenizer.end_tokens().contains(&token) {
+            return Ok(Step::Complete(EndReason::Stop));
+        }
+        match self.emit(token, sink)? {
+            Flow::Stopped => return Ok(Step::Ended(EndReason::PolicyStop)),
+            Flow::Forced => return Ok(self.rewind()?),
+            Flow::Go => {}
+        }
+        if self.session.room() == 0 {
+            return Ok(Step::Complete(EndReason::Context));
+        }
+        match self.session.append(&[token]) {
+            Err(EngineError::Cancelled) => Ok(Step::Ended(EndReason::Cancelled)),
+            result => Ok(result.map(|()| Step::Next)?),
+        }
     }
 
     /// The samplers' choice for the next token.
@@ -127,94 +140,112 @@ impl<'a> Decoder<'a> {
         Ok(chosen.token)
     }
 
-    /// Sends a token's text on its way to the person.
-    fn emit(
-        &mut self,
-        token: u32,
-        sink: &mut dyn FnMut(Event),
-    ) -> std::result::Result<Option<Flow>, DecodeError> {
+    /// Sends a token's text on its way to the person. Tokens with a meaning of their own have no text.
+    fn emit(&mut self, token: u32, sink: &mut dyn FnMut(Event)) -> Result<Flow, Stopped> {
         if self.tokenizer.is_control(token) {
-            return Ok(None);
+            return Ok(Flow::Go);
         }
         let text = self.utf8.push(self.tokenizer.token_bytes(token)?);
-        self.text(&text, false, sink)
+        let plain = self.parse(&text, false);
+        self.release(&plain, false, sink)
     }
 
-    /// Text through the tool-call parser and the policies.
-    fn text(
-        &mut self,
-        text: &str,
-        done: bool,
-        sink: &mut dyn FnMut(Event),
-    ) -> std::result::Result<Option<Flow>, DecodeError> {
+    /// What of a text is no tool call; calls are kept aside.
+    fn parse(&mut self, text: &str, done: bool) -> String {
+        let Some(parser) = &mut self.parser else { return text.to_owned() };
+        let mut events = parser.feed(text);
+        if done {
+            events.extend(parser.finish());
+        }
         let mut plain = String::new();
-        match &mut self.parser {
-            None => plain.push_str(text),
-            Some(parser) => {
-                let mut events = parser.feed(text);
-                if done {
-                    events.extend(parser.finish());
-                }
-                for event in events {
-                    match event {
-                        ParserEvent::Text(text) => plain.push_str(&text),
-                        ParserEvent::ToolCall(call) => self.calls.push(call),
-                        ParserEvent::Malformed { raw, .. } => plain.push_str(&raw),
-                    }
-                }
+        for event in events {
+            match event {
+                ParserEvent::Text(text) => plain.push_str(&text),
+                ParserEvent::ToolCall(call) => self.calls.push(call),
+                ParserEvent::Malformed { raw, .. } => plain.push_str(&raw),
             }
         }
-        let last = done && self.calls.is_empty();
-        if plain.is_empty() && !last {
-            return Ok(None);
-        }
-        let outcome = self.running.policies.output(&plain, last);
-        for intervention in &outcome.interventions {
-            sink(Event::Intervention(Intervention::from(intervention)));
-        }
-        if !outcome.released.is_empty() {
-            self.released.push_str(&outcome.released);
-            sink(Event::Text { text: outcome.released });
-        }
-        match outcome.ended {
-            None => Ok(None),
-            Some(Ended::Stopped) => Ok(Some(Flow::Ended(EndReason::PolicyStop))),
-            Some(Ended::Refused(refused)) => Err(DecodeError::Refused(refused)),
-            Some(Ended::Forced) => {
-                self.rewind()?;
-                Ok(Some(Flow::Forced))
-            }
-        }
+        plain
     }
 
-    /// Puts the session where it would be had the model written what was released, forced text included.
-    fn rewind(&mut self) -> Result<()> {
+    fn release(&mut self, text: &str, done: bool, sink: &mut dyn FnMut(Event)) -> Result<Flow, Stopped> {
+        let released = &mut self.released;
+        release(&mut self.running.policies, text, done, &mut |event| {
+            if let Event::Text { text } = &event {
+                released.push_str(text);
+            }
+            sink(event);
+        })
+    }
+
+    /// Puts the session where it would be had the model written what policies let pass, forced text included.
+    fn rewind(&mut self) -> Result<Step> {
+        let passed = self.released.clone() + &self.running.policies.pending();
         let mut tokens = self.round.prompt.to_vec();
-        tokens.extend(self.tokenizer.encode(&self.released, Specials::AsText)?);
-        self.session.sync(&tokens)?;
+        tokens.extend(self.tokenizer.encode(&passed, Specials::AsText)?);
         self.utf8 = Utf8Stream::default();
+        self.calls.clear();
         if let Some(parser) = &mut self.parser {
             *parser = ToolCallParser::new();
         }
-        Ok(())
+        if tokens.len() > self.session.tokens().len() + self.session.room() {
+            return Ok(Step::Complete(EndReason::Context));
+        }
+        match self.session.sync(&tokens) {
+            Err(EngineError::Cancelled) => Ok(Step::Ended(EndReason::Cancelled)),
+            result => Ok(result.map(|_| Step::Next)?),
+        }
     }
 
-    fn finish(
+    /// Ends the text of the round. None if a policy makes the model go on.
+    fn complete(
         &mut self,
-        reason: EndReason,
+        mut reason: EndReason,
         sink: &mut dyn FnMut(Event),
-    ) -> std::result::Result<RoundEnd, DecodeError> {
+    ) -> Result<Option<RoundEnd>, Stopped> {
         let rest = self.utf8.finish();
-        match self.text(&rest, true, sink)? {
-            Some(Flow::Ended(reason)) => Ok(RoundEnd::Ended(reason)),
-            _ if !self.calls.is_empty() => Ok(RoundEnd::ToolCalls(std::mem::take(&mut self.calls))),
-            _ => Ok(RoundEnd::Ended(reason)),
+        let mut plain = self.parse(&rest, true);
+        loop {
+            // The answer goes on behind the results of calls, and with it the text that policies look at.
+            let calls = reason == EndReason::Stop && !self.calls.is_empty();
+            match self.release(&plain, !calls, sink)? {
+                Flow::Stopped => return Ok(Some(RoundEnd::Ended(EndReason::PolicyStop))),
+                Flow::Go if calls => return Ok(Some(RoundEnd::ToolCalls(std::mem::take(&mut self.calls)))),
+                Flow::Go => return Ok(Some(RoundEnd::Ended(reason))),
+                Flow::Forced if reason == EndReason::Stop => match self.rewind()? {
+                    Step::Next => return Ok(None),
+                    Step::Complete(other) => reason = other,
+                    Step::Ended(reason) => return Ok(Some(RoundEnd::Ended(reason))),
+                },
+                // There is no room for more than the forced text.
+                Flow::Forced => {}
+            }
+            plain.clear();
         }
     }
 }
 
-/// What a policy did to the round.
-enum Flow {
-    Ended(EndReason),
-    Forced,
+/// Sends text through the policies; what they release becomes events. `done` is the end of the answer.
+pub(crate) fn release(
+    policies: &mut PolicyChain,
+    text: &str,
+    done: bool,
+    sink: &mut dyn FnMut(Event),
+) -> Result<Flow, Stopped> {
+    if text.is_empty() && !done {
+        return Ok(Flow::Go);
+    }
+    let outcome = policies.output(text, done);
+    for intervention in &outcome.interventions {
+        sink(Event::Intervention(Intervention::from(intervention)));
+    }
+    if !outcome.released.is_empty() {
+        sink(Event::Text { text: outcome.released });
+    }
+    match outcome.ended {
+        None => Ok(Flow::Go),
+        Some(Ended::Stopped) => Ok(Flow::Stopped),
+        Some(Ended::Forced) => Ok(Flow::Forced),
+        Some(Ended::Refused(refused)) => Err(refused.into()),
+    }
 }

@@ -1,7 +1,7 @@
 //! What can go wrong while an answer is made.
 
 use membrane_engine::EngineError;
-use membrane_host::HostError;
+use membrane_host::{HostError, Refused};
 use membrane_text::TextError;
 use thiserror::Error;
 
@@ -18,7 +18,9 @@ pub enum GenerateError {
     #[error(transparent)]
     Text(#[from] TextError),
     /// The model has no chat template and raw prompts were not asked for.
-    #[error("the model file has no chat template (`tokenizer.chat_template`); use --raw to give it plain text")]
+    #[error(
+        "the model file has no chat template (`tokenizer.chat_template`); use --raw to give it plain text"
+    )]
     NoTemplate,
     /// The prompt leaves no room for an answer.
     #[error(
@@ -32,9 +34,42 @@ pub enum GenerateError {
         context: usize,
     },
     /// A prompt of no tokens.
-    #[error("the prompt is empty; give at least one character, or a model that begins with a token of its own")]
+    #[error(
+        "the prompt is empty; give at least one character, or a model that begins with a token of its own"
+    )]
     EmptyPrompt,
 }
 
 /// Shorthand of this crate.
-pub type Result<T> = std::result::Result<T, GenerateError>;
+pub type Result<T, E = GenerateError> = std::result::Result<T, E>;
+
+/// What ends an answer early.
+pub(crate) enum Stopped {
+    /// A policy's verdict, or that it failed.
+    Refused(Refused),
+    Failed(GenerateError),
+}
+
+impl From<Refused> for Stopped {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<GenerateError> for Stopped {
+    fn from(error: GenerateError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<EngineError> for Stopped {
+    fn from(error: EngineError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<TextError> for Stopped {
+    fn from(error: TextError) -> Self {
+        Self::Failed(error.into())
+    }
+}

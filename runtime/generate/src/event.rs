@@ -61,6 +61,23 @@ pub struct Intervention {
     pub clause: String,
     /// The policy's sentence for people.
     pub note: String,
+    /// In the hook `output`: how many bytes of the answer the policy had let pass before the place that it
+    /// concerns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset_bytes: Option<u64>,
+}
+
+impl From<&membrane_host::Intervention> for Intervention {
+    fn from(verdict: &membrane_host::Intervention) -> Self {
+        Self {
+            policy: verdict.policy.clone(),
+            hook: verdict.hook.to_owned(),
+            verdict: verdict.verdict.to_owned(),
+            clause: verdict.clause.clone(),
+            note: verdict.note.clone(),
+            offset_bytes: verdict.offset_bytes,
+        }
+    }
 }
 
 /// Why an answer ended.

@@ -1,7 +1,7 @@
 //! Joins engine, text and host: the loop that makes an answer.
 //!
-//! [`Generator::answer`] takes a conversation to its end, tool calls included. Text reaches the caller as [`Event`]s, and only
-//! after every policy of the behaviour has released it.
+//! [`Generator::answer`] takes a conversation to its end, tool calls included. Text reaches the caller as
+//! [`Event`]s, and only after every policy of the behaviour has released it.
 
 #![forbid(unsafe_code)]
 
