@@ -1,4 +1,5 @@
-//! Builds the first-party plugins from source, so that the binary carries them: components that nobody has to fetch.
+//! Builds the first-party plugins from source, so that the binary carries them: components that nobody has to
+//! fetch.
 
 use std::env;
 use std::error::Error;
@@ -83,7 +84,8 @@ fn build(root: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     Err(format!("the plugins in {} could not be built:\n{text}", root.join("plugins").display()).into())
 }
 
-/// Paths of this machine that would otherwise stand in the components: their bytes depend on nothing but the sources.
+/// Paths of this machine that would otherwise stand in the components: their bytes depend on nothing but the
+/// sources.
 fn remaps(root: &Path, out: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     let home = match env::var_os("CARGO_HOME") {
         Some(home) => PathBuf::from(home),

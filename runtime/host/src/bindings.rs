@@ -1,4 +1,5 @@
-//! What wasmtime makes of the contract: one module for each world. Types that worlds share are those of `sampler`.
+//! What wasmtime makes of the contract: one module for each world. Types that worlds share are those of
+//! `sampler`.
 #![allow(missing_docs)]
 
 pub mod sampler {

@@ -110,7 +110,8 @@ impl Contents {
         Ok(())
     }
 
-    /// Refuses names of our package in another version, so that people read of versions and not of missing imports.
+    /// Refuses names of our package in another version, so that people read of versions and not of missing
+    /// imports.
     fn check_versions(&self, plugin: &str) -> Result<()> {
         let names = self.exports.iter().chain(&self.imports);
         let stranger = names

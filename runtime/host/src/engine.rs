@@ -56,7 +56,8 @@ impl Host {
         Ok(Self { engine, log: options.log })
     }
 
-    /// Checks and compiles a plugin for a world. Imports are compared with the grants before anything is compiled.
+    /// Checks and compiles a plugin for a world. Imports are compared with the grants before anything is
+    /// compiled.
     pub fn load(&self, source: PluginSource, world: World) -> Result<Plugin> {
         Plugin::load(self, source, world)
     }

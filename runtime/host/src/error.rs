@@ -1,4 +1,5 @@
-//! What can go wrong with plugins. Every error names the plugin, and the hook where there is one, and says what to do.
+//! What can go wrong with plugins. Every error names the plugin, and the hook where there is one, and says
+//! what to do.
 
 use thiserror::Error;
 
@@ -97,7 +98,7 @@ pub enum HostError {
         world: World,
     },
     /// A grant that means nothing for the plugin's world.
-    #[error("plugin `{plugin}`: the grant `{grant}` is for a {}, and this is a {world}; remove it", grant.world())]
+    #[error("plugin `{plugin}`: the grant `{grant}` is for a {}, not for a {world}; remove it", grant.world())]
     UselessGrant {
         /// Name of the plugin.
         plugin: String,
@@ -146,7 +147,7 @@ pub enum HostError {
     },
     /// A first-party plugin that there is not.
     #[error(
-        "there is no first-party plugin `{name}`; there are: {known}. A file needs a path, such as ./{name}.wasm"
+        "there is no first-party plugin `{name}`; there are: {known}. Give a file as a path, such as ./{name}.wasm"
     )]
     NoFirstParty {
         /// The name.

@@ -1,12 +1,13 @@
-//! The host of plugins: WebAssembly components that decide how a model behaves, each with no more than it was granted.
+//! The host of plugins: WebAssembly components that decide how a model behaves, each with no more than it was
+//! granted.
 //!
-//! [`Host::load`] checks a component's imports against the grants and compiles it. An answer then starts instances of its own:
-//! a [`SamplerChain`] that chooses tokens, a [`PolicyChain`] that everything passes on its way in and out, and a [`ToolSet`]
-//! that the model may call. A plugin that loops, traps, takes too much or breaks the contract ends in an error that names it;
-//! a policy that does so lets nothing through.
+//! [`Host::load`] checks a component's imports against the grants and compiles it. An answer then starts
+//! instances of its own: a [`SamplerChain`] that chooses tokens, a [`PolicyChain`] that everything passes on
+//! its way in and out, and a [`ToolSet`] that the model may call. A plugin that loops, traps, takes too much
+//! or breaks the contract ends in an error that names it; a policy that does so lets nothing through.
 //!
-//! The contract is in `wit/`. `interfaces/` has a file for each interface that plugins may import, [`sampling`] the arithmetic
-//! behind `logits`, [`limits`] all limits with the attack that each stops.
+//! The contract is in `wit/`. `interfaces/` has a file for each interface that plugins may import,
+//! [`sampling`] the arithmetic behind `logits`, [`limits`] all limits with the attack that each stops.
 #![forbid(unsafe_code)]
 
 mod bindings;

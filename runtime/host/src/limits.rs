@@ -4,9 +4,11 @@ use wasmtime::ResourceLimiter;
 
 use crate::World;
 
-/// Bytes of a component: compiling takes time and memory in proportion (a component that is built to be slow to compile).
+/// Bytes of a component: compiling takes time and memory in proportion (a component that is built to be slow
+/// to compile).
 pub const MAX_COMPONENT_BYTES: usize = 16 << 20;
-/// Bytes of one function's body: some passes of the compiler take more than linear time (10^6 blocks in one function).
+/// Bytes of one function's body: some passes of the compiler take more than linear time (10^6 blocks in one
+/// function).
 pub const MAX_FUNCTION_BYTES: u32 = 1 << 20;
 /// Functions of a component, all modules together.
 pub const MAX_FUNCTIONS: u64 = 100_000;
@@ -22,7 +24,8 @@ const MAX_INSTANCES: usize = 256;
 const MAX_MEMORIES: usize = 16;
 const MAX_TABLES: usize = 64;
 const MAX_TABLE_ELEMENTS: usize = 200_000;
-/// Bytes that a guest can hand over in one call (a list of 2^31 items, an error text of 64 MB). A message may have 16 MiB.
+/// Bytes that a guest can hand over in one call (a list of 2^31 items, an error text of 64 MB). A message may
+/// have 16 MiB.
 pub const MAX_TRANSFER_BYTES: usize = 48 << 20;
 /// Handles; the contract has no resources.
 pub const MAX_HANDLES: usize = 64;
@@ -75,16 +78,17 @@ pub(crate) const START_CALLS: u64 = 4;
 /// Limits of one plugin, which its profile entry may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Units of fuel for each call of the plugin, about one for each wasm instruction. What the host does on the plugin's
-    /// behalf counts too, one unit for each logit or byte that is looked at. (a loop without end)
+    /// Units of fuel for each call of the plugin, about one for each wasm instruction. What the host does on
+    /// the plugin's behalf counts too, one unit for each logit or byte that is looked at. (a loop without
+    /// end)
     pub fuel_per_call: u64,
     /// Bytes of all linear memories of an instance together. (a guest that takes all memory)
     pub memory_bytes: usize,
 }
 
 impl Limits {
-    /// The limits of a plugin whose profile says nothing. The fuel is about 0.2 s for samplers, 0.5 s for policies and 2 s for
-    /// tools.
+    /// The limits of a plugin whose profile says nothing. The fuel is about 0.2 s for samplers, 0.5 s for
+    /// policies and 2 s for tools.
     pub const fn of(world: World) -> Self {
         match world {
             World::Sampler => Self { fuel_per_call: 200_000_000, memory_bytes: 64 << 20 },

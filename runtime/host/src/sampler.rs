@@ -42,7 +42,8 @@ pub struct SamplerChain {
 }
 
 impl SamplerChain {
-    /// Starts an instance of each plugin and configures it. Errors: a plugin that is no sampler or fails to start.
+    /// Starts an instance of each plugin and configures it. Errors: a plugin that is no sampler or fails to
+    /// start.
     pub fn start(_host: &Host, plugins: &[Plugin], context: AnswerContext) -> Result<Self> {
         let step = Box::new(Step {
             candidates: Candidates::default(),
@@ -74,10 +75,11 @@ impl SamplerChain {
         Ok(instance)
     }
 
-    /// Chooses the next token. `logits` has one for each token of the vocabulary and holds anything afterwards; `history` is
-    /// the context so far, of which `prompt_tokens` belong to the prompt.
+    /// Chooses the next token. `logits` has one for each token of the vocabulary and holds anything
+    /// afterwards; `history` is the context so far, of which `prompt_tokens` belong to the prompt.
     ///
-    /// Errors: logits that can't be sampled from, a plugin that fails, a token that is not in the running, or no choice.
+    /// Errors: logits that can't be sampled from, a plugin that fails, a token that is not in the running, or
+    /// no choice.
     pub fn next(&mut self, logits: &mut Vec<f32>, history: &[u32], prompt_tokens: usize) -> Result<Chosen> {
         let Some(step) = self.step.as_deref_mut() else { return Err(self.no_choice()) };
         if let Err(error) = step.candidates.start(logits) {

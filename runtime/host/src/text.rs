@@ -1,7 +1,7 @@
 //! Text from guests, made safe to show to people.
 
-/// Text without control characters, cut at `most` bytes at a character boundary. A newline or tab becomes a space; what
-/// changes the direction of text or hides goes too.
+/// Text without control characters, cut at `most` bytes at a character boundary. A newline or tab becomes a
+/// space; what changes the direction of text or hides goes too.
 pub fn clean(text: &str, most: usize) -> String {
     let mut cleaned = String::new();
     for character in text.chars() {

@@ -55,8 +55,8 @@ struct Member {
 }
 
 impl ToolSet {
-    /// Starts an instance of each plugin and asks it for its tools. Errors: a plugin that is no tool or fails to start, a
-    /// description that the contract does not allow, or two tools of one name.
+    /// Starts an instance of each plugin and asks it for its tools. Errors: a plugin that is no tool or fails
+    /// to start, a description that the contract does not allow, or two tools of one name.
     pub fn start(_host: &Host, plugins: &[Plugin]) -> Result<Self> {
         let mut set = Self { members: Vec::new(), tools: Vec::new(), descriptions: Vec::new() };
         for (index, plugin) in plugins.iter().enumerate() {
@@ -90,7 +90,8 @@ impl ToolSet {
         self.tools.is_empty()
     }
 
-    /// The tools as chat templates take them: `{"type": "function", "function": {name, description, parameters}}`.
+    /// The tools as chat templates take them: `{"type": "function", "function": {name, description,
+    /// parameters}}`.
     pub fn descriptions(&self) -> &[Value] {
         &self.descriptions
     }

@@ -1,6 +1,7 @@
 //! Write plugins for Membrane in Rust.
 //!
-//! A plugin is a crate of type `cdylib` for `wasm32-unknown-unknown` that implements one trait and exports it:
+//! A plugin is a crate of type `cdylib` for `wasm32-unknown-unknown` that implements one trait and exports
+//! it:
 //!
 //! ```no_run
 //! use membrane_plugin::sampler::{Choice, Sampler, logits};
@@ -28,15 +29,16 @@
 //! # fn main() {}
 //! ```
 //!
-//! [`sampler`], [`policy`] and [`tool`] are the three worlds of the contract (`wit/`). An instance lives for one answer, so
-//! state is a field of the plugin. An `Err`, a panic or a limit that is hit ends the answer with an error that names the plugin;
-//! for a policy it counts as a refusal.
+//! [`sampler`], [`policy`] and [`tool`] are the three worlds of the contract (`wit/`). An instance lives for
+//! one answer, so state is a field of the plugin. An `Err`, a panic or a limit that is hit ends the answer
+//! with an error that names the plugin; for a policy it counts as a refusal.
 //!
 //! Ordinary functions of a plugin can be tested natively with `cargo test`; those that call the host (such as
 //! [`sampler::logits`]) exist only inside it.
 
 #[doc(hidden)]
 pub mod bindings;
+mod panics;
 mod parameters;
 
 pub mod log;
@@ -47,5 +49,6 @@ pub mod tool;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::bindings;
+    pub use crate::panics::report as report_panics;
     pub use crate::parameters::parse;
 }

@@ -1,4 +1,5 @@
-//! Messages to the person who runs the host. At most 256 lines of 1,024 bytes an answer; they are shown as data.
+//! Messages to the person who runs the host. At most 256 lines of 1,024 bytes an answer; they are shown as
+//! data.
 
 use crate::bindings::tool::membrane::plugin::log::{Level, write};
 

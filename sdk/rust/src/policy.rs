@@ -30,9 +30,11 @@ impl OutputVerdict {
     }
 }
 
-/// A policy. An instance lives for one answer, tool calls included. Every hook lets pass unless it is implemented.
+/// A policy. An instance lives for one answer, tool calls included. Every hook lets pass unless it is
+/// implemented.
 pub trait Policy: Sized {
-    /// The parameters in the profile, read with serde; `#[serde(default, deny_unknown_fields)]` is good practice.
+    /// The parameters in the profile, read with serde; `#[serde(default, deny_unknown_fields)]` is good
+    /// practice.
     type Parameters: DeserializeOwned;
 
     /// Starts an answer. Errors: a parameter that is out of range.
@@ -50,8 +52,8 @@ pub trait Policy: Sized {
         Ok(PromptVerdict::Allow)
     }
 
-    /// Text of the answer that no one has seen yet: what was held back before, and what is new. `done` is true once, at the
-    /// end; what is not released then is dropped.
+    /// Text of the answer that no one has seen yet: what was held back before, and what is new. `done` is
+    /// true once, at the end; what is not released then is dropped.
     fn output(&mut self, pending: &str, done: bool) -> Result<OutputVerdict, String> {
         let _ = done;
         Ok(OutputVerdict::release_all(pending))
@@ -99,6 +101,7 @@ macro_rules! export_policy {
 
             impl exports::Guest for Exported {
                 fn configure(parameters: String) -> Result<(), String> {
+                    $crate::__private::report_panics();
                     let parameters = $crate::__private::parse(&parameters)?;
                     PLUGIN.set(Some(<$plugin as Policy>::new(parameters)?));
                     Ok(())

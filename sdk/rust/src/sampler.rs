@@ -39,7 +39,8 @@ pub type Token = u32;
 
 /// A sampler. An instance lives for one answer.
 pub trait Sampler: Sized {
-    /// The parameters in the profile, read with serde; `#[serde(default, deny_unknown_fields)]` is good practice.
+    /// The parameters in the profile, read with serde; `#[serde(default, deny_unknown_fields)]` is good
+    /// practice.
     type Parameters: DeserializeOwned;
 
     /// Starts an answer. Errors: a parameter that is out of range.
@@ -67,6 +68,7 @@ macro_rules! export_sampler {
 
             impl exports::Guest for Exported {
                 fn configure(parameters: String) -> Result<(), String> {
+                    $crate::__private::report_panics();
                     let parameters = $crate::__private::parse(&parameters)?;
                     let plugin = <$plugin as $crate::sampler::Sampler>::new(parameters)?;
                     PLUGIN.set(Some(plugin));

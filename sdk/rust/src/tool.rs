@@ -11,7 +11,8 @@ pub mod clock {
 
 /// A component with one or several tools. An instance lives for one answer, or until a call traps.
 pub trait Tool: Sized {
-    /// The parameters in the profile, read with serde; `#[serde(default, deny_unknown_fields)]` is good practice.
+    /// The parameters in the profile, read with serde; `#[serde(default, deny_unknown_fields)]` is good
+    /// practice.
     type Parameters: DeserializeOwned;
 
     /// Starts an answer. Errors: a parameter that is out of range.
@@ -20,7 +21,8 @@ pub trait Tool: Sized {
     /// The tools; at least one.
     fn describe(&self) -> Vec<Description>;
 
-    /// Calls the tool `name` with `arguments`, a JSON object; gives text for the model. Errors are told to the model.
+    /// Calls the tool `name` with `arguments`, a JSON object; gives text for the model. Errors are told to
+    /// the model.
     fn call(&mut self, name: &str, arguments: &str) -> Result<String, String>;
 }
 
@@ -48,6 +50,7 @@ macro_rules! export_tool {
 
             impl exports::Guest for Exported {
                 fn configure(parameters: String) -> Result<(), String> {
+                    $crate::__private::report_panics();
                     let parameters = $crate::__private::parse(&parameters)?;
                     PLUGIN.set(Some(<$plugin as Tool>::new(parameters)?));
                     Ok(())

@@ -74,8 +74,8 @@ pub struct ToolResultOutcome {
 }
 
 impl PolicyChain {
-    /// Starts an instance of each plugin and configures it. Errors: a plugin that is no policy or fails to start; nothing may
-    /// be answered then.
+    /// Starts an instance of each plugin and configures it. Errors: a plugin that is no policy or fails to
+    /// start; nothing may be answered then.
     pub fn start(_host: &Host, plugins: &[Plugin]) -> Result<Self> {
         let members = plugins.iter().map(Member::start).collect::<Result<_>>()?;
         Ok(Self { members, refused: None, stopped: false, forced: 0 })
@@ -130,7 +130,8 @@ impl PolicyChain {
         Ok(())
     }
 
-    /// A call that the model wants to make. Arguments that are no JSON object, or too long, are denied by the host.
+    /// A call that the model wants to make. Arguments that are no JSON object, or too long, are denied by the
+    /// host.
     pub fn tool_call(&mut self, call: Invocation) -> Result<ToolCallOutcome, Refused> {
         self.alive()?;
         let mut interventions = Vec::new();
@@ -272,8 +273,8 @@ impl Member {
         let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
         if messages.is_empty() || messages.len() > MAX_MESSAGES || bytes > MAX_MESSAGE_BYTES {
             let what = format!(
-                "it rewrote the request to {} messages of {bytes} bytes; there must be 1 to {MAX_MESSAGES}, and at \
-                 most {MAX_MESSAGE_BYTES} bytes",
+                "it rewrote the request to {} messages of {bytes} bytes; there must be 1 to {MAX_MESSAGES}, \
+                 and at most {MAX_MESSAGE_BYTES} bytes",
                 messages.len()
             );
             return Err(self.instance.broke("request", what));

@@ -1,4 +1,5 @@
-//! The policies of one answer. What they have not released reaches no one, and a policy that fails releases nothing.
+//! The policies of one answer. What they have not released reaches no one, and a policy that fails releases
+//! nothing.
 
 mod chain;
 mod output;

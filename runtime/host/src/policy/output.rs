@@ -27,8 +27,8 @@ pub enum Ended {
     Stopped,
     /// The answer ends; a message takes the place of what was not released.
     Refused(Refused),
-    /// A policy put a text in the place of what was pending. It is released as all text is; the model goes on behind what was
-    /// released and [`PolicyChain::pending`].
+    /// A policy put a text in the place of what was pending. It is released as all text is; the model goes on
+    /// behind what was released and [`PolicyChain::pending`].
     Forced,
 }
 
@@ -40,7 +40,8 @@ enum Turn {
 }
 
 impl PolicyChain {
-    /// Sends text of the answer through the policies. `done` is the end of the answer: nothing is held back after it.
+    /// Sends text of the answer through the policies. `done` is the end of the answer: nothing is held back
+    /// after it.
     pub fn output(&mut self, text: &str, done: bool) -> OutputOutcome {
         if let Some(refused) = &self.refused {
             let refused = Refused { interventions: Vec::new(), ..refused.clone() };

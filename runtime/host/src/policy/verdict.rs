@@ -23,7 +23,8 @@ pub struct Intervention {
     pub clause: String,
     /// A sentence for people.
     pub note: String,
-    /// In the hook `output`: how many bytes the policy had let pass in this answer before the place that it concerns.
+    /// In the hook `output`: how many bytes the policy had let pass in this answer before the place that it
+    /// concerns.
     pub offset_bytes: Option<u64>,
 }
 

@@ -6,8 +6,8 @@ use thiserror::Error;
 
 use super::exponential::{exp, peak, sum_exp};
 
-/// Logits in a chunk, for which a bound is kept. At a vocabulary of 150,000 about 1,200 bounds, of which a top 40 needs to
-/// look into about 40.
+/// Logits in a chunk, for which a bound is kept. At a vocabulary of 150,000 about 1,200 bounds, of which a
+/// top 40 needs to look into about 40.
 const CHUNK: usize = 128;
 
 /// How many of the best are put in order first, where it is not known how many are needed.
@@ -54,7 +54,8 @@ pub enum SamplingError {
 /// Either all of the vocabulary counts (`dense`), or a list of the tokens that cuts have left.
 #[derive(Debug, Default)]
 pub struct Candidates {
-    /// A logit for each token of the vocabulary; minus infinity and NaN are out of the running. Stale if not `dense`.
+    /// A logit for each token of the vocabulary; minus infinity and NaN are out of the running. Stale if not
+    /// `dense`.
     logits: Vec<f32>,
     /// The largest logit of each chunk of `logits`.
     peaks: Vec<f32>,
@@ -67,8 +68,8 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// Starts a step with the logits of the whole vocabulary, taken out of `logits`; [`Candidates::finish`] puts the memory
-    /// back. Errors: no logit is above minus infinity, or one is plus infinity.
+    /// Starts a step with the logits of the whole vocabulary, taken out of `logits`; [`Candidates::finish`]
+    /// puts the memory back. Errors: no logit is above minus infinity, or one is plus infinity.
     pub fn start(&mut self, logits: &mut Vec<f32>) -> Result<(), SamplingError> {
         std::mem::swap(&mut self.logits, logits);
         self.restart()
@@ -136,8 +137,8 @@ impl Candidates {
         if token < size { Ok(()) } else { Err(SamplingError::Token { token, size }) }
     }
 
-    /// Adds to logits. Errors, before anything is changed: a token outside the vocabulary, a bias that is NaN or plus
-    /// infinity.
+    /// Adds to logits. Errors, before anything is changed: a token outside the vocabulary, a bias that is NaN
+    /// or plus infinity.
     pub fn add(&mut self, biases: impl Iterator<Item = (u32, f32)> + Clone) -> Result<(), SamplingError> {
         for (token, bias) in biases.clone() {
             self.check(token)?;
@@ -150,8 +151,8 @@ impl Candidates {
         Ok(())
     }
 
-    /// Changes the logit of a token in the vocabulary, if it is in the running. What overflows becomes the largest number.
-    /// [`Candidates::drop_dead`] must follow where the change can give minus infinity.
+    /// Changes the logit of a token in the vocabulary, if it is in the running. What overflows becomes the
+    /// largest number. [`Candidates::drop_dead`] must follow where the change can give minus infinity.
     pub(super) fn change(&mut self, token: u32, change: impl FnOnce(f32) -> f32) {
         if self.dense {
             let old = self.logits[token as usize];
@@ -183,7 +184,8 @@ impl Candidates {
         }
     }
 
-    /// Leaves only the named tokens in the running. Errors: one is not in the vocabulary, or none would be left.
+    /// Leaves only the named tokens in the running. Errors: one is not in the vocabulary, or none would be
+    /// left.
     pub fn allow(&mut self, tokens: &[u32]) -> Result<(), SamplingError> {
         tokens.iter().try_for_each(|&token| self.check(token))?;
         let mut named = tokens.to_vec();
@@ -210,7 +212,8 @@ impl Candidates {
         Ok(())
     }
 
-    /// Takes the named tokens out of the running. Errors: one is not in the vocabulary, or none would be left.
+    /// Takes the named tokens out of the running. Errors: one is not in the vocabulary, or none would be
+    /// left.
     pub fn forbid(&mut self, tokens: &[u32]) -> Result<(), SamplingError> {
         tokens.iter().try_for_each(|&token| self.check(token))?;
         let mut named = tokens.to_vec();
@@ -246,8 +249,8 @@ impl Candidates {
         all
     }
 
-    /// Replaces all logits. Errors, before anything is changed: the wrong number of them, NaN, plus infinity, or none above
-    /// minus infinity.
+    /// Replaces all logits. Errors, before anything is changed: the wrong number of them, NaN, plus infinity,
+    /// or none above minus infinity.
     pub fn write(&mut self, logits: &[f32]) -> Result<(), SamplingError> {
         let parameter = |text: String| Err(SamplingError::Parameter(text));
         if logits.len() != self.logits.len() {
@@ -409,8 +412,8 @@ impl Candidates {
         Ok(())
     }
 
-    /// Walks the tokens from the best on, with the sum of e^(logit - `largest`) up to and with each, until `stop`. Gives how
-    /// many were walked, and none if it was never told to stop.
+    /// Walks the tokens from the best on, with the sum of e^(logit - `largest`) up to and with each, until
+    /// `stop`. Gives how many were walked, and none if it was never told to stop.
     pub(super) fn walk(
         &mut self,
         largest: f32,
@@ -458,8 +461,8 @@ impl Candidates {
         Ok((best.token, (1.0 / mass) as f32))
     }
 
-    /// Draws from the softmax of the tokens in the running: the first token, best first, whose cumulated probability is
-    /// above `uniform`, a number in [0, 1). Gives its probability too.
+    /// Draws from the softmax of the tokens in the running: the first token, best first, whose cumulated
+    /// probability is above `uniform`, a number in [0, 1). Gives its probability too.
     pub fn draw(&mut self, uniform: f64) -> Result<(u32, f32), SamplingError> {
         let largest = self.largest()?;
         let mass = self.mass(largest);

@@ -59,7 +59,8 @@ pub fn surprise_limit(candidates: &mut Candidates, bits: f32) -> Result<(), Samp
     candidates.keep_from(normaliser - f64::from(bits) * std::f64::consts::LN_2)
 }
 
-/// Keeps the tokens whose surprise is nearest to the expected one, up to a mass of more than p; off at 1 or more.
+/// Keeps the tokens whose surprise is nearest to the expected one, up to a mass of more than p; off at 1 or
+/// more.
 pub fn typical(candidates: &mut Candidates, p: f32) -> Result<(), SamplingError> {
     if p >= 1.0 {
         return Ok(());
@@ -98,8 +99,8 @@ fn entropy(candidates: &Candidates, largest: f32, mass: f64) -> f64 {
     mass.ln() - weighted / mass
 }
 
-/// With the given probability drops all tokens above the threshold but the least likely of them. One number of the random
-/// source is used wherever it is on.
+/// With the given probability drops all tokens above the threshold but the least likely of them. One number
+/// of the random source is used wherever it is on.
 pub fn xtc(
     candidates: &mut Candidates,
     xtc: &Xtc,

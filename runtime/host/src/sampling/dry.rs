@@ -1,4 +1,5 @@
-//! DRY, "don't repeat yourself": a penalty that grows with the length of the repetition that a token would continue.
+//! DRY, "don't repeat yourself": a penalty that grows with the length of the repetition that a token would
+//! continue.
 
 use std::collections::HashMap;
 
@@ -42,8 +43,9 @@ pub fn apply(dry: &Dry, candidates: &mut Candidates, context: &mut Context) {
     candidates.drop_dead();
 }
 
-/// For each place `end` from 1 to the last: how long the longest text is that ends before `end` and also ends the tokens.
-/// The token at `end` is the one that continued it then. The first item is place 0, before which there is nothing.
+/// For each place `end` from 1 to the last: how long the longest text is that ends before `end` and also ends
+/// the tokens. The token at `end` is the one that continued it then. The first item is place 0, before which
+/// there is nothing.
 ///
 /// This is the Z function of the reversed tokens, in linear time.
 fn repeated_suffixes(tokens: &[u32]) -> impl Iterator<Item = usize> {
@@ -71,8 +73,8 @@ fn repeated_suffixes(tokens: &[u32]) -> impl Iterator<Item = usize> {
 #[derive(Debug, Default)]
 pub struct Breakers {
     texts: Vec<String>,
-    /// For a token the sequences that must follow it to complete a breaker; an empty one: it holds a whole breaker. Filled
-    /// for the tokens that occur.
+    /// For a token the sequences that must follow it to complete a breaker; an empty one: it holds a whole
+    /// breaker. Filled for the tokens that occur.
     tails: HashMap<u32, Vec<Vec<u32>>>,
 }
 

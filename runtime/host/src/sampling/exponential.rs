@@ -17,8 +17,8 @@ const ROUND: f32 = 12_582_912.0;
 const LN_2_HIGH: f32 = 0.693_359_4;
 const LN_2_LOW: f32 = -2.121_944_4e-4;
 
-/// e to the power of `x`, within 2 units in the last place. At least e^-87, also for minus infinity and NaN; the caller
-/// leaves those out.
+/// e to the power of `x`, within 2 units in the last place. At least e^-87, also for minus infinity and NaN;
+/// the caller leaves those out.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     let x = if x > LEAST { x } else { LEAST };

@@ -101,8 +101,8 @@ pub struct Context<'a> {
 }
 
 impl Operation {
-    /// Runs the operation. Errors, before anything is changed: a parameter that is not a number or makes no sense, a token
-    /// outside the vocabulary. Error in the middle: no token is in the running.
+    /// Runs the operation. Errors, before anything is changed: a parameter that is not a number or makes no
+    /// sense, a token outside the vocabulary. Error in the middle: no token is in the running.
     pub fn apply(&self, candidates: &mut Candidates, context: &mut Context) -> Result<(), SamplingError> {
         self.check()?;
         match self {

@@ -1,0 +1,140 @@
+//! What plugins cost: microseconds a token of each first-party sampler, time to compile and to start, memory.
+//!
+//!     cargo run --release -p membrane-host --example plugin_cost
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use membrane_host::{
+    AnswerContext, Host, HostOptions, Plugin, PluginSource, PolicyChain, SamplerChain, ToolSet, Vocabulary,
+    World, first_party,
+};
+
+const TOKENS: usize = 400;
+
+struct Numbered(Vec<String>);
+
+impl Vocabulary for Numbered {
+    fn size(&self) -> u32 {
+        self.0.len() as u32
+    }
+
+    fn bytes_of(&self, token: u32) -> Option<&[u8]> {
+        self.0.get(token as usize).map(String::as_bytes)
+    }
+
+    fn encode(&self, _: &str) -> Result<Vec<u32>, String> {
+        Ok(vec![1])
+    }
+
+    fn is_end(&self, _: u32) -> bool {
+        false
+    }
+
+    fn end_token(&self) -> Option<u32> {
+        None
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("start: {} MiB resident", resident_mib());
+    let host = Host::new(HostOptions::default())?;
+    println!("engine: {} MiB resident", resident_mib());
+    for entry in first_party::list() {
+        let mut source = PluginSource::new(entry.name, entry.bytes, entry.world);
+        if entry.name == "clock" {
+            source.grants.insert(membrane_host::Grant::Clock);
+        }
+        if let "system-prompt" = entry.name {
+            source.parameters = serde_json::json!({ "text": "Be kind." });
+        }
+        if let "guard" = entry.name {
+            let rules =
+                "[[clause]]\nid = \"a\"\nwhen = [\"output\"]\nmatch = [\"secret\"]\naction = \"redact\"\n";
+            source.parameters = serde_json::json!({ "rules": rules });
+        }
+        let begun = Instant::now();
+        let plugin = host.load(source, entry.world)?;
+        let compile_ms = begun.elapsed().as_secs_f64() * 1e3;
+        let start_us = start(&host, &plugin);
+        println!(
+            "{:18} {:4} KiB, compiled in {compile_ms:6.1} ms, started in {start_us}, {} MiB resident",
+            entry.name,
+            entry.bytes.len() >> 10,
+            resident_mib()
+        );
+        if entry.world == World::Sampler {
+            for size in [151_936, 248_320] {
+                println!("    {size} tokens: {}", tokens(&host, &plugin, size)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn start(host: &Host, plugin: &Plugin) -> String {
+    let mut best = f64::INFINITY;
+    for _ in 0..20 {
+        let begun = Instant::now();
+        let started = match plugin.world() {
+            World::Sampler => SamplerChain::start(host, std::slice::from_ref(plugin), context(16)).map(drop),
+            World::Policy => PolicyChain::start(host, std::slice::from_ref(plugin)).map(drop),
+            World::Tool => ToolSet::start(host, std::slice::from_ref(plugin)).map(drop),
+        };
+        if let Err(error) = started {
+            return error.to_string();
+        }
+        best = best.min(begun.elapsed().as_secs_f64() * 1e6);
+    }
+    format!("{best:.0} us")
+}
+
+fn context(size: usize) -> AnswerContext {
+    AnswerContext {
+        vocabulary: Arc::new(Numbered((0..size).map(|token| token.to_string()).collect())),
+        seed: 1,
+    }
+}
+
+fn tokens(host: &Host, plugin: &Plugin, size: usize) -> Result<String, Box<dyn std::error::Error>> {
+    let mut chain = SamplerChain::start(host, std::slice::from_ref(plugin), context(size))?;
+    let steps: Vec<Vec<f32>> = (0..8).map(|seed| logits(size, seed)).collect();
+    let mut history: Vec<u32> = (0..200).collect();
+    let mut logits = Vec::new();
+    let mut times = Vec::with_capacity(TOKENS);
+    for step in 0..TOKENS {
+        logits.clear();
+        logits.extend_from_slice(&steps[step % steps.len()]);
+        let begun = Instant::now();
+        let chosen = chain.next(&mut logits, &history, 200)?;
+        times.push(begun.elapsed().as_secs_f64() * 1e6);
+        history.push(chosen.token);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(format!("median {:.1} us, 99 % {:.1} us", times[TOKENS / 2], times[TOKENS * 99 / 100]))
+}
+
+/// Logits with the spread of a language model's: a bell, and a few far above it.
+fn logits(size: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut uniform = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u32 << 24) as f32
+    };
+    let mut logits: Vec<f32> =
+        (0..size).map(|_| (0..6).map(|_| uniform()).sum::<f32>() * 4.0 - 12.0).collect();
+    for place in 0..30 {
+        let token = (uniform() * size as f32) as usize % size;
+        logits[token] = 18.0 - place as f32 * 0.3;
+    }
+    logits
+}
+
+/// Resident memory of the process, where the system tells.
+fn resident_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) >> 10
+}

@@ -1,0 +1,108 @@
+//! What the host's tests share: guests that are built for them, and a vocabulary.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+
+use membrane_host::{
+    AnswerContext, Grant, Host, HostError, HostOptions, Limits, Plugin, PluginSource, Vocabulary, World,
+};
+use serde_json::Value;
+
+/// Fuel of tests that run out of it: a few milliseconds.
+pub const LITTLE_FUEL: u64 = 20_000_000;
+
+/// Tokens that are numbers.
+pub struct Numbers(Vec<String>);
+
+impl Numbers {
+    pub fn new(size: usize) -> Self {
+        Self((0..size).map(|token| token.to_string()).collect())
+    }
+}
+
+impl Vocabulary for Numbers {
+    fn size(&self) -> u32 {
+        self.0.len() as u32
+    }
+
+    fn bytes_of(&self, token: u32) -> Option<&[u8]> {
+        self.0.get(token as usize).map(String::as_bytes)
+    }
+
+    fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
+        text.split(' ').map(|word| word.parse().map_err(|_| format!("{word} is no number"))).collect()
+    }
+
+    fn is_end(&self, token: u32) -> bool {
+        token == 0
+    }
+
+    fn end_token(&self) -> Option<u32> {
+        Some(0)
+    }
+}
+
+pub fn context(size: usize, seed: u64) -> AnswerContext {
+    AnswerContext { vocabulary: Arc::new(Numbers::new(size)), seed }
+}
+
+pub fn host() -> Host {
+    Host::new(HostOptions::default()).unwrap()
+}
+
+/// A source with few units of fuel, so that what loops is over soon.
+pub fn source(name: &str, bytes: Vec<u8>, world: World, parameters: Value) -> PluginSource {
+    let limits = Limits { fuel_per_call: LITTLE_FUEL, ..Limits::of(world) };
+    PluginSource { parameters, limits, ..PluginSource::new(name, bytes, world) }
+}
+
+/// A guest of `tests/guests`, which misbehaves as its parameters say.
+pub fn guest(host: &Host, world: World, parameters: Value) -> Plugin {
+    load(host, source("x", component(world), world, parameters))
+}
+
+pub fn load(host: &Host, source: PluginSource) -> Plugin {
+    let world = Host::world_of(&source.name, &source.bytes).unwrap();
+    host.load(source, world).unwrap()
+}
+
+/// A sampler of `tests/guests` with all grants.
+pub fn sampler(host: &Host, mode: &str) -> Plugin {
+    let parameters = serde_json::json!({ "mode": mode });
+    let mut source = source("x", component(World::Sampler), World::Sampler, parameters);
+    source.grants.insert(Grant::AllLogits);
+    load(host, source)
+}
+
+/// The error of loading a component.
+pub fn refusal(bytes: Vec<u8>, world: World, grants: &[Grant]) -> HostError {
+    let mut source = source("x", bytes, world, serde_json::json!({}));
+    source.grants.extend(grants);
+    host().load(source, world).expect_err("it must be refused")
+}
+
+/// The component of a guest of `tests/guests`, built on first use.
+pub fn component(world: World) -> Vec<u8> {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(build);
+    std::fs::read(folder.join(format!("test_{world}.wasm"))).unwrap()
+}
+
+fn build() -> PathBuf {
+    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests");
+    let mut cargo = Command::new(env!("CARGO"));
+    for (name, _) in std::env::vars() {
+        if name.starts_with("CARGO_") && name != "CARGO_HOME"
+            || name.starts_with("RUST") && name != "RUSTUP_HOME"
+        {
+            cargo.env_remove(name);
+        }
+    }
+    cargo.current_dir(&guests).args(["build", "--release", "--locked", "--target-dir"]).arg(&target);
+    let output = cargo.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    target.join("wasm32-unknown-unknown/release")
+}

@@ -1,0 +1,97 @@
+//! A sampler that does what its parameter `mode` says.
+
+use membrane_plugin::log;
+use membrane_plugin::sampler::{Choice, Sampler, all_logits, history, logits, random, vocabulary};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parameters {
+    mode: String,
+}
+
+struct Test(Parameters);
+
+impl Sampler for Test {
+    type Parameters = Parameters;
+
+    fn new(parameters: Parameters) -> Result<Self, String> {
+        match parameters.mode.as_str() {
+            "configure-error" => Err("no\u{1b}[31m such\u{7} luck".to_owned()),
+            "configure-loop" => forever(),
+            _ => Ok(Self(parameters)),
+        }
+    }
+
+    fn sample(&mut self) -> Result<Choice, String> {
+        match self.0.mode.as_str() {
+            "loop" => forever(),
+            "memory" => {
+                let mut hoard: Vec<Vec<u8>> = Vec::new();
+                loop {
+                    hoard.push(vec![hoard.len() as u8; 1 << 20]);
+                }
+            }
+            "recursion" => Ok(Choice::Token(deeper(1))),
+            "panic" => panic!("on\u{1b}[31m purpose"),
+            "out-of-vocabulary" => Ok(Choice::Token(u32::MAX)),
+            "masked" => {
+                logits::mask(logits::MaskKind::Forbid, &[2])?;
+                Ok(Choice::Token(2))
+            }
+            "mask-all" => {
+                let all: Vec<u32> = (0..vocabulary::size()).collect();
+                logits::mask(logits::MaskKind::Forbid, &all)?;
+                Ok(Choice::Pass)
+            }
+            "nan" => {
+                all_logits::write(&vec![f32::NAN; vocabulary::size() as usize])?;
+                Ok(Choice::Pass)
+            }
+            "reverse" => {
+                let mut all = all_logits::read();
+                all.iter_mut().for_each(|logit| *logit = -*logit);
+                all_logits::write(&all)?;
+                Ok(Choice::Pass)
+            }
+            "host-work" => loop {
+                logits::apply(&[logits::Operation::Typical(0.5)])?;
+            },
+            "flood" => {
+                for line in 0..10_000 {
+                    log::info(&format!("\u{1b}[2J{line}\r\nforged\u{202e}{}", "x".repeat(5000)));
+                }
+                Ok(Choice::Token(logits::greedy()?.token))
+            }
+            "long-error" => Err("\u{1b}]0;title\u{7}".repeat(3_000_000)),
+            "too-long-error" => Err("x".repeat(50 << 20)),
+            "bad-parameter" => {
+                logits::apply(&[logits::Operation::TopP(f32::NAN)])?;
+                Ok(Choice::Pass)
+            }
+            "count-down" => {
+                let token = history::tail(1).first().map_or(0, |last| last.saturating_sub(1));
+                Ok(Choice::Token(token))
+            }
+            "draw" => Ok(Choice::Token(logits::draw()?.token)),
+            "random" => Ok(Choice::Token((random::next() % u64::from(vocabulary::size())) as u32)),
+            "pass" => Ok(Choice::Pass),
+            other => Err(format!("there is no mode {other}")),
+        }
+    }
+}
+
+fn forever<T>() -> T {
+    let mut count = 0u64;
+    loop {
+        count = std::hint::black_box(count.wrapping_add(1));
+    }
+}
+
+fn deeper(depth: u32) -> u32 {
+    let frame = [depth; 64];
+    std::hint::black_box(&frame);
+    if depth == 0 { 0 } else { deeper(depth + 1).wrapping_add(frame[depth as usize % 64]) }
+}
+
+membrane_plugin::export_sampler!(Test);

@@ -1,0 +1,62 @@
+//! Tools that fail on request. What is described comes from the parameters.
+
+use membrane_plugin::tool::{Description, Tool, arguments};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parameters {
+    names: Vec<String>,
+    #[serde(default = "any")]
+    schema: String,
+}
+
+fn any() -> String {
+    r#"{"type": "object"}"#.to_owned()
+}
+
+#[derive(Deserialize)]
+struct Arguments {
+    #[serde(default)]
+    act: String,
+}
+
+struct Test {
+    parameters: Parameters,
+    calls: u32,
+}
+
+impl Tool for Test {
+    type Parameters = Parameters;
+
+    fn new(parameters: Parameters) -> Result<Self, String> {
+        Ok(Self { parameters, calls: 0 })
+    }
+
+    fn describe(&self) -> Vec<Description> {
+        let describe = |name: &String| Description {
+            name: name.clone(),
+            description: "Does what it is told.".to_owned(),
+            parameters: self.parameters.schema.clone(),
+        };
+        self.parameters.names.iter().map(describe).collect()
+    }
+
+    fn call(&mut self, name: &str, json: &str) -> Result<String, String> {
+        self.calls += 1;
+        match arguments::<Arguments>(json)?.act.as_str() {
+            "panic" => panic!("on purpose"),
+            "error" => Err("out of order".to_owned()),
+            "long" => Ok("é".repeat(400_000)),
+            "loop" => {
+                let mut count = 0u64;
+                loop {
+                    count = std::hint::black_box(count.wrapping_add(1));
+                }
+            }
+            _ => Ok(format!("{name}, call {}", self.calls)),
+        }
+    }
+}
+
+membrane_plugin::export_tool!(Test);

@@ -1,0 +1,88 @@
+//! Sets of tools: a failing call spoils itself only.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{guest, host};
+use membrane_host::{HostError, ToolError, ToolSet, World};
+use serde_json::{Value, json};
+
+fn set(parameters: &[Value]) -> Result<ToolSet, HostError> {
+    let host = host();
+    let plugins: Vec<_> = parameters.iter().map(|p| guest(&host, World::Tool, p.clone())).collect();
+    ToolSet::start(&host, &plugins)
+}
+
+fn error(parameters: &[Value]) -> String {
+    match set(parameters) {
+        Ok(_) => panic!("it started"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn tools_are_described_as_templates_take_them() {
+    let set = set(&[json!({ "names": ["one", "two"] }), json!({ "names": ["three"] })]).unwrap();
+    let names: Vec<&str> =
+        set.descriptions().iter().map(|d| d["function"]["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["one", "two", "three"]);
+    assert_eq!(set.descriptions()[0]["type"], "function");
+    assert_eq!(set.descriptions()[0]["function"]["parameters"], json!({ "type": "object" }));
+}
+
+#[test]
+fn a_call_that_traps_spoils_itself_only() {
+    let mut set = set(&[json!({ "names": ["one"] }), json!({ "names": ["two"] })]).unwrap();
+    assert_eq!(set.call("one", "{}").unwrap(), "one, call 1");
+    assert_eq!(set.call("two", "{}").unwrap(), "two, call 1");
+    for (act, expected) in [
+        ("panic", "plugin `x`: call trapped: unreachable instruction"),
+        ("loop", "plugin `x`: call ran out of fuel"),
+    ] {
+        let failed = set.call("one", &json!({ "act": act }).to_string()).unwrap_err();
+        assert!(
+            matches!(failed, ToolError::Failed(_)) && failed.to_string().starts_with(expected),
+            "{failed}"
+        );
+        // A new instance, which counts from the start.
+        assert_eq!(set.call("one", "{}").unwrap(), "one, call 1");
+    }
+    assert_eq!(set.call("two", "{}").unwrap(), "two, call 2");
+}
+
+#[test]
+fn errors_are_for_the_model() {
+    let mut set = set(&[json!({ "names": ["one"] })]).unwrap();
+    assert_eq!(
+        set.call("one", "{\"act\": \"error\"}").unwrap_err(),
+        ToolError::Reported("out of order".into())
+    );
+    assert_eq!(set.call("six", "{}").unwrap_err().to_string(), "there is no tool `six`; there are: one");
+    for arguments in ["", "[]", "7", "{\"a\": ", "null"] {
+        assert!(matches!(set.call("one", arguments), Err(ToolError::Arguments { .. })), "{arguments}");
+    }
+    let long = set.call("one", "{\"act\": \"long\"}").unwrap();
+    assert_eq!((long.len(), long.chars().all(|c| c == 'é')), (256 << 10, true));
+}
+
+#[test]
+fn descriptions_that_the_contract_does_not_allow_are_refused() {
+    for (parameters, expected) in [
+        (json!({ "names": [] }), "it describes 0 tools"),
+        (json!({ "names": ["a b"] }), "the tool's name `a b`"),
+        (json!({ "names": [""] }), "the tool's name ``"),
+        (json!({ "names": ["x".repeat(65)] }), "is not of 1 to 64 letters"),
+        (json!({ "names": ["one"], "schema": "[]" }), "the schema of `one` is not a JSON object"),
+        (json!({ "names": vec!["one"; 65] }), "it describes 65 tools"),
+    ] {
+        let error = error(&[parameters]);
+        assert!(error.starts_with("plugin `x`: describe broke the contract: "), "{error}");
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn two_tools_of_one_name_are_refused() {
+    let error = error(&[json!({ "names": ["one"] }), json!({ "names": ["two", "one"] })]);
+    assert!(error.contains("both offer a tool `one`"), "{error}");
+}
