@@ -36,7 +36,7 @@ pub use activations::Activations;
 /// How activations enter a product with quantised weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Precision {
-    /// As integers of two 8-bit digits with a scale for each block of 32.
+    /// As 16-bit integers in blocks of 32.
     Fast,
     /// As f32; the weights are made f32, a row at a time.
     Reference,

@@ -6,12 +6,11 @@ use crate::simd::{Simd, dispatch};
 
 /// Elements that share a scale.
 pub(super) const BLOCK: usize = 32;
-/// Digits of an integer: high and low.
-const DIGITS: usize = 2;
-/// What a high digit counts.
-pub(super) const RADIX: i32 = 255;
-/// The largest digit.
-const LARGEST_DIGIT: i32 = 127;
+/// Where each of 16 elements lies: those of even number first, so that they meet weights that are the low or
+/// the high bytes of words.
+pub(super) const PLACES: [usize; 16] = [0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15];
+/// The largest integer.
+const LIMIT: i32 = 32767;
 /// Elements that are worth a task.
 const TASK_ELEMS: usize = 16 * 1024;
 
@@ -21,7 +20,7 @@ const TASK_ELEMS: usize = 16 * 1024;
 pub(super) struct BlockInfo {
     /// What the integers are multiplied by.
     pub scale: f32,
-    /// The sum of all integers, both digits joined.
+    /// The sum of all integers.
     pub sum: i32,
     /// The sums of the first and the last 16 integers.
     pub half_sums: [i32; 2],
@@ -31,22 +30,21 @@ pub(super) struct BlockInfo {
     pub scaled_half_sums: [f32; 2],
 }
 
-/// Rows of floats and, for products with quantised weights, the same in integers of two digits. The memory is
-/// taken when it is made and never grows.
+/// Rows of floats and, for products with quantised weights, the same in 16-bit integers. The memory is taken
+/// when it is made and never grows.
 ///
-/// Canonical: for each block of 32 elements, `largest` the largest magnitude: scale = largest / 32385,
-/// integer = x * (32385 / largest) to the nearest, ties to even. A block with nothing above 1e-30 is zeros; one
-/// with a NaN or an infinity has the scale NaN.
+/// Canonical: for each block of 32 elements, `largest` the largest magnitude: scale = largest / 32767,
+/// integer = x * (32767 / largest) to the nearest, ties to even. A block with nothing above 1e-30 is zeros;
+/// one with a NaN or an infinity has the scale NaN.
 ///
-/// An integer is `255 * high + low` with both digits in -127..=127, so that kernels multiply bytes and join
-/// two exact sums: activations lose next to nothing (some 2^-16 of a block's largest), where 8 bits would turn
-/// over the choice of a router now and then.
+/// Products of bytes would be faster, but 8 bits lose enough to turn over the choice of a router now and
+/// then, and with it the answer.
 pub struct Activations {
     rows: usize,
     cols: usize,
     quantised: bool,
     values: Vec<f32>,     // [rows, cols]
-    q: Vec<i8>,           // [rows, DIGITS, cols]
+    q: Vec<i16>,          // [rows, cols], each 16 in the order of `PLACES`
     info: Vec<BlockInfo>, // [rows, cols / 32]
 }
 
@@ -59,7 +57,7 @@ impl Activations {
             cols: 0,
             quantised: false,
             values: vec![0.0; elems],
-            q: vec![0; DIGITS * elems],
+            q: vec![0; elems],
             info: vec![BlockInfo::default(); elems / BLOCK],
         }
     }
@@ -67,7 +65,9 @@ impl Activations {
     /// Bytes of memory that [`Activations::new`] takes.
     pub fn bytes(max_rows: usize, max_cols: usize) -> usize {
         let elems = max_rows.saturating_mul(max_cols);
-        elems.saturating_mul(size_of::<f32>() + DIGITS).saturating_add(elems / BLOCK * size_of::<BlockInfo>())
+        elems
+            .saturating_mul(size_of::<f32>() + size_of::<i16>())
+            .saturating_add(elems / BLOCK * size_of::<BlockInfo>())
     }
 
     /// Rows that are set.
@@ -98,15 +98,13 @@ impl Activations {
         }
         let isa = region.isa();
         let (q, info) = (DisjointSlice::new(&mut self.q), DisjointSlice::new(&mut self.info));
-        let task = (TASK_ELEMS / cols.max(1)).max(1) * cols;
-        region.run_chunks(&mut self.values[..x.len()], task, |index, values| {
-            let begin = index * task;
+        region.run_chunks(&mut self.values[..x.len()], TASK_ELEMS, |index, values| {
+            let begin = index * TASK_ELEMS;
             let end = begin + values.len();
             values.copy_from_slice(&x[begin..end]);
-            // SAFETY: tasks have whole rows of their own.
-            let (q, info) =
-                unsafe { (q.range(DIGITS * begin..DIGITS * end), info.range(begin / BLOCK..end / BLOCK)) };
-            quantise(isa, cols, values, q, info);
+            // SAFETY: tasks have elements and blocks of their own: TASK_ELEMS is a multiple of the block.
+            let (q, info) = unsafe { (q.range(begin..end), info.range(begin / BLOCK..end / BLOCK)) };
+            quantise(isa, values, q, info);
         });
     }
 
@@ -115,55 +113,32 @@ impl Activations {
         &self.values[row * self.cols..][..self.cols]
     }
 
-    /// One row in integers.
+    /// The integers of one row [cols], and what is known of its blocks [cols / 32].
     ///
     /// # Panics
     /// If the rows were set for [`Precision::Reference`] or with a width that has no blocks.
-    pub(super) fn quantised(&self, row: usize) -> QuantisedRow<'_> {
+    pub(super) fn quantised(&self, row: usize) -> (&[i16], &[BlockInfo]) {
         assert!(self.quantised, "activations: set for Precision::Reference, used with Precision::Fast");
         let blocks = self.cols / BLOCK;
-        let (high, low) = self.q[row * DIGITS * self.cols..][..DIGITS * self.cols].split_at(self.cols);
-        QuantisedRow { high, low, info: &self.info[row * blocks..][..blocks] }
+        (&self.q[row * self.cols..][..self.cols], &self.info[row * blocks..][..blocks])
     }
 }
 
-/// One row in integers.
-#[derive(Clone, Copy)]
-pub(super) struct QuantisedRow<'a> {
-    /// High digits, [cols].
-    pub high: &'a [i8],
-    /// Low digits, [cols].
-    pub low: &'a [i8],
-    /// What is known of the blocks, [cols / 32].
-    pub info: &'a [BlockInfo],
-}
-
-impl QuantisedRow<'_> {
-    /// No elements.
-    pub const EMPTY: Self = Self { high: &[], low: &[], info: &[] };
-}
-
 dispatch! {
-    fn quantise(cols: usize, x: &[f32], q: &mut [i8], info: &mut [BlockInfo]) => quantise_rows;
+    fn quantise(x: &[f32], q: &mut [i16], info: &mut [BlockInfo]) => quantise_blocks;
 }
 
 /// Plain code, compiled for each instruction set: it vectorises, and each operation has one result.
 #[inline(always)]
-fn quantise_rows<S: Simd>(_: S, cols: usize, x: &[f32], q: &mut [i8], info: &mut [BlockInfo]) {
-    let rows =
-        x.chunks_exact(cols).zip(q.chunks_exact_mut(DIGITS * cols)).zip(info.chunks_exact_mut(cols / BLOCK));
-    for ((x, q), info) in rows {
-        let (high, low) = q.split_at_mut(cols);
-        let digits = high.as_chunks_mut::<BLOCK>().0.iter_mut().zip(low.as_chunks_mut::<BLOCK>().0);
-        for ((x, (high, low)), info) in x.as_chunks::<BLOCK>().0.iter().zip(digits).zip(info) {
-            *info = quantise_block(x, high, low);
-        }
+fn quantise_blocks<S: Simd>(_: S, x: &[f32], q: &mut [i16], info: &mut [BlockInfo]) {
+    let blocks = x.as_chunks::<BLOCK>().0.iter().zip(q.as_chunks_mut::<BLOCK>().0);
+    for ((x, q), info) in blocks.zip(info) {
+        *info = quantise_block(x, q);
     }
 }
 
 #[inline(always)]
-fn quantise_block(x: &[f32; BLOCK], high: &mut [i8; BLOCK], low: &mut [i8; BLOCK]) -> BlockInfo {
-    const LIMIT: i32 = RADIX * LARGEST_DIGIT;
+fn quantise_block(x: &[f32; BLOCK], q: &mut [i16; BLOCK]) -> BlockInfo {
     let mut largest = 0;
     for x in x {
         // Magnitudes order like their bits, infinities and NaNs above all.
@@ -171,7 +146,7 @@ fn quantise_block(x: &[f32; BLOCK], high: &mut [i8; BLOCK], low: &mut [i8; BLOCK
     }
     let largest = f32::from_bits(largest as u32);
     if !largest.is_finite() || largest < 1e-30 {
-        (*high, *low) = ([0; BLOCK], [0; BLOCK]);
+        *q = [0; BLOCK];
         let scale = if largest.is_finite() { 0.0 } else { f32::NAN };
         return BlockInfo { scale, scaled_sum: scale, scaled_half_sums: [scale; 2], ..BlockInfo::default() };
     }
@@ -181,12 +156,11 @@ fn quantise_block(x: &[f32; BLOCK], high: &mut [i8; BLOCK], low: &mut [i8; BLOCK
         *rounded = nearest(x * inverse).clamp(-LIMIT, LIMIT);
     }
     let mut half_sums = [0; 2];
-    for (i, ((high, low), rounded)) in high.iter_mut().zip(low).zip(rounded).enumerate() {
-        // The radix is odd, so there are no ties, and the nearest half is far beyond a rounding error away.
-        let digit = nearest(rounded as f32 * (1.0 / RADIX as f32));
-        *high = digit as i8;
-        *low = (rounded - RADIX * digit) as i8;
-        half_sums[i / 16] += rounded;
+    for (half, sum) in half_sums.iter_mut().enumerate() {
+        for (i, place) in PLACES.iter().enumerate() {
+            q[16 * half + place] = rounded[16 * half + i] as i16;
+            *sum += rounded[16 * half + i];
+        }
     }
     let sum = half_sums[0] + half_sums[1];
     BlockInfo {

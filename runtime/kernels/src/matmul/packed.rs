@@ -18,9 +18,7 @@ pub(super) trait Packed {
     const FORMAT: Format;
     /// Elements of a sub-block: 16 or 32.
     const SUB: usize;
-    /// Unsigned weights are below 2 to the power of this, which is at most 6.
-    const BITS: u32;
-    /// Weights come as signed bytes, of any value.
+    /// Weights come as signed bytes; they are unsigned otherwise.
     const SIGNED: bool = false;
     /// Unsigned weights stand for themselves less 2 to the power of this; 0: for themselves.
     const OFFSET_BITS: u32 = 0;

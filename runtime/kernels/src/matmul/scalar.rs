@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::Job;
-use super::activations::{BLOCK, QuantisedRow, RADIX};
+use super::activations::{BLOCK, BlockInfo, PLACES};
 use crate::format::Format;
 use crate::quant::{SubBlocks, has_minimum, sub_block_elems, unpack};
 
@@ -19,14 +19,9 @@ pub(super) fn product(job: &Job<'_>, rows: Range<usize>) {
             unpack(format, block, &mut unpacked);
             let begin = b * format.block_elems();
             for (i, acc) in acc.iter_mut().enumerate() {
-                let row = job.input.quantised(job.input_row(i));
-                let elems = begin..begin + format.block_elems();
-                let row = QuantisedRow {
-                    high: &row.high[elems.clone()],
-                    low: &row.low[elems],
-                    info: &row.info[begin / BLOCK..],
-                };
-                *acc = add_block(format, &unpacked, row, *acc);
+                let (q, info) = job.input.quantised(job.input_row(i));
+                let (q, info) = (&q[begin..][..format.block_elems()], &info[begin / BLOCK..]);
+                *acc = add_block(format, &unpacked, q, info, *acc);
             }
         }
         for (i, acc) in acc.iter().enumerate() {
@@ -37,15 +32,13 @@ pub(super) fn product(job: &Job<'_>, rows: Range<usize>) {
 }
 
 /// The canonical steps for one block.
-fn add_block(format: Format, weights: &SubBlocks, row: QuantisedRow<'_>, mut acc: f32) -> f32 {
+fn add_block(format: Format, weights: &SubBlocks, q: &[i16], info: &[BlockInfo], mut acc: f32) -> f32 {
     let size = sub_block_elems(format);
-    for (sub, digits) in row.high.chunks_exact(size).zip(row.low.chunks_exact(size)).enumerate() {
-        let info = &row.info[sub * size / BLOCK];
-        let sum = |digits: &[i8]| -> i32 {
-            let products = weights.q[sub * size..].iter().zip(digits);
-            products.map(|(w, a)| i32::from(*w) * i32::from(*a)).sum()
-        };
-        let isum = RADIX * sum(digits.0) + sum(digits.1);
+    for (sub, q) in q.chunks_exact(size).enumerate() {
+        let info = &info[sub * size / BLOCK];
+        let products = weights.q[sub * size..][..size].iter().enumerate();
+        let isum: i32 =
+            products.map(|(k, w)| i32::from(*w) * i32::from(q[k / 16 * 16 + PLACES[k % 16]])).sum();
         acc = (isum as f32).mul_add(weights.scale[sub] * info.scale, acc);
         if has_minimum(format) {
             let scaled_sum = if size == BLOCK { info.scaled_sum } else { info.scaled_half_sums[sub % 2] };

@@ -5,9 +5,9 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::Job;
-use super::activations::{BLOCK, BlockInfo, QuantisedRow};
+use super::activations::{BLOCK, BlockInfo};
 use super::packed::{self, MAX_SUBS, Packed, Scales, Sink};
-use super::wide::{Column, Wide, accumulate};
+use super::wide::{Column, Wide, accumulate, column_sums, panel_sums, words};
 use crate::format::Format;
 use crate::isa::Isa;
 use crate::simd::{Avx2, Avx512};
@@ -16,7 +16,9 @@ use crate::simd::{Avx2, Avx512};
 const PANEL_MIN_N: usize = 4;
 /// Columns of a panel, a multiple of every block: with AVX2 its weights are 16 KiB, so that they stay in the
 /// first cache.
-const PANEL_COLS: usize = 2048;
+const PANEL_COLS: usize = 512;
+/// Stripes of a panel: two, so that what is loaded of the activations is used twice.
+const MAX_STRIPES: usize = 2;
 /// Rows of activations that are multiplied with a panel at once.
 const TILE: usize = 4;
 /// Bytes of a cache line.
@@ -128,7 +130,7 @@ fn few<P: Packed, W: Wide, const N: usize>(w: W, job: &Job<'_>, rows: Range<usiz
     let blocks = job.weights.cols / P::FORMAT.block_elems();
     let zero = w.splat(0.0);
     let mut scales = Scales::<W> { scale: [zero; MAX_SUBS], minimum: [zero; MAX_SUBS] };
-    let mut inputs = [QuantisedRow::EMPTY; N];
+    let mut inputs: [(&[i16], &[BlockInfo]); N] = [(&[], &[]); N];
     for (i, input) in inputs.iter_mut().enumerate() {
         *input = job.input.quantised(job.input_row(i));
     }
@@ -136,10 +138,7 @@ fn few<P: Packed, W: Wide, const N: usize>(w: W, job: &Job<'_>, rows: Range<usiz
         let window = Window::new::<W>(job, begin, rows.end);
         let first = job.weights.row(window.first).as_ptr();
         let mut acc = [zero; N];
-        let mut dots = Dots {
-            at: inputs.map(|row| [row.high.as_ptr(), row.low.as_ptr()]),
-            sums: [[w.splat32(0); MAX_SUBS]; N],
-        };
+        let mut dots = Dots { at: inputs.map(|(q, _)| q.as_ptr()), sums: [[w.splat32(0); MAX_SUBS]; N] };
         // The rows of a window follow each other, and so do windows: each block's turn asks for its share of
         // the next.
         let ahead = if begin + W::ROWS < rows.end { W::ROWS * stride } else { 0 };
@@ -156,13 +155,13 @@ fn few<P: Packed, W: Wide, const N: usize>(w: W, job: &Job<'_>, rows: Range<usiz
                 let at = first.add(b * P::FORMAT.block_bytes());
                 P::scales(w, at, stride, &mut scales);
                 P::weights(w, at, stride, &mut dots);
-                for (n, input) in inputs.iter().enumerate() {
+                for (n, (_, info)) in inputs.iter().enumerate() {
                     for sub in 0..P::SUBS {
-                        let info = input.info.get_unchecked((b * P::SUBS + sub) * P::SUB / BLOCK);
+                        let info = info.get_unchecked((b * P::SUBS + sub) * P::SUB / BLOCK);
                         let figures = (scales.scale[sub], scales.minimum[sub]);
                         acc[n] = accumulate::<P, W>(w, sub, dots.sums[n][sub], figures, info, acc[n]);
                     }
-                    dots.at[n] = dots.at[n].map(|at| at.add(P::FORMAT.block_elems()));
+                    dots.at[n] = dots.at[n].add(P::FORMAT.block_elems());
                 }
             }
         }
@@ -174,8 +173,8 @@ fn few<P: Packed, W: Wide, const N: usize>(w: W, job: &Job<'_>, rows: Range<usiz
 
 /// Multiplies sub-blocks with `N` rows of activations.
 struct Dots<W: Wide, const N: usize> {
-    /// The rows' high and low digits for the block.
-    at: [[*const i8; 2]; N],
+    /// The rows' elements for the block.
+    at: [*const i16; N],
     /// Raw sums of products of each sub-block.
     sums: [[W::V; MAX_SUBS]; N],
 }
@@ -183,43 +182,27 @@ struct Dots<W: Wide, const N: usize> {
 impl<W: Wide, const N: usize> Sink<W> for Dots<W, N> {
     #[inline(always)]
     fn put<P: Packed, const C: usize>(&mut self, w: W, sub: usize, columns: [Column<W>; C]) {
-        let columns = biased::<P, W, C>(w, columns);
+        let mut weights = [[columns[0]; 2]; C];
+        for (weights, column) in weights.iter_mut().zip(columns) {
+            *weights = words::<P, W>(w, column);
+        }
         for (at, sums) in self.at.iter().zip(&mut self.sums) {
-            let mut digits = [w.splat32(0); 2];
-            for (digit, at) in digits.iter_mut().zip(at) {
-                let mut activations = [w.splat32(0); C];
-                for (c, a) in activations.iter_mut().enumerate() {
-                    // SAFETY: the rows have as many elements as the block.
-                    *a = unsafe { w.repeat_bytes(at.add(sub * P::SUB + 16 * c).cast()) };
-                }
-                *digit = w.column_sums::<P, C>(columns, activations);
-            }
-            sums[sub] = w.join(digits[0], digits[1]);
+            // SAFETY: the rows have as many elements as the block.
+            sums[sub] = unsafe { column_sums::<P, W, C>(w, &weights, at.add(sub * P::SUB)) };
         }
     }
 }
 
-/// Columns as the multiplication takes them.
-#[inline(always)]
-fn biased<P: Packed, W: Wide, const C: usize>(w: W, mut columns: [Column<W>; C]) -> [Column<W>; C] {
-    if P::SIGNED && W::BIASED {
-        let sign = w.splat8(0x80);
-        for v in columns.as_flattened_mut() {
-            *v = w.xor(*v, sign);
-        }
-    }
-    columns
-}
-
-/// Unpacked weights of `W::ROWS` rows and up to [`PANEL_COLS`] columns, sized for the widest kernel.
+/// Unpacked weights of up to [`MAX_STRIPES`] times the rows of the widest kernel and [`PANEL_COLS`] columns.
+/// A *stripe* is the rows of a kernel; R stripes lie side by side.
 #[repr(C, align(64))]
 struct Panel {
-    /// [cols / 4, rows, 4]
-    weights: [MaybeUninit<u8>; PANEL_COLS * MAX_ROWS],
-    /// [cols / sub-block, rows]
-    scale: [MaybeUninit<f32>; PANEL_COLS / 16 * MAX_ROWS],
-    /// [cols / sub-block, rows]
-    minimum: [MaybeUninit<f32>; PANEL_COLS / 16 * MAX_ROWS],
+    /// [cols / 2, R, rows, 2]
+    weights: [MaybeUninit<i16>; PANEL_COLS * MAX_STRIPES * MAX_ROWS],
+    /// [cols / sub-block, R, rows]
+    scale: [MaybeUninit<f32>; PANEL_COLS / 16 * MAX_STRIPES * MAX_ROWS],
+    /// [cols / sub-block, R, rows]
+    minimum: [MaybeUninit<f32>; PANEL_COLS / 16 * MAX_STRIPES * MAX_ROWS],
 }
 
 /// Products with many rows of activations.
@@ -230,25 +213,45 @@ fn many<P: Packed, W: Wide>(w: W, job: &Job<'_>, rows: Range<usize>) {
         scale: [MaybeUninit::uninit(); _],
         minimum: [MaybeUninit::uninit(); _],
     };
-    for begin in rows.clone().step_by(W::ROWS) {
+    for begin in rows.clone().step_by(MAX_STRIPES * W::ROWS) {
         let window = Window::new::<W>(job, begin, rows.end);
-        for first_col in (0..job.weights.cols).step_by(PANEL_COLS) {
-            let cols = first_col..(first_col + PANEL_COLS).min(job.weights.cols);
-            unpack::<P, W>(w, job, &window, cols.clone(), &mut panel);
-            let whole = job.n / TILE * TILE;
-            for i in (0..whole).step_by(TILE) {
-                tile::<P, W, TILE>(w, job, &window, cols.clone(), &panel, i);
-            }
-            for i in whole..job.n {
-                tile::<P, W, 1>(w, job, &window, cols.clone(), &panel, i);
-            }
+        if begin + W::ROWS < rows.end {
+            let next = Window::new::<W>(job, begin + W::ROWS, rows.end);
+            stripes::<P, W, 2>(w, job, [window, next], &mut panel);
+        } else {
+            stripes::<P, W, 1>(w, job, [window], &mut panel);
         }
     }
 }
 
-/// Fills the panel with some columns of a window's rows.
+/// The output of `R` windows for all rows of the input.
 #[inline(always)]
-fn unpack<P: Packed, W: Wide>(w: W, job: &Job<'_>, window: &Window, cols: Range<usize>, panel: &mut Panel) {
+fn stripes<P: Packed, W: Wide, const R: usize>(w: W, job: &Job<'_>, windows: [Window; R], panel: &mut Panel) {
+    for first_col in (0..job.weights.cols).step_by(PANEL_COLS) {
+        let cols = first_col..(first_col + PANEL_COLS).min(job.weights.cols);
+        for (r, window) in windows.iter().enumerate() {
+            unpack::<P, W, R>(w, job, window, r, cols.clone(), panel);
+        }
+        let whole = job.n / TILE * TILE;
+        for i in (0..whole).step_by(TILE) {
+            tile::<P, W, R, TILE>(w, job, &windows, cols.clone(), panel, i);
+        }
+        for i in whole..job.n {
+            tile::<P, W, R, 1>(w, job, &windows, cols.clone(), panel, i);
+        }
+    }
+}
+
+/// Fills stripe `r` of `R` of the panel with some columns of a window's rows.
+#[inline(always)]
+fn unpack<P: Packed, W: Wide, const R: usize>(
+    w: W,
+    job: &Job<'_>,
+    window: &Window,
+    r: usize,
+    cols: Range<usize>,
+    panel: &mut Panel,
+) {
     let stride = job.weights.row_bytes;
     let elems = P::FORMAT.block_elems();
     let zero = w.splat(0.0);
@@ -257,37 +260,40 @@ fn unpack<P: Packed, W: Wide>(w: W, job: &Job<'_>, window: &Window, cols: Range<
     for col in cols.clone().step_by(elems) {
         let sub = (col - cols.start) / P::SUB;
         // SAFETY: `W::ROWS` rows from the window's first are in the matrix, and this is a block of theirs; a
-        // panel has room for the columns of these rows.
+        // panel has room for the columns of `R` stripes.
         unsafe {
             let at = first.add(col / elems * P::FORMAT.block_bytes());
             P::scales(w, at, stride, &mut scales);
             for s in 0..P::SUBS {
-                let row = (sub + s) * W::ROWS;
+                let row = ((sub + s) * R + r) * W::ROWS;
                 w.store_floats(scales.scale[s], panel.scale.as_mut_ptr().add(row).cast());
                 if P::MINIMUM {
                     w.store_floats(scales.minimum[s], panel.minimum.as_mut_ptr().add(row).cast());
                 }
             }
-            let to = panel.weights.as_mut_ptr().cast::<u8>().add((col - cols.start) * W::ROWS);
-            P::weights(w, at, stride, &mut Interleave { to });
+            let place = (col - cols.start) * R * W::ROWS + 2 * r * W::ROWS;
+            let to = panel.weights.as_mut_ptr().cast::<i16>().add(place);
+            P::weights(w, at, stride, &mut Interleave::<R> { to });
         }
     }
 }
 
-/// Writes sub-blocks to a panel.
-struct Interleave {
+/// Writes sub-blocks to a stripe of a panel of `R` stripes.
+struct Interleave<const R: usize> {
     /// The block's place in the panel.
-    to: *mut u8,
+    to: *mut i16,
 }
 
-impl<W: Wide> Sink<W> for Interleave {
+impl<W: Wide, const R: usize> Sink<W> for Interleave<R> {
     #[inline(always)]
     fn put<P: Packed, const C: usize>(&mut self, w: W, sub: usize, columns: [Column<W>; C]) {
-        for (c, column) in biased::<P, W, C>(w, columns).into_iter().enumerate() {
-            for (i, dwords) in w.dwords(column).into_iter().enumerate() {
-                let offset = (sub * P::SUB + 16 * c + 4 * i) * W::ROWS;
-                // SAFETY: the panel has room for all sub-blocks of the block.
-                unsafe { w.store(dwords, self.to.add(offset)) };
+        for (c, column) in columns.into_iter().enumerate() {
+            for (half, words) in words::<P, W>(w, column).into_iter().enumerate() {
+                for (i, dwords) in w.dwords(words).into_iter().enumerate() {
+                    let offset = (sub * P::SUB + 16 * c + 8 * half + 2 * i) * R * W::ROWS;
+                    // SAFETY: the panel has room for all sub-blocks of the block.
+                    unsafe { w.store(dwords, self.to.add(offset).cast()) };
+                }
             }
         }
     }
@@ -295,47 +301,52 @@ impl<W: Wide> Sink<W> for Interleave {
 
 /// Adds a panel's part to the output of its rows for rows `i..i + T` of the input.
 #[inline(always)]
-fn tile<P: Packed, W: Wide, const T: usize>(
+fn tile<P: Packed, W: Wide, const R: usize, const T: usize>(
     w: W,
     job: &Job<'_>,
-    window: &Window,
+    windows: &[Window; R],
     cols: Range<usize>,
     panel: &Panel,
     i: usize,
 ) {
-    let mut acc = [w.splat(0.0); T];
-    let mut high = [std::ptr::null::<i8>(); T];
-    let mut low = high;
+    let mut acc = [[w.splat(0.0); T]; R];
+    let mut at = [std::ptr::null::<i16>(); T];
     let mut infos: [&[BlockInfo]; T] = [&[]; T];
     for t in 0..T {
-        let row = job.input.quantised(job.input_row(i + t));
-        (high[t], low[t]) = (row.high[cols.clone()].as_ptr(), row.low[cols.clone()].as_ptr());
-        infos[t] = &row.info[cols.start / BLOCK..cols.end / BLOCK];
+        let (q, info) = job.input.quantised(job.input_row(i + t));
+        (at[t], infos[t]) = (q[cols.clone()].as_ptr(), &info[cols.start / BLOCK..cols.end / BLOCK]);
         if cols.start > 0 {
-            acc[t] = window.load(w, job, i + t);
+            for (acc, window) in acc.iter_mut().zip(windows) {
+                acc[t] = window.load(w, job, i + t);
+            }
         }
     }
     for sub in 0..cols.len() / P::SUB {
         // SAFETY: `unpack` has filled the panel for these columns; the activations were cut to them.
         unsafe {
-            let weights = panel.weights.as_ptr().cast::<u8>().add(sub * P::SUB * W::ROWS);
-            let scale = w.load_floats(panel.scale.as_ptr().add(sub * W::ROWS).cast());
-            let minimum = if P::MINIMUM {
-                w.load_floats(panel.minimum.as_ptr().add(sub * W::ROWS).cast())
-            } else {
-                scale
-            };
-            let mut sums = w.panel_sums::<P, T>(weights, high);
-            let low_sums = w.panel_sums::<P, T>(weights, low);
-            for t in 0..T {
-                let info = infos[t].get_unchecked(sub * P::SUB / BLOCK);
-                sums[t] = w.join(sums[t], low_sums[t]);
-                acc[t] = accumulate::<P, W>(w, sub, sums[t], (scale, minimum), info, acc[t]);
-                (high[t], low[t]) = (high[t].add(P::SUB), low[t].add(P::SUB));
+            let weights = panel.weights.as_ptr().add(sub * P::SUB * R * W::ROWS);
+            let sums = panel_sums::<P, W, R, T>(w, weights.cast(), at);
+            for r in 0..R {
+                let figures = (sub * R + r) * W::ROWS;
+                let scale = w.load_floats(panel.scale.as_ptr().add(figures).cast());
+                let minimum = if P::MINIMUM {
+                    w.load_floats(panel.minimum.as_ptr().add(figures).cast())
+                } else {
+                    scale
+                };
+                for t in 0..T {
+                    let info = infos[t].get_unchecked(sub * P::SUB / BLOCK);
+                    acc[r][t] = accumulate::<P, W>(w, sub, sums[r][t], (scale, minimum), info, acc[r][t]);
+                }
+            }
+            for at in &mut at {
+                *at = at.add(P::SUB);
             }
         }
     }
-    for (t, acc) in acc.into_iter().enumerate() {
-        window.store(w, job, i + t, acc);
+    for (acc, window) in acc.iter().zip(windows) {
+        for (t, acc) in acc.iter().enumerate() {
+            window.store(w, job, i + t, *acc);
+        }
     }
 }

@@ -8,7 +8,7 @@
 mod avx2;
 mod avx512;
 
-use super::activations::{BlockInfo, RADIX};
+use super::activations::BlockInfo;
 use super::packed::Packed;
 
 /// A column: 16 bytes of each row.
@@ -22,8 +22,6 @@ pub(super) trait Wide: Copy {
     type F: Copy;
     /// Weight rows that are worked on at once.
     const ROWS: usize;
-    /// The multiplication takes unsigned weights only: signed ones get 128 added.
-    const BIASED: bool;
 
     /// The column of the 16 bytes at `at` in the first row and every `stride` bytes in the others.
     ///
@@ -35,6 +33,11 @@ pub(super) trait Wide: Copy {
     /// # Safety
     /// They must be readable.
     unsafe fn repeat_bytes(self, at: *const u8) -> Self::V;
+    /// A vector from memory.
+    ///
+    /// # Safety
+    /// It must be readable, at any address.
+    unsafe fn load(self, at: *const u8) -> Self::V;
     /// The same dword everywhere.
     ///
     /// # Safety
@@ -60,11 +63,12 @@ pub(super) trait Wide: Copy {
     fn splat32(self, x: i32) -> Self::V;
     fn and(self, a: Self::V, b: Self::V) -> Self::V;
     fn or(self, a: Self::V, b: Self::V) -> Self::V;
-    fn xor(self, a: Self::V, b: Self::V) -> Self::V;
     /// Shift of words of 16 bits to the right, zeros in.
     fn shr16(self, a: Self::V, bits: u32) -> Self::V;
     /// Shift of words of 16 bits to the left.
     fn shl16(self, a: Self::V, bits: u32) -> Self::V;
+    /// Shift of words of 16 bits to the right, sign in.
+    fn sar16(self, a: Self::V, bits: u32) -> Self::V;
     /// Shift of dwords to the right, zeros in.
     fn shr32(self, a: Self::V, bits: u32) -> Self::V;
     /// Shift of dwords to the right, sign in.
@@ -92,47 +96,81 @@ pub(super) trait Wide: Copy {
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     fn negate(self, a: Self::F) -> Self::F;
 
-    /// For each row the sum of weights times activations over `C` columns.
-    fn column_sums<P: Packed, const C: usize>(
-        self,
-        weights: [Column<Self>; C],
-        activations: [Self::V; C],
-    ) -> Self::V;
-
-    /// For `T` rows of activations and each weight row, the sum of products over a sub-block of a panel:
-    /// `weights` is `P::SUB / 4` vectors, each of four elements of every row; `activations` are `P::SUB`
-    /// elements.
-    ///
-    /// # Safety
-    /// All of these must be readable.
-    unsafe fn panel_sums<P: Packed, const T: usize>(
-        self,
-        weights: *const u8,
-        activations: [*const i8; T],
-    ) -> [Self::V; T];
+    /// To each dword of `sums` adds the two products of the signed words of `a` and `b`.
+    fn add_products(self, a: Self::V, b: Self::V, sums: Self::V) -> Self::V;
+    /// For each row the sum of its four dwords, given as a column.
+    fn row_sums(self, column: Column<Self>) -> Self::V;
 
     /// Asks for the cache line at `at`, which may be any address.
     fn prefetch(self, at: *const u8);
+}
 
-    /// What must be taken from a raw sum of products: the weights' offset times the sum of the activations.
-    #[inline(always)]
-    fn sum_offset<P: Packed>(self, activation_sum: Self::V) -> Self::V {
-        let bits = if P::SIGNED { 7 } else { P::OFFSET_BITS };
-        self.shl32(activation_sum, bits)
+/// The weights of a column as signed words: those of even number, then those of odd number.
+#[inline(always)]
+pub(super) fn words<P: Packed, W: Wide>(w: W, column: Column<W>) -> [Column<W>; 2] {
+    let (mut even, mut odd) = (column, column);
+    let low = w.splat32(0x00FF_00FF);
+    for i in 0..4 {
+        let v = column[i];
+        (even[i], odd[i]) = if P::SIGNED {
+            (w.sar16(w.shl16(v, 8), 8), w.sar16(v, 8))
+        } else {
+            (w.and(v, low), w.shr16(v, 8))
+        };
     }
+    [even, odd]
+}
 
-    /// The sums of integers from those of their high and low digits.
-    #[inline(always)]
-    fn join(self, high: Self::V, low: Self::V) -> Self::V {
-        const _: () = assert!(RADIX == 255);
-        self.sub32(self.shl32(high, 8), self.sub32(high, low))
+/// For each row the sum of weights times activations over `C` columns.
+///
+/// # Safety
+/// `activations` must be `16 * C` elements.
+#[inline(always)]
+pub(super) unsafe fn column_sums<P: Packed, W: Wide, const C: usize>(
+    w: W,
+    weights: &[[Column<W>; 2]; C],
+    activations: *const i16,
+) -> W::V {
+    let mut sums = [w.splat32(0); 4];
+    for (c, words) in weights.iter().enumerate() {
+        for (half, words) in words.iter().enumerate() {
+            // SAFETY: eight of the elements.
+            let a = unsafe { w.repeat_bytes(activations.add(16 * c + 8 * half).cast()) };
+            for (sum, weights) in sums.iter_mut().zip(words) {
+                *sum = w.add_products(*weights, a, *sum);
+            }
+        }
     }
+    w.row_sums(sums)
+}
 
-    /// Whether raw sums have an offset.
-    #[inline(always)]
-    fn has_offset<P: Packed>(self) -> bool {
-        if P::SIGNED { Self::BIASED } else { P::OFFSET_BITS > 0 }
+/// For `T` rows of activations and `R` times `W::ROWS` weight rows, the sums of products over a sub-block of
+/// a panel: `P::SUB / 2` times `R` vectors with two elements of each row.
+///
+/// # Safety
+/// `activations` must be `P::SUB` elements.
+#[inline(always)]
+pub(super) unsafe fn panel_sums<P: Packed, W: Wide, const R: usize, const T: usize>(
+    w: W,
+    weights: *const u8,
+    activations: [*const i16; T],
+) -> [[W::V; T]; R] {
+    let mut sums = [[w.splat32(0); T]; R];
+    for k in 0..P::SUB / 2 {
+        let mut vectors = [w.splat32(0); R];
+        for (r, v) in vectors.iter_mut().enumerate() {
+            // SAFETY: by the caller's promise.
+            *v = unsafe { w.load(weights.add((k * R + r) * W::ROWS * 4)) };
+        }
+        for (t, a) in activations.iter().enumerate() {
+            // SAFETY: by the caller's promise.
+            let a = unsafe { w.repeat_dword(a.add(2 * k).cast()) };
+            for (sums, v) in sums.iter_mut().zip(vectors) {
+                sums[t] = w.add_products(v, a, sums[t]);
+            }
+        }
     }
+    sums
 }
 
 /// The last steps for a sub-block, in canonical order, for all rows at once; `sums` are the raw sums.
@@ -149,11 +187,11 @@ pub(super) unsafe fn accumulate<P: Packed, W: Wide>(
     acc: W::F,
 ) -> W::F {
     let half = sub % 2;
-    if w.has_offset::<P>() {
+    if P::OFFSET_BITS > 0 {
         let sum = if P::SUB == 32 { &info.sum } else { &info.half_sums[half] };
         // SAFETY: an i32 is a dword.
         let sum = unsafe { w.repeat_dword(std::ptr::from_ref(sum).cast()) };
-        sums = w.sub32(sums, w.sum_offset::<P>(sum));
+        sums = w.sub32(sums, w.shl32(sum, P::OFFSET_BITS));
     }
     let acc = w.fma(w.floats(sums), w.mul(scale, w.splat(info.scale)), acc);
     if !P::MINIMUM {

@@ -59,7 +59,6 @@ fn fifth_bits<W: Wide>(w: W, head: Column<W>, first: u8) -> [Column<W>; 2] {
 impl Packed for Q4_0 {
     const FORMAT: Format = Format::Q4_0;
     const SUB: usize = 32;
-    const BITS: u32 = 4;
     const OFFSET_BITS: u32 = 3;
 
     #[inline(always)]
@@ -79,7 +78,6 @@ impl Packed for Q4_0 {
 impl Packed for Q4_1 {
     const FORMAT: Format = Format::Q4_1;
     const SUB: usize = 32;
-    const BITS: u32 = 4;
     const MINIMUM: bool = true;
 
     #[inline(always)]
@@ -99,7 +97,6 @@ impl Packed for Q4_1 {
 impl Packed for Q5_0 {
     const FORMAT: Format = Format::Q5_0;
     const SUB: usize = 32;
-    const BITS: u32 = 5;
     const OFFSET_BITS: u32 = 4;
 
     #[inline(always)]
@@ -121,7 +118,6 @@ impl Packed for Q5_0 {
 impl Packed for Q5_1 {
     const FORMAT: Format = Format::Q5_1;
     const SUB: usize = 32;
-    const BITS: u32 = 5;
     const MINIMUM: bool = true;
 
     #[inline(always)]
@@ -142,7 +138,6 @@ impl Packed for Q5_1 {
 impl Packed for Q8_0 {
     const FORMAT: Format = Format::Q8_0;
     const SUB: usize = 32;
-    const BITS: u32 = 8;
     const SIGNED: bool = true;
 
     #[inline(always)]
@@ -162,7 +157,6 @@ impl Packed for Q8_0 {
 impl Packed for Iq4Nl {
     const FORMAT: Format = Format::IQ4NL;
     const SUB: usize = 32;
-    const BITS: u32 = 8;
     const SIGNED: bool = true;
 
     #[inline(always)]

@@ -47,7 +47,6 @@ unsafe fn six_bit_scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut S
 impl Packed for Q2K {
     const FORMAT: Format = Format::Q2K;
     const SUB: usize = 16;
-    const BITS: u32 = 2;
     const MINIMUM: bool = true;
 
     #[inline(always)]
@@ -80,7 +79,6 @@ impl Packed for Q2K {
 impl Packed for Q3K {
     const FORMAT: Format = Format::Q3K;
     const SUB: usize = 16;
-    const BITS: u32 = 3;
     const OFFSET_BITS: u32 = 2;
 
     #[inline(always)]
@@ -121,7 +119,6 @@ impl Packed for Q3K {
 impl Packed for Q4K {
     const FORMAT: Format = Format::Q4K;
     const SUB: usize = 32;
-    const BITS: u32 = 4;
     const MINIMUM: bool = true;
 
     #[inline(always)]
@@ -147,7 +144,6 @@ impl Packed for Q4K {
 impl Packed for Q5K {
     const FORMAT: Format = Format::Q5K;
     const SUB: usize = 32;
-    const BITS: u32 = 5;
     const MINIMUM: bool = true;
 
     #[inline(always)]
@@ -186,7 +182,6 @@ impl Packed for Q5K {
 impl Packed for Q6K {
     const FORMAT: Format = Format::Q6K;
     const SUB: usize = 16;
-    const BITS: u32 = 6;
     const OFFSET_BITS: u32 = 5;
 
     #[inline(always)]
@@ -227,7 +222,6 @@ impl Packed for Q6K {
 impl Packed for Iq4Xs {
     const FORMAT: Format = Format::IQ4XS;
     const SUB: usize = 32;
-    const BITS: u32 = 8;
     const SIGNED: bool = true;
 
     #[inline(always)]

@@ -1,9 +1,8 @@
-//! Sixteen weight rows at once, with the dot product instruction of VNNI.
+//! Sixteen weight rows at once, with the product instruction of VNNI.
 
 use std::arch::x86_64::*;
 
 use super::{Column, Wide};
-use crate::matmul::packed::Packed;
 use crate::simd::Avx512;
 
 /// Methods that are one intrinsic.
@@ -32,12 +31,10 @@ impl Wide for Avx512 {
     type V = __m512i;
     type F = __m512;
     const ROWS: usize = 16;
-    const BIASED: bool = true;
 
     one! {
         and(a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512;
         or(a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512;
-        xor(a: __m512i, b: __m512i) -> __m512i = _mm512_xor_si512;
         sub32(a: __m512i, b: __m512i) -> __m512i = _mm512_sub_epi32;
         pick(a: __m512i, index: __m512i) -> __m512i = _mm512_shuffle_epi8;
         floats(a: __m512i) -> __m512 = _mm512_cvtepi32_ps;
@@ -49,6 +46,7 @@ impl Wide for Avx512 {
 
     shift! {
         shr16 = _mm512_srl_epi16;
+        sar16 = _mm512_sra_epi16;
         shl16 = _mm512_sll_epi16;
         shr32 = _mm512_srl_epi32;
         sar32 = _mm512_sra_epi32;
@@ -78,6 +76,12 @@ impl Wide for Avx512 {
     unsafe fn repeat_dword(self, at: *const u8) -> __m512i {
         // SAFETY: the caller's promise; AVX-512 by the token.
         unsafe { _mm512_set1_epi32(at.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, at: *const u8) -> __m512i {
+        // SAFETY: the caller's promise; the instruction by the token.
+        unsafe { _mm512_loadu_si512(at.cast()) }
     }
 
     #[inline(always)]
@@ -151,40 +155,21 @@ impl Wide for Avx512 {
     }
 
     #[inline(always)]
-    fn column_sums<P: Packed, const C: usize>(
-        self,
-        weights: [Column<Self>; C],
-        activations: [__m512i; C],
-    ) -> __m512i {
+    fn add_products(self, a: __m512i, b: __m512i, sums: __m512i) -> __m512i {
         // SAFETY: AVX-512 with VNNI by the token.
-        unsafe {
-            let mut p = [_mm512_setzero_si512(); 4];
-            for (weights, a) in weights.iter().zip(activations) {
-                for (p, w) in p.iter_mut().zip(weights) {
-                    *p = _mm512_dpbusd_epi32(*p, *w, a);
-                }
-            }
-            let [p, q, r, s] = self.dwords(p);
-            _mm512_add_epi32(_mm512_add_epi32(p, q), _mm512_add_epi32(r, s))
-        }
+        unsafe { _mm512_dpwssd_epi32(sums, a, b) }
     }
 
     #[inline(always)]
-    unsafe fn panel_sums<P: Packed, const T: usize>(
-        self,
-        weights: *const u8,
-        activations: [*const i8; T],
-    ) -> [__m512i; T] {
-        // SAFETY: the caller's promise; AVX-512 with VNNI by the token.
+    fn row_sums(self, [a, b, c, d]: Column<Self>) -> __m512i {
+        // SAFETY: AVX-512 by the token.
         unsafe {
-            let mut sums = [_mm512_setzero_si512(); T];
-            for k in 0..P::SUB / 4 {
-                let w = _mm512_loadu_si512(weights.add(k * 64).cast());
-                for (sum, a) in sums.iter_mut().zip(activations) {
-                    *sum = _mm512_dpbusd_epi32(*sum, w, self.repeat_dword(a.add(4 * k).cast()));
-                }
-            }
-            sums
+            let ab = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+            let cd = _mm512_add_epi32(_mm512_unpacklo_epi64(c, d), _mm512_unpackhi_epi64(c, d));
+            let (ab, cd) = (_mm512_castsi512_ps(ab), _mm512_castsi512_ps(cd));
+            let even = _mm512_castps_si512(_mm512_shuffle_ps::<0x88>(ab, cd));
+            let odd = _mm512_castps_si512(_mm512_shuffle_ps::<0xDD>(ab, cd));
+            _mm512_add_epi32(even, odd)
         }
     }
 
