@@ -1,8 +1,8 @@
 //! Matrix products: rows of activations times the rows of weights as they lie in the file.
 //!
-//! Canonical, for an output element of quantised weights: an accumulator starts at 0; for each sub-block of
-//! the weight row in order (16 or 32 elements, see [`crate::quant`]), with `isum` the exact sum of weight
-//! integers times activation integers, `scale` and `minimum` those of the sub-block, `a` the activation
+//! Canonical, for an output element of quantised weights: an accumulator starts at 0; for each sub-block of the
+//! weight row in order (16 or 32 elements, see [`crate::quant`]), with `isum` the exact sum of weight integers
+//! times activation integers, rounded to f32, `scale` and `minimum` those of the sub-block, `a` the activation
 //! block's scale and `asum` the exact sum of the activation's integers in the sub-block:
 //!
 //! ```text
