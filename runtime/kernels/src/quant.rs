@@ -1,7 +1,7 @@
 //! The quantised block formats: what each byte of a block means, and how floats become blocks.
 //!
 //! A block is cut in sub-blocks of 16 or 32 elements with a scale and, in some formats, a minimum of their
-//! own: element = scale * q + minimum, q a small integer. [`unpack`] is the one place where the layouts are
+//! own: element = scale * q + minimum, q a small integer. `unpack` is the one place where the layouts are
 //! written down plainly; the vector kernels are tested against it.
 
 mod encode;
