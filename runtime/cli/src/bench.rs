@@ -1,5 +1,6 @@
 //! `membrane bench`: prefill and decode, beside what the machine's memory and disk allow and beside a peer.
 
+use std::io::{self, Write};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
@@ -64,11 +65,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     match args.against {
         Some(Peer::LlamaCpp) => against(args),
         None => {
-            let figures = (0..args.repeat.max(1)).map(|_| measure(args).map(|(_, f)| f)).collect::<Result<Vec<_>>>()?;
+            let figures =
+                (0..args.repeat.max(1)).map(|_| measure(args).map(|(_, f)| f)).collect::<Result<Vec<_>>>()?;
+            let mut out = io::stdout().lock();
             if args.json {
-                println!("{}", serde_json::to_string(&figures)?);
+                writeln!(out, "{}", serde_json::to_string(&figures)?)?;
             } else {
-                print(args, &figures);
+                print(args, &figures, &mut out)?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -140,33 +143,41 @@ fn disk(args: &Args) -> Result<f64> {
     Ok(probe.ceiling_gb_s())
 }
 
-fn print(args: &Args, figures: &[Figures]) {
-    let Some(last) = figures.last() else { return };
+fn print(args: &Args, figures: &[Figures], out: &mut impl Write) -> io::Result<()> {
+    let Some(last) = figures.last() else { return Ok(()) };
     let prefill = median(figures.iter().map(|f| f.speed.prefill));
     let decode = median(figures.iter().map(|f| f.speed.decode));
-    println!("prefill of {} tokens: {prefill:.1} tok/s", args.prompt);
-    println!("decode of {} tokens behind them: {decode:.1} tok/s", args.decode);
+    writeln!(out, "prefill of {} tokens: {prefill:.1} tok/s", args.prompt)?;
+    writeln!(out, "decode of {} tokens behind them: {decode:.1} tok/s", args.decode)?;
     let ceiling = last.memory_gb_s * 1e9 / last.bytes_per_token as f64;
-    println!(
-        "memory: {:.1} GB/s read by these threads, {} a token: at most {ceiling:.1} tok/s from memory, {:.0} % reached",
+    writeln!(
+        out,
+        "memory: {:.1} GB/s read by these threads, {} a token: at most {ceiling:.1} tok/s from memory, \
+         {:.0} % reached",
         last.memory_gb_s,
         Bytes(last.bytes_per_token),
         100.0 * decode / ceiling
-    );
+    )?;
     if let (Some(disk), Some(rate)) = (last.disk_gb_s, last.hit_rate) {
         let read = last.read_per_token as f64;
-        println!(
-            "disk: {disk:.2} GB/s; decode found {:.1} % of its experts in memory and read {} a token, prefill {} in all",
+        writeln!(
+            out,
+            "disk: {disk:.2} GB/s; decode found {:.1} % of its experts in memory and read {} a token, \
+             prefill {} in all",
             100.0 * rate,
             Bytes(last.read_per_token),
             Bytes(last.prefill_read)
-        );
+        )?;
         if read > 0.0 {
             let ceiling = disk * 1e9 / read;
-            println!("disk ceiling at these misses: {ceiling:.1} tok/s, {:.0} % reached", 100.0 * decode / ceiling);
+            writeln!(
+                out,
+                "disk ceiling at these misses: {ceiling:.1} tok/s, {:.0} % reached",
+                100.0 * decode / ceiling
+            )?;
         }
     }
-    println!("peak memory: {}", Bytes(last.peak_memory));
+    writeln!(out, "peak memory: {}", Bytes(last.peak_memory))
 }
 
 /// Both engines in turn, each run in a process of its own so that neither holds memory while the other runs.
@@ -178,7 +189,8 @@ fn against(args: &Args) -> Result<ExitCode> {
     drop(tokenizer);
     let mut prompt: Vec<u32> = once.iter().copied().cycle().take(args.prompt + args.decode).collect();
     let forced = prompt.split_off(args.prompt.max(1).min(prompt.len()));
-    let threads = options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let threads =
+        options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let task = Task { model: args.model.model.clone(), threads, prompt, forced };
     let mut ours = Vec::new();
     let mut theirs = Vec::new();
@@ -186,7 +198,8 @@ fn against(args: &Args) -> Result<ExitCode> {
         let figures = own_process()?;
         let peer = peer::llama_cpp(&task)?;
         eprintln!(
-            "pair {pair}: prefill {:.1} to {:.1} tok/s, ratio {:.2}; decode {:.1} to {:.1} tok/s, ratio {:.2}",
+            "pair {pair}: prefill {:.1} to {:.1} tok/s, ratio {:.2}; decode {:.1} to {:.1} tok/s, \
+             ratio {:.2}",
             figures.speed.prefill,
             peer.prefill,
             figures.speed.prefill / peer.prefill,
@@ -199,14 +212,19 @@ fn against(args: &Args) -> Result<ExitCode> {
     }
     let ratio = |of: fn(&Speed) -> f64| median(ours.iter().zip(&theirs).map(|(a, b)| of(&a.speed) / of(b)));
     let (prefill, decode) = (ratio(|s| s.prefill), ratio(|s| s.decode));
+    let mut out = io::stdout().lock();
     if args.json {
         let all = serde_json::json!({
             "membrane": ours, "llama.cpp": theirs, "prefill_ratio": prefill, "decode_ratio": decode,
         });
-        println!("{all}");
+        writeln!(out, "{all}")?;
     } else {
-        print(args, &ours);
-        println!("against llama.cpp, median of {} pairs: prefill {prefill:.2}x, decode {decode:.2}x", ours.len());
+        print(args, &ours, &mut out)?;
+        writeln!(
+            out,
+            "against llama.cpp, median of {} pairs: prefill {prefill:.2}x, decode {decode:.2}x",
+            ours.len()
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -220,11 +238,14 @@ fn own_process() -> Result<Figures> {
         match text.as_str() {
             "--against" | "--repeat" => drop(arguments.drain(at..(at + 2).min(arguments.len()))),
             "--json" => drop(arguments.remove(at)),
-            _ if text.starts_with("--against=") || text.starts_with("--repeat=") => drop(arguments.remove(at)),
+            _ if text.starts_with("--against=") || text.starts_with("--repeat=") => {
+                drop(arguments.remove(at))
+            }
             _ => at += 1,
         }
     }
-    let output = Command::new(std::env::current_exe()?).args(arguments).args(["--repeat", "1", "--json"]).output()?;
+    let output =
+        Command::new(std::env::current_exe()?).args(arguments).args(["--repeat", "1", "--json"]).output()?;
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("membrane: "));
     }

@@ -4,6 +4,7 @@ use std::io::{Write, stderr, stdin};
 
 use anyhow::Result;
 
+use crate::report::printable;
 use crate::run::Conversation;
 
 const HELP: &str = "\
@@ -38,10 +39,10 @@ pub fn run(conversation: &mut Conversation) -> Result<()> {
             "/exit" => return Ok(()),
             "/help" => eprintln!("{HELP}"),
             "/clear" => conversation.messages.clone_from(&system),
-            text if text.starts_with('/') => eprintln!("{text} is not a command\n{HELP}"),
+            text if text.starts_with('/') => eprintln!("{} is not a command\n{HELP}", printable(text)),
             text => {
                 if let Err(error) = conversation.ask(text.to_owned()) {
-                    eprintln!("membrane: {error:#}");
+                    eprintln!("membrane: {}", printable(&format!("{error:#}")));
                 }
             }
         }

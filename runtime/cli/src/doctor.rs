@@ -1,5 +1,6 @@
 //! `membrane doctor`: what this machine has, and what is missing.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
@@ -7,6 +8,8 @@ use anyhow::Result;
 use membrane_engine::{Bytes, Isa};
 use membrane_kernels::Team;
 use serde::Serialize;
+
+use crate::report::json;
 
 /// The target that guests are built for.
 const GUEST_TARGET: &str = "wasm32-unknown-unknown";
@@ -64,10 +67,11 @@ struct Tool {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let report = examine(args)?;
+    let mut out = io::stdout().lock();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        writeln!(out, "{}", json(&report)?)?;
     } else {
-        print(&report);
+        print(&report, &mut out)?;
     }
     Ok(ExitCode::from(u8::from(report.disk.is_err())))
 }
@@ -117,12 +121,24 @@ fn features() -> Vec<&'static str> {
         macro_rules! look {
             ($($name:tt),*) => { $(if std::arch::is_x86_feature_detected!($name) { found.push($name); })* };
         }
-        look!("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512bf16", "avxvnni");
+        look!(
+            "avx2",
+            "fma",
+            "f16c",
+            "avx512f",
+            "avx512bw",
+            "avx512vl",
+            "avx512vnni",
+            "avx512bf16",
+            "avxvnni"
+        );
     }
     #[cfg(target_arch = "aarch64")]
     {
         macro_rules! look {
-            ($($name:tt),*) => { $(if std::arch::is_aarch64_feature_detected!($name) { found.push($name); })* };
+            ($($name:tt),*) => {
+                $(if std::arch::is_aarch64_feature_detected!($name) { found.push($name); })*
+            };
         }
         look!("neon", "dotprod", "i8mm", "fp16");
     }
@@ -169,35 +185,51 @@ fn toolchain() -> Vec<Tool> {
     ]
 }
 
-fn print(report: &Report) {
-    println!("membrane {}, serves plugins of {}", report.version, report.plugin_contract);
-    println!("processors: {}, instruction sets: {}", report.processors, report.instruction_sets.join(", "));
-    println!("  features: {}", report.processor_features.join(" "));
+fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "membrane {}, serves plugins of {}", report.version, report.plugin_contract)?;
+    writeln!(
+        out,
+        "processors: {}, instruction sets: {}",
+        report.processors,
+        report.instruction_sets.join(", ")
+    )?;
+    writeln!(out, "  features: {}", report.processor_features.join(" "))?;
     let size = |bytes: Option<u64>| bytes.map_or("unknown".into(), |bytes| Bytes(bytes).to_string());
-    println!("memory: {}, available {}", size(report.memory_bytes), size(report.memory_available_bytes));
+    writeln!(
+        out,
+        "memory: {}, available {}",
+        size(report.memory_bytes),
+        size(report.memory_available_bytes)
+    )?;
     if let Some(limit) = report.cgroup_limit_bytes {
-        println!("  control group limit: {}", Bytes(limit));
+        writeln!(out, "  control group limit: {}", Bytes(limit))?;
     }
-    println!("  read bandwidth: {:.1} GB/s", report.memory_read_gb_s);
+    writeln!(out, "  read bandwidth: {:.1} GB/s", report.memory_read_gb_s)?;
     if let Some(pages) = &report.huge_pages {
-        println!("  transparent huge pages: {pages}");
+        writeln!(out, "  transparent huge pages: {pages}")?;
     }
     match &report.disk {
         Ok(disk) => {
             let direct = disk.direct_gb_s.map_or("not supported".into(), |speed| format!("{speed:.2} GB/s"));
-            println!("disk of {}: direct {direct}, buffered {:.2} GB/s", disk.file.display(), disk.buffered_gb_s);
+            writeln!(
+                out,
+                "disk of {}: direct {direct}, buffered {:.2} GB/s",
+                disk.file.display(),
+                disk.buffered_gb_s
+            )?;
         }
-        Err(error) => println!("disk: {error}"),
+        Err(error) => writeln!(out, "disk: {error}")?,
     }
-    println!("first-party plugins:");
+    writeln!(out, "first-party plugins:")?;
     for plugin in &report.first_party_plugins {
-        println!("  {:<18} {:<8} {}", plugin.name, plugin.world, plugin.digest);
+        writeln!(out, "  {:<18} {:<8} {}", plugin.name, plugin.world, plugin.digest)?;
     }
-    println!("for writing plugins in Rust:");
+    writeln!(out, "for writing plugins in Rust:")?;
     for tool in &report.toolchain {
         match &tool.found {
-            Some(found) => println!("  {:<24} {found}", tool.name),
-            None => println!("  {:<24} missing: {}", tool.name, tool.install),
+            Some(found) => writeln!(out, "  {:<24} {found}", tool.name)?,
+            None => writeln!(out, "  {:<24} missing: {}", tool.name, tool.install)?,
         }
     }
+    Ok(())
 }

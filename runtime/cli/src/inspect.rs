@@ -1,14 +1,17 @@
 //! `membrane model inspect`: what is in a model file and what it would take to run it.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use membrane_engine::{Architecture, Bytes, EngineError, Hyperparameters, MemoryPlan, Prepared};
-use membrane_formats::{Checkpoint, Value};
+use membrane_formats::{Array, Checkpoint, Value};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::options::ModelOptions;
+use crate::report::{self, printable};
 
 /// Metadata values longer than this are cut where they are shown to people, in characters.
 const SHOWN: usize = 100;
@@ -51,16 +54,17 @@ struct TensorType {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let checkpoint = Checkpoint::open(&args.model.model)?;
     let prepared = Prepared::open(&args.model.model, &args.model.load_options(0)?);
-    let report = report(&checkpoint, prepared)?;
+    let report = examine(&checkpoint, prepared)?;
+    let mut out = io::stdout().lock();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        writeln!(out, "{}", report::json(&report)?)?;
     } else {
-        print(&report);
+        print(&report, &mut out)?;
     }
     Ok(ExitCode::from(u8::from(report.problem.is_some())))
 }
 
-fn report(checkpoint: &Checkpoint, prepared: Result<Prepared, EngineError>) -> Result<Report> {
+fn examine(checkpoint: &Checkpoint, prepared: Result<Prepared, EngineError>) -> Result<Report> {
     let mut tensors: BTreeMap<String, TensorType> = BTreeMap::new();
     for tensor in checkpoint.tensors() {
         let entry = tensors.entry(tensor.dtype.name().to_owned()).or_default();
@@ -83,7 +87,7 @@ fn report(checkpoint: &Checkpoint, prepared: Result<Prepared, EngineError>) -> R
         hyperparameters: shape.as_ref().map(describe),
         tensors,
         plan,
-        metadata: checkpoint.metadata().iter().map(|(key, value)| (key.to_owned(), json(value))).collect(),
+        metadata: checkpoint.metadata().iter().map(|(key, value)| (key.to_owned(), to_json(value))).collect(),
     })
 }
 
@@ -111,28 +115,41 @@ fn describe(hyper: &Hyperparameters) -> String {
     text
 }
 
-fn print(report: &Report) {
+fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
     for file in &report.files {
-        println!("{file}");
+        writeln!(out, "{file}")?;
     }
-    println!("GGUF version {}, {}, {} parameters", report.gguf_version, Bytes(report.bytes), report.parameters);
-    println!("architecture: {}", report.architecture);
+    writeln!(
+        out,
+        "GGUF version {}, {}, {} parameters",
+        report.gguf_version,
+        Bytes(report.bytes),
+        report.parameters
+    )?;
+    writeln!(out, "architecture: {}", printable(&report.architecture))?;
     if let Some(shape) = &report.hyperparameters {
-        println!("  {shape}");
+        writeln!(out, "  {shape}")?;
     }
-    println!("tensors:");
+    writeln!(out, "tensors:")?;
     for (name, t) in &report.tensors {
-        println!("  {name:<8}{:>6}  {:>14} parameters  {:>10}", t.tensors, t.parameters, Bytes(t.bytes));
+        writeln!(
+            out,
+            "  {name:<8}{:>6}  {:>14} parameters  {:>10}",
+            t.tensors,
+            t.parameters,
+            Bytes(t.bytes)
+        )?;
     }
-    println!("metadata:");
+    writeln!(out, "metadata:")?;
     for (key, value) in &report.metadata {
-        println!("  {key} = {}", shown(value));
+        writeln!(out, "  {} = {}", printable(key), shown(value))?;
     }
     match (&report.plan, &report.problem) {
-        (Some(plan), _) => print!("memory plan:\n{plan}"),
-        (None, Some(problem)) => println!("this build can't run it: {problem}"),
+        (Some(plan), _) => write!(out, "memory plan:\n{plan}")?,
+        (None, Some(problem)) => writeln!(out, "this build can't run it: {}", printable(problem))?,
         (None, None) => {}
     }
+    Ok(())
 }
 
 /// A value on one line, without control characters: it comes from a file that nobody vouches for.
@@ -151,6 +168,37 @@ fn shown(value: &serde_json::Value) -> String {
     line
 }
 
-fn json(value: &Value) -> serde_json::Value {
-    serde_json::to_value(value).unwrap_or(serde_json::Value::Null)
+fn to_json(value: &Value) -> serde_json::Value {
+    match value {
+        Value::U8(number) => json!(number),
+        Value::I8(number) => json!(number),
+        Value::U16(number) => json!(number),
+        Value::I16(number) => json!(number),
+        Value::U32(number) => json!(number),
+        Value::I32(number) => json!(number),
+        Value::U64(number) => json!(number),
+        Value::I64(number) => json!(number),
+        Value::F32(number) => json!(number),
+        Value::F64(number) => json!(number),
+        Value::Bool(flag) => json!(flag),
+        Value::Str(text) => json!(text),
+        Value::Array(array) => array_to_json(array),
+    }
+}
+
+fn array_to_json(array: &Array) -> serde_json::Value {
+    match array {
+        Array::U8(elements) => json!(elements),
+        Array::I8(elements) => json!(elements),
+        Array::U16(elements) => json!(elements),
+        Array::I16(elements) => json!(elements),
+        Array::U32(elements) => json!(elements),
+        Array::I32(elements) => json!(elements),
+        Array::U64(elements) => json!(elements),
+        Array::I64(elements) => json!(elements),
+        Array::F32(elements) => json!(elements),
+        Array::F64(elements) => json!(elements),
+        Array::Bool(elements) => json!(elements),
+        Array::Str(elements) => elements.iter().map(serde_json::Value::from).collect(),
+    }
 }

@@ -58,9 +58,16 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(code) => code,
+        Err(error) if closed_pipe(&error) => ExitCode::from(FAILURE),
         Err(error) => {
-            eprintln!("membrane: {error:#}");
+            eprintln!("membrane: {}", report::printable(&format!("{error:#}")));
             ExitCode::from(FAILURE)
         }
     }
+}
+
+/// Whether whoever reads standard output has gone, as `head` does; there is no one to tell.
+fn closed_pipe(error: &anyhow::Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<std::io::Error>();
+    cause.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 /// Drives llama.cpp through its Python binding: reads a [`Task`] as JSON, prints a [`Speed`] as JSON.
-const LLAMA_CPP: &str = include_str!("peer/llama_cpp.py");
+const LLAMA_CPP: &str = include_str!("peer/llama_cpp_speed.py");
 /// Names the Python that has `llama_cpp`.
 const PYTHON: &str = "MEMBRANE_PEER_PYTHON";
 /// Where `cargo xtask peer` installs it, from the workspace's root.

@@ -1,10 +1,11 @@
 //! What people see on standard error: progress, the memory plan, the summary line.
 
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
 use membrane_engine::{Bytes, IoChoice, IoReason, MemoryPlan, Model, Prepared};
 use membrane_generate::Stats;
+use serde::Serialize;
 
 /// Time between two updates of a progress line.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -99,7 +100,43 @@ pub fn summary(stats: &Stats, profile: &str) -> String {
     parts.join(" | ")
 }
 
-/// Sends what was printed on its way; a closed pipe is the reader's business.
-pub fn flush() {
-    let _ = std::io::stdout().flush();
+/// Text without control characters other than newline and tab: models, files and plugins must not drive the
+/// terminal.
+pub fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
+}
+
+/// JSON on one line. All control characters in it are escaped, those beyond ASCII too, which terminals obey
+/// as well.
+pub fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
+    Ok(escaped(&serde_json::to_string(value)?))
+}
+
+/// The same on several lines, for people.
+pub fn json(value: &impl Serialize) -> serde_json::Result<String> {
+    Ok(escaped(&serde_json::to_string_pretty(value)?))
+}
+
+fn escaped(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_control_character_is_printed() {
+        assert_eq!(printable("a\x1b[2Jb\r\n\tc\u{9b}31m\u{7f}"), "a[2Jb\n\tc31m");
+        let json = json_line(&"\x1b[2J\u{9b}31m\u{7f}").unwrap();
+        assert!(!json.chars().any(char::is_control), "{json}");
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), "\x1b[2J\u{9b}31m\u{7f}");
+    }
 }

@@ -9,11 +9,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use membrane_generate::{Answer, AnswerOptions, EndReason, Event, Generator, Intervention};
 use membrane_text::{ChatMessage, Role};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::chat;
 use crate::options::ModelOptions;
-use crate::report;
+use crate::report::{self, printable};
 use crate::session::{Assembled, BehaviourOptions};
 
 #[derive(clap::Args)]
@@ -44,6 +45,9 @@ pub struct Args {
     quiet: bool,
 }
 
+/// What failed if the answer could not be printed.
+const WRITING: &str = "writing the answer";
+
 /// A generator and how to use it.
 pub struct Conversation {
     /// Makes the answers.
@@ -73,17 +77,18 @@ pub fn run(args: Args) -> Result<ExitCode> {
         None => chat::run(&mut conversation),
     });
     if let (true, Err(error)) = (json, &result) {
-        println!("{}", json!({"event": "error", "message": format!("{error:#}")}));
+        print_json(&json!({"event": "error", "message": format!("{error:#}")}))?;
     }
     result?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn open(args: &Args) -> Result<Conversation> {
-    let assembled: Assembled = args.behaviour.assemble()?;
+    let quiet = args.quiet || args.json;
+    let budget = args.model.memory.map(|memory| memory.bytes());
+    let assembled: Assembled = args.behaviour.assemble(budget, quiet)?;
     let generation = assembled.profile.generation;
     let digest = assembled.digest;
-    let quiet = args.quiet || args.json;
     let seed = args.seed.or(generation.seed).unwrap_or_else(new_seed);
     if !quiet {
         for plugin in assembled.profile.plugins() {
@@ -101,7 +106,7 @@ fn open(args: &Args) -> Result<Conversation> {
             "profile_digest": digest.hex(),
             "seed": seed,
         });
-        println!("{start}");
+        print_json(&start)?;
     }
     let cancel = Arc::new(AtomicBool::new(false));
     let (flag, pass) = (cancel.clone(), generator.model().cancel_flag());
@@ -157,34 +162,39 @@ impl Conversation {
             }
         })?;
         if let Some(error) = broken {
-            return Err(error).context("writing the answer");
+            return Err(error).context(WRITING);
         }
-        self.finish(answer);
-        Ok(())
+        self.finish(answer)
     }
 
     /// Prints the figures and keeps the turn; one that a policy refused would be refused again with the next.
-    fn finish(&mut self, answer: Answer) {
+    fn finish(&mut self, answer: Answer) -> Result<()> {
         if !self.json {
-            println!();
+            writeln!(stdout()).context(WRITING)?;
         }
-        report::flush();
         if !self.quiet {
             eprintln!("{}", report::summary(&answer.stats, &self.profile));
         }
         if answer.reason != EndReason::Refused {
             self.messages = answer.messages;
         }
+        Ok(())
     }
+}
+
+/// One event on one line.
+fn print_json(event: &impl Serialize) -> Result<()> {
+    let mut out = stdout().lock();
+    writeln!(out, "{}", report::json_line(event)?)?;
+    Ok(out.flush()?)
 }
 
 /// Data goes to standard output, text for people to standard error.
 fn show(event: &Event, json: bool, quiet: bool) -> Result<()> {
-    let mut out = stdout().lock();
     if json {
-        writeln!(out, "{}", serde_json::to_string(event)?)?;
-        return Ok(out.flush()?);
+        return print_json(event);
     }
+    let mut out = stdout().lock();
     match event {
         Event::Text { text } => {
             out.write_all(printable(text).as_bytes())?;
@@ -192,17 +202,18 @@ fn show(event: &Event, json: bool, quiet: bool) -> Result<()> {
         }
         Event::End { message: Some(message), .. } => writeln!(out, "{}", printable(message))?,
         _ if quiet => {}
-        Event::ToolCall { name, arguments } => eprintln!("[calls {name} {}]", printable(arguments)),
-        Event::ToolResult { name, output, .. } => eprintln!("[{name}: {}]", printable(output)),
-        Event::Intervention(Intervention { policy, hook, verdict, clause, note }) => {
-            eprintln!("[policy {policy}, {hook}: {verdict} by {clause}: {}]", printable(note));
+        Event::ToolCall { name, arguments } => aside(&format!("calls {name} {arguments}")),
+        Event::ToolResult { name, output, .. } => aside(&format!("{name}: {output}")),
+        Event::Intervention(Intervention { policy, hook, verdict, clause, note, .. }) => {
+            let note = if note.is_empty() { String::new() } else { format!(": {note}") };
+            aside(&format!("policy {policy}, {hook}: {verdict} by {clause}{note}"));
         }
         Event::Prefill { .. } | Event::End { .. } => {}
     }
     Ok(())
 }
 
-/// Text without control characters other than newline and tab: a model must not drive the terminal.
-fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
+/// Something beside the answer, for people.
+fn aside(text: &str) {
+    eprintln!("[{}]", printable(text));
 }

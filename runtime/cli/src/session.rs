@@ -1,11 +1,15 @@
 //! From flags and a profile to a model with a behaviour.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use membrane_engine::{Model, Prepared};
 use membrane_generate::{Behaviour, Generator};
-use membrane_host::{Host, Limits, Plugin, PluginSource, World, first_party};
+use membrane_host::limits::MAX_COMPONENT_BYTES;
+use membrane_host::{Grant, Host, HostOptions, Limits, LogLevel, LogLine, Plugin, PluginSource, first_party};
 use membrane_profile::{Digest, Kind, Location, PluginArgument, Profile, ProfileDigest, ResolvedPlugin};
 use serde_json::{Value, json};
 
@@ -14,6 +18,12 @@ use crate::report;
 
 /// The sampler that decoding flags set parameters of.
 const STANDARD_SAMPLER: &str = "standard-sampler";
+/// Under a memory budget an instance may have this fraction of it, unless its profile entry says otherwise:
+/// what instances may take is set aside, and the host's own limits are made for machines with memory to
+/// spare.
+const INSTANCE_FRACTION: u64 = 32;
+/// But at least this much, in bytes.
+const INSTANCE_LEAST: u64 = 4 << 20;
 
 /// Which plugins make the behaviour.
 #[derive(clap::Args, Clone)]
@@ -21,8 +31,8 @@ pub struct BehaviourOptions {
     /// A profile: sampler chain, policies, tools, their parameters and grants
     #[arg(long, value_name = "PROFILE.toml")]
     profile: Option<PathBuf>,
-    /// A sampler in place of the profile's chain: PLUGIN[,KEY=VALUE]..., PLUGIN a first-party name or a .wasm file;
-    /// may be repeated
+    /// A sampler in place of the profile's chain: PLUGIN[,KEY=VALUE]..., PLUGIN a first-party name or a
+    /// .wasm file; may be repeated
     #[arg(long, value_name = "PLUGIN")]
     sampler: Vec<PluginArgument>,
     /// A policy behind the profile's own; may be repeated
@@ -60,18 +70,18 @@ pub struct Assembled {
 }
 
 impl BehaviourOptions {
-    /// Reads the profile and compiles its plugins. Errors: a file that can't be read, a grant that is missing, a digest that
-    /// is not the pinned one.
-    pub fn assemble(&self) -> Result<Assembled> {
+    /// Reads the profile and compiles its plugins. `budget`: bytes that the process may take. Errors: a
+    /// file that can't be read, a grant that is missing, a digest that is not the pinned one.
+    pub fn assemble(&self, budget: Option<u64>, quiet: bool) -> Result<Assembled> {
         let profile = self.resolve()?;
-        let host = Host::new()?;
+        let host = Host::new(HostOptions { log: (!quiet).then(|| Arc::new(log) as _) })?;
         let mut behaviour = Behaviour::default();
         let mut digests = Vec::new();
         let mut reserve = 0;
         for resolved in profile.plugins() {
-            let (plugin, digest, memory) = load(&host, resolved)?;
-            digests.push(digest);
-            reserve += memory;
+            let plugin = load(&host, resolved, budget)?;
+            digests.push(plugin.digest());
+            reserve += plugin.limits().memory_bytes as u64;
             match resolved.kind {
                 Kind::Sampler => behaviour.samplers.push(plugin),
                 Kind::Policy => behaviour.policies.push(plugin),
@@ -110,17 +120,20 @@ impl BehaviourOptions {
     }
 }
 
-/// Reads and compiles one plugin. Returns the memory that its instances may take, in bytes, too.
-fn load(host: &Host, resolved: &ResolvedPlugin) -> Result<(Plugin, Digest, u64)> {
+/// Shows a line that a plugin logged; the host has taken control characters out of it.
+fn log(line: &LogLine) {
+    if line.level >= LogLevel::Info {
+        eprintln!("[{}: {}]", line.plugin, line.text);
+    }
+}
+
+/// Reads and compiles one plugin.
+fn load(host: &Host, resolved: &ResolvedPlugin, budget: Option<u64>) -> Result<Plugin> {
     let bytes = match &resolved.location {
-        Location::FirstParty(name) => match first_party::get(name) {
-            Some(plugin) => plugin.bytes.to_vec(),
-            None => {
-                let known: Vec<_> = first_party::list().map(|plugin| plugin.name).collect();
-                bail!("there is no first-party plugin `{name}`; there are {}", known.join(", "));
-            }
-        },
-        Location::Path(path) => membrane_host::read_component(path)?,
+        Location::FirstParty(name) => first_party::find(name)?.bytes.to_vec(),
+        Location::Path(path) => {
+            read_component(path).with_context(|| format!("plugin `{}`: {}", resolved.name, path.display()))?
+        }
     };
     let digest = Digest::of(&bytes);
     if let Some(pin) = resolved.pin
@@ -133,21 +146,38 @@ fn load(host: &Host, resolved: &ResolvedPlugin) -> Result<(Plugin, Digest, u64)>
             resolved.location
         );
     }
-    let world = match resolved.kind {
-        Kind::Sampler => World::Sampler,
-        Kind::Policy => World::Policy,
-        Kind::Tool => World::Tool,
-    };
-    let limits = Limits::of(world).with(&resolved.limits);
-    let memory = limits.memory_bytes;
     let source = PluginSource {
-        name: resolved.name.clone(),
-        bytes,
         parameters: Value::Object(resolved.parameters.clone()),
-        grants: membrane_host::parse_grants(&resolved.name, &resolved.grants)?,
-        limits,
+        grants: Grant::parse_all(&resolved.grants).with_context(|| format!("plugin `{}`", resolved.name))?,
+        limits: limits(resolved, budget),
+        ..PluginSource::new(&resolved.name, bytes, resolved.kind)
     };
-    Ok((host.load(source, world)?, digest, memory))
+    Ok(host.load(source, resolved.kind)?)
+}
+
+/// A component's bytes. Errors: it can't be read, or is larger than the host takes.
+fn read_component(path: &Path) -> Result<Vec<u8>> {
+    let file = File::open(path)?;
+    ensure!(!file.metadata()?.is_dir(), "is a folder; give the component (.wasm)");
+    let mut bytes = Vec::new();
+    file.take(MAX_COMPONENT_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    ensure!(bytes.len() <= MAX_COMPONENT_BYTES, "is larger than the limit of {MAX_COMPONENT_BYTES} bytes");
+    Ok(bytes)
+}
+
+fn limits(resolved: &ResolvedPlugin, budget: Option<u64>) -> Limits {
+    let mut limits = Limits::of(resolved.kind);
+    if let Some(budget) = budget {
+        let share = (budget / INSTANCE_FRACTION).max(INSTANCE_LEAST);
+        limits.memory_bytes = limits.memory_bytes.min(usize::try_from(share).unwrap_or(usize::MAX));
+    }
+    if let Some(fuel) = resolved.limits.fuel_per_call {
+        limits.fuel_per_call = fuel;
+    }
+    if let Some(memory) = resolved.limits.memory {
+        limits.memory_bytes = usize::try_from(memory.bytes()).unwrap_or(usize::MAX);
+    }
+    limits
 }
 
 impl Assembled {

@@ -1,0 +1,115 @@
+//! `--memory` is a ceiling on the process, and changes no token.
+
+use std::path::{Path, PathBuf};
+
+use membrane_formats::gguf::GgufWriter;
+use membrane_formats::{Checkpoint, DType, FormatError, TensorInfo, Value};
+
+use crate::program::{Ended, MOE, fixture, membrane};
+
+const MIB: u64 = 1 << 20;
+/// Width of the experts: wide enough that a budget of some MiB less leaves many of them on disk.
+const INNER: u64 = 512;
+/// Scale of all weights of the experts, 2^-9 as the bits of an f16.
+const SCALE: u16 = 0x1800;
+/// More than a chunk of 64 tokens, in the vocabulary of the fixtures.
+const PROMPT: &str = "A reader asks: which of the books on the lower shelf are about rivers, who wrote them, \
+                      and when? Please give the years too, and say where in the hall the shelf stands.";
+
+/// The fixture with wider experts of random weights, about 20 MiB of them.
+fn model(folder: &Path) -> PathBuf {
+    let source = Checkpoint::open(Path::new(&fixture(MOE))).unwrap();
+    let mut metadata = source.metadata().clone();
+    metadata.set("qwen3moe.expert_feed_forward_length", Value::U32(INNER as u32));
+    let path = folder.join("wide.gguf");
+    let mut writer = GgufWriter::new(&path, metadata);
+    for tensor in source.tensors() {
+        let mut dims = tensor.shape.dims().to_vec();
+        if let Some(inner) = inner_dimension(&tensor.name) {
+            assert_eq!(tensor.dtype, DType::Q8_0);
+            dims[inner] = INNER;
+        }
+        writer.declare(&tensor.name, tensor.dtype, &dims).unwrap();
+    }
+    let mut state = 1_u64;
+    let written = writer.write::<FormatError>(|tensor: &TensorInfo, sink| {
+        let mut bytes = vec![0; tensor.bytes as usize];
+        if inner_dimension(&tensor.name).is_none() {
+            source.read(source.require(&tensor.name)?, 0, &mut bytes)?;
+            return sink.put(&bytes);
+        }
+        for block in bytes.chunks_exact_mut(34) {
+            block[..2].copy_from_slice(&SCALE.to_le_bytes());
+            for weight in &mut block[2..] {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                *weight = (state >> 33) as u8;
+            }
+        }
+        sink.put(&bytes)
+    });
+    written.unwrap();
+    path
+}
+
+/// Which dimension of an expert tensor is the experts' width.
+fn inner_dimension(name: &str) -> Option<usize> {
+    match name.split('.').nth(2)? {
+        "ffn_down_exps" => Some(0),
+        "ffn_gate_exps" | "ffn_up_exps" => Some(1),
+        _ => None,
+    }
+}
+
+fn run(model: &Path, arguments: &[&str]) -> Ended {
+    let model = model.to_str().unwrap();
+    let common = ["run", model, PROMPT, "-n", "24", "--ctx", "256", "--sampler", "greedy", "--json"];
+    membrane(&[&common[..], arguments].concat())
+}
+
+/// The least budget, which the error of one that is too small names.
+fn least(model: &Path) -> u64 {
+    let refused = run(model, &["--memory", "1MiB", "--prefill-chunk", "512"]);
+    refused.failed_saying(&["--memory 1MiB can't hold this model"]);
+    let rest = refused.stderr.split("give at least --memory ").nth(1).expect("the error names the least");
+    rest.split("MiB").next().unwrap().parse::<u64>().unwrap() * MIB
+}
+
+#[test]
+fn every_budget_holds_and_gives_the_same_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    let unlimited = run(&model, &[]).good();
+    let wanted = unlimited.answer();
+    assert!(unlimited.events()[1]["prompt_tokens"].as_u64().unwrap() > 64);
+    assert_eq!(unlimited.end()["stats"]["expert_hit_rate"], 1.0);
+    let least = least(&model);
+    for more in [1, 5, 10] {
+        let budget = least + more * MIB;
+        for threads in ["1", "2"] {
+            for chunk in ["1", "7", "64", "512"] {
+                let memory = budget.to_string();
+                let run = run(&model, &["--memory", &memory, "--threads", threads, "--prefill-chunk", chunk])
+                    .good();
+                let case = format!("{} MiB, {threads} threads, chunks of {chunk}", budget / MIB);
+                assert_eq!(run.answer(), wanted, "{case}");
+                let stats = &run.end()["stats"];
+                let peak = stats["peak_memory_bytes"].as_u64().unwrap();
+                assert!(peak <= budget, "{case}: a peak of {peak} bytes of {budget}");
+                assert!(stats["bytes_read"].as_u64().unwrap() > 0, "{case}: nothing was paged");
+                assert!(stats["expert_hit_rate"].as_f64().unwrap() < 1.0, "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_budget_below_the_least_is_refused_with_the_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    let memory = (least(&model) / 2).to_string();
+    run(&model, &["--memory", &memory]).failed_saying(&[
+        "are needed at least",
+        "resident weights",
+        "for a context of 256",
+    ]);
+}

@@ -1,0 +1,88 @@
+//! What a user gets wrong is named, with what to do.
+
+use crate::program::{DENSE, MOE, fixture, membrane};
+
+#[test]
+fn files_that_are_no_models() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("notes.gguf");
+    std::fs::write(&text, "This is no model, whatever its name says.").unwrap();
+    for verb in [&["run"][..], &["model", "inspect"], &["bench"]] {
+        let with = |path: &str| membrane(&[verb, &[path]].concat());
+        with("nowhere.gguf").failed_saying(&["nowhere.gguf", "No such file"]);
+        with(text.to_str().unwrap()).failed_saying(&["notes.gguf", "GGUF"]);
+    }
+    let mut cut = std::fs::read(fixture(MOE)).unwrap();
+    cut.truncate(cut.len() / 2);
+    let path = folder.path().join("cut.gguf");
+    std::fs::write(&path, cut).unwrap();
+    membrane(&["run", path.to_str().unwrap(), "Hello"]).failed_saying(&["cut.gguf"]);
+}
+
+#[test]
+fn flags() {
+    let model = fixture(MOE);
+    let run = |arguments: &[&str]| membrane(&[&["run", &model, "Hello"], arguments].concat());
+    run(&["--memroy", "1GiB"]).failed_saying(&["--memroy", "--memory"]);
+    run(&["--memory", "1XB"]).failed_saying(&["--memory", "1XB"]);
+    run(&["--memory", "8MiB"]).failed_saying(&[
+        "--memory 8MiB",
+        "are needed at least",
+        "give at least --memory",
+    ]);
+    run(&["--threads", "0"]).failed_saying(&["--threads", "at least 1"]);
+    run(&["--ctx", "0"]).failed_saying(&["--ctx", "at least 1"]);
+    run(&["--seed", "x"]).failed_saying(&["--seed", "x"]);
+    run(&["--sampler", "greedy", "--temperature", "0.5"]).failed_saying(&["--temperature", "greedy"]);
+    run(&["--temperature=-1"]).failed_saying(&["standard-sampler", "temperature"]);
+    run(&["--top-p", "7"]).failed_saying(&["standard-sampler", "top_p"]);
+    membrane(&["run"]).failed_saying(&["MODEL", "Usage"]);
+    membrane(&["walk"]).failed_saying(&["walk", "Usage"]);
+    membrane(&["logits", &model, "--tokens", "1,x", "--out", "o"]).failed_saying(&["x", "--tokens"]);
+    membrane(&["logits", &model, "--tokens", "1,99999", "--out", "o"]).failed_saying(&["99999"]);
+}
+
+#[test]
+fn plugins() {
+    let folder = tempfile::tempdir().unwrap();
+    let module = folder.path().join("module.wasm");
+    std::fs::write(&module, b"\0asm\x01\0\0\0").unwrap();
+    let (model, module) = (fixture(DENSE), module.to_str().unwrap());
+    let run = |arguments: &[&str]| membrane(&[&["run", &model, "Hello"], arguments].concat());
+    run(&["--policy", "gaurd"]).failed_saying(&["no first-party plugin `gaurd`", "guard"]);
+    run(&["--policy", "./gone.wasm"]).failed_saying(&["plugin `gone`", "gone.wasm", "No such file"]);
+    run(&["--policy", module]).failed_saying(&["plugin `module`", "is a core module"]);
+    run(&["--policy", "calculator"]).failed_saying(&["plugin `calculator`", "is a tool", "[[tool]]"]);
+    run(&["--policy", "guard"]).failed_saying(&["plugin `guard`", "rules"]);
+    run(&["--tool", "clock"]).failed_saying(&["plugin `clock`", "needs the grant `clock`"]);
+    run(&["--tool", "clock,grant=network"]).failed_saying(&["clock", "no grant `network`", "all-logits"]);
+    run(&["--tool", "calculator,grant=clock,precision=3"]).failed_saying(&["plugin `calculator`"]);
+    run(&["--tool", "calculator", "--tool", "calculator"]).failed_saying(&["calculator"]);
+    run(&["--sampler", "standard-sampler,temprature=1"]).failed_saying(&["standard-sampler", "temprature"]);
+    run(&["--sampler", "greedy,x"]).failed_saying(&["`x` is not KEY=VALUE"]);
+}
+
+#[test]
+fn profiles() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = fixture(DENSE);
+    let run = |text: &str| {
+        let path = folder.path().join("p.toml");
+        std::fs::write(&path, text).unwrap();
+        membrane(&["run", &model, "Hello", "-n", "1", "--profile", path.to_str().unwrap()])
+    };
+    run("[[sampler]]\nplugin = \"greedy\"").good();
+    run("[[sampler]\n").failed_saying(&["p.toml", "line 1"]);
+    run("[[polizy]]\nplugin = \"guard\"").failed_saying(&["p.toml", "polizy"]);
+    run("[[sampler]]\nplugin = \"greedy\"\ndigest = \"sha256:00\"").failed_saying(&["p.toml", "digest"]);
+    let pin = "0".repeat(64);
+    run(&format!("[[sampler]]\nplugin = \"greedy\"\ndigest = \"{pin}\"")).failed_saying(&[
+        "plugin `greedy`",
+        "the profile pins sha256:0000",
+        "has the digest sha256:",
+    ]);
+    run("[[policy]]\nplugin = \"guard\"\nparameters = { rules = \"file:gone.toml\" }")
+        .failed_saying(&["gone.toml", "No such file"]);
+    let missing = membrane(&["run", &model, "Hello", "--profile", "gone.toml"]);
+    missing.failed_saying(&["gone.toml", "No such file"]);
+}
