@@ -359,6 +359,7 @@ impl Candidates {
     pub(super) fn keep_best(&mut self, n: usize) {
         let kept = self.best(n).len();
         self.list.truncate(kept);
+        self.ordered = self.ordered.min(kept);
         self.dense = false;
     }
 
