@@ -50,6 +50,8 @@ pub struct LoadOptions {
     pub io: IoMode,
     /// Instruction set; by default the best that this processor has. It never changes a result.
     pub isa: Option<Isa>,
+    /// Most experts to keep in memory, whatever the budget leaves: for measurements and tests.
+    pub experts: Option<u64>,
     /// Bytes that the rest of the process will still take, such as plugin instances.
     pub reserve: u64,
 }
@@ -64,6 +66,7 @@ impl Default for LoadOptions {
             prefill_chunk: None,
             io: IoMode::Auto,
             isa: None,
+            experts: None,
             reserve: 0,
         }
     }
@@ -337,6 +340,7 @@ fn plan(
     let experts = layout.expert_count();
     let top_k = hyper.moe.as_ref().map_or(0, |moe| moe.top_k as u64);
     let all = experts * slot;
+    let most = options.experts.map_or(experts, |most| most.clamp(1, experts.max(1)));
     let fixed = process + reserve + layout.resident_bytes + kv;
     let chunk_limit = (context as usize).max(1);
     let asked = options.prefill_chunk.map(|chunk| chunk.clamp(1, chunk_limit));
@@ -344,7 +348,7 @@ fn plan(
         options.memory.is_none_or(|budget| fixed + scratch_of(chunk) + arena <= budget)
     };
     let in_memory = asked.unwrap_or(CHUNK_IN_MEMORY.min(chunk_limit));
-    let (chunk, arena) = if fits(in_memory, all) {
+    let (chunk, arena) = if most == experts && fits(in_memory, all) {
         (in_memory, all)
     } else {
         let budget = options.memory.unwrap_or(u64::MAX);
@@ -368,7 +372,7 @@ fn plan(
             });
         }
         let slots = (budget - fixed - scratch_of(chunk)) / slot.max(1);
-        (chunk, slots.min(experts) * slot)
+        (chunk, slots.min(most) * slot)
     };
     let embedding_on_disk = match layout.embedding {
         crate::weights::Embedding::OnDisk(index) => checkpoint.tensors()[index].bytes,
