@@ -31,7 +31,7 @@ impl KvPool {
     }
 
     fn take(&self, bytes: u64) -> Result<()> {
-        let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+        let taken = self.used.try_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
             (used + bytes <= self.limit).then_some(used + bytes)
         });
         taken.map(|_| ()).map_err(|_| EngineError::KvFull { limit: Bytes(self.limit) })

@@ -65,7 +65,7 @@ impl Arena {
     /// Lends the slot to one more reader; `None` while it is being written.
     pub fn read(&self, slot: usize) -> Option<SlotReader<'_>> {
         let one_more = |word| (word < WRITING - 1).then_some(word + 1);
-        self.words.get(slot)?.fetch_update(Ordering::Acquire, Ordering::Relaxed, one_more).ok()?;
+        self.words.get(slot)?.try_update(Ordering::Acquire, Ordering::Relaxed, one_more).ok()?;
         Some(SlotReader { arena: self, slot })
     }
 
@@ -73,7 +73,7 @@ impl Arena {
     fn end_write(&self, slot: usize) {
         let one_less = |word| Some(if word == WRITING | 1 { 0 } else { word - 1 });
         // The closure never refuses, so there is no error to look at.
-        let _ = self.words[slot].fetch_update(Ordering::Release, Ordering::Relaxed, one_less);
+        let _ = self.words[slot].try_update(Ordering::Release, Ordering::Relaxed, one_less);
     }
 
     /// Start of a range within a slot.
