@@ -189,10 +189,10 @@ fn best(values: impl Iterator<Item = f32>) -> usize {
 /// everywhere.
 fn dot(left: &[f32], right: &[f32]) -> f32 {
     let mut lanes = [0.0_f32; 8];
-    let (left_chunks, right_chunks) = (left.chunks_exact(8), right.chunks_exact(8));
-    let tail = left_chunks.remainder().iter().zip(right_chunks.remainder());
-    let tail: f32 = tail.map(|(l, r)| l * r).sum();
-    for (l, r) in left_chunks.zip(right_chunks) {
+    let ((left_chunks, left_tail), (right_chunks, right_tail)) =
+        (left.as_chunks::<8>(), right.as_chunks::<8>());
+    let tail: f32 = left_tail.iter().zip(right_tail).map(|(l, r)| l * r).sum();
+    for (l, r) in left_chunks.iter().zip(right_chunks) {
         for lane in 0..8 {
             lanes[lane] += l[lane] * r[lane];
         }

@@ -58,7 +58,7 @@ pub(super) fn push_nibbles(q: &[u8], out: &mut Vec<u8>) {
 
 /// Appends the fifth bits of 32 integers.
 fn push_fifth_bits(q: &[u8], out: &mut Vec<u8>) {
-    out.extend(q.chunks_exact(8).map(|q| q.iter().rev().fold(0, |bits, q| bits << 1 | q >> 4)));
+    out.extend(q.as_chunks::<8>().0.iter().map(|q| q.iter().rev().fold(0, |bits, q| bits << 1 | q >> 4)));
 }
 
 /// Q4_0 and Q5_0: `LEVELS` levels around 0.

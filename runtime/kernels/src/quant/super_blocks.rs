@@ -72,7 +72,7 @@ fn half_of(x: f32) -> f32 {
 
 /// Appends the 2 low bits of 256 integers: a quarter of the bits of 32 bytes is 32 elements in a row.
 fn push_two_bits(q: &[u8; 256], shift: u32, out: &mut Vec<u8>) {
-    for half in q.chunks_exact(128) {
+    for half in q.as_chunks::<128>().0 {
         out.extend(
             (0..32).map(|l| (0..4).fold(0, |byte, j| byte | ((half[32 * j + l] >> shift) & 3) << (2 * j))),
         );
@@ -155,6 +155,6 @@ pub(super) fn iq4_xs(x: &[f32], out: &mut Vec<u8>) {
     let scale = parts.scale.map(|scale| (scale + 32) as u8);
     let high = scale.iter().rev().fold(0_u16, |bits, scale| bits << 2 | u16::from(scale >> 4));
     out.extend(high.to_le_bytes());
-    out.extend(scale.chunks_exact(2).map(|pair| (pair[0] & 15) | (pair[1] & 15) << 4));
-    parts.q.chunks_exact(32).for_each(|q| push_nibbles(q, out));
+    out.extend(scale.as_chunks::<2>().0.iter().map(|pair| (pair[0] & 15) | (pair[1] & 15) << 4));
+    parts.q.as_chunks::<32>().0.iter().for_each(|q| push_nibbles(q, out));
 }
