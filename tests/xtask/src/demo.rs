@@ -9,7 +9,7 @@ use std::process::Command;
 
 const PROMPT: &str = "Explain in three short sentences why the sky is blue.";
 const PROFILE: &str = "examples/profiles/demo.toml";
-const MEMORY: &str = "256MiB";
+const MEMORY: &str = "288MiB";
 const TOKENS: u32 = 160;
 
 /// The mixture of experts to make. Equal shapes give equal files.

@@ -29,7 +29,7 @@ cargo xtask COMMAND
       --experts N     experts in each layer (default 4: 0.33 GB)
       --top-k K       experts used for a token (default 2)
       --type TYPE     quantisation of the experts: Q4_K (default), Q8_0, Q6_K, Q5_K, Q4_0
-      --memory SIZE   the budget of `membrane run` (default 256MiB)
+      --memory SIZE   the budget of `membrane run` (default 288MiB)
       --profile FILE  default examples/profiles/demo.toml
       --tokens N      longest answer (default 160)
   test [--offline]    every test that CI runs; --offline goes on when the demo model can't be fetched
