@@ -81,6 +81,7 @@ impl ModelOptions {
                 Io::Buffered => IoMode::Buffered,
             },
             isa,
+            experts: None,
             reserve,
         })
     }
