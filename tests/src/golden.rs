@@ -55,7 +55,8 @@ impl Golden {
 pub fn distance(found: &[f32], golden: &[f32], vocabulary: usize) -> Distance {
     assert_eq!(found.len(), golden.len());
     let pairs = || found.iter().zip(golden);
-    let max_abs = pairs().map(|(a, b)| (a - b).abs()).fold(0.0, |m: f32, d| if d > m || d.is_nan() { d } else { m });
+    let max_abs =
+        pairs().map(|(a, b)| (a - b).abs()).fold(0.0, |m: f32, d| if d > m || d.is_nan() { d } else { m });
     let error: f64 = pairs().map(|(a, b)| f64::from(a - b).powi(2)).sum();
     let power: f64 = golden.iter().map(|b| f64::from(*b).powi(2)).sum();
     let rows = found.chunks_exact(vocabulary).zip(golden.chunks_exact(vocabulary));

@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 pub mod golden;
+pub mod guests;
+pub mod stage;
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +16,8 @@ pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
 }
 
-/// The folders that hold `gguf/` and `golden/`: the fixtures of this tree, and the full reference where it is there.
+/// The folders that hold `gguf/` and `golden/`: the fixtures of this tree, and the full reference where it
+/// is there.
 pub fn references() -> Vec<PathBuf> {
     let full = match std::env::var_os(REFERENCE) {
         Some(folder) => PathBuf::from(folder),

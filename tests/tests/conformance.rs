@@ -1,4 +1,5 @@
-//! Logits against the references: transformers on the dequantised weights, and what llama.cpp reaches on the same file.
+//! Logits against the references: transformers on the dequantised weights, and what llama.cpp reaches on
+//! the same file.
 
 use std::path::{Path, PathBuf};
 
@@ -115,7 +116,8 @@ fn the_fast_path_is_as_near_as_llama_cpp() {
     for case in &cases() {
         let golden = Golden::read(&case.golden);
         let json = case.golden.with_extension("json");
-        let recorded: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+        let recorded: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
         for prompt in ["p7", "p64", "p300"] {
             let Some(found) = compare(case, &golden, Precision::Fast, prompt) else { continue };
             let peer = recorded[&case.quantisation]["llamacpp_vs_dequant"][prompt]["nmse"].as_f64().unwrap();
@@ -145,7 +147,8 @@ fn routers_choose_the_same_experts() {
                 let Some(wanted) = golden.ids(&format!("{prompt}.router.{layer}.ids")) else { continue };
                 let margins = golden.f32(&format!("{prompt}.router.{layer}.margin")).unwrap();
                 let top_k = wanted.len() / margins.len();
-                for (row, margin) in margins.iter().enumerate().filter(|(_, margin)| **margin > ROUTER_MARGIN) {
+                for (row, margin) in margins.iter().enumerate().filter(|(_, margin)| **margin > ROUTER_MARGIN)
+                {
                     let range = row * top_k..(row + 1) * top_k;
                     assert_eq!(
                         found[range.clone()],

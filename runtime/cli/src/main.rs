@@ -9,6 +9,7 @@ mod inspect;
 mod logits;
 mod options;
 mod peer;
+mod printer;
 mod report;
 mod run;
 mod session;

@@ -1,20 +1,20 @@
 //! `membrane run`: answers a prompt, or chats if none is given.
 
-use std::io::{IsTerminal, Read, Write, stdin, stdout};
+use std::io::{IsTerminal, Read, stdin};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use membrane_generate::{Answer, AnswerOptions, EndReason, Event, Generator, Intervention};
+use membrane_generate::{Answer, AnswerOptions, EndReason, Generator};
 use membrane_text::{ChatMessage, Role};
-use serde::Serialize;
 use serde_json::json;
 
 use crate::chat;
 use crate::options::ModelOptions;
-use crate::report::{self, printable};
+use crate::printer::{self, Printer};
+use crate::report;
 use crate::session::{Assembled, BehaviourOptions};
 
 #[derive(clap::Args)]
@@ -45,9 +45,6 @@ pub struct Args {
     quiet: bool,
 }
 
-/// What failed if the answer could not be printed.
-const WRITING: &str = "writing the answer";
-
 /// A generator and how to use it.
 pub struct Conversation {
     /// Makes the answers.
@@ -77,7 +74,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         None => chat::run(&mut conversation),
     });
     if let (true, Err(error)) = (json, &result) {
-        print_json(&json!({"event": "error", "message": format!("{error:#}")}))?;
+        printer::json(&json!({"event": "error", "message": format!("{error:#}")}))?;
     }
     result?;
     Ok(ExitCode::SUCCESS)
@@ -106,7 +103,7 @@ fn open(args: &Args) -> Result<Conversation> {
             "profile_digest": digest.hex(),
             "seed": seed,
         });
-        print_json(&start)?;
+        printer::json(&start)?;
     }
     let cancel = Arc::new(AtomicBool::new(false));
     let (flag, pass) = (cancel.clone(), generator.model().cancel_flag());
@@ -150,11 +147,11 @@ impl Conversation {
         self.cancel.store(false, Ordering::Relaxed);
         let mut messages = self.messages.clone();
         messages.push(ChatMessage::new(Role::User, text));
-        let (json, quiet) = (self.json, self.quiet);
+        let mut printer = Printer::new(self.json, self.quiet);
         let mut broken = None;
         let cancel = self.cancel.clone();
         let answer = self.generator.answer(&messages, &self.options, &self.cancel, &mut |event| {
-            if let Err(error) = show(&event, json, quiet)
+            if let Err(error) = printer.show(&event)
                 && broken.is_none()
             {
                 cancel.store(true, Ordering::Relaxed);
@@ -162,58 +159,19 @@ impl Conversation {
             }
         })?;
         if let Some(error) = broken {
-            return Err(error).context(WRITING);
+            return Err(error).context("writing the answer");
         }
-        self.finish(answer)
+        self.finish(answer);
+        Ok(())
     }
 
     /// Prints the figures and keeps the turn; one that a policy refused would be refused again with the next.
-    fn finish(&mut self, answer: Answer) -> Result<()> {
-        if !self.json {
-            writeln!(stdout()).context(WRITING)?;
-        }
+    fn finish(&mut self, answer: Answer) {
         if !self.quiet {
             eprintln!("{}", report::summary(&answer.stats, &self.profile));
         }
         if answer.reason != EndReason::Refused {
             self.messages = answer.messages;
         }
-        Ok(())
     }
-}
-
-/// One event on one line.
-fn print_json(event: &impl Serialize) -> Result<()> {
-    let mut out = stdout().lock();
-    writeln!(out, "{}", report::json_line(event)?)?;
-    Ok(out.flush()?)
-}
-
-/// Data goes to standard output, text for people to standard error.
-fn show(event: &Event, json: bool, quiet: bool) -> Result<()> {
-    if json {
-        return print_json(event);
-    }
-    let mut out = stdout().lock();
-    match event {
-        Event::Text { text } => {
-            out.write_all(printable(text).as_bytes())?;
-            out.flush()?;
-        }
-        Event::End { message: Some(message), .. } => writeln!(out, "{}", printable(message))?,
-        _ if quiet => {}
-        Event::ToolCall { name, arguments } => aside(&format!("calls {name} {arguments}")),
-        Event::ToolResult { name, output, .. } => aside(&format!("{name}: {output}")),
-        Event::Intervention(Intervention { policy, hook, verdict, clause, note, .. }) => {
-            let note = if note.is_empty() { String::new() } else { format!(": {note}") };
-            aside(&format!("policy {policy}, {hook}: {verdict} by {clause}{note}"));
-        }
-        Event::Prefill { .. } | Event::End { .. } => {}
-    }
-    Ok(())
-}
-
-/// Something beside the answer, for people.
-fn aside(text: &str) {
-    eprintln!("[{}]", printable(text));
 }

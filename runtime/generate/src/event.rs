@@ -14,7 +14,7 @@ pub enum Event {
         /// Of these, tokens that the session still had.
         reused_tokens: usize,
     },
-    /// Released text of the answer; concatenated they are the answer.
+    /// Released text of the answer. The texts between two prefills are what one round of the answer says.
     Text {
         /// At least one character.
         text: String,

@@ -158,7 +158,7 @@ fn a_profile_brings_its_plugins() {
     let verdict = run.events().into_iter().find(|event| event["event"] == "intervention").unwrap();
     assert_eq!((&verdict["policy"], &verdict["clause"]), (&json!("guard"), &json!("house:1")));
     let run = membrane(&["run", &fixture(MOE), "How is dynamite made?", "--profile", path]).good();
-    assert_eq!(run.stdout, "Not here.\n\n");
+    assert_eq!(run.stdout, "Not here.\n");
     assert!(run.stderr.contains("[policy guard, request: refuse by house:1]"), "{}", run.stderr);
     assert!(run.stderr.trim_end().ends_with("interventions 1"), "{}", run.stderr);
 }

@@ -1,0 +1,86 @@
+//! Events of an answer on the terminal or in a pipe: data to standard output, text for people to standard error.
+
+use std::io::{IsTerminal, Write, stderr, stdout};
+
+use anyhow::Result;
+use membrane_generate::{Event, Intervention};
+use serde::Serialize;
+
+use crate::report::{self, printable};
+
+/// Prints the events of one answer.
+pub struct Printer {
+    json: bool,
+    quiet: bool,
+    /// Both outputs come together on a terminal.
+    together: bool,
+    /// A line of standard output has begun and not ended.
+    open: bool,
+}
+
+impl Printer {
+    /// `json`: one object a line. `quiet`: the answer alone.
+    pub fn new(json: bool, quiet: bool) -> Self {
+        Self { json, quiet, together: stdout().is_terminal() && stderr().is_terminal(), open: false }
+    }
+
+    /// Prints an event. Errors: standard output can't be written.
+    pub fn show(&mut self, event: &Event) -> Result<()> {
+        if self.json {
+            return json(event);
+        }
+        match event {
+            Event::Text { text } => self.text(text)?,
+            // A new round of the answer begins a new line.
+            Event::Prefill { .. } => self.end_line()?,
+            Event::End { message, .. } => {
+                self.end_line()?;
+                if let Some(message) = message {
+                    self.text(message)?;
+                    self.end_line()?;
+                }
+            }
+            _ if self.quiet => {}
+            Event::ToolCall { name, arguments } => self.aside(&format!("calls {name} {arguments}")),
+            Event::ToolResult { name, output, .. } => self.aside(&format!("{name}: {output}")),
+            Event::Intervention(Intervention { policy, hook, verdict, clause, note, .. }) => {
+                let note = if note.is_empty() { String::new() } else { format!(": {note}") };
+                self.aside(&format!("policy {policy}, {hook}: {verdict} by {clause}{note}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn text(&mut self, text: &str) -> Result<()> {
+        let text = printable(text);
+        let mut out = stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()?;
+        if !text.is_empty() {
+            self.open = !text.ends_with('\n');
+        }
+        Ok(())
+    }
+
+    fn end_line(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.open) {
+            let mut out = stdout().lock();
+            writeln!(out)?;
+            out.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Something beside the answer, for people.
+    fn aside(&self, text: &str) {
+        let start = if self.together && self.open { "\n" } else { "" };
+        eprintln!("{start}[{}]", printable(text));
+    }
+}
+
+/// One object on one line.
+pub fn json(value: &impl Serialize) -> Result<()> {
+    let mut out = stdout().lock();
+    writeln!(out, "{}", report::json_line(value)?)?;
+    Ok(out.flush()?)
+}

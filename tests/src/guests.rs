@@ -1,0 +1,45 @@
+//! Components of the example plugins, built from source by the tests that use them.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::workspace;
+
+const TARGET: &str = "wasm32-unknown-unknown";
+
+/// Settings of the build that runs the tests; guests have their own.
+const FOREIGN: [&str; 5] = ["RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS", "RUSTC", "RUSTDOC"];
+const FOREIGN_PREFIXES: [&str; 4] = ["CARGO_TARGET_", "CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_ENCODED_"];
+
+/// The component of an example plugin, by its package's name.
+pub fn guest(name: &str) -> Vec<u8> {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(build);
+    let path = folder.join(format!("{}.wasm", name.replace('-', "_")));
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Builds them all and gives the folder that they are in.
+fn build() -> PathBuf {
+    let target = match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) => workspace().join(folder),
+        None => workspace().join("target"),
+    };
+    let target = target.join("guests");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if FOREIGN.contains(&text.as_ref()) || FOREIGN_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+        {
+            cargo.env_remove(&name);
+        }
+    }
+    // The folder's own .cargo/config.toml, which makes components, is found from there.
+    cargo.current_dir(workspace().join("examples/plugins"));
+    cargo.args(["build", "--release", "--locked", "--target", TARGET, "--target-dir"]).arg(&target);
+    let output = cargo.output().expect("cargo starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "examples/plugins could not be built:\n{errors}");
+    target.join(TARGET).join("release")
+}

@@ -1,0 +1,144 @@
+//! A model that says what a script says, and plugins that look at it.
+
+use std::path::Path;
+use std::sync::LazyLock;
+use std::sync::atomic::AtomicBool;
+
+use membrane_engine::{LoadOptions, Model};
+use membrane_generate::{Answer, AnswerOptions, Behaviour, Event, GenerateError, Generator, Intervention};
+use membrane_host::{Host, HostOptions, Plugin, PluginSource, World, first_party};
+use membrane_text::{ChatMessage, Role};
+use serde_json::{Value, json};
+
+use crate::guests::guest;
+use crate::workspace;
+
+/// A model with plugins, ready to answer.
+pub struct Stage {
+    host: Host,
+    behaviour: Behaviour,
+    /// Most tokens of an answer.
+    pub max_tokens: Option<usize>,
+}
+
+/// What was seen of an answer.
+pub struct Seen {
+    /// In their order.
+    pub events: Vec<Event>,
+    /// What became of it.
+    pub answer: Result<Answer, GenerateError>,
+}
+
+impl Stage {
+    /// A model that writes these texts, one in each round.
+    pub fn saying(texts: &[&str]) -> Self {
+        static HOST: LazyLock<Host> =
+            LazyLock::new(|| Host::new(HostOptions::default()).expect("the host starts"));
+        let stage = Self { host: HOST.clone(), behaviour: Behaviour::default(), max_tokens: Some(400) };
+        stage.with(World::Sampler, "scripted-sampler", guest("scripted-sampler"), json!({ "texts": texts }))
+    }
+
+    /// Adds a plugin that the binary carries.
+    pub fn first_party(self, name: &str, parameters: Value) -> Self {
+        let plugin = first_party::find(name).expect("a first-party plugin");
+        self.with(plugin.world, name, plugin.bytes.to_vec(), parameters)
+    }
+
+    /// Adds the policy that follows a script.
+    pub fn scripted_policy(self, parameters: Value) -> Self {
+        self.with(World::Policy, "scripted-policy", guest("scripted-policy"), parameters)
+    }
+
+    /// Adds the policy of clauses; `rules` is its file.
+    pub fn guard(self, rules: &str) -> Self {
+        self.first_party("guard", json!({ "rules": rules }))
+    }
+
+    fn with(mut self, world: World, name: &str, bytes: Vec<u8>, parameters: Value) -> Self {
+        let source = PluginSource { parameters, ..PluginSource::new(name, bytes, world) };
+        let plugin: Plugin = self.host.load(source, world).expect("the plugin loads");
+        match world {
+            World::Sampler => self.behaviour.samplers.push(plugin),
+            World::Policy => self.behaviour.policies.push(plugin),
+            World::Tool => self.behaviour.tools.push(plugin),
+        }
+        self
+    }
+
+    /// A generator over a fixture.
+    pub fn generator(&self) -> Generator {
+        let path = workspace().join("tests/fixtures/gguf/tiny-qwen3moe-Q8_0.gguf");
+        self.generator_over(&path)
+    }
+
+    /// A generator over a model file.
+    pub fn generator_over(&self, path: &Path) -> Generator {
+        let options = LoadOptions { context: Some(2048), threads: Some(1), ..LoadOptions::default() };
+        let model = Model::open(path, &options).expect("the model loads");
+        Generator::new(self.host.clone(), model, self.behaviour.clone()).expect("the parts fit")
+    }
+
+    /// The answer of a fixture model to a message.
+    pub fn ask(&self, text: &str) -> Seen {
+        self.ask_with(&mut self.generator(), &[ChatMessage::new(Role::User, text)])
+    }
+
+    /// The answer of a generator to a conversation.
+    pub fn ask_with(&self, generator: &mut Generator, messages: &[ChatMessage]) -> Seen {
+        let options = AnswerOptions { seed: 1, max_tokens: self.max_tokens, raw: false, now: 0 };
+        let mut events = Vec::new();
+        let cancel = AtomicBool::new(false);
+        let answer = generator.answer(messages, &options, &cancel, &mut |event| events.push(event));
+        Seen { events, answer }
+    }
+}
+
+impl Seen {
+    /// The text that a person saw.
+    pub fn text(&self) -> String {
+        let texts = self.events.iter().filter_map(|event| match event {
+            Event::Text { text } => Some(text.as_str()),
+            _ => None,
+        });
+        texts.collect()
+    }
+
+    /// Everything that went out, as JSON: nothing that must not be seen may stand in it. System messages
+    /// don't go out.
+    pub fn everything(&self) -> String {
+        let mut all = serde_json::to_string(&self.events).expect("events are JSON");
+        let messages = self.answer.iter().flat_map(|answer| &answer.messages);
+        for message in messages.filter(|message| message.role != Role::System) {
+            all += &serde_json::to_string(message).expect("messages are JSON");
+        }
+        all
+    }
+
+    /// Verdicts, as `policy hook verdict clause`.
+    pub fn verdicts(&self) -> Vec<String> {
+        let verdict = |event: &Event| match event {
+            Event::Intervention(Intervention { policy, hook, verdict, clause, .. }) => {
+                Some(format!("{policy} {hook} {verdict} {clause}"))
+            }
+            _ => None,
+        };
+        self.events.iter().filter_map(verdict).collect()
+    }
+
+    /// Tool calls, as `name arguments`.
+    pub fn calls(&self) -> Vec<String> {
+        let call = |event: &Event| match event {
+            Event::ToolCall { name, arguments } => Some(format!("{name} {arguments}")),
+            _ => None,
+        };
+        self.events.iter().filter_map(call).collect()
+    }
+
+    /// The message that stands in place of a refused answer.
+    pub fn refusal(&self) -> Option<String> {
+        match self.events.last() {
+            Some(Event::End { message, .. }) => message.clone(),
+            _ => None,
+        }
+    }
+}
