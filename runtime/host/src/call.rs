@@ -103,6 +103,11 @@ fn cause(state: &mut State, plugin: &Plugin, fuel: u64, error: &wasmtime::Error)
             Some(warning) => format!("unreachable instruction; its last warning was: {warning}"),
             None => "unreachable instruction, a panic in most languages".into(),
         }),
+        // The guest's own stack lies at the start of its memory: where it overflows, addresses wrap around.
+        Some(Trap::MemoryOutOfBounds) => Cause::Trapped(
+            "out of bounds memory access, by a wild pointer or by recursing too deep for the plugin's own stack"
+                .into(),
+        ),
         Some(trap) => Cause::Trapped(trap.to_string().trim_start_matches("wasm trap: ").to_owned()),
         None => {
             let text = error.root_cause().to_string();

@@ -74,7 +74,8 @@ fn an_import_without_its_grant_is_refused_with_the_line_to_add() {
     assert!(error.contains("grants = [\"all-logits\"]"), "{error}");
     let mut granted = source("x", bytes, World::Sampler, json!({}));
     granted.grants.insert(Grant::AllLogits);
-    assert_eq!(host().load(granted, World::Sampler).unwrap().imports().len(), 1);
+    let loaded = host().load(granted, World::Sampler).unwrap();
+    assert!(loaded.imports().iter().any(|name| name == "membrane:plugin/all-logits@0.1.0"));
 }
 
 #[test]
@@ -182,7 +183,7 @@ fn too_many_modules_are_refused() {
 #[test]
 fn a_start_function_that_loops_runs_out_of_fuel() {
     let error = failure(sampler(MEMORY, "(func $spin (loop br 0)) (start $spin)"));
-    assert_eq!(error, "plugin `x`: start ran out of fuel (80000000 units a call)");
+    assert_eq!(error, "plugin `x`: start ran out of fuel (600000000 units a call)");
 }
 
 #[test]

@@ -209,7 +209,7 @@ fn a_policy_that_fails_in_any_hook_lets_nothing_through_ever_after() {
         for (act, cause) in [
             ("error", "failed: a reported[31m error"),
             ("panic", "trapped: unreachable instruction"),
-            ("loop", "ran out of fuel (20000000 units a call)"),
+            ("loop", "ran out of fuel (150000000 units a call)"),
             ("memory", "asked for more memory than its limit of 64 MiB"),
         ] {
             let harmless = plugin(&host, json!({ "hook": "none", "act": "none" }));

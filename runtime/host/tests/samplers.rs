@@ -60,6 +60,9 @@ fn memory_ends_at_its_limit() {
 #[test]
 fn recursion_ends() {
     assert_eq!(failure("recursion"), "plugin `x`: sample recursed too deep");
+    let error = failure("wide-recursion");
+    assert!(error.starts_with("plugin `x`: sample trapped: out of bounds memory access"), "{error}");
+    assert!(error.ends_with("recursing too deep for the plugin's own stack"), "{error}");
 }
 
 #[test]

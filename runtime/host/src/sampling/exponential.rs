@@ -17,6 +17,12 @@ const ROUND: f32 = 12_582_912.0;
 const LN_2_HIGH: f32 = 0.693_359_4;
 const LN_2_LOW: f32 = -2.121_944_4e-4;
 
+/// The Taylor series up to the sixth power, with the seventh economised into the odd ones below it (by the
+/// Chebyshev polynomial of degree 7 between -ln 2 / 2 and ln 2 / 2), which leaves an error of 2e-9 there.
+const REST_SQUARED: f32 = 0.120_113_25;
+const COEFFICIENT_5: f32 = 1.0 / 120.0 + 1.75 / 5040.0 * REST_SQUARED;
+const COEFFICIENT_3: f32 = 1.0 / 6.0 - 0.875 / 5040.0 * REST_SQUARED * REST_SQUARED;
+
 /// e to the power of `x`, within 2 units in the last place. At least e^-87, also for minus infinity and NaN;
 /// the caller leaves those out.
 #[inline(always)]
@@ -26,11 +32,10 @@ pub fn exp(x: f32) -> f32 {
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let whole = shifted - ROUND;
     let rest = (x - whole * LN_2_HIGH) - whole * LN_2_LOW;
-    // The Taylor series: at |rest| <= ln 2 / 2 the first term left out is 1e-7 of the result.
     let series = 1.0 / 720.0;
-    let series = series * rest + 1.0 / 120.0;
+    let series = series * rest + COEFFICIENT_5;
     let series = series * rest + 1.0 / 24.0;
-    let series = series * rest + 1.0 / 6.0;
+    let series = series * rest + COEFFICIENT_3;
     let series = series * rest + 0.5;
     let series = series * rest + 1.0;
     let series = series * rest + 1.0;

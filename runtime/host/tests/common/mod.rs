@@ -10,8 +10,8 @@ use membrane_host::{
 };
 use serde_json::Value;
 
-/// Fuel of tests that run out of it: a few milliseconds.
-pub const LITTLE_FUEL: u64 = 20_000_000;
+/// Fuel of guests in tests: some tenths of a second, and enough to fill all the memory that they may have.
+pub const LITTLE_FUEL: u64 = 150_000_000;
 
 /// Tokens that are numbers.
 pub struct Numbers(Vec<String>);

@@ -75,10 +75,12 @@ impl Test {
             _ => {}
         }
         match pending.find(word.as_str()) {
-            Some(0) if act == "replace" => {
-                OutputVerdict::Replace(Replacement { bytes: word.len() as u32, text, reason: reason() })
-            }
-            Some(at) if act == "replace" => OutputVerdict::Release(at as u32),
+            // What stands before the word goes along: at the end there is no further call for it.
+            Some(at) if act == "replace" => OutputVerdict::Replace(Replacement {
+                bytes: (at + word.len()) as u32,
+                text: format!("{}{text}", &pending[..at]),
+                reason: reason(),
+            }),
             Some(at) if act == "stop" => OutputVerdict::Stop(Ending { release: at as u32, reason: reason() }),
             Some(_) if act == "force" => OutputVerdict::Force(ForcedText { text, reason: reason() }),
             Some(_) if act == "refuse" => OutputVerdict::Refuse(self.refusal()),

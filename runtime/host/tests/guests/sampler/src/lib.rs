@@ -33,6 +33,7 @@ impl Sampler for Test {
                 }
             }
             "recursion" => Ok(Choice::Token(deeper(1))),
+            "wide-recursion" => Ok(Choice::Token(wider(1))),
             "panic" => panic!("on\u{1b}[31m purpose"),
             "out-of-vocabulary" => Ok(Choice::Token(u32::MAX)),
             "masked" => {
@@ -58,7 +59,7 @@ impl Sampler for Test {
                 logits::apply(&[logits::Operation::Typical(0.5)])?;
             },
             "flood" => {
-                for line in 0..10_000 {
+                for line in 0..1_000 {
                     log::info(&format!("\u{1b}[2J{line}\r\nforged\u{202e}{}", "x".repeat(5000)));
                 }
                 Ok(Choice::Token(logits::greedy()?.token))
@@ -88,10 +89,19 @@ fn forever<T>() -> T {
     }
 }
 
+/// Keeps nothing in memory, so that it is the host's stack that ends.
 fn deeper(depth: u32) -> u32 {
-    let frame = [depth; 64];
+    if depth == 0 {
+        return 0;
+    }
+    deeper(depth.wrapping_add(1)).rotate_left(deeper(depth.wrapping_add(2)) % 32)
+}
+
+/// Keeps much in memory, so that it is the guest's own stack that ends.
+fn wider(depth: u32) -> u32 {
+    let frame = [depth; 4096];
     std::hint::black_box(&frame);
-    if depth == 0 { 0 } else { deeper(depth + 1).wrapping_add(frame[depth as usize % 64]) }
+    if depth == 0 { 0 } else { wider(depth.wrapping_add(1)).wrapping_add(frame[depth as usize % 4096]) }
 }
 
 membrane_plugin::export_sampler!(Test);
