@@ -24,7 +24,8 @@ pub fn apply(dry: &Dry, candidates: &mut Candidates, context: &mut Context) {
         return;
     }
     let mut longest: HashMap<u32, usize> = HashMap::new();
-    for (end, length) in repeated_suffixes(tokens).enumerate() {
+    // Nothing stands before the first token, so it continued nothing.
+    for (end, length) in repeated_suffixes(tokens).enumerate().skip(1) {
         let length = length.min(limit);
         if length >= allowed {
             let entry = longest.entry(tokens[end]).or_default();
