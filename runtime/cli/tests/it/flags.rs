@@ -72,7 +72,7 @@ fn profiles() {
         membrane(&["run", &model, "Hello", "-n", "1", "--profile", path.to_str().unwrap()])
     };
     run("[[sampler]]\nplugin = \"greedy\"").good();
-    run("[[sampler]\n").failed_saying(&["p.toml", "line 1"]);
+    run("[[sampler]\n").failed_saying(&["p.toml:1", "unclosed"]);
     run("[[polizy]]\nplugin = \"guard\"").failed_saying(&["p.toml", "polizy"]);
     run("[[sampler]]\nplugin = \"greedy\"\ndigest = \"sha256:00\"").failed_saying(&["p.toml", "digest"]);
     let pin = "0".repeat(64);
