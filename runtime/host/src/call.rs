@@ -105,7 +105,7 @@ fn cause(state: &mut State, plugin: &Plugin, fuel: u64, error: &wasmtime::Error)
         }),
         // The guest's own stack lies at the start of its memory: where it overflows, addresses wrap around.
         Some(Trap::MemoryOutOfBounds) => Cause::Trapped(
-            "out of bounds memory access, by a wild pointer or by recursing too deep for the plugin's own stack"
+            "out of bounds memory access, by a wild pointer or recursing too deep for the plugin's own stack"
                 .into(),
         ),
         Some(trap) => Cause::Trapped(trap.to_string().trim_start_matches("wasm trap: ").to_owned()),

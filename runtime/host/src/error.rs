@@ -98,7 +98,7 @@ pub enum HostError {
         world: World,
     },
     /// A grant that means nothing for the plugin's world.
-    #[error("plugin `{plugin}`: the grant `{grant}` is for a {}, not for a {world}; remove it", grant.world())]
+    #[error("plugin `{plugin}`: the grant `{grant}` is for a {}, not a {world}; remove it", grant.world())]
     UselessGrant {
         /// Name of the plugin.
         plugin: String,
@@ -146,9 +146,7 @@ pub enum HostError {
         second: String,
     },
     /// A first-party plugin that there is not.
-    #[error(
-        "there is no first-party plugin `{name}`; there are: {known}. Give a file as a path, such as ./{name}.wasm"
-    )]
+    #[error("there is no first-party plugin `{name}`; there are: {known}. A file is given as ./{name}.wasm")]
     NoFirstParty {
         /// The name.
         name: String,

@@ -12,8 +12,8 @@ use serde_json::json;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-const CONFIGURE: &str = r#"(func (export "membrane:plugin/sampler-plugin@0.1.0#configure") (param i32 i32) (result i32)
-    i32.const 16)"#;
+const CONFIGURE: &str = r#"(func (export "membrane:plugin/sampler-plugin@0.1.0#configure")
+    (param i32 i32) (result i32) i32.const 16)"#;
 const SAMPLE: &str =
     r#"(func (export "membrane:plugin/sampler-plugin@0.1.0#sample") (result i32) i32.const 16)"#;
 const REALLOC: &str = r#"(func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 1024)"#;
@@ -204,7 +204,8 @@ fn a_text_of_2_gib_out_of_nowhere_is_a_trap() {
     let data = r#"(data (i32.const 16) "\01\00\00\00\00\00\00\00\ff\ff\ff\7f")"#;
     let wat = format!(
         r#"(module {MEMORY} {REALLOC} {SAMPLE} {data}
-        (func (export "membrane:plugin/sampler-plugin@0.1.0#configure") (param i32 i32) (result i32) i32.const 48))"#
+        (func (export "membrane:plugin/sampler-plugin@0.1.0#configure")
+            (param i32 i32) (result i32) i32.const 48))"#
     );
     let error = failure(component(&contract(), "sampler", &wat));
     assert!(error.starts_with("plugin `x`: sample trapped: ") && error.contains("out"), "{error}");
@@ -215,7 +216,8 @@ fn an_unknown_case_of_a_verdict_is_a_trap() {
     let data = r#"(data (i32.const 16) "\07")"#;
     let wat = format!(
         r#"(module {MEMORY} {REALLOC} {SAMPLE} {data}
-        (func (export "membrane:plugin/sampler-plugin@0.1.0#configure") (param i32 i32) (result i32) i32.const 48))"#
+        (func (export "membrane:plugin/sampler-plugin@0.1.0#configure")
+            (param i32 i32) (result i32) i32.const 48))"#
     );
     let error = failure(component(&contract(), "sampler", &wat));
     assert!(error.starts_with("plugin `x`: sample trapped: "), "{error}");

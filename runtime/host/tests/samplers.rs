@@ -1,4 +1,5 @@
-//! Chains of samplers, well behaved and not. Every failure names the plugin, the hook and the cause, and the process lives.
+//! Chains of samplers, well behaved and not. Every failure names the plugin, the hook and the cause, and the
+//! process lives.
 #![allow(clippy::unwrap_used)]
 
 mod common;

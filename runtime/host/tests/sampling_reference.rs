@@ -1,5 +1,5 @@
-//! The candidate engine against a plain reference: double precision, whole sorts, each stage as its paper or llama.cpp
-//! defines it.
+//! The candidate engine against a plain reference: double precision, whole sorts, each stage as its paper or
+//! llama.cpp defines it.
 #![allow(clippy::unwrap_used)]
 
 #[path = "sampling/reference.rs"]
@@ -110,7 +110,8 @@ fn distribution(
     Ok(probabilities)
 }
 
-/// Holds a chain to the reference. A token may differ if its own threshold is a near tie, seen by its probability.
+/// Holds a chain to the reference. A token may differ if its own threshold is a near tie, seen by its
+/// probability.
 fn compare(logits: &[f32], operations: &[Operation], history: &[u32], seed: u64) {
     let vocabulary = Letters::new(logits.len());
     let found = distribution(logits, operations, history, seed).unwrap();

@@ -1,5 +1,5 @@
-//! A policy that does `act` in the hook `hook`, and otherwise lets pass. In the hook `output` it acts where it finds `word`,
-//! and holds back what may be the beginning of it.
+//! A policy that does `act` in the hook `hook`, and otherwise lets pass. In the hook `output` it acts where
+//! it finds `word`, and holds back what may be the beginning of it.
 
 use membrane_plugin::policy::*;
 use serde::Deserialize;
