@@ -10,13 +10,15 @@ import numpy as np
 class Model:
     """A model with one context: tokens go in behind those that are there, logits of the last one come out."""
 
-    def __init__(self, path, context, threads=None, batch=512, mmap=True):
+    def __init__(self, path, context, threads=None, batch=512, mmap=True, repack=True):
         # The library keeps a pointer to the callback: it must live as long as the model.
         self._log = llama.llama_log_callback(lambda level, text, data: None)
         llama.llama_log_set(self._log, ctypes.c_void_p(0))
         llama.llama_backend_init()
         parameters = llama.llama_model_default_params()
         parameters.use_mmap = mmap
+        # Repacked weights are a second copy in memory of its own.
+        parameters.use_extra_bufts = repack
         self.model = llama.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self.model:
             raise SystemExit(f"{path}: llama.cpp can't load it")

@@ -18,10 +18,12 @@ def main():
     parser.add_argument("--decode", type=int, default=64, help="tokens of decode; they are the text's own")
     parser.add_argument("--text", type=pathlib.Path, default=root / "README.md")
     parser.add_argument("--no-mmap", action="store_true", help="read the file into memory instead of mapping it")
+    parser.add_argument("--no-repack", action="store_true", help="use the weights where they are mapped")
     arguments = parser.parse_args()
     wanted = arguments.prompt + arguments.decode
     loading = time.perf_counter()
-    model = Model(arguments.model, wanted + 16, arguments.threads, arguments.batch, not arguments.no_mmap)
+    mmap, repack = not arguments.no_mmap, not arguments.no_repack
+    model = Model(arguments.model, wanted + 16, arguments.threads, arguments.batch, mmap, repack)
     loaded = time.perf_counter()
     ids = model.tokenize(arguments.text.read_text())
     while len(ids) < wanted:
