@@ -116,7 +116,8 @@ pub fn guest_workspaces() -> Result<Vec<PathBuf>> {
     let root = root();
     let list = output(Command::new("git").args(["ls-files", "*/Cargo.toml"]).current_dir(&root))?;
     let mut folders = Vec::new();
-    for path in list.lines().map(|line| root.join(line)) {
+    // Guests that a test builds are that test's own, broken ones among them.
+    for path in list.lines().filter(|line| !line.contains("/tests/")).map(|line| root.join(line)) {
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let workspace = text.lines().any(|line| line.trim().starts_with("[workspace"));
         if let (true, Some(folder)) = (workspace, path.parent()) {
