@@ -104,9 +104,18 @@ impl Seen {
     }
 
     /// Everything that went out, as JSON: nothing that must not be seen may stand in it. System messages
-    /// don't go out.
+    /// don't go out; figures such as times may hold any digits and are left out.
     pub fn everything(&self) -> String {
-        let mut all = serde_json::to_string(&self.events).expect("events are JSON");
+        let mut all = String::new();
+        for event in &self.events {
+            let mut event = serde_json::to_value(event).expect("events are JSON");
+            if let Some(fields) = event.as_object_mut() {
+                fields.remove("stats");
+                fields.remove("prompt_tokens");
+                fields.remove("reused_tokens");
+            }
+            all += &event.to_string();
+        }
         let messages = self.answer.iter().flat_map(|answer| &answer.messages);
         for message in messages.filter(|message| message.role != Role::System) {
             all += &serde_json::to_string(message).expect("messages are JSON");

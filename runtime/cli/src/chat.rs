@@ -4,7 +4,7 @@ use std::io::{Write, stderr, stdin};
 
 use anyhow::Result;
 
-use crate::report::printable;
+use crate::report::{describe, printable};
 use crate::run::Conversation;
 
 const HELP: &str = "\
@@ -42,7 +42,7 @@ pub fn run(conversation: &mut Conversation) -> Result<()> {
             text if text.starts_with('/') => eprintln!("{} is not a command\n{HELP}", printable(text)),
             text => {
                 if let Err(error) = conversation.ask(text.to_owned()) {
-                    eprintln!("membrane: {}", printable(&format!("{error:#}")));
+                    eprintln!("membrane: {}", describe(&error));
                 }
             }
         }

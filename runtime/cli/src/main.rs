@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if closed_pipe(&error) => ExitCode::from(FAILURE),
         Err(error) => {
-            eprintln!("membrane: {}", report::printable(&format!("{error:#}")));
+            eprintln!("membrane: {}", report::describe(&error));
             ExitCode::from(FAILURE)
         }
     }

@@ -106,6 +106,19 @@ pub fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
 
+/// An error with its causes. One that its cause repeats word for word is said once.
+pub fn describe(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    printable(&text)
+}
+
 /// JSON on one line. All control characters in it are escaped, those beyond ASCII too, which terminals obey
 /// as well.
 pub fn json_line(value: &impl Serialize) -> serde_json::Result<String> {

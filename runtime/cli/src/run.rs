@@ -74,7 +74,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         None => chat::run(&mut conversation),
     });
     if let (true, Err(error)) = (json, &result) {
-        printer::json(&json!({"event": "error", "message": format!("{error:#}")}))?;
+        printer::json(&json!({"event": "error", "message": report::describe(error)}))?;
     }
     result?;
     Ok(ExitCode::SUCCESS)
@@ -157,7 +157,10 @@ impl Conversation {
                 cancel.store(true, Ordering::Relaxed);
                 broken = Some(error);
             }
-        })?;
+        });
+        // What Ctrl-C has stopped is over; the next one is about something else.
+        self.cancel.store(false, Ordering::Relaxed);
+        let answer = answer?;
         if let Some(error) = broken {
             return Err(error).context("writing the answer");
         }

@@ -4,7 +4,7 @@ use crate::source::{Tree, code_only, without_tests};
 use std::fmt;
 
 /// Characters in a line of Rust.
-const LINE_LENGTH: usize = 110;
+const LINE_LENGTH: usize = 140;
 /// Lines in a file of Rust.
 const FILE_LINES: usize = 600;
 /// Bytes of a tracked file.
