@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use membrane_engine::{IoMode, LoadOptions, Model, Prepared};
+use membrane_engine::{EvictionPolicy, IoMode, LoadOptions, Model, Prepared};
 use membrane_tests::references;
 
 /// A mixture of experts and a dense model, from the fixtures.
@@ -70,7 +70,9 @@ fn arenas_and_ways_of_reading() {
         }
         for share in [20, 8, 2] {
             for io in [IoMode::Auto, IoMode::Direct, IoMode::Buffered] {
-                let model = load(&path, &LoadOptions { experts: Some(experts / share), io, ..options() });
+                let eviction = if share == 8 { EvictionPolicy::Lru } else { EvictionPolicy::NextUse };
+                let experts = Some(experts / share);
+                let model = load(&path, &LoadOptions { experts, io, eviction, ..options() });
                 assert!(trace(&model) == wanted, "{path:?} {io:?} {}", model.plan());
                 assert!(trace(&model) == wanted, "{path:?} {io:?} warm {}", model.plan());
                 assert!(model.plan().paged() && model.counters().misses > 0, "{path:?}");

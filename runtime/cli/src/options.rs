@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
-use membrane_engine::{IoMode, Isa, LoadOptions, Precision};
+use membrane_engine::{EvictionPolicy, IoMode, Isa, LoadOptions, Precision};
 use membrane_profile::ByteSize;
 
 /// How a model is loaded.
@@ -28,6 +28,9 @@ pub struct ModelOptions {
     /// How experts are read from disk
     #[arg(long, value_enum, default_value_t = Io::Auto)]
     pub io: Io,
+    /// Which expert gives up its slot; changes speed, never the result
+    #[arg(long, value_enum, default_value_t = Eviction::NextUse)]
+    pub eviction: Eviction,
     /// Instruction set; changes speed, never the result [default: the best that this processor has]
     #[arg(long, value_enum)]
     pub isa: Option<InstructionSet>,
@@ -45,6 +48,15 @@ pub enum Io {
     Direct,
     /// Through the page cache.
     Buffered,
+}
+
+/// Which expert gives up its slot.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Eviction {
+    /// The one that is expected to be needed last.
+    NextUse,
+    /// The one that was used longest ago.
+    Lru,
 }
 
 /// Instruction sets of the kernels.
@@ -79,6 +91,10 @@ impl ModelOptions {
                 Io::Auto => IoMode::Auto,
                 Io::Direct => IoMode::Direct,
                 Io::Buffered => IoMode::Buffered,
+            },
+            eviction: match self.eviction {
+                Eviction::NextUse => EvictionPolicy::NextUse,
+                Eviction::Lru => EvictionPolicy::Lru,
             },
             isa,
             experts: None,

@@ -18,12 +18,12 @@ use crate::report;
 
 /// The sampler that decoding flags set parameters of.
 const STANDARD_SAMPLER: &str = "standard-sampler";
-/// Under a memory budget an instance may have this fraction of it, unless its profile entry says otherwise:
-/// what instances may take is set aside, and the host's own limits are made for machines with memory to
-/// spare.
-const INSTANCE_FRACTION: u64 = 32;
-/// But at least this much, in bytes.
-const INSTANCE_LEAST: u64 = 4 << 20;
+/// Under a memory budget all instances together may have this fraction of it, unless a profile entry says
+/// otherwise: what instances may take is set aside, and the host's own limits are made for machines with
+/// memory to spare.
+const INSTANCES_FRACTION: u64 = 16;
+/// But each at least this much, in bytes: a Rust guest starts with a stack of 1 MiB.
+const INSTANCE_LEAST: u64 = 3 << 20;
 
 /// Which plugins make the behaviour.
 #[derive(clap::Args, Clone)]
@@ -78,8 +78,10 @@ impl BehaviourOptions {
         let mut behaviour = Behaviour::default();
         let mut digests = Vec::new();
         let mut reserve = 0;
+        let instances = profile.plugins().count().max(1) as u64;
+        let share = budget.map(|budget| (budget / INSTANCES_FRACTION / instances).max(INSTANCE_LEAST));
         for resolved in profile.plugins() {
-            let plugin = load(&host, resolved, budget)?;
+            let plugin = load(&host, resolved, share)?;
             digests.push(plugin.digest());
             reserve += plugin.limits().memory_bytes as u64;
             match resolved.kind {
@@ -127,8 +129,8 @@ fn log(line: &LogLine) {
     }
 }
 
-/// Reads and compiles one plugin.
-fn load(host: &Host, resolved: &ResolvedPlugin, budget: Option<u64>) -> Result<Plugin> {
+/// Reads and compiles one plugin. `share`: bytes that an instance may take at most.
+fn load(host: &Host, resolved: &ResolvedPlugin, share: Option<u64>) -> Result<Plugin> {
     let bytes = match &resolved.location {
         Location::FirstParty(name) => first_party::find(name)?.bytes.to_vec(),
         Location::Path(path) => {
@@ -149,7 +151,7 @@ fn load(host: &Host, resolved: &ResolvedPlugin, budget: Option<u64>) -> Result<P
     let source = PluginSource {
         parameters: Value::Object(resolved.parameters.clone()),
         grants: Grant::parse_all(&resolved.grants).with_context(|| format!("plugin `{}`", resolved.name))?,
-        limits: limits(resolved, budget),
+        limits: limits(resolved, share),
         ..PluginSource::new(&resolved.name, bytes, resolved.kind)
     };
     Ok(host.load(source, resolved.kind)?)
@@ -165,10 +167,9 @@ fn read_component(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn limits(resolved: &ResolvedPlugin, budget: Option<u64>) -> Limits {
+fn limits(resolved: &ResolvedPlugin, share: Option<u64>) -> Limits {
     let mut limits = Limits::of(resolved.kind);
-    if let Some(budget) = budget {
-        let share = (budget / INSTANCE_FRACTION).max(INSTANCE_LEAST);
+    if let Some(share) = share {
         limits.memory_bytes = limits.memory_bytes.min(usize::try_from(share).unwrap_or(usize::MAX));
     }
     if let Some(fuel) = resolved.limits.fuel_per_call {

@@ -25,7 +25,7 @@ pub use error::{EngineError, Result};
 pub use forward::Observer;
 pub use hyper::{Hyperparameters, Moe, Rope};
 pub use membrane_kernels::{Isa, Precision};
-pub use membrane_pager::{Counters, IoChoice, IoMode, IoReason};
+pub use membrane_pager::{Counters, EvictionPolicy, IoChoice, IoMode, IoReason};
 pub use model::{LoadOptions, Model, Prepared};
 pub use plan::{Bytes, MemoryPlan};
 pub use session::{Session, Synced};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use membrane_formats::Checkpoint;
 use membrane_kernels::{Isa, Precision, RopeTable, Team};
-use membrane_pager::{Catalog, Counters, IoChoice, IoMode, PagedFile, Pager, PagerConfig};
+use membrane_pager::{Catalog, Counters, EvictionPolicy, IoChoice, IoMode, PagedFile, Pager, PagerConfig};
 use membrane_text::Tokenizer;
 
 use crate::architectures::Architecture;
@@ -48,6 +48,8 @@ pub struct LoadOptions {
     pub prefill_chunk: Option<usize>,
     /// How experts are read.
     pub io: IoMode,
+    /// Which expert gives up its slot. It never changes a result.
+    pub eviction: EvictionPolicy,
     /// Instruction set; by default the best that this processor has. It never changes a result.
     pub isa: Option<Isa>,
     /// Most experts to keep in memory, whatever the budget leaves: for measurements and tests.
@@ -65,6 +67,7 @@ impl Default for LoadOptions {
             precision: Precision::Fast,
             prefill_chunk: None,
             io: IoMode::Auto,
+            eviction: EvictionPolicy::default(),
             isa: None,
             experts: None,
             reserve: 0,
@@ -202,7 +205,11 @@ impl Prepared {
         let files = self.checkpoint.files().iter();
         let files: Vec<_> =
             files.map(|file| PagedFile { path: file.path.clone(), file: file.file.clone() }).collect();
-        let config = PagerConfig { io: self.options.io, ..PagerConfig::new(self.plan.expert_arena.0) };
+        let config = PagerConfig {
+            io: self.options.io,
+            eviction: self.options.eviction.start(),
+            ..PagerConfig::new(self.plan.expert_arena.0)
+        };
         let pager = Pager::open(&files, catalog.clone(), config)?;
         if !self.plan.paged() {
             pager.warm()?;

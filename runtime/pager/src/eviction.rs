@@ -8,8 +8,8 @@ use crate::catalog::ExpertKey;
 ///
 /// Called with the pager's lock held: every method should take constant time, or nearly.
 pub trait Eviction: Send {
-    /// Called once, before any other: slots are numbered from 0 to `slots - 1`.
-    fn prepare(&mut self, slots: usize);
+    /// Called once, before any other: slots are numbered from 0 to `slots - 1`, groups from 0 to `groups - 1`.
+    fn prepare(&mut self, slots: usize, groups: usize);
     /// `slot` was given to `key` and its read begins.
     fn admitted(&mut self, slot: usize, key: ExpertKey);
     /// A request named `key`, which has `slot` already.
@@ -21,26 +21,42 @@ pub trait Eviction: Send {
     fn victim(&mut self, evictable: &dyn Fn(usize) -> bool) -> Option<usize>;
 }
 
-/// Evicts what was used longest ago: a doubly linked list through an array, oldest first.
+/// The policies there are, by name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EvictionPolicy {
+    /// [`NextUse`].
+    #[default]
+    NextUse,
+    /// [`Lru`].
+    Lru,
+}
+
+impl EvictionPolicy {
+    /// The policy, which has seen nothing yet.
+    pub fn start(self) -> Box<dyn Eviction> {
+        match self {
+            Self::NextUse => Box::new(NextUse::new()),
+            Self::Lru => Box::new(Lru::new()),
+        }
+    }
+}
+
+/// Slots in the order of their last use, in several lists: doubly linked through one array.
 #[derive(Debug, Default)]
-pub struct Lru {
-    /// `[older, newer]` neighbours of each slot. The entry after the last slot is the ends of the list: its
-    /// newer neighbour is the oldest slot, its older neighbour the newest. A slot that links to itself is not
-    /// in the list.
+struct Lists {
+    /// `[older, newer]` neighbours of each slot. The entries after the last slot are the ends of the lists: such
+    /// an entry's newer neighbour is the oldest slot of its list, its older neighbour the newest. A slot that
+    /// links to itself is in no list.
     links: Vec<[usize; 2]>,
+    slots: usize,
 }
 
 const OLDER: usize = 0;
 const NEWER: usize = 1;
 
-impl Lru {
-    /// An empty list; the pager tells it the number of slots.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    fn ends(&self) -> usize {
-        self.links.len() - 1
+impl Lists {
+    fn new(slots: usize, lists: usize) -> Self {
+        Self { links: (0..slots + lists).map(|entry| [entry, entry]).collect(), slots }
     }
 
     fn unlink(&mut self, slot: usize) {
@@ -50,37 +66,18 @@ impl Lru {
         self.links[slot] = [slot, slot];
     }
 
-    fn link_newest(&mut self, slot: usize) {
-        let ends = self.ends();
+    fn link_newest(&mut self, list: usize, slot: usize) {
+        let ends = self.slots + list;
         let newest = self.links[ends][OLDER];
         self.links[slot] = [newest, ends];
         self.links[newest][NEWER] = slot;
         self.links[ends][OLDER] = slot;
     }
-}
 
-impl Eviction for Lru {
-    fn prepare(&mut self, slots: usize) {
-        self.links = (0..=slots).map(|slot| [slot, slot]).collect();
-    }
-
-    fn admitted(&mut self, slot: usize, _key: ExpertKey) {
-        self.link_newest(slot);
-    }
-
-    fn touched(&mut self, slot: usize, _key: ExpertKey) {
-        self.unlink(slot);
-        self.link_newest(slot);
-    }
-
-    fn removed(&mut self, slot: usize) {
-        self.unlink(slot);
-    }
-
-    /// Walks from the oldest slot. What is not evictable was used by a request under way, so it is near the
-    /// newest end and the walk is short.
-    fn victim(&mut self, evictable: &dyn Fn(usize) -> bool) -> Option<usize> {
-        let ends = self.ends();
+    /// The oldest evictable slot of a list. What is not evictable was used by a request under way, so it is near
+    /// the newest end and the walk is short.
+    fn oldest(&self, list: usize, evictable: &dyn Fn(usize) -> bool) -> Option<usize> {
+        let ends = self.slots + list;
         let mut slot = self.links[ends][NEWER];
         while slot != ends {
             if evictable(slot) {
@@ -89,6 +86,117 @@ impl Eviction for Lru {
             slot = self.links[slot][NEWER];
         }
         None
+    }
+}
+
+/// Evicts what was used longest ago.
+#[derive(Debug, Default)]
+pub struct Lru {
+    lists: Lists,
+}
+
+impl Lru {
+    /// An empty list; the pager tells it the number of slots.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Eviction for Lru {
+    fn prepare(&mut self, slots: usize, _groups: usize) {
+        self.lists = Lists::new(slots, 1);
+    }
+
+    fn admitted(&mut self, slot: usize, _key: ExpertKey) {
+        self.lists.link_newest(0, slot);
+    }
+
+    fn touched(&mut self, slot: usize, _key: ExpertKey) {
+        self.lists.unlink(slot);
+        self.lists.link_newest(0, slot);
+    }
+
+    fn removed(&mut self, slot: usize) {
+        self.lists.unlink(slot);
+    }
+
+    fn victim(&mut self, evictable: &dyn Fn(usize) -> bool) -> Option<usize> {
+        self.lists.oldest(0, evictable)
+    }
+}
+
+/// Evicts what is expected to be needed last, from the order in which a model asks: layer after layer, round
+/// after round.
+///
+/// The next chance of an expert is its layer's next turn, and one that its layer passed over in the last n turns
+/// is expected to be passed over n times more. So among experts that were used alike, those of the layer that
+/// was just computed go first, since all other layers come before it. Least recently used does the opposite:
+/// it evicts the layer that is about to be computed, and finds nothing at all once the experts of one token do
+/// not fit.
+#[derive(Debug, Default)]
+pub struct NextUse {
+    /// A list for each layer.
+    lists: Lists,
+    /// How many turns each layer has had.
+    turns: Vec<u64>,
+    /// The layer whose turn it is.
+    current: usize,
+    /// For each slot its layer, and the turn in which it was last used.
+    used: Vec<(usize, u64)>,
+}
+
+impl NextUse {
+    /// Empty lists; the pager tells it the number of slots and layers.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn use_now(&mut self, slot: usize, key: ExpertKey) {
+        let layer = key.group as usize;
+        if self.current != layer {
+            self.current = layer;
+            self.turns[layer] += 1;
+        }
+        self.used[slot] = (layer, self.turns[layer]);
+        self.lists.link_newest(layer, slot);
+    }
+
+    /// In how many layers' time a slot's expert is expected to be needed.
+    fn wait(&self, slot: usize) -> u64 {
+        let (layer, turn) = self.used[slot];
+        let layers = self.turns.len() as u64;
+        let to_next_turn = (layer + self.turns.len() - self.current - 1) as u64 % layers + 1;
+        to_next_turn + layers * (self.turns[layer] - turn)
+    }
+}
+
+impl Eviction for NextUse {
+    fn prepare(&mut self, slots: usize, groups: usize) {
+        *self = Self {
+            lists: Lists::new(slots, groups),
+            turns: vec![0; groups],
+            current: 0,
+            used: vec![(0, 0); slots],
+        };
+    }
+
+    fn admitted(&mut self, slot: usize, key: ExpertKey) {
+        self.use_now(slot, key);
+    }
+
+    fn touched(&mut self, slot: usize, key: ExpertKey) {
+        self.lists.unlink(slot);
+        self.use_now(slot, key);
+    }
+
+    fn removed(&mut self, slot: usize) {
+        self.lists.unlink(slot);
+    }
+
+    /// Compares the oldest slots of all layers.
+    fn victim(&mut self, evictable: &dyn Fn(usize) -> bool) -> Option<usize> {
+        let oldest = (0..self.turns.len()).filter_map(|layer| self.lists.oldest(layer, evictable));
+        oldest.max_by_key(|&slot| self.wait(slot))
     }
 }
 
@@ -111,7 +219,7 @@ mod tests {
     #[test]
     fn the_oldest_evictable_slot_goes_first() {
         let mut lru = Lru::new();
-        lru.prepare(4);
+        lru.prepare(4, 1);
         assert_eq!(lru.victim(&|_| true), None);
         (0..4).for_each(|slot| lru.admitted(slot, KEY));
         lru.touched(1, KEY);
@@ -126,5 +234,63 @@ mod tests {
         assert_eq!(order(&mut lru), [1, 0, 3]);
         [1, 0, 3].into_iter().for_each(|slot| lru.removed(slot));
         assert_eq!(lru.victim(&|_| true), None);
+    }
+
+    /// Hits of rounds over layers, each of which uses the experts that `wanted` gives for (round, layer).
+    fn hits(
+        eviction: &mut dyn Eviction,
+        slots: usize,
+        layers: u32,
+        wanted: impl Fn(u32, u32) -> Vec<u32>,
+    ) -> (u32, u32) {
+        eviction.prepare(slots, layers as usize);
+        let mut held: Vec<Option<ExpertKey>> = vec![None; slots];
+        let (mut hits, mut uses) = (0, 0);
+        for (round, group) in (0..50).flat_map(|round| (0..layers).map(move |group| (round, group))) {
+            for key in wanted(round, group).into_iter().map(|index| ExpertKey { group, index }) {
+                uses += 1;
+                if let Some(slot) = held.iter().position(|held| *held == Some(key)) {
+                    hits += 1;
+                    eviction.touched(slot, key);
+                    continue;
+                }
+                let slot = held.iter().position(Option::is_none).unwrap_or_else(|| {
+                    let victim = eviction.victim(&|_| true).unwrap();
+                    eviction.removed(victim);
+                    victim
+                });
+                held[slot] = Some(key);
+                eviction.admitted(slot, key);
+            }
+        }
+        (hits, uses)
+    }
+
+    #[test]
+    fn a_part_of_a_round_that_does_not_fit_is_kept() {
+        let same = |_, _| vec![0, 1];
+        assert_eq!(hits(&mut Lru::new(), 10, 8, same).0, 0);
+        let (hits, uses) = hits(&mut NextUse::new(), 10, 8, same);
+        assert!(hits * 2 > uses, "{hits} of {uses}: 10 of 16 experts fit");
+    }
+
+    #[test]
+    fn what_its_layer_has_passed_over_goes_before_what_was_used() {
+        // Expert 0 in every round, another one that changes: there is room for the former and some others.
+        let changing = |round: u32, layer| vec![0, 1 + (round * 7 + layer) % 13];
+        let of_lru = hits(&mut Lru::new(), 20, 8, changing).0;
+        let (of_next_use, uses) = hits(&mut NextUse::new(), 20, 8, changing);
+        assert!(of_next_use >= of_lru && of_next_use * 5 >= uses * 2, "{of_next_use} and {of_lru} of {uses}");
+    }
+
+    #[test]
+    fn within_a_layer_the_oldest_goes_first() {
+        let mut next_use = NextUse::new();
+        next_use.prepare(3, 1);
+        (0..3).for_each(|slot| next_use.admitted(slot, KEY));
+        next_use.touched(0, KEY);
+        assert_eq!(next_use.victim(&|_| true), Some(1));
+        assert_eq!(next_use.victim(&|slot| slot != 1), Some(2));
+        assert_eq!(next_use.victim(&|_| false), None);
     }
 }

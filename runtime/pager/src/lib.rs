@@ -48,7 +48,7 @@ mod state;
 pub use catalog::{ByteRange, Catalog, ExpertKey, Record};
 pub use counters::Counters;
 pub use error::PagerError;
-pub use eviction::{Eviction, Lru};
+pub use eviction::{Eviction, EvictionPolicy, Lru, NextUse};
 pub use files::PagedFile;
 pub use pager::{IoMode, Pager, PagerConfig};
 pub use probe::{DiskProbe, IoChoice, IoReason, Rate, probe_disk};

@@ -7,7 +7,7 @@ use crate::arena::Arena;
 use crate::catalog::Catalog;
 use crate::counters::Counters;
 use crate::error::PagerError;
-use crate::eviction::{Eviction, Lru};
+use crate::eviction::{Eviction, EvictionPolicy};
 use crate::files::{Files, PagedFile};
 use crate::probe::{self, IoChoice, IoReason};
 use crate::request::Request;
@@ -45,10 +45,10 @@ pub struct PagerConfig {
 }
 
 impl PagerConfig {
-    /// An arena of this size with the defaults: measured I/O, four reads at a time, least recently used goes
-    /// first.
+    /// An arena of this size with the defaults: measured I/O, four reads at a time, and the default
+    /// [`EvictionPolicy`].
     pub fn new(arena_bytes: u64) -> Self {
-        Self { arena_bytes, io: IoMode::Auto, io_threads: 4, eviction: Box::new(Lru::new()) }
+        Self { arena_bytes, io: IoMode::Auto, io_threads: 4, eviction: EvictionPolicy::default().start() }
     }
 }
 

@@ -95,7 +95,7 @@ pub(crate) struct State {
 
 impl State {
     pub fn new(catalog: &Catalog, slots: usize, mut eviction: Box<dyn Eviction>) -> Self {
-        eviction.prepare(slots);
+        eviction.prepare(slots, catalog.groups().len());
         let expert = |(key, record): (ExpertKey, &crate::Record)| Expert {
             key,
             residency: Residency::Absent,

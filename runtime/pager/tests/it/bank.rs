@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use membrane_pager::{ByteRange, Catalog, ExpertKey, IoMode, Lease, PagedFile, Pager, PagerConfig, Record};
+use membrane_pager::{
+    ByteRange, Catalog, EvictionPolicy, ExpertKey, IoMode, Lease, PagedFile, Pager, PagerConfig, Record,
+};
 
 /// A small generator, so that failures can be repeated.
 pub struct Random(pub u64);
@@ -86,11 +88,12 @@ impl Bank {
         Catalog::new(self.groups.clone()).unwrap()
     }
 
-    /// A pager with so many slots.
+    /// A pager with so many slots that evicts what was used longest ago.
     pub fn pager(&self, slots: usize, io: IoMode) -> Pager {
         let catalog = self.catalog();
         let mut config = PagerConfig::new(catalog.slot_bytes() * slots as u64);
         config.io = io;
+        config.eviction = EvictionPolicy::Lru.start();
         let pager = Pager::open(&self.files, catalog, config).unwrap();
         assert_eq!(pager.slots(), slots.min(pager.catalog().experts()));
         pager

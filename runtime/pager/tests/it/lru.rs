@@ -1,4 +1,4 @@
-//! The default eviction against the plainest possible model of it.
+//! Least recently used against the plainest possible model of it.
 
 use membrane_pager::{ExpertKey, IoMode};
 
