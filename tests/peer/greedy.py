@@ -41,6 +41,12 @@ def continuation(model, prompt, count):
     return {"prompt": prompt, "prompt_ids": prompt_ids, "ids": ids, "margins": margins, "text": model.text(ids)}
 
 
+def of_itself(path, threads, prompts, count):
+    """For each prompt the text of llama.cpp without flash attention: the same mathematics, other roundings."""
+    model = Model(path, context=2048, threads=threads, flash=False)
+    return [continuation(model, prompt, count)["text"] for prompt in prompts]
+
+
 def of_membrane(binary, path, prompt, count):
     """The text that membrane continues the prompt with."""
     command = [binary, "run", path, prompt, "--raw", "--temperature", "0", "-n", str(count), "--json"]
@@ -68,11 +74,17 @@ def main():
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--against", metavar="MEMBRANE", help="the membrane binary to compare with")
+    parser.add_argument("--itself", action="store_true", help="compare with llama.cpp without flash attention")
     arguments = parser.parse_args()
+    prompts = arguments.prompts or PROMPTS
+    others = of_itself(arguments.model, arguments.threads, prompts, arguments.tokens) if arguments.itself else []
     model = Model(arguments.model, context=2048, threads=arguments.threads)
-    equal = 0
-    for prompt in arguments.prompts or PROMPTS:
+    equal = itself = 0
+    for number, prompt in enumerate(prompts):
         result = continuation(model, prompt, arguments.tokens)
+        if arguments.itself:
+            result["itself_parts"] = compare(model, result, others[number])
+            itself += result["itself_parts"] is None
         if arguments.against:
             found = of_membrane(arguments.against, arguments.model, prompt, arguments.tokens)
             result["membrane"] = found
@@ -80,7 +92,9 @@ def main():
             equal += result["parts"] is None
         print(json.dumps(result, ensure_ascii=False), flush=True)
     if arguments.against:
-        print(f"{equal} of {len(arguments.prompts or PROMPTS)} continuations are equal", file=sys.stderr)
+        print(f"{equal} of {len(prompts)} continuations are equal", file=sys.stderr)
+    if arguments.itself:
+        print(f"{itself} of {len(prompts)} are equal to llama.cpp's without flash attention", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 class Model:
     """A model with one context: tokens go in behind those that are there, logits of the last one come out."""
 
-    def __init__(self, path, context, threads=None, batch=512, mmap=True, repack=True):
+    def __init__(self, path, context, threads=None, batch=512, mmap=True, repack=True, flash=True):
         # The library keeps a pointer to the callback: it must live as long as the model.
         self._log = llama.llama_log_callback(lambda level, text, data: None)
         llama.llama_log_set(self._log, ctypes.c_void_p(0))
@@ -28,6 +28,8 @@ class Model:
         options = llama.llama_context_default_params()
         options.n_ctx = context
         options.n_batch = options.n_ubatch = batch
+        if not flash:
+            options.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         options.n_threads = options.n_threads_batch = threads or len(os.sched_getaffinity(0))
         self.context = llama.llama_init_from_model(self.model, options)
         if not self.context:

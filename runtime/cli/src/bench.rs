@@ -102,18 +102,22 @@ fn measure(args: &Args) -> Result<(Task, Figures)> {
     let after = model.counters();
     let peak_memory = process::peak_resident_bytes();
     let tokens = task.forced.len().max(1) as u64;
+    let (bytes_per_token, paged, team) = (bytes_per_token(&model), model.plan().paged(), model.team());
+    // The measurement of memory takes some itself: under a limit there is no room for it beside the model.
+    drop(session);
+    drop(model);
     let figures = Figures {
         speed: Speed {
             prefill: task.prompt.len() as f64 / prefill,
             decode: task.forced.len() as f64 / decode,
         },
-        bytes_per_token: bytes_per_token(&model),
+        bytes_per_token,
         hit_rate: hit_rate(&middle, &after),
         read_per_token: (after.bytes_read - middle.bytes_read) / tokens,
         prefill_read: middle.bytes_read - before.bytes_read,
         peak_memory,
-        disk_gb_s: model.plan().paged().then(|| disk(args)).transpose()?,
-        memory_gb_s: model.team().region(membrane_kernels::memory_read_bandwidth),
+        disk_gb_s: paged.then(|| disk(args)).transpose()?,
+        memory_gb_s: team.region(membrane_kernels::memory_read_bandwidth),
     };
     Ok((task, figures))
 }
@@ -124,7 +128,8 @@ fn task(args: &Args, model: &Model) -> Result<Task> {
     let wanted = args.prompt + args.decode;
     let mut tokens: Vec<u32> = once.iter().copied().cycle().take(wanted).collect();
     let forced = tokens.split_off(args.prompt.max(1).min(tokens.len()));
-    Ok(Task { model: args.model.model.clone(), threads: model.team().threads(), prompt: tokens, forced })
+    let threads = model.team().threads();
+    Ok(Task { model: args.model.model.clone(), threads, prompt: tokens, repack: true, forced })
 }
 
 /// Weights that each token's computation reads: all resident ones and the experts that it uses.
@@ -191,7 +196,8 @@ fn against(args: &Args) -> Result<ExitCode> {
     let forced = prompt.split_off(args.prompt.max(1).min(prompt.len()));
     let threads =
         options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let task = Task { model: args.model.model.clone(), threads, prompt, forced };
+    let repack = args.model.memory.is_none();
+    let task = Task { model: args.model.model.clone(), threads, prompt, repack, forced };
     let mut ours = Vec::new();
     let mut theirs = Vec::new();
     for pair in 1..=args.repeat.max(1) {

@@ -23,6 +23,9 @@ pub struct Task {
     pub threads: usize,
     /// The prompt.
     pub prompt: Vec<u32>,
+    /// Whether llama.cpp may keep a repacked copy of the weights beside the mapped file, as it does by default. Under
+    /// a memory budget that copy does not fit.
+    pub repack: bool,
     /// Tokens that are given one by one behind it, whatever the model would choose.
     pub forced: Vec<u32>,
 }

@@ -21,7 +21,9 @@ def main():
     llama.llama_backend_init()
     log = llama.llama_log_callback(lambda level, text, data: None)
     llama.llama_log_set(log, ctypes.c_void_p(0))
-    model = llama.llama_model_load_from_file(task["model"].encode(), llama.llama_model_default_params())
+    options = llama.llama_model_default_params()
+    options.use_extra_bufts = task["repack"]
+    model = llama.llama_model_load_from_file(task["model"].encode(), options)
     parameters = llama.llama_context_default_params()
     parameters.n_ctx = len(task["prompt"]) + len(task["forced"]) + 16
     parameters.n_batch = parameters.n_ubatch = BATCH
