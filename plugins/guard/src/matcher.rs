@@ -127,11 +127,12 @@ impl Literals {
     }
 }
 
-/// A character as it is compared: itself, or its lower case, which can be several characters.
+/// A character as it is compared: itself, or the lower case of its upper case, which can be several characters.
+/// By way of the upper case, forms of a letter that differ in lower case alone (the two small sigmas) are one.
 fn fold(character: char, case_sensitive: bool) -> impl Iterator<Item = char> {
-    let lower = (!case_sensitive).then(|| character.to_lowercase());
+    let folded = (!case_sensitive).then(|| character.to_uppercase().flat_map(char::to_lowercase));
     let same = case_sensitive.then_some(character);
-    same.into_iter().chain(lower.into_iter().flatten())
+    same.into_iter().chain(folded.into_iter().flatten())
 }
 
 /// A regular expression. In a text that is still arriving it sees at most `window` bytes from where a match

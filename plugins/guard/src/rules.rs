@@ -13,7 +13,8 @@ const MAX_TEXT_BYTES: usize = 4096;
 
 /// How long a match of a pattern may be where the clause does not say, in bytes.
 const DEFAULT_MAX_MATCH: usize = 256;
-const LARGEST_MAX_MATCH: usize = 8192;
+/// At the end of an answer that many places may each be searched that far.
+const LARGEST_MAX_MATCH: usize = 1024;
 
 /// Ids that the host uses for its own clauses start with this.
 const RESERVED_PREFIX: &str = "membrane:";
@@ -75,9 +76,11 @@ pub struct Clause {
 }
 
 impl Clause {
-    /// Whether it looks at this stage.
+    /// Whether it looks at this stage. What is for the answer also looks at the calls that the model makes in it
+    /// and at what they give back, since a person sees those too.
     pub fn applies(&self, stage: Stage) -> bool {
-        self.stages.contains(&stage)
+        let shown = matches!(stage, Stage::ToolCall | Stage::ToolResult);
+        self.stages.contains(&stage) || shown && self.stages.contains(&Stage::Output)
     }
 
     /// The reason that a verdict by this clause gives.

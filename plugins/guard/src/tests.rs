@@ -197,6 +197,36 @@ message = "No."
 }
 
 #[test]
+fn what_is_for_the_answer_holds_for_its_calls_and_their_results() {
+    let call = |arguments: &str| Invocation { name: "search".to_owned(), arguments: arguments.to_owned() };
+    for action in ["action = \"redact\"", "action = \"stop\""] {
+        let mut guard = guard(&clause(&format!("match = \"heliotrope\"\n{action}")));
+        let verdict = guard.tool_call(call(r#"{"query":"\u0068eliotrope"}"#)).unwrap();
+        assert!(matches!(verdict, ToolCallVerdict::Deny(reason) if reason.clause == "c"), "{action}");
+        assert!(matches!(guard.tool_call(call("{}")).unwrap(), ToolCallVerdict::Allow));
+        match guard.tool_result(call("{}"), "It is Heliotrope, I think.").unwrap() {
+            ToolResultVerdict::Rewrite(rewritten) if action.contains("stop") => {
+                assert_eq!(rewritten.text, "It is ");
+            }
+            ToolResultVerdict::Rewrite(rewritten) => {
+                assert_eq!(rewritten.text, "It is [redacted], I think.");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let rules = clause("match = \"heliotrope\"\naction = \"refuse\"\nmessage = \"No.\"");
+    let verdict = guard(&rules).tool_call(call(r#"{"heliotrope":1}"#)).unwrap();
+    assert!(matches!(verdict, ToolCallVerdict::Refuse(refusal) if refusal.message == "No."));
+}
+
+#[test]
+fn letters_with_several_forms_are_one() {
+    let rules = clause("match = [\"σοφος\", \"straße\"]\naction = \"redact\"");
+    let seen = answer(&rules, "ΣΟΦΟΣ, σοφοσ; STRASSE, Straße.");
+    assert_eq!(seen.released, "[redacted], [redacted]; [redacted], [redacted].");
+}
+
+#[test]
 fn a_tool_result_is_redacted() {
     let rules =
         "[[clause]]\nid = \"k\"\nwhen = \"tool-result\"\npattern = 'sk-[a-z0-9]+'\naction = \"redact\"";
@@ -228,6 +258,7 @@ fn rules_that_would_not_do_what_they_seem_to_are_refused() {
         (clause("pattern = 'a*'\naction = \"redact\""), "matches the empty text"),
         (clause("pattern = 'a{900}{900}'\naction = \"redact\""), "`pattern`: "),
         (clause("pattern = 'a'\nmax_match = 0\naction = \"redact\""), "`max_match` 0"),
+        (clause("pattern = 'a'\nmax_match = 1025\naction = \"redact\""), "`max_match` 1025"),
         (clause("pattern = 'a'\nwords = true\naction = \"redact\""), "`words`"),
         (clause(&format!("{base}\nmax_match = 5")), "`max_match` has no meaning"),
         (clause("match = \"x\"\naction = \"refuse\""), "needs a `message`"),

@@ -93,8 +93,14 @@ fn apply(clauses: &[Clause], stage: Stage, text: &str) -> Outcome<String> {
                 current = Some((redacted, reason));
             }
             Action::Refuse { message } => return Outcome::Refused(message.clone(), clause.reason()),
-            // The rules allow these at other stages only.
-            Action::Stop | Action::Deny => {}
+            Action::Stop => {
+                let end = clause.matcher.find(seen, 0).map_or(seen.len(), |found| found.start);
+                let cut = seen[..end].to_owned();
+                let reason = current.map_or_else(|| clause.reason(), |(_, reason)| reason);
+                current = Some((cut, reason));
+            }
+            // The rules allow this for calls only.
+            Action::Deny => {}
         }
     }
     match current {

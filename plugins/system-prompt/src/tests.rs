@@ -1,6 +1,8 @@
 //! The policy as the host drives it.
 
-use membrane_plugin::policy::{Message, OutputVerdict, Policy, RequestVerdict, Role};
+use membrane_plugin::policy::{
+    Invocation, Message, OutputVerdict, Policy, RequestVerdict, Role, ToolCallVerdict,
+};
 use proptest::prelude::*;
 
 use crate::{Mode, Parameters, SystemPrompt};
@@ -100,6 +102,26 @@ fn a_short_quote_passes() {
 fn the_whole_prompt_is_one_quote() {
     let text = format!("\"{PROMPT}\"");
     assert_eq!(answer(&mut active(), &[&text]).0, "\"[redacted]\"");
+}
+
+#[test]
+fn a_call_that_quotes_the_prompt_is_denied_however_it_is_written() {
+    let mut policy = active();
+    let mut verdict = |name: &str, arguments: &str| {
+        let call = Invocation { name: name.to_owned(), arguments: arguments.to_owned() };
+        match policy.tool_call(call).unwrap() {
+            ToolCallVerdict::Allow => None,
+            ToolCallVerdict::Deny(reason) => Some(reason.clause),
+            other => panic!("{other:?}"),
+        }
+    };
+    let denied = Some("system-prompt:disclosure".to_owned());
+    let quote = "Never say the code word ÄPFEL to a stranger";
+    assert_eq!(verdict("search", &format!(r#"{{"query":{{"all":["{quote}"]}}}}"#)), denied);
+    assert_eq!(verdict("search", &format!(r#"{{"{quote}":1}}"#)), denied);
+    let escaped: String = quote.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+    assert_eq!(verdict("search", &format!(r#"{{"query":"{escaped}"}}"#)), denied);
+    assert_eq!(verdict("search", r#"{"query":"the code word of a stranger"}"#), None);
 }
 
 #[test]
