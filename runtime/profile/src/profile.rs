@@ -1,6 +1,6 @@
 //! Profiles: which plugins make the behaviour of an answer.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -36,8 +36,6 @@ pub struct Generation {
 pub struct Profile {
     /// What the profile is called.
     pub name: String,
-    /// The model that it is made for.
-    pub model: Option<PathBuf>,
     /// Settings of the decode loop.
     pub generation: Generation,
     samplers: Vec<ResolvedPlugin>,
@@ -50,7 +48,6 @@ pub struct Profile {
 #[serde(deny_unknown_fields)]
 struct Written {
     name: Option<String>,
-    model: Option<PathBuf>,
     #[serde(default)]
     generation: Generation,
     #[serde(default)]
@@ -100,7 +97,6 @@ impl Profile {
     pub fn default_profile() -> Self {
         Self {
             name: "default".to_owned(),
-            model: None,
             generation: Generation::default(),
             samplers: vec![ResolvedPlugin::first_party(Kind::Sampler, DEFAULT_SAMPLER)],
             policies: Vec::new(),
@@ -131,7 +127,6 @@ impl Profile {
         let written: Written = read::toml(origin, text)?;
         let mut profile = Self {
             name: written.name.unwrap_or_default(),
-            model: written.model.map(|model| folder.join(model)),
             generation: written.generation,
             samplers: Vec::new(),
             policies: Vec::new(),

@@ -15,8 +15,13 @@ pub(crate) const MAX_FILE_BYTES: u64 = 1 << 20;
 /// The text of a file of at most [`MAX_FILE_BYTES`].
 pub(crate) fn text(path: &Path) -> Result<String, ProfileError> {
     let unreadable = |cause| ProfileError::Unreadable { path: path.to_owned(), cause };
+    // Before it is opened: opening a pipe waits for whoever writes to it.
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(unreadable(std::io::Error::other("it is no regular file")));
+    }
     let file = File::open(path).map_err(unreadable)?;
-    let bytes = file.metadata().map_err(unreadable)?.len();
+    let bytes = metadata.len();
     let too_large = |bytes| ProfileError::TooLarge { path: path.to_owned(), bytes, limit: MAX_FILE_BYTES };
     if bytes > MAX_FILE_BYTES {
         return Err(too_large(bytes));

@@ -11,7 +11,6 @@ use serde_json::json;
 
 const STRICT: &str = r#"
 name = "strict"
-model = "models/m.gguf"
 
 [generation]
 max_tokens = 300
@@ -62,7 +61,6 @@ fn arguments(texts: &[&str]) -> Vec<PluginArgument> {
 fn everything_in_a_profile_is_read_and_resolved() {
     let (folder, profile) = read(STRICT);
     assert_eq!(profile.name, "strict");
-    assert_eq!(profile.model, Some(folder.path().join("models/m.gguf")));
     assert_eq!((profile.generation.max_tokens, profile.generation.seed), (Some(300), Some(7)));
     let sampler = &profile.samplers()[0];
     assert_eq!(sampler.location, Location::FirstParty("standard-sampler".to_owned()));
@@ -88,7 +86,10 @@ fn a_profile_without_a_sampler_has_the_standard_one_and_takes_the_name_of_its_fi
 fn errors_name_the_line_the_entry_and_what_is_allowed() {
     for (text, expected) in [
         ("name = 1", "p.toml:1: invalid type"),
-        ("\n\ntemperature = 1", "p.toml:3: unknown field `temperature`, expected one of `name`, `model`"),
+        (
+            "\n\ntemperature = 1",
+            "p.toml:3: unknown field `temperature`, expected one of `name`, `generation`",
+        ),
         ("[[sampler]]\nplugin = \"greedy\"\nparamters = {}", "p.toml:3: unknown field `paramters`"),
         ("[[policy]]\nname = \"x\"", "missing field `plugin`"),
         ("[generation]\ntop_k = 1", "p.toml:2: unknown field `top_k`"),
@@ -155,7 +156,6 @@ fn the_digest_follows_what_decides_and_nothing_else() {
     let same = [
         STRICT.replace("temperature = 0.5, top_k = 20", "top_k = 20, temperature = 0.5"),
         STRICT.replace("name = \"strict\"", "name = \"other\""),
-        STRICT.replace("models/m.gguf", "elsewhere/n.gguf"),
         STRICT.replace("tools/my-tool.wasm", "other-folder/my-tool.wasm"),
     ];
     for text in same {
