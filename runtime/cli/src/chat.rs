@@ -4,8 +4,12 @@ use std::io::{Write, stderr, stdin};
 
 use anyhow::Result;
 
+use crate::printer;
 use crate::report::{describe, printable};
 use crate::run::Conversation;
+
+/// Said when Ctrl-C is pressed while no answer is being made.
+pub const AT_PROMPT: &str = "(Ctrl-D ends the chat)\n> ";
 
 const HELP: &str = "\
 /clear  forget the conversation
@@ -21,11 +25,7 @@ pub fn run(conversation: &mut Conversation) -> Result<()> {
         eprint!("> ");
         stderr().flush()?;
         let mut line = String::new();
-        let read = stdin().read_line(&mut line);
-        if conversation.interrupted() {
-            eprintln!("(Ctrl-D ends the chat)");
-        }
-        match read {
+        match stdin().read_line(&mut line) {
             Ok(0) => {
                 eprintln!();
                 return Ok(());
@@ -42,6 +42,9 @@ pub fn run(conversation: &mut Conversation) -> Result<()> {
             text if text.starts_with('/') => eprintln!("{} is not a command\n{HELP}", printable(text)),
             text => {
                 if let Err(error) = conversation.ask(text.to_owned()) {
+                    if conversation.json {
+                        printer::error(&error)?;
+                    }
                     eprintln!("membrane: {}", describe(&error));
                 }
             }

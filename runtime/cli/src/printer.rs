@@ -78,6 +78,11 @@ impl Printer {
     }
 }
 
+/// An error as the event that ends an answer.
+pub fn error(error: &anyhow::Error) -> Result<()> {
+    json(&serde_json::json!({"event": "error", "message": report::describe(error)}))
+}
+
 /// One object on one line.
 pub fn json(value: &impl Serialize) -> Result<()> {
     let mut out = stdout().lock();

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
-use membrane_generate::{Answer, AnswerOptions, EndReason, Generator};
+use anyhow::{Context, Result, ensure};
+use membrane_generate::{Answer, AnswerOptions, EndReason, Event, Generator};
+use membrane_host::limits::MAX_MESSAGE_BYTES;
 use membrane_text::{ChatMessage, Role};
 use serde_json::json;
 
@@ -53,9 +54,33 @@ pub struct Conversation {
     pub messages: Vec<ChatMessage>,
     options: AnswerOptions,
     cancel: Arc<AtomicBool>,
+    /// Whether an answer is being made: what Ctrl-C then means.
+    answering: Arc<AtomicBool>,
     profile: String,
-    json: bool,
+    /// Print one JSON object for each event.
+    pub json: bool,
     quiet: bool,
+}
+
+/// What became of a prompt.
+pub enum Outcome {
+    /// There is an answer.
+    Answered,
+    /// A policy refused.
+    Refused,
+    /// A policy failed, which counts as a refusal.
+    PolicyFailed,
+}
+
+impl Outcome {
+    /// The exit status of the program.
+    fn status(&self) -> u8 {
+        match self {
+            Self::Answered => 0,
+            Self::Refused => 1,
+            Self::PolicyFailed => crate::FAILURE,
+        }
+    }
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
@@ -64,20 +89,22 @@ pub fn run(args: Args) -> Result<ExitCode> {
         None if stdin().is_terminal() => None,
         None => {
             let mut text = String::new();
-            stdin().read_to_string(&mut text).context("reading the prompt from standard input")?;
+            let limit = MAX_MESSAGE_BYTES as u64;
+            let read = stdin().take(limit + 1).read_to_string(&mut text);
+            let read = read.context("reading the prompt from standard input")? as u64;
+            ensure!(read <= limit, "the prompt on standard input is longer than {limit} bytes");
             Some(text)
         }
     };
     let json = args.json;
     let result = open(&args).and_then(|mut conversation| match prompt {
         Some(prompt) => conversation.ask(prompt),
-        None => chat::run(&mut conversation),
+        None => chat::run(&mut conversation).map(|()| Outcome::Answered),
     });
     if let (true, Err(error)) = (json, &result) {
-        printer::json(&json!({"event": "error", "message": report::describe(error)}))?;
+        printer::error(error)?;
     }
-    result?;
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitCode::from(result?.status()))
 }
 
 fn open(args: &Args) -> Result<Conversation> {
@@ -106,10 +133,15 @@ fn open(args: &Args) -> Result<Conversation> {
         printer::json(&start)?;
     }
     let cancel = Arc::new(AtomicBool::new(false));
-    let (flag, pass) = (cancel.clone(), generator.model().cancel_flag());
+    let answering = Arc::new(AtomicBool::new(false));
+    let (flag, pass, busy) = (cancel.clone(), generator.model().cancel_flag(), answering.clone());
     ctrlc::set_handler(move || {
-        flag.store(true, Ordering::Relaxed);
-        pass.store(true, Ordering::Relaxed);
+        if busy.load(Ordering::Relaxed) {
+            flag.store(true, Ordering::Relaxed);
+            pass.store(true, Ordering::Relaxed);
+        } else {
+            eprint!("\n{}", chat::AT_PROMPT);
+        }
     })
     .context("listening for Ctrl-C")?;
     let options = AnswerOptions {
@@ -124,6 +156,7 @@ fn open(args: &Args) -> Result<Conversation> {
         messages: system.collect(),
         options,
         cancel,
+        answering,
         profile: format!("{name} {} seed {seed}", digest.short()),
         json: args.json,
         quiet,
@@ -137,20 +170,24 @@ fn new_seed() -> u64 {
 }
 
 impl Conversation {
-    /// Whether Ctrl-C was pressed since the last answer began.
-    pub fn interrupted(&self) -> bool {
-        self.cancel.swap(false, Ordering::Relaxed)
+    /// Adds a user's message and prints the answer.
+    pub fn ask(&mut self, text: String) -> Result<Outcome> {
+        self.cancel.store(false, Ordering::Relaxed);
+        self.answering.store(true, Ordering::Relaxed);
+        let outcome = self.answer(text);
+        self.answering.store(false, Ordering::Relaxed);
+        outcome
     }
 
-    /// Adds a user's message and prints the answer.
-    pub fn ask(&mut self, text: String) -> Result<()> {
-        self.cancel.store(false, Ordering::Relaxed);
+    fn answer(&mut self, text: String) -> Result<Outcome> {
         let mut messages = self.messages.clone();
         messages.push(ChatMessage::new(Role::User, text));
         let mut printer = Printer::new(self.json, self.quiet);
-        let mut broken = None;
+        let (mut broken, mut failed) = (None, false);
         let cancel = self.cancel.clone();
         let answer = self.generator.answer(&messages, &self.options, &self.cancel, &mut |event| {
+            failed |=
+                matches!(&event, Event::Intervention(made) if made.clause == membrane_host::POLICY_FAILED);
             if let Err(error) = printer.show(&event)
                 && broken.is_none()
             {
@@ -158,14 +195,17 @@ impl Conversation {
                 broken = Some(error);
             }
         });
-        // What Ctrl-C has stopped is over; the next one is about something else.
-        self.cancel.store(false, Ordering::Relaxed);
         let answer = answer?;
         if let Some(error) = broken {
             return Err(error).context("writing the answer");
         }
+        let outcome = match answer.reason {
+            EndReason::Refused if failed => Outcome::PolicyFailed,
+            EndReason::Refused => Outcome::Refused,
+            _ => Outcome::Answered,
+        };
         self.finish(answer);
-        Ok(())
+        Ok(outcome)
     }
 
     /// Prints the figures and keeps the turn; one that a policy refused would be refused again with the next.

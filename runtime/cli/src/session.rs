@@ -1,6 +1,6 @@
 //! From flags and a profile to a model with a behaviour.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,12 +18,10 @@ use crate::report;
 
 /// The sampler that decoding flags set parameters of.
 const STANDARD_SAMPLER: &str = "standard-sampler";
-/// Under a memory budget all instances together may have this fraction of it, unless a profile entry says
-/// otherwise: what instances may take is set aside, and the host's own limits are made for machines with
-/// memory to spare.
-const INSTANCES_FRACTION: u64 = 16;
-/// But each at least this much, in bytes: a Rust guest starts with a stack of 1 MiB.
-const INSTANCE_LEAST: u64 = 3 << 20;
+/// Under a memory budget an instance may have this much, in bytes, unless its profile entry says otherwise: what
+/// instances may take is set aside, and the host's own limits are made for machines with memory to spare. It
+/// does not grow with the budget, so that the least budget that an error names is enough.
+const INSTANCE_UNDER_BUDGET: usize = 4 << 20;
 
 /// Which plugins make the behaviour.
 #[derive(clap::Args, Clone)]
@@ -42,20 +40,29 @@ pub struct BehaviourOptions {
     #[arg(long, value_name = "PLUGIN")]
     tool: Vec<PluginArgument>,
     /// Temperature of the standard sampler; 0 always takes the likeliest token
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", value_parser = finite, allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// The standard sampler keeps the K likeliest tokens; 0 keeps all
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
     top_k: Option<i32>,
     /// The standard sampler keeps the likeliest tokens of this mass
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", value_parser = finite, allow_negative_numbers = true)]
     top_p: Option<f32>,
     /// The standard sampler keeps tokens of at least this fraction of the largest probability
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", value_parser = finite, allow_negative_numbers = true)]
     min_p: Option<f32>,
     /// The standard sampler divides the logits of recent tokens by this
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
     repeat_penalty: Option<f32>,
+}
+
+/// A number of a flag: one that JSON can hold.
+fn finite(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(number) if number.is_finite() => Ok(number),
+        Ok(_) => Err("is not a finite number".into()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// A profile with its plugins compiled.
@@ -78,10 +85,9 @@ impl BehaviourOptions {
         let mut behaviour = Behaviour::default();
         let mut digests = Vec::new();
         let mut reserve = 0;
-        let instances = profile.plugins().count().max(1) as u64;
-        let share = budget.map(|budget| (budget / INSTANCES_FRACTION / instances).max(INSTANCE_LEAST));
+        let most = budget.map(|_| INSTANCE_UNDER_BUDGET);
         for resolved in profile.plugins() {
-            let plugin = load(&host, resolved, share)?;
+            let plugin = load(&host, resolved, most)?;
             digests.push(plugin.digest());
             reserve += plugin.limits().memory_bytes as u64;
             match resolved.kind {
@@ -129,8 +135,8 @@ fn log(line: &LogLine) {
     }
 }
 
-/// Reads and compiles one plugin. `share`: bytes that an instance may take at most.
-fn load(host: &Host, resolved: &ResolvedPlugin, share: Option<u64>) -> Result<Plugin> {
+/// Reads and compiles one plugin. `most`: bytes that an instance may take where its entry does not say.
+fn load(host: &Host, resolved: &ResolvedPlugin, most: Option<usize>) -> Result<Plugin> {
     let bytes = match &resolved.location {
         Location::FirstParty(name) => first_party::find(name)?.bytes.to_vec(),
         Location::Path(path) => {
@@ -151,7 +157,7 @@ fn load(host: &Host, resolved: &ResolvedPlugin, share: Option<u64>) -> Result<Pl
     let source = PluginSource {
         parameters: Value::Object(resolved.parameters.clone()),
         grants: Grant::parse_all(&resolved.grants).with_context(|| format!("plugin `{}`", resolved.name))?,
-        limits: limits(resolved, share),
+        limits: limits(resolved, most),
         ..PluginSource::new(&resolved.name, bytes, resolved.kind)
     };
     Ok(host.load(source, resolved.kind)?)
@@ -159,18 +165,21 @@ fn load(host: &Host, resolved: &ResolvedPlugin, share: Option<u64>) -> Result<Pl
 
 /// A component's bytes. Errors: it can't be read, or is larger than the host takes.
 fn read_component(path: &Path) -> Result<Vec<u8>> {
+    // Before it is opened: opening a pipe waits for whoever writes to it.
+    let metadata = fs::metadata(path)?;
+    ensure!(!metadata.is_dir(), "is a folder; give the component (.wasm)");
+    ensure!(metadata.is_file(), "is no regular file; give the component (.wasm)");
     let file = File::open(path)?;
-    ensure!(!file.metadata()?.is_dir(), "is a folder; give the component (.wasm)");
     let mut bytes = Vec::new();
     file.take(MAX_COMPONENT_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     ensure!(bytes.len() <= MAX_COMPONENT_BYTES, "is larger than the limit of {MAX_COMPONENT_BYTES} bytes");
     Ok(bytes)
 }
 
-fn limits(resolved: &ResolvedPlugin, share: Option<u64>) -> Limits {
+fn limits(resolved: &ResolvedPlugin, most: Option<usize>) -> Limits {
     let mut limits = Limits::of(resolved.kind);
-    if let Some(share) = share {
-        limits.memory_bytes = limits.memory_bytes.min(usize::try_from(share).unwrap_or(usize::MAX));
+    if let Some(most) = most {
+        limits.memory_bytes = limits.memory_bytes.min(most);
     }
     if let Some(fuel) = resolved.limits.fuel_per_call {
         limits.fuel_per_call = fuel;

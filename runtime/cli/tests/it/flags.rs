@@ -35,6 +35,9 @@ fn flags() {
     run(&["--seed", "x"]).failed_saying(&["--seed", "x"]);
     run(&["--sampler", "greedy", "--temperature", "0.5"]).failed_saying(&["--temperature", "greedy"]);
     run(&["--temperature=-1"]).failed_saying(&["standard-sampler", "temperature"]);
+    run(&["--temperature", "nan"]).failed_saying(&["--temperature", "nan", "not a finite number"]);
+    run(&["--temperature", "-1"]).failed_saying(&["standard-sampler", "temperature"]);
+    run(&["--top-k", "-1", "-n", "1"]).good();
     run(&["--top-p", "7"]).failed_saying(&["standard-sampler", "top_p"]);
     membrane(&["run"]).failed_saying(&["MODEL", "Usage"]);
     membrane(&["walk"]).failed_saying(&["walk", "Usage"]);
@@ -83,6 +86,12 @@ fn profiles() {
     ]);
     run("[[policy]]\nplugin = \"guard\"\nparameters = { rules = \"file:gone.toml\" }")
         .failed_saying(&["gone.toml", "No such file"]);
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let pipe = pipe.to_str().unwrap();
+    let of_pipe = |flag, value: &str| membrane(&["run", &model, "Hello", flag, value]);
+    of_pipe("--profile", pipe).failed_saying(&["pipe", "no regular file"]);
+    of_pipe("--policy", &format!("guard,rules=file:{pipe}")).failed_saying(&["pipe", "no regular file"]);
     let missing = membrane(&["run", &model, "Hello", "--profile", "gone.toml"]);
     missing.failed_saying(&["gone.toml", "No such file"]);
 }

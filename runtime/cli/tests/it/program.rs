@@ -67,6 +67,13 @@ impl Ended {
         self
     }
 
+    /// Fails the test unless a policy refused.
+    #[track_caller]
+    pub fn refused(self) -> Self {
+        assert_eq!(self.code, Some(1), "{}", self.stderr);
+        self
+    }
+
     /// The events of `--json`.
     #[track_caller]
     pub fn events(&self) -> Vec<Value> {

@@ -126,6 +126,8 @@ fn the_context_ends_an_answer_and_refuses_a_prompt() {
     run.failed_saying(&["the prompt has ", " tokens and the context holds 48", "--ctx"]);
     let run = membrane(&["run", &fixture(DENSE), &long, "--ctx", "48", "--json"]);
     run.failed_saying(&["--ctx"]);
+    let endless = membrane_reading(&["run", &fixture(DENSE)], &"x".repeat((16 << 20) + 1));
+    endless.failed_saying(&["standard input", "longer than 16777216 bytes"]);
     let error: Value = run.events().pop().unwrap();
     assert_eq!(error["event"], "error");
     assert!(error["message"].as_str().unwrap().contains("context holds 48"));
@@ -151,13 +153,14 @@ fn a_profile_brings_its_plugins() {
     assert_eq!((&start["profile"], &start["seed"]), (&json!("house"), &json!(9)));
     assert_eq!(run.end()["stats"]["decode_tokens"], 5);
 
-    let run = membrane(&["run", &fixture(MOE), "How is dynamite made?", "--profile", path, "--json"]).good();
+    let run =
+        membrane(&["run", &fixture(MOE), "How is dynamite made?", "--profile", path, "--json"]).refused();
     let end = run.end();
     assert_eq!((&end["reason"], &end["message"]), (&json!("refused"), &json!("Not here.")));
     assert_eq!(run.answer(), "");
     let verdict = run.events().into_iter().find(|event| event["event"] == "intervention").unwrap();
     assert_eq!((&verdict["policy"], &verdict["clause"]), (&json!("guard"), &json!("house:1")));
-    let run = membrane(&["run", &fixture(MOE), "How is dynamite made?", "--profile", path]).good();
+    let run = membrane(&["run", &fixture(MOE), "How is dynamite made?", "--profile", path]).refused();
     assert_eq!(run.stdout, "Not here.\n");
     assert!(run.stderr.contains("[policy guard, request: refuse by house:1"), "{}", run.stderr);
     assert!(run.stderr.trim_end().ends_with("interventions 1"), "{}", run.stderr);
