@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use thiserror::Error;
 
-use super::exponential::{exp, peak, sum_exp};
+use super::exponential::{exp, keep_from, peak, peaks, scale, sum_exps};
 
 /// Logits in a chunk, for which a bound is kept. At a vocabulary of 150,000 about 1,200 bounds, of which a
 /// top 40 needs to look into about 40.
@@ -85,7 +85,7 @@ impl Candidates {
         self.list.clear();
         self.ordered = 0;
         self.peaks.clear();
-        self.peaks.extend(self.logits.chunks(CHUNK).map(peak));
+        peaks(&self.logits, CHUNK, &mut self.peaks);
         let largest = peak(&self.peaks);
         if largest == f32::INFINITY {
             return Err(SamplingError::Infinite);
@@ -284,8 +284,7 @@ impl Candidates {
         if !self.dense {
             return self.list.iter().map(|candidate| f64::from(exp(candidate.logit - largest))).sum();
         }
-        let chunks = self.logits.chunks(CHUNK).zip(&self.peaks);
-        chunks.filter(|&(_, &peak)| peak > f32::NEG_INFINITY).map(|(chunk, _)| sum_exp(chunk, largest)).sum()
+        sum_exps(&self.logits, CHUNK, &self.peaks, largest)
     }
 
     /// The best `n` tokens in order, or all if there are fewer.
@@ -375,13 +374,24 @@ impl Candidates {
     pub(super) fn keep_from(&mut self, least: f64) -> Result<(), SamplingError> {
         if f64::from(self.largest()?) < least {
             self.keep_best(1);
-        } else if self.dense {
+        } else if self.dense
+            && self.peaks.iter().filter(|&&peak| f64::from(peak) >= least).count() < self.few()
+        {
             self.list_from(least);
             self.dense = false;
+        } else if self.dense {
+            // To look for the best of a long list takes longer than with the peaks.
+            keep_from(&mut self.logits, least);
+            keep_from(&mut self.peaks, least);
         } else {
             self.retain(|candidate| f64::from(candidate.logit) >= least);
         }
         Ok(())
+    }
+
+    /// So many chunks have so few tokens that a list of them is better than the dense form.
+    fn few(&self) -> usize {
+        self.peaks.len() / 8
     }
 
     fn retain(&mut self, keep: impl Fn(&Candidate) -> bool) {
@@ -402,12 +412,11 @@ impl Candidates {
         let largest = self.largest()?;
         // What would overflow is moved to 0 first, which changes no probability.
         let origin = if (largest * factor).is_finite() { 0.0 } else { largest };
-        let scaled = |logit: f32| (logit - origin) * factor;
         if self.dense {
-            self.logits.iter_mut().for_each(|logit| *logit = scaled(*logit));
-            self.peaks.iter_mut().for_each(|peak| *peak = scaled(*peak));
+            scale(&mut self.logits, origin, factor);
+            scale(&mut self.peaks, origin, factor);
         } else {
-            self.list.iter_mut().for_each(|candidate| candidate.logit = scaled(candidate.logit));
+            self.list.iter_mut().for_each(|candidate| candidate.logit = (candidate.logit - origin) * factor);
             self.drop_dead();
         }
         Ok(())

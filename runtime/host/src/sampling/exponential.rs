@@ -1,6 +1,10 @@
 //! The exponential function in single precision, the same on every machine and fast over slices.
 //!
-//! The one of the platform's C library differs from version to version, and a replay must not.
+//! The one of the platform's C library differs from version to version, and a replay must not. What goes over a
+//! whole vocabulary is compiled for AVX2 too and chosen at run time; products and sums are not fused, so that the
+//! result is the same.
+
+use pulp::Arch;
 
 /// Values in one step of a sum; the compiler makes vector instructions of the fixed width.
 const LANES: usize = 8;
@@ -42,8 +46,54 @@ pub fn exp(x: f32) -> f32 {
     series * f32::from_bits(shifted.to_bits().wrapping_add(127) << 23)
 }
 
-/// Sum of e^(x - `origin`) over a chunk of at most some hundreds of values, of which none is above `origin`.
-pub fn sum_exp(chunk: &[f32], origin: f32) -> f64 {
+/// Sum of e^(x - `origin`) over all chunks of `size` values whose peak is above minus infinity. A chunk has at most
+/// some hundreds of values; none is above `origin`.
+pub fn sum_exps(values: &[f32], size: usize, peaks: &[f32], origin: f32) -> f64 {
+    Arch::new().dispatch(|| {
+        let mut sum = 0.0;
+        for (chunk, &peak) in values.chunks(size).zip(peaks) {
+            if peak > f32::NEG_INFINITY {
+                sum += sum_exp(chunk, origin);
+            }
+        }
+        sum
+    })
+}
+
+/// The peak of each chunk of `size` values, behind those that `to` has.
+pub fn peaks(values: &[f32], size: usize, to: &mut Vec<f32>) {
+    to.reserve(values.len().div_ceil(size));
+    Arch::new().dispatch(|| {
+        for chunk in values.chunks(size) {
+            to.push(peak(chunk));
+        }
+    });
+}
+
+/// Makes (x - `origin`) * `factor` of each value.
+pub fn scale(values: &mut [f32], origin: f32, factor: f32) {
+    Arch::new().dispatch(|| {
+        for value in values {
+            *value = (*value - origin) * factor;
+        }
+    });
+}
+
+/// Makes minus infinity of NaN and of values below `least`.
+pub fn keep_from(values: &mut [f32], least: f64) {
+    // The smallest number in single precision that is not below.
+    let nearest = least as f32;
+    let least = if f64::from(nearest) < least { nearest.next_up() } else { nearest };
+    Arch::new().dispatch(|| {
+        for value in values {
+            *value = if *value >= least { *value } else { f32::NEG_INFINITY };
+        }
+    });
+}
+
+/// Sum of e^(x - `origin`) over one chunk.
+#[inline(always)]
+fn sum_exp(chunk: &[f32], origin: f32) -> f64 {
     let mut lanes = [0f32; LANES];
     let (blocks, rest) = chunk.as_chunks::<LANES>();
     for block in blocks {
@@ -58,6 +108,7 @@ pub fn sum_exp(chunk: &[f32], origin: f32) -> f64 {
 }
 
 /// The largest value; minus infinity if there is none. NaN does not count.
+#[inline(always)]
 pub fn peak(chunk: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (blocks, rest) = chunk.as_chunks::<LANES>();
@@ -90,6 +141,28 @@ mod tests {
         assert!(exp(f32::NEG_INFINITY) < 1e-37);
         assert!(exp(f32::NAN) < 1e-37);
         assert!(exp(f32::INFINITY).is_finite());
+    }
+
+    #[test]
+    fn a_cut_is_where_it_is_in_double_precision() {
+        let third = 1.0 / 3.0_f64;
+        let nearest = third as f32;
+        let mut values = [nearest.next_down(), nearest, nearest.next_up(), f32::NAN, f32::NEG_INFINITY, 7.0];
+        let expected = values.map(|x| if f64::from(x) >= third { x } else { f32::NEG_INFINITY });
+        keep_from(&mut values, third);
+        assert_eq!(values, expected);
+        assert_eq!(expected[0], f32::NEG_INFINITY);
+    }
+
+    #[test]
+    fn whole_vocabularies_are_their_chunks() {
+        let values: Vec<f32> = (0..1000).map(|i| ((i * 37) % 101) as f32 / 10.0 - 10.0).collect();
+        let mut all = Vec::new();
+        peaks(&values, 128, &mut all);
+        let expected: Vec<f32> = values.chunks(128).map(peak).collect();
+        assert_eq!(all, expected);
+        let expected: f64 = values.chunks(128).map(|chunk| sum_exp(chunk, 1.0)).sum();
+        assert_eq!(sum_exps(&values, 128, &all, 1.0).to_bits(), expected.to_bits());
     }
 
     #[test]
