@@ -190,7 +190,7 @@ fn case_3_large_files_of_nothing() {
         array(BOOL, large / 2, &[]),
         array(STR, large / 16, &[]),
     ] {
-        refused!(sparse(with(value), large), FormatError::Limit { .. }, "header", "\"k\"");
+        refused!(sparse(with(value), large), FormatError::Limit { .. }, "of the array", "\"k\"");
     }
     // Case 11: one token of 100 MB, alone and in a vocabulary; and the shortest that is too long.
     for token in [100_000_000, limits::STRING_BYTES + 1] {

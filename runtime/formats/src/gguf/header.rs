@@ -155,26 +155,28 @@ impl Reader<'_> {
 
     /// The length of a string in the value `what`, within its limit.
     fn string_length(&mut self, what: &dyn Display) -> Result<u64, FormatError> {
-        let offset = self.cursor.position();
         let length = self.cursor.u64(what)?;
-        // A length that the file does not even hold is damage, and said as such by whoever reads on.
-        if length <= self.source.bytes.saturating_sub(self.cursor.position()) {
-            self.cap(
-                offset,
-                length,
-                limits::STRING_BYTES,
-                &format_args!("the length of a string in {what}"),
-            )?;
+        if self.has(length) {
+            let name = format_args!("the length of a string in {what}");
+            self.cap(self.cursor.position() - 8, length, limits::STRING_BYTES, &name)?;
         }
         Ok(length)
     }
 
-    /// Refuses an array, whose length was just read, of more elements of at least `each` bytes than the file
-    /// or the limit has.
-    fn elements(&self, count: u64, each: u64, what: &dyn Display) -> Result<(), FormatError> {
-        self.cursor.need_elements(count, each, what)?;
-        let offset = self.cursor.position() - 8;
-        self.cap(offset, count, limits::ARRAY_ELEMENTS, &format_args!("the length of the array in {what}"))
+    /// Refuses an array, whose length was just read, of more elements of at least `each` bytes than the limit
+    /// or the file has.
+    fn check_elements(&self, count: u64, each: u64, what: &dyn Display) -> Result<(), FormatError> {
+        if self.has(count.saturating_mul(each)) {
+            let name = format_args!("the length of the array in {what}");
+            self.cap(self.cursor.position() - 8, count, limits::ARRAY_ELEMENTS, &name)?;
+        }
+        self.cursor.need_elements(count, each, what)
+    }
+
+    /// Whether the file has so many bytes more. A length beyond its end is not a large value but damage, and
+    /// said as such by whoever reads on.
+    fn has(&self, bytes: u64) -> bool {
+        bytes <= self.source.bytes.saturating_sub(self.cursor.position())
     }
 
     /// Refuses the number `found` at `offset` if it is above `limit`.
@@ -289,7 +291,7 @@ impl Reader<'_> {
         from: impl Fn([u8; N]) -> T,
         what: &dyn Display,
     ) -> Result<Vec<T>, FormatError> {
-        self.elements(count, N as u64, what)?;
+        self.check_elements(count, N as u64, what)?;
         let mut numbers = Vec::with_capacity(count as usize);
         self.cursor.elements(count, N, what, |bytes| {
             numbers.extend(bytes.as_chunks().0.iter().map(|&number| from(number)));
@@ -300,7 +302,7 @@ impl Reader<'_> {
 
     /// Strings, in two passes: the first adds their lengths up, so that memory is reserved once and exactly.
     fn strings(&mut self, count: u64, what: &dyn Display) -> Result<StrArray, FormatError> {
-        self.elements(count, 8, what)?;
+        self.check_elements(count, 8, what)?;
         let start = self.cursor.position();
         for _ in 0..count {
             let length = self.string_length(what)?;
