@@ -2,11 +2,13 @@
 
 use std::io::{self, Write};
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
-use membrane_engine::{Bytes, Counters, Model, Prepared, process};
+use membrane_engine::{Architecture, Bytes, Counters, Hyperparameters, Model, Prepared, process};
+use membrane_formats::Checkpoint;
 use membrane_text::Specials;
 use serde::{Deserialize, Serialize};
 
@@ -81,9 +83,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// Loads the model, runs the task, and probes the machine with the same threads.
 fn measure(args: &Args) -> Result<(Task, Figures)> {
     let mut options = args.model.load_options(0)?;
-    let wanted = (args.prompt + args.decode) as u32;
+    let (checkpoint, wanted) = checked(args)?;
     options.context = options.context.or(Some(wanted));
-    let prepared = Prepared::open(&args.model.model, &options)?;
+    let prepared = Prepared::of(checkpoint, &options)?;
     let model = report::load(prepared, true)?;
     let task = task(args, &model)?;
     let mut session = model.session();
@@ -120,6 +122,26 @@ fn measure(args: &Args) -> Result<(Task, Figures)> {
         memory_gb_s: team.region(membrane_kernels::memory_read_bandwidth),
     };
     Ok((task, figures))
+}
+
+/// Opens the model, and refuses a task that is longer than the texts that it was trained on: figures of such a
+/// task would be of no use. Gives the tokens of the task.
+fn checked(args: &Args) -> Result<(Arc<Checkpoint>, u32)> {
+    ensure!(args.prompt > 0, "--prompt must be at least 1");
+    let checkpoint = Arc::new(Checkpoint::open(&args.model.model)?);
+    let hyper = Hyperparameters::read(&checkpoint, &Architecture::of(&checkpoint)?)?;
+    let trained = hyper.trained_context;
+    let wanted = args.prompt.saturating_add(args.decode);
+    let fits = u32::try_from(wanted).ok().filter(|&wanted| wanted <= trained);
+    let wanted = fits.with_context(|| {
+        format!(
+            "--prompt {} and --decode {} are {wanted} tokens, and {} was trained for {trained}; give less",
+            args.prompt,
+            args.decode,
+            args.model.model.display()
+        )
+    })?;
+    Ok((checkpoint, wanted))
 }
 
 /// Tokens of the text, as many as asked for.
@@ -189,9 +211,10 @@ fn print(args: &Args, figures: &[Figures], out: &mut impl Write) -> io::Result<(
 fn against(args: &Args) -> Result<ExitCode> {
     let mut options = args.model.load_options(0)?;
     options.memory = None;
-    let tokenizer = membrane_engine::tokenizer(&membrane_formats::Checkpoint::open(&args.model.model)?)?;
-    let once = tokenizer.encode(TEXT, Specials::AsText)?;
-    drop(tokenizer);
+    let once = {
+        let (checkpoint, _) = checked(args)?;
+        membrane_engine::tokenizer(&checkpoint)?.encode(TEXT, Specials::AsText)?
+    };
     let mut prompt: Vec<u32> = once.iter().copied().cycle().take(args.prompt + args.decode).collect();
     let forced = prompt.split_off(args.prompt.max(1).min(prompt.len()));
     let threads =

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
-use membrane_engine::{Bytes, Isa};
+use membrane_engine::{Bytes, Isa, process};
 use membrane_kernels::Team;
 use serde::Serialize;
 
@@ -69,7 +69,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let report = examine(args)?;
     let mut out = io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", json(&report)?)?;
+        json(&report, &mut out)?;
     } else {
         print(&report, &mut out)?;
     }
@@ -89,9 +89,9 @@ fn examine(args: &Args) -> Result<Report> {
         processors,
         instruction_sets: Isa::available().iter().map(|isa| format!("{isa:?}").to_lowercase()).collect(),
         processor_features: features(),
-        memory_bytes: meminfo("MemTotal:"),
-        memory_available_bytes: meminfo("MemAvailable:"),
-        cgroup_limit_bytes: cgroup_limit(),
+        memory_bytes: process::machine_bytes("MemTotal:"),
+        memory_available_bytes: process::machine_bytes("MemAvailable:"),
+        cgroup_limit_bytes: process::control_group_bytes(),
         huge_pages: std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
             .ok()
             .map(|text| text.trim().to_owned()),
@@ -143,29 +143,6 @@ fn features() -> Vec<&'static str> {
         look!("neon", "dotprod", "i8mm", "fp16");
     }
     found
-}
-
-/// A line of `/proc/meminfo`, in bytes.
-fn meminfo(key: &str) -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
-}
-
-/// The memory limit of this process' control group, version 2 or 1; none if there is no limit.
-fn cgroup_limit() -> Option<u64> {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    groups.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':');
-        let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-        let file = match controllers {
-            "" => format!("/sys/fs/cgroup{path}/memory.max"),
-            "memory" => format!("/sys/fs/cgroup/memory{path}/memory.limit_in_bytes"),
-            _ => return None,
-        };
-        let limit: u64 = std::fs::read_to_string(file).ok()?.trim().parse().ok()?;
-        (limit < 1 << 60).then_some(limit)
-    })
 }
 
 fn toolchain() -> Vec<Tool> {

@@ -1,22 +1,24 @@
 //! `membrane model inspect`: what is in a model file and what it would take to run it.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Result;
 use membrane_engine::{Architecture, Bytes, EngineError, Hyperparameters, MemoryPlan, Prepared};
-use membrane_formats::{Array, Checkpoint, Value};
-use serde::Serialize;
-use serde_json::json;
+use membrane_formats::{Checkpoint, Metadata, Value};
+use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use crate::options::ModelOptions;
 use crate::report::{self, printable};
 
 /// Metadata values longer than this are cut where they are shown to people, in characters.
 const SHOWN: usize = 100;
-/// Array elements that are shown.
+/// Elements of a long array that are shown: an array may have millions.
 const SHOWN_ELEMENTS: usize = 4;
+/// Elements of the longest array that is whole in JSON.
+const WHOLE_ELEMENTS: usize = 16;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -28,8 +30,8 @@ pub struct Args {
 }
 
 /// Everything that is shown.
-#[derive(Serialize)]
-struct Report {
+#[derive(serde::Serialize)]
+struct Report<'a> {
     files: Vec<String>,
     bytes: u64,
     gguf_version: u32,
@@ -40,11 +42,11 @@ struct Report {
     hyperparameters: Option<String>,
     tensors: BTreeMap<String, TensorType>,
     plan: Option<MemoryPlan>,
-    metadata: serde_json::Map<String, serde_json::Value>,
+    metadata: MetadataJson<'a>,
 }
 
 /// Tensors of one type.
-#[derive(Serialize, Default)]
+#[derive(serde::Serialize, Default)]
 struct TensorType {
     tensors: u64,
     parameters: u64,
@@ -52,19 +54,20 @@ struct TensorType {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let checkpoint = Checkpoint::open(&args.model.model)?;
-    let prepared = Prepared::open(&args.model.model, &args.model.load_options(0)?);
+    let options = args.model.load_options(0)?;
+    let checkpoint = Arc::new(Checkpoint::open(&args.model.model)?);
+    let prepared = Prepared::of(checkpoint.clone(), &options);
     let report = examine(&checkpoint, prepared)?;
     let mut out = io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", report::json(&report)?)?;
+        report::json(&report, &mut out)?;
     } else {
-        print(&report, &mut out)?;
+        print(&report, &mut BufWriter::new(out))?;
     }
     Ok(ExitCode::from(u8::from(report.problem.is_some())))
 }
 
-fn examine(checkpoint: &Checkpoint, prepared: Result<Prepared, EngineError>) -> Result<Report> {
+fn examine(checkpoint: &Checkpoint, prepared: Result<Prepared, EngineError>) -> Result<Report<'_>> {
     let mut tensors: BTreeMap<String, TensorType> = BTreeMap::new();
     for tensor in checkpoint.tensors() {
         let entry = tensors.entry(tensor.dtype.name().to_owned()).or_default();
@@ -87,7 +90,7 @@ fn examine(checkpoint: &Checkpoint, prepared: Result<Prepared, EngineError>) -> 
         hyperparameters: shape.as_ref().map(describe),
         tensors,
         plan,
-        metadata: checkpoint.metadata().iter().map(|(key, value)| (key.to_owned(), to_json(value))).collect(),
+        metadata: MetadataJson(checkpoint.metadata()),
     })
 }
 
@@ -115,7 +118,7 @@ fn describe(hyper: &Hyperparameters) -> String {
     text
 }
 
-fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
+fn print(report: &Report<'_>, out: &mut impl Write) -> io::Result<()> {
     for file in &report.files {
         writeln!(out, "{file}")?;
     }
@@ -126,7 +129,7 @@ fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
         Bytes(report.bytes),
         report.parameters
     )?;
-    writeln!(out, "architecture: {}", printable(&report.architecture))?;
+    writeln!(out, "architecture: {}", cut(&report.architecture))?;
     if let Some(shape) = &report.hyperparameters {
         writeln!(out, "  {shape}")?;
     }
@@ -141,64 +144,76 @@ fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
         )?;
     }
     writeln!(out, "metadata:")?;
-    for (key, value) in &report.metadata {
-        writeln!(out, "  {} = {}", printable(key), shown(value))?;
+    for (key, value) in report.metadata.0.iter() {
+        writeln!(out, "  {} = {}", cut(key), shown(value))?;
     }
     match (&report.plan, &report.problem) {
         (Some(plan), _) => write!(out, "memory plan:\n{plan}")?,
         (None, Some(problem)) => writeln!(out, "this build can't run it: {}", printable(problem))?,
         (None, None) => {}
     }
-    Ok(())
+    out.flush()
 }
 
 /// A value on one line, without control characters: it comes from a file that nobody vouches for.
-fn shown(value: &serde_json::Value) -> String {
-    let text = match value {
-        serde_json::Value::Array(elements) if elements.len() > SHOWN_ELEMENTS => {
-            let first: Vec<String> = elements[..SHOWN_ELEMENTS].iter().map(ToString::to_string).collect();
-            format!("[{}, ... {} in all]", first.join(", "), elements.len())
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Array(array) => {
+            let first: Vec<String> = array.first(SHOWN_ELEMENTS).iter().map(Value::to_string).collect();
+            let dots = if array.len() > first.len() { ", ..." } else { "" };
+            format!("{value} {}", cut(&format!("{}{dots}", first.join(", "))))
         }
-        other => other.to_string(),
-    };
+        single => cut(&single.to_string()),
+    }
+}
+
+/// The beginning of a text, without control characters.
+fn cut(text: &str) -> String {
     let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN).collect();
-    if text.chars().count() > SHOWN {
+    if text.chars().nth(SHOWN).is_some() {
         line.push_str("...");
     }
     line
 }
 
-fn to_json(value: &Value) -> serde_json::Value {
-    match value {
-        Value::U8(number) => json!(number),
-        Value::I8(number) => json!(number),
-        Value::U16(number) => json!(number),
-        Value::I16(number) => json!(number),
-        Value::U32(number) => json!(number),
-        Value::I32(number) => json!(number),
-        Value::U64(number) => json!(number),
-        Value::I64(number) => json!(number),
-        Value::F32(number) => json!(number),
-        Value::F64(number) => json!(number),
-        Value::Bool(flag) => json!(flag),
-        Value::Str(text) => json!(text),
-        Value::Array(array) => array_to_json(array),
+/// Metadata as a JSON object, made while it is written.
+struct MetadataJson<'a>(&'a Metadata);
+
+impl Serialize for MetadataJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, ValueJson(value))))
     }
 }
 
-fn array_to_json(array: &Array) -> serde_json::Value {
-    match array {
-        Array::U8(elements) => json!(elements),
-        Array::I8(elements) => json!(elements),
-        Array::U16(elements) => json!(elements),
-        Array::I16(elements) => json!(elements),
-        Array::U32(elements) => json!(elements),
-        Array::I32(elements) => json!(elements),
-        Array::U64(elements) => json!(elements),
-        Array::I64(elements) => json!(elements),
-        Array::F32(elements) => json!(elements),
-        Array::F64(elements) => json!(elements),
-        Array::Bool(elements) => json!(elements),
-        Array::Str(elements) => elements.iter().map(serde_json::Value::from).collect(),
+/// A value as JSON. Of a long array its type, its length and the first elements.
+struct ValueJson<'a>(&'a Value);
+
+impl Serialize for ValueJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::U8(number) => number.serialize(serializer),
+            Value::I8(number) => number.serialize(serializer),
+            Value::U16(number) => number.serialize(serializer),
+            Value::I16(number) => number.serialize(serializer),
+            Value::U32(number) => number.serialize(serializer),
+            Value::I32(number) => number.serialize(serializer),
+            Value::U64(number) => number.serialize(serializer),
+            Value::I64(number) => number.serialize(serializer),
+            Value::F32(number) => number.serialize(serializer),
+            Value::F64(number) => number.serialize(serializer),
+            Value::Bool(flag) => flag.serialize(serializer),
+            Value::Str(text) => text.serialize(serializer),
+            Value::Array(array) if array.len() <= WHOLE_ELEMENTS => {
+                serializer.collect_seq(array.first(WHOLE_ELEMENTS).iter().map(ValueJson))
+            }
+            Value::Array(array) => {
+                let first = array.first(SHOWN_ELEMENTS);
+                let mut object = serializer.serialize_struct("array", 3)?;
+                object.serialize_field("type", array.type_name())?;
+                object.serialize_field("len", &array.len())?;
+                object.serialize_field("first", &first.iter().map(ValueJson).collect::<Vec<_>>())?;
+                object.end()
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What people see on standard error: progress, the memory plan, the summary line.
 
-use std::io::{IsTerminal, stderr};
+use std::io::{self, BufWriter, IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
 
 use membrane_engine::{Bytes, IoChoice, IoReason, MemoryPlan, Model, Prepared};
@@ -121,24 +121,66 @@ pub fn describe(error: &anyhow::Error) -> String {
 
 /// JSON on one line. All control characters in it are escaped, those beyond ASCII too, which terminals obey
 /// as well.
-pub fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
-    Ok(escaped(&serde_json::to_string(value)?))
+pub fn json_line(value: &impl Serialize) -> io::Result<String> {
+    let mut line = Vec::new();
+    serde_json::to_writer(Escaped::new(&mut line), value)?;
+    String::from_utf8(line).map_err(io::Error::other)
 }
 
-/// The same on several lines, for people.
-pub fn json(value: &impl Serialize) -> serde_json::Result<String> {
-    Ok(escaped(&serde_json::to_string_pretty(value)?))
+/// The same on several lines, for people, and written as it is made: a report may be as large as a model's
+/// metadata.
+pub fn json(value: &impl Serialize, out: &mut impl Write) -> io::Result<()> {
+    let mut out = Escaped::new(BufWriter::new(out));
+    serde_json::to_writer_pretty(&mut out, value)?;
+    writeln!(out)?;
+    out.flush()
 }
 
-fn escaped(json: &str) -> String {
-    let mut out = String::with_capacity(json.len());
-    for c in json.chars() {
-        match c {
-            '\u{7f}'..='\u{9f}' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => out.push(c),
-        }
+/// Escapes the control characters that JSON leaves as they are: U+007F to U+009F.
+struct Escaped<W: Write> {
+    out: W,
+    /// The last byte was the first of U+0080 to U+00BF, and is not written yet.
+    lead: bool,
+}
+
+const DIGITS: [u8; 16] = *b"0123456789abcdef";
+/// First byte of U+0080 to U+00BF.
+const LEAD: u8 = 0xc2;
+
+impl<W: Write> Escaped<W> {
+    fn new(out: W) -> Self {
+        Self { out, lead: false }
     }
-    out
+}
+
+impl<W: Write> Write for Escaped<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut plain = 0;
+        for (at, &byte) in bytes.iter().enumerate() {
+            let lead = std::mem::take(&mut self.lead);
+            if lead && !(0x80..=0x9f).contains(&byte) {
+                self.out.write_all(&[LEAD])?;
+            }
+            match byte {
+                LEAD => self.lead = true,
+                0x7f => {}
+                0x80..=0x9f if lead => {}
+                _ => continue,
+            }
+            self.out.write_all(&bytes[plain..at])?;
+            plain = at + 1;
+            if byte != LEAD {
+                let digit = |half: u8| DIGITS[usize::from(half)];
+                self.out.write_all(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte & 15)])?;
+            }
+        }
+        self.out.write_all(&bytes[plain..])?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 #[cfg(test)]
@@ -151,5 +193,14 @@ mod tests {
         let json = json_line(&"\x1b[2J\u{9b}31m\u{7f}").unwrap();
         assert!(!json.chars().any(char::is_control), "{json}");
         assert_eq!(serde_json::from_str::<String>(&json).unwrap(), "\x1b[2J\u{9b}31m\u{7f}");
+        let plain = "\u{a0}é\u{2014}\u{80}\u{c2}\u{9f}\u{a9}ß\u{1f600}";
+        let json = json_line(&plain).unwrap();
+        assert!(!json.chars().any(char::is_control), "{json}");
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), plain);
+        // Characters reach the writer in pieces.
+        let mut bytes = Vec::new();
+        let mut out = Escaped::new(&mut bytes);
+        plain.as_bytes().iter().for_each(|byte| out.write_all(&[*byte]).unwrap());
+        assert_eq!(String::from_utf8(bytes).unwrap(), json.trim_matches('"'));
     }
 }

@@ -5,7 +5,7 @@
 
 use membrane_formats::Checkpoint;
 
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Result, shown};
 
 /// How one architecture differs from the common decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Architecture {
         let found = checkpoint.metadata().str("general.architecture")?.unwrap_or("(none)");
         ALL.into_iter().find(|a| a.name == found).ok_or_else(|| EngineError::UnknownArchitecture {
             path: checkpoint.path().to_owned(),
-            found: found.into(),
+            found: shown(found),
             supported: ALL.map(|a| a.name).join(", "),
         })
     }

@@ -1,6 +1,6 @@
 //! What can go wrong between a model file and its logits.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use membrane_formats::FormatError;
 use membrane_kernels::ShapeError;
@@ -14,6 +14,14 @@ pub enum EngineError {
     /// The model file is damaged or not readable.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// An error about what is inside a model file, with the file's name.
+    #[error("{path}: {source}", path = path.display())]
+    File {
+        /// The model file.
+        path: PathBuf,
+        /// What is wrong in it.
+        source: Box<EngineError>,
+    },
     /// The tokenizer or the chat template of the file can't be used.
     #[error(transparent)]
     Text(#[from] TextError),
@@ -106,6 +114,32 @@ pub enum EngineError {
         /// What else would help.
         advice: String,
     },
+    /// The plan takes more than the machine has.
+    #[error(
+        "this model takes {needed} and this machine has {machine} ({weights} resident weights, {kv} for a \
+         context of {context} tokens, {scratch} scratch, {experts} for experts, {process} for the process \
+         itself); give {advice}"
+    )]
+    Machine {
+        /// What the machine has, or its control group allows.
+        machine: crate::plan::Bytes,
+        /// What the plan takes.
+        needed: crate::plan::Bytes,
+        /// Weights that are never paged.
+        weights: crate::plan::Bytes,
+        /// Keys and values.
+        kv: crate::plan::Bytes,
+        /// Context length of `kv`.
+        context: u32,
+        /// Activations.
+        scratch: crate::plan::Bytes,
+        /// Memory for all experts.
+        experts: crate::plan::Bytes,
+        /// Program, tokenizer and plugins.
+        process: crate::plan::Bytes,
+        /// What would help.
+        advice: &'static str,
+    },
     /// More tokens than the context holds.
     #[error(
         "the context holds {limit} tokens: {have} are in it and {more} more were given; nothing was changed. \
@@ -158,3 +192,36 @@ pub enum EngineError {
 
 /// Shorthand of this crate.
 pub type Result<T> = std::result::Result<T, EngineError>;
+
+impl EngineError {
+    /// The error with the name of the file that it is about, if it does not say that itself.
+    pub(crate) fn of_file(self, path: &Path) -> Self {
+        match self {
+            Self::Text(_) | Self::Weight { .. } | Self::TensorShape { .. } | Self::TensorType { .. } => {
+                Self::File { path: path.to_owned(), source: Box::new(self) }
+            }
+            named => named,
+        }
+    }
+}
+
+/// Text from a file, made fit for a message: without control characters and at most 64 characters.
+pub(crate) fn shown(text: &str) -> String {
+    const LONGEST: usize = 64;
+    let mut short: String = text.chars().take(LONGEST).filter(|c| !c.is_control()).collect();
+    if text.chars().nth(LONGEST).is_some() {
+        short.push_str("...");
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn text_from_files_is_short_and_plain() {
+        assert_eq!(shown("a\x1b[2Jb"), "a[2Jb");
+        assert_eq!(shown(&"é".repeat(65)), format!("{}...", "é".repeat(64)));
+    }
+}

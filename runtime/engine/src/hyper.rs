@@ -7,7 +7,7 @@ use std::path::Path;
 use membrane_formats::{Checkpoint, Metadata};
 
 use crate::architectures::Architecture;
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Result, shown};
 
 /// Largest number of blocks that a file may claim; the largest published models have 126.
 const MAX_BLOCKS: u32 = 1024;
@@ -227,7 +227,7 @@ impl Keys<'_> {
         EngineError::Hyperparameter {
             path: self.path.to_owned(),
             key: self.name(key),
-            found: found.to_string(),
+            found: shown(&found.to_string()),
             rule: rule.into(),
         }
     }

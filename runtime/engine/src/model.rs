@@ -30,6 +30,8 @@ const CHUNK_PAGED: usize = 2048;
 const CHUNK_LEAST: usize = 32;
 /// A paged model's scratch takes at most this fraction of what is left for experts and scratch.
 const SCRATCH_FRACTION: u64 = 6;
+/// Most threads: each has its own scratch, and beyond the processors of one machine they only wait.
+const MAX_THREADS: usize = 256;
 /// Kept free beside what is planned: thread stacks, allocator slack, kernel rounding to huge pages.
 const RESERVE: u64 = 24 << 20;
 
@@ -77,7 +79,7 @@ impl Default for LoadOptions {
 
 /// A model that was opened and checked, with its memory plan; nothing large has been read yet.
 pub struct Prepared {
-    checkpoint: Checkpoint,
+    checkpoint: Arc<Checkpoint>,
     architecture: Architecture,
     hyper: Hyperparameters,
     layout: Layout,
@@ -95,35 +97,32 @@ impl Prepared {
     /// Errors: a damaged file, an unsupported architecture, tensor or tokenizer, a budget that can't hold
     /// the resident part.
     pub fn open(path: &Path, options: &LoadOptions) -> Result<Self> {
-        Self::new(Checkpoint::open(path)?, options, true)
+        Self::of(Arc::new(Checkpoint::open(path)?), options)
+    }
+
+    /// The same for a file that is open already.
+    pub fn of(checkpoint: Arc<Checkpoint>, options: &LoadOptions) -> Result<Self> {
+        Self::new(checkpoint, options, true)
     }
 
     /// The same for a file that may lack a tokenizer, when only token ids are used.
     pub fn open_without_text(path: &Path, options: &LoadOptions) -> Result<Self> {
-        Self::new(Checkpoint::open(path)?, options, false)
+        Self::new(Arc::new(Checkpoint::open(path)?), options, false)
     }
 
-    fn new(checkpoint: Checkpoint, options: &LoadOptions, text: bool) -> Result<Self> {
+    fn new(checkpoint: Arc<Checkpoint>, options: &LoadOptions, text: bool) -> Result<Self> {
+        let threads = threads(options)?;
         let architecture = Architecture::of(&checkpoint)?;
         let hyper = Hyperparameters::read(&checkpoint, &architecture)?;
-        let layout = Layout::of(&checkpoint, &architecture, &hyper)?;
-        let tokenizer = if text { Some(vocabulary::tokenizer(&checkpoint)?) } else { None };
-        if let Some(tokenizer) = &tokenizer
-            && tokenizer.vocab_size() > hyper.vocabulary
-        {
-            return Err(EngineError::Hyperparameter {
-                path: checkpoint.path().to_owned(),
-                key: "tokenizer.ggml.tokens".into(),
-                found: format!("{} tokens", tokenizer.vocab_size()),
-                rule: format!("the embedding has {} rows", hyper.vocabulary),
-            });
-        }
-        let chat_template = vocabulary::chat_template(&checkpoint)?;
-        let threads = match options.threads {
-            Some(0) => return Err(EngineError::Option("--threads must be at least 1".into())),
-            Some(threads) => threads,
-            None => std::thread::available_parallelism().map_or(1, usize::from),
+        let layout = Layout::of(&checkpoint, &architecture, &hyper)
+            .map_err(|error| error.of_file(checkpoint.path()))?;
+        let tokenizer = if text {
+            vocabulary::check_rows(&checkpoint, hyper.vocabulary)?;
+            Some(vocabulary::tokenizer(&checkpoint)?)
+        } else {
+            None
         };
+        let chat_template = vocabulary::chat_template(&checkpoint)?;
         let plan = plan(&checkpoint, &hyper, &layout, options, threads)?;
         let isa = options.isa.unwrap_or_else(Isa::detect);
         let options = options.clone();
@@ -220,7 +219,7 @@ impl Prepared {
 
 /// What does not change while a model runs.
 pub(crate) struct Core {
-    pub checkpoint: Checkpoint,
+    pub checkpoint: Arc<Checkpoint>,
     pub architecture: Architecture,
     pub hyper: Hyperparameters,
     pub layout: Layout,
@@ -323,7 +322,20 @@ impl Model {
     }
 }
 
-/// Divides the budget, or says by how much it is too small.
+/// Threads that compute. Errors: an option that can't be meant.
+fn threads(options: &LoadOptions) -> Result<usize> {
+    match options.threads {
+        Some(0) => Err(EngineError::Option("--threads must be at least 1".into())),
+        Some(threads) if threads > MAX_THREADS => Err(EngineError::Option(format!(
+            "--threads is {threads} and may be at most {MAX_THREADS}; more than this machine's processors gain \
+             nothing"
+        ))),
+        Some(threads) => Ok(threads),
+        None => Ok(std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS)),
+    }
+}
+
+/// Divides the budget, or says by how much it or the machine is too small.
 fn plan(
     checkpoint: &Checkpoint,
     hyper: &Hyperparameters,
@@ -381,6 +393,27 @@ fn plan(
         let slots = (budget - fixed - scratch_of(chunk)) / slot.max(1);
         (chunk, slots.min(most) * slot)
     };
+    // The reserve is left out: it is what plugins may take at most, not what anything needs.
+    let unpaged = process + layout.resident_bytes + kv + scratch_of(chunk);
+    let needed = unpaged + arena;
+    if let Some(machine) = process::memory_limit().filter(|&machine| needed > machine) {
+        let pages = experts > 0 && unpaged + top_k * slot <= machine;
+        return Err(EngineError::Machine {
+            machine: Bytes(machine),
+            needed: Bytes(needed),
+            weights: Bytes(layout.resident_bytes),
+            kv: Bytes(kv),
+            context,
+            scratch: Bytes(scratch_of(chunk)),
+            experts: Bytes(arena),
+            process: Bytes(process),
+            advice: match (pages, options.memory) {
+                (true, _) => "--memory with less than the machine has, so that experts are paged",
+                (false, Some(_)) => "a smaller --ctx or --memory",
+                (false, None) => "a smaller --ctx, or take a smaller model",
+            },
+        });
+    }
     let embedding_on_disk = match layout.embedding {
         crate::weights::Embedding::OnDisk(index) => checkpoint.tensors()[index].bytes,
         crate::weights::Embedding::Tied => 0,

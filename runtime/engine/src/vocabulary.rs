@@ -2,14 +2,36 @@
 //!
 //! Keys as the GGUF specification names them, `tokenizer.ggml.*`.
 
-use membrane_formats::{Checkpoint, Metadata};
+use std::borrow::Cow;
+
+use membrane_formats::{Checkpoint, Metadata, StrArray, Value};
 use membrane_text::{Tokenizer, VocabularySpec};
 
-use crate::error::Result;
+use crate::error::{EngineError, Result};
+
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const TYPES: &str = "tokenizer.ggml.token_type";
+const MERGES: &str = "tokenizer.ggml.merges";
 
 /// Builds the tokenizer of a checkpoint.
 pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer> {
-    Ok(Tokenizer::new(spec(checkpoint.metadata())?)?)
+    let build = || -> Result<Tokenizer> { Ok(Tokenizer::new(spec(checkpoint.metadata())?)?) };
+    build().map_err(|error| error.of_file(checkpoint.path()))
+}
+
+/// Refuses a checkpoint with more tokens than its embedding has rows. It costs nothing: a tokenizer of a
+/// million tokens that no row belongs to would take seconds.
+pub(crate) fn check_rows(checkpoint: &Checkpoint, rows: usize) -> Result<()> {
+    let tokens = length(checkpoint.metadata(), TOKENS);
+    if tokens <= rows {
+        return Ok(());
+    }
+    Err(EngineError::Hyperparameter {
+        path: checkpoint.path().to_owned(),
+        key: TOKENS.into(),
+        found: format!("{tokens} tokens"),
+        rule: format!("the embedding has {rows} rows"),
+    })
 }
 
 /// The source of the checkpoint's chat template (Jinja), if it has one.
@@ -17,18 +39,32 @@ pub fn chat_template(checkpoint: &Checkpoint) -> Result<Option<String>> {
     Ok(checkpoint.metadata().str("tokenizer.chat_template")?.map(str::to_owned))
 }
 
-fn spec(metadata: &Metadata) -> Result<VocabularySpec> {
-    let strings = |key: &str| -> Result<Vec<String>> {
-        let array = metadata.str_array(key)?;
-        Ok(array.map(|a| a.iter().map(|s| s.to_string()).collect()).unwrap_or_default())
-    };
+/// Elements of an array; 0 if there is none.
+fn length(metadata: &Metadata, key: &str) -> usize {
+    match metadata.get(key) {
+        Some(Value::Array(array)) => array.len(),
+        _ => 0,
+    }
+}
+
+fn borrowed(array: Option<&StrArray>) -> Vec<Cow<'_, str>> {
+    array.map(|array| array.iter().map(Cow::Borrowed).collect()).unwrap_or_default()
+}
+
+fn spec(metadata: &Metadata) -> Result<VocabularySpec<'_>> {
+    let (tokens, merges) = (metadata.str_array(TOKENS)?, metadata.str_array(MERGES)?);
+    VocabularySpec::check_lengths(
+        tokens.map_or(0, StrArray::len),
+        length(metadata, TYPES),
+        merges.map_or(0, StrArray::len),
+    )?;
     let special = |name: &str| metadata.u32(&format!("tokenizer.ggml.{name}_token_id"));
     Ok(VocabularySpec {
         model: metadata.str("tokenizer.ggml.model")?.unwrap_or("").to_owned(),
         pre: metadata.str("tokenizer.ggml.pre")?.unwrap_or("default").to_owned(),
-        tokens: strings("tokenizer.ggml.tokens")?,
-        token_types: metadata.i32_array("tokenizer.ggml.token_type")?.map(|t| t.to_vec()).unwrap_or_default(),
-        merges: strings("tokenizer.ggml.merges")?,
+        tokens: borrowed(tokens),
+        token_types: metadata.i32_array(TYPES)?.map(Cow::into_owned).unwrap_or_default(),
+        merges: borrowed(merges),
         bos: special("bos")?,
         eos: special("eos")?,
         eot: special("eot")?,

@@ -135,6 +135,29 @@ impl Array {
         self.len() == 0
     }
 
+    /// The first `count` elements, or all if there are fewer.
+    pub fn first(&self, count: usize) -> Vec<Value> {
+        macro_rules! values {
+            ($elements:expr) => {
+                $elements.iter().take(count).map(|&element| element.into()).collect()
+            };
+        }
+        match self {
+            Array::U8(a) => values!(a),
+            Array::I8(a) => values!(a),
+            Array::U16(a) => values!(a),
+            Array::I16(a) => values!(a),
+            Array::U32(a) => values!(a),
+            Array::I32(a) => values!(a),
+            Array::F32(a) => values!(a),
+            Array::Bool(a) => values!(a),
+            Array::Str(a) => a.iter().take(count).map(Value::from).collect(),
+            Array::U64(a) => values!(a),
+            Array::I64(a) => values!(a),
+            Array::F64(a) => values!(a),
+        }
+    }
+
     /// Name of the elements' type: `u8`, `str` and so on.
     pub fn type_name(&self) -> &'static str {
         match self {
@@ -268,5 +291,7 @@ mod tests {
         assert_eq!(Value::from(u64::MAX).to_string(), "18446744073709551615");
         assert_eq!(Value::from("a\x1b").to_string(), r#""a\u{1b}""#);
         assert_eq!(Value::from(vec![1.5f32, 2.0]).to_string(), "[f32; 2]");
+        assert_eq!(Array::I32(vec![1, 2, 3]).first(2), [1.into(), 2.into()]);
+        assert_eq!(Array::Str(["a"].into_iter().collect()).first(2), ["a".into()]);
     }
 }

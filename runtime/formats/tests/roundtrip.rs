@@ -167,8 +167,15 @@ fn the_writer_refuses_what_the_reader_would() {
         refused(with("general.alignment", 24u32.into()), &nothing),
         FormatError::Alignment { .. }
     ));
-    let large = Value::Str("x".repeat(limits::HEADER_BYTES as usize));
-    assert!(matches!(refused(with("k", large), &nothing), FormatError::Limit { .. }));
+    let text = "x".repeat(limits::STRING_BYTES as usize + 1);
+    let words: StrArray = ["a", &text].into_iter().collect();
+    let long = Array::Bool(vec![true; limits::ARRAY_ELEMENTS as usize + 1]);
+    for large in [text.into(), words.into(), long.into()] {
+        assert!(matches!(refused(with("k", large), &nothing), FormatError::Limit { .. }));
+    }
+    let mut full = none();
+    (0..32).for_each(|key| full.set(&format!("{key}"), "x".repeat(limits::STRING_BYTES as usize)));
+    assert!(matches!(refused(full, &nothing), FormatError::Limit { .. }));
     let long = "n".repeat(64);
     assert!(matches!(refused(none(), &|w| w.declare(&long, DType::F32, &[1])), FormatError::Tensor { .. }));
     assert!(matches!(refused(none(), &|w| w.declare("", DType::F32, &[1])), FormatError::Tensor { .. }));

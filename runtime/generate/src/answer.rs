@@ -57,7 +57,8 @@ pub struct Generator {
 impl Generator {
     /// Joins a model and a behaviour. Errors: the model's chat template can't be read.
     pub fn new(host: Host, model: Model, behaviour: Behaviour) -> Result<Self> {
-        let template = model.chat_template().map(ChatTemplate::new).transpose()?;
+        let template = model.chat_template().map(ChatTemplate::new).transpose();
+        let template = template.map_err(|error| GenerateError::of_prompt(error, &model))?;
         let words = Arc::new(Words(model.clone()));
         let session = model.session();
         Ok(Self { host, model, template, words, behaviour, session })
@@ -173,7 +174,7 @@ impl Run<'_> {
         } else {
             let template = self.generator.template.as_ref().ok_or(GenerateError::NoTemplate)?;
             let tools = running.tools.descriptions();
-            template.render_prompt(&Conversation {
+            let prompt = template.render_prompt(&Conversation {
                 messages: &self.messages,
                 tools,
                 add_generation_prompt: true,
@@ -181,7 +182,8 @@ impl Run<'_> {
                 bos_token: &bos(tokenizer.bos()),
                 eos_token: &bos(tokenizer.eos()),
                 now: self.options.now,
-            })?
+            });
+            prompt.map_err(|error| GenerateError::of_prompt(error, &self.generator.model))?
         };
         running.policies.prompt(prompt.text())?;
         let mut tokens = tokenizer.encode_prompt(&prompt)?;

@@ -1,6 +1,8 @@
 //! What can go wrong while an answer is made.
 
-use membrane_engine::EngineError;
+use std::path::PathBuf;
+
+use membrane_engine::{EngineError, Model};
 use membrane_host::{HostError, Refused};
 use membrane_text::TextError;
 use thiserror::Error;
@@ -17,6 +19,14 @@ pub enum GenerateError {
     /// The prompt could not be made or read.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// The model file's chat template can't be used.
+    #[error("{}: {source}", path.display())]
+    Template {
+        /// The model file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: TextError,
+    },
     /// The model has no chat template and raw prompts were not asked for.
     #[error(
         "the model file has no chat template (`tokenizer.chat_template`); use --raw to give it plain text"
@@ -38,6 +48,20 @@ pub enum GenerateError {
         "the prompt is empty; give at least one character, or a model that begins with a token of its own"
     )]
     EmptyPrompt,
+}
+
+impl GenerateError {
+    /// An error of making a prompt, with the name of the file if its template is at fault.
+    pub(crate) fn of_prompt(source: TextError, model: &Model) -> Self {
+        match source {
+            TextError::Template { .. }
+            | TextError::TemplateTooLong { .. }
+            | TextError::TemplateLimit { .. } => {
+                Self::Template { path: model.checkpoint().path().to_owned(), source }
+            }
+            other => Self::Text(other),
+        }
+    }
 }
 
 /// Shorthand of this crate.

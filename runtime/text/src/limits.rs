@@ -9,6 +9,10 @@ pub const MAX_TOKENS: usize = 1 << 20;
 /// Most merge rules. Stops the same through `tokenizer.ggml.merges`.
 pub const MAX_MERGES: usize = 1 << 21;
 
+/// Most merge rules for each token. Public vocabularies have up to 2.3. Stops a small model with millions of
+/// rules, most of which must be the same.
+pub const MAX_MERGES_PER_TOKEN: usize = 8;
+
 /// Most control and user-defined tokens together. Public vocabularies have about 1,200. Stops a search
 /// automaton built from a million patterns.
 pub const MAX_ADDED_TOKENS: usize = 1 << 14;

@@ -40,14 +40,13 @@ impl Tokenizer {
     ///
     /// Errors: a kind of tokenizer or pre-tokenizer that isn't supported; a vocabulary that contradicts
     /// itself or goes beyond a limit.
-    pub fn new(mut spec: VocabularySpec) -> Result<Self> {
+    pub fn new(spec: VocabularySpec<'_>) -> Result<Self> {
         if spec.model != "gpt2" {
             return Err(TextError::Model { found: spec.model.chars().take(64).collect() });
         }
         let words = Words::named(&spec.pre)?;
         let (bos, eos) = (spec.bos, spec.eos);
         let (add_bos, add_eos) = (spec.add_bos.unwrap_or(words.add_bos), spec.add_eos.unwrap_or(false));
-        spec.tokens.shrink_to_fit();
         let Vocabulary { kinds, bytes, normal, merges, ends } = Vocabulary::check(spec)?;
         let merges = BPE::builder()
             .vocab_and_merges(normal, merges)

@@ -2,24 +2,28 @@
 //!
 //! Everything from the file is checked here, once; what comes out can't hold a bad id, length or type.
 
+use std::borrow::Cow;
+
 use ahash::AHashMap;
 
 use crate::error::{Result, TextError, shown};
-use crate::limits::{MAX_ADDED_TOKENS, MAX_MERGES, MAX_TOKEN_BYTES, MAX_TOKENS};
+use crate::limits::{MAX_ADDED_TOKENS, MAX_MERGES, MAX_MERGES_PER_TOKEN, MAX_TOKEN_BYTES, MAX_TOKENS};
 
 /// A vocabulary in plain data, named after the GGUF metadata keys `tokenizer.ggml.*` that it comes from.
+///
+/// Texts may be borrowed from the file's metadata: what is refused is then refused before it is copied.
 #[derive(Debug, Clone, Default)]
-pub struct VocabularySpec {
+pub struct VocabularySpec<'a> {
     /// `model`: the kind of tokenizer; `gpt2` is byte-level byte-pair encoding.
     pub model: String,
     /// `pre`: the name of the pre-tokenizer.
     pub pre: String,
     /// `tokens`: the text of each token, normal ones in the byte-level alphabet.
-    pub tokens: Vec<String>,
+    pub tokens: Vec<Cow<'a, str>>,
     /// `token_type`: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte. Empty: all normal.
     pub token_types: Vec<i32>,
     /// `merges`: pairs of tokens, separated by a space, first rule first.
-    pub merges: Vec<String>,
+    pub merges: Vec<Cow<'a, str>>,
     /// `bos_token_id`: beginning of text.
     pub bos: Option<u32>,
     /// `eos_token_id`: end of text or of a turn.
@@ -34,6 +38,21 @@ pub struct VocabularySpec {
     pub add_bos: Option<bool>,
     /// `add_eos_token`: put the end-of-text token after a plain text.
     pub add_eos: Option<bool>,
+}
+
+impl VocabularySpec<'_> {
+    /// Refuses arrays of lengths that can't make a vocabulary. For whoever fills a specification, before the
+    /// work of filling it.
+    pub fn check_lengths(tokens: usize, token_types: usize, merges: usize) -> Result<()> {
+        within("tokenizer.ggml.tokens", tokens, MAX_TOKENS)?;
+        if tokens == 0 {
+            return Err(TextError::Empty);
+        }
+        if token_types != 0 && token_types != tokens {
+            return Err(TextError::TypeCount { found: token_types, tokens });
+        }
+        within("tokenizer.ggml.merges", merges, MAX_MERGES.min(tokens.saturating_mul(MAX_MERGES_PER_TOKEN)))
+    }
 }
 
 /// What a token is for.
@@ -80,18 +99,11 @@ const END_TEXTS: &[&str] = &[
 ];
 
 impl Vocabulary {
-    /// Checks a specification. It is taken by value so that its texts are moved, not copied.
-    pub fn check(spec: VocabularySpec) -> Result<Self> {
+    /// Checks a specification. It is taken by value so that texts of its own are moved, not copied.
+    pub fn check(spec: VocabularySpec<'_>) -> Result<Self> {
         let VocabularySpec { tokens, token_types, merges, .. } = spec;
         let count = tokens.len();
-        within("tokenizer.ggml.tokens", count, MAX_TOKENS)?;
-        within("tokenizer.ggml.merges", merges.len(), MAX_MERGES)?;
-        if count == 0 {
-            return Err(TextError::Empty);
-        }
-        if !token_types.is_empty() && token_types.len() != count {
-            return Err(TextError::TypeCount { found: token_types.len(), tokens: count });
-        }
+        VocabularySpec::check_lengths(count, token_types.len(), merges.len())?;
         let specials = [
             ("bos", spec.bos),
             ("eos", spec.eos),
@@ -122,8 +134,8 @@ fn within(key: &'static str, found: usize, max: usize) -> Result<()> {
     if found > max { Err(TextError::TooMany { key, found, max }) } else { Ok(()) }
 }
 
-fn kinds(tokens: &[String], types: &[i32]) -> Result<Vec<Kind>> {
-    let kind = |(index, text): (usize, &String)| {
+fn kinds(tokens: &[Cow<'_, str>], types: &[i32]) -> Result<Vec<Kind>> {
+    let kind = |(index, text): (usize, &Cow<'_, str>)| {
         let token = index as u32;
         if text.len() > MAX_TOKEN_BYTES {
             return Err(TextError::TokenTooLong { token, bytes: text.len(), max: MAX_TOKEN_BYTES });
@@ -142,11 +154,11 @@ fn kinds(tokens: &[String], types: &[i32]) -> Result<Vec<Kind>> {
 }
 
 /// Tokens that end an answer: those that the file names, then those that are known by their text.
-fn ends(tokens: &[String], kinds: &[Kind], named: [Option<u32>; 2]) -> Vec<u32> {
+fn ends(tokens: &[Cow<'_, str>], kinds: &[Kind], named: [Option<u32>; 2]) -> Vec<u32> {
     let mut ends: Vec<u32> = Vec::new();
-    let known = |(index, text): (usize, &String)| {
+    let known = |(index, text): (usize, &Cow<'_, str>)| {
         let special = matches!(kinds[index], Kind::Control | Kind::UserDefined);
-        (special && END_TEXTS.contains(&text.as_str())).then_some(index as u32)
+        (special && END_TEXTS.contains(&text.as_ref())).then_some(index as u32)
     };
     for id in named.into_iter().flatten().chain(tokens.iter().enumerate().filter_map(known)) {
         if !ends.contains(&id) {
@@ -159,7 +171,7 @@ fn ends(tokens: &[String], kinds: &[Kind], named: [Option<u32>; 2]) -> Vec<u32> 
 /// Texts of normal tokens, to be merged, and of all others.
 type ByText = (AHashMap<String, u32>, AHashMap<String, u32>);
 
-fn by_text(tokens: Vec<String>, kinds: &[Kind]) -> Result<ByText> {
+fn by_text(tokens: Vec<Cow<'_, str>>, kinds: &[Kind]) -> Result<ByText> {
     let special = kinds.iter().filter(|&&kind| kind != Kind::Normal).count();
     let mut normal = AHashMap::with_capacity(tokens.len() - special);
     let mut others = AHashMap::with_capacity(special);
@@ -170,10 +182,10 @@ fn by_text(tokens: Vec<String>, kinds: &[Kind]) -> Result<ByText> {
         let second = index as u32;
         let (map, other) =
             if kinds[index] == Kind::Normal { (&mut normal, &others) } else { (&mut others, &normal) };
-        if let Some(&first) = map.get(&text).or_else(|| other.get(&text)) {
+        if let Some(&first) = map.get(text.as_ref()).or_else(|| other.get(text.as_ref())) {
             return Err(TextError::DuplicateToken { first, second, text: shown(&text) });
         }
-        map.insert(text, second);
+        map.insert(text.into_owned(), second);
     }
     Ok((normal, others))
 }
@@ -181,35 +193,33 @@ fn by_text(tokens: Vec<String>, kinds: &[Kind]) -> Result<ByText> {
 /// Splits the rules. A rule that takes or makes a token other than a normal one is left out: merges must not
 /// lead from a user's text to a control token.
 fn check_merges(
-    merges: Vec<String>,
+    merges: Vec<Cow<'_, str>>,
     normal: &AHashMap<String, u32>,
     special: &AHashMap<String, u32>,
 ) -> Result<Vec<(String, String)>> {
     let mut pairs = Vec::with_capacity(merges.len());
     let mut joined = String::new();
-    for (index, mut left) in merges.into_iter().enumerate() {
+    for (index, rule) in merges.into_iter().enumerate() {
         let bad = |text: &str, reason| Err(TextError::Merge { index, text: shown(text), reason });
-        let mut spaces = left.match_indices(' ').map(|(at, _)| at);
+        let mut spaces = rule.match_indices(' ').map(|(at, _)| at);
         let (Some(space), None) = (spaces.next(), spaces.next()) else {
-            return bad(&left, "a rule is two tokens with one space between them");
+            return bad(&rule, "a rule is two tokens with one space between them");
         };
+        let (left, right) = (&rule[..space], &rule[space + 1..]);
         joined.clear();
-        joined.push_str(&left[..space]);
-        joined.push_str(&left[space + 1..]);
+        joined.push_str(left);
+        joined.push_str(right);
         let is_special = |text: &str| special.contains_key(text);
-        let (a, b) = (&left[..space], &left[space + 1..]);
-        if is_special(a) || is_special(b) || is_special(&joined) {
+        if is_special(left) || is_special(right) || is_special(&joined) {
             continue;
         }
-        if !normal.contains_key(a) || !normal.contains_key(b) {
-            return bad(&left, "a part isn't a token");
+        if !normal.contains_key(left) || !normal.contains_key(right) {
+            return bad(&rule, "a part isn't a token");
         }
         if !normal.contains_key(&joined) {
-            return bad(&left, "what it makes isn't a token");
+            return bad(&rule, "what it makes isn't a token");
         }
-        let right = left.split_off(space + 1);
-        left.truncate(space);
-        pairs.push((left, right));
+        pairs.push((left.to_owned(), right.to_owned()));
     }
     Ok(pairs)
 }
@@ -222,9 +232,9 @@ pub(crate) struct TokenBytes {
 }
 
 impl TokenBytes {
-    fn new(tokens: &[String], kinds: &[Kind]) -> Result<Self> {
+    fn new(tokens: &[Cow<'_, str>], kinds: &[Kind]) -> Result<Self> {
         let alphabet = Alphabet::new();
-        let total = tokens.iter().map(String::len).sum();
+        let total = tokens.iter().map(|text| text.len()).sum();
         let mut bytes = Vec::with_capacity(total);
         let mut ends = Vec::with_capacity(tokens.len());
         for (index, text) in tokens.iter().enumerate() {
@@ -308,16 +318,16 @@ impl Alphabet {
 mod tests {
     use super::*;
 
-    fn spec(tokens: &[&str]) -> VocabularySpec {
+    fn spec<'a>(tokens: &[&'a str]) -> VocabularySpec<'a> {
         VocabularySpec {
             model: "gpt2".into(),
             pre: "gpt-2".into(),
-            tokens: tokens.iter().map(|token| token.to_string()).collect(),
+            tokens: tokens.iter().map(|&token| token.into()).collect(),
             ..VocabularySpec::default()
         }
     }
 
-    fn error(spec: VocabularySpec) -> TextError {
+    fn error(spec: VocabularySpec<'_>) -> TextError {
         Vocabulary::check(spec).err().expect("the vocabulary is refused")
     }
 
@@ -366,9 +376,16 @@ mod tests {
 
     #[test]
     fn a_million_added_tokens_are_refused() {
-        let tokens: Vec<String> = (0..1_000_000).map(|index| format!("<{index}>")).collect();
+        let tokens: Vec<Cow<'_, str>> = (0..1_000_000).map(|index| format!("<{index}>").into()).collect();
         let spec = VocabularySpec { token_types: vec![3; tokens.len()], tokens, ..spec(&[]) };
         assert!(matches!(error(spec), TextError::TooMany { found: 1_000_000, .. }));
+    }
+
+    #[test]
+    fn many_merges_of_few_tokens_are_refused() {
+        let spec = VocabularySpec { merges: vec!["a b".into(); 25], ..spec(&["a", "b", "ab"]) };
+        let key = "tokenizer.ggml.merges";
+        assert_eq!(error(spec), TextError::TooMany { key, found: 25, max: 24 });
     }
 
     #[test]

@@ -3,6 +3,8 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
+use std::borrow::Cow;
+
 use membrane_text::{Specials, Tokenizer, VocabularySpec};
 
 /// Memory that the process holds, bytes.
@@ -13,7 +15,7 @@ fn resident_bytes() -> usize {
 }
 
 /// A vocabulary as large as Qwen's, of texts of about the same length.
-fn large() -> VocabularySpec {
+fn large() -> VocabularySpec<'static> {
     let mut tokens: Vec<String> = ('a'..='z').chain('A'..='Z').map(String::from).collect();
     let mut merges = Vec::new();
     let mut from = 0;
@@ -35,8 +37,8 @@ fn large() -> VocabularySpec {
     VocabularySpec {
         model: "gpt2".into(),
         pre: "qwen2".into(),
-        tokens: unique,
-        merges,
+        tokens: unique.into_iter().map(Cow::Owned).collect(),
+        merges: merges.into_iter().map(Cow::Owned).collect(),
         ..VocabularySpec::default()
     }
 }

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use common::{fixture, spec, strings, tokenizer};
@@ -39,7 +40,7 @@ fn reference() -> Option<PathBuf> {
 }
 
 /// A `tokenizer.json` in the form that a converter writes to a GGUF file.
-fn converted(json: &Value, pre: &str) -> VocabularySpec {
+fn converted(json: &Value, pre: &str) -> VocabularySpec<'static> {
     let vocabulary = json["model"]["vocab"].as_object().unwrap();
     let added = json["added_tokens"].as_array().unwrap();
     let id = |value: &Value| value.as_u64().unwrap() as usize;
@@ -62,9 +63,9 @@ fn converted(json: &Value, pre: &str) -> VocabularySpec {
     VocabularySpec {
         model: "gpt2".into(),
         pre: pre.into(),
-        tokens,
+        tokens: tokens.into_iter().map(Cow::Owned).collect(),
         token_types,
-        merges: json["model"]["merges"].as_array().unwrap().iter().map(merge).collect(),
+        merges: json["model"]["merges"].as_array().unwrap().iter().map(merge).map(Cow::Owned).collect(),
         ..VocabularySpec::default()
     }
 }

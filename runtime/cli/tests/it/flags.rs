@@ -1,6 +1,8 @@
 //! What a user gets wrong is named, with what to do.
 
-use crate::program::{DENSE, MOE, fixture, membrane};
+use membrane_formats::Metadata;
+
+use crate::program::{DENSE, MOE, changed, fixture, membrane};
 
 #[test]
 fn files_that_are_no_models() {
@@ -17,6 +19,81 @@ fn files_that_are_no_models() {
     let path = folder.path().join("cut.gguf");
     std::fs::write(&path, cut).unwrap();
     membrane(&["run", path.to_str().unwrap(), "Hello"]).failed_saying(&["cut.gguf"]);
+}
+
+#[test]
+fn models_that_contradict_themselves_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |change: &dyn Fn(&mut Metadata)| {
+        let model = changed(MOE, folder.path(), change);
+        let inspect = membrane(&["model", "inspect", &model]);
+        assert!(inspect.code == Some(0) || inspect.stdout.contains("changed.gguf: "), "{}", inspect.stdout);
+        membrane(&["run", &model, "Hello"])
+    };
+    let width = |metadata: &mut Metadata| metadata.set("qwen3moe.expert_feed_forward_length", 64u32);
+    with(&width).failed_saying(&["changed.gguf: tensor `blk.0.ffn_", "has shape"]);
+    let rules = |metadata: &mut Metadata| metadata.set("tokenizer.ggml.pre", "tekken");
+    with(&rules).failed_saying(&["changed.gguf: tokenizer.ggml.pre is \"tekken\""]);
+    let types = |metadata: &mut Metadata| metadata.set("tokenizer.ggml.token_type", vec![1i32; 3]);
+    with(&types).failed_saying(&["changed.gguf: tokenizer.ggml.token_type has 3 entries"]);
+    let template = |metadata: &mut Metadata| metadata.set("tokenizer.chat_template", "{% if %}");
+    with(&template).failed_saying(&["changed.gguf: chat template, line 1"]);
+    let failing = |metadata: &mut Metadata| metadata.set("tokenizer.chat_template", "{{ 1 // 0 }}");
+    with(&failing).failed_saying(&["changed.gguf: chat template, line 1"]);
+    let name = |metadata: &mut Metadata| metadata.set("general.architecture", "a\x1b".repeat(1000));
+    let run = with(&name);
+    run.failed_saying(&["changed.gguf: architecture `aaaa", "...` is not supported"]);
+    assert!(run.stderr.len() < 400, "{}", run.stderr);
+}
+
+#[test]
+fn more_than_the_machine_has() {
+    let model = fixture(MOE);
+    let run = |arguments: &[&str]| membrane(&[&["run", &model, "Hello", "-n", "1"], arguments].concat());
+    for context in ["4294967295", "100000000"] {
+        let tokens = format!("for a context of {context} tokens");
+        let words = [&tokens, "this model takes", "this machine has", "a smaller --ctx"];
+        run(&["--ctx", context]).failed_saying(&words);
+        run(&["--ctx", context, "--memory", "1000TiB"]).failed_saying(&words);
+        membrane(&["logits", &model, "--tokens", "1", "--out", "o", "--ctx", context]).failed_saying(&words);
+    }
+    run(&["--ctx", "4294967295", "--prefill-chunk", "18446744073709551615"])
+        .failed_saying(&["this machine has"]);
+    let inspect = membrane(&["model", "inspect", &model, "--ctx", "4294967295"]);
+    assert_eq!(inspect.code, Some(1), "{}", inspect.stderr);
+    assert!(inspect.stdout.contains("this machine has"), "{}", inspect.stdout);
+}
+
+#[test]
+fn threads() {
+    let model = fixture(MOE);
+    for threads in ["18446744073709551615", "100000", "257"] {
+        for verb in [&["run"][..], &["model", "inspect"], &["bench"]] {
+            let ended = membrane(&[verb, &[&model, "--threads", threads]].concat());
+            if verb[0] == "model" {
+                assert!(ended.stdout.contains("may be at most 256"), "{}", ended.stdout);
+            } else {
+                ended.failed_saying(&[&format!("--threads is {threads} and may be at most 256")]);
+            }
+        }
+    }
+    let answer = |threads| {
+        membrane(&["run", &model, "Hello", "-n", "4", "--seed", "1", "-q", "--threads", threads]).good()
+    };
+    assert_eq!(answer("256").stdout, answer("1").stdout);
+}
+
+#[test]
+fn measurements_beyond_what_the_model_was_trained_for() {
+    let model = fixture(MOE);
+    let bench = |arguments: &[&str]| membrane(&[&["bench", &model, "--repeat", "1"], arguments].concat());
+    bench(&["--prompt", "999999"]).failed_saying(&["--prompt 999999 and --decode 64 are 1000063", "4096"]);
+    bench(&["--prompt", "4096", "--decode", "1"]).failed_saying(&["4097 tokens", "trained for 4096"]);
+    bench(&["--prompt", "18446744073709551615"]).failed_saying(&["trained for 4096"]);
+    bench(&["--prompt", "0"]).failed_saying(&["--prompt must be at least 1"]);
+    bench(&["--prompt", "999999", "--against", "llama.cpp"]).failed_saying(&["trained for 4096"]);
+    let run = bench(&["--prompt", "16", "--decode", "2"]).good();
+    assert!(run.stdout.contains("decode of 2 tokens"), "{}", run.stdout);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! `membrane model inspect` and `membrane doctor`.
 
-use serde_json::Value;
+use membrane_formats::{Array, StrArray};
+use serde_json::{Value, json};
 
-use crate::program::{MOE, fixture, membrane};
+use crate::program::{MOE, changed, fixture, membrane};
 
 #[test]
 fn a_model_is_described() {
@@ -31,6 +32,40 @@ fn a_model_is_described_in_json() {
         report["tensors"].as_object().unwrap().values().map(|t| t["parameters"].as_u64().unwrap()).sum();
     assert_eq!(report["parameters"].as_u64().unwrap(), of_types);
     assert_eq!(report["metadata"]["general.architecture"], "qwen3moe");
+}
+
+#[test]
+fn arrays_are_shown_by_type_length_and_first_elements() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = changed(MOE, folder.path(), |metadata| {
+        metadata.set("x.bytes", Array::U8(vec![7; 60_000]));
+        metadata.set("x.short", Array::F32(vec![0.5, 1e-6]));
+        metadata.set("x.flags", Array::Bool([true, false].repeat(10)));
+        metadata.set("x.text", "word ".repeat(100) + "\x1b[2J");
+        metadata.set("x.words", ["\u{9b}31m"].repeat(30).into_iter().collect::<StrArray>());
+    });
+    let run = membrane(&["model", "inspect", &model]).good();
+    for line in [
+        "  x.bytes = [u8; 60000] 7, 7, 7, 7, ...\n",
+        "  x.short = [f32; 2] 0.5, 0.000001\n",
+        "  x.flags = [bool; 20] true, false, true, false, ...\n",
+        "  x.text = \"word word ",
+        "  tokenizer.ggml.tokens = [str; 1024] \"!\", \"\\\"\", \"#\", \"$\", ...\n",
+    ] {
+        assert!(run.stdout.contains(line), "`{line}` is not in:\n{}", run.stdout);
+    }
+    assert!(run.stdout.lines().all(|line| line.chars().count() < 200), "{}", run.stdout);
+    assert!(run.stdout.chars().all(|c| !c.is_control() || c == '\n'));
+
+    let run = membrane(&["model", "inspect", &model, "--json"]).good();
+    assert!(run.stdout.chars().all(|c| !c.is_control() || c == '\n'));
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    let metadata = &report["metadata"];
+    assert_eq!(metadata["x.bytes"], json!({"type": "u8", "len": 60_000, "first": [7, 7, 7, 7]}));
+    assert_eq!(metadata["x.short"], json!([0.5, 0.000001]));
+    assert_eq!(metadata["x.words"]["first"][3], "\u{9b}31m");
+    assert_eq!(metadata["x.text"].as_str().unwrap().len(), 504);
+    assert_eq!(metadata["tokenizer.ggml.tokens"]["len"], 1024);
 }
 
 #[test]

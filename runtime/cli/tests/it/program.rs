@@ -4,6 +4,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use membrane_formats::gguf::GgufWriter;
+use membrane_formats::{Checkpoint, FormatError, Metadata};
 use serde_json::Value;
 
 /// A mixture of experts among the fixtures.
@@ -20,6 +22,25 @@ pub fn workspace() -> PathBuf {
 pub fn fixture(name: &str) -> String {
     let path = workspace().join("tests/fixtures/gguf").join(name);
     assert!(path.exists(), "the fixture {name} is missing");
+    path.to_str().unwrap().to_owned()
+}
+
+/// A copy of a fixture with other metadata.
+pub fn changed(name: &str, folder: &Path, change: impl FnOnce(&mut Metadata)) -> String {
+    let source = Checkpoint::open(Path::new(&fixture(name))).unwrap();
+    let mut metadata = source.metadata().clone();
+    change(&mut metadata);
+    let path = folder.join("changed.gguf");
+    let mut writer = GgufWriter::new(&path, metadata);
+    for tensor in source.tensors() {
+        writer.declare(&tensor.name, tensor.dtype, tensor.shape.dims()).unwrap();
+    }
+    let written = writer.write::<FormatError>(|tensor, sink| {
+        let mut bytes = vec![0; tensor.bytes as usize];
+        source.read(source.require(&tensor.name)?, 0, &mut bytes)?;
+        sink.put(&bytes)
+    });
+    written.unwrap();
     path.to_str().unwrap().to_owned()
 }
 

@@ -149,11 +149,48 @@ impl Reader<'_> {
     fn limited(&mut self, what: &dyn Display, limit: u64) -> Result<u64, FormatError> {
         let offset = self.cursor.position();
         let found = self.cursor.u64(what)?;
-        if found > limit {
-            let path = self.source.path.clone();
-            return Err(FormatError::Limit { path, offset, what: what.to_string(), found, limit });
-        }
+        self.cap(offset, found, limit, what)?;
         Ok(found)
+    }
+
+    /// The length of a string in the value `what`, within its limit.
+    fn string_length(&mut self, what: &dyn Display) -> Result<u64, FormatError> {
+        let length = self.cursor.u64(what)?;
+        if self.has(length) {
+            let name = format_args!("the length of a string in {what}");
+            self.cap(self.cursor.position() - 8, length, limits::STRING_BYTES, &name)?;
+        }
+        Ok(length)
+    }
+
+    /// Refuses an array, whose length was just read, of more elements of at least `each` bytes than the limit
+    /// or the file has.
+    fn check_elements(&self, count: u64, each: u64, what: &dyn Display) -> Result<(), FormatError> {
+        if self.has(count.saturating_mul(each)) {
+            let name = format_args!("the length of the array in {what}");
+            self.cap(self.cursor.position() - 8, count, limits::ARRAY_ELEMENTS, &name)?;
+        }
+        self.cursor.need_elements(count, each, what)
+    }
+
+    /// Whether the file has so many bytes more. A length beyond its end is not a large value but damage, and
+    /// said as such by whoever reads on.
+    fn has(&self, bytes: u64) -> bool {
+        bytes <= self.source.bytes.saturating_sub(self.cursor.position())
+    }
+
+    /// Refuses the number `found` at `offset` if it is above `limit`.
+    fn cap(&self, offset: u64, found: u64, limit: u64, what: &dyn Display) -> Result<(), FormatError> {
+        if found <= limit {
+            return Ok(());
+        }
+        Err(FormatError::Limit {
+            path: self.source.path.clone(),
+            offset,
+            what: what.to_string(),
+            found,
+            limit,
+        })
     }
 
     fn entry(&mut self) -> Result<(Box<str>, Value), FormatError> {
@@ -185,8 +222,8 @@ impl Reader<'_> {
             kind::F64 => Value::F64(f64::from_le_bytes(cursor.array(what)?)),
             kind::BOOL => Value::Bool(self.truth(entry)?),
             kind::STR => {
-                let length = cursor.u64(what)?;
-                Value::Str(cursor.text(length, what)?)
+                let length = self.string_length(what)?;
+                Value::Str(self.cursor.text(length, what)?)
             }
             kind::ARRAY => Value::Array(self.array(entry)?),
             unknown => return Err(self.broken(entry, &format!("its type id {unknown} is not known"))),
@@ -254,7 +291,7 @@ impl Reader<'_> {
         from: impl Fn([u8; N]) -> T,
         what: &dyn Display,
     ) -> Result<Vec<T>, FormatError> {
-        self.cursor.need_elements(count, N as u64, what)?;
+        self.check_elements(count, N as u64, what)?;
         let mut numbers = Vec::with_capacity(count as usize);
         self.cursor.elements(count, N, what, |bytes| {
             numbers.extend(bytes.as_chunks().0.iter().map(|&number| from(number)));
@@ -265,10 +302,10 @@ impl Reader<'_> {
 
     /// Strings, in two passes: the first adds their lengths up, so that memory is reserved once and exactly.
     fn strings(&mut self, count: u64, what: &dyn Display) -> Result<StrArray, FormatError> {
-        self.cursor.need_elements(count, 8, what)?;
+        self.check_elements(count, 8, what)?;
         let start = self.cursor.position();
         for _ in 0..count {
-            let length = self.cursor.u64(what)?;
+            let length = self.string_length(what)?;
             self.cursor.skip(length, what)?;
         }
         let total = self.cursor.position() - start - 8 * count;

@@ -151,6 +151,24 @@ impl GgufWriter {
             let name = quoted(pair[0]);
             return Err(FormatError::Duplicate { path: self.path.clone(), what: "tensor", name });
         }
+        for (key, value) in self.metadata.iter() {
+            let (elements, longest) = match value {
+                Value::Str(text) => (0, text.len()),
+                Value::Array(Array::Str(texts)) => {
+                    (texts.len(), texts.iter().map(str::len).max().unwrap_or(0))
+                }
+                Value::Array(array) => (array.len(), 0),
+                _ => (0, 0),
+            };
+            let key = quoted(key);
+            self.limit(
+                &format!("the length of a string in metadata key {key}"),
+                longest as u64,
+                limits::STRING_BYTES,
+            )?;
+            let what = format!("the length of the array in metadata key {key}");
+            self.limit(&what, elements as u64, limits::ARRAY_ELEMENTS)?;
+        }
         match self.metadata.iter().find(|(key, _)| key.is_empty() || key.len() as u64 > limits::KEY_BYTES) {
             None => Ok(()),
             Some((key, _)) => Err(FormatError::Entry {

@@ -1,5 +1,6 @@
 //! Fixtures that several tests read.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use membrane_text::{Tokenizer, VocabularySpec};
@@ -17,18 +18,18 @@ pub fn strings(value: &Value) -> Vec<String> {
 }
 
 /// The vocabulary of `words.json` with a pre-tokenizer.
-pub fn spec(words: &Value, pre: &str) -> VocabularySpec {
+pub fn spec(words: &Value, pre: &str) -> VocabularySpec<'static> {
     VocabularySpec {
         model: "gpt2".into(),
         pre: pre.into(),
-        tokens: strings(&words["tokens"]),
+        tokens: strings(&words["tokens"]).into_iter().map(Cow::Owned).collect(),
         token_types: words["types"]
             .as_array()
             .unwrap()
             .iter()
             .map(|kind| kind.as_i64().unwrap() as i32)
             .collect(),
-        merges: strings(&words["merges"]),
+        merges: strings(&words["merges"]).into_iter().map(Cow::Owned).collect(),
         bos: Some(1),
         eos: Some(2),
         ..VocabularySpec::default()
