@@ -36,6 +36,10 @@ pub const ENCODE_CACHE_WORDS: usize = 4096;
 /// Longest chat template, bytes. Public ones reach 17,000. Stops a 50 MB template.
 pub const MAX_TEMPLATE_BYTES: usize = 128 << 10;
 
+/// Depth of a template's syntax tree, in blocks, branches, brackets and chained operators. Public ones reach
+/// 20. Stops 30,000 times `not`, which overflows the stack; this many levels take less than 512 KiB of it.
+pub const TEMPLATE_NESTING: usize = 256;
+
 /// Instructions that one rendering may execute. A long conversation with many tools takes about 100,000.
 /// Stops loops in loops over `range`.
 pub const TEMPLATE_FUEL: u64 = 2_000_000;

@@ -6,6 +6,7 @@
 mod environment;
 mod meter;
 mod namespace;
+mod nesting;
 mod operators;
 mod python;
 mod rewrite;
@@ -27,6 +28,10 @@ use meter::{Meter, Stop};
 
 const NAME: &str = "chat_template";
 
+/// What the makers of models render their templates with.
+const WHITESPACE: WhitespaceConfig =
+    WhitespaceConfig { keep_trailing_newline: false, lstrip_blocks: true, trim_blocks: true };
+
 /// A model's chat template.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
@@ -36,13 +41,14 @@ pub struct ChatTemplate {
 impl ChatTemplate {
     /// Reads a template.
     ///
-    /// Errors: it is too long, isn't Jinja, or has statements that chat templates don't have, such as
-    /// `include`.
+    /// Errors: it is too long or too deep, isn't Jinja, or has statements that chat templates don't have, such
+    /// as `include`.
     pub fn new(source: &str) -> Result<Self> {
         if source.len() > MAX_TEMPLATE_BYTES {
             return Err(TextError::TemplateTooLong { bytes: source.len(), max: MAX_TEMPLATE_BYTES });
         }
         let source = without_generation_tags(source);
+        nesting::check(&source, WHITESPACE)?;
         compile(&source).map_err(failure)?;
         Ok(Self { source: source.into() })
     }
@@ -92,9 +98,7 @@ type Compiled<'a> = (
 );
 
 fn compile(source: &str) -> std::result::Result<Compiled<'_>, Error> {
-    let whitespace =
-        WhitespaceConfig { keep_trailing_newline: false, lstrip_blocks: true, trim_blocks: true };
-    let tree = rewrite::statement(&parse(source, NAME, Default::default(), whitespace)?)?;
+    let tree = rewrite::statement(&parse(source, NAME, Default::default(), WHITESPACE)?)?;
     let mut code = CodeGenerator::new(NAME, source);
     code.compile_stmt(&tree);
     Ok(code.finish())

@@ -205,6 +205,52 @@ fn bombs_fail_soon_and_small() {
     }
 }
 
+/// What compares two lists of 9,999 numbers, `a` and `b`, that are equal and not the same.
+const COMPARISONS: &[&str] = &[
+    "a == b",
+    "[a] == [b]",
+    "[a] < [b]",
+    "a in [b]",
+    "[a] is eq [b]",
+    "a is in [b]",
+    "[b].count(a)",
+    "{a: 1}[b]",
+    "{a: 1}.get(b)",
+    "{a: 1, b: 2}",
+    "[[a], [b]] | sort",
+    "[[a], [b]] | unique",
+    "[[a], [b]] | min",
+    "[{'k': a}, {'k': b}] | groupby('k')",
+    "{a: 1, b: 2} | dictsort",
+    "[a] | select('eq', b)",
+    "[[a]] | map('max')",
+];
+
+#[test]
+fn comparisons_are_charged_for_all_that_they_read() {
+    for comparison in COMPARISONS {
+        let bomb = format!(
+            "{{% set a = range(9999) | list %}}{{% set b = range(9999) | list %}}\
+             {{% for i in range(9999) %}}{{% set x = {comparison} %}}{{% endfor %}}"
+        );
+        let start = Instant::now();
+        let error = render(&bomb, &[]).expect_err(comparison);
+        assert!(
+            matches!(error, TextError::TemplateLimit { what: "bytes of work", .. }),
+            "{comparison}: {error}"
+        );
+        assert!(start.elapsed() < Duration::from_secs(5), "{comparison}: {:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn methods_of_loops_that_end_the_thread_are_refused() {
+    for call in ["loop.cycle()", "loop.cycle(*[])", "loop.changed(1)"] {
+        let error = render(&format!("{{% for x in [1] %}}{{{{ {call} }}}}{{% endfor %}}"), &[]).unwrap_err();
+        assert!(error.to_string().contains("has no place in a chat template"), "{error}");
+    }
+}
+
 #[test]
 fn instructions_are_counted() {
     let bomb = "{% for a in range(99) %}{% for b in range(9999) %}{% if a and b and a and b %}{% endif %}\

@@ -49,8 +49,10 @@ fn add_operators(env: &mut Environment<'_>, meter: &Meter) {
     }
     let touch = meter.clone();
     env.add_function(rewrite::TOUCH, move |value: Value| touch.touch(&value).map(|()| value));
-    let shallow = meter.clone();
-    env.add_function(rewrite::SHALLOW, move |value: Value| shallow.check_depth(&value).map(|()| value));
+    let read = meter.clone();
+    env.add_function(rewrite::READ, move |value: Value| read.read(&value).map(|()| value));
+    let solid = meter.clone();
+    env.add_function(rewrite::SOLID, move |value: Value| solid.solid(value));
     let set = meter.clone();
     env.add_function(rewrite::SET, move |target: Value, name: String, value: Value| {
         namespace::set(&set, &target, &name, value)
@@ -112,7 +114,13 @@ fn add_filters(env: &mut Environment<'_>, meter: &Meter) {
     ];
     for (name, filter) in plain {
         let meter = meter.clone();
-        env.add_filter(name, move |state: &State, args: Rest<Value>| metered(&meter, state, &filter, &args));
+        let compares = ["dictsort", "groupby", "max", "min", "sort", "unique"].contains(&name);
+        env.add_filter(name, move |state: &State, args: Rest<Value>| {
+            if compares {
+                args.iter().try_for_each(|arg| meter.read(arg))?;
+            }
+            metered(&meter, state, &filter, &args)
+        });
     }
     add_own_filters(env, meter);
 }
@@ -148,9 +156,7 @@ fn add_own_filters(env: &mut Environment<'_>, meter: &Meter) {
 
 fn metered(meter: &Meter, state: &State, function: &Value, args: &[Value]) -> Result<Value, Error> {
     args.iter().try_for_each(|arg| meter.touch(arg))?;
-    let result = function.call(state, args)?;
-    meter.touch(&result)?;
-    Ok(result)
+    meter.solid(function.call(state, args)?)
 }
 
 /// Charges for the white space that an indentation adds.
@@ -283,7 +289,9 @@ fn add_tests(env: &mut Environment<'_>, meter: &Meter) {
     for (name, test) in all {
         let meter = meter.clone();
         env.add_test(name, move |state: &State, args: Rest<Value>| -> Result<bool, Error> {
-            args.iter().try_for_each(|arg| meter.touch(arg))?;
+            // With a second argument it compares.
+            let charge = if args.len() > 1 { Meter::read } else { Meter::touch };
+            args.iter().try_for_each(|arg| charge(&meter, arg))?;
             Ok(test.call(state, &args)?.is_true())
         });
     }
@@ -302,14 +310,13 @@ fn is_sequence(value: &Value) -> bool {
 
 /// A method of a Python value.
 fn method(meter: &Meter, state: &State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
-    meter.touch(value)?;
-    args.iter().try_for_each(|arg| meter.touch(arg))?;
+    let charge = if name == "count" { Meter::read } else { Meter::touch };
+    charge(meter, value)?;
+    args.iter().try_for_each(|arg| meter.read(arg))?;
     if let Some(text) = value.as_str() {
         return text_method(meter, state, value, text, name, args);
     }
-    let result = unknown_method_callback(state, value, name, args)?;
-    meter.touch(&result)?;
-    Ok(result)
+    meter.solid(unknown_method_callback(state, value, name, args)?)
 }
 
 fn text_method(

@@ -4,15 +4,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use minijinja::value::ObjectRepr;
+use minijinja::value::{DynObject, ObjectRepr};
 use minijinja::{Error, ErrorKind, Value};
 
 use crate::limits::{TEMPLATE_VALUE_DEPTH, TEMPLATE_WORK_BYTES, TEMPLATE_WORK_PER_INPUT_BYTE};
 
-use super::namespace::Namespace;
+use super::namespace::{Namespace, invalid};
 
 /// Cost of an element of a list or a dictionary, bytes.
 const ELEMENT_BYTES: u64 = 32;
+
+/// Cost of a value within another, bytes.
+const NODE_BYTES: u64 = 8;
 
 /// Elements that a value counts for that doesn't know how many it has.
 const UNSIZED_ELEMENTS: usize = 64;
@@ -77,32 +80,81 @@ impl Meter {
         self.charge(size(value))
     }
 
-    /// Refuses a value that is nested too deeply.
-    pub fn check_depth(&self, value: &Value) -> Result<(), Error> {
-        self.depth(value, TEMPLATE_VALUE_DEPTH)
+    /// A result of the engine as a value that may be kept: lazy ones are collected, too deep ones refused.
+    ///
+    /// A lazy value holds what it is made of, so each `x = x | reverse` would wrap `x` once more, and to read
+    /// or free it after thousands of times overflows the stack. Its elements don't show how deep it is.
+    pub fn solid(&self, value: Value) -> Result<Value, Error> {
+        self.touch(&value)?;
+        let lazy = value.as_object().is_some_and(|object| object.repr() == ObjectRepr::Iterable);
+        let value = if lazy { self.collect(&value)? } else { value };
+        self.check_depth(&value)?;
+        Ok(value)
     }
 
-    fn depth(&self, value: &Value, left: usize) -> Result<(), Error> {
-        self.charge(8)?;
+    fn collect(&self, value: &Value) -> Result<Value, Error> {
+        let mut items = Vec::new();
+        for item in value.try_iter()? {
+            self.charge(ELEMENT_BYTES)?;
+            items.push(item);
+        }
+        Ok(Value::from(items))
+    }
+
+    /// Refuses a value that is to be kept if it is nested too deeply, or isn't or doesn't hold data alone.
+    pub fn check_depth(&self, value: &Value) -> Result<(), Error> {
+        self.walk(value, TEMPLATE_VALUE_DEPTH, Purpose::Keep)
+    }
+
+    /// Charges for reading a value with all that it holds, as a comparison does.
+    pub fn read(&self, value: &Value) -> Result<(), Error> {
+        self.walk(value, TEMPLATE_VALUE_DEPTH, Purpose::Read)
+    }
+
+    fn walk(&self, value: &Value, left: usize, purpose: Purpose) -> Result<(), Error> {
+        self.charge(NODE_BYTES)?;
+        if purpose == Purpose::Read {
+            self.charge(value.as_str().map_or(0, str::len) as u64)?;
+        }
         let Some(object) = value.as_object() else { return Ok(()) };
+        if is_of_the_engine(object) {
+            return match purpose {
+                Purpose::Read => Ok(()),
+                Purpose::Keep => Err(invalid("a loop or a macro can't be put into a value")),
+            };
+        }
         if left == 0 {
             return Err(Stop::Limit("levels of nesting", TEMPLATE_VALUE_DEPTH as u64).into());
         }
         if let Some(namespace) = value.downcast_object_ref::<Namespace>() {
-            return namespace.values().iter().try_for_each(|value| self.depth(value, left - 1));
+            return namespace.values().iter().try_for_each(|value| self.walk(value, left - 1, purpose));
         }
+        let inner = |value: Value| self.walk(&value, left - 1, purpose);
         match object.repr() {
             ObjectRepr::Map => object
                 .try_iter_pairs()
                 .into_iter()
                 .flatten()
-                .try_for_each(|(_, value)| self.depth(&value, left - 1)),
+                .try_for_each(|(key, value)| inner(key).and_then(|()| inner(value))),
             ObjectRepr::Seq | ObjectRepr::Iterable => {
-                object.try_iter().into_iter().flatten().try_for_each(|value| self.depth(&value, left - 1))
+                object.try_iter().into_iter().flatten().try_for_each(inner)
             }
             _ => Ok(()),
         }
     }
+}
+
+/// What a value is walked through for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Keep,
+    Read,
+}
+
+/// Whether this is a loop or a macro. They hold values that they don't show: a loop in a list that the next
+/// loop goes over, and so on, overflows the stack when the last one is freed.
+fn is_of_the_engine(object: &DynObject) -> bool {
+    ["::Loop", "::Macro"].iter().any(|name| object.type_name().ends_with(name))
 }
 
 /// About how many bytes it takes to read a value once, without what its elements hold.

@@ -17,8 +17,10 @@ pub(crate) const MULTIPLY: &str = "(*)";
 pub(crate) const CONCAT: &str = "(~)";
 /// Gives its argument and charges for reading it.
 pub(crate) const TOUCH: &str = "(touch)";
-/// Gives its argument, a list or dictionary, unless it is too deep.
-pub(crate) const SHALLOW: &str = "(shallow)";
+/// Gives its argument and charges for comparing it, with all that it holds.
+pub(crate) const READ: &str = "(read)";
+/// Gives its argument as a value that holds nothing lazy and isn't too deep.
+pub(crate) const SOLID: &str = "(solid)";
 /// `{% set target.name = value %}`.
 pub(crate) const SET: &str = "(set)";
 /// Where a block's text is kept before it becomes an attribute.
@@ -201,13 +203,28 @@ fn arguments<'a>(args: &[CallArg<'a>]) -> Result<Vec<CallArg<'a>>> {
 }
 
 fn call_parts<'a>(it: &ast::Call<'a>) -> Result<ast::Call<'a>> {
+    if let Expr::GetAttr(attr) = &it.expr
+        && ["changed", "cycle"].contains(&attr.name)
+    {
+        // Methods of loops: one compares values that nothing has charged for, the other divides by the number
+        // of its arguments, which ends the thread where there are none.
+        return Err(foreign(attr.name, attr.span()));
+    }
     Ok(ast::Call { expr: expr(&it.expr)?, args: arguments(&it.args)? })
 }
 
 fn touched<'a>(it: &Expr<'a>) -> Result<Expr<'a>> {
+    charged(TOUCH, it)
+}
+
+fn read<'a>(it: &Expr<'a>) -> Result<Expr<'a>> {
+    charged(READ, it)
+}
+
+fn charged<'a>(how: &'a str, it: &Expr<'a>) -> Result<Expr<'a>> {
     Ok(match it {
         Expr::Const(_) => expr(it)?,
-        _ => call(TOUCH, vec![expr(it)?], it.span()),
+        _ => call(how, vec![expr(it)?], it.span()),
     })
 }
 
@@ -219,7 +236,8 @@ fn expr<'a>(it: &Expr<'a>) -> Result<Expr<'a>> {
         Expr::Slice(slice) => {
             let (start, stop, step) =
                 (optional(&slice.start)?, optional(&slice.stop)?, optional(&slice.step)?);
-            Expr::Slice(Spanned::new(ast::Slice { expr: touched(&slice.expr)?, start, stop, step }, span))
+            let parts = ast::Slice { expr: touched(&slice.expr)?, start, stop, step };
+            call(SOLID, vec![Expr::Slice(Spanned::new(parts, span))], span)
         }
         Expr::UnaryOp(op) => {
             let kind = if matches!(op.op, ast::UnaryOpKind::Not) {
@@ -231,9 +249,9 @@ fn expr<'a>(it: &Expr<'a>) -> Result<Expr<'a>> {
         }
         Expr::BinOp(op) => binary(op, span)?,
         Expr::Compare(compare) => {
-            let one = |op: &ast::CompareOp<'a>| Ok(ast::CompareOp { op: op.op, expr: touched(&op.expr)? });
+            let one = |op: &ast::CompareOp<'a>| Ok(ast::CompareOp { op: op.op, expr: read(&op.expr)? });
             let ops = compare.ops.iter().map(one).collect::<Result<_>>()?;
-            Expr::Compare(Spanned::new(ast::Compare { expr: touched(&compare.expr)?, ops }, span))
+            Expr::Compare(Spanned::new(ast::Compare { expr: read(&compare.expr)?, ops }, span))
         }
         Expr::IfExpr(cond) => {
             let parts = ast::IfExpr {
@@ -258,12 +276,12 @@ fn expr<'a>(it: &Expr<'a>) -> Result<Expr<'a>> {
         Expr::Call(it) => Expr::Call(Spanned::new(call_parts(it)?, span)),
         Expr::List(list) => {
             let items = list.items.iter().map(expr).collect::<Result<_>>()?;
-            call(SHALLOW, vec![Expr::List(Spanned::new(ast::List { items }, span))], span)
+            call(SOLID, vec![Expr::List(Spanned::new(ast::List { items }, span))], span)
         }
         Expr::Map(map) => {
             let keys = map.keys.iter().map(expr).collect::<Result<_>>()?;
             let values = map.values.iter().map(expr).collect::<Result<_>>()?;
-            call(SHALLOW, vec![Expr::Map(Spanned::new(ast::Map { keys, values }, span))], span)
+            call(SOLID, vec![Expr::Map(Spanned::new(ast::Map { keys, values }, span))], span)
         }
     })
 }
@@ -288,16 +306,16 @@ fn binary<'a>(op: &ast::BinOp<'a>, span: Span) -> Result<Expr<'a>> {
             | BinOpKind::Gte
             | BinOpKind::In
     );
-    let side = if reads { touched } else { expr };
+    let side = if reads { read } else { expr };
     let parts = ast::BinOp { op: op.op, left: side(&op.left)?, right: side(&op.right)? };
     Ok(Expr::BinOp(Spanned::new(parts, span)))
 }
 
 /// `value[key]`: with a key that isn't a constant text, `value` may be a text, whose n-th character takes n
-/// steps.
+/// steps, and the key a list that is compared.
 fn get_item<'a>(item: &ast::GetItem<'a>, span: Span) -> Result<Expr<'a>> {
     let named = matches!(&item.subscript_expr, Expr::Const(key) if key.value.as_str().is_some());
     let inner = if named { expr(&item.expr)? } else { touched(&item.expr)? };
-    let parts = ast::GetItem { expr: inner, subscript_expr: expr(&item.subscript_expr)? };
+    let parts = ast::GetItem { expr: inner, subscript_expr: read(&item.subscript_expr)? };
     Ok(Expr::GetItem(Spanned::new(parts, span)))
 }
