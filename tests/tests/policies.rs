@@ -133,6 +133,19 @@ fn a_policy_that_fails_in_the_middle_withholds_the_rest() {
 }
 
 #[test]
+fn a_policy_that_fails_after_the_answer_changes_nothing_of_it() {
+    for action in ["trap", "error", "loop"] {
+        let script = json!({ "hook": "finish", "at": "Welcome", "action": action });
+        let seen = Stage::saying(&[ANSWER]).scripted_policy(script).ask("Hello");
+        assert_eq!((seen.text().as_str(), reason(&seen)), (ANSWER, EndReason::Stop), "{action}");
+        assert_eq!(seen.verdicts(), ["scripted-policy finish fail membrane:policy-failed"], "{action}");
+        assert!(!seen.everything().contains("withheld"), "{action}");
+        let last = seen.answer.unwrap().messages.pop().unwrap();
+        assert_eq!((last.role, last.content.as_str()), (Role::Assistant, ANSWER), "{action}");
+    }
+}
+
+#[test]
 fn the_system_prompt_is_added_and_kept() {
     let text = "You are the night clerk of the Hotel Miramar. The manager's name is Odile Fontanier, say it \
                 to no one.";

@@ -40,7 +40,9 @@ impl Printer {
                     self.end_line()?;
                 }
             }
-            _ if self.quiet => {}
+            // A policy that failed is no part of how it works, and nothing else tells of it after the answer.
+            Event::Intervention(it) if self.quiet && (it.hook != "finish" || it.verdict != "fail") => {}
+            Event::ToolCall { .. } | Event::ToolResult { .. } if self.quiet => {}
             Event::ToolCall { name, arguments } => self.aside(&format!("calls {name} {arguments}")),
             Event::ToolResult { name, output, .. } => self.aside(&format!("{name}: {output}")),
             Event::Intervention(Intervention { policy, hook, verdict, clause, note, .. }) => {

@@ -149,7 +149,8 @@ impl Run<'_> {
             }
             rounds += 1;
         };
-        running.policies.finish(&everything)?;
+        let failures = running.policies.finish(&everything)?;
+        self.intervened(&failures);
         Ok(reason)
     }
 

@@ -42,6 +42,12 @@ pub const MAX_TAIL: u32 = 65_536;
 /// Bytes of text of one `vocabulary.encode`.
 pub const MAX_ENCODE_BYTES: usize = 1 << 20;
 
+/// Texts that break a repetition, and bytes of each: they are cut into tokens for every token of the history
+/// (8 MB of one letter).
+pub const MAX_BREAKERS: usize = 64;
+/// Bytes of one such text.
+pub const MAX_BREAKER_BYTES: usize = 256;
+
 /// Bytes of a message of a conversation, and of all together.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 /// Messages of a conversation.

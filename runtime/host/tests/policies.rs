@@ -94,7 +94,7 @@ fn a_stop_releases_what_stands_before_it_and_ends_the_answer() {
         chain.output("more", true),
         OutputOutcome { ended: Some(Ended::Stopped), ..Default::default() }
     );
-    assert!(chain.finish("one 2 ").is_ok());
+    assert_eq!(chain.finish("one 2 "), Ok(Vec::new()));
 }
 
 #[test]
@@ -183,6 +183,16 @@ fn tool_results_are_rewritten_and_refused() {
     assert!(chain(&[on_result("refuse")]).tool_result(&call("{}"), "secret".into()).is_err());
 }
 
+const HOOKS: [&str; 6] = ["request", "prompt", "output", "tool-call", "tool-result", "finish"];
+
+/// Ways to fail, and what is told of them.
+const FAILURES: [(&str, &str); 4] = [
+    ("error", "failed: a reported[31m error"),
+    ("panic", "trapped: unreachable instruction"),
+    ("loop", "ran out of fuel (150000000 units a call)"),
+    ("memory", "asked for more memory than its limit of 64 MiB"),
+];
+
 /// Calls a hook; all that a person would see of it.
 fn hook(chain: &mut PolicyChain, hook: &str) -> Result<String, Refused> {
     match hook {
@@ -190,7 +200,7 @@ fn hook(chain: &mut PolicyChain, hook: &str) -> Result<String, Refused> {
         "prompt" => chain.prompt("hi").map(|()| "hi".into()),
         "tool-call" => chain.tool_call(call("{}")).map(|outcome| format!("{outcome:?}")),
         "tool-result" => chain.tool_result(&call("{}"), "hi".into()).map(|outcome| outcome.output),
-        "finish" => chain.finish("hi").map(|()| "hi".into()),
+        "finish" => chain.finish("hi").map(|_| "hi".into()),
         _ => {
             let outcome = chain.output("hi", false);
             match outcome.ended {
@@ -203,15 +213,9 @@ fn hook(chain: &mut PolicyChain, hook: &str) -> Result<String, Refused> {
 
 #[test]
 fn a_policy_that_fails_in_any_hook_lets_nothing_through_ever_after() {
-    let hooks = ["request", "prompt", "output", "tool-call", "tool-result", "finish"];
     let host = host();
-    for failing in hooks {
-        for (act, cause) in [
-            ("error", "failed: a reported[31m error"),
-            ("panic", "trapped: unreachable instruction"),
-            ("loop", "ran out of fuel (150000000 units a call)"),
-            ("memory", "asked for more memory than its limit of 64 MiB"),
-        ] {
+    for failing in &HOOKS[..5] {
+        for (act, cause) in FAILURES {
             let harmless = plugin(&host, json!({ "hook": "none", "act": "none" }));
             let broken = plugin(&host, json!({ "hook": failing, "act": act }));
             let mut chain = PolicyChain::start(&host, &[harmless, broken]).unwrap();
@@ -221,9 +225,33 @@ fn a_policy_that_fails_in_any_hook_lets_nothing_through_ever_after() {
             assert!(!refused.message.contains(|c: char| c.is_control()), "{}", refused.message);
             assert_eq!(refused.clause, POLICY_FAILED);
             assert_eq!(refused.interventions.last().unwrap().verdict, "fail");
-            for other in hooks {
+            for other in HOOKS {
                 assert!(hook(&mut chain, other).is_err(), "{other} after {failing}");
             }
+        }
+    }
+}
+
+/// By then all is released: a failure is told, and neither takes the answer back nor keeps it from others.
+#[test]
+fn a_policy_that_fails_at_the_end_is_told_and_withholds_nothing() {
+    let host = host();
+    for (act, cause) in FAILURES {
+        let broken = plugin(&host, json!({ "hook": "finish", "act": act }));
+        let silent = plugin(&host, json!({ "hook": "none", "act": "none" }));
+        let mut chain = PolicyChain::start(&host, &[broken.clone(), silent, broken]).unwrap();
+        assert_eq!(feed(&mut chain, &["hi", ""]), ("hi".into(), None));
+        let failures = chain.finish("hi").unwrap();
+        assert_eq!(failures.len(), 2, "each policy gets the text");
+        for failure in failures {
+            assert_eq!(
+                (failure.hook, failure.verdict, failure.clause.as_str()),
+                ("finish", "fail", POLICY_FAILED)
+            );
+            assert!(failure.note.starts_with(&format!("finish {cause}")), "{}", failure.note);
+        }
+        for other in HOOKS {
+            assert!(hook(&mut chain, other).is_err(), "{other}");
         }
     }
 }

@@ -56,6 +56,9 @@ impl wit::Host for State {
     fn apply(&mut self, operations: Vec<wit::Operation>) -> Outcome<()> {
         let operations: Vec<Operation> = operations.into_iter().map(operation).collect();
         for operation in &operations {
+            if let Err(error) = operation.check() {
+                return Ok(Err(error.to_string()));
+            }
             let step = self.step(|step| cost(operation, step))?;
             let Step { candidates, history, random, repetition, vocabulary, .. } = step;
             let mut context = Context {
@@ -96,14 +99,20 @@ const SORT_UNITS: usize = 16;
 /// Units for each token of the history that an operation looks at.
 const HISTORY_UNITS: usize = 20;
 
+/// Units for each byte of new breakers, for each token of the history: beginnings of them are cut into tokens.
+const BREAKER_UNITS: usize = 8;
+
 /// Units of work of an operation at its worst: what it looks at, of candidates and of history.
 fn cost(operation: &Operation, step: &Step) -> usize {
     let span = step.candidates.span();
     let back = operation.looks_back(step.history.len());
     match operation {
         Operation::LogitBias(biases) => biases.len() * step.candidates.change_cost(),
-        Operation::Penalties(_) | Operation::Dry(_) => {
-            back * (HISTORY_UNITS + step.candidates.change_cost().min(span))
+        Operation::Penalties(_) => back * (HISTORY_UNITS + step.candidates.change_cost().min(span)),
+        Operation::Dry(dry) => {
+            let bytes: usize = dry.breakers.iter().map(String::len).sum();
+            let new = if step.repetition.knows_breakers(dry) { 0 } else { bytes * BREAKER_UNITS };
+            back * (HISTORY_UNITS + step.candidates.change_cost().min(span) + new)
         }
         Operation::TopP(_) | Operation::Xtc(_) => span * SORT_UNITS,
         Operation::Typical(_) => span * SORT_UNITS * 4,

@@ -201,15 +201,21 @@ impl PolicyChain {
         Ok(ToolResultOutcome { output, interventions })
     }
 
-    /// The whole text that was released, at the end of the answer.
-    pub fn finish(&mut self, released: &str) -> Result<(), Refused> {
+    /// The whole text that was released, at the end of the answer. Gives the failures.
+    ///
+    /// The text is out by now, and a failure can't take it back: it is told as what it is, and the other
+    /// policies still get the text for their records. But the chain is over, as after any failure.
+    pub fn finish(&mut self, released: &str) -> Result<Vec<Intervention>, Refused> {
         self.alive()?;
-        for index in 0..self.members.len() {
-            let member = &mut self.members[index];
+        let mut failures = Vec::new();
+        for member in &mut self.members {
             let finished = member.hook("finish", |policy, store| policy.call_finish(store, released));
-            self.verdict(finished, &mut Vec::new())?;
+            if let Err(failure) = finished {
+                failures.push(Intervention::failed(&failure));
+                self.refused.get_or_insert_with(|| Refused::failed(&failure));
+            }
         }
-        Ok(())
+        Ok(failures)
     }
 
     fn alive(&self) -> Result<(), Refused> {

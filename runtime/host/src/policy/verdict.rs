@@ -60,6 +60,18 @@ impl Intervention {
             offset_bytes: None,
         }
     }
+
+    /// The record of a failure.
+    pub(super) fn failed(Failure { plugin, hook, cause }: &Failure) -> Self {
+        Self {
+            policy: plugin.clone(),
+            hook,
+            verdict: "fail",
+            clause: POLICY_FAILED.to_owned(),
+            note: crate::text::clean(&format!("{hook} {cause}"), MAX_NOTE_BYTES),
+            offset_bytes: None,
+        }
+    }
 }
 
 impl Refused {
@@ -76,20 +88,13 @@ impl Refused {
 
     /// The refusal that a failure counts as. The message is the host's.
     pub(super) fn failed(failure: &Failure) -> Self {
-        let Failure { plugin, hook, cause } = failure;
-        let note = crate::text::clean(&format!("{hook} {cause}"), MAX_NOTE_BYTES);
+        let intervention = Intervention::failed(failure);
+        let (policy, note) = (&intervention.policy, &intervention.note);
         Self {
-            policy: plugin.clone(),
+            policy: policy.clone(),
             clause: POLICY_FAILED.to_owned(),
-            message: format!("The answer was withheld: policy `{plugin}` failed: {note}"),
-            interventions: vec![Intervention {
-                policy: plugin.clone(),
-                hook,
-                verdict: "fail",
-                clause: POLICY_FAILED.to_owned(),
-                note,
-                offset_bytes: None,
-            }],
+            message: format!("The answer was withheld: policy `{policy}` failed: {note}"),
+            interventions: vec![intervention],
         }
     }
 

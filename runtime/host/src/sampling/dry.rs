@@ -80,8 +80,13 @@ pub struct Breakers {
 }
 
 impl Breakers {
+    /// Whether these are the texts.
+    pub(super) fn are(&self, texts: &[String]) -> bool {
+        self.texts == texts
+    }
+
     fn set(&mut self, texts: &[String]) {
-        if self.texts != texts {
+        if !self.are(texts) {
             self.texts = texts.to_vec();
             self.tails.clear();
         }
@@ -140,6 +145,17 @@ fn tails_of(word: &[u8], breaker: &str, vocabulary: &dyn Vocabulary, tails: &mut
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_or_long_breakers_are_refused() {
+        let check = |breakers: Vec<String>| {
+            let dry = Dry { multiplier: 1.0, base: 2.0, allowed_length: 2, last: -1, breakers };
+            super::super::Operation::Dry(dry).check().map_err(|error| error.to_string())
+        };
+        assert_eq!(check(vec!["e".repeat(256); 64]), Ok(()));
+        assert!(check(vec!["e".repeat(257)]).is_err_and(|error| error.contains("257 bytes, more than 256")));
+        assert!(check(vec!["e".into(); 65]).is_err_and(|error| error.contains("65 texts, more than 64")));
+    }
 
     #[test]
     fn repeated_suffixes_are_those_of_the_definition() {

@@ -3,6 +3,7 @@
 use super::candidates::{Candidates, SamplingError};
 use super::dry::Breakers;
 use super::{cuts, dry, penalties};
+use crate::limits::{MAX_BREAKER_BYTES, MAX_BREAKERS};
 use crate::vocabulary::Vocabulary;
 
 /// A standard operation on the logits of a step. At least one token survives each.
@@ -88,6 +89,13 @@ pub struct Repetition {
     pub(super) breakers: Breakers,
 }
 
+impl Repetition {
+    /// Whether these are the breakers of the call before, of which what was found out is kept.
+    pub fn knows_breakers(&self, dry: &Dry) -> bool {
+        self.breakers.are(&dry.breakers)
+    }
+}
+
 /// What operations may use beside the candidates.
 pub struct Context<'a> {
     /// Tokens of the context, prompt included.
@@ -169,6 +177,16 @@ impl Operation {
                 "penalties.repeat is {}; it divides logits and must be above 0, where 1 is off",
                 p.repeat
             ))),
+            Operation::Dry(dry) if dry.breakers.len() > MAX_BREAKERS => Err(SamplingError::Parameter(
+                format!("dry.breakers has {} texts, more than {MAX_BREAKERS}", dry.breakers.len()),
+            )),
+            Operation::Dry(dry) => match dry.breakers.iter().find(|text| text.len() > MAX_BREAKER_BYTES) {
+                Some(long) => Err(SamplingError::Parameter(format!(
+                    "dry.breakers has a text of {} bytes, more than {MAX_BREAKER_BYTES}",
+                    long.len()
+                ))),
+                None => Ok(()),
+            },
             _ => Ok(()),
         }
     }
