@@ -81,7 +81,8 @@ impl BehaviourOptions {
     /// file that can't be read, a grant that is missing, a digest that is not the pinned one.
     pub fn assemble(&self, budget: Option<u64>, quiet: bool) -> Result<Assembled> {
         let profile = self.resolve()?;
-        let host = Host::new(HostOptions { log: (!quiet).then(|| Arc::new(log) as _) })?;
+        let host =
+            Host::new(HostOptions { log: (!quiet).then(|| Arc::new(log) as _), ..HostOptions::default() })?;
         let mut behaviour = Behaviour::default();
         let mut digests = Vec::new();
         let mut reserve = 0;

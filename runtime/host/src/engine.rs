@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use wasmtime::component::Component;
 use wasmtime::{Config, Engine, OptLevel};
 
 use crate::World;
+use crate::compile::{CompileLimits, compile};
 use crate::contents::Contents;
 use crate::error::{HostError, Result};
 use crate::limits::MAX_STACK_BYTES;
@@ -40,6 +42,8 @@ pub type LogSink = Arc<dyn Fn(&LogLine) + Send + Sync>;
 pub struct HostOptions {
     /// Where log lines of plugins go; without it they are dropped.
     pub log: Option<LogSink>,
+    /// What compiling a component may take.
+    pub compile: CompileLimits,
 }
 
 /// The WebAssembly engine. Cheap to clone; clones share the engine.
@@ -47,13 +51,14 @@ pub struct HostOptions {
 pub struct Host {
     engine: Engine,
     log: Option<LogSink>,
+    compile: CompileLimits,
 }
 
 impl Host {
     /// Sets the engine up. Errors: the machine can't run compiled WebAssembly.
     pub fn new(options: HostOptions) -> Result<Self> {
         let engine = Engine::new(&config()).map_err(|error| HostError::Engine(format!("{error:#}")))?;
-        Ok(Self { engine, log: options.log })
+        Ok(Self { engine, log: options.log, compile: options.compile })
     }
 
     /// Checks and compiles a plugin for a world. Imports are compared with the grants before anything is
@@ -69,6 +74,10 @@ impl Host {
 
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    pub(crate) fn compile(&self, bytes: &[u8]) -> wasmtime::Result<Component> {
+        compile(&self.engine, bytes, self.compile)
     }
 
     pub(crate) fn log(&self) -> Option<LogSink> {
@@ -87,7 +96,8 @@ fn config() -> Config {
         .concurrency_support(false)
         .wasm_component_model(true)
         .wasm_memory64(false)
-        .wasm_multi_memory(false)
+        // Components of several modules are joined by modules that reach into the memories of both sides.
+        .wasm_multi_memory(true)
         .max_wasm_stack(MAX_STACK_BYTES)
         // Guests are stripped and traps name the hook: traces through them would cost memory and say nothing.
         .wasm_backtrace_max_frames(None)

@@ -12,6 +12,7 @@
 
 mod bindings;
 mod call;
+mod compile;
 mod contents;
 mod conversation;
 mod engine;
@@ -31,6 +32,7 @@ mod timezone;
 mod tool;
 mod vocabulary;
 
+pub use compile::CompileLimits;
 pub use conversation::{Invocation, Message, Role};
 pub use engine::{Host, HostOptions, LogLevel, LogLine, LogSink};
 pub use error::{Cause, Failure, HostError, Result};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use membrane_profile::Digest;
 use serde_json::Value;
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::Linker;
 
 use crate::World;
 use crate::bindings::{policy::PolicyPre, sampler::SamplerPre, tool::ToolPre};
@@ -145,8 +145,7 @@ impl fmt::Debug for Plugin {
 }
 
 fn instances(host: &Host, bytes: &[u8], world: World, grants: &[Grant]) -> wasmtime::Result<Instances> {
-    // `from_binary` takes neither text nor precompiled code.
-    let component = Component::from_binary(host.engine(), bytes)?;
+    let component = host.compile(bytes)?;
     let mut linker: Linker<State> = Linker::new(host.engine());
     interfaces::offer(&mut linker, world, grants)?;
     let pre = linker.instantiate_pre(&component)?;

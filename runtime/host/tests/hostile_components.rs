@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::{context, host, refusal, source};
-use membrane_host::{Grant, Host, HostError, SamplerChain, World};
+use membrane_host::{CompileLimits, Grant, Host, HostError, HostOptions, SamplerChain, World};
 use serde_json::json;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -63,6 +63,37 @@ fn failure(bytes: Vec<u8>) -> String {
 #[test]
 fn a_plain_sampler_of_this_kind_runs() {
     assert!(failure(sampler(MEMORY, "")).starts_with("no sampler chose a token (x)"));
+}
+
+/// A component of many functions, which takes a good part of a second to compile.
+fn laborious() -> Vec<u8> {
+    let function = "(func (param i32) (result i32) local.get 0 i32.const 3 i32.mul i32.const 7 i32.add)";
+    sampler(MEMORY, &function.repeat(20_000))
+}
+
+#[test]
+fn a_component_that_takes_too_long_to_compile_is_refused() {
+    let limits = CompileLimits {
+        time: Duration::from_millis(30),
+        time_per_mib: Duration::ZERO,
+        ..CompileLimits::default()
+    };
+    let host = Host::new(HostOptions { compile: limits, ..HostOptions::default() }).unwrap();
+    let begun = Instant::now();
+    let error = host.load(source("x", laborious(), World::Sampler, json!({})), World::Sampler).unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let error = error.to_string();
+    assert!(error.contains("plugin `x`") && error.contains("takes more than 0.0 s"), "{error}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_component_that_takes_too_much_memory_to_compile_is_refused() {
+    let limits = CompileLimits { memory_bytes: 1 << 20, memory_per_byte: 0, ..CompileLimits::default() };
+    let host = Host::new(HostOptions { compile: limits, ..HostOptions::default() }).unwrap();
+    let error = host.load(source("x", laborious(), World::Sampler, json!({})), World::Sampler).unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("plugin `x`") && error.contains("takes more than 1 MiB"), "{error}");
 }
 
 #[test]

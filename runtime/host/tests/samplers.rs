@@ -108,7 +108,7 @@ fn a_flood_of_log_lines_is_cut_and_cleaned() {
     let lines: Arc<Mutex<Vec<LogLine>>> = Arc::default();
     let kept = lines.clone();
     let sink = Arc::new(move |line: &LogLine| kept.lock().unwrap().push(line.clone()));
-    let host = Host::new(HostOptions { log: Some(sink) }).unwrap();
+    let host = Host::new(HostOptions { log: Some(sink), ..HostOptions::default() }).unwrap();
     assert!(one_step(&host, &[sampler(&host, "flood")]).is_ok());
     let lines = lines.lock().unwrap();
     assert_eq!(lines.len(), 256);

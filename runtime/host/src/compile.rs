@@ -1,0 +1,83 @@
+//! Compiling a component within bounds of time and memory.
+//!
+//! A component can be built so that compiling it takes many minutes or gigabytes, and no limit on its size alone
+//! keeps ordinary ones and stops all of these. The compiler can't be interrupted, so it works on a thread of its
+//! own that is watched.
+
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+/// Time between two looks at a compilation.
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// Stack of the compiler's thread, in bytes: that of a main thread.
+const STACK_BYTES: usize = 8 << 20;
+
+/// What the compilation of one component may take. One of 12 MB that holds a whole JavaScript engine takes 26 s
+/// on a busy machine and 342 MB; small ones take milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompileLimits {
+    /// Time, however small the component.
+    pub time: Duration,
+    /// Time for each MiB of it beside.
+    pub time_per_mib: Duration,
+    /// Growth of the process meanwhile, in bytes, where the system tells.
+    pub memory_bytes: u64,
+    /// Growth for each byte of the component beside, in bytes.
+    pub memory_per_byte: u64,
+}
+
+impl Default for CompileLimits {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_secs(20),
+            time_per_mib: Duration::from_secs(6),
+            memory_bytes: 128 << 20,
+            memory_per_byte: 24,
+        }
+    }
+}
+
+/// Compiles a component. Error: it is malformed, or a limit is met.
+///
+/// Where a limit is met the compiler's thread goes on until it is done: a program that takes components from
+/// strangers ends then, as `membrane` does, or compiles in a process that it can end.
+pub(crate) fn compile(engine: &Engine, bytes: &[u8], limits: CompileLimits) -> wasmtime::Result<Component> {
+    let most_time = limits.time + limits.time_per_mib.mul_f64(bytes.len() as f64 / f64::from(1 << 20));
+    let most_memory = limits.memory_bytes + limits.memory_per_byte * bytes.len() as u64;
+    let (sender, receiver) = channel();
+    let (engine, bytes) = (engine.clone(), bytes.to_vec());
+    let (begun, before) = (Instant::now(), resident_bytes());
+    let thread = std::thread::Builder::new().name("compile-plugin".into()).stack_size(STACK_BYTES);
+    thread.spawn(move || {
+        // `from_binary` takes neither text nor precompiled code. Where no one waits any more the result is dropped.
+        let _ = sender.send(Component::from_binary(&engine, &bytes));
+    })?;
+    loop {
+        match receiver.recv_timeout(INTERVAL) {
+            Ok(result) => return result,
+            Err(RecvTimeoutError::Disconnected) => return Err(wasmtime::Error::msg("the compiler panicked")),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if begun.elapsed() > most_time {
+            let text = format!("compiling it takes more than {:.1} s", most_time.as_secs_f64());
+            return Err(wasmtime::Error::msg(text));
+        }
+        if resident_bytes().saturating_sub(before) > most_memory {
+            let text = format!("compiling it takes more than {} MiB", most_memory >> 20);
+            return Err(wasmtime::Error::msg(text));
+        }
+    }
+}
+
+/// Bytes of memory that this process holds; 0 where the system does not tell (proc_pid_statm(5)).
+fn resident_bytes() -> u64 {
+    /// Of the systems that have the file, nearly all have pages of this size; a larger one makes the limit larger.
+    const PAGE_BYTES: u64 = 4096;
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0) * PAGE_BYTES
+}
