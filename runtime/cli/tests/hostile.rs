@@ -1,5 +1,5 @@
-//! Model files that are one huge key: every verb ends in a typed error or in its normal output, in under a
-//! second of the processor's time and under 100 MB.
+//! Model files that are one huge key: every verb ends in a typed error or in its normal output, in bounded time
+//! and under 100 MB.
 //!
 //! A binary of its own with one test: what is measured are all children of this process together.
 
@@ -21,7 +21,9 @@ use nix::sys::time::TimeValLike;
 use program::{MOE, changed, command};
 
 const MOST_BYTES: i64 = 100_000_000;
-const MOST_MILLISECONDS: i64 = 1000;
+/// Of the processor's time. A quiet machine takes at most a second; the rest is for one that is not. What this
+/// stops took half a minute.
+const MOST_MILLISECONDS: i64 = 5000;
 
 /// Type ids of metadata values.
 const U8: u32 = 0;
