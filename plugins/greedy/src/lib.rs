@@ -4,6 +4,8 @@
 use membrane_plugin::sampler::{Choice, Sampler, logits};
 use serde::Deserialize;
 
+use logits::Operation;
+
 /// None; greedy has nothing to set.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,6 +22,8 @@ impl Sampler for Greedy {
     }
 
     fn sample(&mut self) -> Result<Choice, String> {
+        // With nothing else in the running, no probability over the whole vocabulary has to be computed.
+        logits::apply(&[Operation::TopK(1)])?;
         Ok(Choice::Token(logits::greedy()?.token))
     }
 }
