@@ -3,6 +3,8 @@
 #![cfg(test)]
 #![forbid(unsafe_code)]
 
+#[path = "tidy/features.rs"]
+mod features;
 #[path = "tidy/modules.rs"]
 mod modules;
 #[path = "tidy/rules.rs"]
@@ -51,6 +53,11 @@ fn white_space_is_plain() {
 #[test]
 fn tracked_files_are_small() {
     expect_none(rules::large_files(&Tree::read()));
+}
+
+#[test]
+fn wasmtime_is_compiled_once() {
+    expect_none(features::compiled_twice());
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Texts that are there at once: requests, tool calls, tool results.
 
 use membrane_plugin::policy::{Invocation, Message, Reason, Refusal, Role, ToolCallVerdict};
-use serde_json::Value;
 
 use crate::rules::{Action, Clause, Stage};
 
@@ -41,16 +40,10 @@ pub fn tool_result(clauses: &[Clause], output: &str) -> Outcome<String> {
 }
 
 /// Applies the clauses for tool calls. They see the call as `NAME ARGUMENTS` with the arguments as compact
-/// JSON, and also each string of the arguments by itself, so that no way to write JSON hides a text.
+/// JSON, and also its name and each string of the arguments by themselves, so that no way to write JSON hides a text.
 pub fn tool_call(clauses: &[Clause], call: &Invocation) -> ToolCallVerdict {
-    let mut texts = Vec::new();
-    match serde_json::from_str::<Value>(&call.arguments) {
-        Ok(arguments) => {
-            texts.push(format!("{} {arguments}", call.name));
-            strings(arguments, &mut texts);
-        }
-        Err(_) => texts.push(format!("{} {}", call.name, call.arguments)),
-    }
+    let mut texts = call.texts();
+    texts.push(format!("{} {}", call.name, call.compact_arguments()));
     let matches = |clause: &&Clause| texts.iter().any(|text| clause.matcher.find(text, 0).is_some());
     match clauses.iter().filter(|clause| clause.applies(Stage::ToolCall)).find(matches) {
         Some(clause) => match &clause.action {
@@ -60,21 +53,6 @@ pub fn tool_call(clauses: &[Clause], call: &Invocation) -> ToolCallVerdict {
             Action::Deny | Action::Stop | Action::Redact { .. } => ToolCallVerdict::Deny(clause.reason()),
         },
         None => ToolCallVerdict::Allow,
-    }
-}
-
-/// All strings in a JSON value, keys too.
-fn strings(value: Value, texts: &mut Vec<String>) {
-    match value {
-        Value::String(text) => texts.push(text),
-        Value::Array(items) => items.into_iter().for_each(|item| strings(item, texts)),
-        Value::Object(entries) => {
-            for (key, item) in entries {
-                texts.push(key);
-                strings(item, texts);
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 

@@ -9,7 +9,6 @@ use membrane_plugin::policy::{
     ToolCallVerdict,
 };
 use serde::Deserialize;
-use serde_json::Value;
 
 use quotes::{Found, Quotes};
 pub use request::Mode;
@@ -127,32 +126,12 @@ impl Policy for SystemPrompt {
         let Some(quotes) = self.quotes.as_ref().filter(|_| self.present) else {
             return Ok(ToolCallVerdict::Allow);
         };
-        let mut texts = vec![call.name];
-        match serde_json::from_str(&call.arguments) {
-            Ok(arguments) => strings(arguments, &mut texts),
-            Err(_) => texts.push(call.arguments),
-        }
-        let quoted = texts.iter().any(|text| matches!(quotes.find(text, true), Found::Quote { .. }));
+        let quoted = call.texts().iter().any(|text| matches!(quotes.find(text, true), Found::Quote { .. }));
         Ok(if quoted {
             ToolCallVerdict::Deny(Reason::new(DISCLOSURE, "The call quoted the system prompt."))
         } else {
             ToolCallVerdict::Allow
         })
-    }
-}
-
-/// All strings in a JSON value, keys too, as one text each.
-fn strings(value: Value, texts: &mut Vec<String>) {
-    match value {
-        Value::String(text) => texts.push(text),
-        Value::Array(items) => items.into_iter().for_each(|item| strings(item, texts)),
-        Value::Object(entries) => {
-            for (key, item) in entries {
-                texts.push(key);
-                strings(item, texts);
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 

@@ -40,8 +40,7 @@ impl Printer {
                     self.end_line()?;
                 }
             }
-            // A policy that failed is no part of how it works, and nothing else tells of it after the answer.
-            Event::Intervention(it) if self.quiet && (it.hook != "finish" || it.verdict != "fail") => {}
+            Event::Intervention(it) if self.quiet && !it.is_failure_after_answer() => {}
             Event::ToolCall { .. } | Event::ToolResult { .. } if self.quiet => {}
             Event::ToolCall { name, arguments } => self.aside(&format!("calls {name} {arguments}")),
             Event::ToolResult { name, output, .. } => self.aside(&format!("{name}: {output}")),

@@ -89,54 +89,28 @@ pub enum EngineError {
     },
     /// The budget can't hold what must be resident.
     #[error(
-        "--memory {budget} can't hold this model: {needed} are needed at least \
-         ({weights} resident weights, {kv} for a context of {context} tokens, {scratch} scratch, \
-         {experts} for one token's experts, {process} for the process itself); \
-         give at least --memory {needed}{advice}"
+        "--memory {budget} can't hold this model: {needed} are needed at least, with no more experts than one token \
+         uses ({parts}); give at least --memory {needed}{advice}"
     )]
     Budget {
         /// The budget given.
         budget: crate::plan::Bytes,
         /// The least that would do.
         needed: crate::plan::Bytes,
-        /// Weights that are never paged.
-        weights: crate::plan::Bytes,
-        /// Keys and values.
-        kv: crate::plan::Bytes,
-        /// Context length of `kv`.
-        context: u32,
-        /// Activations.
-        scratch: crate::plan::Bytes,
-        /// The smallest expert arena.
-        experts: crate::plan::Bytes,
-        /// Program, tokenizer and plugins.
-        process: crate::plan::Bytes,
+        /// What makes it up.
+        parts: crate::plan::MemoryParts,
         /// What else would help.
         advice: String,
     },
     /// The plan takes more than the machine has.
-    #[error(
-        "this model takes {needed} and this machine has {machine} ({weights} resident weights, {kv} for a \
-         context of {context} tokens, {scratch} scratch, {experts} for experts, {process} for the process \
-         itself); give {advice}"
-    )]
+    #[error("this model takes {needed} and this machine has {machine} ({parts}); give {advice}")]
     Machine {
         /// What the machine has, or its control group allows.
         machine: crate::plan::Bytes,
         /// What the plan takes.
         needed: crate::plan::Bytes,
-        /// Weights that are never paged.
-        weights: crate::plan::Bytes,
-        /// Keys and values.
-        kv: crate::plan::Bytes,
-        /// Context length of `kv`.
-        context: u32,
-        /// Activations.
-        scratch: crate::plan::Bytes,
-        /// Memory for all experts.
-        experts: crate::plan::Bytes,
-        /// Program, tokenizer and plugins.
-        process: crate::plan::Bytes,
+        /// What makes it up.
+        parts: crate::plan::MemoryParts,
         /// What would help.
         advice: &'static str,
     },

@@ -27,6 +27,6 @@ pub use hyper::{Hyperparameters, Moe, Rope};
 pub use membrane_kernels::{Isa, Precision};
 pub use membrane_pager::{Counters, EvictionPolicy, IoChoice, IoMode, IoReason};
 pub use model::{LoadOptions, Model, Prepared};
-pub use plan::{Bytes, MemoryPlan};
+pub use plan::{Bytes, MemoryParts, MemoryPlan};
 pub use session::{Session, Synced};
 pub use vocabulary::{chat_template, tokenizer};

@@ -14,7 +14,7 @@ use crate::error::{EngineError, Result};
 use crate::hyper::Hyperparameters;
 use crate::kv::{self, KvPool};
 use crate::moe::Routing;
-use crate::plan::{Bytes, MemoryPlan};
+use crate::plan::{Bytes, MemoryParts, MemoryPlan};
 use crate::scratch::{Scratch, ScratchShape};
 use crate::session::Session;
 use crate::weights::{Layout, Resident};
@@ -367,6 +367,14 @@ fn plan(
         options.memory.is_none_or(|budget| fixed + scratch_of(chunk) + arena <= budget)
     };
     let in_memory = asked.unwrap_or(CHUNK_IN_MEMORY.min(chunk_limit));
+    let parts = |chunk: usize, arena: u64, process: u64| MemoryParts {
+        weights: Bytes(layout.resident_bytes),
+        kv: Bytes(kv),
+        context,
+        scratch: Bytes(scratch_of(chunk)),
+        experts: Bytes(arena),
+        process: Bytes(process),
+    };
     let (chunk, arena) = if most == experts && fits(in_memory, all) {
         (in_memory, all)
     } else {
@@ -381,12 +389,7 @@ fn plan(
             return Err(EngineError::Budget {
                 budget: Bytes(budget),
                 needed: Bytes(least),
-                weights: Bytes(layout.resident_bytes),
-                kv: Bytes(kv),
-                context,
-                scratch: Bytes(scratch_of(chunk)),
-                experts: Bytes(top_k * slot),
-                process: Bytes(process + reserve),
+                parts: parts(chunk, top_k * slot, process + reserve),
                 advice: if context > 512 { ", or a smaller --ctx".into() } else { String::new() },
             });
         }
@@ -401,12 +404,7 @@ fn plan(
         return Err(EngineError::Machine {
             machine: Bytes(machine),
             needed: Bytes(needed),
-            weights: Bytes(layout.resident_bytes),
-            kv: Bytes(kv),
-            context,
-            scratch: Bytes(scratch_of(chunk)),
-            experts: Bytes(arena),
-            process: Bytes(process),
+            parts: parts(chunk, arena, process),
             advice: match (pages, options.memory) {
                 (true, _) => "--memory with less than the machine has, so that experts are paged",
                 (false, Some(_)) => "a smaller --ctx or --memory",

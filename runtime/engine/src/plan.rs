@@ -91,3 +91,31 @@ impl fmt::Display for MemoryPlan {
         Ok(())
     }
 }
+
+/// What makes up the memory of a model, where a plan can't be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryParts {
+    /// Weights that are never paged.
+    pub weights: Bytes,
+    /// Keys and values.
+    pub kv: Bytes,
+    /// Context length of `kv`, in tokens.
+    pub context: u32,
+    /// Activations of one prefill chunk.
+    pub scratch: Bytes,
+    /// The arena of experts.
+    pub experts: Bytes,
+    /// Program, tokenizer and plugins.
+    pub process: Bytes,
+}
+
+impl fmt::Display for MemoryParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { weights, kv, context, scratch, experts, process } = self;
+        write!(
+            f,
+            "{weights} resident weights, {kv} for a context of {context} tokens, {scratch} scratch, \
+             {experts} for experts, {process} for the process itself"
+        )
+    }
+}

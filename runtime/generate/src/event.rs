@@ -67,6 +67,14 @@ pub struct Intervention {
     pub offset_bytes: Option<u64>,
 }
 
+impl Intervention {
+    /// Whether the policy failed when the answer was already out. No refusal and no error tells of it; only this
+    /// does.
+    pub fn is_failure_after_answer(&self) -> bool {
+        self.hook == "finish" && self.verdict == "fail"
+    }
+}
+
 impl From<&membrane_host::Intervention> for Intervention {
     fn from(verdict: &membrane_host::Intervention) -> Self {
         Self {

@@ -86,12 +86,14 @@ fn logits(size: usize, shape: u8, seed: u64) -> Vec<f32> {
     logits
 }
 
-/// Runs operations in the engine; gives the probability of each token, 0 for those out of the running.
+/// Runs operations in the engine; gives the probability of each token, 0 for those out of the running. With `look`
+/// the best token and its probability are asked for before each, which must change nothing.
 fn distribution(
     logits: &[f32],
     operations: &[Operation],
     history: &[u32],
     seed: u64,
+    look: bool,
 ) -> Result<Vec<f64>, SamplingError> {
     let vocabulary = Letters::new(logits.len());
     let mut candidates = Candidates::default();
@@ -101,6 +103,9 @@ fn distribution(
     let mut context =
         Context { history, vocabulary: &vocabulary, random: &mut || next(), repetition: &mut repetition };
     for operation in operations {
+        if look {
+            candidates.greedy()?;
+        }
         operation.apply(&mut candidates, &mut context)?;
     }
     let mut probabilities = vec![0.0; logits.len()];
@@ -114,7 +119,9 @@ fn distribution(
 /// probability.
 fn compare(logits: &[f32], operations: &[Operation], history: &[u32], seed: u64) {
     let vocabulary = Letters::new(logits.len());
-    let found = distribution(logits, operations, history, seed).unwrap();
+    let found = distribution(logits, operations, history, seed, false).unwrap();
+    let looked = distribution(logits, operations, history, seed, true).unwrap();
+    assert!(found.iter().zip(&looked).all(|(a, b)| (a - b).abs() < 1e-6), "{operations:?}");
     let expected = reference::distribution(logits, operations, history, &vocabulary, &mut numbers(seed));
     assert!((found.iter().sum::<f64>() - 1.0).abs() < 1e-4);
     let distance: f64 = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).sum::<f64>() / 2.0;
@@ -245,7 +252,7 @@ fn the_standard_chain_is_the_references_at_the_size_of_a_real_vocabulary() {
 #[test]
 fn stages_that_are_off_change_nothing() {
     let logits = logits(3000, 1, 9);
-    let before = distribution(&logits, &[], &[], 0).unwrap();
+    let before = distribution(&logits, &[], &[], 0, false).unwrap();
     let off = [
         Operation::LogitBias(vec![]),
         Operation::Penalties(Penalties { last: 0, repeat: 2.0, frequency: 1.0, presence: 1.0 }),
@@ -264,7 +271,8 @@ fn stages_that_are_off_change_nothing() {
         Operation::Temperature(Temperature { temperature: 1.0, range: 0.0, exponent: 1.0 }),
     ];
     for operation in off {
-        let after = distribution(&logits, std::slice::from_ref(&operation), &[1, 2, 1, 2, 1], 0).unwrap();
+        let after =
+            distribution(&logits, std::slice::from_ref(&operation), &[1, 2, 1, 2, 1], 0, false).unwrap();
         let distance: f64 = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).sum();
         assert!(distance < 1e-6, "{operation:?}: {distance}");
     }
@@ -285,11 +293,11 @@ fn the_harshest_cut_leaves_the_likeliest_token() {
         Operation::SurpriseLimit(-5.0),
     ];
     for operation in harshest {
-        let after = distribution(&logits, std::slice::from_ref(&operation), &[], 0).unwrap();
+        let after = distribution(&logits, std::slice::from_ref(&operation), &[], 0, false).unwrap();
         assert_eq!(after[likeliest], 1.0, "{operation:?}");
     }
     assert_eq!(
-        distribution(&logits, &[Operation::Typical(-1.0)], &[], 0)
+        distribution(&logits, &[Operation::Typical(-1.0)], &[], 0, false)
             .unwrap()
             .iter()
             .filter(|p| **p > 0.0)
@@ -316,7 +324,7 @@ fn parameters_that_are_not_numbers_are_refused_by_name() {
         (Operation::LogitBias(vec![(1, f32::INFINITY)]), "bias of token 1"),
         (Operation::LogitBias(vec![(99, 1.0)]), "token 99"),
     ] {
-        let error = distribution(&[0.0, 1.0], &[operation], &[], 0).unwrap_err().to_string();
+        let error = distribution(&[0.0, 1.0], &[operation], &[], 0, false).unwrap_err().to_string();
         assert!(error.contains(name), "{error}");
     }
 }
@@ -339,7 +347,7 @@ fn draws_follow_the_distribution() {
         Operation::TopK(20),
         Operation::Temperature(Temperature { temperature: 0.7, range: 0.0, exponent: 1.0 }),
     ];
-    let expected = distribution(&logits, &chain, &[], 0).unwrap();
+    let expected = distribution(&logits, &chain, &[], 0, false).unwrap();
     let vocabulary = Letters::new(500);
     let mut next = numbers(5);
     let draws = 60_000;

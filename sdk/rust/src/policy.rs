@@ -1,6 +1,7 @@
 //! The world `policy`: decide what may be asked and said.
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 pub use crate::bindings::policy::exports::membrane::plugin::policy_plugin::{
     Ending, ForcedText, OutputVerdict, PromptVerdict, Refusal, Replacement, RequestVerdict, RewrittenRequest,
@@ -27,6 +28,40 @@ impl OutputVerdict {
     pub fn release_all(pending: &str) -> Self {
         // The host caps pending text at 1 MiB.
         Self::Release(pending.len() as u32)
+    }
+}
+
+impl Invocation {
+    /// The arguments as compact JSON, or as they stand if they are no JSON.
+    pub fn compact_arguments(&self) -> String {
+        serde_json::from_str(&self.arguments)
+            .map_or_else(|_| self.arguments.clone(), |arguments: Value| arguments.to_string())
+    }
+
+    /// What the call says: its name, and every string of its arguments with escapes undone, keys too. Searching
+    /// each finds a text however the model wrote it in JSON.
+    pub fn texts(&self) -> Vec<String> {
+        let mut texts = vec![self.name.clone()];
+        match serde_json::from_str(&self.arguments) {
+            Ok(arguments) => collect_strings(arguments, &mut texts),
+            Err(_) => texts.push(self.arguments.clone()),
+        }
+        texts
+    }
+}
+
+/// All strings in a JSON value, keys too.
+fn collect_strings(value: Value, texts: &mut Vec<String>) {
+    match value {
+        Value::String(text) => texts.push(text),
+        Value::Array(items) => items.into_iter().for_each(|item| collect_strings(item, texts)),
+        Value::Object(entries) => {
+            for (key, item) in entries {
+                texts.push(key);
+                collect_strings(item, texts);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -140,4 +175,19 @@ macro_rules! export_policy {
             );
         };
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_says_its_strings_without_escapes() {
+        let call = |arguments: &str| Invocation { name: "say".into(), arguments: arguments.into() };
+        let nested = call(r#"{"\u0061": ["b\n", {"c": 1, "d": "\u2603"}]}"#);
+        assert_eq!(nested.texts(), ["say", "a", "b\n", "c", "d", "☃"]);
+        assert_eq!(nested.compact_arguments(), r#"{"a":["b\n",{"c":1,"d":"☃"}]}"#);
+        assert_eq!(call("no JSON").texts(), ["say", "no JSON"]);
+        assert_eq!(call("no JSON").compact_arguments(), "no JSON");
+    }
 }

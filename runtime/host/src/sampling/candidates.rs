@@ -60,6 +60,8 @@ pub struct Candidates {
     /// The largest logit of each chunk of `logits`.
     peaks: Vec<f32>,
     dense: bool,
+    /// The mass of the dense form, if it was asked for since the last change.
+    dense_mass: Option<f64>,
     /// The tokens in the running if not `dense`; otherwise some of the best, from the last look at them.
     list: Vec<Candidate>,
     /// How many at the front of `list` are in order and better than all others.
@@ -82,6 +84,7 @@ impl Candidates {
 
     fn restart(&mut self) -> Result<(), SamplingError> {
         self.dense = true;
+        self.dense_mass = None;
         self.list.clear();
         self.ordered = 0;
         self.peaks.clear();
@@ -167,6 +170,7 @@ impl Candidates {
 
     /// Sets a logit of the dense form.
     fn set(&mut self, index: usize, logit: f32) {
+        self.dense_mass = None;
         let old = std::mem::replace(&mut self.logits[index], logit);
         let chunk = index / CHUNK;
         if logit >= self.peaks[chunk] {
@@ -279,12 +283,13 @@ impl Candidates {
         if largest == f32::NEG_INFINITY { Err(SamplingError::Empty) } else { Ok(largest) }
     }
 
-    /// Sum of e^(logit - `largest`) over the tokens in the running.
-    pub(super) fn mass(&self, largest: f32) -> f64 {
+    /// Sum of e^(logit - `largest`) over the tokens in the running, of which `largest` is the largest.
+    pub(super) fn mass(&mut self, largest: f32) -> f64 {
         if !self.dense {
             return self.list.iter().map(|candidate| f64::from(exp(candidate.logit - largest))).sum();
         }
-        sum_exps(&self.logits, CHUNK, &self.peaks, largest)
+        let sum = || sum_exps(&self.logits, CHUNK, &self.peaks, largest);
+        *self.dense_mass.get_or_insert_with(sum)
     }
 
     /// The best `n` tokens in order, or all if there are fewer.
@@ -381,8 +386,10 @@ impl Candidates {
             self.dense = false;
         } else if self.dense {
             // To look for the best of a long list takes longer than with the peaks.
-            keep_from(&mut self.logits, least);
             keep_from(&mut self.peaks, least);
+            if keep_from(&mut self.logits, least) {
+                self.dense_mass = None;
+            }
         } else {
             self.retain(|candidate| f64::from(candidate.logit) >= least);
         }
@@ -413,6 +420,7 @@ impl Candidates {
         // What would overflow is moved to 0 first, which changes no probability.
         let origin = if (largest * factor).is_finite() { 0.0 } else { largest };
         if self.dense {
+            self.dense_mass = None;
             scale(&mut self.logits, origin, factor);
             scale(&mut self.peaks, origin, factor);
         } else {

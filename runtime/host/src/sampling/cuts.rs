@@ -133,7 +133,8 @@ pub fn temperature(candidates: &mut Candidates, parameters: &Temperature) -> Res
         return Ok(());
     }
     let largest = candidates.largest()?;
-    let normalised = entropy(candidates, largest, candidates.mass(largest)) / (count as f64).ln();
+    let mass = candidates.mass(largest);
+    let normalised = entropy(candidates, largest, mass) / (count as f64).ln();
     let (least, most) = ((temperature - range).max(0.0), temperature + range);
     let at = normalised.clamp(0.0, 1.0).powf(f64::from(exponent));
     divide(candidates, (f64::from(least) + f64::from(most - least) * at) as f32)
