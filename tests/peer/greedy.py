@@ -75,10 +75,12 @@ def main():
     parser.add_argument("--threads", type=int)
     parser.add_argument("--against", metavar="MEMBRANE", help="the membrane binary to compare with")
     parser.add_argument("--itself", action="store_true", help="compare with llama.cpp without flash attention")
+    parser.add_argument("--theirs", metavar="FILE", help="what llama.cpp runs in place of the model: see widen.py")
     arguments = parser.parse_args()
+    theirs = arguments.theirs or arguments.model
     prompts = arguments.prompts or PROMPTS
-    others = of_itself(arguments.model, arguments.threads, prompts, arguments.tokens) if arguments.itself else []
-    model = Model(arguments.model, context=2048, threads=arguments.threads)
+    others = of_itself(theirs, arguments.threads, prompts, arguments.tokens) if arguments.itself else []
+    model = Model(theirs, context=2048, threads=arguments.threads)
     equal = itself = 0
     for number, prompt in enumerate(prompts):
         result = continuation(model, prompt, arguments.tokens)
