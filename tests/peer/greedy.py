@@ -38,7 +38,9 @@ def continuation(model, prompt, count):
         if model.is_end(ids[-1]):
             break
         logits = model.append([ids[-1]])
-    return {"prompt": prompt, "prompt_ids": prompt_ids, "ids": ids, "margins": margins, "text": model.text(ids)}
+    # The token that ends an answer is no text.
+    shown = ids[:-1] if ids and model.is_end(ids[-1]) else ids
+    return {"prompt": prompt, "prompt_ids": prompt_ids, "ids": ids, "margins": margins, "text": model.text(shown)}
 
 
 def of_itself(path, threads, prompts, count):

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use membrane_engine::{EvictionPolicy, IoMode, LoadOptions, Model, Prepared};
+use membrane_engine::{EvictionPolicy, IoMode, LoadOptions, Model, Prepared, Session};
 use membrane_tests::references;
 
 /// A mixture of experts and a dense model, from the fixtures.
@@ -142,4 +142,79 @@ fn a_budget_that_is_too_small_is_refused_with_the_numbers() {
     let error = Prepared::open(path, &LoadOptions { memory: Some(1 << 20), ..options() });
     let error = error.err().unwrap().to_string();
     assert!(error.contains("1MiB") && error.contains("resident weights"), "{error}");
+}
+
+/// Steps of sessions that share the model: prompts of different lengths, then tokens one by one.
+const SHARED: [usize; 4] = [150, 1, 64, 90];
+
+fn shared_tokens(session: usize, step: u32) -> u32 {
+    (session as u32 * 131 + step * 17 + 5) % 1000
+}
+
+#[test]
+fn sessions_that_share_a_pass_get_what_each_gets_alone() {
+    for path in models() {
+        let paged =
+            |experts| LoadOptions { context: Some(1024), prefill_chunk: Some(64), experts, ..options() };
+        let whole = load(&path, &paged(None));
+        let experts = whole.plan().experts;
+        let mut alone: Vec<_> = SHARED.iter().map(|_| whole.session()).collect();
+        let model = load(&path, &paged((experts > 0).then_some(experts / 3)));
+        let mut together: Vec<_> = SHARED.iter().map(|_| model.session()).collect();
+        for step in 0..4 {
+            let tokens = SHARED.iter().enumerate().map(|(session, &length)| match step {
+                0 => tokens()[..length].to_vec(),
+                // One takes no part in this step.
+                2 if session == 1 => Vec::new(),
+                _ => vec![shared_tokens(session, step)],
+            });
+            let tokens: Vec<Vec<u32>> = tokens.collect();
+            let mut batch: Vec<_> =
+                together.iter_mut().zip(&tokens).map(|(s, t)| (s, t.as_slice())).collect();
+            Session::append_all(&mut batch).unwrap();
+            for ((one, shared), tokens) in alone.iter_mut().zip(&together).zip(&tokens) {
+                one.append(tokens).unwrap();
+                assert_eq!(one.tokens(), shared.tokens());
+                assert!(bits(one.logits()) == bits(shared.logits()), "{path:?} step {step}");
+            }
+        }
+    }
+}
+
+#[test]
+fn sharing_a_pass_reads_fewer_experts() {
+    let path = &models()[0];
+    let experts = load(path, &options()).plan().experts;
+    let read = |together: bool| {
+        let model = load(path, &LoadOptions { experts: Some(experts / 4), context: Some(1024), ..options() });
+        let (mut a, mut b) = (model.session(), model.session());
+        for token in tokens() {
+            let other = token / 2;
+            if together {
+                Session::append_all(&mut [(&mut a, &[token]), (&mut b, &[other])]).unwrap();
+            } else {
+                a.append(&[token]).unwrap();
+                b.append(&[other]).unwrap();
+            }
+        }
+        model.counters().misses
+    };
+    let (alternating, together) = (read(false), read(true));
+    assert!(together < alternating, "{together} experts read together, {alternating} by turns");
+}
+
+#[test]
+fn a_batch_that_fails_changes_none_of_its_sessions() {
+    let model = load(&models()[0], &LoadOptions { context: Some(1024), ..options() });
+    let (mut a, mut b) = (model.session(), model.session());
+    a.append(&tokens()).unwrap();
+    let wanted = bits(a.logits());
+    let error = Session::append_all(&mut [(&mut a, &[1]), (&mut b, &[5000])]).unwrap_err().to_string();
+    assert!(error.contains("5000"), "{error}");
+    assert_eq!((a.tokens().len(), b.tokens().len()), (150, 0));
+    assert!(bits(a.logits()) == wanted && b.logits().is_empty());
+    let mut stranger = load(&models()[0], &options()).session();
+    let error = Session::append_all(&mut [(&mut a, &[1]), (&mut stranger, &[1])]).unwrap_err().to_string();
+    assert!(error.contains("one model"), "{error}");
+    a.append(&[7]).unwrap();
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
-use membrane_engine::{Architecture, Bytes, Counters, Hyperparameters, Model, Prepared, process};
+use membrane_engine::{Architecture, Bytes, Counters, Hyperparameters, Model, Prepared, Session, process};
 use membrane_formats::Checkpoint;
 use membrane_text::Specials;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,9 @@ pub struct Args {
     /// Tokens decoded behind it
     #[arg(long, default_value_t = 64, value_name = "TOKENS")]
     decode: usize,
+    /// Sessions that decode together behind the same prompt, each its own tokens; the speed is that of all
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    sessions: u32,
     /// Repetitions; medians are printed
     #[arg(long, default_value_t = 3, value_name = "N")]
     repeat: usize,
@@ -51,7 +54,8 @@ enum Peer {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Figures {
     speed: Speed,
-    /// Bytes that computing one token reads from memory at least.
+    /// Bytes that computing one token reads from memory at least: with several sessions, if they use the same
+    /// experts.
     bytes_per_token: u64,
     /// Of the decode: requests for experts that found them in memory, 0 to 1.
     hit_rate: Option<f64>,
@@ -84,7 +88,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 fn measure(args: &Args) -> Result<(Task, Figures)> {
     let mut options = args.model.load_options(0)?;
     let (checkpoint, wanted) = checked(args)?;
-    options.context = options.context.or(Some(wanted));
+    options.context = options.context.or(Some(wanted + (args.sessions - 1) * own_context(args)));
     let prepared = Prepared::of(checkpoint, &options)?;
     let model = report::load(prepared, true)?;
     let task = task(args, &model)?;
@@ -97,22 +101,27 @@ fn measure(args: &Args) -> Result<(Task, Figures)> {
     let prefill = start.elapsed().as_secs_f64();
     let middle = model.counters();
     let start = Instant::now();
-    for &token in &task.forced {
-        session.append(&[token])?;
+    let mut sessions: Vec<Session> = (1..args.sessions).map(|_| session.fork()).collect();
+    sessions.push(session);
+    for step in 0..task.forced.len() {
+        // Each is a few words ahead of the one before.
+        let tokens = (0..sessions.len()).map(|i| [task.forced[(step + 7 * i) % task.forced.len()]]);
+        let tokens: Vec<[u32; 1]> = tokens.collect();
+        let mut batch: Vec<_> = sessions.iter_mut().zip(&tokens).map(|(s, t)| (s, t.as_slice())).collect();
+        Session::append_all(&mut batch)?;
     }
     let decode = start.elapsed().as_secs_f64().max(1e-9);
     let after = model.counters();
     let peak_memory = process::peak_resident_bytes();
-    let tokens = task.forced.len().max(1) as u64;
-    let (bytes_per_token, paged, team) = (bytes_per_token(&model), model.plan().paged(), model.team());
+    let decoded = task.forced.len() * sessions.len();
+    let tokens = decoded.max(1) as u64;
+    let bytes_per_token = bytes_per_token(&model) / u64::from(args.sessions);
+    let (paged, team) = (model.plan().paged(), model.team());
     // The measurement of memory takes some itself: under a limit there is no room for it beside the model.
-    drop(session);
+    drop(sessions);
     drop(model);
     let figures = Figures {
-        speed: Speed {
-            prefill: task.prompt.len() as f64 / prefill,
-            decode: task.forced.len() as f64 / decode,
-        },
+        speed: Speed { prefill: task.prompt.len() as f64 / prefill, decode: decoded as f64 / decode },
         bytes_per_token,
         hit_rate: hit_rate(&middle, &after),
         read_per_token: (after.bytes_read - middle.bytes_read) / tokens,
@@ -122,6 +131,12 @@ fn measure(args: &Args) -> Result<(Task, Figures)> {
         memory_gb_s: team.region(membrane_kernels::memory_read_bandwidth),
     };
     Ok((task, figures))
+}
+
+/// Positions that a further session behind the same prompt may need of its own: its tokens, and what is left of the
+/// blocks that they begin and end in.
+fn own_context(args: &Args) -> u32 {
+    u32::try_from(args.decode).unwrap_or(u32::MAX >> 8).saturating_add(128)
 }
 
 /// Opens the model, and refuses a task that is longer than the texts that it was trained on: figures of such a
@@ -175,7 +190,9 @@ fn print(args: &Args, figures: &[Figures], out: &mut impl Write) -> io::Result<(
     let prefill = median(figures.iter().map(|f| f.speed.prefill));
     let decode = median(figures.iter().map(|f| f.speed.decode));
     writeln!(out, "prefill of {} tokens: {prefill:.1} tok/s", args.prompt)?;
-    writeln!(out, "decode of {} tokens behind them: {decode:.1} tok/s", args.decode)?;
+    let by =
+        if args.sessions > 1 { format!(" by {} sessions together", args.sessions) } else { String::new() };
+    writeln!(out, "decode of {} tokens behind them{by}: {decode:.1} tok/s", args.decode)?;
     let ceiling = last.memory_gb_s * 1e9 / last.bytes_per_token as f64;
     writeln!(
         out,

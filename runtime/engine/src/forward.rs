@@ -1,18 +1,19 @@
 //! The forward pass: tokens in, hidden states and logits out.
 //!
 //! A chunk goes through one block after the other (layer-major), so that each expert is read once for the
-//! whole chunk. Every output element is computed by one task in a fixed order, so that neither the number
-//! of threads, nor the chunk, nor what happens to be in memory changes a bit of it.
+//! whole chunk. It may hold tokens of several sessions, which share all but positions, keys and values. Every
+//! output element is computed by one task in a fixed order, so that neither the number of threads, nor the chunk,
+//! nor who shares it, nor what happens to be in memory changes a bit of it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use membrane_kernels::{AttentionArgs, Product, Region, RopeTable, attention, matmul, ops};
+use membrane_kernels::{AttentionArgs, AttentionScratch, Product, Region, RopeTable, attention, matmul, ops};
 
 use crate::error::{EngineError, Result};
 use crate::kv::{BLOCK, KvCache};
 use crate::model::{Compute, Core};
 use crate::moe;
-use crate::scratch::{LOGIT_ROWS, Scratch};
+use crate::scratch::Scratch;
 use crate::weights::{Block, Embedding, FeedForward, GatedUnit};
 
 /// Looks at intermediate results, for tests and tools; what it sees it can't change.
@@ -33,32 +34,85 @@ pub trait Observer {
 pub(crate) struct Unobserved;
 impl Observer for Unobserved {}
 
+/// The tokens of one session in a chunk: rows that follow one another.
+pub(crate) struct Span<'a> {
+    pub kv: &'a mut KvCache,
+    /// Position of the span's first token.
+    pub first: usize,
+    pub tokens: &'a [u32],
+}
+
+impl Span<'_> {
+    /// The position behind the span's last token.
+    fn end(&self) -> usize {
+        self.first + self.tokens.len()
+    }
+}
+
+/// What attention of one span works on: rows of the span, before and after.
+struct Heads<'a> {
+    q: &'a mut [f32],     // [rows, heads * head_dim]
+    k: &'a mut [f32],     // [rows, kv_heads * head_dim]
+    v: &'a [f32],         // [rows, kv_heads * value_dim]
+    mixed: &'a mut [f32], // [rows, heads * value_dim]
+}
+
+impl Span<'_> {
+    /// mixed = attention of the span's rows to all positions of its session up to each.
+    fn attend(
+        &mut self,
+        core: &Core,
+        region: &Region<'_>,
+        layer: usize,
+        rope: &RopeTable,
+        Heads { q, k, v, mixed }: Heads<'_>,
+        scratch: &mut AttentionScratch,
+    ) {
+        let hyper = &core.hyper;
+        ops::rope(region, q, hyper.heads, hyper.head_dim, self.first, rope);
+        ops::rope(region, k, hyper.kv_heads, hyper.head_dim, self.first, rope);
+        self.kv.store(layer, self.first, k, v);
+        let (keys, values) = self.kv.slices(layer, self.end());
+        attention(
+            region,
+            AttentionArgs {
+                q,
+                keys: &keys,
+                values: &values,
+                block_len: BLOCK,
+                first_position: self.first,
+                n: self.tokens.len(),
+                heads: hyper.heads,
+                kv_heads: hyper.kv_heads,
+                head_dim: hyper.head_dim,
+                value_dim: hyper.value_dim,
+                scale: 1.0 / (hyper.head_dim as f32).sqrt(),
+                out: mixed,
+            },
+            scratch,
+        );
+    }
+}
+
 /// One chunk on its way through the model.
 pub(crate) struct Pass<'a> {
     pub core: &'a Core,
     pub region: &'a Region<'a>,
-    pub kv: &'a mut KvCache,
-    /// Position of the chunk's first token.
-    pub first: usize,
-    /// Tokens in the chunk.
-    pub rows: usize,
+    /// At least one; together at most the rows that the scratch has.
+    pub spans: Vec<Span<'a>>,
     pub cancel: &'a AtomicBool,
 }
 
 impl Pass<'_> {
-    /// Runs a chunk. The logits of its last position are left in the first row of `scratch.logits` if
-    /// `last_logits`.
-    pub fn run(
-        &mut self,
-        compute: &mut Compute,
-        tokens: &[u32],
-        last_logits: bool,
-        observer: &mut dyn Observer,
-    ) -> Result<()> {
+    fn rows(&self) -> usize {
+        self.spans.iter().map(|span| span.tokens.len()).sum()
+    }
+
+    /// Runs the chunk. What it leaves in the scratch is for [`Pass::last_logits`].
+    pub fn run(&mut self, compute: &mut Compute, observer: &mut dyn Observer) -> Result<()> {
         let core = self.core;
-        let hidden = core.hyper.hidden;
-        self.embed(tokens, &mut compute.scratch.hidden)?;
-        compute.rope.extend(self.first + self.rows);
+        self.embed(&mut compute.scratch.hidden)?;
+        compute.rope.extend(self.spans.iter().map(Span::end).max().unwrap_or(0));
         for (index, block) in core.layout.blocks.iter().enumerate() {
             if self.cancel.load(Ordering::Relaxed) {
                 return Err(EngineError::Cancelled);
@@ -66,31 +120,59 @@ impl Pass<'_> {
             self.attend(index, block, &mut compute.scratch, &compute.rope)?;
             self.feed_forward(index, block, compute, observer)?;
         }
-        let scratch = &mut compute.scratch;
         if observer.wants_logits() {
-            for from in (0..self.rows).step_by(LOGIT_ROWS.min(core.plan.prefill_chunk)) {
-                let rows = (self.rows - from).min(LOGIT_ROWS);
-                self.logits(from, rows, scratch)?;
-                for (row, logits) in scratch.logits.chunks_exact(core.hyper.vocabulary).take(rows).enumerate()
-                {
-                    observer.logits(self.first + from + row, logits);
-                }
-            }
+            self.observe_logits(&mut compute.scratch, observer)?;
         }
-        if last_logits {
-            self.logits(self.rows - 1, 1, scratch)?;
+        Ok(())
+    }
+
+    /// Logits of all positions, for an observer.
+    fn observe_logits(&self, scratch: &mut Scratch, observer: &mut dyn Observer) -> Result<()> {
+        let positions: Vec<usize> = self.spans.iter().flat_map(|span| span.first..span.end()).collect();
+        for (group, positions) in positions.chunks(scratch.logit_rows).enumerate() {
+            self.logits(group * scratch.logit_rows, positions.len(), scratch)?;
+            let logits = scratch.logits.chunks_exact(self.core.hyper.vocabulary);
+            positions.iter().zip(logits).for_each(|(&position, logits)| observer.logits(position, logits));
         }
-        debug_assert!(scratch.hidden.len() >= self.rows * hidden);
+        Ok(())
+    }
+
+    /// Computes the logits behind the last tokens of the spans `wanted`, in ascending order, and calls `each` with the
+    /// place in `wanted` and the logits, [vocabulary]. Uses up the hidden states.
+    pub fn last_logits(
+        &self,
+        wanted: &[usize],
+        scratch: &mut Scratch,
+        mut each: impl FnMut(usize, &[f32]),
+    ) -> Result<()> {
+        let hidden = self.core.hyper.hidden;
+        let ends = self.spans.iter().scan(0, |end, span| {
+            *end += span.tokens.len();
+            Some(*end)
+        });
+        let ends: Vec<usize> = ends.collect();
+        // The rows move to the front. None moves over one that is still to move, since a span has at least one row.
+        for (to, &span) in wanted.iter().enumerate() {
+            let from = (ends[span] - 1) * hidden;
+            scratch.hidden.copy_within(from..from + hidden, to * hidden);
+        }
+        for first in (0..wanted.len()).step_by(scratch.logit_rows) {
+            let rows = (wanted.len() - first).min(scratch.logit_rows);
+            self.logits(first, rows, scratch)?;
+            let logits = scratch.logits.chunks_exact(self.core.hyper.vocabulary);
+            (first..first + rows).zip(logits).for_each(|(place, logits)| each(place, logits));
+        }
         Ok(())
     }
 
     /// Rows of the embedding, from memory or from disk.
-    fn embed(&self, tokens: &[u32], out: &mut [f32]) -> Result<()> {
+    fn embed(&self, out: &mut [f32]) -> Result<()> {
         let core = self.core;
         let format = core.layout.embedding_format;
         let hidden = core.hyper.hidden;
         let mut on_disk = Vec::new();
-        for (&token, row) in tokens.iter().zip(out.chunks_exact_mut(hidden)) {
+        let tokens = self.spans.iter().flat_map(|span| span.tokens);
+        for (&token, row) in tokens.zip(out.chunks_exact_mut(hidden)) {
             let bytes = match core.layout.embedding {
                 Embedding::Tied => {
                     let all = core.resident.bytes(&core.layout.head);
@@ -112,11 +194,11 @@ impl Pass<'_> {
 
     /// x += output(attention(norm(x))).
     fn attend(&mut self, index: usize, block: &Block, s: &mut Scratch, rope: &RopeTable) -> Result<()> {
-        let (core, region, rows) = (self.core, self.region, self.rows);
+        let (core, region, rows) = (self.core, self.region, self.rows());
         let hyper = &core.hyper;
         let precision = core.precision;
         let (hidden, query) = (hyper.hidden, hyper.heads * hyper.head_dim);
-        let (key, value) = (hyper.key_width(), hyper.value_width());
+        let (key, value, width) = (hyper.key_width(), hyper.value_width(), hyper.heads * hyper.value_dim);
         let x = &mut s.hidden[..rows * hidden];
         let normed = &mut s.normed[..rows * hidden];
         ops::rms_norm(region, x, &block.attn_norm, hyper.norm_eps, normed);
@@ -156,30 +238,26 @@ impl Pass<'_> {
                 ops::rms_norm_in_place(region, x, weight, hyper.norm_eps);
             }
         }
-        ops::rope(region, q, hyper.heads, hyper.head_dim, self.first, rope);
-        ops::rope(region, k, hyper.kv_heads, hyper.head_dim, self.first, rope);
-        self.kv.store(index, self.first, k, v);
-        let mixed = &mut s.mixed[..rows * hyper.heads * hyper.value_dim];
-        let (keys, values) = self.kv.slices(index, self.first + rows);
-        attention(
-            region,
-            AttentionArgs {
-                q,
-                keys: &keys,
-                values: &values,
-                block_len: BLOCK,
-                first_position: self.first,
-                n: rows,
-                heads: hyper.heads,
-                kv_heads: hyper.kv_heads,
-                head_dim: hyper.head_dim,
-                value_dim: hyper.value_dim,
-                scale: 1.0 / (hyper.head_dim as f32).sqrt(),
-                out: mixed,
-            },
-            &mut s.attention,
-        );
-        s.input.set(region, rows, hyper.heads * hyper.value_dim, mixed, precision);
+        let mixed = &mut s.mixed[..rows * width];
+        let mut row = 0;
+        for span in &mut self.spans {
+            let rows = row..row + span.tokens.len();
+            row = rows.end;
+            span.attend(
+                core,
+                region,
+                index,
+                rope,
+                Heads {
+                    q: &mut q[rows.start * query..rows.end * query],
+                    k: &mut k[rows.start * key..rows.end * key],
+                    v: &v[rows.start * value..rows.end * value],
+                    mixed: &mut mixed[rows.start * width..rows.end * width],
+                },
+                &mut s.attention,
+            );
+        }
+        s.input.set(region, rows, width, mixed, precision);
         let branch = &mut s.branch[..rows * hidden];
         let weights = core.resident.matrix(&block.output)?;
         matmul(
@@ -199,7 +277,7 @@ impl Pass<'_> {
         compute: &mut Compute,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let (core, region, rows) = (self.core, self.region, self.rows);
+        let (core, region, rows) = (self.core, self.region, self.rows());
         let s = &mut compute.scratch;
         let hidden = core.hyper.hidden;
         let x = &mut s.hidden[..rows * hidden];
@@ -216,7 +294,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Logits of `rows` positions of the chunk from row `from` on, into `s.logits`.
+    /// Logits of `rows` rows of the hidden states from row `from` on, into `s.logits`.
     fn logits(&self, from: usize, rows: usize, s: &mut Scratch) -> Result<()> {
         let (core, region) = (self.core, self.region);
         let hidden = core.hyper.hidden;

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod architectures;
+mod batch;
 mod error;
 mod forward;
 mod hyper;

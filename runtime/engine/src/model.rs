@@ -312,6 +312,11 @@ impl Model {
         self.compute().team.clone()
     }
 
+    /// Whether the other is a clone of this one.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub(crate) fn core(&self) -> &Core {
         &self.0.core
     }

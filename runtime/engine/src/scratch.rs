@@ -4,8 +4,8 @@ use membrane_kernels::{Activations, AttentionScratch};
 
 use crate::hyper::Hyperparameters;
 
-/// Rows of logits that are computed at a time when those of all positions are wanted.
-pub(crate) const LOGIT_ROWS: usize = 16;
+/// Most rows of logits that are computed at a time.
+const LOGIT_ROWS: usize = 16;
 
 /// How large the buffers of a chunk must be, in rows and columns.
 #[derive(Debug, Clone, Copy)]
@@ -73,10 +73,12 @@ pub(crate) struct Scratch {
     pub up: Vec<f32>,         // [chunk * top_k, inner]
     pub expert_out: Vec<f32>, // [chunk * top_k, hidden]
     pub router: Vec<f32>,     // [chunk, experts]
-    pub logits: Vec<f32>,     // [LOGIT_ROWS, vocabulary]
+    pub logits: Vec<f32>,     // [logit_rows, vocabulary]
     pub input: Activations,   // of normed or mixed
     pub inner: Activations,   // of gate
     pub attention: AttentionScratch,
+    /// Rows of logits that are computed at a time.
+    pub logit_rows: usize,
 }
 
 impl Scratch {
@@ -99,6 +101,7 @@ impl Scratch {
             input: Activations::new(s.chunk, s.hidden.max(s.mixed)),
             inner: Activations::new(s.ffn_rows, s.inner),
             attention: AttentionScratch::new(heads, context, threads),
+            logit_rows: LOGIT_ROWS.min(s.chunk),
         }
     }
 }

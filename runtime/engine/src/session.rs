@@ -1,9 +1,8 @@
 //! A session: one mutable timeline of tokens over a loaded model.
 
-use std::sync::atomic::Ordering;
-
+use crate::batch;
 use crate::error::{EngineError, Result};
-use crate::forward::{Observer, Pass, Unobserved};
+use crate::forward::{Observer, Unobserved};
 use crate::kv::KvCache;
 use crate::model::Model;
 
@@ -21,9 +20,9 @@ pub struct Synced {
 /// Several sessions of a model share its weights and its memory plan; one of them computes at a time.
 pub struct Session {
     model: Model,
-    tokens: Vec<u32>,
-    kv: KvCache,
-    logits: Vec<f32>, // [vocabulary], or empty when they were not computed
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) kv: KvCache,
+    pub(crate) logits: Vec<f32>, // [vocabulary], or empty when they were not computed
 }
 
 impl Session {
@@ -63,17 +62,15 @@ impl Session {
 
     /// `append` under the eyes of an observer.
     pub fn append_observed(&mut self, tokens: &[u32], observer: &mut dyn Observer) -> Result<()> {
-        self.check(tokens)?;
-        if tokens.is_empty() {
-            return Ok(());
-        }
-        let before = self.tokens.len();
-        let result = self.compute(tokens, observer);
-        match result {
-            Ok(()) => self.tokens.extend_from_slice(tokens),
-            Err(_) => self.kv.truncate(before),
-        }
-        result
+        batch::append(&mut [(self, tokens)], observer)
+    }
+
+    /// `append` to several sessions of one model at a time, to each its own tokens. Each weight and each expert is
+    /// read once for all of them, and each session gets the bits that it would get alone.
+    ///
+    /// Errors: those of `append`, and sessions of different models. After an error all are as they were before.
+    pub fn append_all(sessions: &mut [(&mut Self, &[u32])]) -> Result<()> {
+        batch::append(sessions, &mut Unobserved)
     }
 
     /// Makes the session hold exactly these tokens: keeps the common prefix, drops what is behind it,
@@ -114,7 +111,8 @@ impl Session {
         }
     }
 
-    fn check(&self, tokens: &[u32]) -> Result<()> {
+    /// Whether the tokens can be appended.
+    pub(crate) fn check(&self, tokens: &[u32]) -> Result<()> {
         let limit = self.model.plan().context as usize;
         if tokens.len() > self.room() {
             return Err(self.full(self.tokens.len(), tokens.len(), limit));
@@ -129,29 +127,5 @@ impl Session {
     fn full(&self, have: usize, more: usize, limit: usize) -> EngineError {
         let trained = self.model.hyperparameters().trained_context;
         EngineError::ContextFull { have, more, limit, trained }
-    }
-
-    fn compute(&mut self, tokens: &[u32], observer: &mut dyn Observer) -> Result<()> {
-        let Self { model, tokens: before, kv, logits } = self;
-        let core = model.core();
-        core.cancel.store(false, Ordering::Relaxed);
-        let mut compute = model.compute();
-        let mut first = before.len();
-        kv.reserve(first, first + tokens.len())?;
-        let team = compute.team.clone();
-        team.region(|region| -> Result<()> {
-            let chunks = tokens.chunks(core.plan.prefill_chunk);
-            let last = chunks.len() - 1;
-            for (index, chunk) in chunks.enumerate() {
-                let rows = chunk.len();
-                let mut pass = Pass { core, region, kv, first, rows, cancel: &core.cancel };
-                pass.run(&mut compute, chunk, index == last, observer)?;
-                first += rows;
-            }
-            Ok(())
-        })?;
-        logits.clear();
-        logits.extend_from_slice(&compute.scratch.logits[..core.hyper.vocabulary]);
-        Ok(())
     }
 }
