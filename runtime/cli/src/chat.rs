@@ -1,8 +1,9 @@
 //! The chat in the terminal.
 
-use std::io::{Write, stderr, stdin};
+use std::io::{BufRead, Read, Write, stderr, stdin};
 
 use anyhow::Result;
+use membrane_host::limits::MAX_MESSAGE_BYTES;
 
 use crate::printer;
 use crate::report::{describe, printable};
@@ -23,9 +24,9 @@ pub fn run(conversation: &mut Conversation) -> Result<()> {
     eprintln!("A message and Enter; /help for commands.");
     loop {
         eprint!("> ");
-        stderr().flush()?;
-        let mut line = String::new();
-        match stdin().read_line(&mut line) {
+        stderr().flush().unwrap_or_default();
+        let mut line = Vec::new();
+        match stdin().lock().take(MAX_MESSAGE_BYTES as u64).read_until(b'\n', &mut line) {
             Ok(0) => {
                 eprintln!();
                 return Ok(());
@@ -34,6 +35,10 @@ pub fn run(conversation: &mut Conversation) -> Result<()> {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error.into()),
         }
+        let Ok(line) = String::from_utf8(line) else {
+            eprintln!("That line is not UTF-8 and was not sent.");
+            continue;
+        };
         match line.trim() {
             "" => {}
             "/exit" => return Ok(()),

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 use membrane_engine::{Bytes, Isa, process};
-use membrane_kernels::Team;
+use membrane_kernels::{MEMORY_PROBE_BYTES, Team, memory_read_bandwidth};
 use serde::Serialize;
 
 use crate::report::json;
@@ -95,7 +95,7 @@ fn examine(args: &Args) -> Result<Report> {
         huge_pages: std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
             .ok()
             .map(|text| text.trim().to_owned()),
-        memory_read_gb_s: team.region(membrane_kernels::memory_read_bandwidth),
+        memory_read_gb_s: team.region(|region| memory_read_bandwidth(region, MEMORY_PROBE_BYTES)),
         disk: disk(file),
         first_party_plugins: membrane_host::first_party::list()
             .map(|plugin| Plugin {

@@ -36,11 +36,12 @@ struct Report<'a> {
     bytes: u64,
     gguf_version: u32,
     architecture: String,
-    /// Why the model can't be run by this build, if it can't.
+    /// Why the model can't be run by this build, or with these options, if it can't.
     problem: Option<String>,
     parameters: u64,
     hyperparameters: Option<String>,
     tensors: BTreeMap<String, TensorType>,
+    /// Without what plugins take.
     plan: Option<MemoryPlan>,
     metadata: MetadataJson<'a>,
 }
@@ -148,8 +149,8 @@ fn print(report: &Report<'_>, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "  {} = {}", cut(key), shown(value))?;
     }
     match (&report.plan, &report.problem) {
-        (Some(plan), _) => write!(out, "memory plan:\n{plan}")?,
-        (None, Some(problem)) => writeln!(out, "this build can't run it: {}", printable(problem))?,
+        (Some(plan), _) => write!(out, "memory plan, without what plugins take:\n{plan}")?,
+        (None, Some(problem)) => writeln!(out, "no memory plan: {}", printable(problem))?,
         (None, None) => {}
     }
     out.flush()

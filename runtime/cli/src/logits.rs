@@ -1,11 +1,14 @@
 //! `membrane logits`: logits of given tokens, for comparisons with other engines.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use membrane_engine::{Observer, Prepared};
+use membrane_engine::{Architecture, Hyperparameters, Observer, Prepared};
+use membrane_formats::Checkpoint;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 
 use crate::options::ModelOptions;
@@ -29,24 +32,72 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     ensure!(!args.tokens.is_empty(), "--tokens needs at least one token id");
-    let mut options = args.model.load_options(0)?;
-    options.context = options.context.or(Some(args.tokens.len() as u32));
-    let prepared = Prepared::open_without_text(&args.model.model, &options)?;
-    let model = report::load(prepared, true)?;
+    let checkpoint = Arc::new(Checkpoint::open(&args.model.model)?);
+    let hyper = Hyperparameters::read(&checkpoint, &Architecture::of(&checkpoint)?)?;
+    let positions = args.tokens.len();
+    let mut options = args.model.load_options(Recorder::bytes(&hyper, positions))?;
+    options.context = options.context.or(Some(positions as u32));
+    let output = Output::create(&args.out, &checkpoint)?;
+    let model = report::load(Prepared::without_text(checkpoint, &options)?, true)?;
     let mut session = model.session();
-    let mut recorder = Recorder::default();
-    let step = if args.one_by_one { 1 } else { args.tokens.len() };
+    let mut recorder = Recorder::new(&hyper, positions);
+    let step = if args.one_by_one { 1 } else { positions };
     for tokens in args.tokens.chunks(step) {
         session.append_observed(tokens, &mut recorder)?;
     }
     recorder
-        .write(&args.out, args.tokens.len(), model.hyperparameters().vocabulary)
+        .write(&output.partial, positions, hyper.vocabulary)
+        .and_then(|()| output.keep())
         .with_context(|| format!("writing {}", args.out.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// A file that gets its name when it is whole.
+struct Output {
+    path: PathBuf,
+    partial: PathBuf,
+}
+
+impl Output {
+    /// Begins it, before anything is computed. Errors: it can't be written, or is a file of the model.
+    fn create(path: &Path, model: &Checkpoint) -> Result<Self> {
+        let told = || format!("--out {}", path.display());
+        if let Ok(found) = fs::canonicalize(path) {
+            let is_model = |file: &Path| fs::canonicalize(file).is_ok_and(|file| file == found);
+            ensure!(
+                !model.files().iter().any(|file| is_model(&file.path)),
+                "{}: is a file of the model",
+                told()
+            );
+            ensure!(!found.is_dir(), "{}: is a folder; give a file", told());
+        }
+        let special = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
+        let mut name = path.file_name().with_context(told)?.to_owned();
+        name.push(".part");
+        // A device has no place beside it for a partial file.
+        let partial = if special { path.to_owned() } else { path.with_file_name(name) };
+        File::create(&partial).with_context(told)?;
+        Ok(Self { path: path.to_owned(), partial })
+    }
+
+    fn keep(self) -> Result<()> {
+        if self.partial != self.path {
+            fs::rename(&self.partial, &self.path)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Output {
+    /// What is not whole is not left behind.
+    fn drop(&mut self) {
+        if self.partial != self.path {
+            fs::remove_file(&self.partial).unwrap_or_default();
+        }
+    }
+}
+
 /// Keeps what the forward pass shows.
-#[derive(Default)]
 struct Recorder {
     logits: Vec<u8>,
     /// By layer: ids and weights of all positions.
@@ -77,11 +128,29 @@ impl Observer for Recorder {
 }
 
 impl Recorder {
-    fn write(&self, path: &std::path::Path, positions: usize, vocabulary: usize) -> Result<()> {
+    /// Room for all that will be shown, so that it takes no more than was planned for.
+    fn new(hyper: &Hyperparameters, positions: usize) -> Self {
+        let room = |bytes: usize| Vec::with_capacity(bytes);
+        let top_k = hyper.moe.as_ref().map(|moe| moe.top_k);
+        let router =
+            top_k.into_iter().flat_map(|top_k| (0..hyper.blocks).map(move |layer| (layer, 4 * top_k)));
+        let router =
+            router.map(|(layer, row)| (layer, (room(positions * row), room(positions * row)))).collect();
+        Self { logits: room(positions * 4 * hyper.vocabulary), router }
+    }
+
+    /// Bytes that this takes.
+    fn bytes(hyper: &Hyperparameters, positions: usize) -> u64 {
+        let router = hyper.moe.as_ref().map_or(0, |moe| 8 * moe.top_k * hyper.blocks);
+        (positions as u64) * (4 * hyper.vocabulary + router) as u64
+    }
+
+    fn write(&self, path: &Path, positions: usize, vocabulary: usize) -> Result<()> {
         let mut tensors = BTreeMap::new();
         let view = TensorView::new(Dtype::F32, vec![positions, vocabulary], &self.logits)?;
         tensors.insert("logits".to_owned(), view);
-        for (layer, (ids, weights)) in &self.router {
+        // A layer may have no experts.
+        for (layer, (ids, weights)) in self.router.iter().filter(|(_, (ids, _))| !ids.is_empty()) {
             let shape = vec![positions, ids.len() / 4 / positions];
             let ids = TensorView::new(Dtype::I32, shape.clone(), ids)?;
             tensors.insert(format!("router.{layer}.ids"), ids);

@@ -2,6 +2,17 @@
 
 #![forbid(unsafe_code)]
 
+/// As in std, but where standard error can't be written (its reader has gone, the disk is full) what is for people is
+/// lost, and not the answer.
+macro_rules! eprint {
+    ($($text:tt)*) => { $crate::report::tell(format_args!($($text)*)) };
+}
+/// `eprint!` with the end of the line.
+macro_rules! eprintln {
+    () => { eprint!("\n") };
+    ($($text:tt)*) => { eprint!("{}\n", format_args!($($text)*)) };
+}
+
 mod bench;
 mod chat;
 mod doctor;
@@ -20,6 +31,8 @@ use clap::{Parser, Subcommand};
 
 /// Exit status of a usage error or a failure.
 const FAILURE: u8 = 2;
+/// Exit status of an answer that Ctrl-C ended, as shells have it for programs that end by themselves then.
+const INTERRUPTED: u8 = 130;
 
 #[derive(Parser)]
 #[command(version, about, propagate_version = true)]

@@ -22,8 +22,9 @@ pub struct ModelOptions {
     /// Threads that compute [default: the processors that this process may use]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Tokens in a prefill chunk; changes speed and memory, never the result [default: by the memory plan]
-    #[arg(long, value_name = "TOKENS")]
+    /// Most tokens in a prefill chunk, fewer where the budget asks for it; changes speed and memory, never the
+    /// result [default: by the memory plan]
+    #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     pub prefill_chunk: Option<usize>,
     /// How experts are read from disk
     #[arg(long, value_enum, default_value_t = Io::Auto)]
@@ -68,6 +69,15 @@ pub enum InstructionSet {
     Avx2,
     /// AVX-512 with VNNI.
     Avx512,
+}
+
+/// A number of tokens or repetitions.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(0) => Err("must be at least 1".into()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 impl ModelOptions {

@@ -12,6 +12,11 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// Time between two plain lines where standard error is not a terminal.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Writes to standard error. That it can't be written is no error: there is no one to tell.
+pub fn tell(text: std::fmt::Arguments<'_>) {
+    stderr().write_fmt(text).unwrap_or_default();
+}
+
 /// One phase of work on one line: rewritten on a terminal, now and then a plain line elsewhere.
 pub struct Progress {
     phase: &'static str,
@@ -51,6 +56,12 @@ impl Progress {
 pub fn load(prepared: Prepared, quiet: bool) -> anyhow::Result<Model> {
     if !quiet {
         eprintln!("memory plan:\n{}", prepared.plan());
+    }
+    let (context, trained) = (prepared.plan().context, prepared.hyperparameters().trained_context);
+    if context > trained && !quiet {
+        eprintln!(
+            "note: a context of {context} tokens is longer than the {trained} that the model was trained for"
+        );
     }
     let mut progress = Progress::new("load", quiet);
     let start = Instant::now();

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use membrane_generate::{Answer, AnswerOptions, EndReason, Event, Generator};
 use membrane_host::limits::MAX_MESSAGE_BYTES;
+use membrane_profile::Kind;
 use membrane_text::{ChatMessage, Role};
 use serde_json::json;
 
@@ -70,6 +71,8 @@ pub enum Outcome {
     Refused,
     /// A policy failed, which counts as a refusal.
     PolicyFailed,
+    /// Ctrl-C ended it.
+    Cancelled,
 }
 
 impl Outcome {
@@ -79,32 +82,40 @@ impl Outcome {
             Self::Answered => 0,
             Self::Refused => 1,
             Self::PolicyFailed => crate::FAILURE,
+            Self::Cancelled => crate::INTERRUPTED,
         }
     }
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
-    let prompt = match &args.prompt {
-        Some(prompt) => Some(prompt.clone()),
-        None if stdin().is_terminal() => None,
-        None => {
-            let mut text = String::new();
-            let limit = MAX_MESSAGE_BYTES as u64;
-            let read = stdin().take(limit + 1).read_to_string(&mut text);
-            let read = read.context("reading the prompt from standard input")? as u64;
-            ensure!(read <= limit, "the prompt on standard input is longer than {limit} bytes");
-            Some(text)
-        }
-    };
     let json = args.json;
-    let result = open(&args).and_then(|mut conversation| match prompt {
-        Some(prompt) => conversation.ask(prompt),
-        None => chat::run(&mut conversation).map(|()| Outcome::Answered),
+    let result = prompt(&args).and_then(|prompt| {
+        let mut conversation = open(&args)?;
+        match prompt {
+            Some(prompt) if prompt.is_empty() && args.prompt.is_none() => {
+                bail!("standard input is empty: give a prompt there or on the command line, or a terminal to chat")
+            }
+            Some(prompt) => conversation.ask(prompt),
+            None => chat::run(&mut conversation).map(|()| Outcome::Answered),
+        }
     });
     if let (true, Err(error)) = (json, &result) {
         printer::error(error)?;
     }
     Ok(ExitCode::from(result?.status()))
+}
+
+/// The prompt, from the command line or from standard input; none if there is to be a chat.
+fn prompt(args: &Args) -> Result<Option<String>> {
+    if args.prompt.is_some() || stdin().is_terminal() {
+        return Ok(args.prompt.clone());
+    }
+    let mut text = String::new();
+    let limit = MAX_MESSAGE_BYTES as u64;
+    let read = stdin().take(limit + 1).read_to_string(&mut text);
+    let read = read.context("reading the prompt from standard input")? as u64;
+    ensure!(read <= limit, "the prompt on standard input is longer than {limit} bytes");
+    Ok(Some(text))
 }
 
 fn open(args: &Args) -> Result<Conversation> {
@@ -118,6 +129,9 @@ fn open(args: &Args) -> Result<Conversation> {
         for plugin in assembled.profile.plugins() {
             eprintln!("{}: {} ({})", plugin.kind, plugin.name, plugin.location);
         }
+    }
+    if args.raw && !quiet && assembled.profile.plugins().any(|plugin| plugin.kind == Kind::Tool) {
+        eprintln!("note: with --raw the model is not told of any tool");
     }
     let name = assembled.profile.name.clone();
     let generator = assembled.open(&args.model, quiet)?;
@@ -202,18 +216,21 @@ impl Conversation {
         let outcome = match answer.reason {
             EndReason::Refused if failed => Outcome::PolicyFailed,
             EndReason::Refused => Outcome::Refused,
+            EndReason::Cancelled => Outcome::Cancelled,
             _ => Outcome::Answered,
         };
         self.finish(answer);
         Ok(outcome)
     }
 
-    /// Prints the figures and keeps the turn; one that a policy refused would be refused again with the next.
+    /// Prints the figures and keeps the turn. One that a policy refused would be refused again with the next, and
+    /// one that was cancelled before it said anything is as if it had not been asked.
     fn finish(&mut self, answer: Answer) {
         if !self.quiet {
             eprintln!("{}", report::summary(&answer.stats, &self.profile));
         }
-        if answer.reason != EndReason::Refused {
+        let said = answer.messages.last().is_some_and(|message| message.role != Role::User);
+        if answer.reason != EndReason::Refused && (answer.reason != EndReason::Cancelled || said) {
             self.messages = answer.messages;
         }
     }

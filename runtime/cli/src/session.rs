@@ -41,25 +41,26 @@ pub struct BehaviourOptions {
     tool: Vec<PluginArgument>,
     /// Temperature of the standard sampler; 0 always takes the likeliest token
     #[arg(long, value_name = "T", value_parser = finite, allow_negative_numbers = true)]
-    temperature: Option<f32>,
+    temperature: Option<f64>,
     /// The standard sampler keeps the K likeliest tokens; 0 keeps all
     #[arg(long, value_name = "K", allow_negative_numbers = true)]
     top_k: Option<i32>,
     /// The standard sampler keeps the likeliest tokens of this mass
     #[arg(long, value_name = "P", value_parser = finite, allow_negative_numbers = true)]
-    top_p: Option<f32>,
+    top_p: Option<f64>,
     /// The standard sampler keeps tokens of at least this fraction of the largest probability
     #[arg(long, value_name = "P", value_parser = finite, allow_negative_numbers = true)]
-    min_p: Option<f32>,
+    min_p: Option<f64>,
     /// The standard sampler divides the logits of recent tokens by this
     #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
-    repeat_penalty: Option<f32>,
+    repeat_penalty: Option<f64>,
 }
 
 /// A number of a flag: one that JSON can hold.
-fn finite(text: &str) -> Result<f32, String> {
-    match text.parse::<f32>() {
-        Ok(number) if number.is_finite() => Ok(number),
+fn finite(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        // Samplers compute in single precision.
+        Ok(number) if (number as f32).is_finite() => Ok(number),
         Ok(_) => Err("is not a finite number".into()),
         Err(error) => Err(error.to_string()),
     }
@@ -110,7 +111,7 @@ impl BehaviourOptions {
             .with_samplers(self.sampler.clone())?
             .with_policies(self.policy.clone())?
             .with_tools(self.tool.clone())?;
-        let number = |value: Option<f32>| value.map(|value| json!(value));
+        let number = |value: Option<f64>| value.map(|value| json!(value));
         let flags: [(&str, &str, Option<Value>); 5] = [
             ("--temperature", "temperature", number(self.temperature)),
             ("--top-k", "top_k", self.top_k.map(|k| json!(k))),

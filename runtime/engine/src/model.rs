@@ -106,8 +106,8 @@ impl Prepared {
     }
 
     /// The same for a file that may lack a tokenizer, when only token ids are used.
-    pub fn open_without_text(path: &Path, options: &LoadOptions) -> Result<Self> {
-        Self::new(Arc::new(Checkpoint::open(path)?), options, false)
+    pub fn without_text(checkpoint: Arc<Checkpoint>, options: &LoadOptions) -> Result<Self> {
+        Self::new(checkpoint, options, false)
     }
 
     fn new(checkpoint: Arc<Checkpoint>, options: &LoadOptions, text: bool) -> Result<Self> {
@@ -386,7 +386,11 @@ fn plan(
         let budget = options.memory.unwrap_or(u64::MAX);
         let left = budget.saturating_sub(fixed);
         let mut chunk = asked.unwrap_or(CHUNK_PAGED.min(chunk_limit));
-        while asked.is_none() && chunk > CHUNK_LEAST && scratch_of(chunk) > left / SCRATCH_FRACTION {
+        let most_scratch = match asked {
+            None => left / SCRATCH_FRACTION,
+            Some(_) => left.saturating_sub(top_k * slot),
+        };
+        while chunk > CHUNK_LEAST && scratch_of(chunk) > most_scratch {
             chunk /= 2;
         }
         let least = fixed + scratch_of(chunk) + top_k * slot;

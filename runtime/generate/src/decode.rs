@@ -203,7 +203,8 @@ impl<'a> Decoder<'a> {
         mut reason: EndReason,
         sink: &mut dyn FnMut(Event),
     ) -> Result<Option<RoundEnd>, Stopped> {
-        let rest = self.utf8.finish();
+        // Where the model did not stop by itself, what lacks its end is no character.
+        let rest = if reason == EndReason::Stop { self.utf8.finish() } else { String::new() };
         let mut plain = self.parse(&rest, true);
         loop {
             // The answer goes on behind the results of calls, and with it the text that policies look at.

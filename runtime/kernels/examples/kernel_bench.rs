@@ -11,7 +11,8 @@
 use std::time::Instant;
 
 use membrane_kernels::{
-    Activations, Format, Isa, Matrix, Precision, Product, Region, Team, matmul, memory_read_bandwidth, quant,
+    Activations, Format, Isa, MEMORY_PROBE_BYTES, Matrix, Precision, Product, Region, Team, matmul,
+    memory_read_bandwidth, quant,
 };
 
 /// Bytes of weights that are read in one pass of GEMV: more than the caches of most machines.
@@ -36,7 +37,7 @@ fn main() -> Result<(), String> {
     for &threads in &options.threads {
         let team = Team::new(threads, options.isa);
         team.region(|region| {
-            let memory = memory_read_bandwidth(region);
+            let memory = memory_read_bandwidth(region, MEMORY_PROBE_BYTES);
             println!("{threads} threads, memory {memory:.1} GB/s");
             println!(
                 "{:8} {:>8} {:>6} {:>8} {:>8} {:>8} {:>8}",

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use membrane_kernels::ops::{self, RopeTable};
 use membrane_kernels::{
-    AttentionArgs, AttentionScratch, Isa, KvSlice, Region, Team, attention, memory_read_bandwidth, store_f16,
+    AttentionArgs, AttentionScratch, Isa, KvSlice, MEMORY_PROBE_BYTES, Region, Team, attention,
+    memory_read_bandwidth, store_f16,
 };
 
 /// Positions in a block of the cache.
@@ -19,7 +20,10 @@ fn main() {
             println!("{isa}, {threads} threads");
             Team::new(threads, isa).region(|region| {
                 if isa == Isa::detect() {
-                    println!("  memory read          {:8.1} GB/s", memory_read_bandwidth(region));
+                    println!(
+                        "  memory read          {:8.1} GB/s",
+                        memory_read_bandwidth(region, MEMORY_PROBE_BYTES)
+                    );
                 }
                 loops(region);
                 operations(region);

@@ -27,4 +27,4 @@ pub use isa::Isa;
 pub use matmul::{Activations, Matrix, Precision, Product, matmul};
 pub use ops::{RopeTable, store_f16};
 pub use parallel::{Region, Team};
-pub use probe::memory_read_bandwidth;
+pub use probe::{MEMORY_PROBE_BYTES, memory_read_bandwidth};

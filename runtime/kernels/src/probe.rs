@@ -6,18 +6,18 @@ use std::time::Instant;
 
 use crate::parallel::Region;
 
-/// Bytes that are read: more than the caches of most machines.
-const PROBE_BYTES: usize = 256 << 20;
+/// Bytes to read where there is room: more than the caches of most machines.
+pub const MEMORY_PROBE_BYTES: usize = 256 << 20;
 /// Bytes that a task reads.
 const TASK_BYTES: usize = 1 << 20;
 /// Passes; the best counts, since others use the machine too.
 const PASSES: usize = 4;
 
-/// Measured bandwidth of reading memory in order with the region's threads, in GB/s (10^9 bytes a second).
-/// Takes a fraction of a second and 256 MiB of memory for that time.
-pub fn memory_read_bandwidth(region: &Region<'_>) -> f64 {
-    let mut words = vec![0_u64; PROBE_BYTES / size_of::<u64>()];
+/// Measured bandwidth of reading `bytes` of memory in order with the region's threads, in GB/s (10^9 bytes a second).
+/// Takes a fraction of a second and that much memory for that time; `bytes` is rounded down to MiB, 1 at least.
+pub fn memory_read_bandwidth(region: &Region<'_>, bytes: usize) -> f64 {
     let task = TASK_BYTES / size_of::<u64>();
+    let mut words = vec![0_u64; (bytes / TASK_BYTES).max(1) * task];
     // Untouched pages would all be the one page of zeros.
     region.run_chunks(&mut words, task, |index, words| words.fill(index as u64));
     let mut best_s = f64::INFINITY;
@@ -31,7 +31,7 @@ pub fn memory_read_bandwidth(region: &Region<'_>) -> f64 {
         best_s = best_s.min(begin.elapsed().as_secs_f64());
         black_box(total.into_inner());
     }
-    PROBE_BYTES as f64 / best_s / 1e9
+    size_of_val(&*words) as f64 / best_s / 1e9
 }
 
 #[cfg(test)]
@@ -40,7 +40,8 @@ mod tests {
 
     #[test]
     fn the_bandwidth_is_that_of_a_computer() {
-        let measured = Team::new(1, Isa::detect()).region(super::memory_read_bandwidth);
+        let team = Team::new(1, Isa::detect());
+        let measured = team.region(|region| super::memory_read_bandwidth(region, super::MEMORY_PROBE_BYTES));
         assert!((0.05..10_000.0).contains(&measured), "{measured} GB/s");
     }
 }

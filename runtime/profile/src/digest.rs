@@ -86,9 +86,10 @@ impl<'de> Deserialize<'de> for Digest {
 /// The digest of a behaviour: SHA-256 over the canonical JSON of a resolved profile with the digests of its
 /// plugins.
 ///
-/// Two profiles have the same digest if they make the same decisions: the names, components, parameters
-/// (files that they refer to by content), grants and limits of all plugins in their order, and the generation
-/// settings. Where a component lies, the profile's own name and the model's path do not count.
+/// Two profiles with the same digest make the same decisions. What counts are the names, components, parameters
+/// as they are written (files that they refer to by content), grants and limits of all plugins in their order, and
+/// the generation settings: a default that one profile writes out and the other leaves to the plugin makes two digests.
+/// Where a component lies, the profile's own name and the model's path do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProfileDigest(Digest);
 

@@ -1,6 +1,6 @@
 //! `cargo xtask`: the commands of the workspace that are more than one cargo call.
 //!
-//! It needs rustup, python3 with pip, and a C compiler; all else it sets up under `target/`.
+//! It needs rustup, python3 and a C compiler; all else it sets up under `target/`.
 
 #![forbid(unsafe_code)]
 

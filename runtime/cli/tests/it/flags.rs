@@ -90,7 +90,7 @@ fn measurements_beyond_what_the_model_was_trained_for() {
     bench(&["--prompt", "999999"]).failed_saying(&["--prompt 999999 and --decode 64 are 1000063", "4096"]);
     bench(&["--prompt", "4096", "--decode", "1"]).failed_saying(&["4097 tokens", "trained for 4096"]);
     bench(&["--prompt", "18446744073709551615"]).failed_saying(&["trained for 4096"]);
-    bench(&["--prompt", "0"]).failed_saying(&["--prompt must be at least 1"]);
+    bench(&["--prompt", "0"]).failed_saying(&["--prompt", "must be at least 1"]);
     bench(&["--prompt", "999999", "--against", "llama.cpp"]).failed_saying(&["trained for 4096"]);
     let run = bench(&["--prompt", "16", "--decode", "2"]).good();
     assert!(run.stdout.contains("decode of 2 tokens"), "{}", run.stdout);

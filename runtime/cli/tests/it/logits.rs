@@ -37,3 +37,34 @@ fn one_by_one_is_the_same_bits() {
     assert!(whole == logits(&["--prefill-chunk", "3", "--threads", "1"]));
     assert!(whole != logits(&["--reference"]));
 }
+
+#[test]
+fn the_model_is_never_written_over_and_nothing_half_done_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.gguf");
+    std::fs::copy(fixture(MOE), &model).unwrap();
+    let before = std::fs::read(&model).unwrap();
+    let path = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let verb = |out: &str| membrane(&["logits", &path(&model), "--tokens", "1,2", "--out", out]);
+    verb(&path(&model)).failed_saying(&["--out", "is a file of the model"]);
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&model, &link).unwrap();
+    verb(&path(&link)).failed_saying(&["is a file of the model"]);
+    verb(&path(folder.path())).failed_saying(&["is a folder"]);
+    verb(&path(&folder.path().join("missing/out"))).failed_saying(&["--out", "missing/out"]);
+    let out = folder.path().join("out.safetensors");
+    let far = ["logits", &path(&model), "--tokens", "1,99999", "--out", &path(&out)];
+    membrane(&far).failed_saying(&["99999"]);
+    assert_eq!(std::fs::read(&model).unwrap(), before);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn what_is_kept_of_the_logits_counts_against_the_budget() {
+    let tokens = vec!["7"; 4000].join(",");
+    let model = fixture(MOE);
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let verb = ["logits", &model, "--tokens", &tokens, "--out", out.to_str().unwrap(), "--memory", "30MiB"];
+    membrane(&verb).failed_saying(&["--memory 30MiB can't hold"]);
+}

@@ -1,8 +1,8 @@
 //! The exponential function in single precision, the same on every machine and fast over slices.
 //!
 //! The one of the platform's C library differs from version to version, and a replay must not. What goes over a
-//! whole vocabulary is compiled for AVX2 too and chosen at run time; products and sums are not fused, so that the
-//! result is the same.
+//! whole vocabulary is compiled for AVX2 and AVX-512 too and chosen at run time; products and sums are not fused, so
+//! that the result is the same.
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -71,7 +71,7 @@ pub fn scale(values: &mut [f32], origin: f32, factor: f32) {
     Arch::new().dispatch(Scale { values, origin, factor });
 }
 
-/// Makes minus infinity of NaN and of values below `least`. Gives whether a number became one.
+/// Makes minus infinity of values below `least`; NaN becomes it or stays NaN. Gives whether a number became one.
 pub fn keep_from(values: &mut [f32], least: f64) -> bool {
     // The smallest number in single precision that is not below.
     let nearest = least as f32;
@@ -238,6 +238,7 @@ mod tests {
         let mut values = [nearest.next_down(), nearest, nearest.next_up(), f32::NAN, f32::NEG_INFINITY, 7.0];
         let expected = values.map(|x| if f64::from(x) >= third { x } else { f32::NEG_INFINITY });
         assert!(keep_from(&mut values, third));
+        values[3] = f32::NEG_INFINITY;
         assert_eq!(values, expected);
         assert_eq!(expected[0], f32::NEG_INFINITY);
         assert!(!keep_from(&mut values, third));
