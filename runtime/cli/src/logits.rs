@@ -29,7 +29,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     ensure!(!args.tokens.is_empty(), "--tokens needs at least one token id");
-    let mut options = args.model.load_options(0)?;
+    let mut options = args.model.load.load_options(0)?;
     options.context = options.context.or(Some(args.tokens.len() as u32));
     let prepared = Prepared::open_without_text(&args.model.model, &options)?;
     let model = report::load(prepared, true)?;

@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::chat;
 use crate::options::ModelOptions;
 use crate::printer::{self, Printer};
+use crate::recording::{AuditOptions, Recording};
 use crate::report;
 use crate::session::{Assembled, BehaviourOptions};
 
@@ -26,6 +27,8 @@ pub struct Args {
     prompt: Option<String>,
     #[command(flatten)]
     behaviour: BehaviourOptions,
+    #[command(flatten)]
+    audit: AuditOptions,
     /// A system message before the conversation
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -57,6 +60,7 @@ pub struct Conversation {
     /// Whether an answer is being made: what Ctrl-C then means.
     answering: Arc<AtomicBool>,
     profile: String,
+    recording: Option<Recording>,
     /// Print one JSON object for each event.
     pub json: bool,
     quiet: bool,
@@ -97,9 +101,13 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
     };
     let json = args.json;
-    let result = open(&args).and_then(|mut conversation| match prompt {
-        Some(prompt) => conversation.ask(prompt),
-        None => chat::run(&mut conversation).map(|()| Outcome::Answered),
+    let result = open(&args).and_then(|mut conversation| {
+        let outcome = match prompt {
+            Some(prompt) => conversation.ask(prompt),
+            None => chat::run(&mut conversation).map(|()| Outcome::Answered),
+        };
+        conversation.close()?;
+        outcome
     });
     if let (true, Err(error)) = (json, &result) {
         printer::error(error)?;
@@ -109,7 +117,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
 fn open(args: &Args) -> Result<Conversation> {
     let quiet = args.quiet || args.json;
-    let budget = args.model.memory.map(|memory| memory.bytes());
+    // Before anything takes time: a log that can't be written is no log.
+    let log = args.audit.open()?;
+    let budget = args.model.load.memory.map(|memory| memory.bytes());
     let assembled: Assembled = args.behaviour.assemble(budget, quiet)?;
     let generation = assembled.profile.generation;
     let digest = assembled.digest;
@@ -120,7 +130,9 @@ fn open(args: &Args) -> Result<Conversation> {
         }
     }
     let name = assembled.profile.name.clone();
-    let generator = assembled.open(&args.model, quiet)?;
+    let behaviour = assembled.record();
+    let mut generator = assembled.open(&args.model, quiet)?;
+    let recording = log.map(|log| args.audit.start(log, &mut generator, behaviour, quiet)).transpose()?;
     if args.json {
         let start = json!({
             "event": "start",
@@ -158,6 +170,7 @@ fn open(args: &Args) -> Result<Conversation> {
         cancel,
         answering,
         profile: format!("{name} {} seed {seed}", digest.short()),
+        recording,
         json: args.json,
         quiet,
     })
@@ -170,6 +183,18 @@ fn new_seed() -> u64 {
 }
 
 impl Conversation {
+    /// Ends the audit log in order.
+    fn close(&mut self) -> Result<()> {
+        let Some(recording) = &self.recording else { return Ok(()) };
+        let head = recording.close()?;
+        if self.json {
+            printer::json(&json!({"event": "audit", "log": recording.path(), "head": head.to_string()}))?;
+        } else if !self.quiet {
+            eprintln!("audit: {}, head {head}", recording.path().display());
+        }
+        Ok(())
+    }
+
     /// Adds a user's message and prints the answer.
     pub fn ask(&mut self, text: String) -> Result<Outcome> {
         self.cancel.store(false, Ordering::Relaxed);
