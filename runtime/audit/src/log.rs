@@ -219,3 +219,26 @@ fn first_id(path: &Path) -> Result<LogId> {
     };
     Err(AuditError::Line { path: path.to_owned(), line: 1, what })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_failed_write_nothing_more_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let mut log = Log::open(&path, LogOptions::default()).unwrap();
+        log.append(&Record::Close).unwrap();
+        let before = std::fs::read(&path).unwrap();
+        // A file that can't be written stands in for a full disk.
+        let own = std::mem::replace(&mut log.file, File::open(&path).unwrap());
+        assert!(matches!(log.append(&Record::Close), Err(AuditError::File { .. })));
+        log.file = own;
+        assert!(matches!(log.append(&Record::Close), Err(AuditError::Failed { .. })));
+        assert!(matches!(log.close(), Err(AuditError::Failed { .. })));
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        drop(log);
+        assert_eq!(Log::open(&path, LogOptions::default()).unwrap().head().number, 3);
+    }
+}

@@ -15,7 +15,6 @@ use crate::digest::{Digest, Salt};
 use crate::error::{AuditError, Result};
 use crate::head::suffixed;
 use crate::limits::MAX_LINE_BYTES;
-use crate::line::shown;
 use crate::lines::Lines;
 
 const DIGEST: &[u8] = b"{\"digest\":\"sha256:";
@@ -32,6 +31,7 @@ pub fn text_path(log: &Path) -> PathBuf {
 pub(crate) struct TextFile {
     file: File,
     path: PathBuf,
+    failed: bool,
 }
 
 impl TextFile {
@@ -51,17 +51,21 @@ impl TextFile {
         if last != *b"\n" {
             file.write_all(b"\n").map_err(failed)?;
         }
-        Ok(Self { file, path })
+        Ok(Self { file, path, failed: false })
     }
 
-    /// Adds a content.
+    /// Adds a content. After a failed write the last line is torn, and nothing more is written.
     pub fn add(&mut self, digest: Digest, salt: Salt, content: &[u8]) -> Result<()> {
+        if self.failed {
+            return Err(AuditError::Failed { path: self.path.clone() });
+        }
         let mut line = Vec::with_capacity(content.len() + 160);
         let (hex, salt) = (digest.hex(), salt.hex());
         for part in [DIGEST, hex.as_bytes(), SALT, salt.as_bytes(), CONTENT, content, END, b"\n"] {
             line.extend_from_slice(part);
         }
         let written = self.file.write_all(&line);
+        self.failed = written.is_err();
         written.map_err(|cause| AuditError::File { path: self.path.clone(), doing: "writing a text", cause })
     }
 
@@ -84,8 +88,10 @@ pub struct BadText {
 #[derive(Debug, Default)]
 pub struct Texts {
     contents: HashMap<Digest, Content>,
-    /// Lines that are no contents, or not those of their digests.
+    /// Lines whose contents are not those of their digests.
     pub bad: Vec<BadText>,
+    /// Lines that are no contents at all, such as those that a killed writer left torn.
+    pub unreadable: u64,
 }
 
 impl Texts {
@@ -105,12 +111,16 @@ impl Texts {
             if line.bytes.is_empty() {
                 continue;
             }
-            let read = if line.too_long { Err("it is too long".to_owned()) } else { read(line.bytes) };
+            let read = if line.too_long { None } else { read(line.bytes) };
             match read {
-                Ok((digest, content)) => {
+                Some(Ok((digest, content))) => {
                     texts.contents.insert(digest, content);
                 }
-                Err(what) => texts.bad.push(BadText { line: lines.number, what }),
+                Some(Err(what)) => {
+                    let what = what.to_owned();
+                    texts.bad.push(BadText { line: lines.number, what });
+                }
+                None => texts.unreadable += 1,
             }
         }
         Ok(Some(texts))
@@ -121,29 +131,27 @@ impl Texts {
         self.contents.get(digest)
     }
 
-    /// The digests of the contents that are there.
-    pub fn digests(&self) -> impl Iterator<Item = &Digest> {
-        self.contents.keys()
+    /// How many contents are there.
+    pub fn len(&self) -> usize {
+        self.contents.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.contents.is_empty()
     }
 }
 
-/// The digest and the content of a line. The error says what is wrong with it.
-fn read(line: &[u8]) -> Result<(Digest, Content), String> {
-    let form = || "it is no line of a text file".to_owned();
-    let rest = line.strip_prefix(DIGEST).ok_or_else(form)?;
-    let (digest, rest) = hex(rest, 64).ok_or_else(form)?;
-    let rest = rest.strip_prefix(SALT).ok_or_else(form)?;
-    let (salt, rest) = hex(rest, 32).ok_or_else(form)?;
-    let content = rest.strip_prefix(CONTENT).and_then(|rest| rest.strip_suffix(END)).ok_or_else(form)?;
-    let (digest, salt) = Digest::from_hex(digest).zip(Salt::from_hex(salt)).ok_or_else(form)?;
-    if Digest::salted(salt, content) != digest {
-        return Err("its content is not that of its digest".into());
-    }
-    let content = serde_json::from_slice(content);
-    Ok((
-        digest,
-        content.map_err(|error| format!("its content can't be read: {}", shown(&error.to_string())))?,
-    ))
+/// The digest and the content of a line; none if it has not the form of one. The error is a content that is not the
+/// one of its digest.
+fn read(line: &[u8]) -> Option<Result<(Digest, Content), &'static str>> {
+    let (digest, rest) = hex(line.strip_prefix(DIGEST)?, 64)?;
+    let (salt, rest) = hex(rest.strip_prefix(SALT)?, 32)?;
+    let json = rest.strip_prefix(CONTENT)?.strip_suffix(END)?;
+    let (digest, salt) = (Digest::from_hex(digest)?, Salt::from_hex(salt)?);
+    let content = serde_json::from_slice(json).ok()?;
+    let same = Digest::salted(salt, json) == digest;
+    Some(if same { Ok((digest, content)) } else { Err("a text is not the one of its digest") })
 }
 
 fn hex(bytes: &[u8], digits: usize) -> Option<(&str, &[u8])> {

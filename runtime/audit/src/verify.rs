@@ -48,7 +48,7 @@ pub enum FindingKind {
     Signature,
     /// A line that says nothing that this version understands.
     Unreadable,
-    /// A text that is not the one of its digest, or that the log does not know.
+    /// A text that is not the one of its digest.
     Text,
 }
 
@@ -94,6 +94,11 @@ pub struct Report {
     pub contents: u64,
     /// Of these, those that the text file has.
     pub texts: u64,
+    /// Texts of the text file that the log does not know: their writer was killed before it could record them, or
+    /// they are no one's.
+    pub unknown_texts: u64,
+    /// Lines of the text file that are no texts: torn, or overwritten.
+    pub unreadable_texts: u64,
     /// What is wrong, by line; at most [`MAX_FINDINGS`].
     pub findings: Vec<Finding>,
     /// What is wrong beyond those.
@@ -248,11 +253,8 @@ impl Verifier<'_> {
                 let what = format!("{}: {}", text_path.display(), bad.what);
                 self.report.find(FindingKind::Text, bad.line, None, what);
             }
-            let unknown = texts.digests().count().saturating_sub(self.known);
-            if unknown > 0 {
-                let what = format!("{}: {unknown} texts have no record in the log", text_path.display());
-                self.report.find(FindingKind::Text, 0, None, what);
-            }
+            self.report.unreadable_texts = texts.unreadable;
+            self.report.unknown_texts = texts.len().saturating_sub(self.known) as u64;
         }
         self.report.findings.sort_by_key(|finding| finding.line);
         self.report

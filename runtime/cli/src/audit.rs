@@ -155,6 +155,10 @@ fn notes(report: &Report, own_head: bool, trusted_key: bool) -> Vec<String> {
     if report.texts > 0 {
         notes.push(format!("{} of {} texts are kept", report.texts, report.contents));
     }
+    if report.unknown_texts + report.unreadable_texts > 0 {
+        let (unknown, torn) = (report.unknown_texts, report.unreadable_texts);
+        notes.push(format!("{unknown} texts have no record, {torn} lines of the text file are no texts"));
+    }
     notes
 }
 

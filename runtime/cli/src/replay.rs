@@ -10,7 +10,7 @@ use membrane_audit::text::Texts;
 use membrane_audit::verify::{Trusted, verify};
 use membrane_audit::{self as audit, Event, RecordedAnswer, Script, Transcript};
 use membrane_engine::{Model, Precision, Prepared};
-use membrane_generate::{Behaviour, Decided, Decisions, Difference, Generator, Replayed, decide};
+use membrane_generate::{Behaviour, Decided, Decisions, Difference, Generator, Replayed, Sameness, decide};
 use membrane_host::{Host, Plugin};
 use membrane_profile::{
     ByteSize, Digest, Kind, LimitsSpec, Location, PluginArgument, Profile, ResolvedPlugin,
@@ -200,8 +200,11 @@ impl Replaying<'_> {
             if !path.exists() && decided && self.args.model.is_none() {
                 outcome.left_out.push(format!("generation: {} is not there; give --model", path.display()));
             } else {
+                let others = self.others.samplers.is_some();
+                let sameness = if others { Sameness::Tokens } else { Sameness::Bits };
                 let generator = self.generator(answer, &path, behaviour)?;
-                outcome.generation = Some(generator.replay(answer.number, answer.start.seed, script)?);
+                outcome.generation =
+                    Some(generator.replay(answer.number, answer.start.seed, script, sameness)?);
             }
         }
         if outcome.generation.is_none() && outcome.decisions.is_none() {

@@ -106,8 +106,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
             Some(prompt) => conversation.ask(prompt),
             None => chat::run(&mut conversation).map(|()| Outcome::Answered),
         };
-        conversation.close()?;
-        outcome
+        // What went wrong first is told.
+        let closed = conversation.close();
+        outcome.and_then(|outcome| closed.map(|()| outcome))
     });
     if let (true, Err(error)) = (json, &result) {
         printer::error(error)?;

@@ -112,7 +112,7 @@ impl Generator {
                 (EndReason::Refused, Some(refused.message))
             }
             Err(Stopped::Failed(error)) => {
-                running.journal.failed(&error)?;
+                running.journal.failed(&error);
                 return Err(error);
             }
         };

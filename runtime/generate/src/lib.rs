@@ -20,4 +20,4 @@ pub use decide::{Decided, Decisions, decide};
 pub use error::{GenerateError, Result};
 pub use event::{EndReason, Event, Intervention, Stats};
 pub use journal::Audit;
-pub use replay::{Candidate, Difference, Replayed};
+pub use replay::{Candidate, Difference, Replayed, Sameness};

@@ -40,6 +40,15 @@ pub struct Difference {
     pub now: Candidate,
 }
 
+/// What counts as the same choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sameness {
+    /// The token, the sampler that chose it and its probability to the bit: for the recorded samplers.
+    Bits,
+    /// The token: for others.
+    Tokens,
+}
+
 /// What came of a replay.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Replayed {
@@ -47,7 +56,7 @@ pub struct Replayed {
     pub rounds: u64,
     /// Tokens that were chosen again.
     pub tokens: u64,
-    /// Of these, tokens with the recorded id, sampler and probability.
+    /// Of these, tokens that came out as they are recorded.
     pub same: u64,
     /// Tokens of the prompts that the session still had.
     pub reused: u64,
@@ -68,7 +77,13 @@ impl Generator {
     ///
     /// Errors: the log has not the token ids, plugins were exchanged in the middle of the answer, a sampler or
     /// the model fails.
-    pub fn replay(&mut self, answer: u64, seed: u64, script: &Script) -> Result<Replayed> {
+    pub fn replay(
+        &mut self,
+        answer: u64,
+        seed: u64,
+        script: &Script,
+        sameness: Sameness,
+    ) -> Result<Replayed> {
         let refuse = |what: &str| Err(GenerateError::Replay { answer, what: what.to_owned() });
         if !script.ids {
             return refuse("can't be generated again: the log has only digests of its tokens");
@@ -81,6 +96,7 @@ impl Generator {
         let mut replay = Replay {
             generator: self,
             samplers,
+            sameness,
             prompt: Vec::new(),
             last: None,
             logits: Vec::new(),
@@ -101,6 +117,7 @@ impl Generator {
 struct Replay<'a> {
     generator: &'a mut Generator,
     samplers: SamplerChain,
+    sameness: Sameness,
     prompt: Vec<u32>,
     /// The recorded token that the session does not hold yet: of the last one no logits are needed.
     last: Option<u32>,
@@ -145,7 +162,7 @@ impl Replay<'_> {
         let history = self.generator.session.tokens();
         let now = self.samplers.next(&mut self.logits, history, self.prompt.len())?;
         self.done.tokens += 1;
-        if same(recorded, &now) {
+        if same(recorded, &now, self.sameness) {
             self.done.same += 1;
         } else if self.done.first.is_none() {
             let was = Chosen { token: id, by: recorded.by.clone(), probability: recorded.probability };
@@ -176,9 +193,9 @@ impl Replay<'_> {
     }
 }
 
-/// Whether a choice is the recorded one, to the bit of its probability.
-fn same(recorded: &ChosenToken, now: &Chosen) -> bool {
+fn same(recorded: &ChosenToken, now: &Chosen, sameness: Sameness) -> bool {
     recorded.id == Some(now.token)
-        && recorded.by == now.by
-        && recorded.probability.map(f32::to_bits) == now.probability.map(f32::to_bits)
+        && (sameness == Sameness::Tokens
+            || recorded.by == now.by
+                && recorded.probability.map(f32::to_bits) == now.probability.map(f32::to_bits))
 }
