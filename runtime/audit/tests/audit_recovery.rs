@@ -19,7 +19,7 @@ fn open(path: &Path) -> Result<Log, AuditError> {
 fn killed_at_every_byte() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log.jsonl");
-    common::write_log(&path, 30, Keep::Tokens, None);
+    common::write_log(&path, 20, Keep::Tokens, None);
     let log = std::fs::read(&path).unwrap();
     let lines = lines(&log);
     std::fs::remove_file(head_path(&path)).unwrap();

@@ -184,7 +184,8 @@ impl Replaying<'_> {
         let policies_only = self.others.policies.is_some() && self.others.samplers.is_none();
         let wants_generation = !self.args.decisions && !policies_only;
         let wants_decisions = self.others.samplers.is_none() || self.others.policies.is_some();
-        if wants_decisions && !behaviour.policies.is_empty() {
+        let decided = !behaviour.policies.is_empty() || !script.verdicts.is_empty();
+        if wants_decisions && decided {
             if script.texts || self.args.decisions || policies_only {
                 let now = decide(&self.host, &behaviour.policies, answer.number, script)?;
                 let others = self.others.policies.is_some();
@@ -196,8 +197,7 @@ impl Replaying<'_> {
         }
         if wants_generation {
             let path = self.model_path(answer)?;
-            let decided = outcome.decisions.is_some();
-            if !path.exists() && decided && self.args.model.is_none() {
+            if !path.exists() && outcome.decisions.is_some() && self.args.model.is_none() {
                 outcome.left_out.push(format!("generation: {} is not there; give --model", path.display()));
             } else {
                 let others = self.others.samplers.is_some();
@@ -275,7 +275,7 @@ impl Replaying<'_> {
                 // Dropped before another is loaded: both together may not fit.
                 other => {
                     drop(other);
-                    self.load(answer, path)?
+                    self.load(answer, path, &behaviour)?
                 }
             };
             let generator = Generator::new(self.host.clone(), model, behaviour)?;
@@ -284,9 +284,10 @@ impl Replaying<'_> {
         self.generator.as_mut().map(|(_, generator)| generator).context("no generator")
     }
 
-    fn load(&self, answer: &RecordedAnswer, path: &Path) -> Result<Model> {
+    fn load(&self, answer: &RecordedAnswer, path: &Path, behaviour: &Behaviour) -> Result<Model> {
         let engine = &answer.start.engine;
-        let mut options = self.args.load.load_options(0)?;
+        let reserve = behaviour.samplers.iter().map(|plugin| plugin.limits().memory_bytes as u64).sum();
+        let mut options = self.args.load.load_options(reserve)?;
         options.context = options.context.or(Some(engine.context));
         options.precision = if engine.reference { Precision::Reference } else { Precision::Fast };
         let model = report::load(Prepared::open(path, &options)?, self.quiet)?;

@@ -87,7 +87,7 @@ fn an_answer_is_recorded_verified_shown_and_replayed() {
     assert!(cached(&desk).exists());
 
     for arguments in
-        [&["--threads", "2"][..], &["--memory", "160MiB"], &["--prefill-chunk", "3", "--isa", "scalar"]]
+        [&["--threads", "2"][..], &["--memory", "256MiB"], &["--prefill-chunk", "3", "--isa", "scalar"]]
     {
         let replayed = desk.replay(&[arguments, &["--json"]].concat()).good();
         let events = replayed.events();
