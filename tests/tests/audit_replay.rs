@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use membrane_audit::text::Texts;
 use membrane_audit::verify::{Trusted, verify};
@@ -37,9 +37,15 @@ fn plugin(host: &Host, name: &str, parameters: Value) -> Plugin {
     host.load(source, found.world).unwrap()
 }
 
-fn behaviour(host: &Host) -> Behaviour {
-    let parameters = json!({ "temperature": 1.4, "top_k": 60, "repeat_penalty": 1.1 });
-    Behaviour { samplers: vec![plugin(host, "standard-sampler", parameters)], ..Behaviour::default() }
+/// A host with a sampler that draws. Compiled once: a component costs more than an answer of these models.
+fn drawing() -> (Host, Behaviour) {
+    static DRAWING: LazyLock<(Host, Behaviour)> = LazyLock::new(|| {
+        let host = host();
+        let parameters = json!({ "temperature": 1.4, "top_k": 60, "repeat_penalty": 1.1 });
+        let samplers = vec![plugin(&host, "standard-sampler", parameters)];
+        (host, Behaviour { samplers, ..Behaviour::default() })
+    });
+    DRAWING.clone()
 }
 
 /// A generator with so many threads and that part of the experts in memory.
@@ -53,8 +59,7 @@ fn generator(name: &str, threads: usize, share: u64) -> Generator {
         model = Model::open(&path(name), &options).unwrap();
         assert!(model.plan().paged());
     }
-    let host = host();
-    let behaviour = behaviour(&host);
+    let (host, behaviour) = drawing();
     Generator::new(host, model, behaviour).unwrap()
 }
 
@@ -133,9 +138,9 @@ fn recorded_and_replayed(models: &[&str], chats_each: u64, tokens: usize) {
             let reused = replay_all(&mut one, &scripts, &what);
             assert!(reused.reused > 0, "{what}: prefixes were reused");
             // Each answer with a session of its own: nothing is reused.
-            let host = host();
             for script in &scripts {
-                let mut fresh = Generator::new(host.clone(), one.model().clone(), behaviour(&host)).unwrap();
+                let (host, behaviour) = drawing();
+                let mut fresh = Generator::new(host, one.model().clone(), behaviour).unwrap();
                 let replayed =
                     replay_all(&mut fresh, std::slice::from_ref(script), &format!("{what}, fresh"));
                 assert_eq!(replayed.reused, 0);
@@ -200,6 +205,32 @@ fn digests_alone_can_not_be_replayed() {
     assert!(error.contains("texts were not kept"), "{error}");
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(!text.contains("\"ids\"") && !text.contains("Question"));
+}
+
+#[test]
+fn an_answer_with_exchanged_plugins_is_not_generated_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, log) = open_log(folder.path(), Keep::Tokens);
+    let mut generator = generator(MODELS[0], 1, 1);
+    record(&mut generator, &log);
+    chats(&mut generator, 0..1, 4);
+    let (number, seed, mut script) = scripts(&path).remove(0);
+    let mut swap = audit::Swap {
+        answer: number,
+        token: 2,
+        kind: "sampler".into(),
+        plugin: "standard-sampler".into(),
+        from: None,
+        to: Some(audit::Digest::of(b"new")),
+        effect: "next-answer".into(),
+        state: false,
+    };
+    script.steps.push(audit::Step::Swap(swap.clone()));
+    assert!(generator.replay(number, seed, &script, Sameness::Bits).unwrap().identical());
+    swap.effect = "live".into();
+    script.steps.push(audit::Step::Swap(swap));
+    let error = generator.replay(number, seed, &script, Sameness::Bits).unwrap_err().to_string();
+    assert!(error.contains("exchanged in the middle"), "{error}");
 }
 
 const CALL: &str = "Let me see. <tool_call>\n{\"name\": \"calculator\", \

@@ -35,7 +35,7 @@ pub enum Record {
     Tool(Tool),
     /// A policy forced a text: the model goes on behind other tokens than it chose.
     Rewind(Rewind),
-    /// Plugins were exchanged in the middle of an answer.
+    /// A plugin was exchanged in the middle of an answer.
     Swap(Swap),
     /// An answer is over.
     End(End),
@@ -341,18 +341,29 @@ pub struct Rewind {
     pub prompt: Sealed,
 }
 
-/// Plugins were exchanged. The tokens of the answer from here on were made by the new behaviour.
+/// A plugin was exchanged, added or removed in the middle of an answer. The tokens from `token` on were made with what
+/// it says, up to the next such record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Swap {
     /// The answer.
     pub answer: u64,
-    /// How many tokens were chosen before.
+    /// How many tokens were chosen before: the first that it concerns has this number, counted from 0.
     pub token: u64,
-    /// Number of the [`Behaviour`] record that holds from here on.
-    pub behaviour: u64,
-    /// Names of the plugins that took over the state of the ones before them.
-    pub carried: Vec<String>,
+    /// `sampler`, `policy` or `tool`.
+    pub kind: String,
+    /// Name of the plugin.
+    pub plugin: String,
+    /// Digest of the component before; none if it is new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Digest>,
+    /// Digest of the component after; none if it was removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Digest>,
+    /// `live`, `beside` (with the one before, which stays), `next-answer` (not in this answer) or `rolled-back`.
+    pub effect: String,
+    /// Whether it went on from the state of the one before.
+    pub state: bool,
 }
 
 /// An answer is over.

@@ -98,8 +98,12 @@ fn details(transcript: &Transcript, answer: &RecordedAnswer, out: &mut impl Writ
             }
             Event::Rewind(rewind) => writeln!(out, "  goes on behind {} other tokens", rewind.tokens)?,
             Event::Swap(swap) => {
-                writeln!(out, "  plugins exchanged behind token {}", swap.token)?;
-                behaviour(transcript, swap.behaviour, out)?;
+                let to = swap.to.map_or("nothing".to_owned(), |digest| digest.to_string());
+                let text = format!(
+                    "{} {} becomes {to} at token {}: {}",
+                    swap.kind, swap.plugin, swap.token, swap.effect
+                );
+                writeln!(out, "  {}", printable(&text))?;
             }
             Event::End(end) => writeln!(out, "  end: {}", printable(&end.reason))?,
         }

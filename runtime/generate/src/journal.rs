@@ -37,11 +37,16 @@ impl Audit {
         model: audit::Model,
         behaviour: audit::Behaviour,
     ) -> Result<Self, AuditError> {
-        let mut open = lock(&log);
-        let model = open.append(&Record::Model(model))?;
-        let behaviour = open.append(&Record::Behaviour(behaviour))?;
-        drop(open);
-        Ok(Self { log, model, behaviour })
+        let model = lock(&log).append(&Record::Model(model))?;
+        let mut audit = Self { log, model, behaviour: 0 };
+        audit.behave(behaviour)?;
+        Ok(audit)
+    }
+
+    /// Records that the answers are made with another behaviour from now on. Errors: the log can't be written.
+    pub fn behave(&mut self, behaviour: audit::Behaviour) -> Result<(), AuditError> {
+        self.behaviour = lock(&self.log).append(&Record::Behaviour(behaviour))?;
+        Ok(())
     }
 }
 
