@@ -1,6 +1,6 @@
 //! What a recorded token costs: runs of 64 tokens with their texts, as an answer writes them.
 //!
-//!     cargo run --release --example record_cost
+//!     cargo run --release --package membrane-audit --example record_cost
 
 use std::time::{Duration, Instant};
 
