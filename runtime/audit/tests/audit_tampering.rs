@@ -297,7 +297,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn any_change_is_found(seed in any::<u64>(), at in 0.0..1.0f64, length in 1usize..300, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn any_change_is_found(
+        seed in any::<u64>(),
+        at in 0.0..1.0f64,
+        length in 1usize..300,
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
         let (log, trusted) = log_of(20 + seed % 30);
         let start = (at * log.len() as f64) as usize;
         let end = (start + length).min(log.len());
