@@ -103,7 +103,7 @@ impl Chain {
             } else {
                 FindingKind::Inserted
             };
-            let number = ((index as u64) < replaced).then_some(self.next + index as u64);
+            let number = ((index as u64) < replaced).then_some(self.next.saturating_add(index as u64));
             let what = match number {
                 Some(number) => format!("record {number} was modified: {error}"),
                 None => format!("a line that no record is missing for: {error}"),
@@ -162,7 +162,7 @@ impl Chain {
             let what = "the last line has no newline: whoever wrote it was killed, or the file was cut";
             report.find(FindingKind::Torn, self.last_line, self.last.map(|last| last.0), what);
         }
-        let missing = head.map_or(u64::MAX, |head| (head + 1).saturating_sub(self.next));
+        let missing = head.map_or(u64::MAX, |head| head.saturating_add(1).saturating_sub(self.next));
         let replaced = missing.min(self.bad_count);
         self.settle_bad(replaced, report);
         self.next = self.next.saturating_add(replaced);

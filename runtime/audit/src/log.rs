@@ -143,9 +143,13 @@ impl Log {
     /// Adds a record and gives its number.
     pub fn append(&mut self, record: &Record) -> Result<u64> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
-        let (line, hash) = line::encode(self.number + 1, self.hash, now, record)?;
+        let number = self.number.checked_add(1).ok_or_else(|| {
+            let what = "its number is the last that there is".to_owned();
+            AuditError::Damaged { path: self.path.clone(), what }
+        })?;
+        let (line, hash) = line::encode(number, self.hash, now, record)?;
         self.put(&line)?;
-        (self.number, self.hash) = (self.number + 1, hash);
+        (self.number, self.hash) = (number, hash);
         Ok(self.number)
     }
 

@@ -157,7 +157,7 @@ impl<'a> Reader<'a> {
         }
         let mut outputs = text.map(|text| text.outputs.iter()).unwrap_or_default().peekable();
         for index in 0..tokens.count as usize {
-            let place = tokens.first + index as u64;
+            let place = tokens.first.saturating_add(index as u64);
             while let Some(output) = outputs.next_if(|output| output.token <= place) {
                 steps.push(Step::Output(output.clone()));
             }

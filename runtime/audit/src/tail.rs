@@ -62,7 +62,7 @@ impl Tail {
     fn behind(last: Option<Line>, whole_bytes: u64, rest: &[u8]) -> Self {
         let (number, hash) = last.as_ref().map_or((0, Digest::ZERO), |last| (last.number, last.hash));
         match line::decode(rest) {
-            Ok(line) if line.number == number + 1 && line.previous == hash => {
+            Ok(line) if number.checked_add(1) == Some(line.number) && line.previous == hash => {
                 let whole_bytes = whole_bytes + rest.len() as u64;
                 Self { last: Some(line), unended: true, whole_bytes, torn: Vec::new() }
             }

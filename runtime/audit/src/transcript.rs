@@ -87,7 +87,7 @@ impl RecordedAnswer {
             Event::Tokens(tokens) => tokens.count,
             _ => 0,
         };
-        self.events.iter().map(count).sum()
+        self.events.iter().map(count).fold(0, u64::saturating_add)
     }
 
     /// The verdicts, in their order.

@@ -231,7 +231,7 @@ impl Verifier<'_> {
             return self.report.find(FindingKind::Signature, at, Some(line.number), what);
         }
         self.report.checkpoints += 1;
-        self.report.signed_up_to = Some(line.number - 1);
+        self.report.signed_up_to = Some(line.number.saturating_sub(1));
         if !self.report.keys.iter().any(|known| known == key) && self.report.keys.len() < MAX_FINDINGS {
             self.report.keys.push(key.to_owned());
         }

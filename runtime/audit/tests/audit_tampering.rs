@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 
 use membrane_audit::verify::{FindingKind, Report, Trusted, verify, verify_reader};
-use membrane_audit::{Digest, Head, Keep, Record, SigningKey, head_path, line};
+use membrane_audit::{Digest, Head, Keep, Log, Record, SigningKey, head_path, line};
 use proptest::prelude::*;
 
 /// The bytes of a closed log, and its head.
@@ -291,6 +291,39 @@ fn files_that_are_no_logs() {
     assert!(verify(Path::new("/dev/zero"), &trusted).is_err());
     let folder = tempfile::tempdir().unwrap();
     assert!(verify(folder.path(), &trusted).is_err());
+}
+
+#[test]
+fn numbers_at_their_end_are_survived() {
+    let open = |number: u64| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        common::write_log(&path, 20, Keep::Tokens, None);
+        let first = lines(&std::fs::read(&path).unwrap()).remove(0);
+        let first = line::decode(&first[..first.len() - 1]).unwrap().record;
+        let (forged, hash) = line::encode(number, Digest::ZERO, 0, &first).unwrap();
+        (forged, hash)
+    };
+    for number in [0, 1, u64::MAX - 1, u64::MAX] {
+        let (forged, hash) = open(number);
+        for head in [0, 1, u64::MAX] {
+            let head = Head { log: None, number: head, hash, key: None, signature: None };
+            for rest in [&b""[..], b"\n\n", b"{", &forged] {
+                let log = [&forged[..], rest].concat();
+                let report = check(&log, &Trusted { head: Some(head.clone()), key: None });
+                assert_eq!(
+                    report.good(),
+                    number == 1 && rest.is_empty() && head.number < 2,
+                    "{number} {head}"
+                );
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        std::fs::write(&path, &forged).unwrap();
+        let opened = Log::open(&path, common::options(Keep::Tokens, None));
+        assert_eq!(opened.is_ok(), number == 1, "{number}");
+    }
 }
 
 proptest! {

@@ -83,7 +83,7 @@ fn details(transcript: &Transcript, answer: &RecordedAnswer, out: &mut impl Writ
             Event::Round(round) => writeln!(out, "  round: a prompt of {} tokens", round.tokens)?,
             Event::Tokens(tokens) => {
                 let by: Vec<&str> = tokens.by.iter().map(|(name, _)| name.as_str()).collect();
-                let last = tokens.first + tokens.count;
+                let last = tokens.first.saturating_add(tokens.count);
                 writeln!(out, "  tokens {} to {last} by {}", tokens.first, printable(&by.join(", ")))?;
             }
             Event::Verdict(made) => writeln!(out, "  {}", verdict(made))?,

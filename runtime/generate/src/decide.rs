@@ -103,7 +103,7 @@ impl Deciding {
                 Step::Prompt { rendered, .. } => {
                     self.chain.prompt(rendered.as_deref().unwrap_or_default())?
                 }
-                Step::Token(token) => self.chosen = token.index + 1,
+                Step::Token(token) => self.chosen = token.index.saturating_add(1),
                 Step::Output(output) => self.output(&output.text, output.done)?,
                 Step::Call(call) => self.call(&call.asked, call.result.as_deref())?,
                 Step::Rewind { .. } | Step::Swap(_) => {}
