@@ -6,7 +6,7 @@
 //!
 //! `hash` is the SHA-256 of the line's own bytes up to and without `,"hash"`, and `previous` is the `hash` of the line
 //! before. The bytes that are hashed are those in the file (compact JSON, keys in this order), so nothing has to
-//! be brought into a form again to check them; `head -c -77 | sha256sum` on one line does it.
+//! be brought into a form again to check them; `head -c -76 | sha256sum` on one line does it.
 
 use serde::{Deserialize, Serialize};
 
