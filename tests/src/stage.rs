@@ -65,6 +65,16 @@ impl Stage {
         self
     }
 
+    /// The host of the plugins.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The policies.
+    pub fn policies(&self) -> &[Plugin] {
+        &self.behaviour.policies
+    }
+
     /// A generator over a fixture.
     pub fn generator(&self) -> Generator {
         let path = workspace().join("tests/fixtures/gguf/tiny-qwen3moe-Q8_0.gguf");

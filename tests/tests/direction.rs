@@ -10,15 +10,20 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What each crate of the runtime may use of ours, as a dependency of any kind.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("membrane-formats", &[]),
     ("membrane-kernels", &[]),
     ("membrane-text", &[]),
     ("membrane-profile", &[]),
+    // An auditor can use it alone.
+    ("membrane-audit", &[]),
     ("membrane-pager", &["membrane-formats"]),
     ("membrane-engine", &["membrane-formats", "membrane-kernels", "membrane-pager", "membrane-text"]),
     ("membrane-host", &["membrane-profile"]),
-    ("membrane-generate", &["membrane-engine", "membrane-host", "membrane-profile", "membrane-text"]),
+    (
+        "membrane-generate",
+        &["membrane-audit", "membrane-engine", "membrane-host", "membrane-profile", "membrane-text"],
+    ),
 ];
 
 /// Programs and tests: each may use the whole runtime, and no crate may use them.

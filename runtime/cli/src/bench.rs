@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// Loads the model, runs the task, and probes the machine with the same threads.
 fn measure(args: &Args) -> Result<Figures> {
-    let mut options = args.model.load_options(0)?;
+    let mut options = args.model.load.load_options(0)?;
     let (checkpoint, wanted) = checked(args)?;
     options.context = options.context.or(Some(wanted + (args.sessions - 1) * own_context(args)));
     let prepared = Prepared::of(checkpoint, &options)?;
@@ -158,7 +158,7 @@ fn own_context(args: &Args) -> u32 {
 
 /// How much memory a measurement of memory may take, if there is enough for one.
 fn memory_probe_bytes(args: &Args) -> Option<usize> {
-    let Some(budget) = args.model.memory else { return Some(MEMORY_PROBE_BYTES) };
+    let Some(budget) = args.model.load.memory else { return Some(MEMORY_PROBE_BYTES) };
     let left = budget.bytes().saturating_sub(process::resident_bytes() + PROBE_MARGIN_BYTES);
     (left >= LEAST_PROBE_BYTES).then_some(left.min(MEMORY_PROBE_BYTES as u64) as usize)
 }
@@ -255,7 +255,7 @@ fn print(args: &Args, figures: &[Figures], out: &mut impl Write) -> io::Result<(
 
 /// Both engines in turn, each run in a process of its own so that neither holds memory while the other runs.
 fn against(args: &Args) -> Result<ExitCode> {
-    let mut options = args.model.load_options(0)?;
+    let mut options = args.model.load.load_options(0)?;
     options.memory = None;
     let once = {
         let (checkpoint, _) = checked(args)?;
@@ -265,7 +265,7 @@ fn against(args: &Args) -> Result<ExitCode> {
     let forced = prompt.split_off(args.prompt.max(1).min(prompt.len()));
     let threads =
         options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let repack = args.model.memory.is_none();
+    let repack = args.model.load.memory.is_none();
     let task = Task { model: args.model.model.clone(), threads, prompt, repack, forced };
     let mut ours = Vec::new();
     let mut theirs = Vec::new();

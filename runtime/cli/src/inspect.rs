@@ -55,7 +55,7 @@ struct TensorType {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let options = args.model.load_options(0)?;
+    let options = args.model.load.load_options(0)?;
     let checkpoint = Arc::new(Checkpoint::open(&args.model.model)?);
     let prepared = Prepared::of(checkpoint.clone(), &options);
     let report = examine(&checkpoint, prepared)?;

@@ -35,7 +35,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let checkpoint = Arc::new(Checkpoint::open(&args.model.model)?);
     let hyper = Hyperparameters::read(&checkpoint, &Architecture::of(&checkpoint)?)?;
     let positions = args.tokens.len();
-    let mut options = args.model.load_options(Recorder::bytes(&hyper, positions))?;
+    let mut options = args.model.load.load_options(Recorder::bytes(&hyper, positions))?;
     options.context = options.context.or(Some(positions as u32));
     let output = Output::create(&args.out, &checkpoint)?;
     let model = report::load(Prepared::without_text(checkpoint, &options)?, true)?;

@@ -13,17 +13,22 @@ macro_rules! eprintln {
     ($($text:tt)*) => { eprint!("{}\n", format_args!($($text)*)) };
 }
 
+mod audit;
 mod bench;
 mod chat;
 mod doctor;
+mod fingerprint;
 mod inspect;
 mod logits;
 mod options;
 mod peer;
 mod printer;
+mod recording;
+mod replay;
 mod report;
 mod run;
 mod session;
+mod transcript;
 
 use std::process::ExitCode;
 
@@ -52,6 +57,11 @@ enum Verb {
     Logits(logits::Args),
     /// Measure prefill and decode beside what this machine's memory and disk allow.
     Bench(bench::Args),
+    /// Look at audit logs.
+    #[command(subcommand)]
+    Audit(audit::Verb),
+    /// Make recorded answers again, and say where they differ.
+    Replay(replay::Args),
     /// Say what this machine has and what is missing.
     Doctor(doctor::Args),
 }
@@ -68,6 +78,8 @@ fn main() -> ExitCode {
         Verb::Model(ModelVerb::Inspect(args)) => inspect::run(&args),
         Verb::Logits(args) => logits::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Audit(verb) => audit::run(&verb),
+        Verb::Replay(args) => replay::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
     };
     match result {

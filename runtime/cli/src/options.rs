@@ -13,6 +13,13 @@ pub struct ModelOptions {
     /// The model: a GGUF file, or the first of a split one
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
+    #[command(flatten)]
+    pub load: LoadFlags,
+}
+
+/// How it is loaded, whichever it is.
+#[derive(Args, Clone)]
+pub struct LoadFlags {
     /// Ceiling on the memory of the whole process, such as 768MiB or 8GiB
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,
@@ -80,7 +87,7 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-impl ModelOptions {
+impl LoadFlags {
     /// The engine's options. `reserve`: bytes that the rest of the process will still take.
     pub fn load_options(&self, reserve: u64) -> Result<LoadOptions> {
         let isa = self.isa.map(|isa| match isa {

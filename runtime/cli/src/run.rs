@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use membrane_generate::{Answer, AnswerOptions, EndReason, Event, Generator};
 use membrane_host::limits::MAX_MESSAGE_BYTES;
 use membrane_profile::Kind;
@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::chat;
 use crate::options::ModelOptions;
 use crate::printer::{self, Printer};
+use crate::recording::{AuditOptions, Recording};
 use crate::report;
 use crate::session::{Assembled, BehaviourOptions};
 
@@ -27,6 +28,8 @@ pub struct Args {
     prompt: Option<String>,
     #[command(flatten)]
     behaviour: BehaviourOptions,
+    #[command(flatten)]
+    audit: AuditOptions,
     /// A system message before the conversation
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -58,6 +61,7 @@ pub struct Conversation {
     /// Whether an answer is being made: what Ctrl-C then means.
     answering: Arc<AtomicBool>,
     profile: String,
+    recording: Option<Recording>,
     /// Print one JSON object for each event.
     pub json: bool,
     quiet: bool,
@@ -91,13 +95,16 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let json = args.json;
     let result = prompt(&args).and_then(|prompt| {
         let mut conversation = open(&args)?;
-        match prompt {
-            Some(prompt) if prompt.is_empty() && args.prompt.is_none() => {
-                bail!("standard input is empty: give a prompt there or on the command line, or a terminal to chat")
-            }
+        let outcome = match prompt {
+            Some(prompt) if prompt.is_empty() && args.prompt.is_none() => Err(anyhow!(
+                "standard input is empty: give a prompt there or on the command line, or a terminal to chat"
+            )),
             Some(prompt) => conversation.ask(prompt),
             None => chat::run(&mut conversation).map(|()| Outcome::Answered),
-        }
+        };
+        // What went wrong first is told.
+        let closed = conversation.close();
+        outcome.and_then(|outcome| closed.map(|()| outcome))
     });
     if let (true, Err(error)) = (json, &result) {
         printer::error(error)?;
@@ -120,7 +127,9 @@ fn prompt(args: &Args) -> Result<Option<String>> {
 
 fn open(args: &Args) -> Result<Conversation> {
     let quiet = args.quiet || args.json;
-    let budget = args.model.memory.map(|memory| memory.bytes());
+    // Before anything takes time: a log that can't be written is no log.
+    let log = args.audit.open()?;
+    let budget = args.model.load.memory.map(|memory| memory.bytes());
     let assembled: Assembled = args.behaviour.assemble(budget, quiet)?;
     let generation = assembled.profile.generation;
     let digest = assembled.digest;
@@ -134,7 +143,9 @@ fn open(args: &Args) -> Result<Conversation> {
         eprintln!("note: with --raw the model is not told of any tool");
     }
     let name = assembled.profile.name.clone();
-    let generator = assembled.open(&args.model, quiet)?;
+    let behaviour = assembled.record();
+    let mut generator = assembled.open(&args.model, quiet)?;
+    let recording = log.map(|log| args.audit.start(log, &mut generator, behaviour, quiet)).transpose()?;
     if args.json {
         let start = json!({
             "event": "start",
@@ -172,6 +183,7 @@ fn open(args: &Args) -> Result<Conversation> {
         cancel,
         answering,
         profile: format!("{name} {} seed {seed}", digest.short()),
+        recording,
         json: args.json,
         quiet,
     })
@@ -184,6 +196,18 @@ fn new_seed() -> u64 {
 }
 
 impl Conversation {
+    /// Ends the audit log in order.
+    fn close(&mut self) -> Result<()> {
+        let Some(recording) = &self.recording else { return Ok(()) };
+        let head = recording.close()?;
+        if self.json {
+            printer::json(&json!({"event": "audit", "log": recording.path(), "head": head.to_string()}))?;
+        } else if !self.quiet {
+            eprintln!("audit: {}, head {head}", recording.path().display());
+        }
+        Ok(())
+    }
+
     /// Adds a user's message and prints the answer.
     pub fn ask(&mut self, text: String) -> Result<Outcome> {
         self.cancel.store(false, Ordering::Relaxed);

@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use membrane_audit as audit;
 use membrane_engine::{Model, Prepared};
 use membrane_generate::{Behaviour, Generator};
 use membrane_host::limits::MAX_COMPONENT_BYTES;
 use membrane_host::{Grant, Host, HostOptions, Limits, LogLevel, LogLine, Plugin, PluginSource, first_party};
-use membrane_profile::{Digest, Kind, Location, PluginArgument, Profile, ProfileDigest, ResolvedPlugin};
+use membrane_profile::{
+    Digest, Kind, Location, Manifest, PluginArgument, Profile, ProfileDigest, ResolvedPlugin,
+};
 use serde_json::{Value, json};
 
 use crate::options::ModelOptions;
@@ -82,8 +85,7 @@ impl BehaviourOptions {
     /// file that can't be read, a grant that is missing, a digest that is not the pinned one.
     pub fn assemble(&self, budget: Option<u64>, quiet: bool) -> Result<Assembled> {
         let profile = self.resolve()?;
-        let host =
-            Host::new(HostOptions { log: (!quiet).then(|| Arc::new(log) as _), ..HostOptions::default() })?;
+        let host = host(quiet)?;
         let mut behaviour = Behaviour::default();
         let mut digests = Vec::new();
         let mut reserve = 0;
@@ -130,6 +132,11 @@ impl BehaviourOptions {
     }
 }
 
+/// The host of plugins, whose log lines are shown unless it is to be quiet.
+pub fn host(quiet: bool) -> Result<Host> {
+    Ok(Host::new(HostOptions { log: (!quiet).then(|| Arc::new(log) as _), ..HostOptions::default() })?)
+}
+
 /// Shows a line that a plugin logged; the host has taken control characters out of it.
 fn log(line: &LogLine) {
     if line.level >= LogLevel::Info {
@@ -138,7 +145,7 @@ fn log(line: &LogLine) {
 }
 
 /// Reads and compiles one plugin. `most`: bytes that an instance may take where its entry does not say.
-fn load(host: &Host, resolved: &ResolvedPlugin, most: Option<usize>) -> Result<Plugin> {
+pub fn load(host: &Host, resolved: &ResolvedPlugin, most: Option<usize>) -> Result<Plugin> {
     let bytes = match &resolved.location {
         Location::FirstParty(name) => first_party::find(name)?.bytes.to_vec(),
         Location::Path(path) => {
@@ -163,6 +170,32 @@ fn load(host: &Host, resolved: &ResolvedPlugin, most: Option<usize>) -> Result<P
         ..PluginSource::new(&resolved.name, bytes, resolved.kind)
     };
     Ok(host.load(source, resolved.kind)?)
+}
+
+/// A plugin as the audit log has it.
+fn recorded(resolved: &ResolvedPlugin, plugin: &Plugin) -> audit::Plugin {
+    let (location, version) = match &resolved.location {
+        Location::FirstParty(name) => {
+            let manifest = first_party::get(name).map(|plugin| Manifest::parse(plugin.manifest, name));
+            (name.clone(), manifest.and_then(Result::ok).map(|manifest| manifest.version))
+        }
+        // As a path it must not pass for a name.
+        Location::Path(path) => {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            (path.to_string_lossy().into_owned(), None)
+        }
+    };
+    audit::Plugin {
+        kind: resolved.kind.as_str().to_owned(),
+        name: plugin.name().to_owned(),
+        digest: audit::Digest::from_bytes(*plugin.digest().as_bytes()),
+        version,
+        location,
+        parameters: resolved.parameters.clone(),
+        grants: resolved.grants.clone(),
+        fuel_per_call: plugin.limits().fuel_per_call,
+        memory_bytes: plugin.limits().memory_bytes as u64,
+    }
 }
 
 /// A component's bytes. Errors: it can't be read, or is larger than the host takes.
@@ -193,9 +226,21 @@ fn limits(resolved: &ResolvedPlugin, most: Option<usize>) -> Limits {
 }
 
 impl Assembled {
+    /// The behaviour as the audit log has it.
+    pub fn record(&self) -> audit::Behaviour {
+        let loaded =
+            self.behaviour.samplers.iter().chain(&self.behaviour.policies).chain(&self.behaviour.tools);
+        let plugins = self.profile.plugins().zip(loaded);
+        audit::Behaviour {
+            profile: self.profile.name.clone(),
+            digest: self.digest.hex().parse().unwrap_or(audit::Digest::ZERO),
+            plugins: plugins.map(|(resolved, plugin)| recorded(resolved, plugin)).collect(),
+        }
+    }
+
     /// Loads the model beside the plugins, within the budget, and joins them.
     pub fn open(self, options: &ModelOptions, quiet: bool) -> Result<Generator> {
-        let mut load_options = options.load_options(self.reserve)?;
+        let mut load_options = options.load.load_options(self.reserve)?;
         load_options.context = load_options.context.or(self.profile.generation.context);
         let prepared = Prepared::open(&options.model, &load_options)?;
         let model: Model = report::load(prepared, quiet)?;

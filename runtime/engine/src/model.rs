@@ -292,6 +292,11 @@ impl Model {
         &self.0.core.checkpoint
     }
 
+    /// Activations quantised or f32 throughout.
+    pub fn precision(&self) -> Precision {
+        self.0.core.precision
+    }
+
     /// Set it to end a running `append` between two layers; `append` clears it when it starts.
     pub fn cancel_flag(&self) -> Arc<AtomicBool> {
         self.0.core.cancel.clone()

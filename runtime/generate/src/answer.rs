@@ -15,6 +15,7 @@ use crate::behaviour::{Behaviour, Running, Words};
 use crate::decode::{Decoder, Flow, Round, RoundEnd, release};
 use crate::error::{GenerateError, Result, Stopped};
 use crate::event::{EndReason, Event, Intervention, Stats};
+use crate::journal::{Audit, Journal};
 
 /// Rounds of tool calls in one answer; a model that calls tools for ever is ended there.
 const MAX_TOOL_ROUNDS: usize = 16;
@@ -46,12 +47,13 @@ pub struct Answer {
 
 /// Makes answers with one model, one session and one behaviour.
 pub struct Generator {
-    host: Host,
-    model: Model,
+    pub(crate) host: Host,
+    pub(crate) model: Model,
     template: Option<ChatTemplate>,
-    words: Arc<Words>,
-    behaviour: Behaviour,
-    session: Session,
+    pub(crate) words: Arc<Words>,
+    pub(crate) behaviour: Behaviour,
+    pub(crate) session: Session,
+    audit: Option<Audit>,
 }
 
 impl Generator {
@@ -61,7 +63,12 @@ impl Generator {
         let template = template.map_err(|error| GenerateError::of_prompt(error, &model))?;
         let words = Arc::new(Words(model.clone()));
         let session = model.session();
-        Ok(Self { host, model, template, words, behaviour, session })
+        Ok(Self { host, model, template, words, behaviour, session, audit: None })
+    }
+
+    /// Records all answers from now on. What can't be recorded is not answered.
+    pub fn record(&mut self, audit: Audit) {
+        self.audit = Some(audit);
     }
 
     /// The model.
@@ -87,6 +94,7 @@ impl Generator {
     ) -> Result<Answer> {
         let counters = self.model.counters();
         let mut running = self.behaviour.start(&self.host, &self.words, options.seed)?;
+        running.journal = Journal::start(self.audit.as_ref(), &self.model, messages, options)?;
         let mut run = Run {
             generator: self,
             options,
@@ -100,11 +108,15 @@ impl Generator {
         let (reason, message) = match outcome {
             Ok(reason) => (reason, None),
             Err(Stopped::Refused(refused)) => {
-                run.intervened(&refused.interventions);
+                run.intervened(&mut running, &refused.interventions);
                 (EndReason::Refused, Some(refused.message))
             }
-            Err(Stopped::Failed(error)) => return Err(error),
+            Err(Stopped::Failed(error)) => {
+                running.journal.failed(&error);
+                return Err(error);
+            }
         };
+        running.journal.end(reason, message.as_deref())?;
         let Run { mut stats, mut messages, released, .. } = run;
         if !released.is_empty() {
             messages.push(ChatMessage::new(Role::Assistant, released));
@@ -150,7 +162,7 @@ impl Run<'_> {
             rounds += 1;
         };
         let failures = running.policies.finish(&everything)?;
-        self.intervened(&failures);
+        self.intervened(running, &failures);
         Ok(reason)
     }
 
@@ -158,7 +170,7 @@ impl Run<'_> {
     fn request(&mut self, running: &mut Running) -> Result<(), Stopped> {
         let given: Vec<Message> = self.messages.iter().map(to_host).collect();
         let outcome = running.policies.request(given.clone())?;
-        self.intervened(&outcome.interventions);
+        self.intervened(running, &outcome.interventions);
         if outcome.messages != given {
             self.messages = merge(&self.messages, &given, outcome.messages);
         }
@@ -186,6 +198,7 @@ impl Run<'_> {
             });
             prompt.map_err(|error| GenerateError::of_prompt(error, &self.generator.model))?
         };
+        running.journal.rendered(prompt.text());
         running.policies.prompt(prompt.text())?;
         let mut tokens = tokenizer.encode_prompt(&prompt)?;
         if self.options.raw
@@ -201,6 +214,7 @@ impl Run<'_> {
         if tokens.len() >= context {
             return Err(GenerateError::PromptTooLong { prompt: tokens.len(), context }.into());
         }
+        running.journal.round(&tokens);
         Ok(tokens)
     }
 
@@ -253,7 +267,7 @@ impl Run<'_> {
         let mut rest = String::new();
         let (sink, stats) = (&mut *self.sink, &mut self.stats);
         loop {
-            let flow = release(&mut running.policies, "", true, &mut |event| {
+            let flow = release(running, "", true, &mut |event| {
                 match &event {
                     Event::Text { text } => rest.push_str(text),
                     Event::Intervention(_) => stats.interventions += 1,
@@ -275,17 +289,19 @@ impl Run<'_> {
         let mut results = Vec::new();
         for call in calls {
             let asked = Invocation { name: call.name.clone(), arguments: call.arguments.to_string() };
+            running.journal.asked(&asked);
             let (made, output) = match running.policies.tool_call(asked.clone())? {
                 ToolCallOutcome::Allowed { call, interventions } => {
-                    self.intervened(&interventions);
+                    self.intervened(running, &interventions);
                     let output = self.call(running, &call)?;
                     (call, output)
                 }
                 ToolCallOutcome::Denied { note, interventions } => {
-                    self.intervened(&interventions);
+                    self.intervened(running, &interventions);
                     (asked, format!("error: this call is not allowed: {note}"))
                 }
             };
+            running.journal.read(&output);
             message.tool_calls.push(ToolCall {
                 name: made.name.clone(),
                 arguments: serde_json::from_str(&made.arguments).unwrap_or(call.arguments),
@@ -304,13 +320,15 @@ impl Run<'_> {
             Ok(output) => (true, output),
             Err(error) => (false, format!("error: {error}")),
         };
+        running.journal.returned(call, running.tools.offers(&call.name), ok, &output);
         let outcome = running.policies.tool_result(call, output)?;
-        self.intervened(&outcome.interventions);
+        self.intervened(running, &outcome.interventions);
         (self.sink)(Event::ToolResult { name, ok, output: outcome.output.clone() });
         Ok(outcome.output)
     }
 
-    fn intervened(&mut self, interventions: &[membrane_host::Intervention]) {
+    fn intervened(&mut self, running: &mut Running, interventions: &[membrane_host::Intervention]) {
+        running.journal.verdicts(interventions);
         self.stats.interventions += interventions.len();
         for intervention in interventions {
             (self.sink)(Event::Intervention(Intervention::from(intervention)));
@@ -318,7 +336,7 @@ impl Run<'_> {
     }
 }
 
-fn to_host(message: &ChatMessage) -> Message {
+pub(crate) fn to_host(message: &ChatMessage) -> Message {
     let role = match message.role {
         Role::System => HostRole::System,
         Role::User => HostRole::User,

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use membrane_engine::{EngineError, Session};
-use membrane_host::{Ended, PolicyChain};
+use membrane_host::Ended;
 use membrane_text::{ParserEvent, Specials, Tokenizer, ToolCall, ToolCallParser, Utf8Stream};
 
 use crate::behaviour::Running;
@@ -137,6 +137,7 @@ impl<'a> Decoder<'a> {
         let history = self.session.tokens();
         let chosen = self.running.samplers.next(&mut self.logits, history, self.round.prompt.len())?;
         self.chosen += 1;
+        self.running.journal.token(&chosen)?;
         Ok(chosen.token)
     }
 
@@ -170,7 +171,7 @@ impl<'a> Decoder<'a> {
 
     fn release(&mut self, text: &str, done: bool, sink: &mut dyn FnMut(Event)) -> Result<Flow, Stopped> {
         let released = &mut self.released;
-        release(&mut self.running.policies, text, done, &mut |event| {
+        release(self.running, text, done, &mut |event| {
             if let Event::Text { text } = &event {
                 released.push_str(text);
             }
@@ -183,6 +184,7 @@ impl<'a> Decoder<'a> {
         let passed = self.released.clone() + &self.running.policies.pending();
         let mut tokens = self.round.prompt.to_vec();
         tokens.extend(self.tokenizer.encode(&passed, Specials::AsText)?);
+        self.running.journal.rewind(self.round.prompt.len(), &tokens);
         self.utf8 = Utf8Stream::default();
         self.calls.clear();
         if let Some(parser) = &mut self.parser {
@@ -228,7 +230,7 @@ impl<'a> Decoder<'a> {
 
 /// Sends text through the policies; what they release becomes events. `done` is the end of the answer.
 pub(crate) fn release(
-    policies: &mut PolicyChain,
+    running: &mut Running,
     text: &str,
     done: bool,
     sink: &mut dyn FnMut(Event),
@@ -236,7 +238,8 @@ pub(crate) fn release(
     if text.is_empty() && !done {
         return Ok(Flow::Go);
     }
-    let outcome = policies.output(text, done);
+    let outcome = running.policies.output(text, done);
+    running.journal.output(text, done, &outcome);
     for intervention in &outcome.interventions {
         sink(Event::Intervention(Intervention::from(intervention)));
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use membrane_audit::AuditError;
 use membrane_engine::{EngineError, Model};
 use membrane_host::{HostError, Refused};
 use membrane_text::TextError;
@@ -16,6 +17,17 @@ pub enum GenerateError {
     /// A sampler or tool failed, or could not be started.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The answer could not be recorded. An answer that no record tells of is not made.
+    #[error("the answer could not be recorded: {0}")]
+    Audit(#[from] AuditError),
+    /// A recorded answer can't be made again.
+    #[error("answer {answer}: {what}")]
+    Replay {
+        /// Number of the answer.
+        answer: u64,
+        /// Why.
+        what: String,
+    },
     /// The prompt could not be made or read.
     #[error(transparent)]
     Text(#[from] TextError),

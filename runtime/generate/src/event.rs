@@ -108,6 +108,21 @@ pub enum EndReason {
     Cancelled,
 }
 
+impl EndReason {
+    /// The name in events and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::Context => "context",
+            Self::ToolRounds => "tool-rounds",
+            Self::PolicyStop => "policy-stop",
+            Self::Refused => "refused",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// Figures of one answer, tool rounds included.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Stats {

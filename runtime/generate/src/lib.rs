@@ -7,11 +7,17 @@
 
 mod answer;
 mod behaviour;
+mod decide;
 mod decode;
 mod error;
 mod event;
+mod journal;
+mod replay;
 
 pub use answer::{Answer, AnswerOptions, Generator};
 pub use behaviour::Behaviour;
+pub use decide::{Decided, Decisions, decide};
 pub use error::{GenerateError, Result};
 pub use event::{EndReason, Event, Intervention, Stats};
+pub use journal::Audit;
+pub use replay::{Candidate, Difference, Replayed, Sameness};

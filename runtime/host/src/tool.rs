@@ -90,6 +90,11 @@ impl ToolSet {
         self.tools.is_empty()
     }
 
+    /// Whether there is a tool of this name.
+    pub fn offers(&self, name: &str) -> bool {
+        self.tools.iter().any(|(tool, _)| tool == name)
+    }
+
     /// The tools as chat templates take them: `{"type": "function", "function": {name, description,
     /// parameters}}`.
     pub fn descriptions(&self) -> &[Value] {

@@ -1,0 +1,87 @@
+//! The flags of recording, and the log that a run writes.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use membrane_audit::{self as audit, Head, Keep, Log, LogOptions, SigningKey};
+use membrane_generate::{Audit, Generator};
+
+use crate::fingerprint::{self, Weights};
+
+/// Where and how answers are recorded.
+#[derive(Args, Clone)]
+pub struct AuditOptions {
+    /// Record each answer in this log; `membrane audit` and `membrane replay` read it
+    #[arg(long, value_name = "LOG")]
+    audit: Option<PathBuf>,
+    /// What the log keeps of prompts and answers
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Kept::Tokens, requires = "audit")]
+    audit_keep: Kept,
+    /// Sign the log's checkpoints with this ed25519 key (PEM); `membrane audit keygen` makes one
+    #[arg(long, value_name = "KEY.pem", requires = "audit")]
+    audit_key: Option<PathBuf>,
+    /// How much of the model's files the log has digests of
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Weights::Whole, requires = "audit")]
+    audit_weights: Weights,
+}
+
+/// What the log keeps of prompts and answers.
+#[derive(Clone, Copy, ValueEnum)]
+enum Kept {
+    /// Digests only: nothing can be replayed.
+    Digests,
+    /// Token ids, which whoever has the model can read: generation can be replayed.
+    Tokens,
+    /// Digests in the log, ids and texts in LOG.text, which may be erased: decisions can be replayed too.
+    Text,
+}
+
+/// A log that answers are recorded in.
+pub struct Recording {
+    log: Arc<Mutex<Log>>,
+    path: PathBuf,
+}
+
+impl AuditOptions {
+    /// Opens the log, if there is to be one.
+    pub fn open(&self) -> Result<Option<Log>> {
+        let Some(path) = &self.audit else { return Ok(None) };
+        let key = self.audit_key.as_deref().map(SigningKey::read).transpose()?;
+        let keep = match self.audit_keep {
+            Kept::Digests => Keep::Digests,
+            Kept::Tokens => Keep::Tokens,
+            Kept::Text => Keep::Text,
+        };
+        let program = format!("membrane {}", env!("CARGO_PKG_VERSION"));
+        Ok(Some(Log::open(path, LogOptions { program, keep, key })?))
+    }
+
+    /// Has a generator record its answers.
+    pub fn start(
+        &self,
+        log: Log,
+        generator: &mut Generator,
+        behaviour: audit::Behaviour,
+        quiet: bool,
+    ) -> Result<Recording> {
+        let path = log.path().to_owned();
+        let log = Arc::new(Mutex::new(log));
+        let model = fingerprint::model(generator.model(), self.audit_weights, quiet)?;
+        generator.record(Audit::new(log.clone(), model, behaviour)?);
+        Ok(Recording { log, path })
+    }
+}
+
+impl Recording {
+    /// The log.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Ends the log in order and gives its head.
+    pub fn close(&self) -> Result<Head> {
+        Ok(self.log.lock().unwrap_or_else(PoisonError::into_inner).close()?)
+    }
+}

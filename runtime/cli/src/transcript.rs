@@ -1,0 +1,245 @@
+//! `membrane audit show` and `export`: the answers of a log, for people and for programs.
+
+use std::io::{Write, stdout};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use membrane_audit::text::Texts;
+use membrane_audit::{Content, Event, RecordedAnswer, Sealed, Transcript, Verdict};
+use serde_json::{Value, json};
+
+use crate::printer;
+use crate::report::printable;
+
+/// Lists the answers of a log, or what happened in one.
+pub fn show(log: &Path, answer: Option<u64>, as_json: bool) -> Result<ExitCode> {
+    let transcript = Transcript::read(log, answer)?;
+    for recorded in &transcript.answers {
+        if as_json {
+            printer::json(&summary(&transcript, recorded))?;
+        } else {
+            let mut out = stdout().lock();
+            writeln!(out, "{}", line(&transcript, recorded))?;
+            if answer.is_some() {
+                details(&transcript, recorded, &mut out)?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn summary(transcript: &Transcript, answer: &RecordedAnswer) -> Value {
+    let count = |kind: fn(&Event) -> bool| answer.events.iter().filter(|event| kind(event)).count();
+    json!({
+        "answer": answer.number,
+        "at_ms": answer.at_ms,
+        "model": transcript.models.get(&answer.start.model).map(|model| &model.path),
+        "profile": transcript.behaviours.get(&answer.start.behaviour).map(|behaviour| &behaviour.profile),
+        "profile_digest": transcript.behaviours.get(&answer.start.behaviour).map(|behaviour| behaviour.digest),
+        "seed": answer.start.seed,
+        "rounds": count(|event| matches!(event, Event::Round(_))),
+        "tokens": answer.tokens(),
+        "tool_calls": count(|event| matches!(event, Event::Tool(_))),
+        "verdicts": answer.verdicts().collect::<Vec<_>>(),
+        "reason": answer.end().map(|end| &end.reason),
+    })
+}
+
+fn line(transcript: &Transcript, answer: &RecordedAnswer) -> String {
+    let summary = summary(transcript, answer);
+    let text = |key: &str| summary[key].as_str().unwrap_or("?").to_owned();
+    let end = answer.end().map_or("not ended: the program was killed", |end| &end.reason);
+    printable(&format!(
+        "answer {}  {}  {} tokens in {} rounds, {} verdicts, {} tool calls, profile {}, seed {}: {end}",
+        answer.number,
+        utc(answer.at_ms),
+        summary["tokens"],
+        summary["rounds"],
+        answer.verdicts().count(),
+        summary["tool_calls"],
+        text("profile"),
+        answer.start.seed,
+    ))
+}
+
+fn details(transcript: &Transcript, answer: &RecordedAnswer, out: &mut impl Write) -> Result<()> {
+    if let Some(model) = transcript.models.get(&answer.start.model) {
+        writeln!(out, "  model {} ({})", printable(&model.path), printable(&model.architecture))?;
+        for file in &model.files {
+            match file.whole {
+                Some(whole) if file.remembered => writeln!(out, "    {whole} (remembered)")?,
+                Some(whole) => writeln!(out, "    {whole}")?,
+                None => writeln!(out, "    header {}", file.header)?,
+            }
+        }
+    }
+    let engine = &answer.start.engine;
+    let (version, set) = (printable(&engine.version), printable(&engine.instruction_set));
+    writeln!(out, "  engine {version}, {set}, context {}", engine.context)?;
+    behaviour(transcript, answer.start.behaviour, out)?;
+    for event in &answer.events {
+        match event {
+            Event::Round(round) => writeln!(out, "  round: a prompt of {} tokens", round.tokens)?,
+            Event::Tokens(tokens) => {
+                let by: Vec<&str> = tokens.by.iter().map(|(name, _)| name.as_str()).collect();
+                let last = tokens.first.saturating_add(tokens.count);
+                writeln!(out, "  tokens {} to {last} by {}", tokens.first, printable(&by.join(", ")))?;
+            }
+            Event::Verdict(made) => writeln!(out, "  {}", verdict(made))?,
+            Event::Tool(tool) => {
+                let name = tool.name.as_deref().unwrap_or("(not offered)");
+                let outcome = match (tool.made, tool.ok) {
+                    (false, _) => "not made",
+                    (true, true) => "made",
+                    (true, false) => "made, failed",
+                };
+                writeln!(out, "  tool {}: {outcome}", printable(name))?;
+            }
+            Event::Rewind(rewind) => writeln!(out, "  goes on behind {} other tokens", rewind.tokens)?,
+            Event::Swap(swap) => {
+                let to = swap.to.map_or("nothing".to_owned(), |digest| digest.to_string());
+                let text = format!(
+                    "{} {} becomes {to} at token {}: {}",
+                    swap.kind, swap.plugin, swap.token, swap.effect
+                );
+                writeln!(out, "  {}", printable(&text))?;
+            }
+            Event::End(end) => writeln!(out, "  end: {}", printable(&end.reason))?,
+        }
+    }
+    Ok(())
+}
+
+fn behaviour(transcript: &Transcript, number: u64, out: &mut impl Write) -> Result<()> {
+    let Some(behaviour) = transcript.behaviours.get(&number) else { return Ok(()) };
+    writeln!(out, "  profile {} {}", printable(&behaviour.profile), behaviour.digest)?;
+    for plugin in &behaviour.plugins {
+        let version = plugin.version.as_deref().unwrap_or("no version");
+        let text = format!("{} {} {version}, {}", plugin.kind, plugin.name, plugin.digest);
+        let grants = if plugin.grants.is_empty() {
+            String::new()
+        } else {
+            format!(", grants {}", plugin.grants.join(", "))
+        };
+        writeln!(out, "    {}", printable(&(text + &grants)))?;
+    }
+    Ok(())
+}
+
+fn verdict(verdict: &Verdict) -> String {
+    let Verdict { policy, hook, verdict, clause, tokens, .. } = verdict;
+    let place = tokens.map_or(String::new(), |span| format!(", tokens {} to {}", span.start, span.end));
+    printable(&format!("policy {policy}, {hook}: {verdict} by {clause}{place}"))
+}
+
+/// Writes answers with all that is kept of them.
+pub fn export(log: &Path, answer: Option<u64>, as_json: bool) -> Result<ExitCode> {
+    let transcript = Transcript::read(log, answer)?;
+    let texts = Texts::beside(log)?;
+    for recorded in &transcript.answers {
+        if as_json {
+            printer::json(&exported(&transcript, recorded, texts.as_ref()))?;
+        } else {
+            markdown(&transcript, recorded, texts.as_ref(), &mut stdout().lock())?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn exported(transcript: &Transcript, answer: &RecordedAnswer, texts: Option<&Texts>) -> Value {
+    let content = |sealed: &Sealed| texts.and_then(|texts| texts.get(&sealed.digest));
+    let event = |event: &Event| {
+        let mut value = serde_json::to_value(event).unwrap_or_default();
+        if let (Some(object), Some(content)) = (value.as_object_mut(), event.sealed().and_then(content)) {
+            object.insert("content".into(), serde_json::to_value(content).unwrap_or_default());
+        }
+        value
+    };
+    json!({
+        "answer": answer.number,
+        "at_ms": answer.at_ms,
+        "model": transcript.models.get(&answer.start.model),
+        "behaviour": transcript.behaviours.get(&answer.start.behaviour),
+        "start": answer.start,
+        "request": content(&answer.start.request),
+        "events": answer.events.iter().map(event).collect::<Vec<_>>(),
+    })
+}
+
+fn markdown(
+    transcript: &Transcript,
+    answer: &RecordedAnswer,
+    texts: Option<&Texts>,
+    out: &mut impl Write,
+) -> Result<()> {
+    writeln!(out, "# Answer {}\n\n{}\n", answer.number, line(transcript, answer))?;
+    let mut block = |title: &str, text: &str| -> Result<()> {
+        writeln!(out, "## {}\n", printable(title))?;
+        for line in printable(text).lines() {
+            writeln!(out, "    {line}")?;
+        }
+        Ok(writeln!(out)?)
+    };
+    let content = |sealed: &Sealed| texts.and_then(|texts| texts.get(&sealed.digest));
+    if let Some(Content::Request(request)) = content(&answer.start.request) {
+        for message in &request.messages {
+            let part = |key: &str| message[key].as_str().unwrap_or_default();
+            block(part("role"), part("content"))?;
+        }
+    }
+    let mut verdicts = 0;
+    for event in &answer.events {
+        match event.sealed().and_then(content) {
+            Some(Content::Call(call)) => {
+                block(&format!("asks for {}", call.asked.name), &call.asked.arguments)?;
+                block("reads", call.read.as_deref().unwrap_or_default())?;
+            }
+            Some(Content::End(end)) => {
+                block("released", &end.released)?;
+                if let Some(message) = end.message.as_deref().or(end.error.as_deref()) {
+                    block("instead of the rest", message)?;
+                }
+            }
+            _ => {}
+        }
+        if let Event::Verdict(made) = event {
+            verdicts += 1;
+            block(&format!("verdict {verdicts}"), &verdict(made))?;
+        }
+    }
+    if content(&answer.start.request).is_none() {
+        block("texts", "are not kept, or were erased")?;
+    }
+    Ok(())
+}
+
+/// A time as people read it, UTC.
+fn utc(at_ms: u64) -> String {
+    let (days, seconds) = ((at_ms / 86_400_000) as i64, at_ms / 1000 % 86_400);
+    // Years that begin in March, so that a leap day is the last of its year.
+    let shifted = days + 719_468;
+    let (era, day) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let of_year = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let of_month = of_year - (153 * month + 2) / 5 + 1;
+    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = era * 400 + year + carry;
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{of_month:02} {hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::utc;
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        assert_eq!(utc(0), "1970-01-01 00:00:00Z");
+        assert_eq!(utc(951_782_399_000), "2000-02-28 23:59:59Z");
+        assert_eq!(utc(951_782_400_000), "2000-02-29 00:00:00Z");
+        assert_eq!(utc(1_764_115_200_000), "2025-11-26 00:00:00Z");
+        assert_eq!(utc(4_107_542_400_000), "2100-03-01 00:00:00Z");
+    }
+}

@@ -1,0 +1,297 @@
+//! `--audit`, `membrane audit` and `membrane replay`.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::program::{DENSE, Ended, MOE, changed, command, fixture, membrane};
+
+/// A folder with a log, apart from what the user's own runs remember.
+struct Desk {
+    folder: tempfile::TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn log(&self) -> String {
+        self.path("log.jsonl")
+    }
+
+    fn membrane(&self, arguments: &[&str]) -> Ended {
+        let mut command = command(arguments);
+        command.env("XDG_CACHE_HOME", self.folder.path().join("cache"));
+        command.output().unwrap().into()
+    }
+
+    /// Records an answer.
+    fn run(&self, arguments: &[&str]) -> Ended {
+        let (model, log) = (fixture(MOE), self.log());
+        let all = [&["run", &model], arguments, &["--audit", &log, "--threads", "1"]].concat();
+        self.membrane(&all)
+    }
+
+    fn verify(&self, arguments: &[&str]) -> Ended {
+        self.membrane(&[&["audit", "verify", &self.log()], arguments].concat())
+    }
+
+    fn replay(&self, arguments: &[&str]) -> Ended {
+        self.membrane(&[&["replay", &self.log()], arguments].concat())
+    }
+
+    /// The numbers of the answers.
+    fn answers(&self) -> Vec<u64> {
+        let shown = self.membrane(&["audit", "show", &self.log(), "--json"]).good();
+        shown.events().iter().map(|answer| answer["answer"].as_u64().unwrap()).collect()
+    }
+}
+
+fn cached(desk: &Desk) -> PathBuf {
+    desk.folder.path().join("cache/membrane/model-digests.json")
+}
+
+#[test]
+fn an_answer_is_recorded_verified_shown_and_replayed() {
+    let desk = Desk::new();
+    let plain = desk.membrane(&["run", &fixture(MOE), "Hello", "-n", "8", "--seed", "1", "-q"]).good();
+    let run = desk.run(&["Hello", "-n", "8", "--seed", "1", "-q"]).good();
+    assert_eq!(run.stdout, plain.stdout, "recording changes nothing");
+    let run = desk.run(&["Hello again", "-n", "8", "--seed", "2"]).good();
+    let head = run.stderr.lines().last().unwrap().rsplit(' ').next().unwrap().to_owned();
+    assert!(run.stderr.contains("audit: ") && head.contains(':'), "{}", run.stderr);
+    desk.run(&["Hello", "-n", "4", "--json"]).good();
+
+    let verified = desk.verify(&["--head", &head]).good();
+    assert!(verified.stdout.contains("3 answers: nothing is wrong"), "{}", verified.stdout);
+    assert!(verified.stdout.contains("not signed"), "{}", verified.stdout);
+    let json = desk.verify(&["--json"]).good().events().remove(0);
+    assert_eq!((&json["answers"], &json["closed"]), (&Value::from(3), &Value::from(true)));
+
+    let answers = desk.answers();
+    let number = answers[1].to_string();
+    let shown = desk.membrane(&["audit", "show", &desk.log(), "--answer", &number]).good();
+    for part in
+        ["8 tokens in 1 rounds", "seed 2: length", "tiny-qwen3moe", "sha256:", "standard-sampler 0.1.0"]
+    {
+        assert!(shown.stdout.contains(part), "`{part}` is not in: {}", shown.stdout);
+    }
+    assert!(shown.stdout.contains("(remembered)"), "{}", shown.stdout);
+    assert!(cached(&desk).exists());
+
+    for arguments in
+        [&["--threads", "2"][..], &["--memory", "256MiB"], &["--prefill-chunk", "3", "--isa", "scalar"]]
+    {
+        let replayed = desk.replay(&[arguments, &["--json"]].concat()).good();
+        let events = replayed.events();
+        assert_eq!(events.len(), 3);
+        for event in events {
+            assert_eq!(event["generation"]["same"], event["generation"]["tokens"], "{event}");
+        }
+    }
+    let replayed = desk.replay(&["--answer", &number, "-q"]).good();
+    assert_eq!(replayed.stdout, format!("answer {number}: generation: 8 tokens in 1 rounds, identical\n"));
+    desk.replay(&["--answer", "99"]).failed_saying(&["has no answer 99", &number]);
+}
+
+#[test]
+fn other_samplers_and_models_are_told_apart() {
+    let desk = Desk::new();
+    desk.run(&["Hello", "-n", "12", "--seed", "1", "--temperature", "3"]).good();
+    let other = desk.replay(&["--sampler", "greedy", "-q"]);
+    assert_eq!(other.code, Some(1), "{}", other.stderr);
+    for part in
+        ["of 12 tokens are the same", "the first difference is token ", "drawn at", "greedy", "place 1)"]
+    {
+        assert!(other.stdout.contains(part), "`{part}` is not in: {}", other.stdout);
+    }
+    let other = desk.replay(&["--sampler", "standard-sampler,temperature=3", "--json"]).good();
+    assert_eq!(other.events()[0]["generation"]["same"], 12);
+    let profile = desk.path("cold.toml");
+    std::fs::write(
+        &profile,
+        "[[sampler]]\nplugin = \"standard-sampler\"\nparameters = { temperature = 0.1 }\n",
+    )
+    .unwrap();
+    assert_eq!(desk.replay(&["--profile", &profile, "-q"]).code, Some(1));
+
+    let model = changed(MOE, desk.folder.path(), |metadata| metadata.set("general.name", "other"));
+    let words = ["is not the recorded model", "the header of file 1", "file 1 as a whole"];
+    desk.replay(&["--model", &model]).failed_saying(&words);
+    desk.replay(&["--model", &fixture(DENSE)]).failed_saying(&["is not the recorded model"]);
+    let template =
+        changed(MOE, desk.folder.path(), |metadata| metadata.set("tokenizer.chat_template", "{{ 1 }}"));
+    desk.replay(&["--model", &template]).failed_saying(&["the chat template"]);
+}
+
+fn rules(desk: &Desk, name: &str, clause: &str) -> String {
+    let path = desk.path(name);
+    std::fs::write(&path, clause).unwrap();
+    format!("guard,rules=file:{path}")
+}
+
+#[test]
+fn decisions_are_replayed_without_a_model() {
+    let desk = Desk::new();
+    let refuse = "[[clause]]\nid = \"house:1\"\nwhen = \"request\"\nmatch = \"dynamite\"\naction = \"refuse\"\n\
+                  message = \"Not here.\"\n";
+    let guard = rules(&desk, "rules.toml", refuse);
+    let model = desk.path("model.gguf");
+    std::fs::copy(fixture(MOE), &model).unwrap();
+    let log = desk.log();
+    let run = |prompt: &str| {
+        let recording = ["--audit", &log, "--audit-keep", "text", "--policy", &guard];
+        desk.membrane(&[&["run", &model, prompt, "-n", "6", "-q"], &recording[..]].concat())
+    };
+    run("How is dynamite made?").refused();
+    run("Good morning").good();
+    std::fs::remove_file(&model).unwrap();
+    let replayed = desk.replay(&["--json"]).good().events();
+    assert_eq!(replayed.len(), 2);
+    for (event, verdicts) in replayed.iter().zip([1, 0]) {
+        let decisions = &event["decisions"];
+        assert_eq!((&decisions["recorded"], &decisions["now"]), (&verdicts.into(), &verdicts.into()));
+        assert_eq!(decisions["outcome"], "unchanged");
+        assert!(event["left_out"][0].as_str().unwrap().contains("give --model"), "{event}");
+    }
+    desk.replay(&["--decisions"]).good();
+
+    // What another policy would have said.
+    let allows = rules(&desk, "other.toml", &refuse.replace("dynamite", "gunpowder"));
+    let replayed = desk.replay(&["--policy", &allows, "-q"]);
+    assert_eq!(replayed.code, Some(1));
+    assert!(replayed.stdout.contains("1 verdicts recorded, 0 now, newly-allowed"), "{}", replayed.stdout);
+    assert!(replayed.stdout.contains("recorded guard, request: refuse by house:1; now nothing"));
+    assert!(replayed.stdout.contains("0 verdicts recorded, 0 now, unchanged"), "{}", replayed.stdout);
+    let refuses = rules(&desk, "third.toml", &refuse.replace("dynamite", "morning"));
+    let replayed = desk.replay(&["--policy", &refuses, "-q"]);
+    assert!(replayed.stdout.contains("newly-refused"), "{}", replayed.stdout);
+
+    let exported = desk.membrane(&["audit", "export", &log]).good().stdout;
+    assert!(exported.contains("How is dynamite made?") && exported.contains("Not here."), "{exported}");
+    let exported = desk.membrane(&["audit", "export", &log, "--json"]).good().events();
+    assert_eq!(exported[1]["request"]["request"]["messages"][0]["content"], "Good morning");
+    assert!(!std::fs::read_to_string(&log).unwrap().contains("morning"));
+
+    std::fs::remove_file(desk.path("log.jsonl.text")).unwrap();
+    desk.verify(&[]).good();
+    desk.replay(&["--decisions"]).failed_saying(&["texts were not kept", "erased"]);
+    let exported = desk.membrane(&["audit", "export", &log]).good().stdout;
+    assert!(!exported.contains("dynamite") && exported.contains("were erased"), "{exported}");
+}
+
+#[test]
+fn a_component_that_was_exchanged_is_refused_by_name() {
+    let desk = Desk::new();
+    let component = desk.path("chooser.wasm");
+    let bytes = |name: &str| membrane_host::first_party::find(name).unwrap().bytes;
+    std::fs::write(&component, bytes("greedy")).unwrap();
+    desk.run(&["Hello", "-n", "3", "--sampler", &component]).good();
+    desk.replay(&[]).good();
+    std::fs::write(&component, bytes("mirostat")).unwrap();
+    desk.replay(&[]).failed_saying(&["sampler `chooser`", "is not the recorded one", "sha256:"]);
+    std::fs::remove_file(&component).unwrap();
+    desk.replay(&[]).failed_saying(&["chooser"]);
+}
+
+#[test]
+fn signed_logs_and_changed_ones() {
+    let desk = Desk::new();
+    let key = desk.path("key.pem");
+    desk.membrane(&["audit", "keygen", &key]).good();
+    desk.membrane(&["audit", "keygen", &key]).failed_saying(&["key.pem"]);
+    desk.run(&["Hello", "-n", "3", "--audit-key", &key]).good();
+    let public = key.clone() + ".pub";
+    let verified = desk.verify(&["--key", &public]).good();
+    assert!(verified.stdout.contains("signed by the given key up to record"), "{}", verified.stdout);
+    let other = desk.path("other.pem");
+    desk.membrane(&["audit", "keygen", &other]).good();
+    let verified = desk.verify(&["--key", &(other.clone() + ".pub")]);
+    assert_eq!(verified.code, Some(1));
+    assert!(verified.stdout.contains("signature"), "{}", verified.stdout);
+
+    let log = std::fs::read_to_string(desk.log()).unwrap();
+    let lines: Vec<&str> = log.lines().collect();
+    std::fs::write(desk.log(), log.replace("\"seed\":", "\"seed\": ")).unwrap();
+    let verified = desk.verify(&[]);
+    assert_eq!(verified.code, Some(1));
+    assert!(verified.stdout.contains("line 4: modified: record 4 was modified"), "{}", verified.stdout);
+    desk.replay(&[]).failed_saying(&["the log was changed", "audit verify"]);
+    std::fs::write(desk.log(), lines[..lines.len() - 1].join("\n") + "\n").unwrap();
+    let verified = desk.verify(&[]);
+    assert!(verified.stdout.contains(": truncated: record "), "{}", verified.stdout);
+    desk.run(&["Hello", "-n", "3"]).failed_saying(&["log.jsonl", "records are missing at the end"]);
+    desk.membrane(&["audit", "verify", "/dev/zero"]).failed_saying(&["/dev/zero"]);
+    desk.membrane(&["audit", "verify", &desk.path("none")]).failed_saying(&["none"]);
+}
+
+#[test]
+fn a_writer_that_is_killed_loses_no_whole_record() {
+    let desk = Desk::new();
+    for seed in ["1", "3", "8"] {
+        let (model, log) = (fixture(MOE), desk.log());
+        // As slow as can be, so that the answer is not over before it is killed.
+        let slow = ["--isa", "scalar", "--reference", "--ctx", "20000", "--temperature", "5"];
+        let arguments = ["run", &model, "Hello", "--json", "--seed", seed, "--audit", &log];
+        let mut command = command(&[&arguments[..], &slow].concat());
+        let mut child = command.env("XDG_CACHE_HOME", desk.path("cache")).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        // Long enough for a run of tokens to be on record.
+        assert_eq!(lines.take(80).count(), 80);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let verified = desk.verify(&["--json"]).events().remove(0);
+    let findings = verified["findings"].as_array().unwrap();
+    assert!(findings.iter().all(|finding| finding["kind"] == "torn"), "{verified}");
+    assert_eq!(verified["closed"], false);
+    desk.run(&["Hello", "-n", "3"]).good();
+    let verified = desk.verify(&["--json"]).good().events().remove(0);
+    assert_eq!((&verified["answers"], &verified["closed"]), (&Value::from(4), &Value::from(true)));
+    let shown = desk.membrane(&["audit", "show", &desk.log()]).good().stdout;
+    assert_eq!(shown.lines().filter(|line| line.ends_with("the program was killed")).count(), 3, "{shown}");
+    // What is on record of them still replays.
+    let replayed = desk.replay(&["--json"]).good().events();
+    let tokens: Vec<u64> =
+        replayed.iter().map(|event| event["generation"]["tokens"].as_u64().unwrap()).collect();
+    assert!(tokens[..3].iter().all(|tokens| *tokens >= 64), "{tokens:?}");
+}
+
+#[test]
+fn a_chat_is_one_log() {
+    let desk = Desk::new();
+    let (model, log) = (fixture(MOE), desk.log());
+    // Standard input that is no terminal is one prompt; `script` gives the chat a terminal.
+    let inner = format!("{} run {model} -n 4 --audit {log} --seed 3", env!("CARGO_BIN_EXE_membrane"));
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &inner, "/dev/null"]).env("XDG_CACHE_HOME", desk.path("cache"));
+    let mut child =
+        script.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("`script` of util-linux starts");
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"Hello\nAnd again\n/exit\n").unwrap();
+    child.wait().unwrap();
+    desk.verify(&[]).good();
+    assert_eq!(desk.answers().len(), 2);
+    let replayed = desk.replay(&["--json"]).good().events();
+    assert!(replayed[1]["generation"]["reused"].as_u64().unwrap() > 0, "{replayed:?}");
+}
+
+#[test]
+fn flags_that_can_not_be_meant() {
+    let desk = Desk::new();
+    membrane(&["run", &fixture(MOE), "Hello", "--audit-keep", "text"]).failed_saying(&["--audit"]);
+    desk.run(&["Hello", "-n", "1", "--audit-key", &desk.path("none.pem")]).failed_saying(&["none.pem"]);
+    let folder = desk.folder.path().to_str().unwrap();
+    membrane(&["run", &fixture(MOE), "Hello", "--audit", folder]).failed_saying(&["is no regular file"]);
+    desk.run(&["Hello", "-n", "1"]).good();
+    desk.replay(&["--decisions", "--sampler", "greedy"]).failed_saying(&["--sampler"]);
+    desk.replay(&["--model", "nowhere.gguf"]).failed_saying(&["nowhere.gguf"]);
+    assert!(Path::new(&desk.log()).exists());
+}

@@ -1,0 +1,202 @@
+//! Generation again: a recorded answer through the model and samplers, token by token. Nothing is emitted.
+//!
+//! The session is given each recorded token whatever the samplers choose now (teacher forcing), so that one
+//! difference does not hide what comes behind it. With the samplers, seed and model of the record this is the
+//! generation itself, bit for bit: as long as each choice is the recorded one, so is the context of the next.
+
+use membrane_audit::{ChosenToken, Script, Step};
+use membrane_engine::Session;
+use membrane_host::{AnswerContext, Chosen, SamplerChain};
+use serde::Serialize;
+
+use crate::answer::Generator;
+use crate::error::{GenerateError, Result};
+
+/// A token that was chosen at some place.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Candidate {
+    /// Its id.
+    pub token: u32,
+    /// Its text, as far as its bytes are text.
+    pub text: String,
+    /// Name of the sampler that chose it.
+    pub by: String,
+    /// Its probability among the tokens that the sampler had left, if it drew it from those.
+    pub probability: Option<f32>,
+    /// Its probability by the model alone: softmax over the whole vocabulary.
+    pub model_probability: f32,
+    /// Its place among all tokens by the model alone, from 1.
+    pub rank: usize,
+}
+
+/// A place at which the samplers choose otherwise now.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Difference {
+    /// Place in the answer, from 0.
+    pub index: u64,
+    /// What the record has.
+    pub recorded: Candidate,
+    /// What is chosen now.
+    pub now: Candidate,
+}
+
+/// What counts as the same choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sameness {
+    /// The token, the sampler that chose it and its probability to the bit: for the recorded samplers.
+    Bits,
+    /// The token: for others.
+    Tokens,
+}
+
+/// What came of a replay.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Replayed {
+    /// Rounds.
+    pub rounds: u64,
+    /// Tokens that were chosen again.
+    pub tokens: u64,
+    /// Of these, tokens that came out as they are recorded.
+    pub same: u64,
+    /// Tokens of the prompts that the session still had.
+    pub reused: u64,
+    /// The first place that differs.
+    pub first: Option<Difference>,
+}
+
+impl Replayed {
+    /// Whether every token came out as it is recorded.
+    pub fn identical(&self) -> bool {
+        self.same == self.tokens
+    }
+}
+
+impl Generator {
+    /// Generates a recorded answer again with this generator's samplers and the seed of the record, and says where
+    /// it differs.
+    ///
+    /// Errors: the log has not the token ids, plugins were exchanged in the middle of the answer, a sampler or
+    /// the model fails.
+    pub fn replay(
+        &mut self,
+        answer: u64,
+        seed: u64,
+        script: &Script,
+        sameness: Sameness,
+    ) -> Result<Replayed> {
+        let refuse = |what: &str| Err(GenerateError::Replay { answer, what: what.to_owned() });
+        if !script.ids {
+            return refuse("can't be generated again: the log has only digests of its tokens");
+        }
+        let swapped = |step: &Step| matches!(step, Step::Swap(swap) if swap.effect != "next-answer");
+        if script.steps.iter().any(swapped) {
+            return refuse("can't be generated again: plugins were exchanged in the middle of it");
+        }
+        let context = AnswerContext { vocabulary: self.words.clone(), seed };
+        let samplers = SamplerChain::start(&self.host, &self.behaviour.samplers, context)?;
+        let mut replay = Replay {
+            generator: self,
+            samplers,
+            sameness,
+            prompt: Vec::new(),
+            last: None,
+            logits: Vec::new(),
+            done: Replayed::default(),
+        };
+        for step in &script.steps {
+            match step {
+                Step::Prompt { ids: Some(ids), .. } => replay.prompt(ids)?,
+                Step::Rewind { ids: Some(ids) } => replay.rewind(ids)?,
+                Step::Token(token) => replay.token(token)?,
+                _ => {}
+            }
+        }
+        Ok(replay.done)
+    }
+}
+
+struct Replay<'a> {
+    generator: &'a mut Generator,
+    samplers: SamplerChain,
+    sameness: Sameness,
+    prompt: Vec<u32>,
+    /// The recorded token that the session does not hold yet: of the last one no logits are needed.
+    last: Option<u32>,
+    logits: Vec<f32>,
+    done: Replayed,
+}
+
+impl Replay<'_> {
+    fn session(&mut self) -> &mut Session {
+        &mut self.generator.session
+    }
+
+    fn prompt(&mut self, ids: &[u32]) -> Result<()> {
+        self.last = None;
+        self.prompt = ids.to_vec();
+        self.done.rounds += 1;
+        // A policy refused it before it was cut into tokens.
+        if !ids.is_empty() {
+            let synced = self.session().sync(ids)?;
+            self.done.reused += synced.reused as u64;
+        }
+        Ok(())
+    }
+
+    fn rewind(&mut self, behind: &[u32]) -> Result<()> {
+        self.last = None;
+        let ids = [&self.prompt[..], behind].concat();
+        // Where the context has no room for it, the answer ended there.
+        if ids.len() <= self.session().tokens().len() + self.session().room() {
+            self.session().sync(&ids)?;
+        }
+        Ok(())
+    }
+
+    fn token(&mut self, recorded: &ChosenToken) -> Result<()> {
+        if let Some(last) = self.last.take() {
+            self.session().append(&[last])?;
+        }
+        let id = recorded.id.unwrap_or_default();
+        self.logits.clear();
+        self.logits.extend_from_slice(self.generator.session.logits());
+        let history = self.generator.session.tokens();
+        let now = self.samplers.next(&mut self.logits, history, self.prompt.len())?;
+        self.done.tokens += 1;
+        if same(recorded, &now, self.sameness) {
+            self.done.same += 1;
+        } else if self.done.first.is_none() {
+            let was = Chosen { token: id, by: recorded.by.clone(), probability: recorded.probability };
+            let (recorded_token, now) = (self.candidate(was)?, self.candidate(now)?);
+            self.done.first = Some(Difference { index: recorded.index, recorded: recorded_token, now });
+        }
+        self.last = Some(id);
+        Ok(())
+    }
+
+    /// A token with what the model alone says of it here.
+    fn candidate(&self, chosen: Chosen) -> Result<Candidate> {
+        let logits = self.generator.session.logits();
+        let tokenizer = self.generator.model.tokenizer()?;
+        let text =
+            tokenizer.token_bytes(chosen.token).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let own = logits.get(chosen.token as usize).copied().unwrap_or(f32::NEG_INFINITY);
+        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = logits.iter().map(|logit| f64::from(logit - most).exp()).sum();
+        Ok(Candidate {
+            token: chosen.token,
+            text: text.unwrap_or_default(),
+            by: chosen.by,
+            probability: chosen.probability,
+            model_probability: (f64::from(own - most).exp() / sum) as f32,
+            rank: 1 + logits.iter().filter(|logit| **logit > own).count(),
+        })
+    }
+}
+
+fn same(recorded: &ChosenToken, now: &Chosen, sameness: Sameness) -> bool {
+    recorded.id == Some(now.token)
+        && (sameness == Sameness::Tokens
+            || recorded.by == now.by
+                && recorded.probability.map(f32::to_bits) == now.probability.map(f32::to_bits))
+}
