@@ -18,10 +18,14 @@ mod chat;
 mod doctor;
 mod inspect;
 mod logits;
+mod model_lock;
 mod options;
 mod peer;
+mod plugin;
 mod printer;
+mod profile;
 mod report;
+mod resolution;
 mod run;
 mod session;
 
@@ -48,6 +52,12 @@ enum Verb {
     /// Look at model files.
     #[command(subcommand)]
     Model(ModelVerb),
+    /// Look at profiles, lock them, compare them.
+    #[command(subcommand)]
+    Profile(profile::Verb),
+    /// Look at plugins, sign them, check signatures.
+    #[command(subcommand)]
+    Plugin(plugin::Verb),
     /// Compute the logits of given tokens, for comparisons with other engines.
     Logits(logits::Args),
     /// Measure prefill and decode beside what this machine's memory and disk allow.
@@ -66,6 +76,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Run(args) => run::run(args),
         Verb::Model(ModelVerb::Inspect(args)) => inspect::run(&args),
+        Verb::Profile(verb) => profile::run(&verb),
+        Verb::Plugin(verb) => plugin::run(&verb),
         Verb::Logits(args) => logits::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
