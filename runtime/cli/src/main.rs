@@ -54,10 +54,10 @@ enum Verb {
     Model(ModelVerb),
     /// Look at profiles, lock them, compare them.
     #[command(subcommand)]
-    Profile(profile::Verb),
+    Profile(profile::ProfileVerb),
     /// Look at plugins, sign them, check signatures.
     #[command(subcommand)]
-    Plugin(plugin::Verb),
+    Plugin(plugin::PluginVerb),
     /// Compute the logits of given tokens, for comparisons with other engines.
     Logits(logits::Args),
     /// Measure prefill and decode beside what this machine's memory and disk allow.
@@ -76,8 +76,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Run(args) => run::run(args),
         Verb::Model(ModelVerb::Inspect(args)) => inspect::run(&args),
-        Verb::Profile(verb) => profile::run(&verb),
-        Verb::Plugin(verb) => plugin::run(&verb),
+        Verb::Profile(verb) => profile::run(verb),
+        Verb::Plugin(verb) => plugin::run(verb),
         Verb::Logits(args) => logits::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Doctor(args) => doctor::run(&args),

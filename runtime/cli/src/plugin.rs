@@ -12,7 +12,7 @@ use anyhow::Result;
 use clap::Subcommand;
 
 #[derive(Subcommand)]
-pub enum Verb {
+pub enum PluginVerb {
     /// What a plugin is and asks for; the status is 1 if this program can't run it.
     Inspect(inspect::Args),
     /// Make a key to sign with.
@@ -23,11 +23,11 @@ pub enum Verb {
     Verify(verify::Args),
 }
 
-pub fn run(verb: &Verb) -> Result<ExitCode> {
+pub fn run(verb: PluginVerb) -> Result<ExitCode> {
     match verb {
-        Verb::Inspect(args) => inspect::run(args),
-        Verb::Keygen(args) => keygen::run(args),
-        Verb::Sign(args) => sign::run(args),
-        Verb::Verify(args) => verify::run(args),
+        PluginVerb::Inspect(args) => inspect::run(&args),
+        PluginVerb::Keygen(args) => keygen::run(&args),
+        PluginVerb::Sign(args) => sign::run(&args),
+        PluginVerb::Verify(args) => verify::run(&args),
     }
 }

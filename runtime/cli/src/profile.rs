@@ -11,7 +11,7 @@ use anyhow::Result;
 use clap::Subcommand;
 
 #[derive(Subcommand)]
-pub enum Verb {
+pub enum ProfileVerb {
     /// What a profile resolves to: plugins, digests, what each may do, limits, model.
     Show(show::Args),
     /// Find what is wrong with a profile, without running a model; the status is 1 if something is.
@@ -22,11 +22,11 @@ pub enum Verb {
     Diff(diff::Args),
 }
 
-pub fn run(verb: &Verb) -> Result<ExitCode> {
+pub fn run(verb: ProfileVerb) -> Result<ExitCode> {
     match verb {
-        Verb::Show(args) => show::run(args),
-        Verb::Check(args) => check::run(args),
-        Verb::Lock(args) => lock::run(args),
-        Verb::Diff(args) => diff::run(args),
+        ProfileVerb::Show(args) => show::run(&args),
+        ProfileVerb::Check(args) => check::run(&args),
+        ProfileVerb::Lock(args) => lock::run(&args),
+        ProfileVerb::Diff(args) => diff::run(&args),
     }
 }
