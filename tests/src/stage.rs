@@ -1,12 +1,13 @@
 //! A model that says what a script says, and plugins that look at it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::sync::atomic::AtomicBool;
 
 use membrane_engine::{LoadOptions, Model};
 use membrane_generate::{Answer, AnswerOptions, Behaviour, Event, GenerateError, Generator, Intervention};
-use membrane_host::{Host, HostOptions, Plugin, PluginSource, World, first_party};
+use membrane_host::{Grant, Host, HostOptions, Plugin, PluginSource, World, first_party};
 use membrane_text::{ChatMessage, Role};
 use serde_json::{Value, json};
 
@@ -35,18 +36,23 @@ impl Stage {
         static HOST: LazyLock<Host> =
             LazyLock::new(|| Host::new(HostOptions::default()).expect("the host starts"));
         let stage = Self { host: HOST.clone(), behaviour: Behaviour::default(), max_tokens: Some(400) };
-        stage.with(World::Sampler, "scripted-sampler", guest("scripted-sampler"), json!({ "texts": texts }))
+        let parameters = json!({ "texts": texts });
+        let sampler = guest("scripted-sampler");
+        stage.with(World::Sampler, "scripted-sampler", sampler, parameters, BTreeSet::new())
     }
 
     /// Adds a plugin that the binary carries.
     pub fn first_party(self, name: &str, parameters: Value) -> Self {
         let plugin = first_party::find(name).expect("a first-party plugin");
-        self.with(plugin.world, name, plugin.bytes.to_vec(), parameters)
+        let grants = plugin.manifest().expect("its manifest is good").grants;
+        let grants = Grant::parse_all(&grants).expect("its grants exist");
+        self.with(plugin.world, name, plugin.bytes.to_vec(), parameters, grants)
     }
 
     /// Adds the policy that follows a script.
     pub fn scripted_policy(self, parameters: Value) -> Self {
-        self.with(World::Policy, "scripted-policy", guest("scripted-policy"), parameters)
+        let grants = BTreeSet::from([Grant::ForceText, Grant::SystemPrompt]);
+        self.with(World::Policy, "scripted-policy", guest("scripted-policy"), parameters, grants)
     }
 
     /// Adds the policy of clauses; `rules` is its file.
@@ -54,8 +60,15 @@ impl Stage {
         self.first_party("guard", json!({ "rules": rules }))
     }
 
-    fn with(mut self, world: World, name: &str, bytes: Vec<u8>, parameters: Value) -> Self {
-        let source = PluginSource { parameters, ..PluginSource::new(name, bytes, world) };
+    fn with(
+        mut self,
+        world: World,
+        name: &str,
+        bytes: Vec<u8>,
+        parameters: Value,
+        grants: BTreeSet<Grant>,
+    ) -> Self {
+        let source = PluginSource { parameters, grants, ..PluginSource::new(name, bytes, world) };
         let plugin: Plugin = self.host.load(source, world).expect("the plugin loads");
         match world {
             World::Sampler => self.behaviour.samplers.push(plugin),

@@ -20,12 +20,16 @@ mod doctor;
 mod fingerprint;
 mod inspect;
 mod logits;
+mod model_lock;
 mod options;
 mod peer;
+mod plugin;
 mod printer;
+mod profile;
 mod recording;
 mod replay;
 mod report;
+mod resolution;
 mod run;
 mod session;
 mod transcript;
@@ -53,6 +57,12 @@ enum Verb {
     /// Look at model files.
     #[command(subcommand)]
     Model(ModelVerb),
+    /// Look at profiles, lock them, compare them.
+    #[command(subcommand)]
+    Profile(profile::ProfileVerb),
+    /// Look at plugins, sign them, check signatures.
+    #[command(subcommand)]
+    Plugin(plugin::PluginVerb),
     /// Compute the logits of given tokens, for comparisons with other engines.
     Logits(logits::Args),
     /// Measure prefill and decode beside what this machine's memory and disk allow.
@@ -76,6 +86,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Run(args) => run::run(args),
         Verb::Model(ModelVerb::Inspect(args)) => inspect::run(&args),
+        Verb::Profile(verb) => profile::run(verb),
+        Verb::Plugin(verb) => plugin::run(verb),
         Verb::Logits(args) => logits::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Audit(verb) => audit::run(&verb),

@@ -11,9 +11,9 @@ use membrane_audit::verify::{Trusted, verify};
 use membrane_audit::{self as audit, Event, RecordedAnswer, Script, Transcript};
 use membrane_engine::{Model, Precision, Prepared};
 use membrane_generate::{Behaviour, Decided, Decisions, Difference, Generator, Replayed, Sameness, decide};
-use membrane_host::{Host, Plugin};
+use membrane_host::{Component, Host, Plugin};
 use membrane_profile::{
-    ByteSize, Digest, Kind, LimitsSpec, Location, PluginArgument, Profile, ResolvedPlugin,
+    ByteSize, Digest, Kind, LimitsSpec, Location, Origin, PluginArgument, Profile, ResolvedPlugin,
 };
 use serde::Serialize;
 
@@ -221,9 +221,9 @@ impl Replaying<'_> {
         let recorded = self.transcript.behaviours.get(&number);
         let recorded = recorded.with_context(|| format!("the log has no behaviour {number}"))?;
         let of_kind = |kind: Kind| recorded.plugins.iter().filter(move |plugin| plugin.kind == kind.as_str());
-        let load = |others: &Option<Vec<ResolvedPlugin>>, kind: Kind| -> Result<Vec<Plugin>> {
+        let loaded = |others: &Option<Vec<ResolvedPlugin>>, kind: Kind| -> Result<Vec<Plugin>> {
             match others {
-                Some(others) => others.iter().map(|other| session::load(&self.host, other, None)).collect(),
+                Some(others) => others.iter().map(|other| load(&self.host, other)).collect(),
                 None => of_kind(kind).map(|plugin| load_recorded(&self.host, plugin, kind)).collect(),
             }
         };
@@ -232,9 +232,9 @@ impl Replaying<'_> {
             samplers: if self.args.decisions {
                 Vec::new()
             } else {
-                load(&self.others.samplers, Kind::Sampler)?
+                loaded(&self.others.samplers, Kind::Sampler)?
             },
-            policies: load(&self.others.policies, Kind::Policy)?,
+            policies: loaded(&self.others.policies, Kind::Policy)?,
             tools: Vec::new(),
         };
         self.behaviours.insert(number, behaviour.clone());
@@ -346,9 +346,13 @@ fn load_recorded(host: &Host, recorded: &audit::Plugin, kind: Kind) -> Result<Pl
             fuel_per_call: Some(recorded.fuel_per_call),
             memory: Some(ByteSize(recorded.memory_bytes)),
         },
+        // The record pins it, below.
         pin: None,
+        publisher: None,
+        unsigned: true,
+        origin: Origin::CommandLine,
     };
-    let plugin = session::load(host, &resolved, None)?;
+    let plugin = load(host, &resolved)?;
     let digest = Digest::from_bytes(*recorded.digest.as_bytes());
     ensure!(
         plugin.digest() == digest,
@@ -450,4 +454,8 @@ fn diverging(diverging: &Diverging) -> String {
     };
     let (recorded, now) = (verdict(&diverging.recorded), verdict(&diverging.now));
     format!("the first difference is verdict {}{place}: recorded {recorded}; now {now}", diverging.index)
+}
+
+fn load(host: &Host, resolved: &ResolvedPlugin) -> Result<Plugin> {
+    session::load(host, resolved, &Component::of(resolved)?, None)
 }

@@ -136,7 +136,10 @@ fn open(args: &Args) -> Result<Conversation> {
     let seed = args.seed.or(generation.seed).unwrap_or_else(new_seed);
     if !quiet {
         for plugin in assembled.profile.plugins() {
-            eprintln!("{}: {} ({})", plugin.kind, plugin.name, plugin.location);
+            eprintln!(
+                "{}",
+                report::printable(&format!("{}: {} ({})", plugin.kind, plugin.name, plugin.location))
+            );
         }
     }
     if args.raw && !quiet && assembled.profile.plugins().any(|plugin| plugin.kind == Kind::Tool) {
@@ -182,7 +185,7 @@ fn open(args: &Args) -> Result<Conversation> {
         options,
         cancel,
         answering,
-        profile: format!("{name} {} seed {seed}", digest.short()),
+        profile: report::printable(&format!("{name} {} seed {seed}", digest.short())),
         recording,
         json: args.json,
         quiet,

@@ -1,23 +1,23 @@
 //! From flags and a profile to a model with a behaviour.
 
-use std::fs::{self, File};
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use membrane_audit as audit;
 use membrane_engine::{Model, Prepared};
+use membrane_formats::Checkpoint;
 use membrane_generate::{Behaviour, Generator};
-use membrane_host::limits::MAX_COMPONENT_BYTES;
-use membrane_host::{Grant, Host, HostOptions, Limits, LogLevel, LogLine, Plugin, PluginSource, first_party};
+use membrane_host::{Component, Host, HostOptions, LogLevel, LogLine, Plugin, PluginSource, first_party};
 use membrane_profile::{
-    Digest, Kind, Location, Manifest, PluginArgument, Profile, ProfileDigest, ResolvedPlugin,
+    Kind, Location, Lock, Manifest, PluginArgument, Profile, ProfileDigest, ResolvedPlugin,
 };
 use serde_json::{Value, json};
 
+use crate::model_lock;
 use crate::options::ModelOptions;
 use crate::report;
+use crate::resolution::{self, Resolution};
 
 /// The sampler that decoding flags set parameters of.
 const STANDARD_SAMPLER: &str = "standard-sampler";
@@ -32,6 +32,9 @@ pub struct BehaviourOptions {
     /// A profile: sampler chain, policies, tools, their parameters and grants
     #[arg(long, value_name = "PROFILE.toml")]
     profile: Option<PathBuf>,
+    /// Refuse a profile that has no lock file beside it
+    #[arg(long, requires = "profile")]
+    locked: bool,
     /// A sampler in place of the profile's chain: PLUGIN[,KEY=VALUE]..., PLUGIN a first-party name or a
     /// .wasm file; may be repeated
     #[arg(long, value_name = "PLUGIN")]
@@ -78,21 +81,23 @@ pub struct Assembled {
     host: Host,
     behaviour: Behaviour,
     reserve: u64,
+    /// What the profile's lock pins, and the profile's path.
+    locked: Option<(Lock, PathBuf)>,
 }
 
 impl BehaviourOptions {
     /// Reads the profile and compiles its plugins. `budget`: bytes that the process may take. Errors: a
-    /// file that can't be read, a grant that is missing, a digest that is not the pinned one.
+    /// file that can't be read, a grant that is missing, a digest that is not the pinned one, or anything that is not
+    /// as the profile's lock has it.
     pub fn assemble(&self, budget: Option<u64>, quiet: bool) -> Result<Assembled> {
-        let profile = self.resolve()?;
+        let resolution = Resolution::of(self.resolve()?)?;
+        let locked = self.lock(&resolution)?;
         let host = host(quiet)?;
         let mut behaviour = Behaviour::default();
-        let mut digests = Vec::new();
         let mut reserve = 0;
         let most = budget.map(|_| INSTANCE_UNDER_BUDGET);
-        for resolved in profile.plugins() {
-            let plugin = load(&host, resolved, most)?;
-            digests.push(plugin.digest());
+        for (resolved, component, _) in resolution.plugins() {
+            let plugin = load(&host, resolved, component, most)?;
             reserve += plugin.limits().memory_bytes as u64;
             match resolved.kind {
                 Kind::Sampler => behaviour.samplers.push(plugin),
@@ -100,8 +105,21 @@ impl BehaviourOptions {
                 Kind::Tool => behaviour.tools.push(plugin),
             }
         }
-        let digest = ProfileDigest::of(&profile, &digests)?;
-        Ok(Assembled { profile, digest, host, behaviour, reserve })
+        let digest = resolution.digest()?;
+        Ok(Assembled { profile: resolution.profile, digest, host, behaviour, reserve, locked })
+    }
+
+    /// The lock of the profile, which allows it as it is. Errors: it doesn't, or there is none and one was asked for.
+    fn lock(&self, resolution: &Resolution) -> Result<Option<(Lock, PathBuf)>> {
+        let Some(path) = &self.profile else { return Ok(None) };
+        let lock = resolution.check_lock(path)?;
+        let (shown, beside) = (path.display(), Lock::path_of(path));
+        ensure!(
+            lock.is_some() || !self.locked,
+            "--locked: there is no {}; `membrane profile lock {shown}` writes it",
+            beside.display()
+        );
+        Ok(lock.map(|lock| (lock, path.clone())))
     }
 
     fn resolve(&self) -> Result<Profile> {
@@ -144,30 +162,18 @@ fn log(line: &LogLine) {
     }
 }
 
-/// Reads and compiles one plugin. `most`: bytes that an instance may take where its entry does not say.
-pub fn load(host: &Host, resolved: &ResolvedPlugin, most: Option<usize>) -> Result<Plugin> {
-    let bytes = match &resolved.location {
-        Location::FirstParty(name) => first_party::find(name)?.bytes.to_vec(),
-        Location::Path(path) => {
-            read_component(path).with_context(|| format!("plugin `{}`: {}", resolved.name, path.display()))?
-        }
-    };
-    let digest = Digest::of(&bytes);
-    if let Some(pin) = resolved.pin
-        && pin != digest
-    {
-        bail!(
-            "plugin `{}` ({}) has the digest {digest}, but the profile pins {pin}; \
-             if the change is meant, put the new digest into the profile",
-            resolved.name,
-            resolved.location
-        );
-    }
+/// Compiles one plugin. `most`: bytes that an instance may take where its entry does not say.
+pub fn load(
+    host: &Host,
+    resolved: &ResolvedPlugin,
+    component: &Component,
+    most: Option<usize>,
+) -> Result<Plugin> {
     let source = PluginSource {
         parameters: Value::Object(resolved.parameters.clone()),
-        grants: Grant::parse_all(&resolved.grants).with_context(|| format!("plugin `{}`", resolved.name))?,
-        limits: limits(resolved, most),
-        ..PluginSource::new(&resolved.name, bytes, resolved.kind)
+        grants: resolution::grants(resolved)?,
+        limits: resolution::limits(resolved, most),
+        ..PluginSource::new(&resolved.name, component.bytes.clone(), resolved.kind)
     };
     Ok(host.load(source, resolved.kind)?)
 }
@@ -198,33 +204,6 @@ fn recorded(resolved: &ResolvedPlugin, plugin: &Plugin) -> audit::Plugin {
     }
 }
 
-/// A component's bytes. Errors: it can't be read, or is larger than the host takes.
-fn read_component(path: &Path) -> Result<Vec<u8>> {
-    // Before it is opened: opening a pipe waits for whoever writes to it.
-    let metadata = fs::metadata(path)?;
-    ensure!(!metadata.is_dir(), "is a folder; give the component (.wasm)");
-    ensure!(metadata.is_file(), "is no regular file; give the component (.wasm)");
-    let file = File::open(path)?;
-    let mut bytes = Vec::new();
-    file.take(MAX_COMPONENT_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-    ensure!(bytes.len() <= MAX_COMPONENT_BYTES, "is larger than the limit of {MAX_COMPONENT_BYTES} bytes");
-    Ok(bytes)
-}
-
-fn limits(resolved: &ResolvedPlugin, most: Option<usize>) -> Limits {
-    let mut limits = Limits::of(resolved.kind);
-    if let Some(most) = most {
-        limits.memory_bytes = limits.memory_bytes.min(most);
-    }
-    if let Some(fuel) = resolved.limits.fuel_per_call {
-        limits.fuel_per_call = fuel;
-    }
-    if let Some(memory) = resolved.limits.memory {
-        limits.memory_bytes = usize::try_from(memory.bytes()).unwrap_or(usize::MAX);
-    }
-    limits
-}
-
 impl Assembled {
     /// The behaviour as the audit log has it.
     pub fn record(&self) -> audit::Behaviour {
@@ -242,7 +221,13 @@ impl Assembled {
     pub fn open(self, options: &ModelOptions, quiet: bool) -> Result<Generator> {
         let mut load_options = options.load.load_options(self.reserve)?;
         load_options.context = load_options.context.or(self.profile.generation.context);
-        let prepared = Prepared::open(&options.model, &load_options)?;
+        let checkpoint = Arc::new(Checkpoint::open(&options.model)?);
+        if let Some((lock, profile)) = &self.locked
+            && let Some(pinned) = &lock.model
+        {
+            resolution::refuse(&pinned.differences(&model_lock::of(&checkpoint, quiet)?), profile)?;
+        }
+        let prepared = Prepared::of(checkpoint, &load_options)?;
         let model: Model = report::load(prepared, quiet)?;
         Ok(Generator::new(self.host, model, self.behaviour)?)
     }

@@ -2,10 +2,15 @@
 
 use wasmtime::{Store, Trap};
 
+use crate::CONTRACT;
 use crate::error::{Cause, Failure};
+use crate::grants::Grant;
 use crate::limits::{MAX_HANDLES, MAX_SHOWN_BYTES, MAX_TRANSFER_BYTES, START_CALLS};
 use crate::plugin::Plugin;
 use crate::state::State;
+
+/// What wasmtime says where an export has another type than its binding; it keeps the type of this error to itself.
+const TYPES_DIFFER: &str = "failed to convert function to given type";
 
 /// An instance of a plugin, with the bindings of its world.
 pub(crate) struct Instance<B> {
@@ -64,6 +69,16 @@ impl<B> Instance<B> {
         Failure { plugin: self.plugin.name().to_owned(), hook, cause }
     }
 
+    /// A result that a grant would allow.
+    pub fn not_granted(&self, hook: &'static str, what: &str, grant: Grant) -> Failure {
+        self.broke(
+            hook,
+            format!(
+                "it {what}, which needs the grant `{grant}`: add grants = [\"{grant}\"] to its profile entry if it may"
+            ),
+        )
+    }
+
     /// A result that the contract does not allow.
     pub fn broke(&self, hook: &'static str, what: impl Into<String>) -> Failure {
         self.failure(hook, Cause::Broke(what.into()))
@@ -109,6 +124,10 @@ fn cause(state: &mut State, plugin: &Plugin, fuel: u64, error: &wasmtime::Error)
                 .into(),
         ),
         Some(trap) => Cause::Trapped(trap.to_string().trim_start_matches("wasm trap: ").to_owned()),
+        None if error.chain().any(|cause| cause.to_string() == TYPES_DIFFER) => Cause::Broke(format!(
+            "a function that it exports has other parameters or results than in {CONTRACT}: it was built against \
+             another text of that version. Build it with this version's wit/ or SDK"
+        )),
         None => {
             let text = error.root_cause().to_string();
             // wasmtime keeps the type of this error to itself.

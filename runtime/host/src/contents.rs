@@ -98,16 +98,28 @@ impl Contents {
                 continue;
             }
             let (plugin, shown) = (plugin.to_owned(), crate::text::clean(import, 200));
-            let grant = Grant::ALL
+            match Grant::ALL
                 .into_iter()
-                .find(|grant| interface == Some(grant.name()) && grant.world() == world);
-            match grant {
+                .find(|grant| interface.is_some() && interface == grant.interface() && grant.world() == world)
+            {
                 Some(grant) if grants.contains(&grant) => {}
                 Some(grant) => return Err(HostError::NotGranted { plugin, import: shown, grant }),
                 None => return Err(HostError::UnknownImport { plugin, import: shown, world }),
             }
         }
         Ok(())
+    }
+
+    /// The grant that an import needs.
+    pub fn grant_of(&self, import: &str) -> Option<Grant> {
+        let interface = Name::parse(import).filter(|name| name.package == CONTRACT_PACKAGE)?.interface;
+        Grant::ALL.into_iter().find(|grant| grant.interface() == Some(interface))
+    }
+
+    /// The versions of our package that its names have.
+    pub fn versions(&self) -> impl Iterator<Item = &str> {
+        let names = self.exports.iter().chain(&self.imports).filter_map(|name| Name::parse(name));
+        names.filter(|name| name.package == CONTRACT_PACKAGE).map(|name| name.version)
     }
 
     /// Refuses names of our package in another version, so that people read of versions and not of missing

@@ -1,6 +1,7 @@
 //! What can go wrong with plugins. Every error names the plugin, and the hook where there is one, and says
 //! what to do.
 
+use membrane_profile::Digest;
 use thiserror::Error;
 
 use crate::World;
@@ -121,6 +122,69 @@ pub enum HostError {
         /// Name of the plugin.
         plugin: String,
         /// The compiler's words.
+        cause: String,
+    },
+    /// The component names this version of the contract, and has other functions or types in it.
+    #[error(
+        "plugin `{plugin}`: does not fit the contract {} of this host ({what}): it was built against another text of \
+             that version. Build it with this version's wit/ or SDK",
+        crate::CONTRACT
+    )]
+    Mismatch {
+        /// Name of the plugin.
+        plugin: String,
+        /// The interfaces and functions that differ.
+        what: String,
+    },
+    /// A component's file can't be used.
+    #[error("plugin `{plugin}`: {path}: {cause}")]
+    Unreadable {
+        /// Name of the plugin.
+        plugin: String,
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The component is not the one that the profile pins.
+    #[error(
+        "plugin `{plugin}` ({location}) has the digest {found}, but the profile pins {pinned}; if the change is \
+             meant, put the new digest into the profile"
+    )]
+    Pinned {
+        /// Name of the plugin.
+        plugin: String,
+        /// Where it is from.
+        location: String,
+        /// Its digest.
+        found: Digest,
+        /// The digest that it should have.
+        pinned: Digest,
+    },
+    /// Nothing in the profile says whose component it takes.
+    #[error(
+        "plugin `{plugin}` ({location}): the profile does not say whose it is; add to its entry \
+             digest = \"{found}\" for these bytes, publisher = \"NAME\" for one of [publishers] who signs it, or \
+             unsigned = true for whatever the file holds"
+    )]
+    Untrusted {
+        /// Name of the plugin.
+        plugin: String,
+        /// Where it is from.
+        location: String,
+        /// Its digest.
+        found: Digest,
+    },
+    /// The component has no signature that its profile entry asks for.
+    #[error("plugin `{plugin}`: must be signed by {publisher}, and the signature {path} {cause}")]
+    Signature {
+        /// Name of the plugin.
+        plugin: String,
+        /// Name and fingerprint of the publisher.
+        publisher: String,
+        /// The signature file.
+        path: String,
+        /// What is wrong.
         cause: String,
     },
     /// A plugin failed in a hook.

@@ -1,6 +1,6 @@
 //! The plugins that the binary carries, built from `plugins/` in the same build.
 
-use membrane_profile::Digest;
+use membrane_profile::{Digest, Manifest, ManifestError};
 
 use crate::World;
 use crate::error::HostError;
@@ -24,6 +24,11 @@ impl FirstParty {
     /// SHA-256 of the component, as profiles pin it.
     pub fn digest(&self) -> String {
         Digest::of(self.bytes).to_string()
+    }
+
+    /// What it says about itself. Errors: none, unless its `plugin.toml` was broken when the program was built.
+    pub fn manifest(&self) -> Result<Manifest, ManifestError> {
+        Manifest::parse(self.manifest, self.name)
     }
 }
 

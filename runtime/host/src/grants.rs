@@ -9,12 +9,21 @@ use thiserror::Error;
 use crate::World;
 
 /// Something that a plugin gets only by name.
+///
+/// There is no name without something behind it that the host enforces: what can't be enforced is not granted, and a
+/// profile that asks for it is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grant {
     /// The time of day, for tools.
     Clock,
     /// All logits of the vocabulary at once, for samplers.
     AllLogits,
+    /// The tokens of the prompt, for samplers.
+    PromptTokens,
+    /// The verdict `force`, for policies.
+    ForceText,
+    /// Changes of system messages, for policies.
+    SystemPrompt,
 }
 
 /// A name that is no grant.
@@ -26,21 +35,46 @@ pub struct UnknownGrant {
 
 impl Grant {
     /// All that there are.
-    pub const ALL: [Grant; 2] = [Grant::Clock, Grant::AllLogits];
+    pub const ALL: [Grant; 5] =
+        [Grant::Clock, Grant::AllLogits, Grant::PromptTokens, Grant::ForceText, Grant::SystemPrompt];
 
-    /// The interface that it opens, which has the same name.
+    /// The name in profiles and manifests.
     pub const fn name(self) -> &'static str {
         match self {
             Grant::Clock => "clock",
             Grant::AllLogits => "all-logits",
+            Grant::PromptTokens => "prompt-tokens",
+            Grant::ForceText => "force-text",
+            Grant::SystemPrompt => "system-prompt",
         }
     }
 
-    /// The world that knows the interface.
+    /// The interface that it opens. Without one it is checked when the plugin does what it is for.
+    pub const fn interface(self) -> Option<&'static str> {
+        match self {
+            Grant::Clock => Some("clock"),
+            Grant::AllLogits => Some("all-logits"),
+            Grant::PromptTokens | Grant::ForceText | Grant::SystemPrompt => None,
+        }
+    }
+
+    /// The world that it is for.
     pub const fn world(self) -> World {
         match self {
             Grant::Clock => World::Tool,
-            Grant::AllLogits => World::Sampler,
+            Grant::AllLogits | Grant::PromptTokens => World::Sampler,
+            Grant::ForceText | Grant::SystemPrompt => World::Policy,
+        }
+    }
+
+    /// What a plugin may do with it, in plain words.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Grant::Clock => "read the time of day and the local time zone",
+            Grant::AllLogits => "read and replace the logits of the whole vocabulary",
+            Grant::PromptTokens => "read the tokens of the prompt",
+            Grant::ForceText => "put words of its own into the model's mouth",
+            Grant::SystemPrompt => "add, change and remove system messages",
         }
     }
 
@@ -76,7 +110,12 @@ mod tests {
     #[test]
     fn an_unknown_grant_is_told_which_there_are() {
         let error = "network".parse::<Grant>().expect_err("unknown");
-        assert_eq!(error.to_string(), "there is no grant `network`; there are: clock, all-logits");
-        assert_eq!("clock".parse(), Ok(Grant::Clock));
+        assert_eq!(
+            error.to_string(),
+            "there is no grant `network`; there are: clock, all-logits, prompt-tokens, force-text, system-prompt"
+        );
+        for grant in Grant::ALL {
+            assert_eq!(grant.name().parse(), Ok(grant));
+        }
     }
 }

@@ -13,8 +13,10 @@
 mod bindings;
 mod call;
 mod compile;
+mod component;
 mod contents;
 mod conversation;
+mod description;
 mod engine;
 mod error;
 pub mod first_party;
@@ -33,7 +35,9 @@ mod tool;
 mod vocabulary;
 
 pub use compile::CompileLimits;
+pub use component::{Component, signature_path};
 pub use conversation::{Invocation, Message, Role};
+pub use description::{Description, Import};
 pub use engine::{Host, HostOptions, LogLevel, LogLine, LogSink};
 pub use error::{Cause, Failure, HostError, Result};
 pub use grants::{Grant, UnknownGrant};

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use membrane_profile::Digest;
 use serde_json::Value;
-use wasmtime::component::Linker;
+use wasmtime::component::{Component, Linker};
 
 use crate::World;
 use crate::bindings::{policy::PolicyPre, sampler::SamplerPre, tool::ToolPre};
+use crate::call::Instance;
 use crate::contents::Contents;
 use crate::engine::{Host, LogSink};
-use crate::error::{HostError, Result};
+use crate::error::{Failure, HostError, Result};
 use crate::grants::Grant;
 use crate::interfaces;
 use crate::limits::Limits;
@@ -55,6 +56,7 @@ struct Loaded {
     digest: Digest,
     world: World,
     imports: Vec<String>,
+    grants: BTreeSet<Grant>,
     parameters: String,
     limits: Limits,
     log: Option<LogSink>,
@@ -81,17 +83,20 @@ impl Plugin {
         if found != world {
             return Err(HostError::WrongWorld { plugin: name, found, wanted: world });
         }
-        let granted: Vec<Grant> = grants.into_iter().collect();
+        let granted: Vec<Grant> = grants.iter().copied().collect();
         contents.check_imports(&name, world, &granted)?;
-        let instances = instances(host, &bytes, world, &granted).map_err(|error| HostError::Compile {
+        let component = host.compile(&bytes).map_err(|error| HostError::Compile {
             plugin: name.clone(),
             cause: crate::text::clean(&format!("{error:#}"), 1024),
         })?;
+        let instances = instances(host, &component, world, &granted)
+            .map_err(|error| HostError::Mismatch { plugin: name.clone(), what: mismatch(&error) })?;
         Ok(Self(Arc::new(Loaded {
             name,
             digest: Digest::of(&bytes),
             world,
             imports: contents.imports,
+            grants,
             parameters: parameters.to_string(),
             limits,
             log: host.log(),
@@ -119,6 +124,11 @@ impl Plugin {
         &self.0.imports
     }
 
+    /// What it may do beyond its world.
+    pub fn grants(&self) -> &BTreeSet<Grant> {
+        &self.0.grants
+    }
+
     /// Limits of its instances.
     pub fn limits(&self) -> &Limits {
         &self.0.limits
@@ -127,6 +137,18 @@ impl Plugin {
     /// Its parameters, a JSON object.
     pub fn parameters(&self) -> &str {
         &self.0.parameters
+    }
+
+    /// Makes an instance and drops it; nothing is configured. Errors: it traps when it starts, or exports functions of
+    /// other types than the contract's.
+    pub fn try_start(&self) -> Result<(), Failure> {
+        match self.instances() {
+            Instances::Sampler(pre) => {
+                Instance::start(self, |_| {}, |store| pre.instantiate(store)).map(drop)
+            }
+            Instances::Policy(pre) => Instance::start(self, |_| {}, |store| pre.instantiate(store)).map(drop),
+            Instances::Tool(pre) => Instance::start(self, |_| {}, |store| pre.instantiate(store)).map(drop),
+        }
     }
 
     pub(crate) fn instances(&self) -> &Instances {
@@ -144,14 +166,33 @@ impl fmt::Debug for Plugin {
     }
 }
 
-fn instances(host: &Host, bytes: &[u8], world: World, grants: &[Grant]) -> wasmtime::Result<Instances> {
-    let component = host.compile(bytes)?;
+fn instances(
+    host: &Host,
+    component: &Component,
+    world: World,
+    grants: &[Grant],
+) -> wasmtime::Result<Instances> {
     let mut linker: Linker<State> = Linker::new(host.engine());
     interfaces::offer(&mut linker, world, grants)?;
-    let pre = linker.instantiate_pre(&component)?;
+    let pre = linker.instantiate_pre(component)?;
     Ok(match world {
         World::Sampler => Instances::Sampler(SamplerPre::new(pre)?),
         World::Policy => Instances::Policy(PolicyPre::new(pre)?),
         World::Tool => Instances::Tool(ToolPre::new(pre)?),
     })
+}
+
+/// Where a component and the contract differ: the names that the linker's errors quote, without its words, which are
+/// about types of the component model.
+fn mismatch(error: &wasmtime::Error) -> String {
+    let mut names: Vec<String> = Vec::new();
+    for cause in error.chain().map(ToString::to_string) {
+        for name in cause.split('`').skip(1).step_by(2) {
+            let name = crate::text::clean(name, 100);
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    if names.is_empty() { "one of its interfaces".to_owned() } else { names.join(", ") }
 }

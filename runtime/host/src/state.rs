@@ -1,9 +1,11 @@
 //! What the host keeps for one instance of a plugin, and hands to the interfaces that the instance calls.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::engine::{LogLevel, LogLine, LogSink};
 use crate::error::Cause;
+use crate::grants::Grant;
 use crate::limits::{Limits, MAX_LOG_LINES, MAX_SHOWN_BYTES, Meter};
 use crate::plugin::Plugin;
 use crate::random::Random;
@@ -14,6 +16,7 @@ use crate::vocabulary::Vocabulary;
 pub struct State {
     plugin: String,
     limits: Limits,
+    grants: BTreeSet<Grant>,
     pub(crate) meter: Meter,
     log: Option<LogSink>,
     log_lines: u32,
@@ -57,6 +60,7 @@ impl State {
         Self {
             plugin: plugin.name().to_owned(),
             limits: *plugin.limits(),
+            grants: plugin.grants().clone(),
             meter: Meter::new(plugin.limits()),
             log: plugin.log().cloned(),
             log_lines: 0,
@@ -65,6 +69,11 @@ impl State {
             cause: None,
             step: None,
         }
+    }
+
+    /// Whether the plugin was granted something.
+    pub fn has(&self, grant: Grant) -> bool {
+        self.grants.contains(&grant)
     }
 
     /// Starts a call that may use so much fuel.

@@ -125,6 +125,35 @@ fn an_interface_of_another_world_is_refused() {
     assert!(error.to_string().contains("membrane:plugin/clock@0.1.0"), "{error}");
 }
 
+/// A text of the contract that has the same version and is not the same.
+#[test]
+fn another_contract_of_the_same_version_is_told_by_its_names() {
+    let wider = contract().replace("size: func() -> u32", "size: func() -> u64");
+    let import = r#"(import "membrane:plugin/vocabulary@0.1.0" "size" (func (result i64)))"#;
+    let wat = format!("(module {import} {MEMORY} {REALLOC} {CONFIGURE} {SAMPLE})");
+    let imported = refusal(component(&wider, "sampler", &wat), World::Sampler, &[]);
+    let other = contract().replace("sample: func() -> result<choice, string>", "sample: func() -> u64");
+    let sample = r#"(func (export "membrane:plugin/sampler-plugin@0.1.0#sample") (result i64) i64.const 1)"#;
+    let wat = format!("(module {MEMORY} {REALLOC} {CONFIGURE} {sample})");
+    let exported = failure(component(&other, "sampler", &wat));
+    let words = "has other parameters or results than in membrane:plugin@0.1.0";
+    assert!(exported.starts_with("plugin `x`: start") && exported.contains(words), "{exported}");
+    let removed = contract().replace("is-end: func", "is-the-end: func");
+    let import =
+        r#"(import "membrane:plugin/vocabulary@0.1.0" "is-the-end" (func (param i32) (result i32)))"#;
+    let wat = format!("(module {import} {MEMORY} {REALLOC} {CONFIGURE} {SAMPLE})");
+    let missing = refusal(component(&removed, "sampler", &wat), World::Sampler, &[]);
+    for (error, names) in
+        [(imported, ["vocabulary@0.1.0", "size"]), (missing, ["vocabulary@0.1.0", "is-the-end"])]
+    {
+        assert!(matches!(error, HostError::Mismatch { .. }), "{error}");
+        let error = error.to_string();
+        assert!(names.iter().all(|name| error.contains(name)), "{error}");
+        assert!(error.contains("Build it with this version's wit/ or SDK"), "{error}");
+        assert!(!error.contains("linker") && !error.contains("instance"), "{error}");
+    }
+}
+
 #[test]
 fn wasi_is_refused_by_name() {
     let wasi = "package wasi:cli@0.2.6 { interface environment { secrets: func() -> u32; } }";

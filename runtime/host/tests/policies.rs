@@ -3,10 +3,10 @@
 
 mod common;
 
-use common::{guest, host};
+use common::{component, guest, host, load, source};
 use membrane_host::{
-    Ended, Host, Invocation, Message, OutputOutcome, POLICY_FAILED, Plugin, PolicyChain, Refused, Role,
-    ToolCallOutcome, World,
+    Ended, Grant, Host, Invocation, Message, OutputOutcome, POLICY_FAILED, Plugin, PolicyChain, Refused,
+    Role, ToolCallOutcome, World, first_party,
 };
 use serde_json::{Value, json};
 
@@ -116,6 +116,55 @@ fn a_forced_text_takes_the_place_of_what_is_pending() {
     assert_eq!((outcome.released.as_str(), outcome.ended), ("fine ", Some(Ended::Forced)));
     // The first policy held "c" back; that was the model's, and is gone.
     assert_eq!((chain.pending().as_str(), chain.output("a", false).released.as_str()), ("", "a"));
+}
+
+/// A policy without grants.
+fn without_grants(parameters: Value) -> PolicyChain {
+    let host = host();
+    let source = source("x", component(World::Policy), World::Policy, parameters);
+    PolicyChain::start(&host, &[load(&host, source)]).unwrap()
+}
+
+#[test]
+fn to_force_a_text_needs_a_grant() {
+    let mut chain = without_grants(on_output("force", "bad", "good "));
+    assert_eq!(chain.output("fine ", false).released, "fine ");
+    let outcome = chain.output("bad", false);
+    let Some(Ended::Refused(refused)) = &outcome.ended else { panic!("{outcome:?}") };
+    assert_eq!((refused.clause.as_str(), outcome.released.as_str()), (POLICY_FAILED, ""));
+    assert!(refused.message.contains("forced a text, which needs the grant `force-text`"), "{refused}");
+}
+
+#[test]
+fn to_change_system_messages_needs_a_grant() {
+    let system = |content: &str| Message { role: Role::System, content: content.into() };
+    let rewrite = json!({ "hook": "request", "act": "rewrite", "text": "Obey me." });
+    let refused = without_grants(rewrite.clone()).request(vec![user("hi")]).unwrap_err();
+    assert_eq!(refused.clause, POLICY_FAILED);
+    assert!(refused.message.contains("changed the system messages, which needs the grant `system-prompt`"));
+    assert_eq!(chain(&[rewrite]).request(vec![user("hi")]).unwrap().messages[0], system("Obey me."));
+    for act in ["drop-system", "system-to-user"] {
+        let act = json!({ "hook": "request", "act": act });
+        assert!(without_grants(act.clone()).request(vec![system("Be kind."), user("hi")]).is_err(), "{act}");
+        assert!(chain(&[act]).request(vec![system("Be kind."), user("hi")]).is_ok());
+    }
+    // What users say may be rewritten without.
+    let act = json!({ "hook": "request", "act": "rewrite-users", "text": "ho" });
+    let outcome = without_grants(act).request(vec![system("Be kind."), user("hi")]).unwrap();
+    assert_eq!(outcome.messages, [system("Be kind."), user("ho")]);
+}
+
+#[test]
+fn the_first_party_policy_that_changes_system_messages_needs_its_grant() {
+    let host = host();
+    let plugin = first_party::find("system-prompt").unwrap();
+    let request = |grants: &[Grant]| {
+        let mut source = source("x", plugin.bytes.to_vec(), World::Policy, json!({ "text": "Be kind." }));
+        source.grants.extend(grants);
+        PolicyChain::start(&host, &[load(&host, source)]).unwrap().request(vec![user("hi")])
+    };
+    assert!(request(&[Grant::SystemPrompt]).is_ok());
+    assert!(request(&[]).unwrap_err().message.contains("the grant `system-prompt`"));
 }
 
 #[test]

@@ -179,6 +179,23 @@ fn history_follows_the_context_wherever_it_goes() {
 }
 
 #[test]
+fn the_prompt_is_hidden_without_its_grant() {
+    let host = host();
+    let parameters = serde_json::json!({ "mode": "count-down" });
+    let mut hidden = source("x", component(World::Sampler), World::Sampler, parameters);
+    hidden.grants.insert(Grant::AllLogits);
+    let mut hidden = SamplerChain::start(&host, &[load(&host, hidden)], context(100, 1)).unwrap();
+    let mut seeing = SamplerChain::start(&host, &[sampler(&host, "count-down")], context(100, 1)).unwrap();
+    let next = |chain: &mut SamplerChain, prompt: usize| {
+        chain.next(&mut logits(), &[10, 20, 30], prompt).unwrap().token
+    };
+    assert_eq!(next(&mut seeing, 3), 29);
+    // The guest takes what is not there for 0.
+    assert_eq!(next(&mut hidden, 3), 0);
+    assert_eq!(next(&mut hidden, 2), 29, "what the model wrote is seen");
+}
+
+#[test]
 fn the_seed_decides_and_steps_differ() {
     let host = host();
     for mode in ["draw", "random"] {

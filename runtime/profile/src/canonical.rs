@@ -24,6 +24,11 @@ pub(crate) fn profile(profile: &Profile, components: &[Digest]) -> String {
     sorted(value).to_string()
 }
 
+/// The canonical text of a value.
+pub(crate) fn text(value: &Value) -> String {
+    sorted(value.clone()).to_string()
+}
+
 fn plugin(plugin: &ResolvedPlugin, digest: &Digest) -> Value {
     let mut grants = plugin.grants.clone();
     grants.sort_unstable();

@@ -1,7 +1,8 @@
 //! Errors of profiles and manifests. Each names the file or the command-line argument, the place in it, and
 //! what is allowed there.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use crate::plugin::Kind;
 
@@ -25,6 +26,41 @@ pub enum ProfileError {
         bytes: u64,
         /// The largest size in bytes.
         limit: u64,
+    },
+    /// A profile refers to a file outside of its folder.
+    #[error("{path}: is not below {folder}, where the profile is: a profile may only use files there",
+        path = path.display(), folder = Shown(folder))]
+    Outside {
+        /// The file.
+        path: PathBuf,
+        /// The folder of the profile.
+        folder: PathBuf,
+    },
+    /// A name that is none, or too many plugins.
+    #[error("{origin}: {message}")]
+    Name {
+        /// The file.
+        origin: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A publisher whose key can't be used.
+    #[error("{origin}: publishers.{name}: {message}")]
+    Publisher {
+        /// The file.
+        origin: String,
+        /// Name of the publisher.
+        name: String,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// A lock file that can't be used.
+    #[error("{path}: {message}", path = path.display())]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        message: String,
     },
     /// A file that must be text is not UTF-8.
     #[error("{path}: is not UTF-8 text", path = path.display())]
@@ -82,6 +118,19 @@ pub enum ProfileError {
         /// Digests that were given.
         digests: usize,
     },
+}
+
+/// A folder; the current one has no name of its own.
+struct Shown<'a>(&'a Path);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.as_os_str().is_empty() {
+            f.write_str("the current folder")
+        } else {
+            self.0.display().fmt(f)
+        }
+    }
 }
 
 /// A `plugin.toml` that can't be used, or parameters that it does not allow.

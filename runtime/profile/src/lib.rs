@@ -4,6 +4,8 @@
 //!
 //! - [`Profile`]: the samplers, policies and tools of an answer, from a TOML file and the command line.
 //! - [`Manifest`]: what a plugin says about itself in its `plugin.toml`.
+//! - [`Lock`]: what a profile resolved to when it was approved, and how it differs from now.
+//! - [`signature`]: signatures of plugins, and the keys of those who publish them.
 //! - [`Digest`] and [`ProfileDigest`]: what pins a component, and what names a whole behaviour.
 //! - [`ByteSize`]: sizes as people write them, such as `768MiB`.
 #![forbid(unsafe_code)]
@@ -13,15 +15,20 @@ mod bytes;
 mod canonical;
 mod digest;
 mod error;
+mod lock;
 mod manifest;
 mod plugin;
 mod profile;
+mod publisher;
 mod read;
+pub mod signature;
 
 pub use argument::PluginArgument;
 pub use bytes::{ByteSize, ByteSizeError};
-pub use digest::{Digest, DigestError, ProfileDigest};
+pub use digest::{Digest, DigestError, Digester, ProfileDigest};
 pub use error::{ManifestError, ProfileError};
+pub use lock::{Difference, Lock, LockedFile, LockedLimits, LockedModel, LockedPlugin, LockedPublisher};
 pub use manifest::{Manifest, Parameter, ParameterType};
-pub use plugin::{Kind, LimitsSpec, Location, ResolvedPlugin};
+pub use plugin::{Kind, LimitsSpec, Location, Origin, ResolvedPlugin};
 pub use profile::{Generation, Profile};
+pub use publisher::Publisher;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::bytes::ByteSize;
 use crate::digest::Digest;
+use crate::publisher::Publisher;
 
 /// What a plugin is: the world of the contract that it is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -80,6 +81,15 @@ impl fmt::Display for Location {
     }
 }
 
+/// Who named a plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A profile, which may come from anyone.
+    Profile,
+    /// Whoever started the program, in its arguments.
+    CommandLine,
+}
+
 /// Limits that a profile sets for one plugin; the host's defaults hold where nothing is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -107,6 +117,12 @@ pub struct ResolvedPlugin {
     pub limits: LimitsSpec,
     /// The digest that the component must have.
     pub pin: Option<Digest>,
+    /// Who must have signed the component.
+    pub publisher: Option<Publisher>,
+    /// The component is taken as it is, whoever made it.
+    pub unsigned: bool,
+    /// Who named it.
+    pub origin: Origin,
 }
 
 impl ResolvedPlugin {
@@ -120,6 +136,9 @@ impl ResolvedPlugin {
             grants: Vec::new(),
             limits: LimitsSpec::default(),
             pin: None,
+            publisher: None,
+            unsigned: false,
+            origin: Origin::Profile,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Profiles: which plugins make the behaviour of an answer.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -8,11 +9,17 @@ use serde_json::{Map, Value};
 use crate::argument::PluginArgument;
 use crate::digest::Digest;
 use crate::error::ProfileError;
-use crate::plugin::{Kind, LimitsSpec, Location, ResolvedPlugin};
+use crate::plugin::{Kind, LimitsSpec, Location, Origin, ResolvedPlugin};
+use crate::publisher::{self, Publisher};
 use crate::read;
 
 /// The sampler of a profile that names none.
 const DEFAULT_SAMPLER: &str = "standard-sampler";
+
+/// Plugins of one profile (the same component named ten thousand times).
+const MAX_PLUGINS: usize = 64;
+/// Bytes of a name (a name that fills the screen).
+const MAX_NAME_BYTES: usize = 100;
 
 /// A parameter that starts with this is replaced by the text of the file that follows it.
 const FILE_PREFIX: &str = "file:";
@@ -50,12 +57,30 @@ struct Written {
     name: Option<String>,
     #[serde(default)]
     generation: Generation,
+    /// Names of publishers to their keys.
+    #[serde(default)]
+    publishers: BTreeMap<String, String>,
     #[serde(default)]
     sampler: Vec<Entry>,
     #[serde(default)]
     policy: Vec<Entry>,
     #[serde(default)]
     tool: Vec<Entry>,
+}
+
+impl Written {
+    /// Checks names and numbers of entries; the error says what is wrong.
+    fn check(&self) -> Result<(), String> {
+        let mut names = self.name.iter().chain(self.publishers.keys());
+        if let Some(name) = names.find(|name| !is_name(name)) {
+            return Err(format!("the name `{}` is {NAMES}", name.escape_debug()));
+        }
+        let plugins = self.sampler.len() + self.policy.len() + self.tool.len();
+        if plugins > MAX_PLUGINS {
+            return Err(format!("has {plugins} plugins, of which at most {MAX_PLUGINS} are allowed"));
+        }
+        Ok(())
+    }
 }
 
 /// A `[[sampler]]`, `[[policy]]` or `[[tool]]` as it is written.
@@ -69,6 +94,9 @@ struct Entry {
     #[serde(default)]
     grants: Vec<String>,
     digest: Option<Digest>,
+    publisher: Option<String>,
+    #[serde(default)]
+    unsigned: bool,
     #[serde(default)]
     limits: LimitsSpec,
 }
@@ -79,6 +107,8 @@ struct Place<'a> {
     folder: &'a Path,
     kind: Kind,
     position: usize,
+    source: Origin,
+    publishers: &'a BTreeMap<String, Publisher>,
 }
 
 impl Place<'_> {
@@ -107,8 +137,9 @@ impl Profile {
     /// Reads a profile and the files that its parameters refer to.
     ///
     /// # Errors
-    /// A file that can't be read, is no text or is larger than 1 MiB; a field that is unknown or of the wrong
-    /// type, with its line; an entry that can't be resolved, with its kind and position.
+    /// A file that can't be read, is no text, is larger than 1 MiB or lies outside of the profile's folder; a field
+    /// that is unknown or of the wrong type, with its line; an entry that can't be resolved, with its kind and
+    /// position.
     pub fn read(path: &Path) -> Result<Self, ProfileError> {
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut profile = Self::parse(&read::text(path)?, &path.display().to_string(), folder)?;
@@ -125,6 +156,7 @@ impl Profile {
     /// As for [`Profile::read`].
     pub fn parse(text: &str, origin: &str, folder: &Path) -> Result<Self, ProfileError> {
         let written: Written = read::toml(origin, text)?;
+        written.check().map_err(|message| ProfileError::Name { origin: origin.to_owned(), message })?;
         let mut profile = Self {
             name: written.name.unwrap_or_default(),
             generation: written.generation,
@@ -132,11 +164,13 @@ impl Profile {
             policies: Vec::new(),
             tools: Vec::new(),
         };
+        let publishers = publisher::resolve(&written.publishers, origin, folder)?;
         let lists =
             [(Kind::Sampler, written.sampler), (Kind::Policy, written.policy), (Kind::Tool, written.tool)];
         for (kind, entries) in lists {
             for (index, entry) in entries.into_iter().enumerate() {
-                profile.add(entry, &Place { origin, folder, kind, position: index + 1 })?;
+                let (position, source, publishers) = (index + 1, Origin::Profile, &publishers);
+                profile.add(entry, &Place { origin, folder, kind, position, source, publishers })?;
             }
         }
         if profile.samplers.is_empty() {
@@ -221,13 +255,22 @@ impl Profile {
 
     fn extend(mut self, kind: Kind, arguments: Vec<PluginArgument>) -> Result<Self, ProfileError> {
         for (index, argument) in arguments.into_iter().enumerate() {
-            let place = Place { origin: "command line", folder: Path::new(""), kind, position: index + 1 };
+            let place = Place {
+                origin: "command line",
+                folder: Path::new(""),
+                kind,
+                position: index + 1,
+                source: Origin::CommandLine,
+                publishers: &BTreeMap::new(),
+            };
             let entry = Entry {
                 plugin: argument.plugin,
                 name: None,
                 parameters: toml::Table::new(),
                 grants: argument.grants,
                 digest: None,
+                publisher: None,
+                unsigned: false,
                 limits: LimitsSpec::default(),
             };
             self.add(entry, &place)?;
@@ -247,6 +290,7 @@ impl Profile {
                 entry.plugin
             ))
         })?;
+        let publisher = trusted(&entry, &location, place)?;
         let name = self.free_name(entry.name, &location, place)?;
         let parameters = resolve_files(to_json(entry.parameters, place)?, place)?;
         self.list(place.kind).push(ResolvedPlugin {
@@ -257,6 +301,9 @@ impl Profile {
             grants: entry.grants,
             limits: entry.limits,
             pin: entry.digest,
+            publisher,
+            unsigned: entry.unsigned,
+            origin: place.source,
         });
         Ok(())
     }
@@ -270,7 +317,9 @@ impl Profile {
     ) -> Result<String, ProfileError> {
         let taken = |name: &str| self.plugins().any(|plugin| plugin.name == name);
         match given {
-            Some(name) if name.trim().is_empty() => Err(place.error("`name` is empty".to_owned())),
+            Some(name) if !is_name(&name) => {
+                Err(place.error(format!("the name `{}` is {NAMES}", name.escape_debug())))
+            }
             Some(name) if taken(&name) => {
                 Err(place.error(format!("another plugin is already named `{name}`: choose another `name`")))
             }
@@ -293,6 +342,31 @@ impl Profile {
     }
 }
 
+const NAMES: &str = "empty, longer than 100 bytes, or has control characters in it";
+
+fn is_name(name: &str) -> bool {
+    !name.trim().is_empty() && name.len() <= MAX_NAME_BYTES && !name.chars().any(char::is_control)
+}
+
+/// The publisher of an entry. Errors: one that the profile does not know, or what says two things at once.
+fn trusted(entry: &Entry, location: &Location, place: &Place<'_>) -> Result<Option<Publisher>, ProfileError> {
+    let first_party = matches!(location, Location::FirstParty(_));
+    if first_party && (entry.publisher.is_some() || entry.unsigned) {
+        let message = "a first-party plugin is part of the program: remove `publisher` and `unsigned`";
+        return Err(place.error(message.to_owned()));
+    }
+    let Some(name) = &entry.publisher else { return Ok(None) };
+    if entry.unsigned {
+        return Err(place.error("`unsigned` and `publisher` contradict each other: remove one".to_owned()));
+    }
+    match place.publishers.get(name) {
+        Some(publisher) => Ok(Some(publisher.clone())),
+        None => Err(place.error(format!(
+            "there is no publisher `{name}` in this profile: add it under [publishers] with the fingerprint of its key"
+        ))),
+    }
+}
+
 /// The parameters with each string `file:PATH` replaced by the text of that file.
 fn resolve_files(
     mut parameters: Map<String, Value>,
@@ -300,7 +374,11 @@ fn resolve_files(
 ) -> Result<Map<String, Value>, ProfileError> {
     for value in parameters.values_mut() {
         if let Some(path) = value.as_str().and_then(|text| text.strip_prefix(FILE_PREFIX)) {
-            *value = Value::String(read::text(&place.folder.join(path))?);
+            let text = match place.source {
+                Origin::CommandLine => read::text(Path::new(path)),
+                Origin::Profile => read::text_inside(place.folder, path),
+            };
+            *value = Value::String(text?);
         }
     }
     Ok(parameters)

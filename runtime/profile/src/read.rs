@@ -34,6 +34,21 @@ pub(crate) fn text(path: &Path) -> Result<String, ProfileError> {
     String::from_utf8(content).map_err(|_| ProfileError::NotText { path: path.to_owned() })
 }
 
+/// The text of a file that a profile refers to: in the profile's folder or below, also through symbolic links, so that
+/// a profile from somebody else can't hand the files of whoever uses it to a plugin.
+pub(crate) fn text_inside(folder: &Path, path: &str) -> Result<String, ProfileError> {
+    let joined = folder.join(path);
+    let resolve = |path: &Path| {
+        let place = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        place.canonicalize().map_err(|cause| ProfileError::Unreadable { path: joined.clone(), cause })
+    };
+    let target = resolve(&joined)?;
+    if !target.starts_with(resolve(folder)?) {
+        return Err(ProfileError::Outside { path: joined, folder: folder.to_owned() });
+    }
+    text(&target)
+}
+
 /// Parses TOML; `origin` names the text in errors.
 pub(crate) fn toml<T: DeserializeOwned>(origin: &str, text: &str) -> Result<T, ProfileError> {
     toml::from_str(text).map_err(|error| {

@@ -180,3 +180,95 @@ fn the_digest_follows_what_decides_and_nothing_else() {
     components.pop();
     assert!(matches!(ProfileDigest::of(&strict, &components), Err(ProfileError::DigestCount { .. })));
 }
+
+const KEY: &str = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=
+-----END PUBLIC KEY-----
+";
+
+#[test]
+fn publishers_are_known_by_fingerprint_file_or_key() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("b.pub"), KEY).unwrap();
+    let fingerprint = Digest::of(KEY.as_bytes());
+    let entry = |name: &str| format!("[[tool]]\nplugin = \"{name}.wasm\"\npublisher = \"{name}\"\n");
+    let text = format!(
+        "[publishers]\na = \"{fingerprint}\"\nb = \"file:b.pub\"\nc = \"\"\"\n{KEY}\"\"\"\n{}{}{}",
+        entry("a"),
+        entry("b"),
+        entry("c")
+    );
+    let profile = Profile::parse(&text, "p.toml", folder.path()).unwrap();
+    for (tool, (name, has_key)) in profile.tools().iter().zip([("a", false), ("b", true), ("c", true)]) {
+        let publisher = tool.publisher.as_ref().unwrap();
+        assert_eq!((publisher.name.as_str(), publisher.key.is_some()), (name, has_key));
+        assert_eq!(publisher.fingerprint.to_string(), fingerprint.to_string());
+    }
+}
+
+#[test]
+fn what_says_two_things_about_whose_a_plugin_is_is_refused() {
+    let publishers = format!("[publishers]\na = \"{}\"\n", Digest::of(b"a"));
+    for (text, expected) in [
+        ("[[tool]]\nplugin = \"a.wasm\"\npublisher = \"b\"", "tool 1: there is no publisher `b`"),
+        ("[[tool]]\nplugin = \"a.wasm\"\npublisher = \"a\"\nunsigned = true", "contradict each other"),
+        ("[[tool]]\nplugin = \"clock\"\nunsigned = true", "part of the program"),
+        ("[[tool]]\nplugin = \"clock\"\npublisher = \"a\"", "part of the program"),
+        ("[publishers.b]\nkey = 1", "invalid type"),
+    ] {
+        let error = parse(&format!("{publishers}{text}")).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+    for (value, expected) in [
+        ("md5:abc", "publishers.a: give `sha256:` and the fingerprint"),
+        ("-----BEGIN PRIVATE KEY-----", "publishers.a: is no public key: it is a PRIVATE KEY"),
+        ("file:none.pub", "/nowhere/none.pub"),
+    ] {
+        let error = parse(&format!("[publishers]\na = \"{value}\"")).unwrap_err().to_string();
+        assert!(error.contains(expected), "{value}: {error}");
+    }
+}
+
+#[test]
+fn names_and_numbers_of_plugins_are_bounded() {
+    let long = "x".repeat(101);
+    for text in [
+        "name = \"\\u001b[2J\"".to_owned(),
+        format!("name = \"{long}\""),
+        "[publishers]\n\"a\\nb\" = \"x\"".to_owned(),
+        "[[tool]]\nplugin = \"clock\"\nname = \" \"".to_owned(),
+        "[[tool]]\nplugin = \"clock\"\nname = \"a\\u0007\"".to_owned(),
+    ] {
+        let error = parse(&text).unwrap_err().to_string();
+        assert!(error.contains("control characters in it") && !error.contains('\u{1b}'), "{text}: {error}");
+    }
+    let tools = |count: usize| parse(&"[[tool]]\nplugin = \"clock\"\n".repeat(count));
+    assert_eq!(tools(64).unwrap().tools().len(), 64);
+    assert!(tools(65).unwrap_err().to_string().contains("has 65 plugins, of which at most 64"));
+}
+
+#[test]
+fn a_profile_uses_no_files_outside_of_its_folder() {
+    let outer = tempfile::tempdir().unwrap();
+    let folder = outer.path().join("profile");
+    fs::create_dir_all(folder.join("below")).unwrap();
+    fs::write(outer.path().join("secret"), "a secret").unwrap();
+    fs::write(folder.join("below/rules"), "rules").unwrap();
+    let secret = outer.path().join("secret");
+    std::os::unix::fs::symlink(&secret, folder.join("link")).unwrap();
+    let read = |path: &str| {
+        let text = format!("[[policy]]\nplugin = \"guard\"\nparameters = {{ rules = \"file:{path}\" }}");
+        Profile::parse(&text, "p.toml", &folder)
+    };
+    for path in ["../secret", "below/../../secret", "link", secret.to_str().unwrap()] {
+        let error = read(path).unwrap_err();
+        assert!(matches!(error, ProfileError::Outside { .. }), "{path}: {error}");
+    }
+    for path in ["below/rules", "below/../below/rules", "./below/rules"] {
+        assert_eq!(read(path).unwrap().policies()[0].parameters["rules"], json!("rules"), "{path}");
+    }
+    // What is typed may be anywhere.
+    let typed: PluginArgument = format!("guard,rules=file:{}", secret.display()).parse().unwrap();
+    let profile = Profile::default_profile().with_policies(vec![typed]).unwrap();
+    assert_eq!(profile.policies()[0].parameters["rules"], json!("a secret"));
+}

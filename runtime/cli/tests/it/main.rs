@@ -8,5 +8,7 @@ mod flags;
 mod inspect;
 mod interrupt;
 mod logits;
+mod plugin;
+mod profile;
 mod program;
 mod run;

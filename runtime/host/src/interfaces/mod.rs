@@ -32,6 +32,7 @@ pub fn offer(linker: &mut Linker<State>, world: World, grants: &[Grant]) -> wasm
         match grant {
             Grant::AllLogits => sampler::all_logits::add_to_linker::<State, Own>(linker, |state| state)?,
             Grant::Clock => tool::clock::add_to_linker::<State, Own>(linker, |state| state)?,
+            Grant::PromptTokens | Grant::ForceText | Grant::SystemPrompt => {}
         }
     }
     Ok(())

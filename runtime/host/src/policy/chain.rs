@@ -9,6 +9,7 @@ use crate::call::Instance;
 use crate::conversation::{Invocation, Message};
 use crate::engine::Host;
 use crate::error::{Failure, Result};
+use crate::grants::Grant;
 use crate::limits::{MAX_ARGUMENTS_BYTES, MAX_MESSAGE_BYTES, MAX_MESSAGES, MAX_RESULT_BYTES};
 use crate::plugin::{Instances, Plugin};
 use crate::policy::verdict::{Intervention, Refused};
@@ -97,7 +98,7 @@ impl PolicyChain {
             match self.verdict(verdict, &mut interventions)? {
                 RequestVerdict::Allow => {}
                 RequestVerdict::Rewrite(rewritten) => {
-                    if let Err(failure) = self.members[index].check_messages(&rewritten.messages) {
+                    if let Err(failure) = self.members[index].check_rewrite(&messages, &rewritten.messages) {
                         return Err(self.refuse(Refused::failed(&failure), interventions));
                     }
                     interventions.push(self.members[index].intervened(
@@ -275,7 +276,7 @@ impl Member {
         Intervention::new(self.name(), hook, verdict, reason)
     }
 
-    fn check_messages(&self, messages: &[wit::Message]) -> Result<(), Failure> {
+    fn check_rewrite(&self, before: &[wit::Message], messages: &[wit::Message]) -> Result<(), Failure> {
         let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
         if messages.is_empty() || messages.len() > MAX_MESSAGES || bytes > MAX_MESSAGE_BYTES {
             let what = format!(
@@ -285,6 +286,23 @@ impl Member {
             );
             return Err(self.instance.broke("request", what));
         }
+        if !self.instance.plugin.grants().contains(&Grant::SystemPrompt)
+            && !system(before).eq(system(messages))
+        {
+            return Err(self.instance.not_granted(
+                "request",
+                "changed the system messages",
+                Grant::SystemPrompt,
+            ));
+        }
         Ok(())
     }
+}
+
+/// The system messages of a conversation.
+fn system(messages: &[wit::Message]) -> impl Iterator<Item = &str> {
+    messages
+        .iter()
+        .filter(|message| message.role == wit::Role::System)
+        .map(|message| message.content.as_str())
 }

@@ -2,6 +2,7 @@
 
 use crate::bindings::policy::exports::membrane::plugin::policy_plugin::OutputVerdict;
 use crate::error::Failure;
+use crate::grants::Grant;
 use crate::limits::{MAX_FORCED, MAX_PENDING_BYTES, MAX_REPLACEMENT_BYTES};
 use crate::policy::chain::{Member, PolicyChain};
 use crate::policy::verdict::{Intervention, Refused};
@@ -161,6 +162,10 @@ impl Member {
                 Ok(Some(Turn::Stop))
             }
             OutputVerdict::Force(forced) => {
+                if !self.instance.plugin.grants().contains(&Grant::ForceText) {
+                    let failure = self.instance.not_granted("output", "forced a text", Grant::ForceText);
+                    return Err(Refused::failed(&failure));
+                }
                 self.check_text(&forced.text)?;
                 passed.push_str(&forced.text);
                 record(self.intervened("output", "force", &forced.reason));

@@ -58,9 +58,11 @@ pub fn source(name: &str, bytes: Vec<u8>, world: World, parameters: Value) -> Pl
     PluginSource { parameters, limits, ..PluginSource::new(name, bytes, world) }
 }
 
-/// A guest of `tests/guests`, which misbehaves as its parameters say.
+/// A guest of `tests/guests` with all grants of its world, which misbehaves as its parameters say.
 pub fn guest(host: &Host, world: World, parameters: Value) -> Plugin {
-    load(host, source("x", component(world), world, parameters))
+    let mut source = source("x", component(world), world, parameters);
+    source.grants.extend(Grant::ALL.into_iter().filter(|grant| grant.world() == world));
+    load(host, source)
 }
 
 pub fn load(host: &Host, source: PluginSource) -> Plugin {
@@ -70,10 +72,7 @@ pub fn load(host: &Host, source: PluginSource) -> Plugin {
 
 /// A sampler of `tests/guests` with all grants.
 pub fn sampler(host: &Host, mode: &str) -> Plugin {
-    let parameters = serde_json::json!({ "mode": mode });
-    let mut source = source("x", component(World::Sampler), World::Sampler, parameters);
-    source.grants.insert(Grant::AllLogits);
-    load(host, source)
+    guest(host, World::Sampler, serde_json::json!({ "mode": mode }))
 }
 
 /// The error of loading a component.

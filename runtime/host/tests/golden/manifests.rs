@@ -117,7 +117,9 @@ fn each_grant_is_needed_and_no_other() {
         };
         let grants = manifest(plugin).grants;
         host.load(source(&grants), plugin.world).unwrap_or_else(|error| panic!("{error}"));
-        for missing in &grants {
+        // The others are missed when the plugin does what they are for.
+        let imported = |name: &&String| name.parse::<Grant>().unwrap().interface().is_some();
+        for missing in grants.iter().filter(imported) {
             let others: Vec<String> = grants.iter().filter(|grant| *grant != missing).cloned().collect();
             let error = host.load(source(&others), plugin.world).unwrap_err();
             assert!(matches!(error, HostError::NotGranted { .. }), "{error}");

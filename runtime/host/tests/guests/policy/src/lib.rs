@@ -111,6 +111,19 @@ impl Policy for Test {
             "empty" => {
                 Ok(RequestVerdict::Rewrite(RewrittenRequest { messages: Vec::new(), reason: reason() }))
             }
+            "drop-system" => {
+                messages.retain(|message| message.role != Role::System);
+                Ok(RequestVerdict::Rewrite(RewrittenRequest { messages, reason: reason() }))
+            }
+            "system-to-user" => {
+                messages.iter_mut().for_each(|message| message.role = Role::User);
+                Ok(RequestVerdict::Rewrite(RewrittenRequest { messages, reason: reason() }))
+            }
+            "rewrite-users" => {
+                let users = messages.iter_mut().filter(|message| message.role == Role::User);
+                users.for_each(|message| message.content.clone_from(&self.0.text));
+                Ok(RequestVerdict::Rewrite(RewrittenRequest { messages, reason: reason() }))
+            }
             _ => {
                 messages.insert(0, Message::new(Role::System, self.0.text.clone()));
                 Ok(RequestVerdict::Rewrite(RewrittenRequest { messages, reason: reason() }))

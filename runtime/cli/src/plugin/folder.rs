@@ -1,0 +1,86 @@
+//! A folder that was signed as a whole, compared with what the signature states.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use membrane_profile::signature::Statement;
+use membrane_profile::{Digest, Digester};
+
+/// Files of a folder (a folder without end), and folders within each other.
+const MAX_FILES: usize = 10_000;
+const MAX_DEPTH: usize = 32;
+/// Bytes that are read at a time.
+const PIECE: usize = 1 << 20;
+
+/// Compares the files of a folder, but for what is below the ignored paths, with the statement. Gives their number.
+///
+/// # Errors
+/// A file that is not in the statement, is missing or was changed; a symbolic link or anything else that is no file.
+pub fn compare(folder: &Path, signature: &Path, statement: &Statement, ignored: &[PathBuf]) -> Result<usize> {
+    let signature = signature.canonicalize().unwrap_or_else(|_| signature.to_owned());
+    let mut files = BTreeMap::new();
+    list(folder, Path::new(""), &|path| left_out(path, folder, &signature, ignored), &mut files)?;
+    let stated: BTreeMap<&str, Digest> =
+        statement.resources.iter().map(|file| (file.name.as_str(), file.digest)).collect();
+    ensure!(stated.len() == statement.resources.len(), "names a file twice");
+    for (name, path) in &files {
+        let Some(wanted) = stated.get(name.as_str()) else {
+            bail!("does not name `{name}`, which is in the folder");
+        };
+        let found = digest(path).with_context(|| format!("{}: can't be read", path.display()))?;
+        ensure!(found == *wanted, "is of other bytes: `{name}` has the digest {found}, {wanted} was signed");
+    }
+    match stated.keys().find(|name| !files.contains_key(**name)) {
+        Some(missing) => bail!("names `{missing}`, which is not in the folder"),
+        None => Ok(files.len()),
+    }
+}
+
+/// Whether a path below the folder is not compared.
+fn left_out(path: &Path, folder: &Path, signature: &Path, ignored: &[PathBuf]) -> bool {
+    let is_signature = || folder.join(path).canonicalize().is_ok_and(|path| path == signature);
+    ignored.iter().any(|ignored| path.starts_with(ignored)) || is_signature()
+}
+
+fn list(
+    folder: &Path,
+    below: &Path,
+    left_out: &dyn Fn(&Path) -> bool,
+    files: &mut BTreeMap<String, PathBuf>,
+) -> Result<()> {
+    ensure!(below.components().count() <= MAX_DEPTH, "the folder is more than {MAX_DEPTH} deep");
+    let here = folder.join(below);
+    let entries = fs::read_dir(&here).with_context(|| format!("{}: can't be read", here.display()))?;
+    for entry in entries {
+        let entry = entry.with_context(|| format!("{}: can't be read", here.display()))?;
+        let path = below.join(entry.file_name());
+        if left_out(&path) {
+            continue;
+        }
+        let kind = entry.file_type().with_context(|| format!("{}: can't be read", entry.path().display()))?;
+        if kind.is_dir() {
+            list(folder, &path, left_out, files)?;
+            continue;
+        }
+        ensure!(kind.is_file(), "`{}` is no regular file", path.display());
+        ensure!(files.len() < MAX_FILES, "the folder has more than {MAX_FILES} files");
+        let name = path.to_str().with_context(|| format!("`{}` is not UTF-8", path.display()))?.to_owned();
+        files.insert(name, entry.path());
+    }
+    Ok(())
+}
+
+fn digest(path: &Path) -> std::io::Result<Digest> {
+    let mut digester = Digester::default();
+    let mut file = File::open(path)?;
+    let mut piece = vec![0; PIECE];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(digester.finish()),
+            bytes => digester.update(&piece[..bytes]),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! `membrane profile diff`: what differs in the behaviour of two profiles.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use membrane_profile::{Difference, Profile};
+use serde::Serialize;
+
+use super::show::short;
+use crate::report::{self, printable};
+use crate::resolution::Resolution;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A profile
+    #[arg(value_name = "A.toml")]
+    a: PathBuf,
+    /// The profile that it is compared with
+    #[arg(value_name = "B.toml")]
+    b: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    a: Side,
+    b: Side,
+    differences: Vec<Difference>,
+}
+
+#[derive(Serialize)]
+struct Side {
+    profile: String,
+    digest: String,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let (a, b) = (read(&args.a)?, read(&args.b)?);
+    let mut differences = a.lock()?.differences(&b.lock()?);
+    for difference in &mut differences {
+        let value = |resolution: &Resolution| parameter(&resolution.profile, difference);
+        (difference.from, difference.to) = match (value(&a), value(&b)) {
+            (None, None) => continue,
+            values => values,
+        };
+    }
+    let side = |resolution: &Resolution| {
+        let (profile, digest) = (resolution.profile.name.clone(), resolution.digest()?.hex());
+        Ok::<_, anyhow::Error>(Side { profile, digest })
+    };
+    let report = Report { a: side(&a)?, b: side(&b)?, differences };
+    let mut out = io::stdout().lock();
+    if args.json {
+        report::json(&report, &mut out)?;
+    } else {
+        print(&report, &mut out)?;
+    }
+    Ok(ExitCode::from(u8::from(!report.differences.is_empty())))
+}
+
+fn read(path: &Path) -> Result<Resolution> {
+    Resolution::of(Profile::read(path)?)
+}
+
+/// The value that a difference of parameters is about, where the lock has only its digest.
+fn parameter(profile: &Profile, difference: &Difference) -> Option<String> {
+    let name = difference.what.strip_prefix("parameters.")?;
+    let plugin =
+        profile.plugins().find(|plugin| difference.about == format!("{} {}", plugin.kind, plugin.name))?;
+    plugin.parameters.get(name).map(ToString::to_string)
+}
+
+fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let name = |side: &Side| format!("{} {}", printable(&side.profile), &side.digest[..12]);
+    writeln!(out, "{} -> {}", name(&report.a), name(&report.b))?;
+    if report.differences.is_empty() {
+        writeln!(out, "  nothing differs")?;
+    }
+    for difference in &report.differences {
+        let shorter = |text: &Option<String>| text.as_deref().map(short);
+        let shown =
+            Difference { from: shorter(&difference.from), to: shorter(&difference.to), ..difference.clone() };
+        writeln!(out, "  {}", printable(&shown.to_string()))?;
+    }
+    Ok(())
+}

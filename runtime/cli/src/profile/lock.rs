@@ -1,0 +1,129 @@
+//! `membrane profile lock`: writes the lock file of a profile.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use membrane_formats::Checkpoint;
+use membrane_profile::{Difference, Lock, LockedModel, Profile};
+use serde::Serialize;
+
+use crate::model_lock;
+use crate::report::{self, printable};
+use crate::resolution::Resolution;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The profile; its lock file is written beside it
+    #[arg(value_name = "PROFILE.toml")]
+    profile: PathBuf,
+    /// Pin this model too: its files, tokenizer and chat template
+    #[arg(long, value_name = "MODEL", conflicts_with = "any_model")]
+    model: Option<PathBuf>,
+    /// Pin no model, also if the lock file there is pins one
+    #[arg(long)]
+    any_model: bool,
+    /// Approve that something may do more than the lock file there is allows
+    #[arg(long)]
+    approve: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    lock: String,
+    written: bool,
+    /// Whether there was a lock file.
+    replaces: bool,
+    model: Option<LockedModel>,
+    plugins: usize,
+    differences: Vec<Difference>,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let path = Lock::path_of(&args.profile);
+    let before = Lock::read_beside(&args.profile)?;
+    let mut lock = Resolution::of(Profile::read(&args.profile)?)?.lock()?;
+    let pinned = before.as_ref().and_then(|lock| lock.model.clone());
+    lock.model = match &args.model {
+        Some(model) => Some(model_lock::of(&Checkpoint::open(model)?, args.json)?),
+        None if args.any_model => None,
+        None => pinned.clone(),
+    };
+    let mut differences = before.as_ref().map(|before| before.differences(&lock)).unwrap_or_default();
+    differences.extend(model_differences(pinned.as_ref(), lock.model.as_ref(), before.is_some()));
+    let written = args.approve || !differences.iter().any(|difference| difference.widens);
+    if written {
+        write(&path, &lock.to_toml(&path)?)?;
+    }
+    let report = Report {
+        lock: path.display().to_string(),
+        written,
+        replaces: before.is_some(),
+        model: lock.model,
+        plugins: lock.plugins.len(),
+        differences,
+    };
+    let mut out = io::stdout().lock();
+    if args.json {
+        report::json(&report, &mut out)?;
+    } else {
+        print(&report, &mut out)?;
+    }
+    if !written {
+        eprintln!("membrane: nothing was written; if that is meant, say so with --approve");
+    }
+    Ok(ExitCode::from(u8::from(!written)))
+}
+
+/// What becomes of the model that a lock pins.
+fn model_differences(
+    before: Option<&LockedModel>,
+    now: Option<&LockedModel>,
+    locked: bool,
+) -> Vec<Difference> {
+    let whole = |from: Option<&LockedModel>, to: Option<&LockedModel>, widens| {
+        let name = |model: &LockedModel| model.files.first().map(|file| file.name.clone());
+        let (about, what) = ("model".to_owned(), "pin".to_owned());
+        vec![Difference { about, what, from: from.and_then(name), to: to.and_then(name), widens }]
+    };
+    match (before, now) {
+        (Some(before), Some(now)) => before.differences(now),
+        (Some(before), None) => whole(Some(before), None, true),
+        (None, Some(now)) if locked => whole(None, Some(now), false),
+        (None, _) => Vec::new(),
+    }
+}
+
+/// Puts the file in its place whole or not at all.
+fn write(path: &Path, text: &str) -> Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}.tmp", std::process::id()));
+    let beside = PathBuf::from(beside);
+    let file = fs::OpenOptions::new().write(true).create_new(true).open(&beside);
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+    let written = written.and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written.with_context(|| format!("{}: can't be written", path.display()))
+}
+
+fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    for difference in &report.differences {
+        writeln!(out, "  {}", printable(&difference.to_string()))?;
+    }
+    let what = if report.written { "written" } else { "not written" };
+    let model = match &report.model {
+        Some(model) => {
+            let names: Vec<&str> = model.files.iter().map(|file| file.name.as_str()).collect();
+            format!("the model {}", names.join(", "))
+        }
+        None => "any model".to_owned(),
+    };
+    writeln!(out, "{}: {what}: {} plugins, {}", printable(&report.lock), report.plugins, printable(&model))
+}
