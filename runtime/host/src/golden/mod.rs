@@ -89,6 +89,12 @@ impl GoldenCases {
         self.cases.is_empty()
     }
 
+    /// Parameters of the first case in which the plugin starts.
+    pub fn first_parameters(&self) -> Option<&Map<String, Value>> {
+        let starts = |case: &&Case| !matches!(case.expected, Expected::Refused(_));
+        self.cases.iter().find(starts).map(|case| &case.parameters)
+    }
+
     /// Runs all cases, each on instances of its own. What the plugin does wrong is in the report.
     ///
     /// # Errors
