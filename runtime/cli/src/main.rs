@@ -22,6 +22,7 @@ mod inspect;
 mod logits;
 mod options;
 mod peer;
+mod plugin;
 mod printer;
 mod recording;
 mod replay;
@@ -53,6 +54,9 @@ enum Verb {
     /// Look at model files.
     #[command(subcommand)]
     Model(ModelVerb),
+    /// Write, build, test and measure plugins.
+    #[command(subcommand)]
+    Plugin(plugin::PluginVerb),
     /// Compute the logits of given tokens, for comparisons with other engines.
     Logits(logits::Args),
     /// Measure prefill and decode beside what this machine's memory and disk allow.
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Run(args) => run::run(args),
         Verb::Model(ModelVerb::Inspect(args)) => inspect::run(&args),
+        Verb::Plugin(verb) => plugin::run(verb),
         Verb::Logits(args) => logits::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Audit(verb) => audit::run(&verb),

@@ -199,7 +199,7 @@ fn recorded(resolved: &ResolvedPlugin, plugin: &Plugin) -> audit::Plugin {
 }
 
 /// A component's bytes. Errors: it can't be read, or is larger than the host takes.
-fn read_component(path: &Path) -> Result<Vec<u8>> {
+pub fn read_component(path: &Path) -> Result<Vec<u8>> {
     // Before it is opened: opening a pipe waits for whoever writes to it.
     let metadata = fs::metadata(path)?;
     ensure!(!metadata.is_dir(), "is a folder; give the component (.wasm)");
