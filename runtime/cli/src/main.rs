@@ -60,7 +60,7 @@ enum Verb {
     /// Look at profiles, lock them, compare them.
     #[command(subcommand)]
     Profile(profile::ProfileVerb),
-    /// Look at plugins, sign them, check signatures.
+    /// Write, build, test, measure, inspect, sign and verify plugins.
     #[command(subcommand)]
     Plugin(plugin::PluginVerb),
     /// Compute the logits of given tokens, for comparisons with other engines.

@@ -1,9 +1,16 @@
-//! `membrane plugin`: plugins looked at, signed and checked.
+//! `membrane plugin`: from an empty folder to a plugin that is built, tested, measured, signed and checked. One file a
+//! verb.
 
+mod bench;
+mod build;
 mod folder;
 mod inspect;
 mod keygen;
+mod new;
+mod package;
 mod sign;
+mod sources;
+mod test;
 mod verify;
 
 use std::process::ExitCode;
@@ -11,6 +18,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 
+/// What can be done with a plugin.
 #[derive(Subcommand)]
 pub enum PluginVerb {
     /// What a plugin is and asks for; the status is 1 if this program can't run it.
@@ -21,6 +29,14 @@ pub enum PluginVerb {
     Sign(sign::Args),
     /// Check the signature of a component; the status is 1 if it is missing or not that of the key.
     Verify(verify::Args),
+    /// Make a folder with a plugin to start from.
+    New(new::Args),
+    /// Build the component of a plugin with its language's own toolchain.
+    Build(build::Args),
+    /// Run the golden cases of a plugin against its component.
+    Test(test::Args),
+    /// Measure what a plugin costs: size, compiling, starting, each call.
+    Bench(bench::Args),
 }
 
 pub fn run(verb: PluginVerb) -> Result<ExitCode> {
@@ -29,5 +45,9 @@ pub fn run(verb: PluginVerb) -> Result<ExitCode> {
         PluginVerb::Keygen(args) => keygen::run(&args),
         PluginVerb::Sign(args) => sign::run(&args),
         PluginVerb::Verify(args) => verify::run(&args),
+        PluginVerb::New(args) => new::run(&args),
+        PluginVerb::Build(args) => build::run(&args),
+        PluginVerb::Test(args) => test::run(&args),
+        PluginVerb::Bench(args) => bench::run(&args),
     }
 }

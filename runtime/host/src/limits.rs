@@ -5,8 +5,8 @@ use wasmtime::ResourceLimiter;
 use crate::World;
 
 /// Bytes of a component: compiling takes time and memory in proportion (a component that is built to be slow
-/// to compile).
-pub const MAX_COMPONENT_BYTES: usize = 16 << 20;
+/// to compile). One with a Python interpreter in it has 18 MB.
+pub const MAX_COMPONENT_BYTES: usize = 32 << 20;
 /// Bytes of one function's body: some passes of the compiler take more than linear time (10^6 blocks in one
 /// function).
 pub const MAX_FUNCTION_BYTES: u32 = 1 << 20;

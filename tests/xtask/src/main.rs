@@ -10,6 +10,7 @@ mod cgroup;
 mod ci;
 mod demo;
 mod deny;
+mod languages;
 mod model;
 mod peer;
 mod readme;
@@ -34,6 +35,8 @@ cargo xtask COMMAND
       --tokens N      longest answer (default 160)
   test [--offline]    every test that CI runs; --offline goes on when the demo model can't be fetched
   ci                  formatting, lints, tests, licences and the README's commands
+  languages [--write] build the example plugins in every language, run their golden cases and measure them;
+                      --write puts the table into examples/plugins/README.md
   peer                set up llama.cpp under target/peer for comparisons (compiles for minutes)
   capped --memory SIZE [--cold FILE]... [--read-ahead-kib N] [--json FILE] -- COMMAND...
                       run a command in a memory cgroup that counts the page cache (needs root)
@@ -60,6 +63,7 @@ fn dispatch() -> Result<ExitCode> {
         "demo" => demo::run(arguments)?,
         "test" => suite::run(arguments)?,
         "ci" => ci::run(arguments)?,
+        "languages" => languages::run(arguments)?,
         "peer" => peer::run(arguments)?,
         "capped" => return capped::run(arguments),
         "help" | "--help" | "-h" => print!("{USAGE}"),

@@ -1,11 +1,13 @@
-//! Runs the commands of README.md, so that a reader can trust them.
+//! Runs the commands of README.md and of the guide to plugins, so that a reader can trust them.
 //!
-//! Every code block whose info string begins with `sh` is run as one bash script in the root of the
-//! repository, with the built binaries in `PATH`. A block marked `sh no-ci` is not run, and its commands are
-//! listed as skipped.
+//! Every code block whose info string begins with `sh` is run as one bash script, with the built binaries in `PATH`. A block
+//! marked `sh no-ci` is not run, and its commands are listed as skipped.
 
-use crate::workspace::{phase, root, run as run_command, target_directory};
+use crate::languages;
+use crate::workspace::{phase, root, run as run_command};
 use anyhow::{Context, Result, bail};
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::Command;
 
 /// Commands which a reader types and which CI has run, or is running, by itself.
@@ -20,32 +22,40 @@ struct Block {
     script: String,
 }
 
-/// Runs the blocks in their order.
+/// Runs the commands of README.md in the root of the repository, then those of the guide to plugins in an empty folder.
 ///
 /// # Errors
-/// When README.md can't be read, has no commands, or one of them fails.
+/// When a file can't be read, has no commands, or one of them fails.
 pub fn run() -> Result<()> {
     phase("the commands of README.md");
-    let text = std::fs::read_to_string(root().join("README.md")).context("can't read README.md")?;
+    let path = languages::path()?;
+    run_file("README.md", &root(), &path)?;
+    phase("the commands of plugins/README.md");
+    // Outside the repository, as a reader's folder is.
+    let folder = std::env::temp_dir().join(format!("membrane-guide-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let done = run_file("plugins/README.md", &folder, &path);
+    std::fs::remove_dir_all(&folder)?;
+    done
+}
+
+/// Runs the blocks of a file in their order.
+fn run_file(file: &str, folder: &Path, path: &OsStr) -> Result<()> {
+    let text = std::fs::read_to_string(root().join(file)).with_context(|| format!("can't read {file}"))?;
     let blocks = blocks(&text)?;
     if !blocks.iter().any(|block| block.run) {
-        bail!("README.md has no commands that can be run");
-    }
-    let mut path = target_directory()?.join("release").into_os_string();
-    if let Some(before) = std::env::var_os("PATH") {
-        path.push(":");
-        path.push(before);
+        bail!("{file} has no commands that can be run");
     }
     for block in blocks {
         if !block.run {
-            println!("README.md:{}: skipped (no-ci):\n{}", block.line, block.script);
+            println!("{file}:{}: skipped (no-ci):\n{}", block.line, block.script);
             continue;
         }
-        println!("README.md:{}:", block.line);
+        println!("{file}:{}:", block.line);
         let script = without_done(&block.script);
         let mut bash = Command::new("bash");
-        bash.current_dir(root()).env("PATH", &path).args(["-euo", "pipefail", "-c", &script]);
-        run_command(&mut bash).with_context(|| format!("the commands at README.md:{} failed", block.line))?;
+        bash.current_dir(folder).env("PATH", path).args(["-euo", "pipefail", "-c", &script]);
+        run_command(&mut bash).with_context(|| format!("the commands at {file}:{} failed", block.line))?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod audit;
+mod authoring;
 mod budget;
 mod flags;
 mod inspect;

@@ -1,0 +1,108 @@
+//! The folder of a plugin: its manifest, its source, its golden cases and its component.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, ensure};
+use membrane_host::limits::MAX_COMPONENT_BYTES;
+use membrane_host::{Component, Grant, Host, Limits, Plugin, PluginSource};
+use membrane_profile::Manifest;
+use serde_json::{Map, Value};
+
+use super::sources::Language;
+
+/// What builds make and tools install; not source.
+const MADE: [&str; 5] = ["build", "target", "node_modules", ".venv", "__pycache__"];
+
+/// The folder of a plugin.
+pub struct Package {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Its `plugin.toml`.
+    pub manifest: Manifest,
+}
+
+impl Package {
+    /// Opens a folder. Errors: it has no `plugin.toml`, or a malformed one.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join("plugin.toml");
+        ensure!(
+            path.is_file(),
+            "{} has no plugin.toml, so it is no plugin's folder; `membrane plugin new` makes one",
+            folder.display()
+        );
+        Ok(Self { folder: folder.to_owned(), manifest: Manifest::read(&path)? })
+    }
+
+    /// The language, by the file that its source begins with. Errors: there is no such file.
+    pub fn language(&self) -> Result<Language> {
+        let found = Language::ALL.into_iter().find(|language| self.folder.join(language.marker()).is_file());
+        found.with_context(|| {
+            format!(
+                "{} has none of {}: build the component with your language's tools and give it with --component",
+                self.folder.display(),
+                Language::ALL.map(Language::marker).join(", ")
+            )
+        })
+    }
+
+    /// Where the built component is.
+    pub fn component(&self) -> PathBuf {
+        self.folder.join("build").join(format!("{}.wasm", self.manifest.name))
+    }
+
+    /// The folder of the golden cases.
+    pub fn golden(&self) -> PathBuf {
+        self.folder.join("golden")
+    }
+
+    /// Whether the component is there and no source is younger.
+    pub fn is_built(&self) -> bool {
+        let built = fs::metadata(self.component()).and_then(|metadata| metadata.modified());
+        built.is_ok_and(|built| !has_younger(&self.folder, built))
+    }
+
+    /// Loads a component as this plugin, with the grants of its manifest.
+    pub fn load(&self, host: &Host, bytes: Vec<u8>, parameters: Map<String, Value>) -> Result<Plugin> {
+        let manifest = &self.manifest;
+        let source = PluginSource {
+            name: manifest.name.clone(),
+            bytes,
+            parameters: Value::Object(parameters),
+            grants: Grant::parse_all(&manifest.grants)
+                .with_context(|| format!("{}: grants", self.folder.join("plugin.toml").display()))?,
+            limits: Limits::of(manifest.world),
+        };
+        Ok(host.load(source, manifest.world)?)
+    }
+}
+
+/// Whether a folder has a file that was changed after `time`. What can't be read counts as changed.
+fn has_younger(folder: &Path, time: SystemTime) -> bool {
+    let Ok(entries) = fs::read_dir(folder) else { return true };
+    entries.into_iter().any(|entry| {
+        let Ok(entry) = entry else { return true };
+        let Ok(metadata) = entry.metadata() else { return true };
+        if metadata.is_dir() {
+            let made = MADE.iter().any(|made| entry.file_name() == *made);
+            return !made && has_younger(&entry.path(), time);
+        }
+        metadata.modified().is_ok_and(|changed| changed > time)
+    })
+}
+
+/// The bytes of a component. Errors: it can't be read, or is larger than the host takes.
+pub fn read_component(path: &Path) -> Result<Vec<u8>> {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    Ok(Component::read(&name, path)?.bytes)
+}
+
+/// Bytes as people read them; a component has at most [`MAX_COMPONENT_BYTES`].
+pub fn size(bytes: usize) -> String {
+    debug_assert!(bytes <= MAX_COMPONENT_BYTES);
+    if bytes < 100 << 10 {
+        return format!("{:.1} KiB", bytes as f64 / 1024.0);
+    }
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}

@@ -1,0 +1,171 @@
+//! `membrane plugin`: folders that it makes, toolchains that it finds or misses, cases that it runs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::program::{Ended, command, membrane};
+
+const LANGUAGES: [(&str, &str); 4] =
+    [("rust", "Cargo.toml"), ("c", "plugin.c"), ("js", "plugin.js"), ("python", "plugin.py")];
+const WORLDS: [&str; 3] = ["sampler", "policy", "tool"];
+
+/// Makes a plugin in `into`; gives its folder.
+fn new(world: &str, name: &str, lang: &str, into: &Path) -> PathBuf {
+    membrane(&["plugin", "new", world, name, "--lang", lang, "--into", into.to_str().unwrap()]).good();
+    into.join(name)
+}
+
+/// A folder of a first-party sampler with its component beside, and nothing to build it from.
+fn greedy(folder: &Path, cases: &Value) -> String {
+    let greedy = membrane_host::first_party::find("greedy").unwrap();
+    fs::write(folder.join("greedy.wasm"), greedy.bytes).unwrap();
+    fs::write(folder.join("plugin.toml"), greedy.manifest).unwrap();
+    fs::create_dir_all(folder.join("golden")).unwrap();
+    fs::write(folder.join("golden/cases.json"), cases.to_string()).unwrap();
+    folder.join("greedy.wasm").to_str().unwrap().to_owned()
+}
+
+fn case(token: u32) -> Value {
+    let step = json!({"logits": [0, 5, 1], "token": token});
+    json!({"about": "One.", "parameters": {}, "vocabulary": ["a", "b", "c"], "prompt": [], "seed": 1, "steps": [step]})
+}
+
+/// Runs a verb on a folder without any toolchain.
+fn bare(verb: &str, folder: &Path) -> Ended {
+    let mut command = command(&["plugin", verb, folder.to_str().unwrap()]);
+    command.env("PATH", folder.join("nowhere")).output().unwrap().into()
+}
+
+#[test]
+fn every_kind_in_every_language_has_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    for (lang, marker) in LANGUAGES {
+        for world in WORLDS {
+            let plugin = new(world, &format!("a-{lang}-{world}"), lang, folder.path());
+            for file in [marker, "plugin.toml", "README.md", "golden/first.json"] {
+                assert!(plugin.join(file).is_file(), "{lang} {world}: {file}");
+            }
+        }
+    }
+    let json = ["plugin", "new", "tool", "b", "--json", "--into", folder.path().to_str().unwrap()];
+    let made: Value = serde_json::from_str(&membrane(&json).good().stdout).unwrap();
+    assert_eq!((&made["world"], &made["language"]), (&json!("tool"), &json!("rust")));
+    assert!(made["files"].as_array().unwrap().contains(&json!("plugin.toml")));
+}
+
+#[test]
+fn what_is_there_is_not_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugin = new("policy", "mine", "c", folder.path());
+    fs::write(plugin.join("plugin.c"), "changed").unwrap();
+    let into = folder.path().to_str().unwrap();
+    membrane(&["plugin", "new", "policy", "mine", "--into", into]).failed_saying(&["mine is there already"]);
+    assert_eq!(fs::read_to_string(plugin.join("plugin.c")).unwrap(), "changed");
+    membrane(&["plugin", "new", "policy", "../up", "--into", into])
+        .failed_saying(&["`../up` can't be the name"]);
+    membrane(&["plugin", "new", "policy", "x", "--into", "/no/such"]).failed_saying(&["/no/such/x"]);
+}
+
+#[test]
+fn a_missing_toolchain_is_named_with_what_to_install() {
+    let folder = tempfile::tempdir().unwrap();
+    for (lang, words) in [
+        ("rust", ["cargo", "https://rustup.rs"]),
+        ("c", ["pip install ziglang", "clang lld wasi-libc"]),
+        ("js", ["componentize-qjs", "npm install"]),
+        ("python", ["componentize-py", ".venv/bin/pip install -r requirements.txt"]),
+    ] {
+        let plugin = new("policy", lang, lang, folder.path());
+        for verb in ["build", "test", "bench"] {
+            bare(verb, &plugin).failed_saying(&words);
+        }
+        assert!(!plugin.join("build").join(format!("{lang}.wasm")).exists());
+    }
+    bare("build", folder.path()).failed_saying(&["has no plugin.toml", "membrane plugin new"]);
+}
+
+#[test]
+fn cases_are_run_against_a_given_component() {
+    let folder = tempfile::tempdir().unwrap();
+    let component = greedy(folder.path(), &json!([case(1), case(2)]));
+    let path = folder.path().to_str().unwrap();
+    let verb = ["plugin", "test", path, "--component", &component];
+    let failed = membrane(&verb);
+    assert_eq!(failed.code, Some(1), "{}", failed.stderr);
+    assert!(failed.stdout.contains("case 2, One.: step 1: the token is 1, expected 2"), "{}", failed.stdout);
+    assert!(failed.stdout.ends_with("greedy: 1 passed, 1 failed\n"), "{}", failed.stdout);
+    let json: Value = serde_json::from_str(&membrane(&[&verb[..], &["--json"]].concat()).stdout).unwrap();
+    assert_eq!((&json["passed"], &json["failed"]), (&json!(1), &json!(1)));
+    assert_eq!((&json["cases"][0]["mismatch"], &json["cases"][1]["passed"]), (&Value::Null, &json!(false)));
+    greedy(folder.path(), &json!([case(1)]));
+    membrane(&verb).good();
+    greedy(folder.path(), &json!([]));
+    membrane(&verb).failed_saying(&["has no cases"]);
+    greedy(folder.path(), &json!([{"about": "One."}]));
+    membrane(&verb).failed_saying(&["cases.json, case 1: `parameters` is missing"]);
+    let mut loud = case(2);
+    loud["about"] = json!("\x1b[2J");
+    greedy(folder.path(), &json!([loud]));
+    let failed = membrane(&verb);
+    assert!(
+        failed.stdout.contains("case 1, [2J: step 1") && !failed.stdout.contains('\x1b'),
+        "{:?}",
+        failed.stdout
+    );
+    membrane(&["plugin", "test", path]).failed_saying(&["has none of Cargo.toml, plugin.c", "--component"]);
+}
+
+#[test]
+fn a_component_of_another_world_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let component = greedy(folder.path(), &json!([]));
+    let manifest = "name = \"x\"\nversion = \"0.1.0\"\nworld = \"tool\"\nsummary = \"x\"\n";
+    fs::write(folder.path().join("plugin.toml"), manifest).unwrap();
+    let path = folder.path().to_str().unwrap();
+    membrane(&["plugin", "bench", path, "--component", &component]).failed_saying(&["is a sampler"]);
+}
+
+#[test]
+fn costs_are_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let component = greedy(folder.path(), &json!([case(1)]));
+    let path = folder.path().to_str().unwrap();
+    let verb = ["plugin", "bench", path, "--component", &component, "--calls", "10", "--vocabulary", "1000"];
+    let people = membrane(&verb).good().stdout;
+    assert!(
+        people.starts_with("greedy, a sampler\n") && people.contains("10 calls: a token of 1000"),
+        "{people}"
+    );
+    let json: Value =
+        serde_json::from_str(&membrane(&[&verb[..], &["--json"]].concat()).good().stdout).unwrap();
+    assert_eq!(json["component_bytes"], fs::metadata(&component).unwrap().len());
+    for time in
+        [&json["compile_ms"], &json["start_us"], &json["calls"]["median_us"], &json["calls"]["p99_us"]]
+    {
+        assert!(time.as_f64().unwrap() > 0.0, "{json}");
+    }
+    membrane(&[&verb[..], &["--parameters", "heat=1"]].concat()).failed_saying(&["unknown field `heat`"]);
+    membrane(&[&verb[..], &["--calls", "0"]].concat()).failed_saying(&["--calls"]);
+}
+
+#[test]
+fn a_new_plugin_in_rust_builds_and_does_what_its_cases_say() {
+    let folder = tempfile::tempdir().unwrap();
+    for world in WORLDS {
+        let plugin = new(world, world, "rust", folder.path());
+        let mut command = command(&["plugin", "test", plugin.to_str().unwrap()]);
+        for (name, _) in std::env::vars() {
+            let of_cargo = name.starts_with("CARGO") && name != "CARGO_HOME";
+            if of_cargo || name.starts_with("RUST") && name != "RUSTUP_HOME" {
+                command.env_remove(name);
+            }
+        }
+        // One folder for the three: their dependencies are the same.
+        command.env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("new-plugins"));
+        let ended = Ended::from(command.output().unwrap()).good();
+        assert!(ended.stdout.ends_with(" 0 failed\n"), "{}", ended.stdout);
+        assert!(plugin.join(format!("build/{world}.wasm")).is_file());
+    }
+}

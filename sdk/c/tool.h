@@ -1,0 +1,30 @@
+/* What a tool in C implements. `membrane.h` is written to build/bindings by each build, from the contract in wit/. */
+#ifndef MEMBRANE_TOOL_H
+#define MEMBRANE_TOOL_H
+
+#include "json.h"
+#include "membrane.h"
+
+/* A tool, as it is shown to the model. */
+typedef struct {
+    /* Letters, digits, `_` and `-`. */
+    const char *name;
+    /* What it does, for the model. */
+    const char *description;
+    /* JSON Schema of the arguments: an object. */
+    const char *parameters;
+} tool_t;
+
+/* The tools of this component, which its source defines. */
+extern const tool_t tools[];
+extern const size_t tool_count;
+
+/* Starts an answer. Gives NULL, or a sentence that says what is wrong. Wrong or unknown parameters are reported by the
+ * SDK. */
+const char *tool_configure(object_t *parameters);
+
+/* Calls a tool. Sets `result` to a text for the model, which the SDK copies, or gives a sentence that says what is wrong,
+ * which the model is told. Arguments that are wrong or were not read are reported by the SDK. */
+const char *tool_call(const char *name, object_t *arguments, const char **result);
+
+#endif

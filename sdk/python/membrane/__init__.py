@@ -1,0 +1,1 @@
+"""Write samplers, policies and tools for Membrane in Python."""

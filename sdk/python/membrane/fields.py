@@ -1,0 +1,75 @@
+"""The fields of a JSON object: a plugin's parameters, or the arguments of a tool."""
+
+import json
+from typing import Any, Callable, List, Optional
+
+from componentize_py_types import Err
+
+
+class Fields:
+    """Reads fields one by one; what is wrong is raised as a sentence that names the field."""
+
+    def __init__(self, what: str, text: str) -> None:
+        """`what` begins every sentence; `text` is a JSON object."""
+        value = json.loads(text)
+        if not isinstance(value, dict):
+            raise ValueError(f"{what}: is no JSON object")
+        self._what = what
+        self._left = value
+
+    def has(self, name: str) -> bool:
+        """Whether the field is there and not read yet."""
+        return name in self._left
+
+    def text(self, name: str, otherwise: Optional[str] = None) -> str:
+        """A text. Without a default the field must be there."""
+        return self._take(name, otherwise, lambda value: isinstance(value, str), "is not a text")
+
+    def flag(self, name: str, otherwise: bool) -> bool:
+        """True or false."""
+        return self._take(name, otherwise, lambda value: isinstance(value, bool), "is neither true nor false")
+
+    def integer(self, name: str, otherwise: int, least: int, most: int) -> int:
+        """A whole number between two others."""
+        whole = lambda value: isinstance(value, int) and not isinstance(value, bool)
+        return self._between(name, self._take(name, otherwise, whole, "is not a whole number"), least, most)
+
+    def number(self, name: str, otherwise: float, least: float, most: float) -> float:
+        """A number between two others."""
+        number = lambda value: isinstance(value, (int, float)) and not isinstance(value, bool)
+        return self._between(name, self._take(name, otherwise, number, "is not a number"), least, most)
+
+    def texts(self, name: str, otherwise: Optional[List[str]] = None) -> List[str]:
+        """A list of texts. Without a default the field must be there."""
+        fits = lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value)
+        return self._take(name, otherwise, fits, "is not a list of texts")
+
+    def end(self) -> None:
+        """Raises if a field was not read: "unknown field `x`"."""
+        for name in self._left:
+            raise ValueError(f"{self._what}: unknown field `{name}`")
+
+    def _take(self, name: str, otherwise: Any, fits: Callable[[Any], bool], wrong: str) -> Any:
+        if name not in self._left:
+            if otherwise is None:
+                raise ValueError(f"{self._what}: missing field `{name}`")
+            return otherwise
+        value = self._left.pop(name)
+        if not fits(value):
+            raise ValueError(f"{self._what}: {name}: {wrong}")
+        return value
+
+    def _between(self, name: str, value: Any, least: Any, most: Any) -> Any:
+        if not least <= value <= most:
+            raise ValueError(f"{self._what}: {name}: {value} is not between {least} and {most}")
+        return value
+
+
+def saying(body: Callable[[], Any]) -> Any:
+    """Runs `body`; what it raises becomes the error of the contract, a text."""
+    try:
+        return body()
+    except Err:
+        raise
+    except Exception as error:
+        raise Err(str(error) or type(error).__name__) from error
