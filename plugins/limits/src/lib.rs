@@ -27,7 +27,7 @@ pub struct Parameters {
 
 impl Default for Parameters {
     fn default() -> Self {
-        Self { characters: 0, repeats: 5, stretch: 400, circle: 160 }
+        Self { characters: 100_000, repeats: 5, stretch: 400, circle: 160 }
     }
 }
 
