@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use membrane_codecache::CodeCache;
+use membrane_profile::Digest;
 use wasmtime::component::Component;
 use wasmtime::{Config, Engine, OptLevel};
 
@@ -44,6 +46,8 @@ pub struct HostOptions {
     pub log: Option<LogSink>,
     /// What compiling a component may take.
     pub compile: CompileLimits,
+    /// Where compiled code is kept from run to run; without it everything is compiled anew.
+    pub cache: Option<Arc<CodeCache>>,
 }
 
 /// The WebAssembly engine. Cheap to clone; clones share the engine.
@@ -52,13 +56,14 @@ pub struct Host {
     engine: Engine,
     log: Option<LogSink>,
     compile: CompileLimits,
+    cache: Option<Arc<CodeCache>>,
 }
 
 impl Host {
     /// Sets the engine up. Errors: the machine can't run compiled WebAssembly.
     pub fn new(options: HostOptions) -> Result<Self> {
         let engine = Engine::new(&config()).map_err(|error| HostError::Engine(format!("{error:#}")))?;
-        Ok(Self { engine, log: options.log, compile: options.compile })
+        Ok(Self { engine, log: options.log, compile: options.compile, cache: options.cache })
     }
 
     /// Checks and compiles a plugin for a world. Imports are compared with the grants before anything is
@@ -76,8 +81,18 @@ impl Host {
         &self.engine
     }
 
-    pub(crate) fn compile(&self, bytes: &[u8]) -> wasmtime::Result<Component> {
-        compile(&self.engine, bytes, self.compile)
+    /// The compiled code of a component with this digest, from the cache or from the compiler.
+    pub(crate) fn component(&self, bytes: &[u8], digest: &Digest) -> wasmtime::Result<Component> {
+        let cached = self.cache.as_ref().and_then(|cache| cache.load(&self.engine, digest.as_bytes()));
+        if let Some(component) = cached {
+            return Ok(component);
+        }
+        let component = compile(&self.engine, bytes, self.compile)?;
+        if let Some(cache) = &self.cache {
+            // Where it can't be kept (a full disk) it is compiled again the next time.
+            let _ = cache.store(&self.engine, digest.as_bytes(), &component);
+        }
+        Ok(component)
     }
 
     pub(crate) fn log(&self) -> Option<LogSink> {

@@ -24,6 +24,7 @@ pub mod limits;
 mod plugin;
 mod policy;
 mod random;
+pub mod reload;
 mod sampler;
 pub mod sampling;
 mod state;
@@ -38,6 +39,7 @@ pub use engine::{Host, HostOptions, LogLevel, LogLine, LogSink};
 pub use error::{Cause, Failure, HostError, Result};
 pub use grants::{Grant, UnknownGrant};
 pub use limits::Limits;
+pub use membrane_codecache::{CacheError, CodeCache, DEFAULT_CAPACITY_BYTES};
 pub use membrane_profile::Kind as World;
 pub use plugin::{Plugin, PluginSource};
 pub use policy::{

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use membrane_profile::Digest;
 use serde_json::Value;
-use wasmtime::component::Linker;
+use wasmtime::component::{Component, InstancePre, Linker};
 
 use crate::World;
-use crate::bindings::{policy::PolicyPre, sampler::SamplerPre, tool::ToolPre};
+use crate::bindings::{
+    policy::PolicyIndices, sampler::SamplerIndices, stateful::StatefulIndices, tool::ToolIndices,
+};
 use crate::contents::Contents;
 use crate::engine::{Host, LogSink};
 use crate::error::{HostError, Result};
@@ -62,10 +64,18 @@ struct Loaded {
 }
 
 /// What makes instances, with all imports resolved.
-pub(crate) enum Instances {
-    Sampler(SamplerPre<State>),
-    Policy(PolicyPre<State>),
-    Tool(ToolPre<State>),
+pub(crate) struct Instances {
+    pub pre: InstancePre<State>,
+    pub exports: Exports,
+    /// Where the component exports `state`.
+    pub state: Option<StatefulIndices>,
+}
+
+/// Where the functions of the world's interface stand in the component.
+pub(crate) enum Exports {
+    Sampler(SamplerIndices),
+    Policy(PolicyIndices),
+    Tool(ToolIndices),
 }
 
 impl Plugin {
@@ -83,13 +93,17 @@ impl Plugin {
         }
         let granted: Vec<Grant> = grants.into_iter().collect();
         contents.check_imports(&name, world, &granted)?;
-        let instances = instances(host, &bytes, world, &granted).map_err(|error| HostError::Compile {
+        let digest = Digest::of(&bytes);
+        let component = host.component(&bytes, &digest);
+        let instances =
+            component.and_then(|component| instances(host, component, &contents, world, &granted));
+        let instances = instances.map_err(|error| HostError::Compile {
             plugin: name.clone(),
             cause: crate::text::clean(&format!("{error:#}"), 1024),
         })?;
         Ok(Self(Arc::new(Loaded {
             name,
-            digest: Digest::of(&bytes),
+            digest,
             world,
             imports: contents.imports,
             parameters: parameters.to_string(),
@@ -129,6 +143,24 @@ impl Plugin {
         &self.0.parameters
     }
 
+    /// Whether a new version of it can go on where it was.
+    pub fn keeps_state(&self) -> bool {
+        self.0.instances.state.is_some()
+    }
+
+    /// Whether both behave alike: the same component under the same name, with the same parameters and limits.
+    /// (Grants that a component imports are the same then, and others mean nothing.)
+    pub fn same(&self, other: &Self) -> bool {
+        let of = |plugin: &Self| {
+            let Loaded { digest, world, limits, .. } = &*plugin.0;
+            (*digest, *world, *limits)
+        };
+        Arc::ptr_eq(&self.0, &other.0)
+            || (of(self) == of(other)
+                && self.name() == other.name()
+                && self.parameters() == other.parameters())
+    }
+
     pub(crate) fn instances(&self) -> &Instances {
         &self.0.instances
     }
@@ -144,14 +176,21 @@ impl fmt::Debug for Plugin {
     }
 }
 
-fn instances(host: &Host, bytes: &[u8], world: World, grants: &[Grant]) -> wasmtime::Result<Instances> {
-    let component = host.compile(bytes)?;
+fn instances(
+    host: &Host,
+    component: Component,
+    contents: &Contents,
+    world: World,
+    grants: &[Grant],
+) -> wasmtime::Result<Instances> {
     let mut linker: Linker<State> = Linker::new(host.engine());
     interfaces::offer(&mut linker, world, grants)?;
     let pre = linker.instantiate_pre(&component)?;
-    Ok(match world {
-        World::Sampler => Instances::Sampler(SamplerPre::new(pre)?),
-        World::Policy => Instances::Policy(PolicyPre::new(pre)?),
-        World::Tool => Instances::Tool(ToolPre::new(pre)?),
-    })
+    let exports = match world {
+        World::Sampler => Exports::Sampler(SamplerIndices::new(&pre)?),
+        World::Policy => Exports::Policy(PolicyIndices::new(&pre)?),
+        World::Tool => Exports::Tool(ToolIndices::new(&pre)?),
+    };
+    let state = contents.exports_state().then(|| StatefulIndices::new(&pre)).transpose()?;
+    Ok(Instances { pre, exports, state })
 }

@@ -1,0 +1,143 @@
+//! A chain of samplers that takes the place of another between two tokens.
+
+use crate::bindings::sampler::Sampler;
+use crate::call::Instance;
+use crate::error::{Cause, Failure, Result};
+use crate::plugin::Plugin;
+use crate::reload::{Effect, Swap, changed, removed};
+use crate::sampler::{SamplerChain, Trial, lend};
+
+impl SamplerChain {
+    /// Puts the chain `after` in the place of `before`, from the next token on. Samplers that are in both go on; one
+    /// that is new in a name starts, with the state of the one before it if both keep state. If one can't start, or
+    /// can't go on from the state, nothing changes in this answer.
+    pub fn reload(&mut self, before: &[Plugin], after: &[Plugin]) -> Vec<Swap> {
+        let started = self.instances.len();
+        let (order, carried) = match self.arrange(after, true) {
+            Ok(arranged) => arranged,
+            Err(failure) => {
+                self.instances.truncate(started);
+                let effect = Effect::NextAnswer { why: failure.to_string() };
+                let waiting = changed(before, after);
+                return waiting
+                    .filter_map(|(old, new)| Swap::between(old, Some(new), effect.clone()))
+                    .collect();
+            }
+        };
+        let old = std::mem::replace(&mut self.order, order);
+        // The chain that has proved itself stays what there is to go back to.
+        if self.trial.is_none() {
+            self.trial = self.step.as_deref().map(|step| Trial {
+                before: old,
+                random: step.random.clone(),
+                failure: None,
+            });
+        }
+        self.discard();
+        let live = |name: &str| Effect::Live { state: carried.iter().any(|carried| carried == name) };
+        let new = changed(before, after).map(|(old, new)| Swap::between(old, Some(new), live(new.name())));
+        let gone = removed(before, after).map(|old| Swap::between(Some(old), None, live(old.name())));
+        new.chain(gone).flatten().collect()
+    }
+
+    /// Lets the answer go back to the chain `before`, started now, should one of those that it began with fail.
+    /// Errors: one of `before` does not start.
+    pub fn fall_back_to(&mut self, before: &[Plugin]) -> Result<()> {
+        let Some(random) = self.step.as_deref().map(|step| step.random.clone()) else { return Ok(()) };
+        let (order, _) = self.arrange(before, false)?;
+        // The answer gets the random numbers that it would get without a chain to go back to.
+        if let Some(step) = self.step.as_deref_mut() {
+            step.random = random.clone();
+        }
+        self.trial = Some(Trial { before: order, random, failure: None });
+        Ok(())
+    }
+
+    /// Goes back to the chain before the reload if the last step failed in what is new. The step can be made again
+    /// then, with the same logits; the random source stands where it stood. Samplers that are in both chains and were
+    /// asked before the one that failed are asked once more for this token.
+    pub fn revert(&mut self) -> Vec<Swap> {
+        let Some(Trial { before, random, failure: Some((failed, error)) }) = self.trial.take() else {
+            return Vec::new();
+        };
+        if failed.is_some_and(|index| before.contains(&index)) {
+            return Vec::new();
+        }
+        let reverted = std::mem::replace(&mut self.order, before);
+        if let Some(step) = self.step.as_deref_mut() {
+            step.random = random;
+        }
+        let plugins = |order: &[usize]| -> Vec<Plugin> {
+            order.iter().map(|&index| self.instances[index].plugin.clone()).collect()
+        };
+        let (new, old) = (plugins(&reverted), plugins(&self.order));
+        let effect = Effect::RolledBack { why: error.to_string() };
+        let back = changed(&old, &new);
+        let swaps = back.filter_map(|(old, new)| Swap::between(Some(new), old, effect.clone())).collect();
+        self.discard();
+        swaps
+    }
+
+    /// Whether a chain before this one is kept to go back to.
+    pub fn is_on_trial(&self) -> bool {
+        self.trial.is_some()
+    }
+
+    /// Instances for a chain: those that run already, and new ones, with the state of those of the same name if
+    /// `carry`. Gives the names of those that go on from a state.
+    fn arrange(&mut self, plugins: &[Plugin], carry: bool) -> Result<(Vec<usize>, Vec<String>)> {
+        let (mut order, mut carried) = (Vec::with_capacity(plugins.len()), Vec::new());
+        let running: Vec<Plugin> =
+            self.order.iter().map(|&index| self.instances[index].plugin.clone()).collect();
+        for plugin in plugins {
+            if let Some(at) = running.iter().position(|old| old.same(plugin)) {
+                order.push(self.order[at]);
+                continue;
+            }
+            let mut instance = self.start_one(plugin)?;
+            if carry
+                && let Some(at) = running.iter().position(|old| old.name() == plugin.name())
+                && self.carry(self.order[at], &mut instance)?
+            {
+                carried.push(plugin.name().to_owned());
+            }
+            order.push(self.instances.len());
+            self.instances.push(instance);
+        }
+        Ok((order, carried))
+    }
+
+    /// Hands the state of a running instance to a new one. False if one of them keeps none.
+    fn carry(&mut self, from: usize, to: &mut Instance<Sampler>) -> Result<bool, Failure> {
+        if !to.plugin.keeps_state() {
+            return Ok(false);
+        }
+        let bytes = match lend(&mut self.step, &mut self.instances[from], Instance::snapshot) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(false),
+            Err(failure @ Failure { cause: Cause::Broke(_), .. }) => return Err(failure),
+            // The old one is dead, and a new beginning better than none.
+            Err(_) => return Ok(false),
+        };
+        lend(&mut self.step, to, |to| to.restore(&bytes))
+    }
+
+    /// Lets go of instances that are in no chain.
+    fn discard(&mut self) {
+        let trial = self.trial.as_mut().map(|trial| &mut trial.before);
+        let mut used: Vec<usize> = self.order.clone();
+        used.extend(trial.iter().flat_map(|before| before.iter().copied()));
+        used.sort_unstable();
+        used.dedup();
+        let place = |index: &mut usize| *index = used.binary_search(index).unwrap_or_default();
+        self.order.iter_mut().for_each(place);
+        if let Some(before) = trial {
+            before.iter_mut().for_each(place);
+        }
+        let mut index = 0;
+        self.instances.retain(|_| {
+            index += 1;
+            used.binary_search(&(index - 1)).is_ok()
+        });
+    }
+}
