@@ -131,7 +131,7 @@ fn an_entry_of_another_component_engine_or_key_is_refused() {
     // Another engine has entries of its own, and does not take these under its name.
     let engine = Engine::new(Config::new().consume_fuel(true)).unwrap();
     assert!(cache.load(&engine, &DIGEST).is_none());
-    let component = Component::new(&engine, "(component)").unwrap();
+    let component = Component::new(&engine, wat::parse_str("(component)").unwrap()).unwrap();
     cache.store(&engine, &DIGEST, &component).unwrap();
     let foreign = place.entries().into_iter().find(|path| *path != entry).unwrap();
     fs::copy(&entry, &foreign).unwrap();

@@ -15,6 +15,7 @@ use crate::behaviour::{Behaviour, Running, Words};
 use crate::decode::{Decoder, Flow, Round, RoundEnd, release};
 use crate::error::{GenerateError, Result, Stopped};
 use crate::event::{EndReason, Event, Intervention, Stats};
+use crate::reload::{Changes, Reloads};
 
 /// Rounds of tool calls in one answer; a model that calls tools for ever is ended there.
 const MAX_TOOL_ROUNDS: usize = 16;
@@ -50,7 +51,7 @@ pub struct Generator {
     model: Model,
     template: Option<ChatTemplate>,
     words: Arc<Words>,
-    behaviour: Behaviour,
+    behaviours: Changes,
     session: Session,
 }
 
@@ -61,7 +62,7 @@ impl Generator {
         let template = template.map_err(|error| GenerateError::of_prompt(error, &model))?;
         let words = Arc::new(Words(model.clone()));
         let session = model.session();
-        Ok(Self { host, model, template, words, behaviour, session })
+        Ok(Self { host, model, template, words, behaviours: Changes::of(behaviour), session })
     }
 
     /// The model.
@@ -72,6 +73,12 @@ impl Generator {
     /// The session that answers are made with.
     pub fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// Where other behaviours can be handed in, for the next token on.
+    pub fn reloads(&mut self) -> Reloads {
+        let new = || Reloads::new(self.host.clone(), self.words.clone());
+        self.behaviours.reloads.get_or_insert_with(new).clone()
     }
 
     /// Answers a conversation. Events come as they happen; `cancel` ends the answer at the next token or
@@ -86,7 +93,7 @@ impl Generator {
         sink: &mut dyn FnMut(Event),
     ) -> Result<Answer> {
         let counters = self.model.counters();
-        let mut running = self.behaviour.start(&self.host, &self.words, options.seed)?;
+        let mut running = self.behaviours.start(&self.host, &self.words, options.seed, sink)?;
         let mut run = Run {
             generator: self,
             options,
@@ -97,6 +104,7 @@ impl Generator {
             released: String::new(),
         };
         let outcome = run.all(&mut running);
+        run.generator.behaviours.conclude(&mut running, &outcome, run.sink);
         let (reason, message) = match outcome {
             Ok(reason) => (reason, None),
             Err(Stopped::Refused(refused)) => {

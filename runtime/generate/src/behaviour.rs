@@ -6,6 +6,7 @@ use membrane_host::{AnswerContext, Host, Plugin, PolicyChain, SamplerChain, Tool
 use membrane_text::{Specials, Tokenizer};
 
 use crate::error::Result;
+use crate::reload::Changes;
 
 /// The plugins of a profile, compiled, in the profile's order.
 #[derive(Clone, Default)]
@@ -23,6 +24,8 @@ pub(crate) struct Running {
     pub samplers: SamplerChain,
     pub policies: PolicyChain,
     pub tools: ToolSet,
+    /// What may change about them, and where changes come from.
+    pub changes: Changes,
 }
 
 impl Behaviour {
@@ -32,6 +35,7 @@ impl Behaviour {
             samplers: SamplerChain::start(host, &self.samplers, context)?,
             policies: PolicyChain::start(host, &self.policies)?,
             tools: ToolSet::start(host, &self.tools)?,
+            changes: Changes::default(),
         })
     }
 }

@@ -10,8 +10,10 @@ mod behaviour;
 mod decode;
 mod error;
 mod event;
+mod reload;
 
 pub use answer::{Answer, AnswerOptions, Generator};
 pub use behaviour::Behaviour;
 pub use error::{GenerateError, Result};
-pub use event::{EndReason, Event, Intervention, Stats};
+pub use event::{EndReason, Event, Intervention, Reload, Stats};
+pub use reload::Reloads;

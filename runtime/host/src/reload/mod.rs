@@ -15,6 +15,7 @@ mod tools;
 
 pub use policies::Joining;
 pub(crate) use policies::Seen;
+pub use samplers::Reverted;
 
 use membrane_profile::Digest;
 
@@ -91,10 +92,9 @@ pub(crate) fn changed<'p>(
     new.map(|plugin| (named(before, plugin.name()), plugin))
 }
 
-/// The changes between two lists of plugins, when they are made between answers.
-pub fn swaps(before: &[Plugin], after: &[Plugin]) -> Vec<Swap> {
-    let live = Effect::Live { state: false };
-    let new = changed(before, after).map(|(old, new)| Swap::between(old, Some(new), live.clone()));
-    let gone = removed(before, after).map(|old| Swap::between(Some(old), None, live.clone()));
+/// The changes between two lists of plugins, where all have the same effect.
+pub fn swaps(before: &[Plugin], after: &[Plugin], effect: &Effect) -> Vec<Swap> {
+    let new = changed(before, after).map(|(old, new)| Swap::between(old, Some(new), effect.clone()));
+    let gone = removed(before, after).map(|old| Swap::between(Some(old), None, effect.clone()));
     new.chain(gone).flatten().collect()
 }

@@ -57,9 +57,10 @@ impl PolicyChain {
     /// or fails, it does not join: the model has read those already.
     pub fn reload(&mut self, before: &[Plugin], after: &[Plugin]) -> Joining {
         let mut joining = Joining::default();
-        for (old, new) in changed(before, after) {
-            let in_force = |member: &Member| member.instance.plugin.same(new);
-            let effect = if self.members.iter().any(in_force) {
+        for (_, new) in changed(before, after) {
+            let plugins = || self.members.iter().map(|member| &member.instance.plugin);
+            let old = plugins().rev().find(|old| old.name() == new.name()).cloned();
+            let effect = if plugins().any(|old| old.same(new)) {
                 Effect::Beside
             } else {
                 match self.join(new) {
@@ -70,13 +71,19 @@ impl PolicyChain {
                     Err(why) => Effect::NextAnswer { why },
                 }
             };
-            joining.swaps.extend(Swap::between(old, Some(new), effect));
+            joining.swaps.extend(Swap::between(old.as_ref(), Some(new), effect));
         }
         let why = "a policy stays in force to the end of an answer";
         let stays = Effect::NextAnswer { why: why.into() };
         let gone = removed(before, after).filter_map(|old| Swap::between(Some(old), None, stays.clone()));
         joining.swaps.extend(gone);
         joining
+    }
+
+    /// The policy whose failure ended the answer, if one did.
+    pub fn failed(&self) -> Option<&str> {
+        let failure = self.refused.as_ref().filter(|refused| refused.clause == crate::POLICY_FAILED);
+        failure.map(|refused| refused.policy.as_str())
     }
 
     /// Notes what all have let pass.

@@ -4,14 +4,24 @@ use crate::bindings::sampler::Sampler;
 use crate::call::Instance;
 use crate::error::{Cause, Failure, Result};
 use crate::plugin::Plugin;
-use crate::reload::{Effect, Swap, changed, removed};
+use crate::reload::{Effect, Swap, changed, removed, swaps};
 use crate::sampler::{SamplerChain, Trial, lend};
 
+/// A chain that is in force again.
+#[derive(Debug, Clone)]
+pub struct Reverted {
+    /// What changed by that.
+    pub swaps: Vec<Swap>,
+    /// The plugin that failed; none if no sampler chose a token.
+    pub failed: Option<Plugin>,
+}
+
 impl SamplerChain {
-    /// Puts the chain `after` in the place of `before`, from the next token on. Samplers that are in both go on; one
-    /// that is new in a name starts, with the state of the one before it if both keep state. If one can't start, or
-    /// can't go on from the state, nothing changes in this answer.
-    pub fn reload(&mut self, before: &[Plugin], after: &[Plugin]) -> Vec<Swap> {
+    /// Puts the chain `after` in the place of the one that runs, from the next token on. Samplers that are in both go
+    /// on; one that is new in a name starts, with the state of the one before it if both keep state. If one can't
+    /// start, or can't go on from the state, nothing changes in this answer.
+    pub fn reload(&mut self, after: &[Plugin]) -> Vec<Swap> {
+        let before = &self.plugins(&self.order);
         let started = self.instances.len();
         let (order, carried) = match self.arrange(after, true) {
             Ok(arranged) => arranged,
@@ -53,42 +63,36 @@ impl SamplerChain {
         Ok(())
     }
 
-    /// Goes back to the chain before the reload if the last step failed in what is new. The step can be made again
-    /// then, with the same logits; the random source stands where it stood. Samplers that are in both chains and were
-    /// asked before the one that failed are asked once more for this token.
-    pub fn revert(&mut self) -> Vec<Swap> {
-        let Some(Trial { before, random, failure: Some((failed, error)) }) = self.trial.take() else {
-            return Vec::new();
-        };
+    /// Goes back to the chain before the reload if the last step failed in what is new; none if there is nothing to go
+    /// back to. The step can be made again then, with the same logits; the random source stands where it stood.
+    /// Samplers that are in both chains and were asked before the one that failed are asked once more for this token.
+    pub fn revert(&mut self) -> Option<Reverted> {
+        let Trial { before, random, failure } = self.trial.take()?;
+        let (failed, error) = failure?;
         if failed.is_some_and(|index| before.contains(&index)) {
-            return Vec::new();
+            return None;
         }
+        let failed = failed.map(|index| self.instances[index].plugin.clone());
         let reverted = std::mem::replace(&mut self.order, before);
+        let new = self.plugins(&reverted);
+        let old = self.plugins(&self.order);
         if let Some(step) = self.step.as_deref_mut() {
             step.random = random;
         }
-        let plugins = |order: &[usize]| -> Vec<Plugin> {
-            order.iter().map(|&index| self.instances[index].plugin.clone()).collect()
-        };
-        let (new, old) = (plugins(&reverted), plugins(&self.order));
-        let effect = Effect::RolledBack { why: error.to_string() };
-        let back = changed(&old, &new);
-        let swaps = back.filter_map(|(old, new)| Swap::between(Some(new), old, effect.clone())).collect();
         self.discard();
-        swaps
+        let effect = Effect::RolledBack { why: error.to_string() };
+        Some(Reverted { swaps: swaps(&new, &old, &effect), failed })
     }
 
-    /// Whether a chain before this one is kept to go back to.
-    pub fn is_on_trial(&self) -> bool {
-        self.trial.is_some()
+    fn plugins(&self, order: &[usize]) -> Vec<Plugin> {
+        order.iter().map(|&index| self.instances[index].plugin.clone()).collect()
     }
 
     /// Instances for a chain: those that run already, and new ones, with the state of those of the same name if
     /// `carry`. Gives the names of those that go on from a state.
     fn arrange(&mut self, plugins: &[Plugin], carry: bool) -> Result<(Vec<usize>, Vec<String>)> {
         let (mut order, mut carried) = (Vec::with_capacity(plugins.len()), Vec::new());
-        let running: Vec<Plugin> =
-            self.order.iter().map(|&index| self.instances[index].plugin.clone()).collect();
+        let running = self.plugins(&self.order);
         for plugin in plugins {
             if let Some(at) = running.iter().position(|old| old.same(plugin)) {
                 order.push(self.order[at]);

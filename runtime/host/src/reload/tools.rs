@@ -8,19 +8,22 @@ use crate::reload::{Effect, Swap, changed, removed};
 use crate::tool::{ToolSet, describe, start};
 
 impl ToolSet {
-    /// Puts the tools of `after` in the place of those of `before`, as far as the model was told of them: a plugin
+    /// Puts the tools of `after` in the place of those that are offered, as far as the model was told of them: a plugin
     /// that describes its tools as the one of the same name did is replaced, with its state if both keep state; other
     /// new ones wait for the next answer. One that was removed can't be called any more.
-    pub fn reload(&mut self, before: &[Plugin], after: &[Plugin]) -> Vec<Swap> {
+    pub fn reload(&mut self, after: &[Plugin]) -> Vec<Swap> {
+        let offered =
+            self.members.iter().enumerate().filter(|(at, _)| self.tools.iter().any(|tool| tool.1 == *at));
+        let before: Vec<Plugin> = offered.map(|(_, member)| member.plugin.clone()).collect();
         let mut swaps = Vec::new();
-        for (old, new) in changed(before, after) {
+        for (old, new) in changed(&before, after) {
             let effect = match self.replace(new) {
                 Ok(effect) => effect,
                 Err(error) => Effect::NextAnswer { why: error.to_string() },
             };
             swaps.extend(Swap::between(old, Some(new), effect));
         }
-        for old in removed(before, after) {
+        for old in removed(&before, after) {
             self.remove(old.name());
             swaps.extend(Swap::between(Some(old), None, Effect::Live { state: false }));
         }
