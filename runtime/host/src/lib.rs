@@ -7,7 +7,8 @@
 //! or breaks the contract ends in an error that names it; a policy that does so lets nothing through.
 //!
 //! The contract is in `wit/`. `interfaces/` has a file for each interface that plugins may import,
-//! [`sampling`] the arithmetic behind `logits`, [`limits`] all limits with the attack that each stops.
+//! [`sampling`] the arithmetic behind `logits`, [`limits`] all limits with the attack that each stops. [`golden`]
+//! runs the cases that a plugin brings along.
 #![forbid(unsafe_code)]
 
 mod bindings;
@@ -18,6 +19,7 @@ mod conversation;
 mod engine;
 mod error;
 pub mod first_party;
+pub mod golden;
 mod grants;
 mod interfaces;
 pub mod limits;

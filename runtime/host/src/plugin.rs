@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use membrane_profile::Digest;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use wasmtime::component::{Component, InstancePre, Linker};
 
 use crate::World;
@@ -41,7 +41,7 @@ impl PluginSource {
         Self {
             name: name.into(),
             bytes: bytes.into(),
-            parameters: Value::Object(serde_json::Map::new()),
+            parameters: Value::Object(Map::new()),
             grants: BTreeSet::new(),
             limits: Limits::of(world),
         }
@@ -60,7 +60,7 @@ struct Loaded {
     parameters: String,
     limits: Limits,
     log: Option<LogSink>,
-    instances: Instances,
+    instances: Arc<Instances>,
 }
 
 /// What makes instances, with all imports resolved.
@@ -109,8 +109,22 @@ impl Plugin {
             parameters: parameters.to_string(),
             limits,
             log: host.log(),
-            instances,
+            instances: Arc::new(instances),
         })))
+    }
+
+    /// The same plugin with other parameters. It is not compiled again.
+    pub fn with_parameters(&self, parameters: Map<String, Value>) -> Self {
+        Self(Arc::new(Loaded {
+            name: self.0.name.clone(),
+            digest: self.0.digest,
+            world: self.0.world,
+            imports: self.0.imports.clone(),
+            parameters: Value::Object(parameters).to_string(),
+            limits: self.0.limits,
+            log: self.0.log.clone(),
+            instances: self.0.instances.clone(),
+        }))
     }
 
     /// Name in errors, records and interventions.

@@ -1,27 +1,21 @@
 //! What a manifest says is what the plugin does.
 
 use std::fs;
-use std::sync::Arc;
 
 use membrane_host::first_party::{self, FirstParty};
 use membrane_host::{
-    AnswerContext, Grant, Host, HostError, HostOptions, PluginSource, PolicyChain, SamplerChain, ToolSet,
-    World,
+    Grant, Host, HostError, HostOptions, PluginSource, PolicyChain, SamplerChain, ToolSet, World,
 };
 use membrane_profile::{Parameter, ParameterType};
 use serde_json::{Map, Value, json};
 
-use crate::case::{folder, load, manifest};
-use crate::samplers::Words;
+use crate::{common, folder, load, manifest};
 
 /// Starts a plugin with parameters.
 fn start(plugin: &FirstParty, parameters: Map<String, Value>) -> Result<(), HostError> {
     let (host, loaded) = load(plugin, parameters);
     match plugin.world {
-        World::Sampler => {
-            let context = AnswerContext { vocabulary: Arc::new(Words(vec!["a".to_owned()])), seed: 0 };
-            SamplerChain::start(&host, &[loaded], context).map(drop)
-        }
+        World::Sampler => SamplerChain::start(&host, &[loaded], common::context(1, 0)).map(drop),
         World::Policy => PolicyChain::start(&host, &[loaded]).map(drop),
         World::Tool => ToolSet::start(&host, &[loaded]).map(drop),
     }
