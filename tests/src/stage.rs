@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use membrane_engine::{LoadOptions, Model};
 use membrane_generate::{Answer, AnswerOptions, Behaviour, Event, GenerateError, Generator, Intervention};
-use membrane_host::{Host, HostOptions, Plugin, PluginSource, World, first_party};
+use membrane_host::{Host, HostError, HostOptions, Plugin, PluginSource, World, first_party};
 use membrane_text::{ChatMessage, Role};
 use serde_json::{Value, json};
 
@@ -54,9 +54,24 @@ impl Stage {
         self.first_party("guard", json!({ "rules": rules }))
     }
 
+    /// The plugins, for tests that change them.
+    pub fn behaviour(&self) -> Behaviour {
+        self.behaviour.clone()
+    }
+
+    /// Loads a plugin.
+    pub fn load(
+        &self,
+        world: World,
+        name: &str,
+        bytes: Vec<u8>,
+        parameters: Value,
+    ) -> Result<Plugin, HostError> {
+        self.host.load(PluginSource { parameters, ..PluginSource::new(name, bytes, world) }, world)
+    }
+
     fn with(mut self, world: World, name: &str, bytes: Vec<u8>, parameters: Value) -> Self {
-        let source = PluginSource { parameters, ..PluginSource::new(name, bytes, world) };
-        let plugin: Plugin = self.host.load(source, world).expect("the plugin loads");
+        let plugin = self.load(world, name, bytes, parameters).expect("the plugin loads");
         match world {
             World::Sampler => self.behaviour.samplers.push(plugin),
             World::Policy => self.behaviour.policies.push(plugin),
@@ -85,10 +100,23 @@ impl Stage {
 
     /// The answer of a generator to a conversation.
     pub fn ask_with(&self, generator: &mut Generator, messages: &[ChatMessage]) -> Seen {
+        self.ask_and(generator, messages, &mut |_| {})
+    }
+
+    /// The same, with something that is done at each event.
+    pub fn ask_and(
+        &self,
+        generator: &mut Generator,
+        messages: &[ChatMessage],
+        at: &mut dyn FnMut(&Event),
+    ) -> Seen {
         let options = AnswerOptions { seed: 1, max_tokens: self.max_tokens, raw: false, now: 0 };
         let mut events = Vec::new();
         let cancel = AtomicBool::new(false);
-        let answer = generator.answer(messages, &options, &cancel, &mut |event| events.push(event));
+        let answer = generator.answer(messages, &options, &cancel, &mut |event| {
+            at(&event);
+            events.push(event);
+        });
         Seen { events, answer }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Whoever watches files loads a new behaviour on a thread of its own and [offers](Reloads::offer) it. The generator
 //! takes it at the next token boundary, or before the next answer. It is on trial until it has made a whole answer: if
-//! one of its plugins fails before that, the behaviour before it is in force again.
+//! one of its plugins fails before that, the last behaviour that made a token is in force again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -80,13 +80,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The behaviours of one generator: the one in force, and the one to go back to.
+/// The behaviours of one generator: the one in force, and those to go back to.
 #[derive(Default)]
 pub(crate) struct Changes {
     pub reloads: Option<Reloads>,
-    pub now: Behaviour,
-    /// What was in force before `now`, while that is on trial.
-    pub before: Option<Behaviour>,
+    now: Behaviour,
+    /// While `now` is on trial, what to go back to: the last one that made a token.
+    before: Option<Behaviour>,
+    /// While `before` is on trial too: the last one that made a whole answer.
+    proved: Option<Behaviour>,
+    /// `now` has made a token.
+    chose: bool,
     /// `now` made this answer from its start.
     whole: bool,
     /// Tokens that were chosen in this answer.
@@ -96,7 +100,7 @@ pub(crate) struct Changes {
 impl Changes {
     /// Those of a generator that starts with a behaviour.
     pub fn of(now: Behaviour) -> Self {
-        Self { now, ..Self::default() }
+        Self { now, chose: true, ..Self::default() }
     }
 
     /// Starts an answer, with what was offered since the last one.
@@ -161,24 +165,35 @@ impl Changes {
                 };
                 self.roll_back(before, Some(&plugin), &why, sink);
             }
-            None if self.whole && self.tokens > 0 => {}
+            None if self.whole && self.tokens > 0 => self.proved = None,
             None => self.before = Some(before),
         }
     }
 
-    /// Puts a behaviour in the place of the one in force, which is kept if it has proved itself.
+    /// Puts a behaviour in the place of the one in force.
     fn replace(&mut self, new: Behaviour) {
         let old = std::mem::replace(&mut self.now, new);
-        if !old.same(&self.now) {
-            self.before.get_or_insert(old);
+        if old.same(&self.now) {
+            return;
         }
+        if std::mem::take(&mut self.chose) {
+            let earlier = self.before.replace(old);
+            self.proved = self.proved.take().or(earlier);
+        }
+    }
+
+    /// Puts the behaviour before in force again.
+    fn restore(&mut self, before: Behaviour) {
+        self.now = before;
+        self.before = self.proved.take();
+        self.chose = true;
     }
 
     fn roll_back(&mut self, to: Behaviour, failed: Option<&Plugin>, why: &str, sink: &mut dyn FnMut(Event)) {
         let back = self.now.swaps(&to, &Effect::RolledBack { why: why.to_owned() });
         self.emit(back, sink);
         self.forget(failed, why);
-        self.now = to;
+        self.restore(to);
     }
 
     fn forget(&mut self, failed: Option<&Plugin>, why: &str) {
@@ -219,13 +234,14 @@ impl Running {
                 self.changes.emit(reverted.swaps, sink);
                 self.changes.forget(reverted.failed.as_ref(), &error.to_string());
                 if let Some(before) = self.changes.before.take() {
-                    self.changes.now = before;
+                    self.changes.restore(before);
                 }
                 copy(logits);
                 self.samplers.next(logits, history, prompt)?
             }
         };
         self.changes.tokens += 1;
+        self.changes.chose = true;
         Ok(chosen)
     }
 

@@ -53,6 +53,16 @@ pub(crate) struct Trial {
     pub random: Random,
     /// The failure of the step, with the instance that failed if it was one of them.
     pub failure: Option<(Option<usize>, HostError)>,
+    /// Whether the chain has chosen a token.
+    pub chose: bool,
+    /// States of the chain's new samplers after its last token, by name.
+    pub states: Vec<(String, Vec<u8>)>,
+}
+
+impl Trial {
+    pub fn new(before: Vec<usize>, random: Random) -> Self {
+        Self { before, random, failure: None, chose: false, states: Vec::new() }
+    }
 }
 
 impl SamplerChain {
@@ -108,6 +118,9 @@ impl SamplerChain {
         let chosen = self.ask();
         if let Some(step) = self.step.as_deref_mut() {
             step.candidates.finish(logits);
+        }
+        if chosen.is_ok() {
+            self.keep_states();
         }
         chosen
     }

@@ -153,10 +153,14 @@ impl Member {
                 if replacement.bytes == 0 {
                     return Err(Refused::failed(&self.instance.broke("output", "it replaced nothing")));
                 }
+                let late = replacement.bytes as usize <= self.out;
                 self.take("replacement", replacement.bytes)?;
                 self.check_text(&replacement.text)?;
-                passed.push_str(&replacement.text);
-                record(self.intervened("output", "replace", &replacement.reason));
+                // Nothing is withheld of what went out before this policy joined, and nothing stands in its place.
+                if !late {
+                    passed.push_str(&replacement.text);
+                    record(self.intervened("output", "replace", &replacement.reason));
+                }
                 Ok(self.pending.is_empty().then_some(Turn::Go))
             }
             OutputVerdict::Stop(ending) => {

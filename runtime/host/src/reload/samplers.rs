@@ -35,13 +35,9 @@ impl SamplerChain {
             }
         };
         let old = std::mem::replace(&mut self.order, order);
-        // The chain that has proved itself stays what there is to go back to.
-        if self.trial.is_none() {
-            self.trial = self.step.as_deref().map(|step| Trial {
-                before: old,
-                random: step.random.clone(),
-                failure: None,
-            });
+        // What never chose a token is nothing to go back to.
+        if self.trial.as_ref().is_none_or(|trial| trial.chose) {
+            self.trial = self.step.as_deref().map(|step| Trial::new(old, step.random.clone()));
         }
         self.discard();
         let live = |name: &str| Effect::Live { state: carried.iter().any(|carried| carried == name) };
@@ -59,7 +55,7 @@ impl SamplerChain {
         if let Some(step) = self.step.as_deref_mut() {
             step.random = random.clone();
         }
-        self.trial = Some(Trial { before: order, random, failure: None });
+        self.trial = Some(Trial::new(order, random));
         Ok(())
     }
 
@@ -67,7 +63,7 @@ impl SamplerChain {
     /// back to. The step can be made again then, with the same logits; the random source stands where it stood.
     /// Samplers that are in both chains and were asked before the one that failed are asked once more for this token.
     pub fn revert(&mut self) -> Option<Reverted> {
-        let Trial { before, random, failure } = self.trial.take()?;
+        let Trial { before, random, failure, states, .. } = self.trial.take()?;
         let (failed, error) = failure?;
         if failed.is_some_and(|index| before.contains(&index)) {
             return None;
@@ -75,6 +71,7 @@ impl SamplerChain {
         let failed = failed.map(|index| self.instances[index].plugin.clone());
         let reverted = std::mem::replace(&mut self.order, before);
         let new = self.plugins(&reverted);
+        self.catch_up(&states);
         let old = self.plugins(&self.order);
         if let Some(step) = self.step.as_deref_mut() {
             step.random = random;
@@ -82,6 +79,39 @@ impl SamplerChain {
         self.discard();
         let effect = Effect::RolledBack { why: error.to_string() };
         Some(Reverted { swaps: swaps(&new, &old, &effect), failed })
+    }
+
+    /// After a token of a chain on trial: keeps the states of its new samplers, for the chain before it to go on from.
+    pub(crate) fn keep_states(&mut self) {
+        let Some(trial) = &mut self.trial else { return };
+        trial.chose = true;
+        for index in self.order.iter().filter(|index| !trial.before.contains(index)) {
+            let instance = &mut self.instances[*index];
+            // Where it fails the instance is dead, and the next token goes back to the last state.
+            let Ok(Some(state)) = lend(&mut self.step, instance, Instance::snapshot) else { continue };
+            let name = instance.plugin.name();
+            match trial.states.iter_mut().find(|(kept, _)| kept == name) {
+                Some((_, kept)) => *kept = state,
+                None => trial.states.push((name.to_owned(), state)),
+            }
+        }
+    }
+
+    /// Brings samplers that stood still to states that others of the same name came to meanwhile.
+    fn catch_up(&mut self, states: &[(String, Vec<u8>)]) {
+        for at in 0..self.order.len() {
+            let plugin = self.instances[self.order[at]].plugin.clone();
+            let Some((_, state)) = states.iter().find(|(name, _)| name == plugin.name()) else { continue };
+            if !plugin.keeps_state() {
+                continue;
+            }
+            // A fresh one, since `restore` is for those. Where it can't go on the one that stood still does.
+            let Ok(mut fresh) = self.start_one(&plugin) else { continue };
+            if let Ok(true) = lend(&mut self.step, &mut fresh, |fresh| fresh.restore(state)) {
+                self.order[at] = self.instances.len();
+                self.instances.push(fresh);
+            }
+        }
     }
 
     fn plugins(&self, order: &[usize]) -> Vec<Plugin> {
