@@ -138,30 +138,32 @@ fn check_history(seen: &Seen) {
 #[test]
 fn a_version_that_traps_later_leaves_its_state_to_the_one_before() {
     let scripted = Scripted::new(60);
-    // The new version is good for a while and then replaced by nothing that chooses: the chain before goes on.
-    let passing = version(&scripted.component, 7);
-    let good =
-        scripted.stage.load(World::Sampler, "scripted-sampler", passing, json!({"texts": [scripted.text]}));
-    let good = good.unwrap();
     let mut generator = scripted.stage.generator();
     let reloads = generator.reloads();
+    let faulty = scripted.sampler(1, Some("fifth-token"));
     let mut texts = 0;
     let seen = scripted.stage.ask_and(&mut generator, &user("Go."), &mut |event| {
         if matches!(event, Event::Text { .. }) {
             texts += 1;
             match texts {
-                10 => reloads.offer(scripted.with(good.clone())).unwrap(),
-                20 => reloads.offer(scripted.with(scripted.sampler(1, Some("sample")))).unwrap(),
+                10 => reloads.offer(scripted.with(scripted.sampler(0, None))).unwrap(),
+                20 => reloads.offer(scripted.with(faulty.clone())).unwrap(),
                 _ => {}
             }
         }
     });
     assert_eq!(seen.text(), scripted.text);
     assert_eq!(effects(&seen), ["live", "live", "rolled-back"]);
-    let states: Vec<bool> = reloads_of(&seen).iter().map(|reload| reload.state).collect();
+    let reloads_seen = reloads_of(&seen);
+    let states: Vec<bool> = reloads_seen.iter().map(|reload| reload.state).collect();
     assert_eq!(states, [true, true, false]);
+    assert_eq!(
+        reloads_seen[2].token,
+        reloads_seen[1].token + 4,
+        "four tokens are those of the faulty version"
+    );
     // It is known, and not tried again.
-    let again = reloads.offer(scripted.with(scripted.sampler(1, Some("sample")))).unwrap_err();
+    let again = reloads.offer(scripted.with(faulty)).unwrap_err();
     assert!(again.to_string().contains("is not tried again until it changes"), "{again}");
 }
 

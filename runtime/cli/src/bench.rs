@@ -236,7 +236,7 @@ fn against(args: &Args) -> Result<ExitCode> {
     let forced = prompt.split_off(args.prompt.max(1).min(prompt.len()));
     let threads =
         options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let repack = args.model.memory.is_none();
+    let repack = args.model.load.memory.is_none();
     let task = Task { model: args.model.model.clone(), threads, prompt, repack, forced };
     let mut ours = Vec::new();
     let mut theirs = Vec::new();

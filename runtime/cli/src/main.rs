@@ -4,15 +4,18 @@
 
 mod bench;
 mod chat;
+mod code;
 mod doctor;
 mod inspect;
 mod logits;
 mod options;
 mod peer;
+mod plugin;
 mod printer;
 mod report;
 mod run;
 mod session;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -35,6 +38,9 @@ enum Verb {
     /// Look at model files.
     #[command(subcommand)]
     Model(ModelVerb),
+    /// Write plugins.
+    #[command(subcommand)]
+    Plugin(plugin::Verb),
     /// Compute the logits of given tokens, for comparisons with other engines.
     Logits(logits::Args),
     /// Measure prefill and decode beside what this machine's memory and disk allow.
@@ -53,6 +59,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Run(args) => run::run(args),
         Verb::Model(ModelVerb::Inspect(args)) => inspect::run(&args),
+        Verb::Plugin(verb) => plugin::run(verb),
         Verb::Logits(args) => logits::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Doctor(args) => doctor::run(&args),

@@ -7,12 +7,19 @@ use clap::{Args, ValueEnum};
 use membrane_engine::{EvictionPolicy, IoMode, Isa, LoadOptions, Precision};
 use membrane_profile::ByteSize;
 
-/// How a model is loaded.
+/// A model and how it is loaded.
 #[derive(Args, Clone)]
 pub struct ModelOptions {
     /// The model: a GGUF file, or the first of a split one
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
+    #[command(flatten)]
+    pub load: LoadFlags,
+}
+
+/// How a model is loaded.
+#[derive(Args, Clone)]
+pub struct LoadFlags {
     /// Ceiling on the memory of the whole process, such as 768MiB or 8GiB
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,
@@ -71,6 +78,13 @@ pub enum InstructionSet {
 }
 
 impl ModelOptions {
+    /// The engine's options. `reserve`: bytes that the rest of the process will still take.
+    pub fn load_options(&self, reserve: u64) -> Result<LoadOptions> {
+        self.load.load_options(reserve)
+    }
+}
+
+impl LoadFlags {
     /// The engine's options. `reserve`: bytes that the rest of the process will still take.
     pub fn load_options(&self, reserve: u64) -> Result<LoadOptions> {
         let isa = self.isa.map(|isa| match isa {

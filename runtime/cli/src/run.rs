@@ -2,8 +2,8 @@
 
 use std::io::{IsTerminal, Read, stdin};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
@@ -17,6 +17,7 @@ use crate::options::ModelOptions;
 use crate::printer::{self, Printer};
 use crate::report;
 use crate::session::{Assembled, BehaviourOptions};
+use crate::watch::{Sources, Watch};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -25,7 +26,17 @@ pub struct Args {
     /// The prompt; without one, standard input if it is not a terminal, else a chat
     prompt: Option<String>,
     #[command(flatten)]
-    behaviour: BehaviourOptions,
+    options: ConversationOptions,
+    /// Take new versions of the profile and of plugin files while the program runs
+    #[arg(long)]
+    watch: bool,
+}
+
+/// How answers are made and shown.
+#[derive(clap::Args)]
+pub struct ConversationOptions {
+    #[command(flatten)]
+    pub behaviour: BehaviourOptions,
     /// A system message before the conversation
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -40,7 +51,7 @@ pub struct Args {
     raw: bool,
     /// Print one JSON object for each event
     #[arg(long)]
-    json: bool,
+    pub json: bool,
     /// Print nothing but the answer
     #[arg(short, long)]
     quiet: bool,
@@ -56,7 +67,8 @@ pub struct Conversation {
     cancel: Arc<AtomicBool>,
     /// Whether an answer is being made: what Ctrl-C then means.
     answering: Arc<AtomicBool>,
-    profile: String,
+    /// Name and digest of the profile, for people; changes with it.
+    profile: Arc<Mutex<String>>,
     /// Print one JSON object for each event.
     pub json: bool,
     quiet: bool,
@@ -96,21 +108,40 @@ pub fn run(args: Args) -> Result<ExitCode> {
             Some(text)
         }
     };
-    let json = args.json;
-    let result = open(&args).and_then(|mut conversation| match prompt {
+    converse(&args.model, &args.options, args.watch.then(Sources::default), prompt)
+}
+
+/// Answers a prompt, or chats if there is none. `sources`: what is watched beside the files of the behaviour, if
+/// anything is.
+pub fn converse(
+    model: &ModelOptions,
+    options: &ConversationOptions,
+    sources: Option<Sources>,
+    prompt: Option<String>,
+) -> Result<ExitCode> {
+    let result = open(model, options, sources).and_then(|mut conversation| match prompt {
         Some(prompt) => conversation.ask(prompt),
         None => chat::run(&mut conversation).map(|()| Outcome::Answered),
     });
-    if let (true, Err(error)) = (json, &result) {
+    if let (true, Err(error)) = (options.json, &result) {
         printer::error(error)?;
     }
     Ok(ExitCode::from(result?.status()))
 }
 
-fn open(args: &Args) -> Result<Conversation> {
+fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Sources>) -> Result<Conversation> {
     let quiet = args.quiet || args.json;
-    let budget = args.model.memory.map(|memory| memory.bytes());
-    let assembled: Assembled = args.behaviour.assemble(budget, quiet)?;
+    let budget = model.load.memory.map(|memory| memory.bytes());
+    let mut assembled: Assembled = args.behaviour.assemble(budget, quiet)?;
+    let watch = sources.map(|sources| Watch {
+        sources,
+        options: args.behaviour.clone(),
+        budgeted: budget.is_some(),
+        host: assembled.expect_reloads(budget.is_some()),
+        now: assembled.behaviour().clone(),
+        json: args.json,
+        quiet: args.quiet,
+    });
     let generation = assembled.profile.generation;
     let digest = assembled.digest;
     let seed = args.seed.or(generation.seed).unwrap_or_else(new_seed);
@@ -119,12 +150,12 @@ fn open(args: &Args) -> Result<Conversation> {
             eprintln!("{}: {} ({})", plugin.kind, plugin.name, plugin.location);
         }
     }
-    let name = assembled.profile.name.clone();
-    let generator = assembled.open(&args.model, quiet)?;
+    let (name, profile) = (assembled.profile.name.clone(), assembled.profile.clone());
+    let mut generator = assembled.open(model, quiet)?;
     if args.json {
         let start = json!({
             "event": "start",
-            "model": args.model.model,
+            "model": model.model,
             "plan": generator.model().plan(),
             "profile": name,
             "profile_digest": digest.hex(),
@@ -150,6 +181,10 @@ fn open(args: &Args) -> Result<Conversation> {
         raw: args.raw,
         now: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64),
     };
+    let shown = Arc::new(Mutex::new(format!("{name} {}", digest.short())));
+    if let Some(watch) = watch {
+        watch.start(profile, generator.reloads(), shown.clone())?;
+    }
     let system = args.system.iter().map(|text| ChatMessage::new(Role::System, text.clone()));
     Ok(Conversation {
         generator,
@@ -157,7 +192,7 @@ fn open(args: &Args) -> Result<Conversation> {
         options,
         cancel,
         answering,
-        profile: format!("{name} {} seed {seed}", digest.short()),
+        profile: shown,
         json: args.json,
         quiet,
     })
@@ -211,7 +246,9 @@ impl Conversation {
     /// Prints the figures and keeps the turn; one that a policy refused would be refused again with the next.
     fn finish(&mut self, answer: Answer) {
         if !self.quiet {
-            eprintln!("{}", report::summary(&answer.stats, &self.profile));
+            let profile = self.profile.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let profile = format!("{profile} seed {}", self.options.seed);
+            eprintln!("{}", report::summary(&answer.stats, &profile));
         }
         if answer.reason != EndReason::Refused {
             self.messages = answer.messages;

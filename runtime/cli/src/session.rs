@@ -9,10 +9,13 @@ use anyhow::{Context, Result, bail, ensure};
 use membrane_engine::{Model, Prepared};
 use membrane_generate::{Behaviour, Generator};
 use membrane_host::limits::MAX_COMPONENT_BYTES;
-use membrane_host::{Grant, Host, HostOptions, Limits, LogLevel, LogLine, Plugin, PluginSource, first_party};
+use membrane_host::{
+    CompileLimits, Grant, Host, HostOptions, Limits, LogLevel, LogLine, Plugin, PluginSource, first_party,
+};
 use membrane_profile::{Digest, Kind, Location, PluginArgument, Profile, ProfileDigest, ResolvedPlugin};
 use serde_json::{Value, json};
 
+use crate::code;
 use crate::options::ModelOptions;
 use crate::report;
 
@@ -65,6 +68,12 @@ fn finite(text: &str) -> Result<f32, String> {
     }
 }
 
+/// What compiling a new version may take while the program runs under a memory budget, in bytes; it is set aside. A
+/// component of 100 KB takes about 20 MB.
+const RELOAD_COMPILE: u64 = 64 << 20;
+/// Instances of a plugin at a time while versions change: the one in force, the new one, the one to go back to.
+const RELOAD_INSTANCES: u64 = 3;
+
 /// A profile with its plugins compiled.
 pub struct Assembled {
     /// The profile, flags applied.
@@ -80,13 +89,18 @@ impl BehaviourOptions {
     /// Reads the profile and compiles its plugins. `budget`: bytes that the process may take. Errors: a
     /// file that can't be read, a grant that is missing, a digest that is not the pinned one.
     pub fn assemble(&self, budget: Option<u64>, quiet: bool) -> Result<Assembled> {
+        let log = (!quiet).then(|| Arc::new(log) as _);
+        let host = Host::new(HostOptions { log, cache: code::cache(quiet), ..HostOptions::default() })?;
+        self.assemble_on(host, budget.is_some())
+    }
+
+    /// The same on a host that there is already. `budgeted`: whether memory is limited.
+    pub fn assemble_on(&self, host: Host, budgeted: bool) -> Result<Assembled> {
         let profile = self.resolve()?;
-        let host =
-            Host::new(HostOptions { log: (!quiet).then(|| Arc::new(log) as _), ..HostOptions::default() })?;
         let mut behaviour = Behaviour::default();
         let mut digests = Vec::new();
         let mut reserve = 0;
-        let most = budget.map(|_| INSTANCE_UNDER_BUDGET);
+        let most = budgeted.then_some(INSTANCE_UNDER_BUDGET);
         for resolved in profile.plugins() {
             let plugin = load(&host, resolved, most)?;
             digests.push(plugin.digest());
@@ -99,6 +113,24 @@ impl BehaviourOptions {
         }
         let digest = ProfileDigest::of(&profile, &digests)?;
         Ok(Assembled { profile, digest, host, behaviour, reserve })
+    }
+
+    /// Adds a plugin to those of the command line: a sampler before the others, which choose where it does not.
+    pub fn add(&mut self, kind: Kind, argument: PluginArgument) -> Result<()> {
+        match kind {
+            Kind::Policy => self.policy.push(argument),
+            Kind::Tool => self.tool.push(argument),
+            Kind::Sampler if self.sampler.is_empty() => {
+                self.sampler = vec![argument, STANDARD_SAMPLER.parse()?];
+            }
+            Kind::Sampler => self.sampler.insert(0, argument),
+        }
+        Ok(())
+    }
+
+    /// Files that the behaviour is made of, beside the components of `profile`.
+    pub fn files(&self, profile: &Profile) -> Vec<PathBuf> {
+        self.profile.iter().chain(profile.files()).cloned().collect()
     }
 
     fn resolve(&self) -> Result<Profile> {
@@ -165,7 +197,7 @@ fn load(host: &Host, resolved: &ResolvedPlugin, most: Option<usize>) -> Result<P
 }
 
 /// A component's bytes. Errors: it can't be read, or is larger than the host takes.
-fn read_component(path: &Path) -> Result<Vec<u8>> {
+pub fn read_component(path: &Path) -> Result<Vec<u8>> {
     // Before it is opened: opening a pipe waits for whoever writes to it.
     let metadata = fs::metadata(path)?;
     ensure!(!metadata.is_dir(), "is a folder; give the component (.wasm)");
@@ -192,6 +224,22 @@ fn limits(resolved: &ResolvedPlugin, most: Option<usize>) -> Limits {
 }
 
 impl Assembled {
+    /// Sets memory aside for new versions of the plugins, and gives the host that compiles them within it.
+    pub fn expect_reloads(&mut self, budgeted: bool) -> Host {
+        if !budgeted {
+            return self.host.clone();
+        }
+        self.reserve = self.reserve * RELOAD_INSTANCES + RELOAD_COMPILE;
+        let limits =
+            CompileLimits { memory_bytes: RELOAD_COMPILE, memory_per_byte: 0, ..CompileLimits::default() };
+        self.host.within(limits)
+    }
+
+    /// The plugins.
+    pub fn behaviour(&self) -> &Behaviour {
+        &self.behaviour
+    }
+
     /// Loads the model beside the plugins, within the budget, and joins them.
     pub fn open(self, options: &ModelOptions, quiet: bool) -> Result<Generator> {
         let mut load_options = options.load_options(self.reserve)?;

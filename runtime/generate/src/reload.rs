@@ -267,7 +267,7 @@ impl Behaviour {
     }
 
     /// Whether both have the same plugins in the same order.
-    fn same(&self, other: &Self) -> bool {
+    pub fn same(&self, other: &Self) -> bool {
         let lists = [
             (&self.samplers, &other.samplers),
             (&self.policies, &other.policies),

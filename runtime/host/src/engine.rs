@@ -66,6 +66,11 @@ impl Host {
         Ok(Self { engine, log: options.log, compile: options.compile, cache: options.cache })
     }
 
+    /// The same host with other bounds on compiling.
+    pub fn within(&self, compile: CompileLimits) -> Self {
+        Self { compile, ..self.clone() }
+    }
+
     /// Checks and compiles a plugin for a world. Imports are compared with the grants before anything is
     /// compiled.
     pub fn load(&self, source: PluginSource, world: World) -> Result<Plugin> {

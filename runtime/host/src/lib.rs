@@ -34,6 +34,7 @@ mod text;
 mod timezone;
 mod tool;
 mod vocabulary;
+pub mod watch;
 
 pub use compile::CompileLimits;
 pub use conversation::{Invocation, Message, Role};

@@ -1,6 +1,6 @@
 //! Profiles: which plugins make the behaviour of an answer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -41,6 +41,8 @@ pub struct Profile {
     samplers: Vec<ResolvedPlugin>,
     policies: Vec<ResolvedPlugin>,
     tools: Vec<ResolvedPlugin>,
+    /// Files whose text is in parameters.
+    files: Vec<PathBuf>,
 }
 
 /// A profile file as it is written.
@@ -101,6 +103,7 @@ impl Profile {
             samplers: vec![ResolvedPlugin::first_party(Kind::Sampler, DEFAULT_SAMPLER)],
             policies: Vec::new(),
             tools: Vec::new(),
+            files: Vec::new(),
         }
     }
 
@@ -131,6 +134,7 @@ impl Profile {
             samplers: Vec::new(),
             policies: Vec::new(),
             tools: Vec::new(),
+            files: Vec::new(),
         };
         let lists =
             [(Kind::Sampler, written.sampler), (Kind::Policy, written.policy), (Kind::Tool, written.tool)];
@@ -158,6 +162,11 @@ impl Profile {
     /// The tools that the model is offered.
     pub fn tools(&self) -> &[ResolvedPlugin] {
         &self.tools
+    }
+
+    /// The files that parameters referred to with `file:`.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// All plugins: samplers, policies, tools.
@@ -231,6 +240,7 @@ impl Profile {
                 limits: LimitsSpec::default(),
             };
             self.add(entry, &place)?;
+            self.files.extend(files(&argument.parameters, &place));
             let parameters = resolve_files(argument.parameters, &place)?;
             if let Some(plugin) = self.list(kind).last_mut() {
                 plugin.parameters = parameters;
@@ -248,7 +258,9 @@ impl Profile {
             ))
         })?;
         let name = self.free_name(entry.name, &location, place)?;
-        let parameters = resolve_files(to_json(entry.parameters, place)?, place)?;
+        let parameters = to_json(entry.parameters, place)?;
+        self.files.extend(files(&parameters, place));
+        let parameters = resolve_files(parameters, place)?;
         self.list(place.kind).push(ResolvedPlugin {
             kind: place.kind,
             name,
@@ -291,6 +303,12 @@ impl Profile {
             Kind::Tool => &mut self.tools,
         }
     }
+}
+
+/// The files that parameters refer to.
+fn files(parameters: &Map<String, Value>, place: &Place<'_>) -> Vec<PathBuf> {
+    let paths = parameters.values().filter_map(|value| value.as_str()?.strip_prefix(FILE_PREFIX));
+    paths.map(|path| place.folder.join(path)).collect()
 }
 
 /// The parameters with each string `file:PATH` replaced by the text of that file.

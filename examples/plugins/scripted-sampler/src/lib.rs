@@ -33,6 +33,8 @@ pub enum Fault {
     Restore,
     /// It traps where it is to choose a token, after it has changed the logits and drawn from the random source.
     Sample,
+    /// It traps where it is to choose its fifth token.
+    FifthToken,
 }
 
 /// Form of the state; a change of its fields is a new number.
@@ -44,6 +46,9 @@ pub struct Scripted {
     version: u32,
     #[serde(skip)]
     fault: Option<Fault>,
+    /// Tokens that this instance has chosen.
+    #[serde(skip)]
+    chosen: u32,
     texts: VecDeque<String>,
     /// Tokens of the round's text that are still to be written.
     tokens: VecDeque<Token>,
@@ -60,7 +65,7 @@ impl Sampler for Scripted {
             return Err("as the script says".into());
         }
         let (version, tokens) = (STATE_VERSION, VecDeque::new());
-        Ok(Self { version, fault, texts: texts.into(), tokens, prompt: None })
+        Ok(Self { version, fault, chosen: 0, texts: texts.into(), tokens, prompt: None })
     }
 
     fn sample(&mut self) -> Result<Choice, String> {
@@ -69,6 +74,10 @@ impl Sampler for Scripted {
             logits::mask(MaskKind::Allow, &[0])?;
             std::process::abort();
         }
+        if self.fault == Some(Fault::FifthToken) && self.chosen == 4 {
+            std::process::abort();
+        }
+        self.chosen += 1;
         let prompt = history::prompt_length();
         if self.prompt != Some(prompt) {
             self.prompt = Some(prompt);
