@@ -1,7 +1,8 @@
 //! `--watch`: new versions of the profile and of plugins go into a running conversation.
 //!
 //! A thread waits for changes of the files, loads what they make, runs golden cases and hands the behaviour over. What
-//! does not pass is told, and what was in force stays.
+//! does not pass is told, and what was in force stays. A new version is first compiled in haste; when it is in force it
+//! is compiled once more, well, for the answers that follow.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -54,6 +55,7 @@ impl Watch {
     pub fn start(mut self, profile: Profile, reloads: Reloads, shown: Arc<Mutex<String>>) -> Result<()> {
         let mut files = FileWatch::new()?;
         self.watch(&mut files, &profile)?;
+        let draft = self.host.draft()?;
         let thread = std::thread::Builder::new().name("watch".into());
         thread
             .spawn(move || {
@@ -62,12 +64,13 @@ impl Watch {
                         continue;
                     }
                     let begun = Instant::now();
-                    match self.reload(&mut files, &reloads) {
+                    match self.reload(&draft, &mut files, &reloads) {
                         Ok(None) => {}
                         Ok(Some(reloaded)) => {
                             let label = format!("{} {}", reloaded.profile, reloaded.digest.short());
                             *shown.lock().unwrap_or_else(PoisonError::into_inner) = label;
                             self.tell(&reloaded, begun.elapsed());
+                            self.refine(&reloads);
                         }
                         Err(error) => self.tell_error(&error),
                     }
@@ -78,11 +81,11 @@ impl Watch {
     }
 
     /// Makes the behaviour that the files say now and hands it over. None if it is the one that there is.
-    fn reload(&mut self, files: &mut FileWatch, reloads: &Reloads) -> Result<Option<Reloaded>> {
+    fn reload(&mut self, draft: &Host, files: &mut FileWatch, reloads: &Reloads) -> Result<Option<Reloaded>> {
         if let Some((project, _)) = &self.sources.project {
             project.build()?;
         }
-        let assembled = self.options.assemble_on(self.host.clone(), self.budgeted)?;
+        let assembled = self.options.assemble_on(draft.clone(), self.budgeted)?;
         self.watch(files, &assembled.profile)?;
         let behaviour = assembled.behaviour();
         let entries: Vec<&ResolvedPlugin> = assembled.profile.plugins().collect();
@@ -96,13 +99,24 @@ impl Watch {
         }
         let mut cases = 0;
         for (plugin, entry) in &new {
-            cases += self.run_cases(plugin, entry)?;
+            cases += self.run_cases(draft, plugin, entry)?;
         }
         reloads.offer(behaviour.clone())?;
         let plugins = new.iter().map(|(plugin, _)| plugin.name().to_owned()).collect();
         self.now = behaviour.clone();
         let (profile, digest) = (assembled.profile.name.clone(), assembled.digest);
         Ok(Some(Reloaded { profile, digest, plugins, cases }))
+    }
+
+    /// Hands the same behaviour over in better code. If the files have changed meanwhile there is more to come.
+    fn refine(&self, reloads: &Reloads) {
+        let assembled = self.options.assemble_on(self.host.clone(), self.budgeted);
+        if let Ok(assembled) = assembled
+            && assembled.behaviour().same(&self.now)
+        {
+            // Where it fails the code that is in force stays.
+            let _ = reloads.offer(assembled.behaviour().clone());
+        }
     }
 
     fn watch(&self, files: &mut FileWatch, profile: &Profile) -> Result<()> {
@@ -125,10 +139,10 @@ impl Watch {
     }
 
     /// Runs the golden cases of a plugin, if it has any. Gives their number. Errors: one fails.
-    fn run_cases(&self, plugin: &Plugin, entry: &ResolvedPlugin) -> Result<usize> {
+    fn run_cases(&self, host: &Host, plugin: &Plugin, entry: &ResolvedPlugin) -> Result<usize> {
         let Some(folder) = self.cases_of(entry).filter(|folder| folder.is_dir()) else { return Ok(0) };
         let cases = GoldenCases::read(&folder, plugin.world())?;
-        let report = cases.run(&self.host, plugin)?;
+        let report = cases.run(host, plugin)?;
         let failures: Vec<String> = report.failures().map(ToString::to_string).collect();
         if !failures.is_empty() {
             bail!(

@@ -255,8 +255,9 @@ impl Running {
         for intervention in &joining.interventions {
             sink(Event::Intervention(Intervention::from(intervention)));
         }
+        // Other code for the same component changes nothing.
+        self.changes.whole &= new.same(&self.changes.now);
         self.changes.replace(new);
-        self.changes.whole = false;
     }
 }
 

@@ -12,7 +12,7 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use thiserror::Error;
 
 /// So long nothing must have happened to the files before a change is told.
-const QUIET: Duration = Duration::from_millis(25);
+const QUIET: Duration = Duration::from_millis(20);
 /// A file that changes all the time is told after this.
 const AT_MOST: Duration = Duration::from_millis(500);
 

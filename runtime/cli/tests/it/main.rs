@@ -9,3 +9,4 @@ mod interrupt;
 mod logits;
 mod program;
 mod run;
+mod watch;
