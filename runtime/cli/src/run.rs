@@ -152,6 +152,10 @@ fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Source
     }
     let (name, profile) = (assembled.profile.name.clone(), assembled.profile.clone());
     let mut generator = assembled.open(model, quiet)?;
+    let shown = Arc::new(Mutex::new(format!("{name} {}", digest.short())));
+    if let Some(watch) = watch {
+        watch.start(profile, generator.reloads(), shown.clone())?;
+    }
     if args.json {
         let start = json!({
             "event": "start",
@@ -181,10 +185,6 @@ fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Source
         raw: args.raw,
         now: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64),
     };
-    let shown = Arc::new(Mutex::new(format!("{name} {}", digest.short())));
-    if let Some(watch) = watch {
-        watch.start(profile, generator.reloads(), shown.clone())?;
-    }
     let system = args.system.iter().map(|text| ChatMessage::new(Role::System, text.clone()));
     Ok(Conversation {
         generator,

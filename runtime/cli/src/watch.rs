@@ -59,12 +59,15 @@ impl Watch {
         let thread = std::thread::Builder::new().name("watch".into());
         thread
             .spawn(move || {
+                // What was saved between loading and watching is found by looking once more.
+                let (mut look, well) = (true, self.host.clone());
                 loop {
-                    if !files.wait(IDLE) {
+                    let host = if look { &well } else { &draft };
+                    if !std::mem::take(&mut look) && !files.wait(IDLE) {
                         continue;
                     }
                     let begun = Instant::now();
-                    match self.reload(&draft, &mut files, &reloads) {
+                    match self.reload(host, &mut files, &reloads) {
                         Ok(None) => {}
                         Ok(Some(reloaded)) => {
                             let label = format!("{} {}", reloaded.profile, reloaded.digest.short());
@@ -85,7 +88,7 @@ impl Watch {
         if let Some((project, _)) = &self.sources.project {
             project.build()?;
         }
-        let assembled = self.options.assemble_on(draft.clone(), self.budgeted)?;
+        let assembled = self.options.assemble_on(host.clone(), self.budgeted)?;
         self.watch(files, &assembled.profile)?;
         let behaviour = assembled.behaviour();
         let entries: Vec<&ResolvedPlugin> = assembled.profile.plugins().collect();
@@ -99,7 +102,7 @@ impl Watch {
         }
         let mut cases = 0;
         for (plugin, entry) in &new {
-            cases += self.run_cases(draft, plugin, entry)?;
+            cases += self.run_cases(host, plugin, entry)?;
         }
         reloads.offer(behaviour.clone())?;
         let plugins = new.iter().map(|(plugin, _)| plugin.name().to_owned()).collect();

@@ -58,6 +58,14 @@ impl Chat {
     }
 }
 
+impl Drop for Chat {
+    /// A test that fails leaves no program behind.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 fn text(events: &[Value]) -> String {
     events
         .iter()
@@ -157,7 +165,7 @@ fn a_profile_is_taken_anew_with_the_files_that_it_refers_to() {
     let (profile, rules) = (folder.path().join("p.toml"), folder.path().join("rules.toml"));
     let clause = |word: &str| {
         let text = format!(
-            "[[clause]]\nid = \"a\"\nwhen = [\"request\"]\nmatch = [\"{word}\"]\naction = \"refuse\"\n"
+            "[[clause]]\nid = \"a\"\nwhen = [\"request\"]\nmatch = [\"{word}\"]\naction = \"refuse\"\nmessage = \"No.\"\n"
         );
         save(&rules, text.as_bytes());
     };
