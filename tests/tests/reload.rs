@@ -25,11 +25,11 @@ fn words(count: usize) -> String {
 }
 
 fn reloads_of(seen: &Seen) -> Vec<&Reload> {
-    let reload = |event| match event {
-        &Event::Reloaded(ref reload) => Some(reload),
+    let reloads = seen.events.iter().filter_map(|event| match event {
+        Event::Reloaded(reload) => Some(reload),
         _ => None,
-    };
-    seen.events.iter().filter_map(reload).collect()
+    });
+    reloads.collect()
 }
 
 fn effects(seen: &Seen) -> Vec<&'static str> {

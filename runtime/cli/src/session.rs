@@ -69,7 +69,7 @@ fn finite(text: &str) -> Result<f32, String> {
 }
 
 /// What compiling a new version may take while the program runs under a memory budget, in bytes; it is set aside. A
-/// component of 100 KB takes about 20 MB.
+/// component of 180 KB takes about 20 MB.
 const RELOAD_COMPILE: u64 = 64 << 20;
 /// Instances of a plugin at a time while versions change: the one in force, the new one, the one to go back to.
 const RELOAD_INSTANCES: u64 = 3;

@@ -84,7 +84,7 @@ impl Watch {
     }
 
     /// Makes the behaviour that the files say now and hands it over. None if it is the one that there is.
-    fn reload(&mut self, draft: &Host, files: &mut FileWatch, reloads: &Reloads) -> Result<Option<Reloaded>> {
+    fn reload(&mut self, host: &Host, files: &mut FileWatch, reloads: &Reloads) -> Result<Option<Reloaded>> {
         if let Some((project, _)) = &self.sources.project {
             project.build()?;
         }

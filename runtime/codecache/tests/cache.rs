@@ -199,9 +199,9 @@ fn entries_used_longest_ago_are_evicted_first() {
         let file = fs::OpenOptions::new().write(true).open(entry).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
     };
-    for number in 0..3 {
-        cache.store(&place.engine, &digests[number], &component).unwrap();
-        age(number as u8, 1000 - 100 * number as u64);
+    for (number, digest) in (0u8..3).zip(&digests) {
+        cache.store(&place.engine, digest, &component).unwrap();
+        age(number, 1000 - 100 * u64::from(number));
     }
     // The oldest is used again, so that the second goes.
     assert!(cache.load(&place.engine, &digests[0]).is_some());

@@ -51,8 +51,8 @@ fn build(folder: &Path) -> Result<PathBuf> {
     let output = output.context("`cargo` can't be started: install Rust from https://rustup.rs")?;
     ensure!(output.status.success(), "{}: the build failed", folder.display());
     let messages = output.stdout.split(|byte| *byte == b'\n');
-    let components = messages.filter_map(|line| component(&serde_json::from_slice(line).ok()?));
-    let Some(component) = components.last() else {
+    let mut components = messages.filter_map(|line| component(&serde_json::from_slice(line).ok()?));
+    let Some(component) = components.next_back() else {
         bail!(
             "{}: the build makes no .wasm: Cargo.toml needs crate-type = [\"cdylib\"], and .cargo/config.toml the \
              target wasm32-unknown-unknown with the linker wasm-component-ld",
