@@ -24,6 +24,10 @@ use crate::session::BehaviourOptions;
 /// Without a change the files are looked at after this time all the same.
 const IDLE: Duration = Duration::from_secs(3600);
 
+/// So long after a change the files must be left alone before their plugins are compiled well: the next change does not
+/// wait for a compiler that is busy with the last.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// Folders above a component in which its plugin's folder is looked for: cargo puts it into
 /// `target/wasm32-unknown-unknown/release`.
 const FOLDERS_ABOVE: usize = 4;
@@ -61,9 +65,14 @@ impl Watch {
             .spawn(move || {
                 // What was saved between loading and watching is found by looking once more.
                 let (mut look, well) = (true, self.host.clone());
+                let mut drafted = false;
                 loop {
                     let host = if look { &well } else { &draft };
-                    if !std::mem::take(&mut look) && !files.wait(IDLE) {
+                    let patience = if drafted { SETTLED } else { IDLE };
+                    if !std::mem::take(&mut look) && !files.wait(patience) {
+                        if std::mem::take(&mut drafted) {
+                            self.refine(&reloads);
+                        }
                         continue;
                     }
                     let begun = Instant::now();
@@ -73,7 +82,7 @@ impl Watch {
                             let label = format!("{} {}", reloaded.profile, reloaded.digest.short());
                             *shown.lock().unwrap_or_else(PoisonError::into_inner) = label;
                             self.tell(&reloaded, begun.elapsed());
-                            self.refine(&reloads);
+                            drafted = true;
                         }
                         Err(error) => self.tell_error(&error),
                     }
