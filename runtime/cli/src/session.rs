@@ -91,18 +91,19 @@ impl BehaviourOptions {
     pub fn assemble(&self, budget: Option<u64>, quiet: bool) -> Result<Assembled> {
         let log = (!quiet).then(|| Arc::new(log) as _);
         let host = Host::new(HostOptions { log, cache: code::cache(quiet), ..HostOptions::default() })?;
-        self.assemble_on(host, budget.is_some())
+        self.assemble_on(host, budget.is_some(), &Behaviour::default())
     }
 
-    /// The same on a host that there is already. `budgeted`: whether memory is limited.
-    pub fn assemble_on(&self, host: Host, budgeted: bool) -> Result<Assembled> {
+    /// The same on a host that there is already. `budgeted`: whether memory is limited. Plugins of `running` that are as
+    /// the profile has them now are not compiled again.
+    pub fn assemble_on(&self, host: Host, budgeted: bool, running: &Behaviour) -> Result<Assembled> {
         let profile = self.resolve()?;
         let mut behaviour = Behaviour::default();
         let mut digests = Vec::new();
         let mut reserve = 0;
         let most = budgeted.then_some(INSTANCE_UNDER_BUDGET);
         for resolved in profile.plugins() {
-            let plugin = load(&host, resolved, most)?;
+            let plugin = load(&host, resolved, most, running)?;
             digests.push(plugin.digest());
             reserve += plugin.limits().memory_bytes as u64;
             match resolved.kind {
@@ -169,7 +170,7 @@ fn log(line: &LogLine) {
 }
 
 /// Reads and compiles one plugin. `most`: bytes that an instance may take where its entry does not say.
-fn load(host: &Host, resolved: &ResolvedPlugin, most: Option<usize>) -> Result<Plugin> {
+fn load(host: &Host, resolved: &ResolvedPlugin, most: Option<usize>, running: &Behaviour) -> Result<Plugin> {
     let bytes = match &resolved.location {
         Location::FirstParty(name) => first_party::find(name)?.bytes.to_vec(),
         Location::Path(path) => {
@@ -193,7 +194,10 @@ fn load(host: &Host, resolved: &ResolvedPlugin, most: Option<usize>) -> Result<P
         limits: limits(resolved, most),
         ..PluginSource::new(&resolved.name, bytes, resolved.kind)
     };
-    Ok(host.load(source, resolved.kind)?)
+    match running.plugins().find(|plugin| plugin.is(&source, resolved.kind)) {
+        Some(plugin) => Ok(plugin.clone()),
+        None => Ok(host.load(source, resolved.kind)?),
+    }
 }
 
 /// A component's bytes. Errors: it can't be read, or is larger than the host takes.

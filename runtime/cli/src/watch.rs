@@ -97,7 +97,7 @@ impl Watch {
         if let Some((project, _)) = &self.sources.project {
             project.build()?;
         }
-        let assembled = self.options.assemble_on(host.clone(), self.budgeted)?;
+        let assembled = self.options.assemble_on(host.clone(), self.budgeted, &self.now)?;
         self.watch(files, &assembled.profile)?;
         let behaviour = assembled.behaviour();
         let entries: Vec<&ResolvedPlugin> = assembled.profile.plugins().collect();
@@ -122,7 +122,7 @@ impl Watch {
 
     /// Hands the same behaviour over in better code. If the files have changed meanwhile there is more to come.
     fn refine(&self, reloads: &Reloads) {
-        let assembled = self.options.assemble_on(self.host.clone(), self.budgeted);
+        let assembled = self.options.assemble_on(self.host.clone(), self.budgeted, &Behaviour::default());
         if let Ok(assembled) = assembled
             && assembled.behaviour().same(&self.now)
         {

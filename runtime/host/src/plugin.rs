@@ -57,6 +57,7 @@ struct Loaded {
     digest: Digest,
     world: World,
     imports: Vec<String>,
+    grants: BTreeSet<Grant>,
     parameters: String,
     limits: Limits,
     log: Option<LogSink>,
@@ -91,7 +92,7 @@ impl Plugin {
         if found != world {
             return Err(HostError::WrongWorld { plugin: name, found, wanted: world });
         }
-        let granted: Vec<Grant> = grants.into_iter().collect();
+        let granted: Vec<Grant> = grants.iter().copied().collect();
         contents.check_imports(&name, world, &granted)?;
         let digest = Digest::of(&bytes);
         let component = host.component(&bytes, &digest);
@@ -106,6 +107,7 @@ impl Plugin {
             digest,
             world,
             imports: contents.imports,
+            grants,
             parameters: parameters.to_string(),
             limits,
             log: host.log(),
@@ -120,6 +122,7 @@ impl Plugin {
             digest: self.0.digest,
             world: self.0.world,
             imports: self.0.imports.clone(),
+            grants: self.0.grants.clone(),
             parameters: Value::Object(parameters).to_string(),
             limits: self.0.limits,
             log: self.0.log.clone(),
@@ -162,8 +165,22 @@ impl Plugin {
         self.0.instances.state.is_some()
     }
 
-    /// Whether both behave alike: the same component under the same name, with the same parameters and limits.
-    /// (Grants that a component imports are the same then, and others mean nothing.)
+    /// What it may do beyond its world.
+    pub fn grants(&self) -> &BTreeSet<Grant> {
+        &self.0.grants
+    }
+
+    /// Whether loading this source for a world would give the same plugin.
+    pub fn is(&self, source: &PluginSource, world: World) -> bool {
+        let parameters = source.parameters.to_string();
+        self.name() == source.name
+            && (self.world(), self.0.limits) == (world, source.limits)
+            && self.0.grants == source.grants
+            && self.parameters() == parameters
+            && self.digest() == Digest::of(&source.bytes)
+    }
+
+    /// Whether both behave alike: the same component under the same name, with the same parameters, grants and limits.
     pub fn same(&self, other: &Self) -> bool {
         let of = |plugin: &Self| {
             let Loaded { digest, world, limits, .. } = &*plugin.0;
@@ -172,7 +189,8 @@ impl Plugin {
         Arc::ptr_eq(&self.0, &other.0)
             || (of(self) == of(other)
                 && self.name() == other.name()
-                && self.parameters() == other.parameters())
+                && self.parameters() == other.parameters()
+                && self.grants() == other.grants())
     }
 
     pub(crate) fn instances(&self) -> &Instances {
