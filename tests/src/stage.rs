@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use membrane_engine::{LoadOptions, Model};
 use membrane_generate::{Answer, AnswerOptions, Behaviour, Event, GenerateError, Generator, Intervention};
-use membrane_host::{Grant, Host, HostOptions, Plugin, PluginSource, World, first_party};
+use membrane_host::{Grant, Host, HostError, HostOptions, Plugin, PluginSource, World, first_party};
 use membrane_text::{ChatMessage, Role};
 use serde_json::{Value, json};
 
@@ -38,7 +38,8 @@ impl Stage {
         let stage = Self { host: HOST.clone(), behaviour: Behaviour::default(), max_tokens: Some(400) };
         let parameters = json!({ "texts": texts });
         let sampler = guest("scripted-sampler");
-        stage.with(World::Sampler, "scripted-sampler", sampler, parameters, BTreeSet::new())
+        let plugin = stage.load(World::Sampler, "scripted-sampler", sampler, parameters);
+        stage.with(World::Sampler, plugin)
     }
 
     /// Adds a plugin that the binary carries.
@@ -46,13 +47,14 @@ impl Stage {
         let plugin = first_party::find(name).expect("a first-party plugin");
         let grants = plugin.manifest().expect("its manifest is good").grants;
         let grants = Grant::parse_all(&grants).expect("its grants exist");
-        self.with(plugin.world, name, plugin.bytes.to_vec(), parameters, grants)
+        let loaded = self.load_granted(plugin.world, name, plugin.bytes.to_vec(), parameters, grants);
+        self.with(plugin.world, loaded)
     }
 
     /// Adds the policy that follows a script.
     pub fn scripted_policy(self, parameters: Value) -> Self {
-        let grants = BTreeSet::from([Grant::ForceText, Grant::SystemPrompt]);
-        self.with(World::Policy, "scripted-policy", guest("scripted-policy"), parameters, grants)
+        let plugin = self.load(World::Policy, "scripted-policy", guest("scripted-policy"), parameters);
+        self.with(World::Policy, plugin)
     }
 
     /// Adds the policy of clauses; `rules` is its file.
@@ -60,16 +62,39 @@ impl Stage {
         self.first_party("guard", json!({ "rules": rules }))
     }
 
-    fn with(
-        mut self,
+    /// The plugins, for tests that change them.
+    pub fn behaviour(&self) -> Behaviour {
+        self.behaviour.clone()
+    }
+
+    /// Loads a plugin, a policy with all that policies may be granted.
+    pub fn load(
+        &self,
+        world: World,
+        name: &str,
+        bytes: Vec<u8>,
+        parameters: Value,
+    ) -> Result<Plugin, HostError> {
+        let grants = match world {
+            World::Policy => BTreeSet::from([Grant::ForceText, Grant::SystemPrompt]),
+            World::Sampler | World::Tool => BTreeSet::new(),
+        };
+        self.load_granted(world, name, bytes, parameters, grants)
+    }
+
+    fn load_granted(
+        &self,
         world: World,
         name: &str,
         bytes: Vec<u8>,
         parameters: Value,
         grants: BTreeSet<Grant>,
-    ) -> Self {
-        let source = PluginSource { parameters, grants, ..PluginSource::new(name, bytes, world) };
-        let plugin: Plugin = self.host.load(source, world).expect("the plugin loads");
+    ) -> Result<Plugin, HostError> {
+        self.host.load(PluginSource { parameters, grants, ..PluginSource::new(name, bytes, world) }, world)
+    }
+
+    fn with(mut self, world: World, plugin: Result<Plugin, HostError>) -> Self {
+        let plugin = plugin.expect("the plugin loads");
         match world {
             World::Sampler => self.behaviour.samplers.push(plugin),
             World::Policy => self.behaviour.policies.push(plugin),
@@ -108,10 +133,23 @@ impl Stage {
 
     /// The answer of a generator to a conversation.
     pub fn ask_with(&self, generator: &mut Generator, messages: &[ChatMessage]) -> Seen {
+        self.ask_and(generator, messages, &mut |_| {})
+    }
+
+    /// The same, with something that is done at each event.
+    pub fn ask_and(
+        &self,
+        generator: &mut Generator,
+        messages: &[ChatMessage],
+        at: &mut dyn FnMut(&Event),
+    ) -> Seen {
         let options = AnswerOptions { seed: 1, max_tokens: self.max_tokens, raw: false, now: 0 };
         let mut events = Vec::new();
         let cancel = AtomicBool::new(false);
-        let answer = generator.answer(messages, &options, &cancel, &mut |event| events.push(event));
+        let answer = generator.answer(messages, &options, &cancel, &mut |event| {
+            at(&event);
+            events.push(event);
+        });
         Seen { events, answer }
     }
 }

@@ -10,16 +10,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What each crate of the runtime may use of ours, as a dependency of any kind.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("membrane-formats", &[]),
     ("membrane-kernels", &[]),
     ("membrane-text", &[]),
     ("membrane-profile", &[]),
+    ("membrane-codecache", &[]),
     // An auditor can use it alone.
     ("membrane-audit", &[]),
     ("membrane-pager", &["membrane-formats"]),
     ("membrane-engine", &["membrane-formats", "membrane-kernels", "membrane-pager", "membrane-text"]),
-    ("membrane-host", &["membrane-profile"]),
+    ("membrane-host", &["membrane-codecache", "membrane-profile"]),
     (
         "membrane-generate",
         &["membrane-audit", "membrane-engine", "membrane-host", "membrane-profile", "membrane-text"],

@@ -14,6 +14,11 @@ impl Feedback {
         Self { target, rate, limit: 2.0 * target }
     }
 
+    /// Goes on from the limit, in bits, of another version. None if it is no number.
+    pub fn resume(&self, limit: f64) -> Option<Self> {
+        limit.is_finite().then(|| Self { limit, ..self.clone() })
+    }
+
     /// The most surprise that the next token may have, in bits.
     pub fn limit(&self) -> f64 {
         self.limit

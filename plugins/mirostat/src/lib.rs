@@ -5,6 +5,7 @@
 mod feedback;
 
 use membrane_plugin::sampler::{Choice, Sampler, logits, vocabulary};
+use membrane_plugin::state::State;
 use serde::Deserialize;
 
 use feedback::Feedback;
@@ -90,11 +91,44 @@ impl Sampler for Mirostat {
     }
 }
 
-membrane_plugin::export_sampler!(Mirostat);
+/// Form of the state: a byte for the form, then the limit in bits, little-endian.
+const STATE_FORM: u8 = 1;
+
+impl State for Mirostat {
+    fn snapshot(&self) -> Vec<u8> {
+        [&[STATE_FORM][..], &self.feedback.limit().to_le_bytes()].concat()
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let limit = match bytes.split_first() {
+            Some((&STATE_FORM, limit)) => limit.try_into().map(f64::from_le_bytes).ok(),
+            _ => None,
+        };
+        let resumed = limit.and_then(|limit| self.feedback.resume(limit));
+        self.feedback = resumed.ok_or("the state is none of this plugin's")?;
+        Ok(())
+    }
+}
+
+membrane_plugin::export_sampler!(Mirostat, state);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_version_goes_on_from_the_limit() {
+        let start = |tau| Mirostat::new(Parameters { tau, ..Parameters::default() }).unwrap();
+        let (mut old, mut new) = (start(5.0), start(3.0));
+        old.feedback.observe(0.001);
+        new.restore(&old.snapshot()).unwrap();
+        assert_eq!(new.feedback.limit(), old.feedback.limit());
+        let nan = [&[STATE_FORM][..], &f64::NAN.to_le_bytes()].concat();
+        for wrong in [&[][..], &[STATE_FORM], &[2; 9], &nan, &old.snapshot()[..8]] {
+            assert!(new.restore(wrong).is_err(), "{wrong:?}");
+        }
+        assert_eq!(new.feedback.limit(), old.feedback.limit());
+    }
 
     #[test]
     fn parameters_out_of_range_are_refused_by_name() {

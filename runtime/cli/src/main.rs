@@ -16,6 +16,7 @@ macro_rules! eprintln {
 mod audit;
 mod bench;
 mod chat;
+mod code;
 mod doctor;
 mod fingerprint;
 mod inspect;
@@ -33,6 +34,7 @@ mod resolution;
 mod run;
 mod session;
 mod transcript;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -53,7 +55,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     /// Answer a prompt, or chat in the terminal if none is given.
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Look at model files.
     #[command(subcommand)]
     Model(ModelVerb),
@@ -84,7 +86,7 @@ enum ModelVerb {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().verb {
-        Verb::Run(args) => run::run(args),
+        Verb::Run(args) => run::run(*args),
         Verb::Model(ModelVerb::Inspect(args)) => inspect::run(&args),
         Verb::Profile(verb) => profile::run(verb),
         Verb::Plugin(verb) => plugin::run(verb),

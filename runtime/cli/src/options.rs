@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use membrane_engine::{EvictionPolicy, IoMode, Isa, LoadOptions, Precision};
 use membrane_profile::ByteSize;
 
-/// How a model is loaded.
+/// A model and how it is loaded.
 #[derive(Args, Clone)]
 pub struct ModelOptions {
     /// The model: a GGUF file, or the first of a split one

@@ -3,11 +3,13 @@
 
 mod bench;
 mod build;
+mod dev;
 mod folder;
 mod inspect;
 mod keygen;
 mod new;
 mod package;
+pub mod project;
 mod sign;
 mod sources;
 mod test;
@@ -35,6 +37,8 @@ pub enum PluginVerb {
     Build(build::Args),
     /// Run the golden cases of a plugin against its component.
     Test(test::Args),
+    /// Chat with a plugin that is built and replaced whenever its files are saved.
+    Dev(Box<dev::Args>),
     /// Measure what a plugin costs: size, compiling, starting, each call.
     Bench(bench::Args),
 }
@@ -48,6 +52,7 @@ pub fn run(verb: PluginVerb) -> Result<ExitCode> {
         PluginVerb::New(args) => new::run(&args),
         PluginVerb::Build(args) => build::run(&args),
         PluginVerb::Test(args) => test::run(&args),
+        PluginVerb::Dev(args) => dev::run(*args),
         PluginVerb::Bench(args) => bench::run(&args),
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write, stderr, stdout};
 
 use anyhow::Result;
-use membrane_generate::{Event, Intervention};
+use membrane_generate::{Event, Intervention, Reload};
 use serde::Serialize;
 
 use crate::report::{self, printable};
@@ -41,7 +41,8 @@ impl Printer {
                 }
             }
             Event::Intervention(it) if self.quiet && !it.is_failure_after_answer() => {}
-            Event::ToolCall { .. } | Event::ToolResult { .. } if self.quiet => {}
+            Event::ToolCall { .. } | Event::ToolResult { .. } | Event::Reloaded(_) if self.quiet => {}
+            Event::Reloaded(reload) => self.aside(&reloaded(reload)),
             Event::ToolCall { name, arguments } => self.aside(&format!("calls {name} {arguments}")),
             Event::ToolResult { name, output, .. } => self.aside(&format!("{name}: {output}")),
             Event::Intervention(Intervention { policy, hook, verdict, clause, note, .. }) => {
@@ -77,6 +78,19 @@ impl Printer {
         let start = if self.together && self.open { "\n" } else { "" };
         eprintln!("{start}[{}]", printable(text));
     }
+}
+
+/// A change of a plugin in one line.
+fn reloaded(Reload { kind, plugin, to, effect, state, token, note, .. }: &Reload) -> String {
+    let version = to.map_or("removed".into(), |digest| digest.hex()[..12].to_owned());
+    let when = match *effect {
+        "live" if *state => format!("live from token {token}, with its state"),
+        "live" => format!("live from token {token}"),
+        "beside" => format!("in force from token {token}, beside the version before"),
+        "next-answer" => format!("live from the next answer: {note}"),
+        _ => format!("back from token {token}: {note}"),
+    };
+    format!("{kind} {plugin} {version} {when}")
 }
 
 /// An error as the event that ends an answer.

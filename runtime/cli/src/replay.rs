@@ -457,5 +457,5 @@ fn diverging(diverging: &Diverging) -> String {
 }
 
 fn load(host: &Host, resolved: &ResolvedPlugin) -> Result<Plugin> {
-    session::load(host, resolved, &Component::of(resolved)?, None)
+    session::load(host, resolved, &Component::of(resolved)?, None, &Behaviour::default())
 }

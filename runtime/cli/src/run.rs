@@ -2,8 +2,8 @@
 
 use std::io::{IsTerminal, Read, stdin};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -19,6 +19,7 @@ use crate::printer::{self, Printer};
 use crate::recording::{AuditOptions, Recording};
 use crate::report;
 use crate::session::{Assembled, BehaviourOptions};
+use crate::watch::{Sources, Watch};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -27,7 +28,17 @@ pub struct Args {
     /// The prompt; without one, standard input if it is not a terminal, else a chat
     prompt: Option<String>,
     #[command(flatten)]
-    behaviour: BehaviourOptions,
+    options: ConversationOptions,
+    /// Take new versions of the profile and of plugin files while the program runs
+    #[arg(long)]
+    watch: bool,
+}
+
+/// How answers are made and shown.
+#[derive(clap::Args)]
+pub struct ConversationOptions {
+    #[command(flatten)]
+    pub behaviour: BehaviourOptions,
     #[command(flatten)]
     audit: AuditOptions,
     /// A system message before the conversation
@@ -44,7 +55,7 @@ pub struct Args {
     raw: bool,
     /// Print one JSON object for each event
     #[arg(long)]
-    json: bool,
+    pub json: bool,
     /// Print nothing but the answer
     #[arg(short, long)]
     quiet: bool,
@@ -60,7 +71,8 @@ pub struct Conversation {
     cancel: Arc<AtomicBool>,
     /// Whether an answer is being made: what Ctrl-C then means.
     answering: Arc<AtomicBool>,
-    profile: String,
+    /// Name and digest of the profile, for people; changes with it.
+    profile: Arc<Mutex<String>>,
     recording: Option<Recording>,
     /// Print one JSON object for each event.
     pub json: bool,
@@ -92,21 +104,34 @@ impl Outcome {
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
-    let json = args.json;
-    let result = prompt(&args).and_then(|prompt| {
-        let mut conversation = open(&args)?;
-        let outcome = match prompt {
-            Some(prompt) if prompt.is_empty() && args.prompt.is_none() => Err(anyhow!(
-                "standard input is empty: give a prompt there or on the command line, or a terminal to chat"
-            )),
+    let options = &args.options;
+    let prompt = prompt(&args).and_then(|prompt| match prompt {
+        Some(prompt) if prompt.is_empty() && args.prompt.is_none() => Err(anyhow!(
+            "standard input is empty: give a prompt there or on the command line, or a terminal to chat"
+        )),
+        prompt => Ok(prompt),
+    });
+    converse(&args.model, options, args.watch.then(Sources::default), prompt)
+}
+
+/// Answers a prompt, or chats if there is none. `sources`: what is watched beside the files of the behaviour, if
+/// anything is.
+pub fn converse(
+    model: &ModelOptions,
+    options: &ConversationOptions,
+    sources: Option<Sources>,
+    prompt: Result<Option<String>>,
+) -> Result<ExitCode> {
+    let result = open(model, options, sources).and_then(|mut conversation| {
+        let outcome = prompt.and_then(|prompt| match prompt {
             Some(prompt) => conversation.ask(prompt),
             None => chat::run(&mut conversation).map(|()| Outcome::Answered),
-        };
+        });
         // What went wrong first is told.
         let closed = conversation.close();
         outcome.and_then(|outcome| closed.map(|()| outcome))
     });
-    if let (true, Err(error)) = (json, &result) {
+    if let (true, Err(error)) = (options.json, &result) {
         printer::error(error)?;
     }
     Ok(ExitCode::from(result?.status()))
@@ -125,12 +150,25 @@ fn prompt(args: &Args) -> Result<Option<String>> {
     Ok(Some(text))
 }
 
-fn open(args: &Args) -> Result<Conversation> {
+fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Sources>) -> Result<Conversation> {
     let quiet = args.quiet || args.json;
     // Before anything takes time: a log that can't be written is no log.
     let log = args.audit.open()?;
-    let budget = args.model.load.memory.map(|memory| memory.bytes());
-    let assembled: Assembled = args.behaviour.assemble(budget, quiet)?;
+    ensure!(
+        log.is_none() || sources.is_none(),
+        "--audit: an answer on record is made by plugins that stay; leave out --watch, or the record"
+    );
+    let budget = model.load.memory.map(|memory| memory.bytes());
+    let mut assembled: Assembled = args.behaviour.assemble(budget, quiet)?;
+    let watch = sources.map(|sources| Watch {
+        sources,
+        options: args.behaviour.clone(),
+        budgeted: budget.is_some(),
+        host: assembled.expect_reloads(budget.is_some()),
+        now: assembled.behaviour().clone(),
+        json: args.json,
+        quiet: args.quiet,
+    });
     let generation = assembled.profile.generation;
     let digest = assembled.digest;
     let seed = args.seed.or(generation.seed).unwrap_or_else(new_seed);
@@ -145,14 +183,18 @@ fn open(args: &Args) -> Result<Conversation> {
     if args.raw && !quiet && assembled.profile.plugins().any(|plugin| plugin.kind == Kind::Tool) {
         eprintln!("note: with --raw the model is not told of any tool");
     }
-    let name = assembled.profile.name.clone();
+    let (name, profile) = (assembled.profile.name.clone(), assembled.profile.clone());
     let behaviour = assembled.record();
-    let mut generator = assembled.open(&args.model, quiet)?;
+    let mut generator = assembled.open(model, quiet)?;
     let recording = log.map(|log| args.audit.start(log, &mut generator, behaviour, quiet)).transpose()?;
+    let shown = Arc::new(Mutex::new(report::printable(&format!("{name} {}", digest.short()))));
+    if let Some(watch) = watch {
+        watch.start(profile, generator.reloads(), shown.clone())?;
+    }
     if args.json {
         let start = json!({
             "event": "start",
-            "model": args.model.model,
+            "model": model.model,
             "plan": generator.model().plan(),
             "profile": name,
             "profile_digest": digest.hex(),
@@ -185,7 +227,7 @@ fn open(args: &Args) -> Result<Conversation> {
         options,
         cancel,
         answering,
-        profile: report::printable(&format!("{name} {} seed {seed}", digest.short())),
+        profile: shown,
         recording,
         json: args.json,
         quiet,
@@ -254,7 +296,9 @@ impl Conversation {
     /// one that was cancelled before it said anything is as if it had not been asked.
     fn finish(&mut self, answer: Answer) {
         if !self.quiet {
-            eprintln!("{}", report::summary(&answer.stats, &self.profile));
+            let profile = self.profile.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let profile = format!("{profile} seed {}", self.options.seed);
+            eprintln!("{}", report::summary(&answer.stats, &profile));
         }
         let said = answer.messages.last().is_some_and(|message| message.role != Role::User);
         if answer.reason != EndReason::Refused && (answer.reason != EndReason::Cancelled || said) {

@@ -8,12 +8,15 @@ use membrane_audit as audit;
 use membrane_engine::{Model, Prepared};
 use membrane_formats::Checkpoint;
 use membrane_generate::{Behaviour, Generator};
-use membrane_host::{Component, Host, HostOptions, LogLevel, LogLine, Plugin, PluginSource, first_party};
+use membrane_host::{
+    CompileLimits, Component, Host, HostOptions, LogLevel, LogLine, Plugin, PluginSource, first_party,
+};
 use membrane_profile::{
     Kind, Location, Lock, Manifest, PluginArgument, Profile, ProfileDigest, ResolvedPlugin,
 };
 use serde_json::{Value, json};
 
+use crate::code;
 use crate::model_lock;
 use crate::options::ModelOptions;
 use crate::report;
@@ -72,6 +75,12 @@ fn finite(text: &str) -> Result<f64, String> {
     }
 }
 
+/// What compiling a new version may take while the program runs under a memory budget, in bytes; it is set aside. A
+/// component of 180 KB takes about 20 MB.
+const RELOAD_COMPILE: u64 = 64 << 20;
+/// Instances of a plugin at a time while versions change: the one in force, the new one, the one to go back to.
+const RELOAD_INSTANCES: u64 = 3;
+
 /// A profile with its plugins compiled.
 pub struct Assembled {
     /// The profile, flags applied.
@@ -90,14 +99,19 @@ impl BehaviourOptions {
     /// file that can't be read, a grant that is missing, a digest that is not the pinned one, or anything that is not
     /// as the profile's lock has it.
     pub fn assemble(&self, budget: Option<u64>, quiet: bool) -> Result<Assembled> {
+        self.assemble_on(host(quiet)?, budget.is_some(), &Behaviour::default())
+    }
+
+    /// The same on a host that there is already. `budgeted`: whether memory is limited. Plugins of `running` that are as
+    /// the profile has them now are not compiled again.
+    pub fn assemble_on(&self, host: Host, budgeted: bool, running: &Behaviour) -> Result<Assembled> {
         let resolution = Resolution::of(self.resolve()?)?;
         let locked = self.lock(&resolution)?;
-        let host = host(quiet)?;
         let mut behaviour = Behaviour::default();
         let mut reserve = 0;
-        let most = budget.map(|_| INSTANCE_UNDER_BUDGET);
+        let most = budgeted.then_some(INSTANCE_UNDER_BUDGET);
         for (resolved, component, _) in resolution.plugins() {
-            let plugin = load(&host, resolved, component, most)?;
+            let plugin = load(&host, resolved, component, most, running)?;
             reserve += plugin.limits().memory_bytes as u64;
             match resolved.kind {
                 Kind::Sampler => behaviour.samplers.push(plugin),
@@ -120,6 +134,24 @@ impl BehaviourOptions {
             beside.display()
         );
         Ok(lock.map(|lock| (lock, path.clone())))
+    }
+
+    /// Adds a plugin to those of the command line: a sampler before the others, which choose where it does not.
+    pub fn add(&mut self, kind: Kind, argument: PluginArgument) -> Result<()> {
+        match kind {
+            Kind::Policy => self.policy.push(argument),
+            Kind::Tool => self.tool.push(argument),
+            Kind::Sampler if self.sampler.is_empty() => {
+                self.sampler = vec![argument, STANDARD_SAMPLER.parse()?];
+            }
+            Kind::Sampler => self.sampler.insert(0, argument),
+        }
+        Ok(())
+    }
+
+    /// Files that the behaviour is made of, beside the components of `profile`.
+    pub fn files(&self, profile: &Profile) -> Vec<PathBuf> {
+        self.profile.iter().chain(profile.files()).cloned().collect()
     }
 
     fn resolve(&self) -> Result<Profile> {
@@ -152,7 +184,8 @@ impl BehaviourOptions {
 
 /// The host of plugins, whose log lines are shown unless it is to be quiet.
 pub fn host(quiet: bool) -> Result<Host> {
-    Ok(Host::new(HostOptions { log: (!quiet).then(|| Arc::new(log) as _), ..HostOptions::default() })?)
+    let log = (!quiet).then(|| Arc::new(log) as _);
+    Ok(Host::new(HostOptions { log, cache: code::cache(quiet), ..HostOptions::default() })?)
 }
 
 /// Shows a line that a plugin logged; the host has taken control characters out of it.
@@ -162,12 +195,14 @@ fn log(line: &LogLine) {
     }
 }
 
-/// Compiles one plugin. `most`: bytes that an instance may take where its entry does not say.
+/// Compiles one plugin, if it is not among those of `running`. `most`: bytes that an instance may take where its entry
+/// does not say.
 pub fn load(
     host: &Host,
     resolved: &ResolvedPlugin,
     component: &Component,
     most: Option<usize>,
+    running: &Behaviour,
 ) -> Result<Plugin> {
     let source = PluginSource {
         parameters: Value::Object(resolved.parameters.clone()),
@@ -175,7 +210,10 @@ pub fn load(
         limits: resolution::limits(resolved, most),
         ..PluginSource::new(&resolved.name, component.bytes.clone(), resolved.kind)
     };
-    Ok(host.load(source, resolved.kind)?)
+    match running.plugins().find(|plugin| plugin.is(&source, resolved.kind)) {
+        Some(plugin) => Ok(plugin.clone()),
+        None => Ok(host.load(source, resolved.kind)?),
+    }
 }
 
 /// A plugin as the audit log has it.
@@ -215,6 +253,22 @@ impl Assembled {
             digest: self.digest.hex().parse().unwrap_or(audit::Digest::ZERO),
             plugins: plugins.map(|(resolved, plugin)| recorded(resolved, plugin)).collect(),
         }
+    }
+
+    /// Sets memory aside for new versions of the plugins, and gives the host that compiles them within it.
+    pub fn expect_reloads(&mut self, budgeted: bool) -> Host {
+        if !budgeted {
+            return self.host.clone();
+        }
+        self.reserve = self.reserve * RELOAD_INSTANCES + RELOAD_COMPILE;
+        let limits =
+            CompileLimits { memory_bytes: RELOAD_COMPILE, memory_per_byte: 0, ..CompileLimits::default() };
+        self.host.within(limits)
+    }
+
+    /// The plugins.
+    pub fn behaviour(&self) -> &Behaviour {
+        &self.behaviour
     }
 
     /// Loads the model beside the plugins, within the budget, and joins them.

@@ -16,6 +16,7 @@ use crate::decode::{Decoder, Flow, Round, RoundEnd, release};
 use crate::error::{GenerateError, Result, Stopped};
 use crate::event::{EndReason, Event, Intervention, Stats};
 use crate::journal::{Audit, Journal};
+use crate::reload::{Changes, Reloads};
 
 /// Rounds of tool calls in one answer; a model that calls tools for ever is ended there.
 const MAX_TOOL_ROUNDS: usize = 16;
@@ -51,7 +52,7 @@ pub struct Generator {
     pub(crate) model: Model,
     template: Option<ChatTemplate>,
     pub(crate) words: Arc<Words>,
-    pub(crate) behaviour: Behaviour,
+    pub(crate) behaviours: Changes,
     pub(crate) session: Session,
     audit: Option<Audit>,
 }
@@ -63,7 +64,7 @@ impl Generator {
         let template = template.map_err(|error| GenerateError::of_prompt(error, &model))?;
         let words = Arc::new(Words(model.clone()));
         let session = model.session();
-        Ok(Self { host, model, template, words, behaviour, session, audit: None })
+        Ok(Self { host, model, template, words, behaviours: Changes::of(behaviour), session, audit: None })
     }
 
     /// Records all answers from now on. What can't be recorded is not answered.
@@ -81,6 +82,12 @@ impl Generator {
         &self.session
     }
 
+    /// Where other behaviours can be handed in, for the next token on.
+    pub fn reloads(&mut self) -> Reloads {
+        let new = || Reloads::new(self.host.clone(), self.words.clone());
+        self.behaviours.reloads.get_or_insert_with(new).clone()
+    }
+
     /// Answers a conversation. Events come as they happen; `cancel` ends the answer at the next token or
     /// layer.
     ///
@@ -93,7 +100,7 @@ impl Generator {
         sink: &mut dyn FnMut(Event),
     ) -> Result<Answer> {
         let counters = self.model.counters();
-        let mut running = self.behaviour.start(&self.host, &self.words, options.seed)?;
+        let mut running = self.behaviours.start(&self.host, &self.words, options.seed, sink)?;
         running.journal = Journal::start(self.audit.as_ref(), &self.model, messages, options)?;
         let mut run = Run {
             generator: self,
@@ -105,6 +112,7 @@ impl Generator {
             released: String::new(),
         };
         let outcome = run.all(&mut running);
+        run.generator.behaviours.conclude(&mut running, &outcome, run.sink);
         let (reason, message) = match outcome {
             Ok(reason) => (reason, None),
             Err(Stopped::Refused(refused)) => {

@@ -7,6 +7,7 @@ use membrane_text::{Specials, Tokenizer};
 
 use crate::error::Result;
 use crate::journal::Journal;
+use crate::reload::Changes;
 
 /// The plugins of a profile, compiled, in the profile's order.
 #[derive(Clone, Default)]
@@ -26,6 +27,8 @@ pub(crate) struct Running {
     pub tools: ToolSet,
     /// What the audit log is told.
     pub journal: Journal,
+    /// What may change about them, and where changes come from.
+    pub changes: Changes,
 }
 
 impl Behaviour {
@@ -36,6 +39,7 @@ impl Behaviour {
             policies: PolicyChain::start(host, &self.policies)?,
             tools: ToolSet::start(host, &self.tools)?,
             journal: Journal::default(),
+            changes: Changes::default(),
         })
     }
 }

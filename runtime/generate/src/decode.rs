@@ -112,7 +112,7 @@ impl<'a> Decoder<'a> {
         if self.round.max_tokens.is_some_and(|max| self.chosen >= max) {
             return Ok(Step::Complete(EndReason::Length));
         }
-        let token = self.choose()?;
+        let token = self.choose(sink)?;
         if self.tokenizer.end_tokens().contains(&token) {
             return Ok(Step::Complete(EndReason::Stop));
         }
@@ -131,11 +131,9 @@ impl<'a> Decoder<'a> {
     }
 
     /// The samplers' choice for the next token.
-    fn choose(&mut self) -> Result<u32> {
-        self.logits.clear();
-        self.logits.extend_from_slice(self.session.logits());
-        let history = self.session.tokens();
-        let chosen = self.running.samplers.next(&mut self.logits, history, self.round.prompt.len())?;
+    fn choose(&mut self, sink: &mut dyn FnMut(Event)) -> Result<u32> {
+        let context = (self.session.tokens(), self.round.prompt.len());
+        let chosen = self.running.choose(&mut self.logits, self.session.logits(), context, sink)?;
         self.chosen += 1;
         self.running.journal.token(&chosen)?;
         Ok(chosen.token)

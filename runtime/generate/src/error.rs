@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use membrane_audit::AuditError;
 use membrane_engine::{EngineError, Model};
 use membrane_host::{HostError, Refused};
+use membrane_profile::Digest;
 use membrane_text::TextError;
 use thiserror::Error;
 
@@ -54,6 +55,18 @@ pub enum GenerateError {
         prompt: usize,
         /// Tokens of the context.
         context: usize,
+    },
+    /// A plugin is offered again after it failed.
+    #[error(
+        "plugin `{plugin}` ({digest}) failed when it was in force, and is not tried again until it changes: {why}"
+    )]
+    FailedBefore {
+        /// Name of the plugin.
+        plugin: String,
+        /// Digest of the component.
+        digest: Digest,
+        /// The failure.
+        why: String,
     },
     /// A prompt of no tokens.
     #[error(

@@ -1,6 +1,8 @@
 //! What a caller is told while an answer is made.
 
 use membrane_engine::Counters;
+use membrane_host::reload::{Effect, Swap};
+use membrane_profile::{Digest, Kind};
 use serde::Serialize;
 
 /// One thing that happened. Text in events has been released by every policy.
@@ -37,6 +39,8 @@ pub enum Event {
     },
     /// A policy did something other than to let pass.
     Intervention(Intervention),
+    /// A plugin was replaced, added or removed while the program runs.
+    Reloaded(Reload),
     /// The answer is over.
     End {
         /// Why.
@@ -72,6 +76,51 @@ impl Intervention {
     /// does.
     pub fn is_failure_after_answer(&self) -> bool {
         self.hook == "finish" && self.verdict == "fail"
+    }
+}
+
+/// A plugin that was replaced, added or removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reload {
+    /// `sampler`, `policy` or `tool`.
+    pub kind: Kind,
+    /// Its name.
+    pub plugin: String,
+    /// Digest of the version before; none if it is new.
+    pub from: Option<Digest>,
+    /// Digest of the version after; none if it was removed.
+    pub to: Option<Digest>,
+    /// `live`: from `token` on. `beside`: from `token` on, with the version before, which stays to the end of the
+    /// answer. `next-answer`: not in this answer. `rolled-back`: `from` failed, and `to` makes `token` and those after.
+    pub effect: &'static str,
+    /// Whether it goes on from the state of the version before.
+    pub state: bool,
+    /// How many tokens had been chosen in this answer, tool rounds included: the first token that the change concerns
+    /// has this number, counted from 0.
+    pub token: usize,
+    /// Why it is not live.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub note: String,
+}
+
+impl Reload {
+    pub(crate) fn new(swap: Swap, token: usize) -> Self {
+        let (effect, state, note) = match swap.effect {
+            Effect::Live { state } => ("live", state, String::new()),
+            Effect::Beside => ("beside", false, String::new()),
+            Effect::NextAnswer { why } => ("next-answer", false, why),
+            Effect::RolledBack { why } => ("rolled-back", false, why),
+        };
+        Self {
+            kind: swap.world,
+            plugin: swap.plugin,
+            from: swap.from,
+            to: swap.to,
+            effect,
+            state,
+            token,
+            note,
+        }
     }
 }
 

@@ -12,12 +12,14 @@ mod decode;
 mod error;
 mod event;
 mod journal;
+mod reload;
 mod replay;
 
 pub use answer::{Answer, AnswerOptions, Generator};
 pub use behaviour::Behaviour;
 pub use decide::{Decided, Decisions, decide};
 pub use error::{GenerateError, Result};
-pub use event::{EndReason, Event, Intervention, Stats};
+pub use event::{EndReason, Event, Intervention, Reload, Stats};
 pub use journal::Audit;
+pub use reload::Reloads;
 pub use replay::{Candidate, Difference, Replayed, Sameness};

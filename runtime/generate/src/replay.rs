@@ -93,7 +93,7 @@ impl Generator {
             return refuse("can't be generated again: plugins were exchanged in the middle of it");
         }
         let context = AnswerContext { vocabulary: self.words.clone(), seed };
-        let samplers = SamplerChain::start(&self.host, &self.behaviour.samplers, context)?;
+        let samplers = SamplerChain::start(&self.host, &self.behaviours.now().samplers, context)?;
         let mut replay = Replay {
             generator: self,
             samplers,

@@ -1,16 +1,21 @@
-//! What plugins cost: microseconds a token of each first-party sampler, time to compile and to start, memory.
+//! What plugins cost: microseconds a token of each first-party sampler, time to compile, to load from the code cache
+//! and to start, memory of an instance, and of many samplers that are in the middle of an answer.
 //!
 //!     cargo run --release -p membrane-host --example plugin_cost
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use membrane_host::first_party::{self, FirstParty};
 use membrane_host::{
-    AnswerContext, Host, HostOptions, Plugin, PluginSource, PolicyChain, SamplerChain, ToolSet, Vocabulary,
-    World, first_party,
+    AnswerContext, CodeCache, DEFAULT_CAPACITY_BYTES, Host, HostOptions, Plugin, PluginSource, PolicyChain,
+    SamplerChain, ToolSet, Vocabulary, World,
 };
 
 const TOKENS: usize = 400;
+
+/// Samplers that are alive at a time.
+const LIVE: usize = 1000;
 
 struct Numbered(Vec<String>);
 
@@ -38,27 +43,20 @@ impl Vocabulary for Numbered {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("start: {} MiB resident", resident_mib());
+    let folder = std::env::temp_dir().join(format!("plugin-cost-{}", std::process::id()));
+    let cache = CodeCache::open(&folder.join("code"), &folder.join("key/code.key"), DEFAULT_CAPACITY_BYTES)?;
+    let cached = Host::new(HostOptions { cache: Some(Arc::new(cache)), ..HostOptions::default() })?;
     let host = Host::new(HostOptions::default())?;
     println!("engine: {} MiB resident", resident_mib());
     for entry in first_party::list() {
-        let mut source = PluginSource::new(entry.name, entry.bytes, entry.world);
-        if entry.name == "clock" {
-            source.grants.insert(membrane_host::Grant::Clock);
-        }
-        if let "system-prompt" = entry.name {
-            source.parameters = serde_json::json!({ "text": "Be kind." });
-        }
-        if let "guard" = entry.name {
-            let rules =
-                "[[clause]]\nid = \"a\"\nwhen = [\"output\"]\nmatch = [\"secret\"]\naction = \"redact\"\n";
-            source.parameters = serde_json::json!({ "rules": rules });
-        }
-        let begun = Instant::now();
-        let plugin = host.load(source, entry.world)?;
-        let compile_ms = begun.elapsed().as_secs_f64() * 1e3;
+        let source = source(entry);
+        let (plugin, compile_ms) = best(5, || host.load(source.clone(), entry.world))?;
+        cached.load(source.clone(), entry.world)?;
+        let (_, load_ms) = best(50, || cached.load(source.clone(), entry.world))?;
         let start_us = start(&host, &plugin);
         println!(
-            "{:18} {:4} KiB, compiled in {compile_ms:6.1} ms, started in {start_us}, {} MiB resident",
+            "{:18} {:4} KiB, compiled in {compile_ms:6.1} ms, cached in {load_ms:5.2} ms, started in {start_us}, \
+             {} MiB resident",
             entry.name,
             entry.bytes.len() >> 10,
             resident_mib()
@@ -67,9 +65,59 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             for size in [151_936, 248_320] {
                 println!("    {size} tokens: {}", tokens(&host, &plugin, size)?);
             }
+            println!("    {LIVE} alive: {:.1} MiB", live(&host, &plugin)?);
         }
     }
+    std::fs::remove_dir_all(&folder)?;
     Ok(())
+}
+
+/// A first-party plugin with what it can't do without.
+fn source(entry: &FirstParty) -> PluginSource {
+    let mut source = PluginSource::new(entry.name, entry.bytes, entry.world);
+    if entry.name == "clock" {
+        source.grants.insert(membrane_host::Grant::Clock);
+    }
+    if let "system-prompt" = entry.name {
+        source.parameters = serde_json::json!({ "text": "Be kind." });
+    }
+    if let "guard" = entry.name {
+        let rules =
+            "[[clause]]\nid = \"a\"\nwhen = [\"output\"]\nmatch = [\"secret\"]\naction = \"redact\"\n";
+        source.parameters = serde_json::json!({ "rules": rules });
+    }
+    source
+}
+
+/// The result and the least time of some runs, in milliseconds: other work of the machine only adds to it.
+fn best<T, E>(runs: usize, mut run: impl FnMut() -> Result<T, E>) -> Result<(T, f64), E> {
+    let mut timed = || {
+        let begun = Instant::now();
+        run().map(|result| (result, begun.elapsed().as_secs_f64() * 1e3))
+    };
+    let mut best = timed()?;
+    for _ in 1..runs {
+        let next = timed()?;
+        best = if next.1 < best.1 { next } else { best };
+    }
+    Ok(best)
+}
+
+/// Memory of answers that all have chosen a token and wait for the next, in MiB.
+fn live(host: &Host, plugin: &Plugin) -> Result<f64, Box<dyn std::error::Error>> {
+    let context = context(151_936);
+    let (model, mut logits) = (logits(151_936, 1), Vec::new());
+    let history: Vec<u32> = (0..200).collect();
+    let before = resident_kib();
+    let mut chains = Vec::with_capacity(LIVE);
+    for _ in 0..LIVE {
+        let mut chain = SamplerChain::start(host, std::slice::from_ref(plugin), context.clone())?;
+        logits.clear();
+        logits.extend_from_slice(&model);
+        chain.next(&mut logits, &history, 200)?;
+        chains.push(chain);
+    }
+    Ok(resident_kib().saturating_sub(before) as f64 / 1024.0)
 }
 
 fn start(host: &Host, plugin: &Plugin) -> String {
@@ -133,8 +181,12 @@ fn logits(size: usize, seed: u64) -> Vec<f32> {
 }
 
 /// Resident memory of the process, where the system tells.
-fn resident_mib() -> u64 {
+fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) >> 10
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+}
+
+fn resident_mib() -> u64 {
+    resident_kib() >> 10
 }

@@ -33,3 +33,10 @@ pub mod tool {
         },
     });
 }
+
+pub mod stateful {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "stateful",
+    });
+}

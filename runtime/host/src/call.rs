@@ -1,11 +1,13 @@
 //! Calls of an instance: fuel, traps and their causes.
 
+use wasmtime::component;
 use wasmtime::{Store, Trap};
 
 use crate::CONTRACT;
+use crate::bindings::stateful::Stateful;
 use crate::error::{Cause, Failure};
 use crate::grants::Grant;
-use crate::limits::{MAX_HANDLES, MAX_SHOWN_BYTES, MAX_TRANSFER_BYTES, START_CALLS};
+use crate::limits::{MAX_HANDLES, MAX_SHOWN_BYTES, MAX_SNAPSHOT_BYTES, MAX_TRANSFER_BYTES, START_CALLS};
 use crate::plugin::Plugin;
 use crate::state::State;
 
@@ -17,26 +19,31 @@ pub(crate) struct Instance<B> {
     pub plugin: Plugin,
     pub store: Store<State>,
     bindings: B,
+    /// Where the plugin exports `state`.
+    stateful: Option<Stateful>,
 }
 
 impl<B> Instance<B> {
-    /// Makes an instance. Start functions run here, with the fuel of a start. `prepare` sees the state first.
+    /// Makes an instance. Start functions run here, with the fuel of a start. `bind` finds its exports.
     pub fn start(
         plugin: &Plugin,
-        prepare: impl FnOnce(&mut State),
-        instantiate: impl FnOnce(&mut Store<State>) -> wasmtime::Result<B>,
+        bind: impl FnOnce(&mut Store<State>, &component::Instance) -> wasmtime::Result<B>,
     ) -> Result<Self, Failure> {
+        let instances = plugin.instances();
         let fuel = plugin.limits().fuel_per_call.saturating_mul(START_CALLS);
         let mut state = State::new(plugin);
         state.start_call(fuel);
-        prepare(&mut state);
-        let mut store = Store::new(instance_engine(plugin), state);
+        let mut store = Store::new(instances.pre.engine(), state);
         store.limiter(|state| &mut state.meter);
         store.set_hostcall_fuel(MAX_TRANSFER_BYTES);
         store.set_max_component_handles(MAX_HANDLES);
-        let started = store.set_fuel(fuel).and_then(|()| instantiate(&mut store));
+        let started = store.set_fuel(fuel).and_then(|()| {
+            let instance = instances.pre.instantiate(&mut store)?;
+            let stateful = instances.state.as_ref().map(|state| state.load(&mut store, &instance));
+            Ok((bind(&mut store, &instance)?, stateful.transpose()?))
+        });
         match started {
-            Ok(bindings) => Ok(Self { plugin: plugin.clone(), store, bindings }),
+            Ok((bindings, stateful)) => Ok(Self { plugin: plugin.clone(), store, bindings, stateful }),
             Err(error) => Err(failure(plugin, &mut store, "start", fuel, &error)),
         }
     }
@@ -64,6 +71,28 @@ impl<B> Instance<B> {
         result.map_err(|text| self.failure(hook, Cause::Reported(crate::text::clean(&text, MAX_SHOWN_BYTES))))
     }
 
+    /// The state that a new version may go on from; none if the plugin keeps none.
+    pub fn snapshot(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        let Some(stateful) = self.stateful.take() else { return Ok(None) };
+        let bytes = self.hook("snapshot", |_, store| stateful.membrane_plugin_state().call_snapshot(store));
+        self.stateful = Some(stateful);
+        let bytes = bytes?;
+        if bytes.len() > MAX_SNAPSHOT_BYTES {
+            let what = format!("a snapshot of {} bytes; the limit is {MAX_SNAPSHOT_BYTES}", bytes.len());
+            return Err(self.broke("snapshot", what));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Takes the state of another version over. True if the plugin keeps state.
+    pub fn restore(&mut self, bytes: &[u8]) -> Result<bool, Failure> {
+        let Some(stateful) = self.stateful.take() else { return Ok(false) };
+        let restored = self
+            .strict_hook("restore", |_, store| stateful.membrane_plugin_state().call_restore(store, bytes));
+        self.stateful = Some(stateful);
+        restored.map(|()| true)
+    }
+
     /// A failure of this plugin.
     pub fn failure(&self, hook: &'static str, cause: Cause) -> Failure {
         Failure { plugin: self.plugin.name().to_owned(), hook, cause }
@@ -82,15 +111,6 @@ impl<B> Instance<B> {
     /// A result that the contract does not allow.
     pub fn broke(&self, hook: &'static str, what: impl Into<String>) -> Failure {
         self.failure(hook, Cause::Broke(what.into()))
-    }
-}
-
-fn instance_engine(plugin: &Plugin) -> &wasmtime::Engine {
-    use crate::plugin::Instances;
-    match plugin.instances() {
-        Instances::Sampler(pre) => pre.engine(),
-        Instances::Policy(pre) => pre.engine(),
-        Instances::Tool(pre) => pre.engine(),
     }
 }
 

@@ -83,6 +83,12 @@ impl Contents {
         }
     }
 
+    /// Whether the component exports the optional interface `state`.
+    pub fn exports_state(&self) -> bool {
+        let is_state = |name: Name<'_>| name.is_ours() && name.interface == "state";
+        self.exports.iter().any(|name| Name::parse(name).is_some_and(is_state))
+    }
+
     /// Compares imports with what the world and the grants offer. Errors: an import that is not offered.
     pub fn check_imports(&self, plugin: &str, world: World, grants: &[Grant]) -> Result<()> {
         if let Some(&grant) = grants.iter().find(|grant| grant.world() != world) {

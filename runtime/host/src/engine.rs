@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use membrane_codecache::CodeCache;
+use membrane_profile::Digest;
 use wasmtime::component::Component;
-use wasmtime::{Config, Engine, OptLevel};
+use wasmtime::{Config, Engine, OptLevel, RegallocAlgorithm};
 
 use crate::World;
 use crate::compile::{CompileLimits, compile};
@@ -44,6 +46,8 @@ pub struct HostOptions {
     pub log: Option<LogSink>,
     /// What compiling a component may take.
     pub compile: CompileLimits,
+    /// Where compiled code is kept from run to run; without it everything is compiled anew.
+    pub cache: Option<Arc<CodeCache>>,
 }
 
 /// The WebAssembly engine. Cheap to clone; clones share the engine.
@@ -52,13 +56,30 @@ pub struct Host {
     engine: Engine,
     log: Option<LogSink>,
     compile: CompileLimits,
+    cache: Option<Arc<CodeCache>>,
 }
 
 impl Host {
     /// Sets the engine up. Errors: the machine can't run compiled WebAssembly.
     pub fn new(options: HostOptions) -> Result<Self> {
         let engine = Engine::new(&config()).map_err(|error| HostError::Engine(format!("{error:#}")))?;
-        Ok(Self { engine, log: options.log, compile: options.compile })
+        Ok(Self { engine, log: options.log, compile: options.compile, cache: options.cache })
+    }
+
+    /// A host that compiles in half the time, to code that is slower and otherwise does the same: the same results, the
+    /// same fuel. Its plugins run beside those of this host. It keeps nothing in the cache.
+    pub fn draft(&self) -> Result<Self> {
+        let mut config = config();
+        config
+            .cranelift_opt_level(OptLevel::None)
+            .cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass);
+        let engine = Engine::new(&config).map_err(|error| HostError::Engine(format!("{error:#}")))?;
+        Ok(Self { engine, cache: None, ..self.clone() })
+    }
+
+    /// The same host with other bounds on compiling.
+    pub fn within(&self, compile: CompileLimits) -> Self {
+        Self { compile, ..self.clone() }
     }
 
     /// Checks and compiles a plugin for a world. Imports are compared with the grants before anything is
@@ -76,8 +97,18 @@ impl Host {
         &self.engine
     }
 
-    pub(crate) fn compile(&self, bytes: &[u8]) -> wasmtime::Result<Component> {
-        compile(&self.engine, bytes, self.compile)
+    /// The compiled code of a component with this digest, from the cache or from the compiler.
+    pub(crate) fn component(&self, bytes: &[u8], digest: &Digest) -> wasmtime::Result<Component> {
+        let cached = self.cache.as_ref().and_then(|cache| cache.load(&self.engine, digest.as_bytes()));
+        if let Some(component) = cached {
+            return Ok(component);
+        }
+        let component = compile(&self.engine, bytes, self.compile)?;
+        if let Some(cache) = &self.cache {
+            // Where it can't be kept (a full disk) it is compiled again the next time.
+            let _ = cache.store(&self.engine, digest.as_bytes(), &component);
+        }
+        Ok(component)
     }
 
     pub(crate) fn log(&self) -> Option<LogSink> {

@@ -28,6 +28,7 @@ pub mod limits;
 mod plugin;
 mod policy;
 mod random;
+pub mod reload;
 mod sampler;
 pub mod sampling;
 mod state;
@@ -35,6 +36,7 @@ mod text;
 mod timezone;
 mod tool;
 mod vocabulary;
+pub mod watch;
 
 pub use compile::CompileLimits;
 pub use component::{Component, signature_path};
@@ -44,6 +46,7 @@ pub use engine::{Host, HostOptions, LogLevel, LogLine, LogSink};
 pub use error::{Cause, Failure, HostError, Result};
 pub use grants::{Grant, UnknownGrant};
 pub use limits::Limits;
+pub use membrane_codecache::{CacheError, CodeCache, DEFAULT_CAPACITY_BYTES};
 pub use membrane_profile::Kind as World;
 pub use plugin::{Plugin, PluginSource};
 pub use policy::{

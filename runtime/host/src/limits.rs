@@ -30,6 +30,12 @@ pub const MAX_TRANSFER_BYTES: usize = 48 << 20;
 /// Handles; the contract has no resources.
 pub const MAX_HANDLES: usize = 64;
 
+/// Bytes of the state that one version of a plugin hands to the next (one that hands over all its memory).
+pub const MAX_SNAPSHOT_BYTES: usize = 1 << 20;
+/// Versions of policies that join one answer, while those before them stay in force (a file that changes all the
+/// time).
+pub const MAX_JOINED: usize = 8;
+
 /// Bytes of a guest's text that are shown to people.
 pub const MAX_SHOWN_BYTES: usize = 1024;
 /// Lines that a plugin may log in one answer (a flood).

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use membrane_profile::Digest;
 use serde_json::{Map, Value};
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::{Component, InstancePre, Linker};
 
 use crate::World;
-use crate::bindings::{policy::PolicyPre, sampler::SamplerPre, tool::ToolPre};
+use crate::bindings::{
+    policy::PolicyIndices, sampler::SamplerIndices, stateful::StatefulIndices, tool::ToolIndices,
+};
 use crate::call::Instance;
 use crate::contents::Contents;
 use crate::engine::{Host, LogSink};
@@ -64,10 +66,18 @@ struct Loaded {
 }
 
 /// What makes instances, with all imports resolved.
-pub(crate) enum Instances {
-    Sampler(SamplerPre<State>),
-    Policy(PolicyPre<State>),
-    Tool(ToolPre<State>),
+pub(crate) struct Instances {
+    pub pre: InstancePre<State>,
+    pub exports: Exports,
+    /// Where the component exports `state`.
+    pub state: Option<StatefulIndices>,
+}
+
+/// Where the functions of the world's interface stand in the component.
+pub(crate) enum Exports {
+    Sampler(SamplerIndices),
+    Policy(PolicyIndices),
+    Tool(ToolIndices),
 }
 
 impl Plugin {
@@ -85,15 +95,16 @@ impl Plugin {
         }
         let granted: Vec<Grant> = grants.iter().copied().collect();
         contents.check_imports(&name, world, &granted)?;
-        let component = host.compile(&bytes).map_err(|error| HostError::Compile {
+        let digest = Digest::of(&bytes);
+        let component = host.component(&bytes, &digest).map_err(|error| HostError::Compile {
             plugin: name.clone(),
             cause: crate::text::clean(&format!("{error:#}"), 1024),
         })?;
-        let instances = instances(host, &component, world, &granted)
+        let instances = instances(host, &component, &contents, world, &granted)
             .map_err(|error| HostError::Mismatch { plugin: name.clone(), what: mismatch(&error) })?;
         Ok(Self(Arc::new(Loaded {
             name,
-            digest: Digest::of(&bytes),
+            digest,
             world,
             imports: contents.imports,
             grants,
@@ -157,13 +168,39 @@ impl Plugin {
     /// Makes an instance and drops it; nothing is configured. Errors: it traps when it starts, or exports functions of
     /// other types than the contract's.
     pub fn try_start(&self) -> Result<(), Failure> {
-        match self.instances() {
-            Instances::Sampler(pre) => {
-                Instance::start(self, |_| {}, |store| pre.instantiate(store)).map(drop)
-            }
-            Instances::Policy(pre) => Instance::start(self, |_| {}, |store| pre.instantiate(store)).map(drop),
-            Instances::Tool(pre) => Instance::start(self, |_| {}, |store| pre.instantiate(store)).map(drop),
+        match &self.0.instances.exports {
+            Exports::Sampler(sampler) => Instance::start(self, |store, it| sampler.load(store, it)).map(drop),
+            Exports::Policy(policy) => Instance::start(self, |store, it| policy.load(store, it)).map(drop),
+            Exports::Tool(tool) => Instance::start(self, |store, it| tool.load(store, it)).map(drop),
         }
+    }
+
+    /// Whether a new version of it can go on where it was.
+    pub fn keeps_state(&self) -> bool {
+        self.0.instances.state.is_some()
+    }
+
+    /// Whether loading this source for a world would give the same plugin.
+    pub fn is(&self, source: &PluginSource, world: World) -> bool {
+        let parameters = source.parameters.to_string();
+        self.name() == source.name
+            && (self.world(), self.0.limits) == (world, source.limits)
+            && self.0.grants == source.grants
+            && self.parameters() == parameters
+            && self.digest() == Digest::of(&source.bytes)
+    }
+
+    /// Whether both behave alike: the same component under the same name, with the same parameters, grants and limits.
+    pub fn same(&self, other: &Self) -> bool {
+        let of = |plugin: &Self| {
+            let Loaded { digest, world, limits, .. } = &*plugin.0;
+            (*digest, *world, *limits)
+        };
+        Arc::ptr_eq(&self.0, &other.0)
+            || (of(self) == of(other)
+                && self.name() == other.name()
+                && self.parameters() == other.parameters()
+                && self.grants() == other.grants())
     }
 
     pub(crate) fn instances(&self) -> &Instances {
@@ -184,17 +221,20 @@ impl fmt::Debug for Plugin {
 fn instances(
     host: &Host,
     component: &Component,
+    contents: &Contents,
     world: World,
     grants: &[Grant],
 ) -> wasmtime::Result<Instances> {
     let mut linker: Linker<State> = Linker::new(host.engine());
     interfaces::offer(&mut linker, world, grants)?;
     let pre = linker.instantiate_pre(component)?;
-    Ok(match world {
-        World::Sampler => Instances::Sampler(SamplerPre::new(pre)?),
-        World::Policy => Instances::Policy(PolicyPre::new(pre)?),
-        World::Tool => Instances::Tool(ToolPre::new(pre)?),
-    })
+    let exports = match world {
+        World::Sampler => Exports::Sampler(SamplerIndices::new(&pre)?),
+        World::Policy => Exports::Policy(PolicyIndices::new(&pre)?),
+        World::Tool => Exports::Tool(ToolIndices::new(&pre)?),
+    };
+    let state = contents.exports_state().then(|| StatefulIndices::new(&pre)).transpose()?;
+    Ok(Instances { pre, exports, state })
 }
 
 /// Where a component and the contract differ: the names that the linker's errors quote, without its words, which are

@@ -7,7 +7,7 @@ use crate::bindings::sampler::exports::membrane::plugin::sampler_plugin::Choice;
 use crate::call::Instance;
 use crate::engine::Host;
 use crate::error::{Failure, HostError, Result};
-use crate::plugin::{Instances, Plugin};
+use crate::plugin::{Exports, Plugin};
 use crate::random::Random;
 use crate::sampling::{Candidates, Repetition};
 use crate::state::Step;
@@ -36,9 +36,33 @@ pub struct Chosen {
 
 /// Instances of samplers for one answer.
 pub struct SamplerChain {
-    instances: Vec<Instance<Sampler>>,
+    pub(crate) instances: Vec<Instance<Sampler>>,
+    /// The chain: indices of instances.
+    pub(crate) order: Vec<usize>,
+    /// What there is to go back to, after a reload.
+    pub(crate) trial: Option<Trial>,
     /// Present between calls.
-    step: Option<Box<Step>>,
+    pub(crate) step: Option<Box<Step>>,
+}
+
+/// A chain that has not proved itself yet, beside the one before it.
+pub(crate) struct Trial {
+    /// The chain that was in force: indices of instances.
+    pub before: Vec<usize>,
+    /// The random source at the start of the step.
+    pub random: Random,
+    /// The failure of the step, with the instance that failed if it was one of them.
+    pub failure: Option<(Option<usize>, HostError)>,
+    /// Whether the chain has chosen a token.
+    pub chose: bool,
+    /// States of the chain's new samplers after its last token, by name.
+    pub states: Vec<(String, Vec<u8>)>,
+}
+
+impl Trial {
+    pub fn new(before: Vec<usize>, random: Random) -> Self {
+        Self { before, random, failure: None, chose: false, states: Vec::new() }
+    }
 }
 
 impl SamplerChain {
@@ -54,19 +78,20 @@ impl SamplerChain {
             drawn: None,
             vocabulary: context.vocabulary,
         });
-        let mut chain = Self { instances: Vec::with_capacity(plugins.len()), step: Some(step) };
+        let mut chain = Self { instances: Vec::new(), order: Vec::new(), trial: None, step: Some(step) };
         for plugin in plugins {
             let instance = chain.start_one(plugin)?;
+            chain.order.push(chain.instances.len());
             chain.instances.push(instance);
         }
         Ok(chain)
     }
 
-    fn start_one(&mut self, plugin: &Plugin) -> Result<Instance<Sampler>> {
-        let Instances::Sampler(pre) = plugin.instances() else {
+    pub(crate) fn start_one(&mut self, plugin: &Plugin) -> Result<Instance<Sampler>> {
+        let Exports::Sampler(exports) = &plugin.instances().exports else {
             return Err(error::wrong_world(plugin, World::Sampler));
         };
-        let mut instance = Instance::start(plugin, |_| {}, |store| pre.instantiate(store))?;
+        let mut instance = Instance::start(plugin, |store, instance| exports.load(store, instance))?;
         lend(&mut self.step, &mut instance, |instance| {
             instance.strict_hook("configure", |sampler, store| {
                 sampler.membrane_plugin_sampler_plugin().call_configure(store, plugin.parameters())
@@ -87,46 +112,69 @@ impl SamplerChain {
             return Err(HostError::Logits(error.to_string()));
         }
         step.follow(history, prompt_tokens);
+        if let Some(trial) = &mut self.trial {
+            trial.random = step.random.clone();
+        }
         let chosen = self.ask();
         if let Some(step) = self.step.as_deref_mut() {
             step.candidates.finish(logits);
+        }
+        if chosen.is_ok() {
+            self.keep_states();
         }
         chosen
     }
 
     /// Asks one sampler after the other.
     fn ask(&mut self) -> Result<Chosen> {
-        for instance in &mut self.instances {
-            let choice = lend(&mut self.step, instance, |instance| {
-                instance.strict_hook("sample", |sampler, store| {
-                    sampler.membrane_plugin_sampler_plugin().call_sample(store)
-                })
-            })?;
-            let (Choice::Token(token), Some(step)) = (choice, self.step.as_deref()) else { continue };
-            if token >= step.candidates.vocabulary() {
-                let size = step.candidates.vocabulary();
-                let what = format!("it chose token {token}; the vocabulary has {size} tokens");
-                return Err(instance.broke("sample", what).into());
+        for at in 0..self.order.len() {
+            let index = self.order[at];
+            match self.ask_one(index) {
+                Ok(None) => {}
+                Ok(Some(chosen)) => return Ok(chosen),
+                Err(failure) => return Err(self.failed(Some(index), failure.into())),
             }
-            if !step.candidates.is_running(token) {
-                let what = format!("it chose token {token}, which is not in the running");
-                return Err(instance.broke("sample", what).into());
-            }
-            let probability = step.drawn.filter(|drawn| drawn.0 == token).map(|drawn| drawn.1);
-            return Ok(Chosen { token, by: instance.plugin.name().to_owned(), probability });
         }
-        Err(self.no_choice())
+        Err(self.failed(None, self.no_choice()))
+    }
+
+    fn ask_one(&mut self, index: usize) -> Result<Option<Chosen>, Failure> {
+        let instance = &mut self.instances[index];
+        let choice = lend(&mut self.step, instance, |instance| {
+            instance.strict_hook("sample", |sampler, store| {
+                sampler.membrane_plugin_sampler_plugin().call_sample(store)
+            })
+        })?;
+        let (Choice::Token(token), Some(step)) = (choice, self.step.as_deref()) else { return Ok(None) };
+        if token >= step.candidates.vocabulary() {
+            let size = step.candidates.vocabulary();
+            let what = format!("it chose token {token}; the vocabulary has {size} tokens");
+            return Err(instance.broke("sample", what));
+        }
+        if !step.candidates.is_running(token) {
+            let what = format!("it chose token {token}, which is not in the running");
+            return Err(instance.broke("sample", what));
+        }
+        let probability = step.drawn.filter(|drawn| drawn.0 == token).map(|drawn| drawn.1);
+        Ok(Some(Chosen { token, by: instance.plugin.name().to_owned(), probability }))
+    }
+
+    fn failed(&mut self, index: Option<usize>, error: HostError) -> HostError {
+        if let Some(trial) = &mut self.trial {
+            trial.failure = Some((index, error.clone()));
+        }
+        error
     }
 
     fn no_choice(&self) -> HostError {
-        let names: Vec<&str> = self.instances.iter().map(|instance| instance.plugin.name()).collect();
+        let names: Vec<&str> = self.order.iter().map(|&index| self.instances[index].plugin.name()).collect();
         let asked = if names.is_empty() { "there is none".into() } else { names.join(", ") };
         HostError::NoChoice { asked }
     }
 }
 
 /// Lends the step to an instance for a call.
-fn lend<R>(
+pub(crate) fn lend<R>(
     step: &mut Option<Box<Step>>,
     instance: &mut Instance<Sampler>,
     call: impl FnOnce(&mut Instance<Sampler>) -> Result<R, Failure>,

@@ -12,7 +12,7 @@ use crate::limits::{
     MAX_ARGUMENTS_BYTES, MAX_RESULT_BYTES, MAX_TOOL_DESCRIPTION_BYTES, MAX_TOOL_NAME_BYTES,
     MAX_TOOL_SCHEMA_BYTES, MAX_TOOLS,
 };
-use crate::plugin::{Instances, Plugin};
+use crate::plugin::{Exports, Plugin};
 use crate::{World, error};
 
 /// Why a tool call gave no result. The text is for the model, and spoils this call only.
@@ -42,45 +42,40 @@ pub enum ToolError {
 
 /// Instances of tool plugins for one answer.
 pub struct ToolSet {
-    members: Vec<Member>,
+    pub(crate) members: Vec<Member>,
     /// Name of each tool, and the index of its plugin.
-    tools: Vec<(String, usize)>,
-    descriptions: Vec<Value>,
+    pub(crate) tools: Vec<(String, usize)>,
+    pub(crate) descriptions: Vec<Value>,
+    /// Names of plugins that failed.
+    pub(crate) failed: Vec<String>,
 }
 
-struct Member {
-    plugin: Plugin,
+pub(crate) struct Member {
+    pub plugin: Plugin,
     /// None after a failure, until the next call.
-    instance: Option<Instance<Tool>>,
+    pub instance: Option<Instance<Tool>>,
+    /// The version that comes back after a failure.
+    pub before: Option<Plugin>,
 }
 
 impl ToolSet {
     /// Starts an instance of each plugin and asks it for its tools. Errors: a plugin that is no tool or fails
     /// to start, a description that the contract does not allow, or two tools of one name.
     pub fn start(_host: &Host, plugins: &[Plugin]) -> Result<Self> {
-        let mut set = Self { members: Vec::new(), tools: Vec::new(), descriptions: Vec::new() };
+        let mut set =
+            Self { members: Vec::new(), tools: Vec::new(), descriptions: Vec::new(), failed: Vec::new() };
         for (index, plugin) in plugins.iter().enumerate() {
             let mut instance = start(plugin)?;
-            let tools = instance
-                .hook("describe", |tool, store| tool.membrane_plugin_tool_plugin().call_describe(store))?;
-            if tools.is_empty() || tools.len() > MAX_TOOLS {
-                let what = format!("it describes {} tools; there must be 1 to {MAX_TOOLS}", tools.len());
-                return Err(instance.broke("describe", what).into());
-            }
-            for tool in tools {
-                let schema = check(&tool).map_err(|what| instance.broke("describe", what))?;
-                if let Some((_, first)) = set.tools.iter().find(|(name, _)| *name == tool.name) {
+            for (name, description) in describe(&mut instance)? {
+                if let Some((_, first)) = set.tools.iter().find(|(taken, _)| *taken == name) {
                     let first = plugins[*first].name().to_owned();
                     let second = plugin.name().to_owned();
-                    return Err(HostError::DuplicateTool { tool: tool.name, first, second });
+                    return Err(HostError::DuplicateTool { tool: name, first, second });
                 }
-                set.descriptions.push(json!({
-                    "type": "function",
-                    "function": { "name": tool.name, "description": tool.description, "parameters": schema },
-                }));
-                set.tools.push((tool.name, index));
+                set.descriptions.push(description);
+                set.tools.push((name, index));
             }
-            set.members.push(Member { plugin: plugin.clone(), instance: Some(instance) });
+            set.members.push(Member { plugin: plugin.clone(), instance: Some(instance), before: None });
         }
         Ok(set)
     }
@@ -116,24 +111,45 @@ impl ToolSet {
             Some(instance) => instance,
             None => start(&member.plugin)?,
         };
-        let result = instance.hook("call", |tool, store| {
-            tool.membrane_plugin_tool_plugin().call_call(store, name, arguments)
+        let result = instance
+            .hook("call", |tool, store| tool.membrane_plugin_tool_plugin().call_call(store, name, arguments));
+        let result = result.inspect_err(|failure| {
+            self.failed.push(failure.plugin.clone());
+            if let Some(before) = member.before.take() {
+                member.plugin = before;
+            }
         })?;
         member.instance = Some(instance);
         result.map(cut).map_err(|text| ToolError::Reported(cut(text)))
     }
 }
 
-fn start(plugin: &Plugin) -> Result<Instance<Tool>, Failure> {
-    let Instances::Tool(pre) = plugin.instances() else {
+pub(crate) fn start(plugin: &Plugin) -> Result<Instance<Tool>, Failure> {
+    let Exports::Tool(exports) = &plugin.instances().exports else {
         let cause = error::Cause::Broke(format!("it is a {}, not a {}", plugin.world(), World::Tool));
         return Err(Failure { plugin: plugin.name().to_owned(), hook: "start", cause });
     };
-    let mut instance = Instance::start(plugin, |_| {}, |store| pre.instantiate(store))?;
+    let mut instance = Instance::start(plugin, |store, instance| exports.load(store, instance))?;
     instance.strict_hook("configure", |tool, store| {
         tool.membrane_plugin_tool_plugin().call_configure(store, plugin.parameters())
     })?;
     Ok(instance)
+}
+
+/// The tools of an instance: name and what chat templates take.
+pub(crate) fn describe(instance: &mut Instance<Tool>) -> Result<Vec<(String, Value)>, Failure> {
+    let tools =
+        instance.hook("describe", |tool, store| tool.membrane_plugin_tool_plugin().call_describe(store))?;
+    if tools.is_empty() || tools.len() > MAX_TOOLS {
+        let what = format!("it describes {} tools; there must be 1 to {MAX_TOOLS}", tools.len());
+        return Err(instance.broke("describe", what));
+    }
+    let shown = |tool: Description| {
+        let schema = check(&tool).map_err(|what| instance.broke("describe", what))?;
+        let function = json!({ "name": tool.name, "description": tool.description, "parameters": schema });
+        Ok((tool.name, json!({ "type": "function", "function": function })))
+    };
+    tools.into_iter().map(shown).collect()
 }
 
 /// Checks a description, and gives the schema of its parameters.

@@ -4,6 +4,7 @@
 mod common;
 
 use common::{guest, host};
+use membrane_host::reload::Effect;
 use membrane_host::{HostError, ToolError, ToolSet, World};
 use serde_json::{Value, json};
 
@@ -85,4 +86,33 @@ fn descriptions_that_the_contract_does_not_allow_are_refused() {
 fn two_tools_of_one_name_are_refused() {
     let error = error(&[json!({ "names": ["one"] }), json!({ "names": ["two", "one"] })]);
     assert!(error.contains("both offer a tool `one`"), "{error}");
+}
+
+#[test]
+fn a_tool_is_replaced_between_calls_with_its_state_and_comes_back_where_the_new_one_fails() {
+    let host = host();
+    let version =
+        |number: u32, name: &str| guest(&host, World::Tool, json!({ "names": [name], "version": number }));
+    let effect = |set: &mut ToolSet, after: &[membrane_host::Plugin]| {
+        set.reload(after).into_iter().map(|swap| swap.effect).collect::<Vec<_>>()
+    };
+    let (first, second) = (version(1, "one"), version(2, "one"));
+    let mut set = ToolSet::start(&host, std::slice::from_ref(&first)).unwrap();
+    assert_eq!(set.call("one", "{}").unwrap(), "one, call 1");
+    assert_eq!(effect(&mut set, std::slice::from_ref(&first)), []);
+    assert_eq!(effect(&mut set, std::slice::from_ref(&second)), [Effect::Live { state: true }]);
+    assert_eq!(set.call("one", "{}").unwrap(), "one, call 2");
+    // The model was told of other tools.
+    let waits = effect(&mut set, &[version(3, "two")]);
+    assert!(matches!(&waits[..], [Effect::NextAnswer { why }] if why.contains("other tools")), "{waits:?}");
+    assert_eq!(set.call("one", "{}").unwrap(), "one, call 3");
+    // After a failure the version before makes the next call.
+    assert!(matches!(set.call("one", "{\"act\": \"panic\"}"), Err(ToolError::Failed(_))));
+    assert_eq!(set.failed(), ["x"]);
+    assert_eq!(set.call("one", "{}").unwrap(), "one, call 1");
+    assert_eq!(effect(&mut set, std::slice::from_ref(&first)), [], "it is the first that runs");
+    // What was removed can't be called, and no prompt tells of it.
+    assert_eq!(effect(&mut set, &[]), [Effect::Live { state: false }]);
+    assert!(matches!(set.call("one", "{}"), Err(ToolError::Unknown { .. })));
+    assert!(set.descriptions().is_empty() && set.is_empty());
 }

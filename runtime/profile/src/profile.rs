@@ -1,7 +1,7 @@
 //! Profiles: which plugins make the behaviour of an answer.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -48,6 +48,8 @@ pub struct Profile {
     samplers: Vec<ResolvedPlugin>,
     policies: Vec<ResolvedPlugin>,
     tools: Vec<ResolvedPlugin>,
+    /// Files whose text is in parameters.
+    files: Vec<PathBuf>,
 }
 
 /// A profile file as it is written.
@@ -131,6 +133,7 @@ impl Profile {
             samplers: vec![ResolvedPlugin::first_party(Kind::Sampler, DEFAULT_SAMPLER)],
             policies: Vec::new(),
             tools: Vec::new(),
+            files: Vec::new(),
         }
     }
 
@@ -163,6 +166,7 @@ impl Profile {
             samplers: Vec::new(),
             policies: Vec::new(),
             tools: Vec::new(),
+            files: Vec::new(),
         };
         let publishers = publisher::resolve(&written.publishers, origin, folder)?;
         let lists =
@@ -192,6 +196,11 @@ impl Profile {
     /// The tools that the model is offered.
     pub fn tools(&self) -> &[ResolvedPlugin] {
         &self.tools
+    }
+
+    /// The files that parameters referred to with `file:`.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// All plugins: samplers, policies, tools.
@@ -274,6 +283,7 @@ impl Profile {
                 limits: LimitsSpec::default(),
             };
             self.add(entry, &place)?;
+            self.files.extend(files(&argument.parameters, &place));
             let parameters = resolve_files(argument.parameters, &place)?;
             if let Some(plugin) = self.list(kind).last_mut() {
                 plugin.parameters = parameters;
@@ -292,7 +302,9 @@ impl Profile {
         })?;
         let publisher = trusted(&entry, &location, place)?;
         let name = self.free_name(entry.name, &location, place)?;
-        let parameters = resolve_files(to_json(entry.parameters, place)?, place)?;
+        let parameters = to_json(entry.parameters, place)?;
+        self.files.extend(files(&parameters, place));
+        let parameters = resolve_files(parameters, place)?;
         self.list(place.kind).push(ResolvedPlugin {
             kind: place.kind,
             name,
@@ -365,6 +377,12 @@ fn trusted(entry: &Entry, location: &Location, place: &Place<'_>) -> Result<Opti
             "there is no publisher `{name}` in this profile: add it under [publishers] with the fingerprint of its key"
         ))),
     }
+}
+
+/// The files that parameters refer to.
+fn files(parameters: &Map<String, Value>, place: &Place<'_>) -> Vec<PathBuf> {
+    let paths = parameters.values().filter_map(|value| value.as_str()?.strip_prefix(FILE_PREFIX));
+    paths.map(|path| place.folder.join(path)).collect()
 }
 
 /// The parameters with each string `file:PATH` replaced by the text of that file.

@@ -30,3 +30,12 @@ pub mod tool {
         additional_derives: [PartialEq],
     });
 }
+
+/// The world `stateful`.
+pub mod stateful {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "stateful",
+        pub_export_macro: true,
+    });
+}

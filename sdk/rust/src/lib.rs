@@ -30,7 +30,8 @@
 //! ```
 //!
 //! [`sampler`], [`policy`] and [`tool`] are the three worlds of the contract (`wit/`). An instance lives for
-//! one answer, so state is a field of the plugin. An `Err`, a panic or a limit that is hit ends the answer
+//! one answer, so state is a field of the plugin; [`state`] lets a new version go on from
+//! it. An `Err`, a panic or a limit that is hit ends the answer
 //! with an error that names the plugin; for a policy it counts as a refusal.
 //!
 //! Ordinary functions of a plugin can be tested natively with `cargo test`; those that call the host (such as
@@ -44,6 +45,7 @@ mod parameters;
 pub mod log;
 pub mod policy;
 pub mod sampler;
+pub mod state;
 pub mod tool;
 
 #[doc(hidden)]

@@ -50,10 +50,11 @@ pub trait Sampler: Sized {
     fn sample(&mut self) -> Result<Choice, String>;
 }
 
-/// Makes a type that implements [`Sampler`](sampler::Sampler) the plugin of this crate.
+/// Makes a type that implements [`Sampler`](sampler::Sampler) the plugin of this crate. With `, state` behind the type a new version
+/// goes on from the state of an old one; see [`State`](state::State).
 #[macro_export]
 macro_rules! export_sampler {
-    ($plugin:ty) => {
+    ($plugin:ty $(, $state:ident)?) => {
         // Natively, for tests, there is no host to export to.
         #[cfg(target_family = "wasm")]
         const _: () = {
@@ -86,6 +87,8 @@ macro_rules! export_sampler {
             $crate::__private::bindings::sampler::export!(
                 Exported with_types_in $crate::__private::bindings::sampler
             );
+
+            $($crate::__export_state!($state);)?
         };
     };
 }

@@ -31,10 +31,11 @@ pub fn arguments<T: DeserializeOwned>(json: &str) -> Result<T, String> {
     serde_json::from_str(json).map_err(|error| format!("arguments: {error}"))
 }
 
-/// Makes a type that implements [`Tool`](tool::Tool) the plugin of this crate.
+/// Makes a type that implements [`Tool`](tool::Tool) the plugin of this crate. With `, state` behind the type a new version
+/// goes on from the state of an old one; see [`State`](state::State).
 #[macro_export]
 macro_rules! export_tool {
-    ($plugin:ty) => {
+    ($plugin:ty $(, $state:ident)?) => {
         // Natively, for tests, there is no host to export to.
         #[cfg(target_family = "wasm")]
         const _: () = {
@@ -70,6 +71,8 @@ macro_rules! export_tool {
             $crate::__private::bindings::tool::export!(
                 Exported with_types_in $crate::__private::bindings::tool
             );
+
+            $($crate::__export_state!($state);)?
         };
     };
 }

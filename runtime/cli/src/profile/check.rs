@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use membrane_formats::Checkpoint;
+use membrane_generate::Behaviour;
 use membrane_host::{
     AnswerContext, Description, Host, HostOptions, Plugin, PolicyChain, SamplerChain, ToolSet, Vocabulary,
     first_party,
@@ -126,7 +127,7 @@ fn examine(args: &Args, findings: &mut Findings) -> Result<(String, usize)> {
 /// Reads, checks and compiles a plugin.
 fn load(host: &Host, plugin: &ResolvedPlugin, about: &str, findings: &mut Findings) -> Result<Plugin> {
     let (component, description) = resolution::component(plugin)?;
-    let loaded = session::load(host, plugin, &component, None)?;
+    let loaded = session::load(host, plugin, &component, None, &Behaviour::default())?;
     if let Location::FirstParty(name) = &plugin.location {
         let manifest = first_party::find(name)?.manifest()?;
         findings.take(about, manifest.check(&plugin.parameters).map_err(Into::into));

@@ -13,3 +13,4 @@ mod plugin;
 mod profile;
 mod program;
 mod run;
+mod watch;

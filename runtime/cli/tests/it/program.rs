@@ -64,6 +64,9 @@ impl From<Output> for Ended {
 /// The binary with arguments, and nothing on standard input.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_membrane"));
+    // Compiled code of tests is not for the cache of whoever runs them.
+    let own = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    command.env("XDG_CACHE_HOME", own.join("cache")).env("XDG_STATE_HOME", own.join("state"));
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

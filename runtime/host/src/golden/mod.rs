@@ -137,5 +137,5 @@ fn refused(host: &Host, plugin: &Plugin, part: &str) -> Result<(), Mismatch> {
 
 /// A plugin that must start.
 fn started<T>(result: Result<T, HostError>) -> Result<T, Mismatch> {
-    result.map_err(|error| Mismatch::Failed { place: Place::Start, error })
+    result.map_err(|error| Mismatch::Failed { place: Place::Start, error: Box::new(error) })
 }

@@ -45,7 +45,7 @@ pub enum Mismatch {
         /// Where in the case.
         place: Place,
         /// How.
-        error: HostError,
+        error: Box<HostError>,
     },
     /// It gave something else. The texts are cut, and without control characters.
     #[error("{place}: {what} is {found}, expected {expected}")]

@@ -104,7 +104,7 @@ impl Case {
         for (index, step) in self.steps.iter().enumerate() {
             let place = Place::Step(index + 1);
             let chosen = chain.next(&mut step.logits.clone(), &history, self.prompt.len());
-            let chosen = chosen.map_err(|error| Mismatch::Failed { place, error })?.token;
+            let chosen = chosen.map_err(|error| Mismatch::Failed { place, error: Box::new(error) })?.token;
             let allowed: Vec<u32> = step.token.iter().chain(&step.one_of).copied().collect();
             if !allowed.contains(&chosen) {
                 let texts: Vec<String> = allowed.iter().map(u32::to_string).collect();

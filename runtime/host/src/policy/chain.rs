@@ -11,8 +11,9 @@ use crate::engine::Host;
 use crate::error::{Failure, Result};
 use crate::grants::Grant;
 use crate::limits::{MAX_ARGUMENTS_BYTES, MAX_MESSAGE_BYTES, MAX_MESSAGES, MAX_RESULT_BYTES};
-use crate::plugin::{Instances, Plugin};
+use crate::plugin::{Exports, Plugin};
 use crate::policy::verdict::{Intervention, Refused};
+use crate::reload::Seen;
 use crate::state::State;
 use crate::tool::is_object;
 use crate::{World, error};
@@ -21,18 +22,24 @@ use crate::{World, error};
 ///
 /// After a refusal the chain refuses everything.
 pub struct PolicyChain {
-    pub(super) members: Vec<Member>,
-    pub(super) refused: Option<Refused>,
+    pub(crate) members: Vec<Member>,
+    pub(crate) refused: Option<Refused>,
     /// A policy has ended the answer.
-    pub(super) stopped: bool,
+    pub(crate) stopped: bool,
     pub(super) forced: u32,
+    /// What the policies have let pass in this answer, if others may join.
+    pub(crate) journal: Option<Vec<Seen>>,
+    /// Policies that have joined.
+    pub(crate) joined: usize,
 }
 
 /// One policy of the chain.
-pub(super) struct Member {
+pub(crate) struct Member {
     pub instance: Instance<Policy>,
     /// Text that the policies before have let pass and this one has not.
     pub pending: String,
+    /// Bytes at the start of it that went out before this policy joined, and must not go out again.
+    pub out: usize,
     /// Bytes that this policy has let pass.
     pub passed_bytes: u64,
 }
@@ -79,7 +86,7 @@ impl PolicyChain {
     /// start; nothing may be answered then.
     pub fn start(_host: &Host, plugins: &[Plugin]) -> Result<Self> {
         let members = plugins.iter().map(Member::start).collect::<Result<_>>()?;
-        Ok(Self { members, refused: None, stopped: false, forced: 0 })
+        Ok(Self { members, refused: None, stopped: false, forced: 0, journal: None, joined: 0 })
     }
 
     /// Whether there are no policies.
@@ -114,7 +121,9 @@ impl PolicyChain {
                 }
             }
         }
-        Ok(RequestOutcome { messages: messages.into_iter().map(Into::into).collect(), interventions })
+        let messages: Vec<Message> = messages.into_iter().map(Into::into).collect();
+        self.saw(|| Seen::Request(messages.clone()));
+        Ok(RequestOutcome { messages, interventions })
     }
 
     /// The rendered prompt.
@@ -128,6 +137,7 @@ impl PolicyChain {
                 return Err(self.refuse(refused, Vec::new()));
             }
         }
+        self.saw(|| Seen::Prompt(rendered.to_owned()));
         Ok(())
     }
 
@@ -169,6 +179,7 @@ impl PolicyChain {
                 }
             }
         }
+        self.saw(|| Seen::ToolCall(call.clone()));
         Ok(ToolCallOutcome::Allowed { call, interventions })
     }
 
@@ -199,6 +210,7 @@ impl PolicyChain {
                 }
             }
         }
+        self.saw(|| Seen::ToolResult(call.clone(), output.clone()));
         Ok(ToolResultOutcome { output, interventions })
     }
 
@@ -236,22 +248,28 @@ impl PolicyChain {
     }
 
     /// Ends the chain: what is held back is gone.
-    pub(super) fn refuse(&mut self, refused: Refused, earlier: Vec<Intervention>) -> Refused {
+    pub(crate) fn refuse(&mut self, refused: Refused, earlier: Vec<Intervention>) -> Refused {
         self.refused = Some(refused.clone());
-        self.members.iter_mut().for_each(|member| member.pending = String::new());
+        self.members.iter_mut().for_each(Member::drop_pending);
         refused.after(earlier)
     }
 }
 
 impl Member {
-    fn start(plugin: &Plugin) -> Result<Self> {
-        let Instances::Policy(pre) = plugin.instances() else {
+    pub fn start(plugin: &Plugin) -> Result<Self> {
+        let Exports::Policy(exports) = &plugin.instances().exports else {
             return Err(error::wrong_world(plugin, World::Policy));
         };
-        let instance = Instance::start(plugin, |_| {}, |store| pre.instantiate(store))?;
-        let mut member = Self { instance, pending: String::new(), passed_bytes: 0 };
+        let instance = Instance::start(plugin, |store, instance| exports.load(store, instance))?;
+        let mut member = Self { instance, pending: String::new(), out: 0, passed_bytes: 0 };
         member.hook("configure", |policy, store| policy.call_configure(store, plugin.parameters()))?;
         Ok(member)
+    }
+
+    /// Drops what is pending.
+    pub fn drop_pending(&mut self) {
+        self.pending.clear();
+        self.out = 0;
     }
 
     pub fn name(&self) -> &str {

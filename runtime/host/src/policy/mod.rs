@@ -5,6 +5,8 @@ mod chain;
 mod output;
 mod verdict;
 
+pub(crate) use chain::Member;
 pub use chain::{PolicyChain, RequestOutcome, ToolCallOutcome, ToolResultOutcome};
+pub(crate) use output::Turn;
 pub use output::{Ended, OutputOutcome};
 pub use verdict::{Intervention, POLICY_FAILED, Refused};

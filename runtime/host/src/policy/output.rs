@@ -6,6 +6,7 @@ use crate::grants::Grant;
 use crate::limits::{MAX_FORCED, MAX_PENDING_BYTES, MAX_REPLACEMENT_BYTES};
 use crate::policy::chain::{Member, PolicyChain};
 use crate::policy::verdict::{Intervention, Refused};
+use crate::reload::Seen;
 
 /// Replacements of one policy in one call; a text with more of them comes in pieces.
 const MAX_REPLACEMENTS: usize = 4096;
@@ -34,7 +35,7 @@ pub enum Ended {
 }
 
 /// What one policy did with the text before it.
-enum Turn {
+pub(crate) enum Turn {
     Go,
     Stop,
     Force,
@@ -53,7 +54,10 @@ impl PolicyChain {
         }
         let mut outcome = OutputOutcome::default();
         match self.flow(text, done, &mut outcome) {
-            Ok(released) => outcome.released = released,
+            Ok(released) => {
+                self.saw(|| Seen::Output(released.clone()));
+                outcome.released = released;
+            }
             Err(refused) => outcome.ended = Some(Ended::Refused(self.refuse(refused, Vec::new()))),
         }
         outcome
@@ -61,7 +65,7 @@ impl PolicyChain {
 
     /// Text that policies still hold back, in the order in which it would be released.
     pub fn pending(&self) -> String {
-        self.members.iter().rev().map(|member| member.pending.as_str()).collect()
+        self.members.iter().rev().map(|member| &member.pending[member.out..]).collect()
     }
 
     fn flow(&mut self, text: &str, mut done: bool, outcome: &mut OutputOutcome) -> Result<String, Refused> {
@@ -89,7 +93,7 @@ impl PolicyChain {
                 }
             }
             // What this policy and those before it have not let pass was the model's, and is gone.
-            self.members[..=index].iter_mut().for_each(|member| member.pending.clear());
+            self.members[..=index].iter_mut().for_each(Member::drop_pending);
         }
         // A text that a later policy forces replaces an earlier policy's end.
         self.stopped = outcome.ended == Some(Ended::Stopped);
@@ -99,7 +103,7 @@ impl PolicyChain {
 
 impl Member {
     /// Adds text to what is pending, and gives what this policy lets pass.
-    fn output(
+    pub(crate) fn output(
         &mut self,
         text: &str,
         done: bool,
@@ -142,7 +146,7 @@ impl Member {
             OutputVerdict::Release(bytes) => {
                 passed.push_str(&self.take("release", bytes)?);
                 if done {
-                    self.pending.clear();
+                    self.drop_pending();
                 }
                 Ok(Some(Turn::Go))
             }
@@ -150,10 +154,14 @@ impl Member {
                 if replacement.bytes == 0 {
                     return Err(Refused::failed(&self.instance.broke("output", "it replaced nothing")));
                 }
+                let late = replacement.bytes as usize <= self.out;
                 self.take("replacement", replacement.bytes)?;
                 self.check_text(&replacement.text)?;
-                passed.push_str(&replacement.text);
-                record(self.intervened("output", "replace", &replacement.reason));
+                // Nothing is withheld of what went out before this policy joined, and nothing stands in its place.
+                if !late {
+                    passed.push_str(&replacement.text);
+                    record(self.intervened("output", "replace", &replacement.reason));
+                }
                 Ok(self.pending.is_empty().then_some(Turn::Go))
             }
             OutputVerdict::Stop(ending) => {
@@ -175,12 +183,14 @@ impl Member {
         }
     }
 
-    /// Takes bytes from the start of what is pending.
+    /// Takes bytes from the start of what is pending. Gives those that have not gone out before.
     fn take(&mut self, what: &str, bytes: u32) -> Result<String, Refused> {
         match self.pending.split_at_checked(bytes as usize) {
             Some((taken, rest)) => {
-                let taken = taken.to_owned();
+                let gone = self.out.min(taken.len());
+                let taken = taken[gone..].to_owned();
                 self.pending = rest.to_owned();
+                self.out -= gone;
                 Ok(taken)
             }
             None => {

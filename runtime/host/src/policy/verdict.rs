@@ -76,7 +76,7 @@ impl Intervention {
 
 impl Refused {
     /// A refusal that a policy gave.
-    pub(super) fn by(policy: &str, hook: &'static str, refusal: &Refusal) -> Self {
+    pub(crate) fn by(policy: &str, hook: &'static str, refusal: &Refusal) -> Self {
         let intervention = Intervention::new(policy, hook, "refuse", &refusal.reason);
         Self {
             policy: policy.to_owned(),

@@ -1,5 +1,6 @@
 //! Tools that fail on request. What is described comes from the parameters.
 
+use membrane_plugin::state::State;
 use membrane_plugin::tool::{Description, Tool, arguments};
 use serde::Deserialize;
 
@@ -9,6 +10,9 @@ struct Parameters {
     names: Vec<String>,
     #[serde(default = "any")]
     schema: String,
+    /// Changes nothing but the parameters.
+    #[serde(default, rename = "version")]
+    _version: u32,
 }
 
 fn any() -> String {
@@ -59,4 +63,16 @@ impl Tool for Test {
     }
 }
 
-membrane_plugin::export_tool!(Test);
+/// The number of calls is the state.
+impl State for Test {
+    fn snapshot(&self) -> Vec<u8> {
+        self.calls.to_le_bytes().to_vec()
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.calls = u32::from_le_bytes(bytes.try_into().map_err(|_| "not four bytes")?);
+        Ok(())
+    }
+}
+
+membrane_plugin::export_tool!(Test, state);

@@ -1,0 +1,290 @@
+//! Behaviours that change while answers are made.
+//!
+//! Whoever watches files loads a new behaviour on a thread of its own and [offers](Reloads::offer) it. The generator
+//! takes it at the next token boundary, or before the next answer. It is on trial until it has made a whole answer: if
+//! one of its plugins fails before that, the last behaviour that made a token is in force again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use membrane_host::reload::{Effect, Swap, swaps};
+use membrane_host::{Chosen, Host, HostError, Plugin};
+
+use crate::behaviour::{Behaviour, Running, Words};
+use crate::error::{GenerateError, Result, Stopped};
+use crate::event::{EndReason, Event, Intervention, Reload};
+
+/// Plugins that failed on trial which are remembered; a file that changes all the time must not fill the memory.
+const MAX_FAILED: usize = 64;
+
+/// Where behaviours are handed to a generator. Clones hand to the same.
+#[derive(Clone)]
+pub struct Reloads(Arc<Shared>);
+
+struct Shared {
+    host: Host,
+    words: Arc<Words>,
+    /// Whether a behaviour waits; looked at for each token.
+    waits: AtomicBool,
+    waiting: Mutex<Option<Behaviour>>,
+    /// Plugins that failed on trial, each with its failure.
+    failed: Mutex<Vec<(Plugin, String)>>,
+}
+
+impl Reloads {
+    pub(crate) fn new(host: Host, words: Arc<Words>) -> Self {
+        let (waits, waiting, failed) = (AtomicBool::new(false), Mutex::default(), Mutex::default());
+        Self(Arc::new(Shared { host, words, waits, waiting, failed }))
+    }
+
+    /// Hands a behaviour over, after each of its plugins was started once. One that still waits is replaced.
+    ///
+    /// # Errors
+    /// A plugin that does not start, or that failed when it was in force before; what was in force stays.
+    pub fn offer(&self, behaviour: Behaviour) -> Result<()> {
+        for plugin in behaviour.plugins() {
+            if let Some((_, why)) = lock(&self.0.failed).iter().find(|(failed, _)| failed.same(plugin)) {
+                let (plugin, digest) = (plugin.name().to_owned(), plugin.digest());
+                return Err(GenerateError::FailedBefore { plugin, digest, why: why.clone() });
+            }
+        }
+        behaviour.start(&self.0.host, &self.0.words, 0)?;
+        *lock(&self.0.waiting) = Some(behaviour);
+        self.0.waits.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// The host that loads plugins for this generator.
+    pub fn host(&self) -> &Host {
+        &self.0.host
+    }
+
+    fn take(&self) -> Option<Behaviour> {
+        if !self.0.waits.swap(false, Ordering::Acquire) {
+            return None;
+        }
+        lock(&self.0.waiting).take()
+    }
+
+    fn note_failure(&self, plugin: &Plugin, why: &str) {
+        let mut failed = lock(&self.0.failed);
+        if failed.len() == MAX_FAILED {
+            failed.remove(0);
+        }
+        failed.push((plugin.clone(), why.to_owned()));
+    }
+}
+
+/// What is behind the lock is whole between any two statements, also where a thread panicked.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The behaviours of one generator: the one in force, and those to go back to.
+#[derive(Default)]
+pub(crate) struct Changes {
+    pub reloads: Option<Reloads>,
+    now: Behaviour,
+    /// While `now` is on trial, what to go back to: the last one that made a token.
+    before: Option<Behaviour>,
+    /// While `before` is on trial too: the last one that made a whole answer.
+    proved: Option<Behaviour>,
+    /// `now` has made a token.
+    chose: bool,
+    /// `now` made this answer from its start.
+    whole: bool,
+    /// Tokens that were chosen in this answer.
+    tokens: usize,
+}
+
+impl Changes {
+    /// Those of a generator that starts with a behaviour.
+    pub fn of(now: Behaviour) -> Self {
+        Self { now, chose: true, ..Self::default() }
+    }
+
+    /// The behaviour in force.
+    pub fn now(&self) -> &Behaviour {
+        &self.now
+    }
+
+    /// Starts an answer, with what was offered since the last one.
+    pub fn start(
+        &mut self,
+        host: &Host,
+        words: &Arc<Words>,
+        seed: u64,
+        sink: &mut dyn FnMut(Event),
+    ) -> Result<Running> {
+        (self.whole, self.tokens) = (true, 0);
+        if let Some(new) = self.reloads.as_ref().and_then(Reloads::take) {
+            self.emit(self.now.swaps(&new, &Effect::Live { state: false }), sink);
+            self.replace(new);
+        }
+        let started = self.now.start(host, words, seed);
+        let mut running = match (started, self.before.take()) {
+            (Err(error), Some(before)) => {
+                self.roll_back(before, None, &error.to_string(), sink);
+                self.now.start(host, words, seed)?
+            }
+            (started, before) => {
+                self.before = before;
+                started?
+            }
+        };
+        if self.reloads.is_some() {
+            running.policies.allow_joining();
+        }
+        if let Some(before) = &self.before {
+            // Where that one does not start there is nothing to go back to.
+            let _ = running.samplers.fall_back_to(&before.samplers);
+        }
+        running.changes = std::mem::take(self);
+        Ok(running)
+    }
+
+    /// Takes the behaviours back when an answer is over, and judges what is on trial.
+    pub fn conclude(
+        &mut self,
+        running: &mut Running,
+        outcome: &Result<EndReason, Stopped>,
+        sink: &mut dyn FnMut(Event),
+    ) {
+        *self = std::mem::take(&mut running.changes);
+        let Some(before) = self.before.take() else { return };
+        let ended_by = match outcome {
+            Err(Stopped::Failed(GenerateError::Host(HostError::Failed(failure)))) => {
+                Some(failure.plugin.as_str())
+            }
+            _ => running.policies.failed(),
+        };
+        let failed = ended_by.into_iter().chain(running.tools.failed().iter().map(String::as_str));
+        let named = |name: &str| self.now.plugins().find(|plugin| plugin.name() == name);
+        let on_trial = |plugin: &&Plugin| !before.plugins().any(|old| old.same(plugin));
+        let failed = failed.filter_map(named).find(on_trial).cloned();
+        match failed {
+            Some(plugin) => {
+                let why = match outcome {
+                    Err(Stopped::Failed(error)) => error.to_string(),
+                    _ => format!("plugin `{}` failed", plugin.name()),
+                };
+                self.roll_back(before, Some(&plugin), &why, sink);
+            }
+            None if self.whole && self.tokens > 0 => self.proved = None,
+            None => self.before = Some(before),
+        }
+    }
+
+    /// Puts a behaviour in the place of the one in force.
+    fn replace(&mut self, new: Behaviour) {
+        let old = std::mem::replace(&mut self.now, new);
+        if old.same(&self.now) {
+            return;
+        }
+        if std::mem::take(&mut self.chose) {
+            let earlier = self.before.replace(old);
+            self.proved = self.proved.take().or(earlier);
+        }
+    }
+
+    /// Puts the behaviour before in force again.
+    fn restore(&mut self, before: Behaviour) {
+        self.now = before;
+        self.before = self.proved.take();
+        self.chose = true;
+    }
+
+    fn roll_back(&mut self, to: Behaviour, failed: Option<&Plugin>, why: &str, sink: &mut dyn FnMut(Event)) {
+        let back = self.now.swaps(&to, &Effect::RolledBack { why: why.to_owned() });
+        self.emit(back, sink);
+        self.forget(failed, why);
+        self.restore(to);
+    }
+
+    fn forget(&mut self, failed: Option<&Plugin>, why: &str) {
+        if let (Some(reloads), Some(failed)) = (&self.reloads, failed) {
+            reloads.note_failure(failed, why);
+        }
+    }
+
+    fn emit(&self, swaps: Vec<Swap>, sink: &mut dyn FnMut(Event)) {
+        for swap in swaps {
+            sink(Event::Reloaded(Reload::new(swap, self.tokens)));
+        }
+    }
+}
+
+impl Running {
+    /// The samplers' choice for the next token, after changes that were offered meanwhile. `logits` is room for a copy
+    /// of the `model`'s logits; `history` is the context, of which `prompt` tokens are the prompt.
+    pub fn choose(
+        &mut self,
+        logits: &mut Vec<f32>,
+        model: &[f32],
+        (history, prompt): (&[u32], usize),
+        sink: &mut dyn FnMut(Event),
+    ) -> Result<Chosen> {
+        if let Some(new) = self.changes.reloads.as_ref().and_then(Reloads::take) {
+            self.reload(new, sink);
+        }
+        let copy = |logits: &mut Vec<f32>| {
+            logits.clear();
+            logits.extend_from_slice(model);
+        };
+        copy(logits);
+        let chosen = match self.samplers.next(logits, history, prompt) {
+            Ok(chosen) => chosen,
+            Err(error) => {
+                let Some(reverted) = self.samplers.revert() else { return Err(error.into()) };
+                self.changes.emit(reverted.swaps, sink);
+                self.changes.forget(reverted.failed.as_ref(), &error.to_string());
+                if let Some(before) = self.changes.before.take() {
+                    self.changes.restore(before);
+                }
+                copy(logits);
+                self.samplers.next(logits, history, prompt)?
+            }
+        };
+        self.changes.tokens += 1;
+        self.changes.chose = true;
+        Ok(chosen)
+    }
+
+    /// Changes the behaviour between two tokens, as far as that is possible.
+    fn reload(&mut self, new: Behaviour, sink: &mut dyn FnMut(Event)) {
+        let mut swaps = self.samplers.reload(&new.samplers);
+        let joining = self.policies.reload(&self.changes.now.policies, &new.policies);
+        swaps.extend(joining.swaps);
+        swaps.extend(self.tools.reload(&new.tools));
+        self.changes.emit(swaps, sink);
+        for intervention in &joining.interventions {
+            sink(Event::Intervention(Intervention::from(intervention)));
+        }
+        // Other code for the same component changes nothing.
+        self.changes.whole &= new.same(&self.changes.now);
+        self.changes.replace(new);
+    }
+}
+
+impl Behaviour {
+    /// All plugins: samplers, policies, tools.
+    pub fn plugins(&self) -> impl Iterator<Item = &Plugin> {
+        self.samplers.iter().chain(&self.policies).chain(&self.tools)
+    }
+
+    /// Whether both have the same plugins in the same order.
+    pub fn same(&self, other: &Self) -> bool {
+        let lists = [
+            (&self.samplers, &other.samplers),
+            (&self.policies, &other.policies),
+            (&self.tools, &other.tools),
+        ];
+        lists.iter().all(|(a, b)| a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.same(b)))
+    }
+
+    fn swaps(&self, new: &Self, effect: &Effect) -> Vec<Swap> {
+        let lists =
+            [(&self.samplers, &new.samplers), (&self.policies, &new.policies), (&self.tools, &new.tools)];
+        lists.iter().flat_map(|(old, new)| swaps(old, new, effect)).collect()
+    }
+}

@@ -1,0 +1,225 @@
+//! Policies that join an answer.
+
+use crate::bindings::policy::exports::membrane::plugin::policy_plugin::{
+    PromptVerdict, RequestVerdict, ToolCallVerdict, ToolResultVerdict,
+};
+use crate::bindings::sampler::membrane::plugin::types as wit;
+use crate::conversation::{Invocation, Message};
+use crate::error::Failure;
+use crate::limits::MAX_JOINED;
+use crate::plugin::Plugin;
+use crate::policy::{Intervention, Member, PolicyChain, Refused, Turn};
+use crate::reload::{Effect, Swap, changed, removed};
+
+/// Bytes of text that a joining policy is shown at once.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// Something that the policies of an answer have let pass.
+#[derive(Debug, Clone)]
+pub(crate) enum Seen {
+    Request(Vec<Message>),
+    Prompt(String),
+    Output(String),
+    ToolCall(Invocation),
+    ToolResult(Invocation, String),
+}
+
+/// What came of policies that were to join an answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Joining {
+    /// Each policy that was to join or leave.
+    pub swaps: Vec<Swap>,
+    /// Verdicts of those that joined on the answer so far, where they end it.
+    pub interventions: Vec<Intervention>,
+}
+
+/// Where a policy stands after it was shown the answer so far.
+enum Walked {
+    Joins,
+    /// It ends the answer.
+    Stops,
+    Refuses(Refused),
+    /// It can't join. Why.
+    Waits(String),
+}
+
+impl PolicyChain {
+    /// Keeps what the policies let pass, so that others can join. To be called before the first hook.
+    pub fn allow_joining(&mut self) {
+        self.journal.get_or_insert_default();
+    }
+
+    /// Lets the policies of `after` that are not in force yet join, each behind all others. None leaves: those of
+    /// `before` that `after` has not end with the answer.
+    ///
+    /// A policy that joins is walked through what the others have let pass: request, prompts, text, calls, results.
+    /// Where it refuses or stops there, the answer ends. Where it would have changed the request, a call or a result,
+    /// or fails, it does not join: the model has read those already.
+    pub fn reload(&mut self, before: &[Plugin], after: &[Plugin]) -> Joining {
+        let mut joining = Joining::default();
+        for (_, new) in changed(before, after) {
+            let plugins = || self.members.iter().map(|member| &member.instance.plugin);
+            let old = plugins().rev().find(|old| old.name() == new.name()).cloned();
+            let effect = if plugins().any(|old| old.same(new)) {
+                Effect::Beside
+            } else {
+                match self.join(new) {
+                    Ok(mut interventions) => {
+                        joining.interventions.append(&mut interventions);
+                        Effect::Beside
+                    }
+                    Err(why) => Effect::NextAnswer { why },
+                }
+            };
+            joining.swaps.extend(Swap::between(old.as_ref(), Some(new), effect));
+        }
+        let why = "a policy stays in force to the end of an answer";
+        let stays = Effect::NextAnswer { why: why.into() };
+        let gone = removed(before, after).filter_map(|old| Swap::between(Some(old), None, stays.clone()));
+        joining.swaps.extend(gone);
+        joining
+    }
+
+    /// The policy whose failure ended the answer, if one did.
+    pub fn failed(&self) -> Option<&str> {
+        let failure = self.refused.as_ref().filter(|refused| refused.clause == crate::POLICY_FAILED);
+        failure.map(|refused| refused.policy.as_str())
+    }
+
+    /// Notes what all have let pass.
+    pub(crate) fn saw(&mut self, seen: impl FnOnce() -> Seen) {
+        let Some(journal) = &mut self.journal else { return };
+        match (seen(), journal.last_mut()) {
+            (Seen::Output(more), Some(Seen::Output(text))) => text.push_str(&more),
+            (seen, _) => journal.push(seen),
+        }
+    }
+
+    /// Why it can't join, or the verdicts by which it ended the answer.
+    fn join(&mut self, plugin: &Plugin) -> Result<Vec<Intervention>, String> {
+        if self.refused.is_some() || self.stopped {
+            return Err("the answer has ended".into());
+        }
+        if self.joined == MAX_JOINED {
+            return Err(format!("{MAX_JOINED} policies have joined this answer"));
+        }
+        let journal = self.journal.as_ref().ok_or("this answer keeps no journal")?;
+        let mut member = Member::start(plugin).map_err(|error| error.to_string())?;
+        let walked = member.walk(journal).map_err(|failure| failure.to_string())?;
+        let interventions = match walked {
+            Walked::Waits(why) => return Err(why),
+            Walked::Joins => Vec::new(),
+            Walked::Stops => {
+                self.stopped = true;
+                self.members.iter_mut().for_each(Member::drop_pending);
+                Vec::new()
+            }
+            Walked::Refuses(refused) => self.refuse(refused, Vec::new()).interventions,
+        };
+        self.members.push(member);
+        self.joined += 1;
+        Ok(interventions)
+    }
+}
+
+impl Member {
+    /// Shows the policy an answer so far.
+    fn walk(&mut self, journal: &[Seen]) -> Result<Walked, Failure> {
+        let mut text_bytes = 0;
+        for seen in journal {
+            let walked = match seen {
+                Seen::Request(messages) => self.walk_request(messages)?,
+                Seen::Prompt(rendered) => self.walk_prompt(rendered)?,
+                Seen::Output(text) => {
+                    text_bytes += text.len();
+                    self.walk_output(text)
+                }
+                Seen::ToolCall(call) => self.walk_call(call)?,
+                Seen::ToolResult(call, output) => self.walk_result(call, output)?,
+            };
+            if !matches!(walked, Walked::Joins) {
+                return Ok(walked);
+            }
+        }
+        // All of this text is out: what this policy holds back of it will not come a second time.
+        self.out = self.pending.len();
+        self.passed_bytes = (text_bytes - self.out) as u64;
+        Ok(Walked::Joins)
+    }
+
+    fn walk_request(&mut self, messages: &[Message]) -> Result<Walked, Failure> {
+        let shown: Vec<wit::Message> = messages.iter().cloned().map(Into::into).collect();
+        Ok(match self.hook("request", |policy, store| policy.call_request(store, &shown))? {
+            RequestVerdict::Allow => Walked::Joins,
+            RequestVerdict::Rewrite(rewritten)
+                if rewritten.messages.iter().cloned().map(Message::from).eq(messages.iter().cloned()) =>
+            {
+                Walked::Joins
+            }
+            RequestVerdict::Rewrite(_) => would_have_changed("the request"),
+            RequestVerdict::Refuse(refusal) => Walked::Refuses(Refused::by(self.name(), "request", &refusal)),
+        })
+    }
+
+    fn walk_prompt(&mut self, rendered: &str) -> Result<Walked, Failure> {
+        Ok(match self.hook("prompt", |policy, store| policy.call_prompt(store, rendered))? {
+            PromptVerdict::Allow => Walked::Joins,
+            PromptVerdict::Refuse(refusal) => Walked::Refuses(Refused::by(self.name(), "prompt", &refusal)),
+        })
+    }
+
+    /// What it would have changed of the text is out; what it withholds from here on is what counts.
+    fn walk_output(&mut self, text: &str) -> Walked {
+        for piece in pieces(text) {
+            match self.output(piece, false, &mut Vec::new()) {
+                Ok((_, Turn::Go)) => {}
+                Ok((_, Turn::Stop)) => return Walked::Stops,
+                Ok((_, Turn::Force)) => return would_have_changed("the model's course"),
+                Err(refused) if refused.clause == crate::POLICY_FAILED => {
+                    return Walked::Waits(refused.message);
+                }
+                Err(refused) => return Walked::Refuses(refused),
+            }
+        }
+        Walked::Joins
+    }
+
+    fn walk_call(&mut self, call: &Invocation) -> Result<Walked, Failure> {
+        Ok(match self.hook("tool-call", |policy, store| policy.call_tool_call(store, &call.into()))? {
+            ToolCallVerdict::Allow => Walked::Joins,
+            ToolCallVerdict::Rewrite(_) | ToolCallVerdict::Deny(_) => would_have_changed("a tool call"),
+            ToolCallVerdict::Refuse(refusal) => {
+                Walked::Refuses(Refused::by(self.name(), "tool-call", &refusal))
+            }
+        })
+    }
+
+    fn walk_result(&mut self, call: &Invocation, output: &str) -> Result<Walked, Failure> {
+        let verdict =
+            self.hook("tool-result", |policy, store| policy.call_tool_result(store, &call.into(), output))?;
+        Ok(match verdict {
+            ToolResultVerdict::Allow => Walked::Joins,
+            ToolResultVerdict::Rewrite(_) => would_have_changed("a tool's result"),
+            ToolResultVerdict::Refuse(refusal) => {
+                Walked::Refuses(Refused::by(self.name(), "tool-result", &refusal))
+            }
+        })
+    }
+}
+
+fn would_have_changed(what: &str) -> Walked {
+    Walked::Waits(format!("it would have changed {what}, which the model has read"))
+}
+
+/// A text in pieces, cut at characters.
+fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        let mut end = text.len().min(PIECE_BYTES);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let (piece, rest) = text.split_at(end);
+        text = rest;
+        (!piece.is_empty()).then_some(piece)
+    })
+}

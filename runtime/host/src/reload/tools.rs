@@ -1,0 +1,77 @@
+//! Tools that are replaced between two calls.
+
+use serde_json::Value;
+
+use crate::error::Result;
+use crate::plugin::Plugin;
+use crate::reload::{Effect, Swap, changed, removed};
+use crate::tool::{ToolSet, describe, start};
+
+impl ToolSet {
+    /// Puts the tools of `after` in the place of those that are offered, as far as the model was told of them: a plugin
+    /// that describes its tools as the one of the same name did is replaced, with its state if both keep state; other
+    /// new ones wait for the next answer. One that was removed can't be called any more.
+    pub fn reload(&mut self, after: &[Plugin]) -> Vec<Swap> {
+        let offered =
+            self.members.iter().enumerate().filter(|(at, _)| self.tools.iter().any(|tool| tool.1 == *at));
+        let before: Vec<Plugin> = offered.map(|(_, member)| member.plugin.clone()).collect();
+        let mut swaps = Vec::new();
+        for (old, new) in changed(&before, after) {
+            let effect = match self.replace(new) {
+                Ok(effect) => effect,
+                Err(error) => Effect::NextAnswer { why: error.to_string() },
+            };
+            swaps.extend(Swap::between(old, Some(new), effect));
+        }
+        for old in removed(&before, after) {
+            self.remove(old.name());
+            swaps.extend(Swap::between(Some(old), None, Effect::Live { state: false }));
+        }
+        swaps
+    }
+
+    /// Names of the plugins that failed in a call.
+    pub fn failed(&self) -> &[String] {
+        &self.failed
+    }
+
+    fn replace(&mut self, new: &Plugin) -> Result<Effect> {
+        let waits = |why: &str| Ok(Effect::NextAnswer { why: why.into() });
+        let Some(at) = self.members.iter().position(|member| member.plugin.name() == new.name()) else {
+            return waits("the model was not told of it");
+        };
+        let mut instance = start(new)?;
+        let described = describe(&mut instance)?;
+        let told: Vec<&Value> = self
+            .tools
+            .iter()
+            .zip(&self.descriptions)
+            .filter(|(tool, _)| tool.1 == at)
+            .map(|(_, told)| told)
+            .collect();
+        if !described.iter().map(|(_, description)| description).eq(told) {
+            return waits("the model was told of other tools");
+        }
+        let member = &mut self.members[at];
+        let state = match member.instance.as_mut() {
+            Some(old) if new.keeps_state() => old.snapshot()?,
+            _ => None,
+        };
+        let state = state.map(|state| instance.restore(&state)).transpose()?.unwrap_or(false);
+        let old = std::mem::replace(&mut member.plugin, new.clone());
+        member.before.get_or_insert(old);
+        member.instance = Some(instance);
+        Ok(Effect::Live { state })
+    }
+
+    /// Takes a plugin's tools out; its place stays.
+    fn remove(&mut self, name: &str) {
+        let Some(at) = self.members.iter().position(|member| member.plugin.name() == name) else { return };
+        let stays: Vec<bool> = self.tools.iter().map(|tool| tool.1 != at).collect();
+        let mut kept = stays.iter();
+        self.tools.retain(|_| kept.next() == Some(&true));
+        let mut kept = stays.iter();
+        self.descriptions.retain(|_| kept.next() == Some(&true));
+        self.members[at].instance = None;
+    }
+}

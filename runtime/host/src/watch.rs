@@ -1,0 +1,152 @@
+//! Files that are watched for changes.
+//!
+//! Editors and compilers write a file in several steps, or put another in its place. So it is the folder of a file that
+//! is watched, and a change is told when nothing more has happened for a moment.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use thiserror::Error;
+
+/// So long nothing must have happened to the files before a change is told.
+const QUIET: Duration = Duration::from_millis(20);
+/// A file that changes all the time is told after this.
+const AT_MOST: Duration = Duration::from_millis(500);
+
+/// Folders inside a watched folder that are not: what is built, and what version control keeps.
+const IGNORED: [&str; 2] = ["target", "node_modules"];
+/// Folders of one watched folder, below which nothing is watched (a whole disk by mistake).
+const MAX_FOLDERS: usize = 4096;
+
+/// Files can't be watched.
+#[derive(Debug, Error)]
+#[error("{}: can't be watched: {cause}", path.display())]
+pub struct WatchError {
+    /// The file or folder.
+    path: PathBuf,
+    /// What the system said.
+    cause: notify::Error,
+}
+
+/// Watches files and folders.
+pub struct FileWatch {
+    watcher: RecommendedWatcher,
+    events: Receiver<notify::Result<Event>>,
+    /// Folders that the system watches for us.
+    folders: BTreeSet<PathBuf>,
+    files: BTreeSet<PathBuf>,
+    trees: BTreeSet<PathBuf>,
+}
+
+impl FileWatch {
+    /// Watches nothing yet. Errors: the system has no way to.
+    pub fn new() -> Result<Self, WatchError> {
+        let (sender, events) = channel();
+        // Whoever does not wait any more has no need of it.
+        let told = move |event| drop(sender.send(event));
+        let watcher = notify::recommended_watcher(told);
+        let watcher = watcher.map_err(|cause| WatchError { path: PathBuf::from("."), cause })?;
+        let (folders, files, trees) = Default::default();
+        Ok(Self { watcher, events, folders, files, trees })
+    }
+
+    /// Watches these files, which need not be there, and all that lies in these folders, and nothing else any more.
+    ///
+    /// # Errors
+    /// The folder of a file is not there or can't be watched; the others are watched.
+    pub fn set(&mut self, files: &[PathBuf], trees: &[PathBuf]) -> Result<(), WatchError> {
+        self.files = files.iter().map(|file| real(file)).collect();
+        self.trees = trees.iter().map(|tree| real(tree)).collect();
+        let mut folders: BTreeSet<PathBuf> =
+            self.files.iter().filter_map(|file| file.parent()).map(Path::to_owned).collect();
+        for tree in &self.trees {
+            add_folders(tree, &mut folders);
+        }
+        for gone in self.folders.difference(&folders) {
+            let _ = self.watcher.unwatch(gone);
+        }
+        let mut watched: BTreeSet<PathBuf> = self.folders.intersection(&folders).cloned().collect();
+        let mut first = None;
+        for folder in folders.difference(&self.folders) {
+            match self.watcher.watch(folder, RecursiveMode::NonRecursive) {
+                Ok(()) => drop(watched.insert(folder.clone())),
+                Err(cause) => drop(first.get_or_insert(WatchError { path: folder.clone(), cause })),
+            }
+        }
+        self.folders = watched;
+        first.map_or(Ok(()), Err)
+    }
+
+    /// Waits for a change. False if none came within `timeout`.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let end = Instant::now() + timeout;
+        loop {
+            match self.events.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(event) if self.concerns(&event) => break,
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => return false,
+                Err(RecvTimeoutError::Disconnected) => {
+                    std::thread::sleep(end.saturating_duration_since(Instant::now()));
+                    return false;
+                }
+            }
+        }
+        let begun = Instant::now();
+        let mut last = begun;
+        while last.elapsed() < QUIET && begun.elapsed() < AT_MOST {
+            match self.events.recv_timeout(QUIET.saturating_sub(last.elapsed())) {
+                Ok(event) if self.concerns(&event) => last = Instant::now(),
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        true
+    }
+
+    fn concerns(&self, event: &notify::Result<Event>) -> bool {
+        // After an error events may be missing: looking once more is harmless.
+        let Ok(event) = event else { return true };
+        if matches!(event.kind, EventKind::Access(_)) {
+            return false;
+        }
+        let ours = |path: &PathBuf| {
+            let in_tree = |tree: &PathBuf| path.strip_prefix(tree).is_ok_and(|below| !is_ignored(below));
+            self.files.contains(path) || self.trees.iter().any(in_tree)
+        };
+        event.need_rescan() || event.paths.iter().any(ours)
+    }
+}
+
+/// The path as events have it: absolute, links of its folder resolved.
+fn real(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+    match (folder, path.file_name()) {
+        (Some(folder), Some(name)) => folder.join(name),
+        _ => path,
+    }
+}
+
+fn is_ignored(below: &Path) -> bool {
+    below
+        .iter()
+        .any(|part| part.to_str().is_some_and(|part| part.starts_with('.') || IGNORED.contains(&part)))
+}
+
+/// A folder and those in it, links not followed.
+fn add_folders(tree: &Path, folders: &mut BTreeSet<PathBuf>) {
+    let mut open = vec![tree.to_owned()];
+    while let Some(folder) = open.pop() {
+        if folders.len() == MAX_FOLDERS {
+            return;
+        }
+        let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        let inner = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let inner = inner.filter(|entry| !is_ignored(Path::new(&entry.file_name())));
+        open.extend(inner.map(|entry| entry.path()));
+        folders.insert(folder);
+    }
+}

@@ -1,0 +1,55 @@
+//! Code that was compiled in haste does what well compiled code does.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{context, host};
+use membrane_host::{Host, PluginSource, SamplerChain, World, first_party};
+use serde_json::json;
+
+/// Tokens that a sampler draws from flat logits.
+fn drawn(host: &Host, name: &str) -> Vec<u32> {
+    let plugin = first_party::find(name).unwrap();
+    let source = PluginSource::new(name, plugin.bytes, World::Sampler);
+    let plugin = host.load(PluginSource { parameters: json!({}), ..source }, World::Sampler).unwrap();
+    let mut chain = SamplerChain::start(host, &[plugin], context(500, 7)).unwrap();
+    let mut history = vec![1, 2, 3];
+    for step in 0..60u32 {
+        let mut logits: Vec<f32> =
+            (0..500u32).map(|token| ((token * 37 + step * 11) % 101) as f32 * 0.05).collect();
+        let chosen = chain.next(&mut logits, &history, 3).unwrap();
+        history.push(chosen.token);
+    }
+    history
+}
+
+#[test]
+fn a_draft_draws_the_same_tokens_and_both_run_side_by_side() {
+    let host = host();
+    let draft = host.draft().unwrap();
+    for name in ["standard-sampler", "mirostat", "greedy"] {
+        assert_eq!(drawn(&host, name), drawn(&draft, name), "{name}");
+    }
+}
+
+/// A limit of fuel falls on the same instruction.
+#[test]
+fn a_draft_uses_the_same_fuel() {
+    let host = host();
+    let draft = host.draft().unwrap();
+    let starts = |host: &Host, fuel: u64| {
+        let plugin = first_party::find("standard-sampler").unwrap();
+        let mut source = PluginSource::new("s", plugin.bytes, World::Sampler);
+        source.limits.fuel_per_call = fuel;
+        let plugin = host.load(source, World::Sampler).unwrap();
+        SamplerChain::start(host, &[plugin], context(50, 7)).is_ok()
+    };
+    let (mut low, mut high) = (1, 1 << 20);
+    assert!(starts(&host, high) && !starts(&host, low));
+    while high - low > 1 {
+        let middle = (low + high) / 2;
+        if starts(&host, middle) { high = middle } else { low = middle }
+    }
+    assert!(starts(&draft, high) && !starts(&draft, low), "{high} units");
+}
