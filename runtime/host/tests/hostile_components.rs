@@ -203,7 +203,7 @@ fn what_is_no_component_is_refused_by_what_it_is() {
         (core, "is a core module, not a component"),
         (empty, "exports none of the interfaces"),
         (whole[..whole.len() / 2].to_vec(), "is malformed"),
-        (vec![0; (16 << 20) + 1], "has 16777217 bytes; the limit is 16777216"),
+        (vec![0; (32 << 20) + 1], "has 33554433 bytes; the limit is 33554432"),
     ] {
         let error = refusal(bytes, World::Sampler, &[]).to_string();
         assert!(error.contains("plugin `x`") && error.contains(expected), "{error}");

@@ -12,7 +12,7 @@
 //! let cases = GoldenCases::read(Path::new("greedy/golden"), World::Sampler)?;
 //! let host = Host::new(HostOptions::default())?;
 //! let source = PluginSource::new("greedy", std::fs::read("greedy.wasm")?, World::Sampler);
-//! let report = cases.run(&host, &host.load(source, World::Sampler)?);
+//! let report = cases.run(&host, &host.load(source, World::Sampler)?)?;
 //! for outcome in report.failures() {
 //!     println!("{outcome}");
 //! }
