@@ -48,7 +48,7 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
 ///
 /// # Errors
 /// As for [`run`].
-pub fn all() -> Result<String> {
+fn all() -> Result<String> {
     setup::guest_target()?;
     phase("building membrane");
     run_command(cargo().args(["build", "--release", "--package", "membrane", "--package", "upcycle"]))?;
@@ -65,14 +65,6 @@ pub fn all() -> Result<String> {
         }
     }
     Ok(table(&rows))
-}
-
-/// A `PATH` with the tools of all languages and the program.
-///
-/// # Errors
-/// When a tool can't be installed.
-pub fn path() -> Result<OsString> {
-    tools::path(&target_directory()?.join("release").join("membrane"))
 }
 
 /// A folder as `membrane plugin new` makes it, with the source, manifest and golden cases of an example.

@@ -3,10 +3,9 @@
 //! Every code block whose info string begins with `sh` is run as one bash script, with the built binaries in `PATH`. A block
 //! marked `sh no-ci` is not run, and its commands are listed as skipped.
 
-use crate::languages;
-use crate::workspace::{phase, root, run as run_command};
+use crate::workspace::{phase, root, run as run_command, target_directory};
 use anyhow::{Context, Result, bail};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::Command;
 
@@ -28,7 +27,7 @@ struct Block {
 /// When a file can't be read, has no commands, or one of them fails.
 pub fn run() -> Result<()> {
     phase("the commands of README.md");
-    let path = languages::path()?;
+    let path = path()?;
     run_file("README.md", &root(), &path)?;
     phase("the commands of plugins/README.md");
     // Outside the repository, as a reader's folder is.
@@ -37,6 +36,13 @@ pub fn run() -> Result<()> {
     let done = run_file("plugins/README.md", &folder, &path);
     std::fs::remove_dir_all(&folder)?;
     done
+}
+
+/// A `PATH` that begins with the folder of the built programs.
+fn path() -> Result<OsString> {
+    let inherited = std::env::var_os("PATH").unwrap_or_default();
+    let folders = [target_directory()?.join("release")].into_iter().chain(std::env::split_paths(&inherited));
+    Ok(std::env::join_paths(folders)?)
 }
 
 /// Runs the blocks of a file in their order.
