@@ -109,6 +109,7 @@ fn table(root: &Path, out: &Path, plugins: &[String]) -> Result<String, Box<dyn 
             Some("sampler") => "Sampler",
             Some("policy") => "Policy",
             Some("tool") => "Tool",
+            Some("agent") => "Agent",
             _ => {
                 return Err(
                     format!("{}: `world` is none of sampler, policy, tool", manifest.display()).into()

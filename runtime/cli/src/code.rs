@@ -1,4 +1,4 @@
-//! Where compiled code of plugins is kept from run to run.
+//! Where compiled code and data of plugins are kept from run to run.
 
 use std::env;
 use std::path::PathBuf;
@@ -20,6 +20,11 @@ pub fn cache(quiet: bool) -> Option<Arc<CodeCache>> {
             None
         }
     }
+}
+
+/// Where data of plugins is kept.
+pub fn data() -> Result<PathBuf> {
+    Ok(base("XDG_DATA_HOME", ".local/share")?.join("membrane"))
 }
 
 fn open() -> Result<CodeCache> {

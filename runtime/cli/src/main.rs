@@ -13,6 +13,7 @@ macro_rules! eprintln {
     ($($text:tt)*) => { eprint!("{}\n", format_args!($($text)*)) };
 }
 
+mod agent;
 mod audit;
 mod bench;
 mod chat;
@@ -56,6 +57,8 @@ struct Cli {
 enum Verb {
     /// Answer a prompt, or chat in the terminal if none is given.
     Run(Box<run::Args>),
+    /// Give tasks to an agent, which uses the model and tools by itself.
+    Agent(Box<agent::Args>),
     /// Look at model files.
     #[command(subcommand)]
     Model(ModelVerb),
@@ -87,6 +90,7 @@ enum ModelVerb {
 fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Run(args) => run::run(*args),
+        Verb::Agent(args) => agent::run(*args),
         Verb::Model(ModelVerb::Inspect(args)) => inspect::run(&args),
         Verb::Profile(verb) => profile::run(verb),
         Verb::Plugin(verb) => plugin::run(verb),

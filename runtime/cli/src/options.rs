@@ -101,6 +101,8 @@ impl LoadFlags {
         Ok(LoadOptions {
             memory: self.memory.map(|size| size.bytes()),
             context: self.ctx,
+            contexts: 1,
+            sessions: 1,
             threads: self.threads,
             precision: if self.reference { Precision::Reference } else { Precision::Fast },
             prefill_chunk: self.prefill_chunk,

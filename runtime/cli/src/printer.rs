@@ -18,6 +18,15 @@ pub struct Printer {
     open: bool,
 }
 
+/// Prints a text, without what would drive a terminal. Gives what was printed.
+pub fn text(text: &str) -> Result<String> {
+    let text = printable(text);
+    let mut out = stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(text)
+}
+
 impl Printer {
     /// `json`: one object a line. `quiet`: the answer alone.
     pub fn new(json: bool, quiet: bool) -> Self {
@@ -54,10 +63,7 @@ impl Printer {
     }
 
     fn text(&mut self, text: &str) -> Result<()> {
-        let text = printable(text);
-        let mut out = stdout().lock();
-        out.write_all(text.as_bytes())?;
-        out.flush()?;
+        let text = self::text(text)?;
         if !text.is_empty() {
             self.open = !text.ends_with('\n');
         }

@@ -1,14 +1,17 @@
 //! The flags of recording, and the log that a run writes.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use membrane_audit::{self as audit, Head, Keep, Log, LogOptions, SigningKey};
+use membrane_engine::Model;
 use membrane_generate::{Audit, Generator};
+use serde_json::json;
 
 use crate::fingerprint::{self, Weights};
+use crate::printer;
 
 /// Where and how answers are recorded.
 #[derive(Args, Clone)]
@@ -58,6 +61,21 @@ impl AuditOptions {
         Ok(Some(Log::open(path, LogOptions { program, keep, key })?))
     }
 
+    /// Records which model and behaviour answers are made with.
+    pub fn record(
+        &self,
+        log: Log,
+        model: &Model,
+        behaviour: audit::Behaviour,
+        quiet: bool,
+    ) -> Result<(Recording, Audit)> {
+        let path = log.path().to_owned();
+        let log = Arc::new(Mutex::new(log));
+        let model = fingerprint::model(model, self.audit_weights, quiet)?;
+        let audit = Audit::new(log.clone(), model, behaviour)?;
+        Ok((Recording { log, path }, audit))
+    }
+
     /// Has a generator record its answers.
     pub fn start(
         &self,
@@ -66,22 +84,21 @@ impl AuditOptions {
         behaviour: audit::Behaviour,
         quiet: bool,
     ) -> Result<Recording> {
-        let path = log.path().to_owned();
-        let log = Arc::new(Mutex::new(log));
-        let model = fingerprint::model(generator.model(), self.audit_weights, quiet)?;
-        generator.record(Audit::new(log.clone(), model, behaviour)?);
-        Ok(Recording { log, path })
+        let (recording, audit) = self.record(log, generator.model(), behaviour, quiet)?;
+        generator.record(audit);
+        Ok(recording)
     }
 }
 
 impl Recording {
-    /// The log.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Ends the log in order and gives its head.
-    pub fn close(&self) -> Result<Head> {
-        Ok(self.log.lock().unwrap_or_else(PoisonError::into_inner).close()?)
+    /// Ends the log in order, and says what its head is.
+    pub fn conclude(&self, json: bool, quiet: bool) -> Result<()> {
+        let head: Head = self.log.lock().unwrap_or_else(PoisonError::into_inner).close()?;
+        if json {
+            printer::json(&json!({"event": "audit", "log": self.path, "head": head.to_string()}))?;
+        } else if !quiet {
+            eprintln!("audit: {}, head {head}", self.path.display());
+        }
+        Ok(())
     }
 }

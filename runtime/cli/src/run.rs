@@ -235,7 +235,7 @@ fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Source
 }
 
 /// A seed from the system's own random source, as hash maps use it.
-fn new_seed() -> u64 {
+pub fn new_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish() & 0xffff_ffff
 }
@@ -244,13 +244,7 @@ impl Conversation {
     /// Ends the audit log in order.
     fn close(&mut self) -> Result<()> {
         let Some(recording) = &self.recording else { return Ok(()) };
-        let head = recording.close()?;
-        if self.json {
-            printer::json(&json!({"event": "audit", "log": recording.path(), "head": head.to_string()}))?;
-        } else if !self.quiet {
-            eprintln!("audit: {}, head {head}", recording.path().display());
-        }
-        Ok(())
+        recording.conclude(self.json, self.quiet)
     }
 
     /// Adds a user's message and prints the answer.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use membrane_audit as audit;
 use membrane_engine::{Model, Prepared};
 use membrane_formats::Checkpoint;
@@ -89,6 +89,7 @@ pub struct Assembled {
     pub digest: ProfileDigest,
     host: Host,
     behaviour: Behaviour,
+    agents: Vec<Plugin>,
     reserve: u64,
     /// What the profile's lock pins, and the profile's path.
     locked: Option<(Lock, PathBuf)>,
@@ -105,9 +106,36 @@ impl BehaviourOptions {
     /// The same on a host that there is already. `budgeted`: whether memory is limited. Plugins of `running` that are as
     /// the profile has them now are not compiled again.
     pub fn assemble_on(&self, host: Host, budgeted: bool, running: &Behaviour) -> Result<Assembled> {
-        let resolution = Resolution::of(self.resolve()?)?;
+        self.assemble_profile(self.resolve()?, host, budgeted, running)
+    }
+
+    /// The same for a run of an agent, which is one of the profile's or takes their place. `tasks`: how many it works on at a
+    /// time.
+    pub fn assemble_for(
+        &self,
+        agent: &PluginArgument,
+        tasks: usize,
+        budget: Option<u64>,
+        quiet: bool,
+    ) -> Result<Assembled> {
+        let profile = self.resolve()?.with_agent(agent.clone())?;
+        let mut assembled =
+            self.assemble_profile(profile, host(quiet)?, budget.is_some(), &Behaviour::default())?;
+        assembled.reserve *= tasks as u64;
+        Ok(assembled)
+    }
+
+    fn assemble_profile(
+        &self,
+        profile: Profile,
+        host: Host,
+        budgeted: bool,
+        running: &Behaviour,
+    ) -> Result<Assembled> {
+        let resolution = Resolution::of(profile)?;
         let locked = self.lock(&resolution)?;
         let mut behaviour = Behaviour::default();
+        let mut agents = Vec::new();
         let mut reserve = 0;
         let most = budgeted.then_some(INSTANCE_UNDER_BUDGET);
         for (resolved, component, _) in resolution.plugins() {
@@ -117,10 +145,11 @@ impl BehaviourOptions {
                 Kind::Sampler => behaviour.samplers.push(plugin),
                 Kind::Policy => behaviour.policies.push(plugin),
                 Kind::Tool => behaviour.tools.push(plugin),
+                Kind::Agent => agents.push(plugin),
             }
         }
         let digest = resolution.digest()?;
-        Ok(Assembled { profile: resolution.profile, digest, host, behaviour, reserve, locked })
+        Ok(Assembled { profile: resolution.profile, digest, host, behaviour, agents, reserve, locked })
     }
 
     /// The lock of the profile, which allows it as it is. Errors: it doesn't, or there is none and one was asked for.
@@ -141,6 +170,7 @@ impl BehaviourOptions {
         match kind {
             Kind::Policy => self.policy.push(argument),
             Kind::Tool => self.tool.push(argument),
+            Kind::Agent => bail!("an agent is run by `membrane agent`"),
             Kind::Sampler if self.sampler.is_empty() => {
                 self.sampler = vec![argument, STANDARD_SAMPLER.parse()?];
             }
@@ -245,9 +275,7 @@ fn recorded(resolved: &ResolvedPlugin, plugin: &Plugin) -> audit::Plugin {
 impl Assembled {
     /// The behaviour as the audit log has it.
     pub fn record(&self) -> audit::Behaviour {
-        let loaded =
-            self.behaviour.samplers.iter().chain(&self.behaviour.policies).chain(&self.behaviour.tools);
-        let plugins = self.profile.plugins().zip(loaded);
+        let plugins = self.profile.plugins().zip(self.behaviour.plugins().chain(&self.agents));
         audit::Behaviour {
             profile: self.profile.name.clone(),
             digest: self.digest.hex().parse().unwrap_or(audit::Digest::ZERO),
@@ -271,10 +299,28 @@ impl Assembled {
         &self.behaviour
     }
 
+    /// The agent, if it is for the run of one.
+    pub fn agent(&self) -> Option<&Plugin> {
+        self.agents.first()
+    }
+
     /// Loads the model beside the plugins, within the budget, and joins them.
     pub fn open(self, options: &ModelOptions, quiet: bool) -> Result<Generator> {
+        let (host, model, behaviour) = self.open_model(options, 1, 1, quiet)?;
+        Ok(Generator::new(host, model, behaviour)?)
+    }
+
+    /// Loads the model beside the plugins, within the budget, for as many full contexts and sessions.
+    pub fn open_model(
+        self,
+        options: &ModelOptions,
+        contexts: u32,
+        sessions: u32,
+        quiet: bool,
+    ) -> Result<(Host, Model, Behaviour)> {
         let mut load_options = options.load.load_options(self.reserve)?;
         load_options.context = load_options.context.or(self.profile.generation.context);
+        (load_options.contexts, load_options.sessions) = (contexts, sessions);
         let checkpoint = Arc::new(Checkpoint::open(&options.model)?);
         if let Some((lock, profile)) = &self.locked
             && let Some(pinned) = &lock.model
@@ -282,7 +328,6 @@ impl Assembled {
             resolution::refuse(&pinned.differences(&model_lock::of(&checkpoint, quiet)?), profile)?;
         }
         let prepared = Prepared::of(checkpoint, &load_options)?;
-        let model: Model = report::load(prepared, quiet)?;
-        Ok(Generator::new(self.host, model, self.behaviour)?)
+        Ok((self.host, report::load(prepared, quiet)?, self.behaviour))
     }
 }

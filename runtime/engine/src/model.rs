@@ -42,6 +42,10 @@ pub struct LoadOptions {
     pub memory: Option<u64>,
     /// Context length in tokens; by default 4,096 or what the model was trained for, whichever is less.
     pub context: Option<u32>,
+    /// Full contexts of which keys and values find room at a time; all sessions share them.
+    pub contexts: u32,
+    /// Most sessions at a time, forks included: memory for the logits of each is set aside.
+    pub sessions: u32,
     /// Threads that compute; by default the processors that this process may use.
     pub threads: Option<usize>,
     /// Activations quantised (`Fast`) or f32 throughout (`Reference`).
@@ -65,6 +69,8 @@ impl Default for LoadOptions {
         Self {
             memory: None,
             context: None,
+            contexts: 1,
+            sessions: 1,
             threads: None,
             precision: Precision::Fast,
             prefill_chunk: None,
@@ -358,12 +364,15 @@ fn plan(
         return Err(EngineError::Option("--ctx must be at least 1".into()));
     }
     let blocks = u64::from(context).div_ceil(kv::BLOCK as u64);
-    let kv = blocks * kv::BLOCK as u64 * kv::bytes_per_token(hyper, options.precision);
+    let contexts = options.contexts.max(1);
+    let kv = u64::from(contexts) * blocks * kv::BLOCK as u64 * kv::bytes_per_token(hyper, options.precision);
+    let logits = u64::from(options.sessions.saturating_sub(1)) * hyper.vocabulary as u64 * 4;
     let process = process::resident_bytes();
     let reserve = RESERVE + options.reserve;
     let scratch_of = |chunk: usize| {
         ScratchShape::new(hyper, chunk).bytes(hyper.heads, context as usize, threads)
             + RopeTable::bytes(hyper.rope.dims, context as usize) as u64
+            + logits
     };
     let slot = layout.experts.as_ref().map_or(0, Pager::slot_bytes_for);
     let experts = layout.expert_count();
@@ -438,6 +447,7 @@ fn plan(
         embedding_on_disk: Bytes(embedding_on_disk),
         kv: Bytes(kv),
         context,
+        contexts,
         scratch: Bytes(scratch_of(chunk)),
         prefill_chunk: chunk,
         expert_arena: Bytes(arena),

@@ -29,10 +29,12 @@ pub struct MemoryPlan {
     pub weights: Bytes,
     /// Embedding rows that stay on disk, not counted against the budget.
     pub embedding_on_disk: Bytes,
-    /// Keys and values of a full context.
+    /// Keys and values of all full contexts.
     pub kv: Bytes,
     /// Context length, in tokens.
     pub context: u32,
+    /// Full contexts of which keys and values find room at a time.
+    pub contexts: u32,
     /// Activations of one prefill chunk.
     pub scratch: Bytes,
     /// Tokens in a prefill chunk.
@@ -69,7 +71,8 @@ impl fmt::Display for MemoryPlan {
         let mut row = |name: &str, bytes: Bytes, note: String| writeln!(f, "  {name:<18}{bytes:>10}  {note}");
         row("process", self.process, "program, tokenizer, plugins".into())?;
         row("resident weights", self.weights, String::new())?;
-        row("KV cache", self.kv, format!("{} tokens", self.context))?;
+        let times = if self.contexts > 1 { format!("{} times ", self.contexts) } else { String::new() };
+        row("KV cache", self.kv, format!("{times}{} tokens", self.context))?;
         row("scratch", self.scratch, format!("prefill chunks of {} tokens", self.prefill_chunk))?;
         if self.experts > 0 {
             let note = format!(

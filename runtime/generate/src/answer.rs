@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use membrane_engine::{EngineError, Model, Session, process};
-use membrane_host::{Host, Invocation, Message, Role as HostRole, ToolCallOutcome};
+use membrane_host::{Host, Invocation, Message, Role as HostRole};
 use membrane_text::{ChatMessage, ChatTemplate, Conversation, Prompt, Role, ToolCall};
 
 use crate::behaviour::{Behaviour, Running, Words};
+use crate::calls::{self, Called};
 use crate::decode::{Decoder, Flow, Round, RoundEnd, release};
 use crate::error::{GenerateError, Result, Stopped};
 use crate::event::{EndReason, Event, Intervention, Stats};
@@ -188,23 +189,13 @@ impl Run<'_> {
     /// Renders and encodes the prompt; policies see what was rendered.
     fn prompt(&mut self, running: &mut Running) -> Result<Vec<u32>, Stopped> {
         let tokenizer = self.generator.model.tokenizer()?;
-        let bos = |id: Option<u32>| id.map(|id| tokenizer.decode(&[id], false)).unwrap_or_default();
         let prompt = if self.options.raw {
             let texts: Vec<&str> = self.messages.iter().map(|message| message.content.as_str()).collect();
             Prompt::user_text(&texts.join("\n\n"))
         } else {
-            let template = self.generator.template.as_ref().ok_or(GenerateError::NoTemplate)?;
+            let template = self.generator.template.as_ref();
             let tools = running.tools.descriptions();
-            let prompt = template.render_prompt(&Conversation {
-                messages: &self.messages,
-                tools,
-                add_generation_prompt: true,
-                extra: &serde_json::Map::new(),
-                bos_token: &bos(tokenizer.bos()),
-                eos_token: &bos(tokenizer.eos()),
-                now: self.options.now,
-            });
-            prompt.map_err(|error| GenerateError::of_prompt(error, &self.generator.model))?
+            render(&self.generator.model, template, &self.messages, tools, self.options.now)?
         };
         running.journal.rendered(prompt.text());
         running.policies.prompt(prompt.text())?;
@@ -247,17 +238,18 @@ impl Run<'_> {
     fn decode(&mut self, running: &mut Running, prompt: &[u32]) -> Result<RoundEnd, Stopped> {
         self.released.clear();
         let left = self.options.max_tokens.map(|max| max.saturating_sub(self.stats.decode_tokens));
+        let tools = !self.options.raw && !running.tools.is_empty();
         let start = Instant::now();
         let mut decoder = Decoder::new(
             self.generator.model.tokenizer()?,
             &mut self.generator.session,
             running,
-            Round { prompt, max_tokens: left, tools: !self.options.raw },
+            Round { prompt, max_tokens: left, tools, stop: &[], seat: None },
         );
         let released = &mut self.released;
         let sink = &mut *self.sink;
         let stats = &mut self.stats;
-        let result = decoder.run(self.cancel, &mut |event| {
+        let result = decoder.run(&[self.cancel], &mut |event| {
             match &event {
                 Event::Text { text } => released.push_str(text),
                 Event::Intervention(_) => stats.interventions += 1,
@@ -297,19 +289,11 @@ impl Run<'_> {
         let mut results = Vec::new();
         for call in calls {
             let asked = Invocation { name: call.name.clone(), arguments: call.arguments.to_string() };
-            running.journal.asked(&asked);
-            let (made, output) = match running.policies.tool_call(asked.clone())? {
-                ToolCallOutcome::Allowed { call, interventions } => {
-                    self.intervened(running, &interventions);
-                    let output = self.call(running, &call)?;
-                    (call, output)
-                }
-                ToolCallOutcome::Denied { note, interventions } => {
-                    self.intervened(running, &interventions);
-                    (asked, format!("error: this call is not allowed: {note}"))
-                }
-            };
-            running.journal.read(&output);
+            let (stats, sink) = (&mut self.stats, &mut *self.sink);
+            let Called { made, output, .. } = calls::call(running, asked, &mut |event| {
+                stats.interventions += usize::from(matches!(event, Event::Intervention(_)));
+                sink(event);
+            })?;
             message.tool_calls.push(ToolCall {
                 name: made.name.clone(),
                 arguments: serde_json::from_str(&made.arguments).unwrap_or(call.arguments),
@@ -321,20 +305,6 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn call(&mut self, running: &mut Running, call: &Invocation) -> Result<String, Stopped> {
-        let (name, arguments) = (call.name.clone(), call.arguments.clone());
-        (self.sink)(Event::ToolCall { name: name.clone(), arguments });
-        let (ok, output) = match running.tools.call(&call.name, &call.arguments) {
-            Ok(output) => (true, output),
-            Err(error) => (false, format!("error: {error}")),
-        };
-        running.journal.returned(call, running.tools.offers(&call.name), ok, &output);
-        let outcome = running.policies.tool_result(call, output)?;
-        self.intervened(running, &outcome.interventions);
-        (self.sink)(Event::ToolResult { name, ok, output: outcome.output.clone() });
-        Ok(outcome.output)
-    }
-
     fn intervened(&mut self, running: &mut Running, interventions: &[membrane_host::Intervention]) {
         running.journal.verdicts(interventions);
         self.stats.interventions += interventions.len();
@@ -342,6 +312,29 @@ impl Run<'_> {
             (self.sink)(Event::Intervention(Intervention::from(intervention)));
         }
     }
+}
+
+/// The prompt of a conversation, by the model's chat template.
+pub(crate) fn render(
+    model: &Model,
+    template: Option<&ChatTemplate>,
+    messages: &[ChatMessage],
+    tools: &[serde_json::Value],
+    now: i64,
+) -> Result<Prompt> {
+    let template = template.ok_or(GenerateError::NoTemplate)?;
+    let tokenizer = model.tokenizer()?;
+    let text = |id: Option<u32>| id.map(|id| tokenizer.decode(&[id], false)).unwrap_or_default();
+    let prompt = template.render_prompt(&Conversation {
+        messages,
+        tools,
+        add_generation_prompt: true,
+        extra: &serde_json::Map::new(),
+        bos_token: &text(tokenizer.bos()),
+        eos_token: &text(tokenizer.eos()),
+        now,
+    });
+    prompt.map_err(|error| GenerateError::of_prompt(error, model))
 }
 
 pub(crate) fn to_host(message: &ChatMessage) -> Message {
@@ -354,7 +347,7 @@ pub(crate) fn to_host(message: &ChatMessage) -> Message {
     Message { role, content: message.content.clone() }
 }
 
-fn from_host(message: Message) -> ChatMessage {
+pub(crate) fn from_host(message: Message) -> ChatMessage {
     let role = match message.role {
         HostRole::System => Role::System,
         HostRole::User => Role::User,
@@ -365,7 +358,7 @@ fn from_host(message: Message) -> ChatMessage {
 }
 
 /// The rewritten conversation; messages that were not changed keep their tool calls.
-fn merge(before: &[ChatMessage], given: &[Message], now: Vec<Message>) -> Vec<ChatMessage> {
+pub(crate) fn merge(before: &[ChatMessage], given: &[Message], now: Vec<Message>) -> Vec<ChatMessage> {
     let mut from = 0;
     now.into_iter()
         .map(|message| match given[from..].iter().position(|old| *old == message) {

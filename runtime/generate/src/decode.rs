@@ -13,6 +13,8 @@ use membrane_text::{ParserEvent, Specials, Tokenizer, ToolCall, ToolCallParser, 
 use crate::behaviour::Running;
 use crate::error::{Result, Stopped};
 use crate::event::{EndReason, Event, Intervention};
+use crate::passes::Seat;
+use crate::stop::StopTexts;
 
 /// What one round of decoding starts from.
 pub(crate) struct Round<'a> {
@@ -22,6 +24,10 @@ pub(crate) struct Round<'a> {
     pub max_tokens: Option<usize>,
     /// Whether tool calls are looked for.
     pub tools: bool,
+    /// Texts that end it.
+    pub stop: &'a [String],
+    /// The session's place in passes that it shares with others, if it shares any.
+    pub seat: Option<&'a Seat>,
 }
 
 /// How a round ended.
@@ -38,6 +44,7 @@ pub(crate) struct Decoder<'a> {
     round: Round<'a>,
     utf8: Utf8Stream,
     parser: Option<ToolCallParser>,
+    stop: StopTexts,
     calls: Vec<ToolCall>,
     /// Text of this round that policies have released.
     released: String,
@@ -69,11 +76,12 @@ impl<'a> Decoder<'a> {
         running: &'a mut Running,
         round: Round<'a>,
     ) -> Self {
-        let parser = (round.tools && !running.tools.is_empty()).then(ToolCallParser::new);
+        let parser = round.tools.then(ToolCallParser::new);
         Self {
             tokenizer,
             session,
             running,
+            stop: StopTexts::new(round.stop),
             round,
             utf8: Utf8Stream::default(),
             parser,
@@ -89,8 +97,8 @@ impl<'a> Decoder<'a> {
         self.chosen
     }
 
-    /// Decodes until something ends the round.
-    pub fn run(&mut self, cancel: &AtomicBool, sink: &mut dyn FnMut(Event)) -> Result<RoundEnd, Stopped> {
+    /// Decodes until something ends the round; any of the flags cancels it.
+    pub fn run(&mut self, cancel: &[&AtomicBool], sink: &mut dyn FnMut(Event)) -> Result<RoundEnd, Stopped> {
         loop {
             match self.step(cancel, sink)? {
                 Step::Next => {}
@@ -105,8 +113,8 @@ impl<'a> Decoder<'a> {
     }
 
     /// One token: chosen, emitted, appended.
-    fn step(&mut self, cancel: &AtomicBool, sink: &mut dyn FnMut(Event)) -> Result<Step, Stopped> {
-        if cancel.load(Ordering::Relaxed) {
+    fn step(&mut self, cancel: &[&AtomicBool], sink: &mut dyn FnMut(Event)) -> Result<Step, Stopped> {
+        if cancel.iter().any(|flag| flag.load(Ordering::Relaxed)) {
             return Ok(Step::Ended(EndReason::Cancelled));
         }
         if self.round.max_tokens.is_some_and(|max| self.chosen >= max) {
@@ -124,9 +132,17 @@ impl<'a> Decoder<'a> {
         if self.session.room() == 0 {
             return Ok(Step::Complete(EndReason::Context));
         }
-        match self.session.append(&[token]) {
+        match self.append(token) {
             Err(EngineError::Cancelled) => Ok(Step::Ended(EndReason::Cancelled)),
+            Ok(()) if self.stop.found() => Ok(Step::Complete(EndReason::StopText)),
             result => Ok(result.map(|()| Step::Next)?),
+        }
+    }
+
+    fn append(&mut self, token: u32) -> Result<(), EngineError> {
+        match self.round.seat {
+            Some(seat) => seat.append(self.session, token),
+            None => self.session.append(&[token]),
         }
     }
 
@@ -146,6 +162,7 @@ impl<'a> Decoder<'a> {
         }
         let text = self.utf8.push(self.tokenizer.token_bytes(token)?);
         let plain = self.parse(&text, false);
+        let plain = self.stop.feed(&plain);
         self.release(&plain, false, sink)
     }
 
@@ -185,6 +202,7 @@ impl<'a> Decoder<'a> {
         self.running.journal.rewind(self.round.prompt.len(), &tokens);
         self.utf8 = Utf8Stream::default();
         self.calls.clear();
+        self.stop = StopTexts::new(self.round.stop);
         if let Some(parser) = &mut self.parser {
             *parser = ToolCallParser::new();
         }
@@ -205,7 +223,8 @@ impl<'a> Decoder<'a> {
     ) -> Result<Option<RoundEnd>, Stopped> {
         // Where the model did not stop by itself, what lacks its end is no character.
         let rest = if reason == EndReason::Stop { self.utf8.finish() } else { String::new() };
-        let mut plain = self.parse(&rest, true);
+        let rest = self.parse(&rest, true);
+        let mut plain = self.stop.feed(&rest) + &self.stop.finish();
         loop {
             // The answer goes on behind the results of calls, and with it the text that policies look at.
             let calls = reason == EndReason::Stop && !self.calls.is_empty();

@@ -45,6 +45,11 @@ pub enum GenerateError {
         "the model file has no chat template (`tokenizer.chat_template`); use --raw to give it plain text"
     )]
     NoTemplate,
+    /// A policy changes the messages of a context that no template made.
+    #[error(
+        "a policy changes what is asked, and a context of appended texts can't be changed; make it of a conversation"
+    )]
+    Unrendered,
     /// The prompt leaves no room for an answer.
     #[error(
         "the prompt has {prompt} tokens and the context holds {context}; nothing was cut. \

@@ -143,6 +143,8 @@ impl From<&membrane_host::Intervention> for Intervention {
 pub enum EndReason {
     /// The model ended it.
     Stop,
+    /// A text that was asked to end it.
+    StopText,
     /// The limit of tokens was reached.
     Length,
     /// The context is full.
@@ -155,6 +157,10 @@ pub enum EndReason {
     Refused,
     /// The caller cancelled it.
     Cancelled,
+    /// The agent says that it could not do its task.
+    GaveUp,
+    /// The agent failed.
+    AgentFailed,
 }
 
 impl EndReason {
@@ -162,12 +168,15 @@ impl EndReason {
     pub fn name(self) -> &'static str {
         match self {
             Self::Stop => "stop",
+            Self::StopText => "stop-text",
             Self::Length => "length",
             Self::Context => "context",
             Self::ToolRounds => "tool-rounds",
             Self::PolicyStop => "policy-stop",
             Self::Refused => "refused",
             Self::Cancelled => "cancelled",
+            Self::GaveUp => "gave-up",
+            Self::AgentFailed => "agent-failed",
         }
     }
 }

@@ -1,20 +1,26 @@
 //! Joins engine, text and host: the loop that makes an answer.
 //!
 //! [`Generator::answer`] takes a conversation to its end, tool calls included. Text reaches the caller as
-//! [`Event`]s, and only after every policy of the behaviour has released it.
+//! [`Event`]s, and only after every policy of the behaviour has released it. [`Agents::run`] gives a task to an agent, which
+//! uses the model by itself; the same holds for what it says.
 
 #![forbid(unsafe_code)]
 
+mod agent;
 mod answer;
 mod behaviour;
+mod calls;
 mod decide;
 mod decode;
 mod error;
 mod event;
 mod journal;
+mod passes;
 mod reload;
 mod replay;
+mod stop;
 
+pub use agent::{AgentAnswer, AgentOptions, Agents, EventSink};
 pub use answer::{Answer, AnswerOptions, Generator};
 pub use behaviour::Behaviour;
 pub use decide::{Decided, Decisions, decide};

@@ -128,6 +128,7 @@ fn start(host: &Host, plugin: &Plugin) -> String {
             World::Sampler => SamplerChain::start(host, std::slice::from_ref(plugin), context(16)).map(drop),
             World::Policy => PolicyChain::start(host, std::slice::from_ref(plugin)).map(drop),
             World::Tool => ToolSet::start(host, std::slice::from_ref(plugin)).map(drop),
+            World::Agent => plugin.try_start().map_err(Into::into),
         };
         if let Err(error) = started {
             return error.to_string();

@@ -34,6 +34,22 @@ pub mod tool {
     });
 }
 
+pub mod agent {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "agent",
+        imports: { default: trappable },
+        with: {
+            "membrane:plugin/types": crate::bindings::sampler::membrane::plugin::types,
+            "membrane:plugin/log": crate::bindings::sampler::membrane::plugin::log,
+            "membrane:plugin/vocabulary": crate::bindings::sampler::membrane::plugin::vocabulary,
+            "membrane:plugin/random": crate::bindings::sampler::membrane::plugin::random,
+            "membrane:plugin/inference.session": crate::agent::SessionHandle,
+            "membrane:plugin/inference.generation": crate::agent::GenerationHandle,
+        },
+    });
+}
+
 pub mod stateful {
     wasmtime::component::bindgen!({
         path: "../../wit",

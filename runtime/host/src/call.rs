@@ -9,7 +9,7 @@ use crate::error::{Cause, Failure};
 use crate::grants::Grant;
 use crate::limits::{MAX_HANDLES, MAX_SHOWN_BYTES, MAX_SNAPSHOT_BYTES, MAX_TRANSFER_BYTES, START_CALLS};
 use crate::plugin::Plugin;
-use crate::state::State;
+use crate::state::{Agency, State};
 
 /// What wasmtime says where an export has another type than its binding; it keeps the type of this error to itself.
 const TYPES_DIFFER: &str = "failed to convert function to given type";
@@ -29,9 +29,19 @@ impl<B> Instance<B> {
         plugin: &Plugin,
         bind: impl FnOnce(&mut Store<State>, &component::Instance) -> wasmtime::Result<B>,
     ) -> Result<Self, Failure> {
+        Self::start_in(plugin, None, bind)
+    }
+
+    /// The same for an agent, with what it works with.
+    pub fn start_in(
+        plugin: &Plugin,
+        agency: Option<Agency>,
+        bind: impl FnOnce(&mut Store<State>, &component::Instance) -> wasmtime::Result<B>,
+    ) -> Result<Self, Failure> {
         let instances = plugin.instances();
         let fuel = plugin.limits().fuel_per_call.saturating_mul(START_CALLS);
         let mut state = State::new(plugin);
+        state.agency = agency.map(Box::new);
         state.start_call(fuel);
         let mut store = Store::new(instances.pre.engine(), state);
         store.limiter(|state| &mut state.meter);

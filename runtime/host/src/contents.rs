@@ -9,7 +9,7 @@ use crate::grants::Grant;
 use crate::limits::{MAX_COMPONENT_BYTES, MAX_FUNCTION_BYTES, MAX_FUNCTIONS, MAX_MODULES, MAX_NAMES};
 use crate::{CONTRACT_PACKAGE, CONTRACT_VERSION, World};
 
-const WORLDS: [World; 3] = [World::Sampler, World::Policy, World::Tool];
+const WORLDS: [World; 4] = [World::Sampler, World::Policy, World::Tool, World::Agent];
 
 /// Names of a component's imports and exports.
 #[derive(Debug, Default)]
@@ -97,6 +97,7 @@ impl Contents {
         let common: &[&str] = match world {
             World::Sampler => &["types", "log", "logits", "history", "vocabulary", "random"],
             World::Policy | World::Tool => &["types", "log"],
+            World::Agent => &["types", "log", "inference", "vocabulary", "random", "tools", "output"],
         };
         for import in &self.imports {
             let interface = Name::parse(import).filter(Name::is_ours).map(|name| name.interface);

@@ -72,3 +72,9 @@ impl From<&Invocation> for wit::Invocation {
         Self { name: call.name.clone(), arguments: call.arguments.clone() }
     }
 }
+
+impl From<wit::Invocation> for Invocation {
+    fn from(call: wit::Invocation) -> Self {
+        Self { name: call.name, arguments: call.arguments }
+    }
+}

@@ -111,7 +111,8 @@ impl Host {
         Ok(component)
     }
 
-    pub(crate) fn log(&self) -> Option<LogSink> {
+    /// Where log lines of plugins go.
+    pub fn log(&self) -> Option<LogSink> {
         self.log.clone()
     }
 }

@@ -24,6 +24,10 @@ pub enum Grant {
     ForceText,
     /// Changes of system messages, for policies.
     SystemPrompt,
+    /// Logits and tokens that no policy has looked at, for agents.
+    RawDecoding,
+    /// Values that outlive the run, for agents.
+    Store,
 }
 
 /// A name that is no grant.
@@ -35,8 +39,15 @@ pub struct UnknownGrant {
 
 impl Grant {
     /// All that there are.
-    pub const ALL: [Grant; 5] =
-        [Grant::Clock, Grant::AllLogits, Grant::PromptTokens, Grant::ForceText, Grant::SystemPrompt];
+    pub const ALL: [Grant; 7] = [
+        Grant::Clock,
+        Grant::AllLogits,
+        Grant::PromptTokens,
+        Grant::ForceText,
+        Grant::SystemPrompt,
+        Grant::RawDecoding,
+        Grant::Store,
+    ];
 
     /// The name in profiles and manifests.
     pub const fn name(self) -> &'static str {
@@ -46,6 +57,8 @@ impl Grant {
             Grant::PromptTokens => "prompt-tokens",
             Grant::ForceText => "force-text",
             Grant::SystemPrompt => "system-prompt",
+            Grant::RawDecoding => "raw-decoding",
+            Grant::Store => "store",
         }
     }
 
@@ -54,6 +67,8 @@ impl Grant {
         match self {
             Grant::Clock => Some("clock"),
             Grant::AllLogits => Some("all-logits"),
+            Grant::RawDecoding => Some("raw-decoding"),
+            Grant::Store => Some("store"),
             Grant::PromptTokens | Grant::ForceText | Grant::SystemPrompt => None,
         }
     }
@@ -64,6 +79,7 @@ impl Grant {
             Grant::Clock => World::Tool,
             Grant::AllLogits | Grant::PromptTokens => World::Sampler,
             Grant::ForceText | Grant::SystemPrompt => World::Policy,
+            Grant::RawDecoding | Grant::Store => World::Agent,
         }
     }
 
@@ -75,6 +91,10 @@ impl Grant {
             Grant::PromptTokens => "read the tokens of the prompt",
             Grant::ForceText => "put words of its own into the model's mouth",
             Grant::SystemPrompt => "add, change and remove system messages",
+            Grant::RawDecoding => {
+                "see and choose tokens past samplers and policies, which still judge what it hands on"
+            }
+            Grant::Store => "keep values of its own from run to run",
         }
     }
 
@@ -112,7 +132,7 @@ mod tests {
         let error = "network".parse::<Grant>().expect_err("unknown");
         assert_eq!(
             error.to_string(),
-            "there is no grant `network`; there are: clock, all-logits, prompt-tokens, force-text, system-prompt"
+            "there is no grant `network`; there are: clock, all-logits, prompt-tokens, force-text, system-prompt, raw-decoding, store"
         );
         for grant in Grant::ALL {
             assert_eq!(grant.name().parse(), Ok(grant));

@@ -11,6 +11,7 @@
 //! runs the cases that a plugin brings along.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 mod bindings;
 mod call;
 mod compile;
@@ -53,6 +54,7 @@ pub use policy::{
     Ended, Intervention, OutputOutcome, POLICY_FAILED, PolicyChain, Refused, RequestOutcome, ToolCallOutcome,
     ToolResultOutcome,
 };
+pub use random::Random;
 pub use sampler::{AnswerContext, Chosen, SamplerChain};
 pub use tool::{ToolError, ToolSet};
 pub use vocabulary::Vocabulary;

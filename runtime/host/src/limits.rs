@@ -27,8 +27,8 @@ const MAX_TABLE_ELEMENTS: usize = 200_000;
 /// Bytes that a guest can hand over in one call (a list of 2^31 items, an error text of 64 MB). A message may
 /// have 16 MiB.
 pub const MAX_TRANSFER_BYTES: usize = 48 << 20;
-/// Handles; the contract has no resources.
-pub const MAX_HANDLES: usize = 64;
+/// Handles of an instance: an agent's sessions and generations.
+pub const MAX_HANDLES: usize = 128;
 
 /// Bytes of the state that one version of a plugin hands to the next (one that hands over all its memory).
 pub const MAX_SNAPSHOT_BYTES: usize = 1 << 20;
@@ -84,6 +84,35 @@ pub const MAX_ARGUMENTS_BYTES: usize = 1 << 20;
 /// Bytes of a result, which is cut there.
 pub const MAX_RESULT_BYTES: usize = 256 << 10;
 
+/// Bytes of the task of an agent.
+pub const MAX_TASK_BYTES: usize = 16 << 20;
+/// Sessions of an agent at a time; they share the KV cache of the memory plan (one that forks for ever).
+pub const MAX_SESSIONS: usize = 64;
+/// Generations of an agent at a time, each on a thread of its own.
+pub const MAX_GENERATIONS: usize = 16;
+/// Turns of a conversation of an agent.
+pub const MAX_TURNS: usize = 10_000;
+/// Texts that end a generation, and bytes of each: all are looked for in all new text.
+pub const MAX_STOPS: usize = 16;
+/// Bytes of such a text.
+pub const MAX_STOP_BYTES: usize = 256;
+/// Bytes of a schema, a regular expression, a grammar, or of parameters for the sampler.
+pub const MAX_CONSTRAINT_BYTES: usize = 256 << 10;
+/// Texts of one `session.score`: each is a session of its own meanwhile.
+pub const MAX_CONTINUATIONS: usize = 256;
+/// Contexts that are kept under a name.
+pub const MAX_PREFIXES: usize = 64;
+/// Bytes of such a name.
+pub const MAX_PREFIX_NAME_BYTES: usize = 64;
+/// Bytes of an agent's store, keys included (one that fills the disk).
+pub const MAX_STORE_BYTES: usize = 16 << 20;
+/// Keys of a store.
+pub const MAX_STORE_KEYS: usize = 4096;
+/// Bytes of a key.
+pub const MAX_STORE_KEY_BYTES: usize = 256;
+/// Bytes of a value.
+pub const MAX_STORE_VALUE_BYTES: usize = 1 << 20;
+
 /// What starting an instance, `configure` included, may use: this many times what a call may.
 pub(crate) const START_CALLS: u64 = 4;
 
@@ -100,12 +129,13 @@ pub struct Limits {
 
 impl Limits {
     /// The limits of a plugin whose profile says nothing. The fuel is about 0.2 s for samplers, 0.5 s for
-    /// policies and 2 s for tools.
+    /// policies, 2 s for tools and 20 s for a whole run of an agent, the model's work not counted.
     pub const fn of(world: World) -> Self {
         match world {
             World::Sampler => Self { fuel_per_call: 200_000_000, memory_bytes: 64 << 20 },
             World::Policy => Self { fuel_per_call: 500_000_000, memory_bytes: 64 << 20 },
             World::Tool => Self { fuel_per_call: 2_000_000_000, memory_bytes: 128 << 20 },
+            World::Agent => Self { fuel_per_call: 20_000_000_000, memory_bytes: 256 << 20 },
         }
     }
 }

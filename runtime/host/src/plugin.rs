@@ -10,7 +10,8 @@ use wasmtime::component::{Component, InstancePre, Linker};
 
 use crate::World;
 use crate::bindings::{
-    policy::PolicyIndices, sampler::SamplerIndices, stateful::StatefulIndices, tool::ToolIndices,
+    agent::AgentIndices, policy::PolicyIndices, sampler::SamplerIndices, stateful::StatefulIndices,
+    tool::ToolIndices,
 };
 use crate::call::Instance;
 use crate::contents::Contents;
@@ -78,6 +79,7 @@ pub(crate) enum Exports {
     Sampler(SamplerIndices),
     Policy(PolicyIndices),
     Tool(ToolIndices),
+    Agent(AgentIndices),
 }
 
 impl Plugin {
@@ -172,6 +174,7 @@ impl Plugin {
             Exports::Sampler(sampler) => Instance::start(self, |store, it| sampler.load(store, it)).map(drop),
             Exports::Policy(policy) => Instance::start(self, |store, it| policy.load(store, it)).map(drop),
             Exports::Tool(tool) => Instance::start(self, |store, it| tool.load(store, it)).map(drop),
+            Exports::Agent(agent) => Instance::start(self, |store, it| agent.load(store, it)).map(drop),
         }
     }
 
@@ -232,6 +235,7 @@ fn instances(
         World::Sampler => Exports::Sampler(SamplerIndices::new(&pre)?),
         World::Policy => Exports::Policy(PolicyIndices::new(&pre)?),
         World::Tool => Exports::Tool(ToolIndices::new(&pre)?),
+        World::Agent => Exports::Agent(AgentIndices::new(&pre)?),
     };
     let state = contents.exports_state().then(|| StatefulIndices::new(&pre)).transpose()?;
     Ok(Instances { pre, exports, state })

@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use wasmtime::component::{Resource, ResourceTable};
+
+use crate::agent::{Environment, GenerationHandle, InferenceError, SessionHandle, Store};
 use crate::engine::{LogLevel, LogLine, LogSink};
 use crate::error::Cause;
 use crate::grants::Grant;
-use crate::limits::{Limits, MAX_LOG_LINES, MAX_SHOWN_BYTES, Meter};
+use crate::limits::{Limits, MAX_GENERATIONS, MAX_LOG_LINES, MAX_SESSIONS, MAX_SHOWN_BYTES, Meter};
 use crate::plugin::Plugin;
 use crate::random::Random;
 use crate::sampling::{Candidates, Repetition};
@@ -27,6 +30,40 @@ pub struct State {
     pub(crate) cause: Option<Cause>,
     /// The step of a sampler; lent for the duration of a call.
     pub(crate) step: Option<Box<Step>>,
+    /// What an agent works with.
+    pub(crate) agency: Option<Box<Agency>>,
+}
+
+/// What the instance of an agent works with.
+pub struct Agency {
+    pub environment: Box<dyn Environment>,
+    pub store: Option<Store>,
+    pub sessions: ResourceTable,
+    pub generations: ResourceTable,
+}
+
+impl Agency {
+    pub fn new(environment: Box<dyn Environment>, store: Option<Store>) -> Self {
+        let (mut sessions, mut generations) = (ResourceTable::new(), ResourceTable::new());
+        sessions.set_max_capacity(MAX_SESSIONS);
+        generations.set_max_capacity(MAX_GENERATIONS);
+        Self { environment, store, sessions, generations }
+    }
+
+    pub fn add_session(&mut self, session: SessionHandle) -> Result<Resource<SessionHandle>, InferenceError> {
+        self.sessions.push(session).map_err(|_| {
+            InferenceError::Limit(format!("there are {MAX_SESSIONS} sessions already; drop one"))
+        })
+    }
+
+    pub fn add_generation(
+        &mut self,
+        generation: GenerationHandle,
+    ) -> Result<Resource<GenerationHandle>, InferenceError> {
+        self.generations.push(generation).map_err(|_| {
+            InferenceError::Limit(format!("there are {MAX_GENERATIONS} generations already; drop one"))
+        })
+    }
 }
 
 /// One step of decoding, as the samplers of a chain hand it on.
@@ -68,6 +105,7 @@ impl State {
             work_left: 0,
             cause: None,
             step: None,
+            agency: None,
         }
     }
 
@@ -111,6 +149,43 @@ impl State {
         self.step.as_deref_mut().ok_or_else(|| wasmtime::Error::msg("no step"))
     }
 
+    /// What an agent works with, and `work` units charged. The error ends the call.
+    pub fn agency(&mut self, work: usize) -> wasmtime::Result<&mut Agency> {
+        self.charge(work)?;
+        if self.agency.is_none() {
+            return Err(self.end(Cause::Broke("it asked for a session where there is no model".into())));
+        }
+        self.agency.as_deref_mut().ok_or_else(|| wasmtime::Error::msg("no agency"))
+    }
+
+    /// The answer of an agent's environment. The error ends the call, also where the run is over meanwhile.
+    pub fn inferred<T>(
+        &mut self,
+        work: usize,
+        ask: impl FnOnce(&mut Agency) -> wasmtime::Result<T>,
+    ) -> wasmtime::Result<T> {
+        let answer = ask(self.agency(work)?)?;
+        self.go_on().map(|()| answer)
+    }
+
+    /// The error that ends the call where the run is over.
+    pub fn go_on(&self) -> wasmtime::Result<()> {
+        if self.ended() { Err(wasmtime::Error::msg("the run is over")) } else { Ok(()) }
+    }
+
+    /// Whether the run of an agent is over.
+    pub fn ended(&self) -> bool {
+        self.agency.as_ref().is_some_and(|agency| agency.environment.ended())
+    }
+
+    /// The model's vocabulary, and `work` units charged.
+    pub fn vocabulary(&mut self, work: usize) -> wasmtime::Result<Arc<dyn Vocabulary>> {
+        match &self.agency {
+            Some(_) => Ok(self.agency(work)?.environment.vocabulary()),
+            None => Ok(self.step(|_| work)?.vocabulary.clone()),
+        }
+    }
+
     /// Hands a line to whoever runs the host; lines above the limit are dropped.
     pub fn log(&mut self, level: LogLevel, text: &str) {
         if self.log_lines >= MAX_LOG_LINES {
@@ -121,7 +196,9 @@ impl State {
         if level == LogLevel::Warning {
             self.last_warning = Some(text.clone());
         }
-        if let Some(sink) = &self.log {
+        if let Some(agency) = &mut self.agency {
+            agency.environment.log(level, &text);
+        } else if let Some(sink) = &self.log {
             sink(&LogLine { plugin: self.plugin.clone(), level, text });
         }
     }

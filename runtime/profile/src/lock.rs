@@ -204,7 +204,7 @@ impl Lock {
             let widens = gone.kind == Kind::Policy;
             found.push(gone.difference("plugin", Some(gone.digest.to_string()), None, widens));
         }
-        for kind in [Kind::Sampler, Kind::Policy, Kind::Tool] {
+        for kind in [Kind::Sampler, Kind::Policy, Kind::Tool, Kind::Agent] {
             let (before, after) = (order(self, now, kind), order(now, self, kind));
             if before != after {
                 let (from, to) = (Some(before.join(", ")), Some(after.join(", ")));

@@ -20,6 +20,8 @@ pub enum Kind {
     Policy,
     /// Does something for the model.
     Tool,
+    /// Pursues a task with the model.
+    Agent,
 }
 
 impl Kind {
@@ -29,6 +31,7 @@ impl Kind {
             Kind::Sampler => "sampler",
             Kind::Policy => "policy",
             Kind::Tool => "tool",
+            Kind::Agent => "agent",
         }
     }
 }

@@ -48,6 +48,7 @@ pub struct Profile {
     samplers: Vec<ResolvedPlugin>,
     policies: Vec<ResolvedPlugin>,
     tools: Vec<ResolvedPlugin>,
+    agents: Vec<ResolvedPlugin>,
     /// Files whose text is in parameters.
     files: Vec<PathBuf>,
 }
@@ -68,6 +69,8 @@ struct Written {
     policy: Vec<Entry>,
     #[serde(default)]
     tool: Vec<Entry>,
+    #[serde(default)]
+    agent: Vec<Entry>,
 }
 
 impl Written {
@@ -77,7 +80,7 @@ impl Written {
         if let Some(name) = names.find(|name| !is_name(name)) {
             return Err(format!("the name `{}` is {NAMES}", name.escape_debug()));
         }
-        let plugins = self.sampler.len() + self.policy.len() + self.tool.len();
+        let plugins = self.sampler.len() + self.policy.len() + self.tool.len() + self.agent.len();
         if plugins > MAX_PLUGINS {
             return Err(format!("has {plugins} plugins, of which at most {MAX_PLUGINS} are allowed"));
         }
@@ -85,7 +88,7 @@ impl Written {
     }
 }
 
-/// A `[[sampler]]`, `[[policy]]` or `[[tool]]` as it is written.
+/// A `[[sampler]]`, `[[policy]]`, `[[tool]]` or `[[agent]]` as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
@@ -133,6 +136,7 @@ impl Profile {
             samplers: vec![ResolvedPlugin::first_party(Kind::Sampler, DEFAULT_SAMPLER)],
             policies: Vec::new(),
             tools: Vec::new(),
+            agents: Vec::new(),
             files: Vec::new(),
         }
     }
@@ -166,11 +170,16 @@ impl Profile {
             samplers: Vec::new(),
             policies: Vec::new(),
             tools: Vec::new(),
+            agents: Vec::new(),
             files: Vec::new(),
         };
         let publishers = publisher::resolve(&written.publishers, origin, folder)?;
-        let lists =
-            [(Kind::Sampler, written.sampler), (Kind::Policy, written.policy), (Kind::Tool, written.tool)];
+        let lists = [
+            (Kind::Sampler, written.sampler),
+            (Kind::Policy, written.policy),
+            (Kind::Tool, written.tool),
+            (Kind::Agent, written.agent),
+        ];
         for (kind, entries) in lists {
             for (index, entry) in entries.into_iter().enumerate() {
                 let (position, source, publishers) = (index + 1, Origin::Profile, &publishers);
@@ -198,14 +207,19 @@ impl Profile {
         &self.tools
     }
 
+    /// The agents that tasks can be given to.
+    pub fn agents(&self) -> &[ResolvedPlugin] {
+        &self.agents
+    }
+
     /// The files that parameters referred to with `file:`.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
     }
 
-    /// All plugins: samplers, policies, tools.
+    /// All plugins: samplers, policies, tools, agents.
     pub fn plugins(&self) -> impl Iterator<Item = &ResolvedPlugin> {
-        self.samplers.iter().chain(&self.policies).chain(&self.tools)
+        self.samplers.iter().chain(&self.policies).chain(&self.tools).chain(&self.agents)
     }
 
     /// The profile with another sampler chain. An empty chain leaves the profile's own.
@@ -233,6 +247,21 @@ impl Profile {
     /// As for [`Profile::with_samplers`].
     pub fn with_tools(self, arguments: Vec<PluginArgument>) -> Result<Self, ProfileError> {
         self.extend(Kind::Tool, arguments)
+    }
+
+    /// The profile with one agent: its own of that name, or another in their place.
+    ///
+    /// # Errors
+    /// As for [`Profile::with_samplers`].
+    pub fn with_agent(mut self, argument: PluginArgument) -> Result<Self, ProfileError> {
+        if let Some(at) = self.agents.iter().position(|agent| agent.name == argument.plugin) {
+            let mut own = self.agents.swap_remove(at);
+            own.parameters.extend(argument.parameters);
+            self.agents = vec![own];
+            return Ok(self);
+        }
+        self.agents.clear();
+        self.extend(Kind::Agent, vec![argument])
     }
 
     /// The profile with one parameter of one plugin set, such as `--temperature` for the standard sampler.
@@ -350,6 +379,7 @@ impl Profile {
             Kind::Sampler => &mut self.samplers,
             Kind::Policy => &mut self.policies,
             Kind::Tool => &mut self.tools,
+            Kind::Agent => &mut self.agents,
         }
     }
 }

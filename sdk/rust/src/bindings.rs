@@ -31,6 +31,18 @@ pub mod tool {
     });
 }
 
+/// The world `agent`.
+pub mod agent {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "agent",
+        pub_export_macro: true,
+        additional_derives: [PartialEq],
+        // Interfaces that nothing exported uses have bindings all the same.
+        generate_unused_types: true,
+    });
+}
+
 /// The world `stateful`.
 pub mod stateful {
     wit_bindgen::generate!({

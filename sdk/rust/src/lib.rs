@@ -29,8 +29,8 @@
 //! # fn main() {}
 //! ```
 //!
-//! [`sampler`], [`policy`] and [`tool`] are the three worlds of the contract (`wit/`). An instance lives for
-//! one answer, so state is a field of the plugin; [`state`] lets a new version go on from
+//! [`sampler`], [`policy`], [`tool`] and [`agent`] are the worlds of the contract (`wit/`). An instance lives for
+//! one answer, or one run of an agent, so state is a field of the plugin; [`state`] lets a new version go on from
 //! it. An `Err`, a panic or a limit that is hit ends the answer
 //! with an error that names the plugin; for a policy it counts as a refusal.
 //!
@@ -42,6 +42,7 @@ pub mod bindings;
 mod panics;
 mod parameters;
 
+pub mod agent;
 pub mod log;
 pub mod policy;
 pub mod sampler;

@@ -95,7 +95,7 @@ fn measure(args: &Args, package: &Package, bytes: Vec<u8>) -> Result<Report> {
     let calls = match plugin.world() {
         World::Sampler => Some(tokens(&host, plugin.clone(), args)?),
         World::Policy => Some(pieces(&host, &plugin, args)?),
-        World::Tool => None,
+        World::Tool | World::Agent => None,
     };
     Ok(Report {
         plugin: plugin.name().to_owned(),
@@ -131,6 +131,7 @@ fn start(host: &Host, plugin: &Plugin, args: &Args) -> Result<f64> {
             World::Sampler => SamplerChain::start(host, plugins, context.clone()).map(drop)?,
             World::Policy => PolicyChain::start(host, plugins).map(drop)?,
             World::Tool => ToolSet::start(host, plugins).map(drop)?,
+            World::Agent => plugin.try_start()?,
         }
         best = best.min(begun.elapsed().as_secs_f64() * 1e6);
     }

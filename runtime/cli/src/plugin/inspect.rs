@@ -232,6 +232,9 @@ fn powers(world: World) -> &'static str {
             "decides what may be asked and said: sees the conversation and the answer; no clock, no network"
         }
         World::Tool => "does something when the model asks for it: sees the arguments of its calls",
+        World::Agent => {
+            "pursues a task: sees it, uses the model and calls the tools of its run; what it says passes the policies"
+        }
     }
 }
 

@@ -43,6 +43,8 @@ enum World {
     Policy,
     /// Does something for the model.
     Tool,
+    /// Pursues a task with the model.
+    Agent,
 }
 
 #[derive(Serialize)]
@@ -60,6 +62,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         World::Sampler => Kind::Sampler,
         World::Policy => Kind::Policy,
         World::Tool => Kind::Tool,
+        World::Agent => Kind::Agent,
     };
     let folder = args.into.join(&args.name);
     let files = sources::files(args.lang, world, &args.name);

@@ -81,7 +81,7 @@ fn is_part_of_sdk(language: Language, path: &str, world: Kind) -> bool {
     }
     // The crate is one piece; the other SDKs have files for each world.
     let stem = path.rsplit('/').next().and_then(|file| file.split('.').next());
-    let worlds = [Kind::Sampler, Kind::Policy, Kind::Tool];
+    let worlds = [Kind::Sampler, Kind::Policy, Kind::Tool, Kind::Agent];
     let of = worlds.into_iter().find(|kind| stem == Some(kind.as_str()));
     language == Language::Rust || of.is_none_or(|of| of == world)
 }
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn every_template_is_whole_and_has_the_plugins_name() {
         for language in Language::ALL {
-            for world in [Kind::Sampler, Kind::Policy, Kind::Tool] {
+            for world in [Kind::Sampler, Kind::Policy, Kind::Tool, Kind::Agent] {
                 let files = files(language, world, "two-words");
                 let text = |path: &str| {
                     let found = files.iter().find(|(name, _)| name == path);

@@ -100,6 +100,9 @@ fn examine(args: &Args, findings: &mut Findings) -> Result<(String, usize)> {
                 findings.take(&about, started.map_err(Into::into));
             }
             Kind::Tool => tools.push(loaded),
+            Kind::Agent => {
+                findings.take(&about, loaded.try_start().map_err(Into::into));
+            }
             Kind::Sampler => {
                 let started = loaded.try_start();
                 samplers.extend(findings.take(&about, started.map_err(Into::into)).map(|()| loaded));

@@ -20,6 +20,7 @@
 //! # }
 //! ```
 
+mod agents;
 mod policies;
 mod read;
 mod report;
@@ -67,6 +68,7 @@ enum Expected {
     Sampler(samplers::Case),
     Policy(policies::Case),
     Tool(tools::Case),
+    Agent(agents::Case),
 }
 
 impl GoldenCases {
@@ -115,6 +117,7 @@ impl Case {
             Expected::Sampler(case) => case.run(host, &plugin),
             Expected::Policy(case) => case.run(host, &plugin),
             Expected::Tool(case) => case.run(host, &plugin),
+            Expected::Agent(case) => case.run(&plugin),
         };
         Outcome { file: self.file.clone(), number: self.number, about: self.about.clone(), result }
     }
@@ -127,6 +130,7 @@ fn refused(host: &Host, plugin: &Plugin, part: &str) -> Result<(), Mismatch> {
         World::Sampler => samplers::start_bare(host, plugins),
         World::Policy => crate::PolicyChain::start(host, plugins).map(drop),
         World::Tool => crate::ToolSet::start(host, plugins).map(drop),
+        World::Agent => agents::start_bare(plugin),
     };
     match started {
         Ok(()) => Err(Mismatch::Started { expected: part.to_owned() }),

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use super::{Case, Expected, policies, samplers, tools};
+use super::{Case, Expected, agents, policies, samplers, tools};
 use crate::World;
 
 /// Files of a folder of cases, and bytes of each, `file:` parameters included (a folder of everything, a model by its
@@ -114,6 +114,7 @@ fn case(
             World::Sampler => Expected::Sampler(samplers::Case::read(body)?),
             World::Policy => Expected::Policy(policies::Case::read(body)?),
             World::Tool => Expected::Tool(tools::Case::read(body)?),
+            World::Agent => Expected::Agent(agents::Case::read(body)?),
         },
     };
     Ok(Case { file: file.to_owned(), number, about, parameters, expected })

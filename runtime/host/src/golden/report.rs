@@ -81,6 +81,8 @@ pub enum Place {
     Offers,
     /// A call of a tool, from 1.
     Call(usize),
+    /// The run of an agent.
+    Run,
 }
 
 impl GoldenReport {
@@ -131,6 +133,7 @@ impl fmt::Display for Place {
             Place::Hook { number, name, cut } => write!(f, "hook {number}, {name}, {cut}"),
             Place::Offers => f.write_str("offers"),
             Place::Call(number) => write!(f, "call {number}"),
+            Place::Run => f.write_str("run"),
         }
     }
 }

@@ -3,15 +3,22 @@
 mod all_logits;
 mod clock;
 mod history;
+mod inference;
 mod log;
 mod logits;
+mod output;
 mod random;
+mod raw_decoding;
+mod store;
+mod tools;
 mod vocabulary;
 
 use wasmtime::component::{HasSelf, Linker};
 
 use crate::World;
-use crate::bindings::{sampler::membrane::plugin as sampler, tool::membrane::plugin as tool};
+use crate::bindings::{
+    agent::membrane::plugin as agent, sampler::membrane::plugin as sampler, tool::membrane::plugin as tool,
+};
 use crate::grants::Grant;
 use crate::state::State;
 
@@ -28,8 +35,17 @@ pub fn offer(linker: &mut Linker<State>, world: World, grants: &[Grant]) -> wasm
         sampler::vocabulary::add_to_linker::<State, Own>(linker, |state| state)?;
         sampler::random::add_to_linker::<State, Own>(linker, |state| state)?;
     }
+    if world == World::Agent {
+        agent::inference::add_to_linker::<State, Own>(linker, |state| state)?;
+        agent::tools::add_to_linker::<State, Own>(linker, |state| state)?;
+        agent::output::add_to_linker::<State, Own>(linker, |state| state)?;
+        sampler::vocabulary::add_to_linker::<State, Own>(linker, |state| state)?;
+        sampler::random::add_to_linker::<State, Own>(linker, |state| state)?;
+    }
     for grant in grants {
         match grant {
+            Grant::RawDecoding => agent::raw_decoding::add_to_linker::<State, Own>(linker, |state| state)?,
+            Grant::Store => agent::store::add_to_linker::<State, Own>(linker, |state| state)?,
             Grant::AllLogits => sampler::all_logits::add_to_linker::<State, Own>(linker, |state| state)?,
             Grant::Clock => tool::clock::add_to_linker::<State, Own>(linker, |state| state)?,
             Grant::PromptTokens | Grant::ForceText | Grant::SystemPrompt => {}

@@ -5,6 +5,9 @@ use crate::state::State;
 
 impl Host for State {
     fn next(&mut self) -> wasmtime::Result<u64> {
-        Ok(self.step(|_| 1)?.random.bits())
+        match &self.agency {
+            Some(_) => Ok(self.agency(1)?.environment.random()),
+            None => Ok(self.step(|_| 1)?.random.bits()),
+        }
     }
 }

@@ -9,11 +9,11 @@ const ENCODE_UNITS: usize = 100;
 
 impl Host for State {
     fn size(&mut self) -> wasmtime::Result<u32> {
-        Ok(self.step(|_| 1)?.vocabulary.size())
+        Ok(self.vocabulary(1)?.size())
     }
 
     fn bytes_of(&mut self, token: u32) -> wasmtime::Result<Result<Vec<u8>, String>> {
-        let vocabulary = &self.step(|_| 10)?.vocabulary;
+        let vocabulary = self.vocabulary(10)?;
         let missing =
             || format!("token {token} is not in the vocabulary, which has {} tokens", vocabulary.size());
         Ok(vocabulary.bytes_of(token).map(<[u8]>::to_vec).ok_or_else(missing))
@@ -23,15 +23,15 @@ impl Host for State {
         if text.len() > MAX_ENCODE_BYTES {
             return Ok(Err(format!("the text has {} bytes; the limit is {MAX_ENCODE_BYTES}", text.len())));
         }
-        let tokens = self.step(|_| text.len() * ENCODE_UNITS)?.vocabulary.encode(&text);
+        let tokens = self.vocabulary(text.len() * ENCODE_UNITS)?.encode(&text);
         Ok(tokens.map_err(|error| crate::text::clean(&error, MAX_SHOWN_BYTES)))
     }
 
     fn is_end(&mut self, token: u32) -> wasmtime::Result<bool> {
-        Ok(self.step(|_| 1)?.vocabulary.is_end(token))
+        Ok(self.vocabulary(1)?.is_end(token))
     }
 
     fn end_token(&mut self) -> wasmtime::Result<Option<u32>> {
-        Ok(self.step(|_| 1)?.vocabulary.end_token())
+        Ok(self.vocabulary(1)?.end_token())
     }
 }

@@ -1,0 +1,57 @@
+//! Reads facts out of a text into JSON of a given schema. The model can't write anything else: the schema is a constraint of the
+//! decoding, not a wish in the prompt.
+
+use membrane_plugin::agent::{Agent, Constraint, GenerationOptions, Role, Session, Turn};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// What the profile may set.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parameters {
+    /// JSON Schema of the result, as text.
+    schema: String,
+    /// Most tokens of the result; 0 is as many as the context holds.
+    #[serde(default = "most")]
+    max_tokens: u32,
+    /// What is to be read out, for the model.
+    #[serde(default = "instruction")]
+    instruction: String,
+}
+
+fn most() -> u32 {
+    1024
+}
+
+fn instruction() -> String {
+    "Read the facts that the schema asks for out of the text, as JSON. Take them from the text and from nowhere else.".into()
+}
+
+/// The agent.
+pub struct Extractor(Parameters);
+
+impl Agent for Extractor {
+    type Parameters = Parameters;
+
+    fn new(parameters: Parameters) -> Result<Self, String> {
+        match serde_json::from_str(&parameters.schema) {
+            Ok(Value::Object(_)) => Ok(Self(parameters)),
+            _ => Err("schema: is no JSON object".to_owned()),
+        }
+    }
+
+    fn run(&mut self, task: &str) -> Result<String, String> {
+        let system = format!("{}\n\nJSON Schema:\n{}", self.0.instruction, self.0.schema);
+        let session = Session::new();
+        session.chat(&[Turn::new(Role::System, system), Turn::new(Role::User, task)], false)?;
+        let mut options = GenerationOptions::new().under(Constraint::JsonSchema(self.0.schema.clone()));
+        options.max_tokens = (self.0.max_tokens > 0).then_some(self.0.max_tokens);
+        let text = session.generate(&options)?.finish()?.text;
+        match serde_json::from_str::<Value>(&text) {
+            Ok(_) => Ok(text),
+            Err(error) => Err(format!("the result is not complete ({error}); allow more max_tokens")),
+        }
+    }
+}
+
+membrane_plugin::export_agent!(Extractor);

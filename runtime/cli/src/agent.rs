@@ -1,0 +1,292 @@
+//! `membrane agent`: gives tasks to an agent.
+
+use std::io::{IsTerminal, Read, stdin};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use membrane_generate::{AgentAnswer, AgentOptions, Agents, EndReason, Event, EventSink};
+use membrane_host::agent::Store;
+use membrane_host::limits::{MAX_SESSIONS, MAX_TASK_BYTES};
+use membrane_host::{Grant, Plugin};
+use membrane_profile::PluginArgument;
+use serde_json::{Value, json};
+
+use crate::code;
+use crate::options::{LoadFlags, ModelOptions};
+use crate::printer::{self, Printer};
+use crate::recording::{AuditOptions, Recording};
+use crate::report;
+use crate::run::new_seed;
+use crate::session::{Assembled, BehaviourOptions};
+
+/// Most tasks at a time: each has an instance, and sessions of its own.
+const MOST_TASKS: usize = 64;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The agent: the name of one of the profile's, or PLUGIN[,KEY=VALUE]..., PLUGIN a first-party name or a .wasm file
+    #[arg(value_name = "AGENT")]
+    agent: PluginArgument,
+    /// The task; several are worked on at the same time, and share each read of the model's weights. Without one, standard
+    /// input
+    #[arg(value_name = "TASK")]
+    tasks: Vec<String>,
+    /// The model: a GGUF file, or the first of a split one
+    #[arg(short, long, value_name = "MODEL")]
+    model: PathBuf,
+    #[command(flatten)]
+    load: LoadFlags,
+    /// Full contexts that all sessions of the agents together may fill
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
+    contexts: u32,
+    #[command(flatten)]
+    behaviour: BehaviourOptions,
+    #[command(flatten)]
+    audit: AuditOptions,
+    /// Most tokens of one generation, whatever the agent asks for [default: as many as the context holds]
+    #[arg(short = 'n', long, value_name = "TOKENS")]
+    max_tokens: Option<usize>,
+    /// Seed of the run's random source; task number N has the seed SEED + N - 1 [default: a new one, which is shown]
+    #[arg(long, value_name = "SEED")]
+    seed: Option<u64>,
+    /// Folder for the values of an agent that was granted a store [default: one for each component in the user's data folder]
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Print one JSON object for each event
+    #[arg(long)]
+    json: bool,
+    /// Print nothing but the answer
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// All that a task is worked on with.
+struct Work {
+    agents: Agents,
+    agent: Plugin,
+    options: AgentOptions,
+    store: Option<Store>,
+    cancel: Arc<AtomicBool>,
+    profile: String,
+    recording: Option<Recording>,
+    json: bool,
+    quiet: bool,
+}
+
+pub fn run(args: Args) -> Result<ExitCode> {
+    let json = args.json;
+    let result = pursue(args);
+    if let (true, Err(error)) = (json, &result) {
+        printer::error(error)?;
+    }
+    result
+}
+
+fn pursue(args: Args) -> Result<ExitCode> {
+    let tasks = tasks(&args)?;
+    let work = Arc::new(open(args, tasks.len())?);
+    let answers = match &tasks[..] {
+        [task] => vec![work.alone(task)],
+        tasks => work.together(tasks),
+    };
+    work.close()?;
+    let mut status = 0;
+    for answer in answers {
+        status = status.max(self::status(&answer?));
+    }
+    Ok(ExitCode::from(status))
+}
+
+/// The tasks, from the command line or from standard input.
+fn tasks(args: &Args) -> Result<Vec<String>> {
+    if !args.tasks.is_empty() {
+        let (count, most) = (args.tasks.len(), MOST_TASKS);
+        ensure!(count <= most, "{count} tasks were given; at most {most} are worked on at a time");
+        return Ok(args.tasks.clone());
+    }
+    if stdin().is_terminal() {
+        bail!("there is no task: give one behind the agent, or on standard input");
+    }
+    let mut text = String::new();
+    let read = stdin().take(MAX_TASK_BYTES as u64 + 1).read_to_string(&mut text);
+    let read = read.context("reading the task from standard input")?;
+    ensure!(read <= MAX_TASK_BYTES, "the task on standard input is longer than {MAX_TASK_BYTES} bytes");
+    ensure!(read > 0, "standard input is empty: give a task there or behind the agent");
+    Ok(vec![text])
+}
+
+fn open(args: Args, tasks: usize) -> Result<Work> {
+    let quiet = args.quiet || args.json;
+    let log = args.audit.open()?;
+    let budget = args.load.memory.map(|memory| memory.bytes());
+    let assembled: Assembled = args.behaviour.assemble_for(&args.agent, tasks, budget, quiet)?;
+    let agent = assembled.agent().cloned().ok_or_else(|| anyhow!("the profile has no agent"))?;
+    let store = store(&agent, args.store)?;
+    let generation = assembled.profile.generation;
+    let seed = args.seed.or(generation.seed).unwrap_or_else(new_seed);
+    let max_tokens = args.max_tokens.or(generation.max_tokens.map(|max| max as usize));
+    let (name, digest) = (assembled.profile.name.clone(), assembled.digest);
+    let profile = report::printable(&format!("{name} {}", digest.short()));
+    if !quiet {
+        for plugin in assembled.profile.plugins() {
+            let line = format!("{}: {} ({})", plugin.kind, plugin.name, plugin.location);
+            eprintln!("{}", report::printable(&line));
+        }
+    }
+    let behaviour = assembled.record();
+    let sessions = (MAX_SESSIONS * tasks) as u32;
+    let options = ModelOptions { model: args.model, load: args.load };
+    let (host, model, plugins) = assembled.open_model(&options, args.contexts, sessions, quiet)?;
+    let recorded = log.map(|log| args.audit.record(log, &model, behaviour, quiet)).transpose()?;
+    let (recording, audit) = recorded.unzip();
+    let plan = model.plan().clone();
+    let pass = model.cancel_flag();
+    let agents = Agents::new(host, model, plugins, audit)?;
+    if args.json {
+        let start = json!({
+            "event": "start",
+            "model": options.model,
+            "plan": plan,
+            "profile": name,
+            "profile_digest": digest.hex(),
+            "agent": agent.name(),
+            "agent_digest": agent.digest().hex(),
+            "seed": seed,
+        });
+        printer::json(&start)?;
+    }
+    let cancel = Arc::new(AtomicBool::new(false));
+    let flag = cancel.clone();
+    ctrlc::set_handler(move || {
+        flag.store(true, Ordering::Relaxed);
+        pass.store(true, Ordering::Relaxed);
+    })
+    .context("listening for Ctrl-C")?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
+    let options = AgentOptions { seed, max_tokens, now };
+    let (json, quiet) = (args.json, args.quiet);
+    Ok(Work { agents, agent, options, store, cancel, profile, recording, json, quiet })
+}
+
+/// The store of an agent that was granted one.
+fn store(agent: &Plugin, folder: Option<PathBuf>) -> Result<Option<Store>> {
+    if !agent.grants().contains(&Grant::Store) {
+        ensure!(
+            folder.is_none(),
+            "--store: the agent was not granted `store`; add grant=store behind its name"
+        );
+        return Ok(None);
+    }
+    let folder = match folder {
+        Some(folder) => folder,
+        None => code::data()?.join("agents").join(agent.digest().hex()),
+    };
+    Ok(Some(Store::open(&folder).context("the agent's store")?))
+}
+
+impl Work {
+    /// One task, whose events are shown as they come.
+    fn alone(&self, task: &str) -> Result<AgentAnswer> {
+        let printer = Mutex::new(Printer::new(self.json, self.quiet));
+        let broken = Arc::new(Mutex::new(None));
+        let (cancel, failed) = (self.cancel.clone(), broken.clone());
+        let sink: EventSink = Arc::new(Mutex::new(move |event: Event| {
+            let shown = printer.lock().unwrap_or_else(PoisonError::into_inner).show(&event);
+            if let Err(error) = shown {
+                cancel.store(true, Ordering::Relaxed);
+                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            }
+        }));
+        let answer =
+            self.agents.run(&self.agent, task, &self.options, self.store.clone(), &self.cancel, &sink);
+        if let Some(error) = broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(error).context("writing the answer");
+        }
+        let answer = answer?;
+        self.sum_up(&answer, None);
+        Ok(answer)
+    }
+
+    /// Several tasks at the same time. Each answer is shown when it is there, in the order of the tasks.
+    fn together(self: &Arc<Self>, tasks: &[String]) -> Vec<Result<AgentAnswer>> {
+        let threads: Vec<_> = tasks
+            .iter()
+            .enumerate()
+            .map(|(index, task)| {
+                let (work, task) = (self.clone(), task.clone());
+                thread::spawn(move || work.one_of_several(index, &task))
+            })
+            .collect();
+        let mut answers = Vec::new();
+        for (index, thread) in threads.into_iter().enumerate() {
+            let done = thread.join().unwrap_or_else(|_| Err(anyhow!("the task broke off")));
+            answers.push(done.and_then(|(answer, text)| {
+                if !self.json {
+                    eprintln!("task {}:", index + 1);
+                    let text = if text.ends_with('\n') { text } else { text + "\n" };
+                    printer::text(&text)?;
+                }
+                self.sum_up(&answer, Some(index));
+                Ok(answer)
+            }));
+        }
+        answers
+    }
+
+    fn one_of_several(&self, index: usize, task: &str) -> Result<(AgentAnswer, String)> {
+        let text = Arc::new(Mutex::new(String::new()));
+        let (said, json) = (text.clone(), self.json);
+        let sink: EventSink = Arc::new(Mutex::new(move |event: Event| {
+            if json {
+                let mut event = serde_json::to_value(&event).unwrap_or_default();
+                event["task"] = Value::from(index + 1);
+                // Whoever read them has gone; the answer is on its way all the same.
+                let _ = printer::json(&event);
+            } else if let Event::Text { text } = &event {
+                said.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
+            }
+        }));
+        let options =
+            AgentOptions { seed: self.options.seed.wrapping_add(index as u64), ..self.options.clone() };
+        let answer = self.agents.run(&self.agent, task, &options, self.store.clone(), &self.cancel, &sink)?;
+        let text = text.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok((answer, text))
+    }
+
+    /// What there is to say of an answer beside its text.
+    fn sum_up(&self, answer: &AgentAnswer, task: Option<usize>) {
+        if let Some(why) = answer.why.as_ref().filter(|_| answer.reason != EndReason::Refused) {
+            eprintln!("membrane: {}: {}", answer.reason.name(), report::printable(why));
+        }
+        if !self.quiet && !self.json {
+            let seed = self.options.seed.wrapping_add(task.unwrap_or_default() as u64);
+            let profile = format!("{} seed {seed}", self.profile);
+            eprintln!("{}", report::summary(&answer.stats, &profile));
+        }
+    }
+
+    /// Ends the audit log in order.
+    fn close(&self) -> Result<()> {
+        let (passes, tokens) = self.agents.passes();
+        if !self.quiet && !self.json && tokens > passes {
+            eprintln!("shared passes: {tokens} tokens in {passes} passes of the model");
+        }
+        let Some(recording) = &self.recording else { return Ok(()) };
+        recording.conclude(self.json, self.quiet)
+    }
+}
+
+/// The exit status that an answer gives the program.
+fn status(answer: &AgentAnswer) -> u8 {
+    match answer.reason {
+        EndReason::Refused | EndReason::GaveUp => 1,
+        EndReason::AgentFailed => crate::FAILURE,
+        EndReason::Cancelled => crate::INTERRUPTED,
+        _ => 0,
+    }
+}

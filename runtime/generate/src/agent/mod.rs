@@ -1,0 +1,214 @@
+//! Agents over one model: components that pursue a task with sessions, generations and tools.
+//!
+//! An agent stands where a caller of [`crate::Generator`] stands. Each text that it generates is an answer of its own: the
+//! profile's policies see the request, the prompt and the text, and the audit log has it, so that it can be replayed. What the
+//! agent itself says to the person, and each tool that it calls, passes the policies of the run once more: an agent could
+//! have changed the text.
+
+mod environment;
+mod generation;
+mod session;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use membrane_engine::{Model, Session, process};
+use membrane_host::agent::{AgentRun, RunEnd, Store};
+use membrane_host::{Host, Message, Plugin, PolicyChain, Role as HostRole};
+use membrane_profile::Digest;
+use membrane_text::{ChatMessage, ChatTemplate, Role};
+
+use crate::answer::AnswerOptions;
+use crate::behaviour::{Behaviour, Words};
+use crate::calls::intervened;
+use crate::error::{GenerateError, Result, Stopped};
+use crate::event::{EndReason, Event, Stats};
+use crate::journal::{Audit, Journal};
+use crate::passes::Passes;
+use environment::Front;
+
+/// Where events of a run go. Generations tell of theirs from threads of their own.
+pub type EventSink = Arc<Mutex<dyn FnMut(Event) + Send>>;
+
+/// In place of a text of an agent that a policy does not let pass as it is.
+const WITHHELD: &str = "(withheld by a policy)";
+
+/// How a run is to be made.
+#[derive(Debug, Clone)]
+pub struct AgentOptions {
+    /// Seed of the run's random source.
+    pub seed: u64,
+    /// Most tokens of one generation, whatever the agent asks for; none is as many as the context holds.
+    pub max_tokens: Option<usize>,
+    /// The time that chat templates are told, in seconds since 1970.
+    pub now: i64,
+}
+
+/// What came of a run. What the agent said was told as events.
+#[derive(Debug, Clone)]
+pub struct AgentAnswer {
+    /// Why it ended.
+    pub reason: EndReason,
+    /// Why the agent gave up or failed, as policies let it pass.
+    pub why: Option<String>,
+    /// Figures, generations included.
+    pub stats: Stats,
+}
+
+/// Runs agents over one model. Clones run over the same; generations of all runs share passes of the model.
+#[derive(Clone)]
+pub struct Agents(Arc<Base>);
+
+/// What all runs share.
+pub(crate) struct Base {
+    host: Host,
+    model: Model,
+    words: Arc<Words>,
+    template: Option<ChatTemplate>,
+    behaviour: Behaviour,
+    passes: Passes,
+    /// Contexts under a name, for each agent its own.
+    prefixes: Mutex<BTreeMap<(Digest, String), Session>>,
+    audit: Option<Audit>,
+}
+
+/// What the parts of one run share.
+pub(crate) struct Run {
+    base: Arc<Base>,
+    agent: Plugin,
+    options: AgentOptions,
+    cancel: Arc<AtomicBool>,
+    sink: EventSink,
+    stats: Mutex<Stats>,
+}
+
+/// What is behind these locks is whole between any two statements, also where a thread panicked.
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Agents {
+    /// Joins a model and a behaviour; with an audit log, all that agents do is recorded. Errors: the model's chat template
+    /// can't be read.
+    pub fn new(host: Host, model: Model, behaviour: Behaviour, audit: Option<Audit>) -> Result<Self> {
+        let template = model.chat_template().map(ChatTemplate::new).transpose();
+        let template = template.map_err(|error| GenerateError::of_prompt(error, &model))?;
+        let words = Arc::new(Words(model.clone()));
+        let passes = Passes::new(model.clone());
+        let prefixes = Mutex::default();
+        Ok(Self(Arc::new(Base { host, model, words, template, behaviour, passes, prefixes, audit })))
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.0.model
+    }
+
+    /// Passes of the model that generations went through so far, and tokens in them.
+    pub fn passes(&self) -> (u64, u64) {
+        self.0.passes.counts()
+    }
+
+    /// Gives a task to an agent. `store` is where its values are kept, if it was granted one. Events come as they happen;
+    /// `cancel` ends the run at the next token or call.
+    ///
+    /// A refusal, and an agent that gives up or fails, are answers and no errors.
+    ///
+    /// # Errors
+    /// A plugin of the behaviour does not start, or the run can't be recorded.
+    pub fn run(
+        &self,
+        agent: &Plugin,
+        task: &str,
+        options: &AgentOptions,
+        store: Option<Store>,
+        cancel: &Arc<AtomicBool>,
+        sink: &EventSink,
+    ) -> Result<AgentAnswer> {
+        let base = &self.0;
+        let counters = base.model.counters();
+        let run = Arc::new(Run {
+            base: base.clone(),
+            agent: agent.clone(),
+            options: options.clone(),
+            cancel: cancel.clone(),
+            sink: sink.clone(),
+            stats: Mutex::default(),
+        });
+        let own = Behaviour { samplers: Vec::new(), ..base.behaviour.clone() };
+        let mut running = own.start(&base.host, &base.words, options.seed)?;
+        running.journal = run.journal(&[ChatMessage::new(Role::User, task)], options.seed, None, false)?;
+        let front = Front::new(run.clone(), running);
+        let outcome = pursue(agent, task, store, &front);
+        let (reason, why) = front.conclude(outcome)?;
+        let mut stats = lock(&run.stats).clone();
+        stats.paged(&counters, &base.model.counters());
+        stats.peak_memory_bytes = process::peak_resident_bytes();
+        let message = (reason == EndReason::Refused).then(|| why.clone()).flatten();
+        run.tell(Event::End { reason, message, stats: stats.clone() });
+        Ok(AgentAnswer { reason, why, stats })
+    }
+}
+
+/// The task as the policies let it pass, and the agent's work on it.
+fn pursue(agent: &Plugin, task: &str, store: Option<Store>, front: &Front) -> Result<RunEnd, Stopped> {
+    let task = front.request(task)?;
+    let ended = match AgentRun::start(agent, Box::new(front.clone()), store) {
+        Ok(run) => run.run(&task),
+        Err(failure) => RunEnd::Failed(failure),
+    };
+    Ok(ended)
+}
+
+impl Run {
+    /// Begins a record.
+    fn journal(
+        &self,
+        messages: &[ChatMessage],
+        seed: u64,
+        max_tokens: Option<usize>,
+        raw: bool,
+    ) -> Result<Journal> {
+        let options = AnswerOptions { seed, max_tokens, raw, now: self.options.now };
+        Journal::start(self.base.audit.as_ref(), &self.base.model, messages, &options)
+    }
+
+    fn tell(&self, event: Event) {
+        if matches!(event, Event::Intervention(_)) {
+            lock(&self.stats).interventions += 1;
+        }
+        lock(&self.sink)(event);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+
+    /// A text of the agent that is not part of the answer, such as a line of its log, if the policies let it pass as an
+    /// answer, and a word in its place if not.
+    fn judged(&self, text: &str) -> String {
+        if self.base.behaviour.policies.is_empty() || self.passes(text) {
+            text.to_owned()
+        } else {
+            WITHHELD.to_owned()
+        }
+    }
+
+    fn passes(&self, text: &str) -> bool {
+        let Ok(mut policies) = PolicyChain::start(&self.base.host, &self.base.behaviour.policies) else {
+            return false;
+        };
+        let request = vec![Message { role: HostRole::User, content: String::new() }];
+        if policies.request(request).is_err() {
+            return false;
+        }
+        let outcome = policies.output(text, true);
+        outcome.ended.is_none() && outcome.released == text && policies.finish(text).is_ok()
+    }
+
+    /// Verdicts that belong to no record that is open.
+    fn refused(&self, running: &mut crate::behaviour::Running, refused: &membrane_host::Refused) {
+        intervened(running, &refused.interventions, &mut |event| self.tell(event));
+    }
+}

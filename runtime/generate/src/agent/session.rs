@@ -1,0 +1,463 @@
+//! One context of an agent.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use membrane_engine::{EngineError, Session};
+use membrane_host::agent::{
+    self, GenerationHandle, GenerationOptions, InferenceError, Overflow, Reason, Refusal, Score,
+    SessionHandle, Turn,
+};
+use membrane_host::limits::MAX_PREFIXES;
+use membrane_host::{
+    AnswerContext, Intervention, Message, PolicyChain, Refused, Role as HostRole, SamplerChain, ToolSet,
+};
+use membrane_text::{ChatMessage, Prompt, Role, Specials, ToolCall};
+use serde_json::Value;
+
+use super::generation::{AgentGeneration, Task};
+use super::{Run, lock};
+use crate::answer::{merge, render, to_host};
+use crate::behaviour::Running;
+use crate::error::{GenerateError, Stopped};
+use crate::event::{EndReason, Event};
+use crate::reload::Changes;
+
+/// Continuations that are scored at a time: each is a fork.
+const SCORED_TOGETHER: usize = 16;
+
+type Answer<T> = Result<T, InferenceError>;
+
+/// A session of an agent. While a generation runs in it, the session is the generation's.
+pub(super) struct AgentSession {
+    run: Arc<Run>,
+    slot: Arc<Slot>,
+    /// The conversation that the context begins with.
+    origin: Option<Arc<Origin>>,
+    /// The tools as chat templates take them.
+    tools: Arc<[Value]>,
+}
+
+/// Where a session lies while no generation has it.
+pub(super) struct Slot(Mutex<Place>);
+
+struct Place {
+    session: Option<Session>,
+    /// Tokens of it, or where a generation has it, that it had when that began.
+    length: usize,
+}
+
+impl Slot {
+    fn new(session: Session) -> Self {
+        let length = session.tokens().len();
+        Self(Mutex::new(Place { session: Some(session), length }))
+    }
+
+    /// Puts the session back.
+    pub fn put(&self, session: Session) {
+        let length = session.tokens().len();
+        *lock(&self.0) = Place { session: Some(session), length };
+    }
+
+    fn take(&self) -> Answer<Session> {
+        lock(&self.0).session.take().ok_or(InferenceError::Busy)
+    }
+
+    fn length(&self) -> usize {
+        lock(&self.0).length
+    }
+}
+
+/// A conversation that a context begins with.
+struct Origin {
+    /// The messages as the agent gave them.
+    given: Vec<ChatMessage>,
+    /// Whether the model was shown the tools.
+    tools: bool,
+    /// Tokens that it was rendered to.
+    tokens: usize,
+}
+
+/// A request that policies have let pass, and who will look at the answer.
+struct Asked {
+    policies: PolicyChain,
+    /// Verdicts on the request.
+    verdicts: Vec<Intervention>,
+    /// What the policies saw of the prompt.
+    rendered: String,
+}
+
+impl AgentSession {
+    pub fn new(run: Arc<Run>, session: Session, tools: Arc<[Value]>) -> Self {
+        Self { run, slot: Arc::new(Slot::new(session)), origin: None, tools }
+    }
+
+    /// Works with the session, and puts it back.
+    fn with<T>(&self, work: impl FnOnce(&mut Session) -> Answer<T>) -> Answer<T> {
+        let mut session = self.slot.take()?;
+        let result = work(&mut session);
+        self.slot.put(session);
+        result
+    }
+
+    fn append_ids(&mut self, ids: &[u32]) -> Answer<()> {
+        let start = Instant::now();
+        self.with(|session| session.append(ids).map_err(inference_error))?;
+        self.prefilled(ids.len(), start);
+        Ok(())
+    }
+
+    fn prefilled(&self, tokens: usize, start: Instant) {
+        let mut stats = lock(&self.run.stats);
+        stats.prefill_tokens += tokens;
+        stats.prefill_seconds += start.elapsed().as_secs_f64();
+    }
+
+    /// Sends a context through the hooks for request and prompt.
+    fn ask(&self, context: &Context<'_>) -> Answer<Asked> {
+        let base = &self.run.base;
+        let mut policies = PolicyChain::start(&base.host, &base.behaviour.policies)
+            .map_err(|error| InferenceError::Failed(error.to_string()))?;
+        let mut verdicts = Vec::new();
+        match self.hooks(&mut policies, context, &mut verdicts) {
+            Ok(rendered) => Ok(Asked { policies, verdicts, rendered }),
+            Err(Stopped::Failed(error)) => Err(of(error)),
+            Err(Stopped::Refused(refused)) => Err(self.refused(context, verdicts, refused)),
+        }
+    }
+
+    /// The hooks; gives what the policies saw of the prompt.
+    fn hooks(
+        &self,
+        policies: &mut PolicyChain,
+        context: &Context<'_>,
+        verdicts: &mut Vec<Intervention>,
+    ) -> Result<String, Stopped> {
+        let messages: Vec<Message> = context.given.iter().map(to_host).collect();
+        let outcome = policies.request(messages.clone())?;
+        verdicts.extend(outcome.interventions);
+        let rendered = match context.tools {
+            Some(tools) => {
+                let now = merge(context.given, &messages, outcome.messages);
+                let prompt = self.render(&now, tools)?;
+                // What the model has read must be what the policies make of it.
+                let ids = self.run.base.model.tokenizer()?.encode_prompt(&prompt)?;
+                let Some(behind) = context.ids.strip_prefix(&ids[..]) else {
+                    return Err(GenerateError::Unrendered.into());
+                };
+                prompt.text().to_owned() + &self.text(behind)?
+            }
+            None if outcome.messages != messages => return Err(GenerateError::Unrendered.into()),
+            None => self.text(context.ids)?,
+        };
+        policies.prompt(&rendered)?;
+        Ok(rendered)
+    }
+
+    fn render(&self, messages: &[ChatMessage], tools: bool) -> Result<Prompt, GenerateError> {
+        let base = &self.run.base;
+        let tools = if tools { &self.tools[..] } else { &[] };
+        render(&base.model, base.template.as_ref(), messages, tools, self.run.options.now)
+    }
+
+    fn text(&self, ids: &[u32]) -> Result<String, GenerateError> {
+        Ok(self.run.base.model.tokenizer()?.decode(ids, false))
+    }
+
+    /// The tokens of a conversation, after what policies make of it.
+    fn conversation(&self, given: &[ChatMessage], tools: bool) -> Answer<Vec<u32>> {
+        let base = &self.run.base;
+        let mut policies = PolicyChain::start(&base.host, &base.behaviour.policies)
+            .map_err(|error| InferenceError::Failed(error.to_string()))?;
+        let messages: Vec<Message> = given.iter().map(to_host).collect();
+        let outcome = match policies.request(messages.clone()) {
+            Ok(outcome) => outcome,
+            Err(refused) => {
+                let context = Context { given, tools: Some(tools), ids: &[] };
+                return Err(self.refused(&context, Vec::new(), refused));
+            }
+        };
+        let prompt = self.render(&merge(given, &messages, outcome.messages), tools).map_err(of)?;
+        let tokenizer = base.model.tokenizer().map_err(inference_error)?;
+        tokenizer.encode_prompt(&prompt).map_err(|error| of(error.into()))
+    }
+
+    /// Records what a policy refused before anything was generated.
+    fn refused(
+        &self,
+        context: &Context<'_>,
+        verdicts: Vec<Intervention>,
+        refused: Refused,
+    ) -> InferenceError {
+        let journal = self.run.journal(context.given, 0, None, context.tools.is_none());
+        let ended = journal.and_then(|mut journal| {
+            for made in [&verdicts, &refused.interventions] {
+                journal.verdicts(made);
+                made.iter().for_each(|verdict| self.run.tell(Event::Intervention(verdict.into())));
+            }
+            journal.end(EndReason::Refused, Some(&refused.message))
+        });
+        ended.map_or_else(of, |()| refusal(refused))
+    }
+
+    /// Starts the samplers and the record of a generation.
+    fn running(&self, asked: Asked, context: &Context<'_>, options: &GenerationOptions) -> Answer<Running> {
+        let base = &self.run.base;
+        let seed = options.seed.unwrap_or_default();
+        let mut samplers = base.behaviour.samplers.clone();
+        if let (Some(last), Some(sampling)) = (samplers.last_mut(), &options.sampling) {
+            let own = serde_json::from_str::<serde_json::Map<String, Value>>(last.parameters());
+            let mut parameters = own.unwrap_or_default();
+            let changed: serde_json::Map<String, Value> = serde_json::from_str(sampling)
+                .map_err(|error| InferenceError::Invalid(format!("sampling: is no JSON object: {error}")))?;
+            parameters.extend(changed);
+            *last = last.with_parameters(parameters);
+        }
+        let start = AnswerContext { vocabulary: base.words.clone(), seed };
+        let samplers = SamplerChain::start(&base.host, &samplers, start)
+            .map_err(|error| InferenceError::Invalid(error.to_string()))?;
+        let tools =
+            ToolSet::start(&base.host, &[]).map_err(|error| InferenceError::Failed(error.to_string()))?;
+        let most = options.max_tokens.map(|most| most as usize);
+        let mut journal = self.run.journal(context.given, seed, most, context.tools.is_none()).map_err(of)?;
+        journal.verdicts(&asked.verdicts);
+        for intervention in &asked.verdicts {
+            self.run.tell(Event::Intervention(intervention.into()));
+        }
+        journal.rendered(&asked.rendered);
+        journal.round(context.ids);
+        Ok(Running { samplers, policies: asked.policies, tools, journal, changes: Changes::default() })
+    }
+}
+
+/// A context, as policies are asked about it.
+struct Context<'a> {
+    /// The conversation that it begins with, or all of it as a message of the person.
+    given: &'a [ChatMessage],
+    /// Whether the model was shown the tools; none where no chat template made it.
+    tools: Option<bool>,
+    /// All of its tokens.
+    ids: &'a [u32],
+}
+
+impl agent::Session for AgentSession {
+    fn fork(&self) -> Answer<SessionHandle> {
+        let session = self.with(|session| Ok(session.fork()))?;
+        let (run, tools, origin) = (self.run.clone(), self.tools.clone(), self.origin.clone());
+        Ok(Box::new(Self { origin, ..Self::new(run, session, tools) }))
+    }
+
+    fn length(&self) -> usize {
+        self.slot.length()
+    }
+
+    fn room(&self) -> usize {
+        (self.run.base.model.plan().context as usize).saturating_sub(self.slot.length())
+    }
+
+    fn truncate(&mut self, tokens: usize) -> Answer<()> {
+        self.with(|session| {
+            session.truncate(tokens);
+            Ok(())
+        })?;
+        self.origin.take_if(|origin| origin.tokens > tokens);
+        Ok(())
+    }
+
+    fn append(&mut self, text: &str) -> Answer<usize> {
+        let tokenizer = self.run.base.model.tokenizer().map_err(inference_error)?;
+        let mut ids = tokenizer.encode(text, Specials::AsText).map_err(|error| of(error.into()))?;
+        if self.slot.length() == 0
+            && tokenizer.add_bos()
+            && let Some(bos) = tokenizer.bos()
+        {
+            ids.insert(0, bos);
+        }
+        self.append_ids(&ids).map(|()| ids.len())
+    }
+
+    fn chat(&mut self, turns: &[Turn], tools: bool) -> Answer<agent::Synced> {
+        if self.run.base.template.is_none() {
+            return Err(InferenceError::Invalid(
+                "the model has no chat template; append texts instead".into(),
+            ));
+        }
+        let given = turns.iter().map(message).collect::<Answer<Vec<ChatMessage>>>()?;
+        let ids = self.conversation(&given, tools)?;
+        let start = Instant::now();
+        let synced = self.with(|session| session.sync(&ids).map_err(inference_error))?;
+        self.origin = Some(Arc::new(Origin { given, tools, tokens: ids.len() }));
+        self.prefilled(synced.computed, start);
+        Ok(agent::Synced { reused: synced.reused as u32, computed: synced.computed as u32 })
+    }
+
+    fn generate(&mut self, options: GenerationOptions) -> Answer<GenerationHandle> {
+        let mut session = self.slot.take()?;
+        let started = self.start(&mut session, options);
+        match started {
+            Ok(task) => {
+                Ok(Box::new(AgentGeneration::start(self.run.clone(), session, task, self.slot.clone())?))
+            }
+            Err(error) => {
+                self.slot.put(session);
+                Err(error)
+            }
+        }
+    }
+
+    fn score(&mut self, continuations: &[String]) -> Answer<Vec<Score>> {
+        let tokenizer = self.run.base.model.tokenizer().map_err(inference_error)?;
+        let encode =
+            |text: &String| tokenizer.encode(text, Specials::AsText).map_err(|error| of(error.into()));
+        let ids = continuations.iter().map(encode).collect::<Answer<Vec<Vec<u32>>>>()?;
+        self.with(|session| {
+            ready(session)?;
+            let mut scores = Vec::with_capacity(ids.len());
+            for ids in ids.chunks(SCORED_TOGETHER) {
+                scores.extend(score(session, ids).map_err(inference_error)?);
+            }
+            Ok(scores)
+        })
+    }
+
+    fn save(&mut self, name: &str) -> Answer<()> {
+        let session = self.with(|session| Ok(session.fork()))?;
+        let digest = self.run.agent.digest();
+        let mut prefixes = lock(&self.run.base.prefixes);
+        let key = (digest, name.to_owned());
+        let own = prefixes.keys().filter(|(agent, _)| *agent == digest).count();
+        if own >= MAX_PREFIXES && !prefixes.contains_key(&key) {
+            return Err(InferenceError::Limit(format!("there are {MAX_PREFIXES} names already")));
+        }
+        prefixes.insert(key, session);
+        Ok(())
+    }
+
+    fn tokens(&self) -> Answer<Vec<u32>> {
+        self.with(|session| Ok(session.tokens().to_vec()))
+    }
+
+    fn logits(&mut self, read: &mut dyn FnMut(&[f32])) -> Answer<()> {
+        self.with(|session| {
+            ready(session)?;
+            read(session.logits());
+            Ok(())
+        })
+    }
+
+    fn append_tokens(&mut self, tokens: &[u32]) -> Answer<()> {
+        self.append_ids(tokens)
+    }
+}
+
+impl AgentSession {
+    /// All that a generation needs.
+    fn start(&mut self, session: &mut Session, mut options: GenerationOptions) -> Answer<Task> {
+        let most = self.run.options.max_tokens.map(|most| most as u32);
+        options.max_tokens = match (options.max_tokens, most) {
+            (Some(own), Some(most)) => Some(own.min(most)),
+            (own, most) => own.or(most),
+        };
+        ready(session)?;
+        let prompt = session.tokens().to_vec();
+        let whole;
+        let (given, tools) = match &self.origin {
+            Some(origin) => (&origin.given[..], Some(origin.tools)),
+            None => {
+                whole = [ChatMessage::new(Role::User, self.text(&prompt).map_err(of)?)];
+                (&whole[..], None)
+            }
+        };
+        let context = Context { given, tools, ids: &prompt };
+        let asked = self.ask(&context)?;
+        let running = self.running(asked, &context, &options)?;
+        let tools = tools == Some(true);
+        Ok(Task { running, prompt, tools, options })
+    }
+}
+
+/// Makes sure that there are logits to go on from: they are dropped with the tokens behind them.
+fn ready(session: &mut Session) -> Answer<()> {
+    if session.tokens().is_empty() {
+        return Err(InferenceError::Invalid("the session is empty; append a text or a conversation".into()));
+    }
+    let tokens = session.tokens().to_vec();
+    session.sync(&tokens).map(drop).map_err(inference_error)
+}
+
+/// Log probabilities of continuations behind a context, each in a fork, together.
+fn score(session: &Session, continuations: &[Vec<u32>]) -> Result<Vec<Score>, EngineError> {
+    let mut forks: Vec<Session> = continuations.iter().map(|_| session.fork()).collect();
+    let mut sums = vec![0.0; continuations.len()];
+    let longest = continuations.iter().map(Vec::len).max().unwrap_or(0);
+    for at in 0..longest {
+        let lengths = continuations.iter().map(Vec::len);
+        for ((fork, sum), ids) in forks.iter().zip(&mut sums).zip(continuations) {
+            *sum += ids.get(at).map_or(0.0, |id| log_probability(fork.logits(), *id));
+        }
+        // Behind the last token nothing is asked.
+        let wanted = forks.iter_mut().zip(continuations).zip(lengths).filter(|(_, length)| at + 1 < *length);
+        let mut together: Vec<(&mut Session, &[u32])> =
+            wanted.map(|((fork, ids), _)| (fork, &ids[at..=at])).collect();
+        Session::append_all(&mut together)?;
+    }
+    let score =
+        |(log_probability, ids): (f64, &Vec<u32>)| Score { log_probability, tokens: ids.len() as u32 };
+    Ok(sums.into_iter().zip(continuations).map(score).collect())
+}
+
+fn log_probability(logits: &[f32], token: u32) -> f64 {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mass: f64 = logits.iter().map(|logit| f64::from(logit - most).exp()).sum();
+    f64::from(logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY) - most) - mass.ln()
+}
+
+fn message(turn: &Turn) -> Answer<ChatMessage> {
+    let role = match HostRole::from(turn.role) {
+        HostRole::System => Role::System,
+        HostRole::User => Role::User,
+        HostRole::Assistant => Role::Assistant,
+        HostRole::Tool => Role::Tool,
+    };
+    let mut message = ChatMessage::new(role, turn.content.clone());
+    message.name.clone_from(&turn.tool);
+    for call in &turn.calls {
+        let arguments = serde_json::from_str(&call.arguments);
+        let arguments = arguments.map_err(|error| {
+            InferenceError::Invalid(format!(
+                "arguments of a call of `{}`: no JSON object: {error}",
+                call.name
+            ))
+        })?;
+        message.tool_calls.push(ToolCall { name: call.name.clone(), arguments });
+    }
+    Ok(message)
+}
+
+/// What an agent is told of a policy's refusal.
+pub(super) fn refusal(refused: Refused) -> InferenceError {
+    let note = refused.interventions.last().map(|verdict| verdict.note.clone()).unwrap_or_default();
+    let reason = Reason { clause: refused.clause, note };
+    InferenceError::Refused(Refusal { message: refused.message, reason })
+}
+
+pub(super) fn inference_error(error: EngineError) -> InferenceError {
+    match error {
+        EngineError::ContextFull { have, more, limit, .. } => InferenceError::Overflow(Overflow {
+            needed: more as u32,
+            room: limit.saturating_sub(have) as u32,
+        }),
+        EngineError::KvFull { .. } => InferenceError::Limit(error.to_string()),
+        EngineError::Token { .. } => InferenceError::Invalid(error.to_string()),
+        other => InferenceError::Failed(other.to_string()),
+    }
+}
+
+/// What an agent is told of an error.
+pub(super) fn of(error: GenerateError) -> InferenceError {
+    match error {
+        GenerateError::Engine(error) => inference_error(error),
+        GenerateError::Unrendered | GenerateError::NoTemplate => InferenceError::Invalid(error.to_string()),
+        other => InferenceError::Failed(other.to_string()),
+    }
+}

@@ -1,0 +1,169 @@
+//! The interface `inference`, for agents.
+
+use wasmtime::Result;
+use wasmtime::component::Resource;
+
+use crate::agent::{
+    Completion, GenerationHandle, GenerationOptions, InferenceError, ModelInfo, Score, SessionHandle, Synced,
+    Turn,
+};
+use crate::bindings::agent::membrane::plugin::inference::{Host, HostGeneration, HostSession};
+use crate::error::Cause;
+use crate::limits::{
+    MAX_CONSTRAINT_BYTES, MAX_CONTINUATIONS, MAX_MESSAGE_BYTES, MAX_PREFIX_NAME_BYTES, MAX_STOP_BYTES,
+    MAX_STOPS, MAX_TURNS,
+};
+use crate::state::State;
+
+type Answer<T> = Result<Result<T, InferenceError>>;
+
+fn invalid<T>(what: String) -> Answer<T> {
+    Ok(Err(InferenceError::Invalid(what)))
+}
+
+/// A text of at most so many bytes.
+fn fits(what: &str, text: &str, most: usize) -> Result<(), String> {
+    let bytes = text.len();
+    if bytes <= most { Ok(()) } else { Err(format!("{what} has {bytes} bytes; the limit is {most}")) }
+}
+
+impl Host for State {
+    fn model(&mut self) -> Result<ModelInfo> {
+        Ok(self.agency(1)?.environment.model())
+    }
+}
+
+impl HostSession for State {
+    fn new(&mut self) -> Result<Resource<SessionHandle>> {
+        let agency = self.agency(100)?;
+        let session = agency.environment.session();
+        match agency.add_session(session) {
+            Ok(handle) => Ok(handle),
+            Err(InferenceError::Limit(why)) => Err(self.end(Cause::Broke(why))),
+            Err(_) => Err(self.end(Cause::Broke("it asked for one more session".into()))),
+        }
+    }
+
+    fn fork(&mut self, session: Resource<SessionHandle>) -> Answer<Resource<SessionHandle>> {
+        let agency = self.agency(100)?;
+        let forked = agency.sessions.get(&session)?.fork();
+        Ok(forked.and_then(|session| agency.add_session(session)))
+    }
+
+    fn length(&mut self, session: Resource<SessionHandle>) -> Result<u32> {
+        Ok(self.agency(1)?.sessions.get(&session)?.length() as u32)
+    }
+
+    fn room(&mut self, session: Resource<SessionHandle>) -> Result<u32> {
+        Ok(self.agency(1)?.sessions.get(&session)?.room() as u32)
+    }
+
+    fn truncate(&mut self, session: Resource<SessionHandle>, tokens: u32) -> Answer<()> {
+        self.inferred(100, |agency| Ok(agency.sessions.get_mut(&session)?.truncate(tokens as usize)))
+    }
+
+    fn append(&mut self, session: Resource<SessionHandle>, text: String) -> Answer<u32> {
+        if let Err(what) = fits("the text", &text, MAX_MESSAGE_BYTES) {
+            return invalid(what);
+        }
+        self.inferred(text.len(), |agency| {
+            let appended = agency.sessions.get_mut(&session)?.append(&text);
+            Ok(appended.map(|tokens| tokens as u32))
+        })
+    }
+
+    fn chat(&mut self, session: Resource<SessionHandle>, turns: Vec<Turn>, tools: bool) -> Answer<Synced> {
+        if turns.len() > MAX_TURNS {
+            return invalid(format!("the conversation has {} turns; the limit is {MAX_TURNS}", turns.len()));
+        }
+        let bytes = turns.iter().map(|turn| turn.content.len()).sum();
+        if bytes > MAX_MESSAGE_BYTES {
+            return invalid(format!("the conversation has {bytes} bytes; the limit is {MAX_MESSAGE_BYTES}"));
+        }
+        self.inferred(bytes, |agency| Ok(agency.sessions.get_mut(&session)?.chat(&turns, tools)))
+    }
+
+    fn generate(
+        &mut self,
+        session: Resource<SessionHandle>,
+        options: GenerationOptions,
+    ) -> Answer<Resource<GenerationHandle>> {
+        if let Err(what) = check(&options) {
+            return invalid(what);
+        }
+        self.inferred(1000, |agency| {
+            let options = GenerationOptions {
+                seed: Some(options.seed.unwrap_or_else(|| agency.environment.random())),
+                ..options
+            };
+            let generation = agency.sessions.get_mut(&session)?.generate(options);
+            Ok(generation.and_then(|generation| agency.add_generation(generation)))
+        })
+    }
+
+    fn score(&mut self, session: Resource<SessionHandle>, continuations: Vec<String>) -> Answer<Vec<Score>> {
+        let count = continuations.len();
+        if count > MAX_CONTINUATIONS {
+            return invalid(format!("{count} continuations; the limit is {MAX_CONTINUATIONS}"));
+        }
+        let bytes = continuations.iter().map(String::len).sum();
+        self.inferred(bytes, |agency| Ok(agency.sessions.get_mut(&session)?.score(&continuations)))
+    }
+
+    fn save(&mut self, session: Resource<SessionHandle>, name: String) -> Answer<()> {
+        if !(1..=MAX_PREFIX_NAME_BYTES).contains(&name.len()) {
+            return invalid(format!(
+                "a name has 1 to {MAX_PREFIX_NAME_BYTES} bytes, and this one {}",
+                name.len()
+            ));
+        }
+        self.inferred(100, |agency| Ok(agency.sessions.get_mut(&session)?.save(&name)))
+    }
+
+    fn open(&mut self, name: String) -> Result<Option<Resource<SessionHandle>>> {
+        let agency = self.agency(100)?;
+        let opened = agency.environment.open(&name);
+        Ok(opened.and_then(|session| agency.add_session(session).ok()))
+    }
+
+    fn drop(&mut self, session: Resource<SessionHandle>) -> Result<()> {
+        self.agency(1)?.sessions.delete(session)?;
+        Ok(())
+    }
+}
+
+impl HostGeneration for State {
+    fn next(&mut self, generation: Resource<GenerationHandle>) -> Answer<Option<String>> {
+        self.inferred(10, |agency| Ok(agency.generations.get_mut(&generation)?.next()))
+    }
+
+    fn finish(&mut self, generation: Resource<GenerationHandle>) -> Answer<Completion> {
+        self.inferred(10, |agency| Ok(agency.generations.get_mut(&generation)?.finish()))
+    }
+
+    fn cancel(&mut self, generation: Resource<GenerationHandle>) -> Result<()> {
+        self.agency(1)?.generations.get_mut(&generation)?.cancel();
+        Ok(())
+    }
+
+    fn drop(&mut self, generation: Resource<GenerationHandle>) -> Result<()> {
+        let agency = self.agency(1)?;
+        agency.generations.delete(generation)?.cancel();
+        Ok(())
+    }
+}
+
+/// Checks what can be checked without a model.
+fn check(options: &GenerationOptions) -> Result<(), String> {
+    if options.stop.len() > MAX_STOPS {
+        return Err(format!("{} stop texts; the limit is {MAX_STOPS}", options.stop.len()));
+    }
+    if let Some(wrong) = options.stop.iter().find(|text| !(1..=MAX_STOP_BYTES).contains(&text.len())) {
+        return Err(format!("a stop text has 1 to {MAX_STOP_BYTES} bytes, and this one {}", wrong.len()));
+    }
+    use crate::agent::Constraint::{JsonSchema, Lark, Regex};
+    if let Some(JsonSchema(text) | Regex(text) | Lark(text)) = &options.constraint {
+        fits("the constraint", text, MAX_CONSTRAINT_BYTES)?;
+    }
+    fits("sampling", options.sampling.as_deref().unwrap_or_default(), MAX_CONSTRAINT_BYTES)
+}

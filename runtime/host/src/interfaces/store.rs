@@ -1,0 +1,43 @@
+//! The interface `store`, by grant.
+
+use wasmtime::Result;
+
+use crate::agent::{Store, StoreError};
+use crate::bindings::agent::membrane::plugin::store::Host;
+use crate::error::Cause;
+use crate::state::State;
+
+impl State {
+    fn store(&mut self, work: usize) -> Result<Store> {
+        match self.agency(work)?.store.clone() {
+            Some(store) => Ok(store),
+            None => Err(self.end(Cause::Broke("it has no store in this run".into()))),
+        }
+    }
+}
+
+/// What a guest is told of an error: nothing of where its store is.
+fn told(error: StoreError) -> String {
+    match error {
+        StoreError::Limit(what) => what,
+        StoreError::Io { .. } | StoreError::Stranger { .. } => "the store could not be written".into(),
+    }
+}
+
+impl Host for State {
+    fn get(&mut self, key: String) -> Result<Result<Option<Vec<u8>>, String>> {
+        Ok(Ok(self.store(key.len())?.get(&key)))
+    }
+
+    fn set(&mut self, key: String, value: Vec<u8>) -> Result<Result<(), String>> {
+        Ok(self.store(value.len())?.set(&key, value).map_err(told))
+    }
+
+    fn delete(&mut self, key: String) -> Result<Result<(), String>> {
+        Ok(self.store(key.len())?.delete(&key).map_err(told))
+    }
+
+    fn keys(&mut self, prefix: String) -> Result<Result<Vec<String>, String>> {
+        Ok(Ok(self.store(1000)?.keys(&prefix)))
+    }
+}
