@@ -77,7 +77,7 @@ impl Stage {
     ) -> Result<Plugin, HostError> {
         let grants = match world {
             World::Policy => BTreeSet::from([Grant::ForceText, Grant::SystemPrompt]),
-            World::Sampler | World::Tool => BTreeSet::new(),
+            World::Sampler | World::Tool | World::Agent => BTreeSet::new(),
         };
         self.load_granted(world, name, bytes, parameters, grants)
     }
@@ -99,6 +99,7 @@ impl Stage {
             World::Sampler => self.behaviour.samplers.push(plugin),
             World::Policy => self.behaviour.policies.push(plugin),
             World::Tool => self.behaviour.tools.push(plugin),
+            World::Agent => unreachable!("an agent stands beside a behaviour"),
         }
         self
     }

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use membrane_engine::Session;
 use membrane_host::Invocation;
@@ -125,17 +124,14 @@ fn generate(
 ) -> Ended {
     let Task { mut running, prompt, tools, options } = task;
     let before = prompt.len();
-    let start = Instant::now();
+    lock(&run.clock).start();
     let most = options.max_tokens.map(|most| most as usize);
     let seat = run.base.passes.seat();
     let round = Round { prompt: &prompt, max_tokens: most, tools, stop: &options.stop, seat: Some(&seat) };
     let (result, text, chosen) = decode(run, &mut session, &mut running, round, cancel, texts);
     drop(seat);
-    {
-        let mut stats = lock(&run.stats);
-        stats.decode_tokens += chosen;
-        stats.decode_seconds += start.elapsed().as_secs_f64();
-    }
+    lock(&run.clock).stop();
+    lock(&run.stats).decode_tokens += chosen;
     let result = conclude(run, &mut running, result, text, chosen);
     let kept = matches!(&result, Ok(completion) if completion.reason != AgentEnd::Cancelled);
     if !kept {

@@ -12,6 +12,7 @@ mod session;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use membrane_engine::{Model, Session, process};
 use membrane_host::agent::{AgentRun, RunEnd, Store};
@@ -81,6 +82,29 @@ pub(crate) struct Run {
     cancel: Arc<AtomicBool>,
     sink: EventSink,
     stats: Mutex<Stats>,
+    clock: Mutex<Clock>,
+}
+
+/// How long at least one generation of a run was under way.
+#[derive(Default)]
+struct Clock {
+    running: usize,
+    since: Option<Instant>,
+    seconds: f64,
+}
+
+impl Clock {
+    fn start(&mut self) {
+        self.running += 1;
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    fn stop(&mut self) {
+        self.running -= 1;
+        if self.running == 0 {
+            self.seconds += self.since.take().map_or(0.0, |since| since.elapsed().as_secs_f64());
+        }
+    }
 }
 
 /// What is behind these locks is whole between any two statements, also where a thread panicked.
@@ -135,6 +159,7 @@ impl Agents {
             cancel: cancel.clone(),
             sink: sink.clone(),
             stats: Mutex::default(),
+            clock: Mutex::default(),
         });
         let own = Behaviour { samplers: Vec::new(), ..base.behaviour.clone() };
         let mut running = own.start(&base.host, &base.words, options.seed)?;
@@ -143,6 +168,7 @@ impl Agents {
         let outcome = pursue(agent, task, store, &front);
         let (reason, why) = front.conclude(outcome)?;
         let mut stats = lock(&run.stats).clone();
+        stats.decode_seconds = lock(&run.clock).seconds;
         stats.paged(&counters, &base.model.counters());
         stats.peak_memory_bytes = process::peak_resident_bytes();
         let message = (reason == EndReason::Refused).then(|| why.clone()).flatten();
