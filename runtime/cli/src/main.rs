@@ -17,6 +17,7 @@ mod audit;
 mod bench;
 mod chat;
 mod code;
+mod constraint;
 mod doctor;
 mod fingerprint;
 mod inspect;

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use membrane_engine::{EngineError, Model, Session, process};
 use membrane_host::{Host, Invocation, Message, Role as HostRole, ToolCallOutcome};
-use membrane_text::{ChatMessage, ChatTemplate, Conversation, Prompt, Role, ToolCall};
+use membrane_text::{ChatMessage, ChatTemplate, Constraint, Conversation, Grammar, Prompt, Role, ToolCall};
 
 use crate::behaviour::{Behaviour, Running, Words};
 use crate::decode::{Decoder, Flow, Round, RoundEnd, release};
@@ -32,6 +32,9 @@ pub struct AnswerOptions {
     pub raw: bool,
     /// The time that chat templates are told, in seconds since 1970.
     pub now: i64,
+    /// What the text of the answer must follow. It can't be had with tools. It binds the model, not policies: what they
+    /// rewrite or redact is as they leave it, and a text that they force must fit.
+    pub constraint: Option<Grammar>,
 }
 
 /// What an answer was.
@@ -88,6 +91,15 @@ impl Generator {
         self.behaviours.reloads.get_or_insert_with(new).clone()
     }
 
+    /// What the answer must follow, compiled. Errors: it can't be followed, or not with these tools.
+    fn constraint(&self, running: &Running, options: &AnswerOptions) -> Result<Option<Constraint>> {
+        let Some(grammar) = &options.constraint else { return Ok(None) };
+        if !options.raw && !running.tools.is_empty() {
+            return Err(GenerateError::GrammarWithTools);
+        }
+        Ok(Some(self.model.grammars()?.compile(grammar)?))
+    }
+
     /// Answers a conversation. Events come as they happen; `cancel` ends the answer at the next token or
     /// layer.
     ///
@@ -101,12 +113,14 @@ impl Generator {
     ) -> Result<Answer> {
         let counters = self.model.counters();
         let mut running = self.behaviours.start(&self.host, &self.words, options.seed, sink)?;
+        let constraint = self.constraint(&running, options)?;
         running.journal = Journal::start(self.audit.as_ref(), &self.model, messages, options)?;
         let mut run = Run {
             generator: self,
             options,
             cancel,
             sink,
+            constraint,
             stats: Stats::default(),
             messages: messages.to_vec(),
             released: String::new(),
@@ -136,9 +150,13 @@ impl Generator {
     }
 }
 
+/// How a text begins that is a model's reasoning up to the tag that closes it.
+const REASONING: &str = "<think>";
+
 struct Run<'a> {
     generator: &'a mut Generator,
     options: &'a AnswerOptions,
+    constraint: Option<Constraint>,
     cancel: &'a AtomicBool,
     sink: &'a mut dyn FnMut(Event),
     stats: Stats,
@@ -206,6 +224,9 @@ impl Run<'_> {
             });
             prompt.map_err(|error| GenerateError::of_prompt(error, &self.generator.model))?
         };
+        if self.constraint.is_some() && prompt.text().trim_end().ends_with(REASONING) {
+            return Err(GenerateError::GrammarInReasoning.into());
+        }
         running.journal.rendered(prompt.text());
         running.policies.prompt(prompt.text())?;
         let mut tokens = tokenizer.encode_prompt(&prompt)?;
@@ -252,7 +273,13 @@ impl Run<'_> {
             self.generator.model.tokenizer()?,
             &mut self.generator.session,
             running,
-            Round { prompt, max_tokens: left, tools: !self.options.raw },
+            Round {
+                prompt,
+                max_tokens: left,
+                // Tools that come while the answer is made must wait for the next.
+                tools: !self.options.raw && self.constraint.is_none(),
+                constraint: self.constraint.as_mut(),
+            },
         );
         let released = &mut self.released;
         let sink = &mut *self.sink;
