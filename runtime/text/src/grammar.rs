@@ -10,6 +10,7 @@ mod check;
 mod compiler;
 mod constraint;
 mod error;
+mod place;
 mod words;
 
 use serde::{Deserialize, Serialize};

@@ -71,6 +71,9 @@ pub const MAX_SHOWN_CHARS: usize = 64;
 /// Longest JSON schema, bytes, as it is written without blanks. Stops one that takes seconds to compile.
 pub const MAX_SCHEMA_BYTES: usize = 128 << 10;
 
+/// Longest JSON schema, bytes, of which an error tells the place: its parts are compiled one by one to find it.
+pub const MAX_PLACED_SCHEMA_BYTES: usize = 8 << 10;
+
 /// Longest Lark grammar, bytes. Stops the same: chains of terminals take time with the square of their length.
 pub const MAX_LARK_BYTES: usize = 64 << 10;
 

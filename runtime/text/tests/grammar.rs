@@ -304,7 +304,10 @@ fn what_can_not_be_enforced_is_refused() {
     let compiler = compiler();
     for (schema, words) in [
         (json!({"not": {"type": "string"}}), "\"not\""),
-        (json!({"type": "object", "properties": {"a": {"if": {}, "then": {}}}}), "\"if\""),
+        (
+            json!({"type": "object", "properties": {"a": {"if": {}, "then": {}}}}),
+            "at \"#/properties/a\": Unimplemented keys: [\"if\"",
+        ),
         (json!({"type": "array", "uniqueItems": true}), "uniqueItems"),
         (json!({"type": "string", "format": "postcode"}), "postcode"),
         (json!({"oneOf": [{"type": "string"}, {"maxLength": 3}]}), "exclude each other"),
@@ -392,7 +395,9 @@ fn hostile_grammars_are_refused_or_ended() {
                 Ok(words) => words
                     .iter()
                     .enumerate()
-                    .find_map(|(at, word)| (*word != 0).then(|| at as u32 * 32 + word.trailing_zeros())),
+                    // The last one; the first are the end tokens.
+                    .rfind(|(_, word)| **word != 0)
+                    .map(|(at, word)| at as u32 * 32 + word.ilog2()),
                 Err(error) => return Some(error),
             };
             constraint.accept(token.unwrap()).err()

@@ -7,16 +7,18 @@ use std::thread;
 use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{InferenceCapabilities, TokEnv};
-use llguidance::{Matcher, ParserFactory};
+use llguidance::{Matcher, ParserFactory, TokenParser};
+use serde_json::Value;
 
-use super::Grammar;
 use super::check::{check, for_library};
 use super::constraint::Constraint;
 use super::error::{GrammarError, said};
 use super::words::Words;
+use super::{Grammar, place};
+use crate::error::shown;
 use crate::limits::{
     GRAMMAR_COMPILE_FUEL, GRAMMAR_LEXER_STATES, GRAMMAR_ROW_ITEMS, GRAMMAR_STACK_BYTES, GRAMMAR_STEP_FUEL,
-    GRAMMAR_STEP_ITEMS, GRAMMAR_SYMBOLS,
+    GRAMMAR_STEP_ITEMS, GRAMMAR_SYMBOLS, MAX_PLACED_SCHEMA_BYTES,
 };
 use crate::tokenizer::Tokenizer;
 
@@ -62,24 +64,45 @@ impl GrammarCompiler {
     }
 
     fn matcher(&self, grammar: &Grammar) -> Result<Matcher, GrammarError> {
-        let refused =
-            |reason: String| GrammarError::Refused { kind: grammar.kind(), reason: advised(reason) };
+        let kind = grammar.kind();
+        self.parser(grammar).map(|parser| Matcher::new(Ok(parser))).map_err(|reason| {
+            let place = match grammar {
+                Grammar::JsonSchema(schema) => self.place(schema, &reason),
+                _ => None,
+            };
+            let at = place.map_or(String::new(), |place| format!("at {}: ", shown(&place)));
+            GrammarError::Refused { kind, reason: at + &advised(reason) }
+        })
+    }
+
+    /// Where in a schema the part stands that can't be compiled, if it is not the whole.
+    fn place(&self, schema: &Value, reason: &str) -> Option<String> {
+        if schema.to_string().len() > MAX_PLACED_SCHEMA_BYTES {
+            return None;
+        }
+        let mut alike = |part: &Value| {
+            let alone = self.parser(&Grammar::JsonSchema(part.clone()));
+            alone.is_err_and(|alone| alone == reason)
+        };
+        Some(place::of(schema, &mut alike)).filter(|place| place != "#")
+    }
+
+    /// The library's parser. The error is its reason.
+    fn parser(&self, grammar: &Grammar) -> Result<TokenParser, String> {
         let top = match grammar {
             Grammar::JsonSchema(schema) => TopLevelGrammar::from_json_schema(for_library(schema)),
             Grammar::Regex(pattern) => TopLevelGrammar::from_regex(pattern),
             Grammar::Lark(text) => TopLevelGrammar::from_lark(text.clone()),
         };
-        let mut parser = self.factory.create_parser(top).map_err(|error| refused(said(error)))?;
+        let mut parser = self.factory.create_parser(top).map_err(said)?;
         let lexemes = parser.parser.grammar().lexer_spec();
         if !lexemes.token_range_lexemes(&lexemes.all_lexemes()).is_empty() {
-            return Err(refused(
-                "it names tokens by their numbers, `<[...]>`; write what they say".to_owned(),
-            ));
+            return Err("it names tokens by their numbers, `<[...]>`; write what they say".to_owned());
         }
         // They tell of what the library would not enforce.
         match parser.grammar_warnings().first() {
-            Some(warning) => Err(refused(said(warning))),
-            None => Ok(Matcher::new(Ok(parser))),
+            Some(warning) => Err(said(warning)),
+            None => Ok(parser),
         }
     }
 }

@@ -137,10 +137,11 @@ impl Constraint {
             };
             match taken {
                 Ok(0) => return Err(self.refused(token)),
-                Ok(_) => {}
-                Err(error) => return Err(self.too_much(said(error))),
+                taken => {
+                    self.allowed = None;
+                    taken.map_err(|error| self.too_much(said(error)))?;
+                }
             }
-            self.allowed = None;
         }
         self.position += 1;
         Ok(())
