@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use membrane_engine::{LoadOptions, Model};
 use membrane_generate::{Answer, AnswerOptions, Behaviour, Event, GenerateError, Generator, Intervention};
 use membrane_host::{Grant, Host, HostError, HostOptions, Plugin, PluginSource, World, first_party};
-use membrane_text::{ChatMessage, Role};
+use membrane_text::{ChatMessage, Grammar, Role};
 use serde_json::{Value, json};
 
 use crate::guests::guest;
@@ -20,6 +20,8 @@ pub struct Stage {
     behaviour: Behaviour,
     /// Most tokens of an answer.
     pub max_tokens: Option<usize>,
+    /// What answers must follow.
+    pub constraint: Option<Grammar>,
 }
 
 /// What was seen of an answer.
@@ -35,7 +37,12 @@ impl Stage {
     pub fn saying(texts: &[&str]) -> Self {
         static HOST: LazyLock<Host> =
             LazyLock::new(|| Host::new(HostOptions::default()).expect("the host starts"));
-        let stage = Self { host: HOST.clone(), behaviour: Behaviour::default(), max_tokens: Some(400) };
+        let stage = Self {
+            host: HOST.clone(),
+            behaviour: Behaviour::default(),
+            max_tokens: Some(400),
+            constraint: None,
+        };
         let parameters = json!({ "texts": texts });
         let sampler = guest("scripted-sampler");
         let plugin = stage.load(World::Sampler, "scripted-sampler", sampler, parameters);
@@ -144,7 +151,13 @@ impl Stage {
         messages: &[ChatMessage],
         at: &mut dyn FnMut(&Event),
     ) -> Seen {
-        let options = AnswerOptions { seed: 1, max_tokens: self.max_tokens, raw: false, now: 0 };
+        let options = AnswerOptions {
+            seed: 1,
+            max_tokens: self.max_tokens,
+            raw: false,
+            now: 0,
+            constraint: self.constraint.clone(),
+        };
         let mut events = Vec::new();
         let cancel = AtomicBool::new(false);
         let answer = generator.answer(messages, &options, &cancel, &mut |event| {

@@ -371,6 +371,36 @@ fn a_conversation_keeps_its_prefix_and_shows_the_tools() {
 }
 
 #[test]
+fn a_text_is_what_its_constraint_says() {
+    let agents = agents(drawing());
+    let found = steps(
+        &agents,
+        json!([
+            {"new": "a"},
+            {"append": ["a", "The number is "]},
+            {"length": "a"},
+            {"start": ["a", "g", {"regex": "[0-9]{3}"}]},
+            {"finish": "g"},
+            {"length": "a"},
+            {"start": ["a", "g", {"regex": "("}]},
+            {"start": ["a", "g", {"json-schema": "{"}]},
+            {"start": ["a", "g", {"lark": "start: \"yes\" | \"no\""}]},
+            {"finish": "g"},
+        ]),
+    );
+    let text = found[4]["text"].as_str().unwrap();
+    assert!(text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit()), "{text}");
+    assert_eq!(found[5].as_u64().unwrap() - found[2].as_u64().unwrap(), found[4]["tokens"].as_u64().unwrap());
+    assert_eq!([&found[6]["error"], &found[7]["error"]], ["invalid"; 2]);
+    assert!(["yes", "no"].contains(&found[9]["text"].as_str().unwrap()), "{}", found[9]);
+    let schema = r#"{"type": "object", "properties": {"n": {"type": "integer", "minimum": 3, "maximum": 7}}, "required": ["n"], "additionalProperties": false}"#;
+    let agent = own("extractor", json!({ "schema": schema }));
+    let seen = run(&agents, &agent, "She has five cats.");
+    let value: Value = serde_json::from_str(&seen.text()).unwrap();
+    assert!((3..=7).contains(&value["n"].as_i64().unwrap()), "{value}");
+}
+
+#[test]
 fn names_keep_contexts_for_runs_of_the_same_agent() {
     let agents = agents(drawing());
     let kept = steps(

@@ -90,7 +90,8 @@ fn chats(generator: &mut Generator, seeds: std::ops::Range<u64>, tokens: usize) 
         let mut messages = Vec::new();
         for turn in 0..2 {
             messages.push(ChatMessage::new(Role::User, format!("Question {seed}, part {turn}?")));
-            let options = AnswerOptions { seed, max_tokens: Some(tokens), raw: false, now: 0 };
+            let options =
+                AnswerOptions { seed, max_tokens: Some(tokens), raw: false, now: 0, constraint: None };
             messages = generator.answer(&messages, &options, &cancel, &mut |_| {}).unwrap().messages;
         }
     }

@@ -26,6 +26,9 @@ pub struct RequestText {
     /// The messages as they were given: objects with `role`, `content`, and where they have them `tool_calls`, `name`
     /// and `tool_call_id`.
     pub messages: Vec<Value>,
+    /// What the text of the answer had to follow: a JSON schema, or the text of an expression or a grammar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grammar: Option<Value>,
 }
 
 /// What the model read.

@@ -39,8 +39,8 @@ pub use head::{Head, head_path};
 pub use keys::{KeyError, PublicKey, SigningKey};
 pub use log::{Log, LogOptions};
 pub use record::{
-    Answer, Behaviour, Checkpoint, End, Engine, Keep, LogId, Model, ModelFile, Open, Plugin, Record,
-    Recovered, Rewind, Round, Sealed, Span, Swap, Tokens, Tool, Verdict,
+    Answer, Behaviour, Checkpoint, Constraint, End, Engine, Keep, LogId, Model, ModelFile, Open, Plugin,
+    Record, Recovered, Rewind, Round, Sealed, Span, Swap, Tokens, Tool, Verdict,
 };
 pub use script::{ChosenToken, Script, Step};
 pub use transcript::{Event, RecordedAnswer, Transcript};

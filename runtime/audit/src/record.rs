@@ -235,8 +235,23 @@ pub struct Answer {
     pub raw: bool,
     /// The time that the chat template was told, seconds since 1970.
     pub now: i64,
+    /// What the text had to follow, if there was something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub constraint: Option<Constraint>,
     /// [`crate::RequestText`]: the messages as they were given, before any policy.
     pub request: Sealed,
+}
+
+/// What the text of an answer had to follow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Constraint {
+    /// `json-schema`, `regex` or `lark`.
+    pub kind: String,
+    /// The schema, expression or grammar, where the log keeps token ids: they can't be chosen again without it. It
+    /// stands in [`crate::RequestText`] in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grammar: Option<serde_json::Value>,
 }
 
 /// A round begins.

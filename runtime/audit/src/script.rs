@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use crate::content::{CallText, Content, EndText, Output, PromptText, TokensText};
-use crate::record::{Sealed, Swap, Tokens, Verdict};
+use crate::record::{Constraint, Sealed, Swap, Tokens, Verdict};
 use crate::text::Texts;
 use crate::transcript::{Event, RecordedAnswer};
 
@@ -51,6 +51,8 @@ pub struct ChosenToken {
 pub struct Script {
     /// The messages that were asked; none without a text.
     pub messages: Option<Vec<Value>>,
+    /// What the text had to follow, if there was something.
+    pub constraint: Option<Constraint>,
     /// The steps, in order.
     pub steps: Vec<Step>,
     /// The verdicts, in order.
@@ -67,12 +69,24 @@ impl Script {
     /// Puts an answer together. The error says which records contradict each other.
     pub fn of(answer: &RecordedAnswer, texts: Option<&Texts>) -> Result<Self, String> {
         let mut reader = Reader { texts, complete: true };
-        let messages = match reader.content(&answer.start.request) {
-            Some(Content::Request(text)) => Some(text.messages.clone()),
+        let request = match reader.content(&answer.start.request) {
+            Some(Content::Request(text)) => Some(text),
             _ => None,
         };
-        let mut script =
-            Self { messages, steps: Vec::new(), verdicts: Vec::new(), end: None, texts: false, ids: false };
+        let mut script = Self {
+            messages: request.map(|text| text.messages.clone()),
+            constraint: answer.start.constraint.clone(),
+            steps: Vec::new(),
+            verdicts: Vec::new(),
+            end: None,
+            texts: false,
+            ids: false,
+        };
+        if let Some(constraint) = &mut script.constraint
+            && constraint.grammar.is_none()
+        {
+            constraint.grammar = request.and_then(|text| text.grammar.clone());
+        }
         for event in &answer.events {
             match event {
                 Event::Round(round) => {

@@ -14,6 +14,7 @@ use membrane_text::{ChatMessage, Role};
 use serde_json::json;
 
 use crate::chat;
+use crate::constraint::ConstraintOptions;
 use crate::options::ModelOptions;
 use crate::printer::{self, Printer};
 use crate::recording::{AuditOptions, Recording};
@@ -39,6 +40,8 @@ pub struct Args {
 pub struct ConversationOptions {
     #[command(flatten)]
     pub behaviour: BehaviourOptions,
+    #[command(flatten)]
+    constraint: ConstraintOptions,
     #[command(flatten)]
     audit: AuditOptions,
     /// A system message before the conversation
@@ -152,6 +155,7 @@ fn prompt(args: &Args) -> Result<Option<String>> {
 
 fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Sources>) -> Result<Conversation> {
     let quiet = args.quiet || args.json;
+    let constraint = args.constraint.read()?;
     // Before anything takes time: a log that can't be written is no log.
     let log = args.audit.open()?;
     ensure!(
@@ -185,7 +189,13 @@ fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Source
     }
     let (name, profile) = (assembled.profile.name.clone(), assembled.profile.clone());
     let behaviour = assembled.record();
+    if constraint.is_some() {
+        assembled.set_aside(membrane_text::limits::GRAMMAR_MEMORY_BYTES);
+    }
     let mut generator = assembled.open(model, quiet)?;
+    if let Some(grammar) = &constraint {
+        generator.model().grammars()?.compile(grammar)?;
+    }
     let recording = log.map(|log| args.audit.start(log, &mut generator, behaviour, quiet)).transpose()?;
     let shown = Arc::new(Mutex::new(report::printable(&format!("{name} {}", digest.short()))));
     if let Some(watch) = watch {
@@ -219,6 +229,7 @@ fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Source
         max_tokens: args.max_tokens.or(generation.max_tokens.map(|max| max as usize)),
         raw: args.raw,
         now: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64),
+        constraint,
     };
     let system = args.system.iter().map(|text| ChatMessage::new(Role::System, text.clone()));
     Ok(Conversation {

@@ -294,6 +294,11 @@ impl Assembled {
         self.host.within(limits)
     }
 
+    /// Sets memory aside for something else beside the model, in bytes.
+    pub fn set_aside(&mut self, bytes: u64) {
+        self.reserve += bytes;
+    }
+
     /// The plugins.
     pub fn behaviour(&self) -> &Behaviour {
         &self.behaviour

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use membrane_formats::FormatError;
 use membrane_kernels::ShapeError;
 use membrane_pager::PagerError;
-use membrane_text::TextError;
+use membrane_text::{GrammarError, TextError};
 use thiserror::Error;
 
 /// An error of loading or running a model; the text names the file, tensor or field and says what to do.
@@ -25,6 +25,9 @@ pub enum EngineError {
     /// The tokenizer or the chat template of the file can't be used.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// The model's vocabulary can't be held to a grammar.
+    #[error(transparent)]
+    Grammar(#[from] GrammarError),
     /// Expert weights could not be read while running.
     #[error(transparent)]
     Pager(#[from] PagerError),

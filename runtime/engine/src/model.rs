@@ -2,12 +2,12 @@
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use membrane_formats::Checkpoint;
 use membrane_kernels::{Isa, Precision, RopeTable, Team};
 use membrane_pager::{Catalog, Counters, EvictionPolicy, IoChoice, IoMode, PagedFile, Pager, PagerConfig};
-use membrane_text::Tokenizer;
+use membrane_text::{GrammarCompiler, Tokenizer};
 
 use crate::architectures::Architecture;
 use crate::error::{EngineError, Result};
@@ -198,7 +198,8 @@ impl Prepared {
         };
         Ok(Model(Arc::new(Shared {
             core,
-            tokenizer: self.tokenizer,
+            tokenizer: self.tokenizer.map(Arc::new),
+            grammars: OnceLock::new(),
             chat_template: self.chat_template,
             compute: Mutex::new(compute),
         })))
@@ -247,7 +248,8 @@ pub(crate) struct Compute {
 
 struct Shared {
     core: Core,
-    tokenizer: Option<Tokenizer>,
+    tokenizer: Option<Arc<Tokenizer>>,
+    grammars: OnceLock<GrammarCompiler>,
     chat_template: Option<String>,
     compute: Mutex<Compute>,
 }
@@ -269,8 +271,22 @@ impl Model {
 
     /// The tokenizer. Errors: the model was opened without text.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        Ok(self.shared_tokenizer()?)
+    }
+
+    fn shared_tokenizer(&self) -> Result<&Arc<Tokenizer>> {
         let missing = || EngineError::Option("the model was opened without its tokenizer".into());
         self.0.tokenizer.as_ref().ok_or_else(missing)
+    }
+
+    /// What makes constraints for this model's vocabulary; made at the first call, which takes a while. Errors: the model
+    /// was opened without text, or its vocabulary goes beyond the limits of grammars.
+    pub fn grammars(&self) -> Result<&GrammarCompiler> {
+        if let Some(made) = self.0.grammars.get() {
+            return Ok(made);
+        }
+        let made = GrammarCompiler::new(self.shared_tokenizer()?.clone())?;
+        Ok(self.0.grammars.get_or_init(|| made))
     }
 
     /// The file's chat template, Jinja source.

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use membrane_engine::{EngineError, Model, Session, process};
 use membrane_host::{Host, Invocation, Message, Role as HostRole};
-use membrane_text::{ChatMessage, ChatTemplate, Conversation, Prompt, Role, ToolCall};
+use membrane_text::{ChatMessage, ChatTemplate, Constraint, Conversation, Grammar, Prompt, Role, ToolCall};
 
 use crate::behaviour::{Behaviour, Running, Words};
 use crate::calls::{self, Called};
@@ -33,6 +33,9 @@ pub struct AnswerOptions {
     pub raw: bool,
     /// The time that chat templates are told, in seconds since 1970.
     pub now: i64,
+    /// What the text of the answer must follow. It can't be had with tools. It binds the model, not policies: what they
+    /// rewrite or redact is as they leave it, and a text that they force must fit.
+    pub constraint: Option<Grammar>,
 }
 
 /// What an answer was.
@@ -89,6 +92,15 @@ impl Generator {
         self.behaviours.reloads.get_or_insert_with(new).clone()
     }
 
+    /// What the answer must follow, compiled. Errors: it can't be followed, or not with these tools.
+    fn constraint(&self, running: &Running, options: &AnswerOptions) -> Result<Option<Constraint>> {
+        let Some(grammar) = &options.constraint else { return Ok(None) };
+        if !options.raw && !running.tools.is_empty() {
+            return Err(GenerateError::GrammarWithTools);
+        }
+        Ok(Some(self.model.grammars()?.compile(grammar)?))
+    }
+
     /// Answers a conversation. Events come as they happen; `cancel` ends the answer at the next token or
     /// layer.
     ///
@@ -102,12 +114,14 @@ impl Generator {
     ) -> Result<Answer> {
         let counters = self.model.counters();
         let mut running = self.behaviours.start(&self.host, &self.words, options.seed, sink)?;
+        let constraint = self.constraint(&running, options)?;
         running.journal = Journal::start(self.audit.as_ref(), &self.model, messages, options)?;
         let mut run = Run {
             generator: self,
             options,
             cancel,
             sink,
+            constraint,
             stats: Stats::default(),
             messages: messages.to_vec(),
             released: String::new(),
@@ -137,9 +151,18 @@ impl Generator {
     }
 }
 
+/// How a text begins that is a model's reasoning up to the tag that closes it.
+const REASONING: &str = "<think>";
+
+/// Whether a model that goes on behind this text reasons first, which no constraint binds.
+pub(crate) fn in_reasoning(prompt: &str) -> bool {
+    prompt.trim_end().ends_with(REASONING)
+}
+
 struct Run<'a> {
     generator: &'a mut Generator,
     options: &'a AnswerOptions,
+    constraint: Option<Constraint>,
     cancel: &'a AtomicBool,
     sink: &'a mut dyn FnMut(Event),
     stats: Stats,
@@ -197,6 +220,9 @@ impl Run<'_> {
             let tools = running.tools.descriptions();
             render(&self.generator.model, template, &self.messages, tools, self.options.now)?
         };
+        if self.constraint.is_some() && in_reasoning(prompt.text()) {
+            return Err(GenerateError::GrammarInReasoning.into());
+        }
         running.journal.rendered(prompt.text());
         running.policies.prompt(prompt.text())?;
         let mut tokens = tokenizer.encode_prompt(&prompt)?;
@@ -238,13 +264,21 @@ impl Run<'_> {
     fn decode(&mut self, running: &mut Running, prompt: &[u32]) -> Result<RoundEnd, Stopped> {
         self.released.clear();
         let left = self.options.max_tokens.map(|max| max.saturating_sub(self.stats.decode_tokens));
-        let tools = !self.options.raw && !running.tools.is_empty();
+        // Tools that come while a constrained answer is made must wait for the next.
+        let tools = !self.options.raw && self.constraint.is_none() && !running.tools.is_empty();
         let start = Instant::now();
         let mut decoder = Decoder::new(
             self.generator.model.tokenizer()?,
             &mut self.generator.session,
             running,
-            Round { prompt, max_tokens: left, tools, stop: &[], seat: None },
+            Round {
+                prompt,
+                max_tokens: left,
+                tools,
+                stop: &[],
+                constraint: self.constraint.as_mut(),
+                seat: None,
+            },
         );
         let released = &mut self.released;
         let sink = &mut *self.sink;

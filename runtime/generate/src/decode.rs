@@ -1,17 +1,17 @@
 //! The decode loop: the only place where a token is emitted.
 //!
-//! Logits go to the samplers, the token that they choose becomes bytes, bytes become text, text goes
-//! through the tool-call parser to the policies, and what they release becomes an event. The token then
+//! Logits go to the samplers, without what a constraint does not allow; the token that they choose becomes bytes,
+//! bytes become text, text goes through the tool-call parser to the policies, and what they release becomes an event. The token then
 //! goes back into the session.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use membrane_engine::{EngineError, Session};
 use membrane_host::Ended;
-use membrane_text::{ParserEvent, Specials, Tokenizer, ToolCall, ToolCallParser, Utf8Stream};
+use membrane_text::{Constraint, ParserEvent, Specials, Tokenizer, ToolCall, ToolCallParser, Utf8Stream};
 
 use crate::behaviour::Running;
-use crate::error::{Result, Stopped};
+use crate::error::{GenerateError, Result, Stopped};
 use crate::event::{EndReason, Event, Intervention};
 use crate::passes::Seat;
 use crate::stop::StopTexts;
@@ -28,6 +28,8 @@ pub(crate) struct Round<'a> {
     pub stop: &'a [String],
     /// The session's place in passes that it shares with others, if it shares any.
     pub seat: Option<&'a Seat>,
+    /// What the text must follow.
+    pub constraint: Option<&'a mut Constraint>,
 }
 
 /// How a round ended.
@@ -49,6 +51,8 @@ pub(crate) struct Decoder<'a> {
     /// Text of this round that policies have released.
     released: String,
     logits: Vec<f32>,
+    /// The model's logits without what the constraint does not allow.
+    masked: Vec<f32>,
     chosen: usize,
 }
 
@@ -88,6 +92,7 @@ impl<'a> Decoder<'a> {
             calls: Vec::new(),
             released: String::new(),
             logits: Vec::new(),
+            masked: Vec::new(),
             chosen: 0,
         }
     }
@@ -117,6 +122,9 @@ impl<'a> Decoder<'a> {
         if cancel.iter().any(|flag| flag.load(Ordering::Relaxed)) {
             return Ok(Step::Ended(EndReason::Cancelled));
         }
+        if self.satisfied() {
+            return Ok(Step::Complete(EndReason::Stop));
+        }
         if self.round.max_tokens.is_some_and(|max| self.chosen >= max) {
             return Ok(Step::Complete(EndReason::Length));
         }
@@ -130,7 +138,8 @@ impl<'a> Decoder<'a> {
             Flow::Go => {}
         }
         if self.session.room() == 0 {
-            return Ok(Step::Complete(EndReason::Context));
+            let reason = if self.satisfied() { EndReason::Stop } else { EndReason::Context };
+            return Ok(Step::Complete(reason));
         }
         match self.append(token) {
             Err(EngineError::Cancelled) => Ok(Step::Ended(EndReason::Cancelled)),
@@ -149,10 +158,25 @@ impl<'a> Decoder<'a> {
     /// The samplers' choice for the next token.
     fn choose(&mut self, sink: &mut dyn FnMut(Event)) -> Result<u32> {
         let context = (self.session.tokens(), self.round.prompt.len());
-        let chosen = self.running.choose(&mut self.logits, self.session.logits(), context, sink)?;
+        let mut model = self.session.logits();
+        if let Some(constraint) = &mut self.round.constraint {
+            self.masked.clear();
+            self.masked.extend_from_slice(model);
+            constraint.mask(&mut self.masked)?;
+            model = &self.masked;
+        }
+        let chosen = self.running.choose(&mut self.logits, model, context, sink)?;
         self.chosen += 1;
         self.running.journal.token(&chosen)?;
+        if let Some(constraint) = &mut self.round.constraint {
+            constraint.accept(chosen.token)?;
+        }
         Ok(chosen.token)
+    }
+
+    /// Whether there is a constraint, and nothing can follow the text.
+    fn satisfied(&self) -> bool {
+        self.round.constraint.as_ref().is_some_and(|constraint| constraint.is_complete())
     }
 
     /// Sends a token's text on its way to the person. Tokens with a meaning of their own have no text.
@@ -196,10 +220,11 @@ impl<'a> Decoder<'a> {
 
     /// Puts the session where it would be had the model written what policies let pass, forced text included.
     fn rewind(&mut self) -> Result<Step> {
-        let passed = self.released.clone() + &self.running.policies.pending();
+        let passed = self.passed()?;
         let mut tokens = self.round.prompt.to_vec();
-        tokens.extend(self.tokenizer.encode(&passed, Specials::AsText)?);
+        tokens.extend_from_slice(&passed);
         self.running.journal.rewind(self.round.prompt.len(), &tokens);
+        self.constrain(&passed)?;
         self.utf8 = Utf8Stream::default();
         self.calls.clear();
         self.stop = StopTexts::new(self.round.stop);
@@ -213,6 +238,18 @@ impl<'a> Decoder<'a> {
             Err(EngineError::Cancelled) => Ok(Step::Ended(EndReason::Cancelled)),
             result => Ok(result.map(|_| Step::Next)?),
         }
+    }
+
+    /// Tokens of what policies let pass, forced text included.
+    fn passed(&self) -> Result<Vec<u32>> {
+        let passed = self.released.clone() + &self.running.policies.pending();
+        Ok(self.tokenizer.encode(&passed, Specials::AsText)?)
+    }
+
+    /// Brings the constraint to where a text ends that policies made of the model's. Errors: it does not allow that text.
+    fn constrain(&mut self, passed: &[u32]) -> Result<()> {
+        let Some(constraint) = &mut self.round.constraint else { return Ok(()) };
+        constraint.walk(passed).map_err(GenerateError::ForcedAgainstGrammar)
     }
 
     /// Ends the text of the round. None if a policy makes the model go on.
@@ -238,7 +275,10 @@ impl<'a> Decoder<'a> {
                     Step::Ended(reason) => return Ok(Some(RoundEnd::Ended(reason))),
                 },
                 // There is no room for more than the forced text.
-                Flow::Forced => {}
+                Flow::Forced => {
+                    let passed = self.passed()?;
+                    self.constrain(&passed)?;
+                }
             }
             plain.clear();
         }

@@ -6,7 +6,7 @@ use membrane_audit::AuditError;
 use membrane_engine::{EngineError, Model};
 use membrane_host::{HostError, Refused};
 use membrane_profile::Digest;
-use membrane_text::TextError;
+use membrane_text::{GrammarError, TextError};
 use thiserror::Error;
 
 /// An error that ends an answer without a verdict of a policy.
@@ -32,6 +32,23 @@ pub enum GenerateError {
     /// The prompt could not be made or read.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// The grammar can't be followed, or not with this model.
+    #[error(transparent)]
+    Grammar(#[from] GrammarError),
+    /// A policy changed the text into one that the grammar does not allow.
+    #[error("a policy forced a text: with what policies let pass before it, {0}; the answer ends here")]
+    ForcedAgainstGrammar(GrammarError),
+    /// A grammar for an answer in which tools may be called.
+    #[error(
+        "an answer that must follow a grammar can't call tools, and there are some: leave out the grammar, or the tools"
+    )]
+    GrammarWithTools,
+    /// A grammar for a text that begins in the middle of the model's reasoning.
+    #[error(
+        "the model's chat template begins the answer with its reasoning, which would have to follow the grammar: use \
+         --raw with a prompt of your own, or a model without reasoning"
+    )]
+    GrammarInReasoning,
     /// The model file's chat template can't be used.
     #[error("{}: {source}", path.display())]
     Template {
@@ -118,6 +135,12 @@ impl From<GenerateError> for Stopped {
 
 impl From<EngineError> for Stopped {
     fn from(error: EngineError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<GrammarError> for Stopped {
+    fn from(error: GrammarError) -> Self {
         Self::Failed(error.into())
     }
 }

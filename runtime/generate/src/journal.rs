@@ -13,7 +13,8 @@ use membrane_audit::{
 };
 use membrane_engine::{Model, Precision};
 use membrane_host::{Chosen, Intervention, Invocation, OutputOutcome};
-use membrane_text::ChatMessage;
+use membrane_text::{ChatMessage, Grammar};
+use serde_json::Value;
 
 use crate::answer::AnswerOptions;
 use crate::error::{GenerateError, Result};
@@ -115,7 +116,8 @@ impl Journal {
         let Some(audit) = audit else { return Ok(Self::default()) };
         let mut log = lock(&audit.log);
         let messages = messages.iter().filter_map(|message| serde_json::to_value(message).ok()).collect();
-        let request = log.seal(&Content::Request(RequestText { messages }))?;
+        let (constraint, grammar) = constraint(options.constraint.as_ref(), log.keep());
+        let request = log.seal(&Content::Request(RequestText { messages, grammar }))?;
         let engine = audit::Engine {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instruction_set: model.team().isa().name().to_owned(),
@@ -130,6 +132,7 @@ impl Journal {
             max_tokens: options.max_tokens.map(|max| max as u64),
             raw: options.raw,
             now: options.now,
+            constraint,
             request,
         }))?;
         let keep = log.keep();
@@ -399,6 +402,22 @@ impl Places {
         let behind = self.shown.partition_point(|(end, _)| *end <= byte);
         behind.checked_sub(1).map_or(0, |before| self.shown[before].1)
     }
+}
+
+/// A constraint as the log has it, and its grammar as a content has it.
+fn constraint(grammar: Option<&Grammar>, keep: Keep) -> (Option<audit::Constraint>, Option<Value>) {
+    // An externally tagged value: one key, which is the kind.
+    let Some(Ok(Value::Object(tagged))) = grammar.map(serde_json::to_value) else { return (None, None) };
+    let Some((kind, grammar)) = tagged.into_iter().next() else { return (None, None) };
+    let inline = (keep == Keep::Tokens).then(|| grammar.clone());
+    (Some(audit::Constraint { kind, grammar: inline }), Some(grammar))
+}
+
+/// The grammar of a recorded constraint; none if the log has only its digest. The error is one that can't be read.
+pub(crate) fn grammar(constraint: &audit::Constraint) -> Option<Result<Grammar, serde_json::Error>> {
+    let grammar = constraint.grammar.clone()?;
+    let tagged = serde_json::Map::from_iter([(constraint.kind.clone(), grammar)]);
+    Some(serde_json::from_value(Value::Object(tagged)))
 }
 
 fn to_call(call: &Invocation) -> Call {

@@ -7,10 +7,12 @@
 use membrane_audit::{ChosenToken, Script, Step};
 use membrane_engine::Session;
 use membrane_host::{AnswerContext, Chosen, SamplerChain};
+use membrane_text::Constraint;
 use serde::Serialize;
 
 use crate::answer::Generator;
 use crate::error::{GenerateError, Result};
+use crate::journal::grammar;
 
 /// A token that was chosen at some place.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -92,11 +94,13 @@ impl Generator {
         if script.steps.iter().any(swapped) {
             return refuse("can't be generated again: plugins were exchanged in the middle of it");
         }
+        let constraint = self.recorded_constraint(answer, script)?;
         let context = AnswerContext { vocabulary: self.words.clone(), seed };
         let samplers = SamplerChain::start(&self.host, &self.behaviours.now().samplers, context)?;
         let mut replay = Replay {
             generator: self,
             samplers,
+            constraint,
             sameness,
             prompt: Vec::new(),
             last: None,
@@ -115,9 +119,23 @@ impl Generator {
     }
 }
 
+impl Generator {
+    /// What the text of a recorded answer had to follow. Errors: the log does not have it, or it can't be read.
+    fn recorded_constraint(&self, answer: u64, script: &Script) -> Result<Option<Constraint>> {
+        let refuse = |what: String| GenerateError::Replay { answer, what };
+        let Some(recorded) = &script.constraint else { return Ok(None) };
+        let grammar = grammar(recorded).ok_or_else(|| {
+            refuse("can't be generated again: the log has only the digest of its grammar".to_owned())
+        })?;
+        let grammar = grammar.map_err(|error| refuse(format!("its grammar can't be read: {error}")))?;
+        Ok(Some(self.model.grammars()?.compile(&grammar)?))
+    }
+}
+
 struct Replay<'a> {
     generator: &'a mut Generator,
     samplers: SamplerChain,
+    constraint: Option<Constraint>,
     sameness: Sameness,
     prompt: Vec<u32>,
     /// The recorded token that the session does not hold yet: of the last one no logits are needed.
@@ -135,6 +153,9 @@ impl Replay<'_> {
         self.last = None;
         self.prompt = ids.to_vec();
         self.done.rounds += 1;
+        if let Some(constraint) = &mut self.constraint {
+            constraint.walk(&[])?;
+        }
         // A policy refused it before it was cut into tokens.
         if !ids.is_empty() {
             let synced = self.session().sync(ids)?;
@@ -146,6 +167,12 @@ impl Replay<'_> {
     fn rewind(&mut self, behind: &[u32]) -> Result<()> {
         self.last = None;
         let ids = [&self.prompt[..], behind].concat();
+        if let Some(constraint) = &mut self.constraint
+            && constraint.walk(behind).is_err()
+        {
+            // The answer ended there.
+            return Ok(());
+        }
         // Where the context has no room for it, the answer ended there.
         if ids.len() <= self.session().tokens().len() + self.session().room() {
             self.session().sync(&ids)?;
@@ -160,6 +187,10 @@ impl Replay<'_> {
         let id = recorded.id.unwrap_or_default();
         self.logits.clear();
         self.logits.extend_from_slice(self.generator.session.logits());
+        if let Some(constraint) = &mut self.constraint {
+            constraint.mask(&mut self.logits)?;
+            constraint.accept(id)?;
+        }
         let history = self.generator.session.tokens();
         let now = self.samplers.next(&mut self.logits, history, self.prompt.len())?;
         self.done.tokens += 1;

@@ -1,4 +1,4 @@
-//! Text on its way into a model and out of it: tokenizer, chat template, tool calls.
+//! Text on its way into a model and out of it: tokenizer, chat template, tool calls, grammars.
 //!
 //! Knows nothing of model files: the caller fills a [`VocabularySpec`] and hands over the source of the chat
 //! template. Both are untrusted, as is every text in a conversation; [`limits`] says what they may cost.
@@ -8,6 +8,7 @@
 mod added;
 mod conversation;
 mod error;
+mod grammar;
 pub mod limits;
 mod pretokenize;
 mod prompt;
@@ -20,6 +21,7 @@ mod vocabulary;
 
 pub use conversation::{ChatMessage, Conversation, Role, ToolCall};
 pub use error::{Result, TextError};
+pub use grammar::{Constraint, Grammar, GrammarCompiler, GrammarError};
 pub use prompt::Prompt;
 pub use reasoning::{Part, ReasoningSplitter};
 pub use stream::Utf8Stream;

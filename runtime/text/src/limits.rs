@@ -67,3 +67,66 @@ pub const MAX_TOOL_CALL_BYTES: usize = 64 << 10;
 
 /// Most characters of a token or other foreign text that an error message repeats.
 pub const MAX_SHOWN_CHARS: usize = 64;
+
+/// Longest JSON schema, bytes, as it is written without blanks. Stops one that takes seconds to compile.
+pub const MAX_SCHEMA_BYTES: usize = 128 << 10;
+
+/// Longest JSON schema, bytes, of which an error tells the place: its parts are compiled one by one to find it.
+pub const MAX_PLACED_SCHEMA_BYTES: usize = 8 << 10;
+
+/// Longest Lark grammar, bytes. Stops the same: chains of terminals take time with the square of their length.
+pub const MAX_LARK_BYTES: usize = 64 << 10;
+
+/// Longest regular expression, bytes. Stops the same: 10,000 times `a?`.
+pub const MAX_REGEX_BYTES: usize = 16 << 10;
+
+/// Regular expressions of a schema: `pattern`, `format` and the names in `patternProperties`, of which each is compared
+/// with each.
+pub const SCHEMA_PATTERNS: usize = 128;
+
+/// Regular expressions that a text may have to match at the same time: `&` in a Lark grammar, patterns of a schema that
+/// combines schemas. The work doubles with each, within one step, where fuel isn't looked at: 16 take a tenth of a
+/// second, 24 minutes.
+pub const GRAMMAR_INTERSECTIONS: usize = 12;
+
+/// The product of the digits of all values of `multipleOf`, trailing zeros left out. Stops automata of as many states.
+pub const SCHEMA_MULTIPLES: u64 = 10_000;
+
+/// Depth of brackets, lists and objects in a grammar. Stops 30,000 opening brackets, which overflow the stack.
+pub const GRAMMAR_NESTING: usize = 128;
+
+/// Stack of the thread that compiles a grammar, bytes. It is touched only as far as it is used.
+pub const GRAMMAR_STACK_BYTES: usize = 64 << 20;
+
+/// Symbols of a compiled grammar. Public schemas have up to 200,000. Stops `(a | b){1,1000}` in itself.
+pub const GRAMMAR_SYMBOLS: usize = 200_000;
+
+/// Units of work on the regular expressions of a grammar while it is compiled, about 50,000 a millisecond. Stops
+/// counts in counts.
+pub const GRAMMAR_COMPILE_FUEL: u64 = 1_000_000;
+
+/// Units of work on the regular expressions for one mask, about 14,000 a millisecond. Stops an expression whose
+/// automaton doubles with each character.
+pub const GRAMMAR_STEP_FUEL: u64 = 200_000;
+
+/// Items of the parser for one mask, about 20,000 a millisecond. Stops an ambiguous grammar.
+pub const GRAMMAR_STEP_ITEMS: usize = 50_000;
+
+/// Items of the parser at one place of the text. Stops the same.
+pub const GRAMMAR_ROW_ITEMS: usize = 2_000;
+
+/// States of the automaton of one constraint's expressions, about a kilobyte each. Stops an answer during which the
+/// automaton grows without end.
+pub const GRAMMAR_LEXER_STATES: usize = 50_000;
+
+/// What grammars take beside a model: the vocabulary sorted for them, and a constraint at its limits, bytes.
+pub const GRAMMAR_MEMORY_BYTES: u64 = 128 << 20;
+
+/// Most characters of what the grammar library says that an error message repeats.
+pub const MAX_GRAMMAR_MESSAGE_CHARS: usize = 400;
+
+/// Longest token that grammars see, bytes. The library's trie goes as deep as it can represent.
+pub const MAX_TRIE_TOKEN_BYTES: usize = 1000;
+
+/// Bytes of all tokens that grammars see. Public vocabularies have 2 million. The library's trie holds no more.
+pub const MAX_TRIE_BYTES: usize = 4_000_000;

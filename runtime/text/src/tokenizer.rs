@@ -122,6 +122,12 @@ impl Tokenizer {
         self.kinds.get(token as usize) == Some(&Kind::Control)
     }
 
+    /// Whether a token is a piece of text: neither a control token nor one that nothing is made of.
+    pub(crate) fn is_text(&self, token: u32) -> bool {
+        let kind = self.kinds.get(token as usize);
+        matches!(kind, Some(Kind::Normal | Kind::UserDefined | Kind::Byte))
+    }
+
     /// Tokens that end an answer; the one that the file names is first.
     pub fn end_tokens(&self) -> &[u32] {
         &self.ends

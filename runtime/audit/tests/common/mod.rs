@@ -31,7 +31,7 @@ pub fn write_setting(log: &mut Log) -> (u64, u64) {
 
 /// Writes an answer with a few tokens in six records, a checkpoint not counted.
 pub fn write_answer(log: &mut Log, setting: (u64, u64), question: &str) {
-    let request = RequestText { messages: vec![json!({"role": "user", "content": question})] };
+    let request = RequestText { messages: vec![json!({"role": "user", "content": question})], grammar: None };
     let request = log.seal(&Content::Request(request)).unwrap();
     let engine =
         Engine { version: "1.0.0".into(), instruction_set: "scalar".into(), reference: false, context: 64 };
@@ -43,6 +43,7 @@ pub fn write_answer(log: &mut Log, setting: (u64, u64), question: &str) {
         max_tokens: Some(3),
         raw: false,
         now: 0,
+        constraint: None,
         request,
     };
     let answer = log.append(&Record::Answer(start)).unwrap();

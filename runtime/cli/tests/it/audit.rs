@@ -295,3 +295,19 @@ fn flags_that_can_not_be_meant() {
     desk.replay(&["--model", "nowhere.gguf"]).failed_saying(&["nowhere.gguf"]);
     assert!(Path::new(&desk.log()).exists());
 }
+
+#[test]
+fn a_constrained_answer_is_replayed() {
+    for keep in ["tokens", "text"] {
+        let desk = Desk::new();
+        let flags =
+            ["--json-schema", r#"{"type":"array","items":{"enum":["a","b",1]},"minItems":2,"maxItems":5}"#];
+        let options = ["Hello", "--seed", "4", "--temperature", "3", "-q", "--audit-keep", keep];
+        let run = desk.run(&[&options[..], &flags].concat()).good();
+        assert!(serde_json::from_str::<Value>(&run.stdout).unwrap().as_array().unwrap().len() >= 2);
+        desk.run(&["Hello", "-q", "--regex", "[a-f]{4,9}", "--audit-keep", keep]).good();
+        desk.verify(&[]).good();
+        let replayed = desk.replay(&["--threads", "1"]).good();
+        assert_eq!(replayed.stdout.matches("identical").count(), 2, "{}", replayed.stdout);
+    }
+}

@@ -183,3 +183,63 @@ fn a_reader_that_leaves_is_no_crash() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code().is_some() && !errors.contains("panicked"), "{errors}");
 }
+
+#[test]
+fn an_answer_under_a_schema_is_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let schema = json!({
+        "type": "object", "required": ["yes", "n"], "additionalProperties": false,
+        "properties": {"yes": {"type": "boolean"}, "n": {"type": "integer", "minimum": 0, "maximum": 99}},
+    });
+    let file = folder.path().join("schema.json");
+    std::fs::write(&file, schema.to_string()).unwrap();
+    for given in [schema.to_string(), file.to_str().unwrap().to_owned()] {
+        let arguments =
+            ["run", &fixture(MOE), "Hello", "--seed", "3", "--temperature", "4", "--json-schema", &given];
+        let run = membrane(&[&arguments[..], &["--quiet"]].concat()).good();
+        let value: Value = serde_json::from_str(&run.stdout).unwrap();
+        assert!(value["yes"].is_boolean() && value["n"].as_f64().unwrap() <= 99.0, "{value}");
+        let events = membrane(&[&arguments[..], &["--json"]].concat()).good();
+        assert_eq!(events.end()["reason"], "stop");
+        assert_eq!(events.answer(), run.stdout.trim_end_matches('\n'));
+    }
+}
+
+#[test]
+fn an_answer_follows_an_expression_or_a_grammar() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sum.lark");
+    std::fs::write(&file, "// two numbers\nstart: N \"+\" N\nN: /[0-9]{1,2}/\n").unwrap();
+    let ask = |flag: &str, value: &str| {
+        let arguments =
+            ["run", &fixture(MOE), "Hello", "--seed", "5", "--temperature", "4", "-q", flag, value];
+        membrane(&arguments).good().stdout
+    };
+    let answer = ask("--regex", "(red|green) [0-9]{3}");
+    let (colour, number) = answer.trim_end().split_once(' ').unwrap();
+    assert!(
+        ["red", "green"].contains(&colour) && number.len() == 3 && number.parse::<u32>().is_ok(),
+        "{answer}"
+    );
+    let answer = ask("--grammar", file.to_str().unwrap());
+    let (left, right) = answer.trim_end().split_once('+').unwrap();
+    assert!(left.parse::<u32>().is_ok() && right.parse::<u32>().is_ok(), "{answer}");
+}
+
+#[test]
+fn a_grammar_that_can_not_be_followed_is_a_failure_with_a_reason() {
+    let not = r#"{"type": "object", "properties": {"a": {"not": {"type": "null"}}}}"#;
+    for (flags, words) in [
+        (&["--json-schema", not][..], "\"not\""),
+        (&["--json-schema", "{"], "no JSON"),
+        (&["--json-schema", "/nowhere/schema.json"], "/nowhere/schema.json"),
+        (&["--regex", "a("], "unclosed group"),
+        (&["--grammar", "/dev/zero"], "longer than"),
+        (&["--regex", "a", "--json-schema", "true"], "cannot be used with"),
+        (&["--regex", "a", "--tool", "calculator"], "tools"),
+    ] {
+        let ended = membrane(&[&["run", &fixture(MOE), "Hello"], flags].concat());
+        ended.failed_saying(&[words]);
+        assert!(ended.stdout.is_empty(), "{flags:?}: {}", ended.stdout);
+    }
+}

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use membrane_engine::Session;
 use membrane_host::Invocation;
 use membrane_host::agent::{self, Completion, EndReason as AgentEnd, GenerationOptions, InferenceError};
+use membrane_text::Constraint;
 
 use super::session::{Slot, of, refusal};
 use super::{Run, lock};
@@ -23,6 +24,8 @@ pub(super) struct Task {
     pub prompt: Vec<u32>,
     /// Whether calls of tools are looked for.
     pub tools: bool,
+    /// What the text must follow.
+    pub constraint: Option<Constraint>,
     pub options: GenerationOptions,
 }
 
@@ -122,12 +125,19 @@ fn generate(
     cancel: &AtomicBool,
     texts: &Sender<String>,
 ) -> Ended {
-    let Task { mut running, prompt, tools, options } = task;
+    let Task { mut running, prompt, tools, mut constraint, options } = task;
     let before = prompt.len();
     lock(&run.clock).start();
     let most = options.max_tokens.map(|most| most as usize);
     let seat = run.base.passes.seat();
-    let round = Round { prompt: &prompt, max_tokens: most, tools, stop: &options.stop, seat: Some(&seat) };
+    let round = Round {
+        prompt: &prompt,
+        max_tokens: most,
+        tools,
+        stop: &options.stop,
+        constraint: constraint.as_mut(),
+        seat: Some(&seat),
+    };
     let (result, text, chosen) = decode(run, &mut session, &mut running, round, cancel, texts);
     drop(seat);
     lock(&run.clock).stop();

@@ -18,7 +18,7 @@ use membrane_engine::{Model, Session, process};
 use membrane_host::agent::{AgentRun, RunEnd, Store};
 use membrane_host::{Host, Message, Plugin, PolicyChain, Role as HostRole};
 use membrane_profile::Digest;
-use membrane_text::{ChatMessage, ChatTemplate, Role};
+use membrane_text::{ChatMessage, ChatTemplate, Grammar, Role};
 
 use crate::answer::AnswerOptions;
 use crate::behaviour::{Behaviour, Words};
@@ -163,7 +163,8 @@ impl Agents {
         });
         let own = Behaviour { samplers: Vec::new(), ..base.behaviour.clone() };
         let mut running = own.start(&base.host, &base.words, options.seed)?;
-        running.journal = run.journal(&[ChatMessage::new(Role::User, task)], options.seed, None, false)?;
+        running.journal =
+            run.journal(&[ChatMessage::new(Role::User, task)], options.seed, None, false, None)?;
         let front = Front::new(run.clone(), running);
         let outcome = pursue(agent, task, store, &front);
         let (reason, why) = front.conclude(outcome)?;
@@ -195,8 +196,9 @@ impl Run {
         seed: u64,
         max_tokens: Option<usize>,
         raw: bool,
+        constraint: Option<Grammar>,
     ) -> Result<Journal> {
-        let options = AnswerOptions { seed, max_tokens, raw, now: self.options.now };
+        let options = AnswerOptions { seed, max_tokens, raw, now: self.options.now, constraint };
         Journal::start(self.base.audit.as_ref(), &self.base.model, messages, &options)
     }
 

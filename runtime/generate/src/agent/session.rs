@@ -12,12 +12,12 @@ use membrane_host::limits::MAX_PREFIXES;
 use membrane_host::{
     AnswerContext, Intervention, Message, PolicyChain, Refused, Role as HostRole, SamplerChain, ToolSet,
 };
-use membrane_text::{ChatMessage, Prompt, Role, Specials, ToolCall};
+use membrane_text::{ChatMessage, Constraint, Grammar, Prompt, Role, Specials, ToolCall};
 use serde_json::Value;
 
 use super::generation::{AgentGeneration, Task};
 use super::{Run, lock};
-use crate::answer::{merge, render, to_host};
+use crate::answer::{in_reasoning, merge, render, to_host};
 use crate::behaviour::Running;
 use crate::error::{GenerateError, Stopped};
 use crate::event::{EndReason, Event};
@@ -160,6 +160,10 @@ impl AgentSession {
         render(&base.model, base.template.as_ref(), messages, tools, self.run.options.now)
     }
 
+    fn compile(&self, grammar: &Grammar) -> Result<Constraint, GenerateError> {
+        Ok(self.run.base.model.grammars()?.compile(grammar)?)
+    }
+
     fn text(&self, ids: &[u32]) -> Result<String, GenerateError> {
         Ok(self.run.base.model.tokenizer()?.decode(ids, false))
     }
@@ -189,7 +193,7 @@ impl AgentSession {
         verdicts: Vec<Intervention>,
         refused: Refused,
     ) -> InferenceError {
-        let journal = self.run.journal(context.given, 0, None, context.tools.is_none());
+        let journal = self.run.journal(context.given, 0, None, context.tools.is_none(), None);
         let ended = journal.and_then(|mut journal| {
             for made in [&verdicts, &refused.interventions] {
                 journal.verdicts(made);
@@ -201,7 +205,13 @@ impl AgentSession {
     }
 
     /// Starts the samplers and the record of a generation.
-    fn running(&self, asked: Asked, context: &Context<'_>, options: &GenerationOptions) -> Answer<Running> {
+    fn running(
+        &self,
+        asked: Asked,
+        context: &Context<'_>,
+        options: &GenerationOptions,
+        grammar: Option<Grammar>,
+    ) -> Answer<Running> {
         let base = &self.run.base;
         let seed = options.seed.unwrap_or_default();
         let mut samplers = base.behaviour.samplers.clone();
@@ -219,7 +229,8 @@ impl AgentSession {
         let tools =
             ToolSet::start(&base.host, &[]).map_err(|error| InferenceError::Failed(error.to_string()))?;
         let most = options.max_tokens.map(|most| most as usize);
-        let mut journal = self.run.journal(context.given, seed, most, context.tools.is_none()).map_err(of)?;
+        let mut journal =
+            self.run.journal(context.given, seed, most, context.tools.is_none(), grammar).map_err(of)?;
         journal.verdicts(&asked.verdicts);
         for intervention in &asked.verdicts {
             self.run.tell(Event::Intervention(intervention.into()));
@@ -369,11 +380,29 @@ impl AgentSession {
             }
         };
         let context = Context { given, tools, ids: &prompt };
+        let grammar = options.constraint.as_ref().map(grammar).transpose()?;
         let asked = self.ask(&context)?;
-        let running = self.running(asked, &context, &options)?;
+        let constraint = match &grammar {
+            Some(_) if tools == Some(true) => return Err(of(GenerateError::GrammarWithTools)),
+            Some(_) if in_reasoning(&asked.rendered) => return Err(of(GenerateError::GrammarInReasoning)),
+            Some(grammar) => Some(self.compile(grammar).map_err(of)?),
+            None => None,
+        };
+        let running = self.running(asked, &context, &options, grammar)?;
         let tools = tools == Some(true);
-        Ok(Task { running, prompt, tools, options })
+        Ok(Task { running, prompt, tools, constraint, options })
     }
+}
+
+/// The grammar of an agent's constraint.
+fn grammar(constraint: &agent::Constraint) -> Answer<Grammar> {
+    Ok(match constraint {
+        agent::Constraint::JsonSchema(text) => {
+            Grammar::json_schema(text).map_err(|error| of(error.into()))?
+        }
+        agent::Constraint::Regex(pattern) => Grammar::Regex(pattern.clone()),
+        agent::Constraint::Lark(text) => Grammar::Lark(text.clone()),
+    })
 }
 
 /// Makes sure that there are logits to go on from: they are dropped with the tokens behind them.
@@ -457,7 +486,11 @@ pub(super) fn inference_error(error: EngineError) -> InferenceError {
 pub(super) fn of(error: GenerateError) -> InferenceError {
     match error {
         GenerateError::Engine(error) => inference_error(error),
-        GenerateError::Unrendered | GenerateError::NoTemplate => InferenceError::Invalid(error.to_string()),
+        GenerateError::Unrendered
+        | GenerateError::NoTemplate
+        | GenerateError::Grammar(_)
+        | GenerateError::GrammarWithTools
+        | GenerateError::GrammarInReasoning => InferenceError::Invalid(error.to_string()),
         other => InferenceError::Failed(other.to_string()),
     }
 }

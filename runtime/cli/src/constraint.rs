@@ -1,0 +1,53 @@
+//! What answers must follow, from the command line.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use membrane_text::Grammar;
+use membrane_text::limits::MAX_SCHEMA_BYTES;
+
+/// Bytes of a file that are read; blanks and comments are not counted where the limit of a grammar is.
+const MAX_FILE_BYTES: u64 = 8 * MAX_SCHEMA_BYTES as u64;
+
+/// What answers must follow; one of these.
+#[derive(clap::Args)]
+#[group(multiple = false)]
+pub struct ConstraintOptions {
+    /// Answers are JSON that is valid under this schema: a file, or the schema itself
+    #[arg(long, value_name = "FILE|JSON")]
+    json_schema: Option<String>,
+    /// Answers are texts that this regular expression matches as a whole
+    #[arg(long, value_name = "PATTERN")]
+    regex: Option<String>,
+    /// Answers are texts of the language of this grammar, in llguidance's dialect of Lark
+    #[arg(long, value_name = "FILE")]
+    grammar: Option<PathBuf>,
+}
+
+impl ConstraintOptions {
+    /// The grammar, if one is given. Errors: a file that can't be read, a schema that is no JSON.
+    pub fn read(&self) -> Result<Option<Grammar>> {
+        if let Some(given) = &self.json_schema {
+            let start = given.trim_start();
+            // No file has such a name by chance; one that has is `./{`.
+            let inline = start.starts_with('{') || matches!(start.trim_end(), "true" | "false");
+            let text = if inline { given.clone() } else { read("--json-schema", Path::new(given))? };
+            return Ok(Some(Grammar::json_schema(&text).context("--json-schema")?));
+        }
+        if let Some(path) = &self.grammar {
+            return Ok(Some(Grammar::Lark(read("--grammar", path)?)));
+        }
+        Ok(self.regex.clone().map(Grammar::Regex))
+    }
+}
+
+fn read(flag: &str, path: &Path) -> Result<String> {
+    let failed = || format!("{flag}: reading {}", path.display());
+    let mut text = String::new();
+    let file = File::open(path).with_context(failed)?;
+    let read = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).with_context(failed)? as u64;
+    ensure!(read <= MAX_FILE_BYTES, "{flag}: {} is longer than {MAX_FILE_BYTES} bytes", path.display());
+    Ok(text)
+}
