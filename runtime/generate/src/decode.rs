@@ -1,8 +1,8 @@
 //! The decode loop: the only place where a token is emitted.
 //!
-//! Logits go to the samplers, without what a constraint does not allow; the token that they choose becomes bytes,
-//! bytes become text, text goes through the tool-call parser to the policies, and what they release becomes an event. The token then
-//! goes back into the session.
+//! Logits go to the samplers, without what a constraint does not allow; the token that they choose becomes
+//! bytes, bytes become text, text goes through the tool-call parser to the policies, and what they release
+//! becomes an event. The token then goes back into the session.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -120,7 +120,7 @@ pub const GRAMMAR_ROW_ITEMS: usize = 2_000;
 pub const GRAMMAR_LEXER_STATES: usize = 50_000;
 
 /// What grammars take beside a model: the vocabulary sorted for them, and a constraint at its limits, bytes.
-pub const GRAMMAR_MEMORY_BYTES: u64 = 128 << 20;
+pub const GRAMMAR_MEMORY_BYTES: u64 = 160 << 20;
 
 /// Most characters of what the grammar library says that an error message repeats.
 pub const MAX_GRAMMAR_MESSAGE_CHARS: usize = 400;

@@ -51,9 +51,8 @@ impl Constraint {
                 0 => logits.fill(f32::NEG_INFINITY),
                 bits => {
                     for (bit, logit) in logits.iter_mut().enumerate() {
-                        if bits & (1 << bit) == 0 {
-                            *logit = f32::NEG_INFINITY;
-                        }
+                        // Chosen rather than branched on: the bits follow no pattern.
+                        *logit = if bits & (1 << bit) == 0 { f32::NEG_INFINITY } else { *logit };
                     }
                 }
             }
@@ -125,6 +124,7 @@ impl Constraint {
                 return Err(self.refused(token));
             }
             self.ended = true;
+            self.allowed = None;
         } else {
             let plain = self
                 .words
