@@ -196,10 +196,16 @@ pub struct Plugin {
     pub parameters: serde_json::Map<String, serde_json::Value>,
     /// Grants beyond its world.
     pub grants: Vec<String>,
+    /// What it found behind grants that have values, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub authority: Vec<String>,
     /// Units of fuel of one call.
     pub fuel_per_call: u64,
     /// Bytes of memory of an instance.
     pub memory_bytes: u64,
+    /// Milliseconds by the clock of one call, where they were limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wall_ms: Option<u64>,
 }
 
 /// What the engine was told, as far as it can change a token.

@@ -13,7 +13,7 @@ use membrane_engine::{Model, Precision, Prepared};
 use membrane_generate::{Behaviour, Decided, Decisions, Difference, Generator, Replayed, Sameness, decide};
 use membrane_host::{Component, Host, Plugin};
 use membrane_profile::{
-    ByteSize, Digest, Kind, LimitsSpec, Location, Origin, PluginArgument, Profile, ResolvedPlugin,
+    Authority, ByteSize, Digest, Kind, LimitsSpec, Location, Origin, PluginArgument, Profile, ResolvedPlugin,
 };
 use serde::Serialize;
 
@@ -342,9 +342,12 @@ fn load_recorded(host: &Host, recorded: &audit::Plugin, kind: Kind) -> Result<Pl
         location,
         parameters: recorded.parameters.clone(),
         grants: recorded.grants.clone(),
+        // Tools are not called again: what they gave back is recorded.
+        authority: Authority::default(),
         limits: LimitsSpec {
             fuel_per_call: Some(recorded.fuel_per_call),
             memory: Some(ByteSize(recorded.memory_bytes)),
+            wall_ms: recorded.wall_ms,
         },
         // The record pins it, below.
         pin: None,

@@ -45,6 +45,7 @@ impl Resolution {
             let limits = LockedLimits {
                 fuel_per_call: limits.fuel_per_call,
                 memory: ByteSize(limits.memory_bytes as u64),
+                wall_ms: limits.wall_ms,
             };
             Ok(LockedPlugin::new(plugin, component.digest, &description.import_names(), limits))
         };
@@ -83,6 +84,9 @@ pub fn limits(resolved: &ResolvedPlugin, most: Option<usize>) -> Limits {
     }
     if let Some(memory) = resolved.limits.memory {
         limits.memory_bytes = usize::try_from(memory.bytes()).unwrap_or(usize::MAX);
+    }
+    if let Some(wall) = resolved.limits.wall_ms {
+        limits.wall_ms = Some(wall);
     }
     limits
 }

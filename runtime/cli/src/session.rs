@@ -45,7 +45,8 @@ pub struct BehaviourOptions {
     /// A policy behind the profile's own; may be repeated
     #[arg(long, value_name = "PLUGIN")]
     policy: Vec<PluginArgument>,
-    /// A tool beside the profile's own, such as clock,grant=clock; may be repeated
+    /// A tool beside the profile's own, such as clock,grant=clock or
+    /// files,grant=files:notes=./notes; may be repeated
     #[arg(long, value_name = "PLUGIN")]
     tool: Vec<PluginArgument>,
     /// Temperature of the standard sampler; 0 always takes the likeliest token
@@ -237,6 +238,7 @@ pub fn load(
     let source = PluginSource {
         parameters: Value::Object(resolved.parameters.clone()),
         grants: resolution::grants(resolved)?,
+        authority: resolved.authority.clone(),
         limits: resolution::limits(resolved, most),
         ..PluginSource::new(&resolved.name, component.bytes.clone(), resolved.kind)
     };
@@ -267,8 +269,10 @@ fn recorded(resolved: &ResolvedPlugin, plugin: &Plugin) -> audit::Plugin {
         location,
         parameters: resolved.parameters.clone(),
         grants: resolved.grants.clone(),
+        authority: resolved.authority.lines().into_iter().collect(),
         fuel_per_call: plugin.limits().fuel_per_call,
         memory_bytes: plugin.limits().memory_bytes as u64,
+        wall_ms: plugin.limits().wall_ms,
     }
 }
 

@@ -123,6 +123,9 @@ fn behaviour(transcript: &Transcript, number: u64, out: &mut impl Write) -> Resu
             format!(", grants {}", plugin.grants.join(", "))
         };
         writeln!(out, "    {}", printable(&(text + &grants)))?;
+        for authority in &plugin.authority {
+            writeln!(out, "      may {}", printable(authority))?;
+        }
     }
     Ok(())
 }

@@ -3,13 +3,14 @@
 use wasmtime::component;
 use wasmtime::{Store, Trap};
 
-use crate::CONTRACT;
 use crate::bindings::stateful::Stateful;
 use crate::error::{Cause, Failure};
 use crate::grants::Grant;
 use crate::limits::{MAX_HANDLES, MAX_SHOWN_BYTES, MAX_SNAPSHOT_BYTES, MAX_TRANSFER_BYTES, START_CALLS};
 use crate::plugin::Plugin;
 use crate::state::{Agency, State};
+use crate::wall::{self, Watchdog};
+use crate::{CONTRACT, World};
 
 /// What wasmtime says where an export has another type than its binding; it keeps the type of this error to itself.
 const TYPES_DIFFER: &str = "failed to convert function to given type";
@@ -47,6 +48,10 @@ impl<B> Instance<B> {
         store.limiter(|state| &mut state.meter);
         store.set_hostcall_fuel(MAX_TRANSFER_BYTES);
         store.set_max_component_handles(MAX_HANDLES);
+        if plugin.world() == World::Tool {
+            wall::watch(&mut store);
+        }
+        let _watchdog = Watchdog::start(&store, plugin.limits());
         let started = store.set_fuel(fuel).and_then(|()| {
             let instance = instances.pre.instantiate(&mut store)?;
             let stateful = instances.state.as_ref().map(|state| state.load(&mut store, &instance));
@@ -67,6 +72,7 @@ impl<B> Instance<B> {
         let calls = if hook == "configure" { START_CALLS } else { 1 };
         let fuel = self.plugin.limits().fuel_per_call.saturating_mul(calls);
         self.store.data_mut().start_call(fuel);
+        let _watchdog = Watchdog::start(&self.store, self.plugin.limits());
         let result = self.store.set_fuel(fuel).and_then(|()| call(&self.bindings, &mut self.store));
         result.map_err(|error| failure(&self.plugin, &mut self.store, hook, fuel, &error))
     }

@@ -13,6 +13,7 @@ use crate::contents::Contents;
 use crate::error::{HostError, Result};
 use crate::limits::MAX_STACK_BYTES;
 use crate::plugin::{Plugin, PluginSource};
+use crate::web::Network;
 
 /// How important a line of a plugin's log is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,22 +49,29 @@ pub struct HostOptions {
     pub compile: CompileLimits,
     /// Where compiled code is kept from run to run; without it everything is compiled anew.
     pub cache: Option<Arc<CodeCache>>,
+    /// How tools reach the network that they are granted.
+    pub network: Network,
 }
 
 /// The WebAssembly engine. Cheap to clone; clones share the engine.
 #[derive(Clone)]
 pub struct Host {
+    /// For samplers, policies and agents.
     engine: Engine,
+    /// For tools, whose calls also end by the clock.
+    tools: Engine,
     log: Option<LogSink>,
     compile: CompileLimits,
     cache: Option<Arc<CodeCache>>,
+    network: Network,
 }
 
 impl Host {
     /// Sets the engine up. Errors: the machine can't run compiled WebAssembly.
     pub fn new(options: HostOptions) -> Result<Self> {
-        let engine = Engine::new(&config()).map_err(|error| HostError::Engine(format!("{error:#}")))?;
-        Ok(Self { engine, log: options.log, compile: options.compile, cache: options.cache })
+        let HostOptions { log, compile, cache, network } = options;
+        let (engine, tools) = engines(config())?;
+        Ok(Self { engine, tools, log, compile, cache, network })
     }
 
     /// A host that compiles in half the time, to code that is slower and otherwise does the same: the same results, the
@@ -73,8 +81,8 @@ impl Host {
         config
             .cranelift_opt_level(OptLevel::None)
             .cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass);
-        let engine = Engine::new(&config).map_err(|error| HostError::Engine(format!("{error:#}")))?;
-        Ok(Self { engine, cache: None, ..self.clone() })
+        let (engine, tools) = engines(config)?;
+        Ok(Self { engine, tools, cache: None, ..self.clone() })
     }
 
     /// The same host with other bounds on compiling.
@@ -93,20 +101,33 @@ impl Host {
         Contents::read(name, bytes)?.world(name)
     }
 
-    pub(crate) fn engine(&self) -> &Engine {
-        &self.engine
+    pub(crate) fn engine(&self, world: World) -> &Engine {
+        match world {
+            World::Sampler | World::Policy | World::Agent => &self.engine,
+            World::Tool => &self.tools,
+        }
+    }
+
+    pub(crate) fn network(&self) -> &Network {
+        &self.network
     }
 
     /// The compiled code of a component with this digest, from the cache or from the compiler.
-    pub(crate) fn component(&self, bytes: &[u8], digest: &Digest) -> wasmtime::Result<Component> {
-        let cached = self.cache.as_ref().and_then(|cache| cache.load(&self.engine, digest.as_bytes()));
+    pub(crate) fn component(
+        &self,
+        bytes: &[u8],
+        digest: &Digest,
+        world: World,
+    ) -> wasmtime::Result<Component> {
+        let engine = self.engine(world);
+        let cached = self.cache.as_ref().and_then(|cache| cache.load(engine, digest.as_bytes()));
         if let Some(component) = cached {
             return Ok(component);
         }
-        let component = compile(&self.engine, bytes, self.compile)?;
+        let component = compile(engine, bytes, self.compile)?;
         if let Some(cache) = &self.cache {
             // Where it can't be kept (a full disk) it is compiled again the next time.
-            let _ = cache.store(&self.engine, digest.as_bytes(), &component);
+            let _ = cache.store(engine, digest.as_bytes(), &component);
         }
         Ok(component)
     }
@@ -115,6 +136,13 @@ impl Host {
     pub fn log(&self) -> Option<LogSink> {
         self.log.clone()
     }
+}
+
+/// An engine for samplers, policies and agents, and one for tools. Looking at the clock costs about a tenth of a guest's time.
+fn engines(mut config: Config) -> Result<(Engine, Engine)> {
+    let engine =
+        |config: &Config| Engine::new(config).map_err(|error| HostError::Engine(format!("{error:#}")));
+    Ok((engine(&config)?, engine(config.epoch_interruption(true))?))
 }
 
 /// Deterministic, with fuel, and with no more of WebAssembly than plugins need.

@@ -108,6 +108,14 @@ pub enum HostError {
         /// The world of the plugin.
         world: World,
     },
+    /// A folder, variable or secret of a profile entry that can't be used.
+    #[error("plugin `{plugin}`: {what}")]
+    Authority {
+        /// Name of the plugin.
+        plugin: String,
+        /// What can't be used, why, and what to do.
+        what: String,
+    },
     /// Parameters that are no JSON object.
     #[error("plugin `{plugin}`: its parameters are not a table: {found}")]
     Parameters {
@@ -239,6 +247,12 @@ pub enum Cause {
     Fuel {
         /// The limit.
         units: u64,
+    },
+    /// It took too long.
+    #[error("took longer than its limit of {ms} ms (limits.wall_ms in its profile entry)")]
+    Wall {
+        /// The limit in milliseconds.
+        ms: u64,
     },
     /// It asked for more memory than it may have.
     #[error("asked for more memory than its limit of {} MiB", bytes >> 20)]

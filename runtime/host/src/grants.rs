@@ -16,6 +16,12 @@ use crate::World;
 pub enum Grant {
     /// The time of day, for tools.
     Clock,
+    /// Files in the folders of the profile entry, for tools.
+    Files,
+    /// Requests to the hosts of the profile entry, for tools.
+    Http,
+    /// The environment variables of the profile entry, for tools.
+    Environment,
     /// All logits of the vocabulary at once, for samplers.
     AllLogits,
     /// The tokens of the prompt, for samplers.
@@ -39,8 +45,11 @@ pub struct UnknownGrant {
 
 impl Grant {
     /// All that there are.
-    pub const ALL: [Grant; 7] = [
+    pub const ALL: [Grant; 10] = [
         Grant::Clock,
+        Grant::Files,
+        Grant::Http,
+        Grant::Environment,
         Grant::AllLogits,
         Grant::PromptTokens,
         Grant::ForceText,
@@ -53,6 +62,9 @@ impl Grant {
     pub const fn name(self) -> &'static str {
         match self {
             Grant::Clock => "clock",
+            Grant::Files => "files",
+            Grant::Http => "http",
+            Grant::Environment => "environment",
             Grant::AllLogits => "all-logits",
             Grant::PromptTokens => "prompt-tokens",
             Grant::ForceText => "force-text",
@@ -66,6 +78,9 @@ impl Grant {
     pub const fn interface(self) -> Option<&'static str> {
         match self {
             Grant::Clock => Some("clock"),
+            Grant::Files => Some("files"),
+            Grant::Http => Some("http"),
+            Grant::Environment => Some("environment"),
             Grant::AllLogits => Some("all-logits"),
             Grant::RawDecoding => Some("raw-decoding"),
             Grant::Store => Some("store"),
@@ -76,7 +91,7 @@ impl Grant {
     /// The world that it is for.
     pub const fn world(self) -> World {
         match self {
-            Grant::Clock => World::Tool,
+            Grant::Clock | Grant::Files | Grant::Http | Grant::Environment => World::Tool,
             Grant::AllLogits | Grant::PromptTokens => World::Sampler,
             Grant::ForceText | Grant::SystemPrompt => World::Policy,
             Grant::RawDecoding | Grant::Store => World::Agent,
@@ -87,6 +102,11 @@ impl Grant {
     pub const fn meaning(self) -> &'static str {
         match self {
             Grant::Clock => "read the time of day and the local time zone",
+            Grant::Files => {
+                "list and read files in the folders that its profile entry names, and write where it says so"
+            }
+            Grant::Http => "send requests to the hosts that its profile entry names",
+            Grant::Environment => "read the environment variables that its profile entry names",
             Grant::AllLogits => "read and replace the logits of the whole vocabulary",
             Grant::PromptTokens => "read the tokens of the prompt",
             Grant::ForceText => "put words of its own into the model's mouth",
@@ -95,6 +115,16 @@ impl Grant {
                 "see and choose tokens past samplers and policies, which still judge what it hands on"
             }
             Grant::Store => "keep values of its own from run to run",
+        }
+    }
+
+    /// The field of a profile entry that has its values.
+    pub const fn values(self) -> Option<&'static str> {
+        match self {
+            Grant::Files => Some("folders"),
+            Grant::Http => Some("hosts"),
+            Grant::Environment => Some("environment"),
+            _ => None,
         }
     }
 
@@ -132,7 +162,8 @@ mod tests {
         let error = "network".parse::<Grant>().expect_err("unknown");
         assert_eq!(
             error.to_string(),
-            "there is no grant `network`; there are: clock, all-logits, prompt-tokens, force-text, system-prompt, raw-decoding, store"
+            "there is no grant `network`; there are: clock, files, http, environment, all-logits, prompt-tokens, force-text, \
+             system-prompt, raw-decoding, store"
         );
         for grant in Grant::ALL {
             assert_eq!(grant.name().parse(), Ok(grant));

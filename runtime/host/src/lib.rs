@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+mod authority;
 mod bindings;
 mod call;
 mod compile;
@@ -22,8 +23,10 @@ mod description;
 mod engine;
 mod error;
 pub mod first_party;
+mod folder;
 pub mod golden;
 mod grants;
+
 mod interfaces;
 pub mod limits;
 mod plugin;
@@ -37,7 +40,9 @@ mod text;
 mod timezone;
 mod tool;
 mod vocabulary;
+mod wall;
 pub mod watch;
+mod web;
 
 pub use compile::CompileLimits;
 pub use component::{Component, signature_path};
@@ -58,6 +63,7 @@ pub use random::Random;
 pub use sampler::{AnswerContext, Chosen, SamplerChain};
 pub use tool::{ToolError, ToolSet};
 pub use vocabulary::Vocabulary;
+pub use web::{Lookup, Network};
 
 const CONTRACT_PACKAGE: &str = "membrane:plugin";
 const CONTRACT_VERSION: &str = "0.1.0";

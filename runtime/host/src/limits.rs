@@ -113,6 +113,51 @@ pub const MAX_STORE_KEY_BYTES: usize = 256;
 /// Bytes of a value.
 pub const MAX_STORE_VALUE_BYTES: usize = 1 << 20;
 
+/// Bytes of a path of the interface `files`, and names in it.
+pub const MAX_PATH_BYTES: usize = 1024;
+/// Names in a path (a path of 10^5 folders).
+pub const MAX_PATH_NAMES: usize = 32;
+/// Entries of a folder that is listed (a folder of 10^7 files).
+pub const MAX_ENTRIES: usize = 10_000;
+/// Bytes of one read, write or append (a file larger than memory).
+pub const MAX_FILE_PIECE_BYTES: usize = 1 << 20;
+/// Bytes to which a file may be made to grow.
+pub const MAX_FILE_BYTES: u64 = 16 << 20;
+/// Bytes that one call of a tool may write, and files and folders that it may make (a tool that fills the disk).
+pub const MAX_WRITTEN_BYTES: usize = 16 << 20;
+/// Files and folders that one call may make.
+pub const MAX_CREATED: u32 = 256;
+
+/// Requests of one call of a tool (a flood on a host that was granted).
+pub const MAX_REQUESTS: u32 = 64;
+/// Bytes of a URL.
+pub const MAX_URL_BYTES: usize = 8 << 10;
+/// Header fields of a request, and bytes of a name and of a value.
+pub const MAX_REQUEST_HEADERS: usize = 64;
+/// Bytes of the name of a header.
+pub const MAX_HEADER_NAME_BYTES: usize = 128;
+/// Bytes of the value of a header.
+pub const MAX_HEADER_VALUE_BYTES: usize = 8 << 10;
+/// Bytes of the body of a request.
+pub const MAX_REQUEST_BODY_BYTES: usize = 1 << 20;
+/// Header fields of a response, and bytes of all of them (a server that sends headers without end).
+pub const MAX_RESPONSE_HEADERS: usize = 128;
+/// Bytes of the head of a response.
+pub const MAX_RESPONSE_HEAD_BYTES: usize = 64 << 10;
+/// Bytes of the body of a response (a body without end).
+pub const MAX_RESPONSE_BODY_BYTES: usize = 4 << 20;
+/// Milliseconds of one request, from looking its host up to the last byte of the body (a server that sends a byte a
+/// second).
+pub const MAX_REQUEST_MS: u64 = 30_000;
+/// Look-ups of names that are under way at a time, those included that nobody waits for any more (a name server that does
+/// not answer).
+pub const MAX_LOOKUPS: usize = 16;
+
+/// Bytes of the value of an environment variable.
+pub const MAX_VARIABLE_BYTES: usize = 32 << 10;
+/// Bytes of a secret; a shorter one would be found everywhere in what comes back, and redacted there.
+pub const SECRET_BYTES: std::ops::RangeInclusive<usize> = 8..=8192;
+
 /// What starting an instance, `configure` included, may use: this many times what a call may.
 pub(crate) const START_CALLS: u64 = 4;
 
@@ -125,17 +170,25 @@ pub struct Limits {
     pub fuel_per_call: u64,
     /// Bytes of all linear memories of an instance together. (a guest that takes all memory)
     pub memory_bytes: usize,
+    /// Milliseconds by the clock for each call of a tool, waiting for the network included; none for the others, whose
+    /// decisions don't depend on how fast the machine is. (a server that does not answer)
+    pub wall_ms: Option<u64>,
 }
+
+/// Milliseconds of a call of a tool.
+const DEFAULT_WALL_MS: u64 = 60_000;
 
 impl Limits {
     /// The limits of a plugin whose profile says nothing. The fuel is about 0.2 s for samplers, 0.5 s for
     /// policies, 2 s for tools and 20 s for a whole run of an agent, the model's work not counted.
     pub const fn of(world: World) -> Self {
         match world {
-            World::Sampler => Self { fuel_per_call: 200_000_000, memory_bytes: 64 << 20 },
-            World::Policy => Self { fuel_per_call: 500_000_000, memory_bytes: 64 << 20 },
-            World::Tool => Self { fuel_per_call: 2_000_000_000, memory_bytes: 128 << 20 },
-            World::Agent => Self { fuel_per_call: 20_000_000_000, memory_bytes: 256 << 20 },
+            World::Sampler => Self { fuel_per_call: 200_000_000, memory_bytes: 64 << 20, wall_ms: None },
+            World::Policy => Self { fuel_per_call: 500_000_000, memory_bytes: 64 << 20, wall_ms: None },
+            World::Tool => {
+                Self { fuel_per_call: 2_000_000_000, memory_bytes: 128 << 20, wall_ms: Some(DEFAULT_WALL_MS) }
+            }
+            World::Agent => Self { fuel_per_call: 20_000_000_000, memory_bytes: 256 << 20, wall_ms: None },
         }
     }
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use membrane_profile::Digest;
+use membrane_profile::{Authority, Digest};
 use serde_json::{Map, Value};
 use wasmtime::component::{Component, InstancePre, Linker};
 
 use crate::World;
+use crate::authority::Opened;
 use crate::bindings::{
     agent::AgentIndices, policy::PolicyIndices, sampler::SamplerIndices, stateful::StatefulIndices,
     tool::ToolIndices,
@@ -33,6 +34,8 @@ pub struct PluginSource {
     pub parameters: Value,
     /// What it may have beyond its world.
     pub grants: BTreeSet<Grant>,
+    /// What it finds behind grants that have values.
+    pub authority: Authority,
     /// Limits of its instances.
     pub limits: Limits,
 }
@@ -45,6 +48,7 @@ impl PluginSource {
             bytes: bytes.into(),
             parameters: Value::Object(Map::new()),
             grants: BTreeSet::new(),
+            authority: Authority::default(),
             limits: Limits::of(world),
         }
     }
@@ -54,12 +58,15 @@ impl PluginSource {
 #[derive(Clone)]
 pub struct Plugin(Arc<Loaded>);
 
+#[derive(Clone)]
 struct Loaded {
     name: String,
     digest: Digest,
     world: World,
     imports: Vec<String>,
     grants: BTreeSet<Grant>,
+    authority: Authority,
+    opened: Arc<Opened>,
     parameters: String,
     limits: Limits,
     log: Option<LogSink>,
@@ -84,7 +91,7 @@ pub(crate) enum Exports {
 
 impl Plugin {
     pub(crate) fn load(host: &Host, source: PluginSource, world: World) -> Result<Self> {
-        let PluginSource { name, bytes, parameters, grants, limits } = source;
+        let PluginSource { name, bytes, parameters, grants, authority, limits } = source;
         let name = crate::text::clean(&name, 100);
         if !parameters.is_object() {
             let found = crate::text::clean(&parameters.to_string(), 100);
@@ -97,8 +104,9 @@ impl Plugin {
         }
         let granted: Vec<Grant> = grants.iter().copied().collect();
         contents.check_imports(&name, world, &granted)?;
+        let opened = Arc::new(Opened::open(&name, &authority, &grants, host.network())?);
         let digest = Digest::of(&bytes);
-        let component = host.component(&bytes, &digest).map_err(|error| HostError::Compile {
+        let component = host.component(&bytes, &digest, world).map_err(|error| HostError::Compile {
             plugin: name.clone(),
             cause: crate::text::clean(&format!("{error:#}"), 1024),
         })?;
@@ -110,6 +118,8 @@ impl Plugin {
             world,
             imports: contents.imports,
             grants,
+            authority,
+            opened,
             parameters: parameters.to_string(),
             limits,
             log: host.log(),
@@ -119,17 +129,13 @@ impl Plugin {
 
     /// The same plugin with other parameters. It is not compiled again.
     pub fn with_parameters(&self, parameters: Map<String, Value>) -> Self {
-        Self(Arc::new(Loaded {
-            name: self.0.name.clone(),
-            digest: self.0.digest,
-            world: self.0.world,
-            imports: self.0.imports.clone(),
-            grants: self.0.grants.clone(),
-            parameters: Value::Object(parameters).to_string(),
-            limits: self.0.limits,
-            log: self.0.log.clone(),
-            instances: self.0.instances.clone(),
-        }))
+        let parameters = Value::Object(parameters).to_string();
+        Self(Arc::new(Loaded { parameters, ..Loaded::clone(&self.0) }))
+    }
+
+    /// The same plugin with something else behind its grants.
+    pub(crate) fn with_opened(&self, opened: Opened) -> Self {
+        Self(Arc::new(Loaded { opened: Arc::new(opened), ..Loaded::clone(&self.0) }))
     }
 
     /// Name in errors, records and interventions.
@@ -155,6 +161,11 @@ impl Plugin {
     /// What it may do beyond its world.
     pub fn grants(&self) -> &BTreeSet<Grant> {
         &self.0.grants
+    }
+
+    /// What it finds behind grants that have values.
+    pub fn authority(&self) -> &Authority {
+        &self.0.authority
     }
 
     /// Limits of its instances.
@@ -188,7 +199,7 @@ impl Plugin {
         let parameters = source.parameters.to_string();
         self.name() == source.name
             && (self.world(), self.0.limits) == (world, source.limits)
-            && self.0.grants == source.grants
+            && (&self.0.grants, &self.0.authority) == (&source.grants, &source.authority)
             && self.parameters() == parameters
             && self.digest() == Digest::of(&source.bytes)
     }
@@ -203,11 +214,16 @@ impl Plugin {
             || (of(self) == of(other)
                 && self.name() == other.name()
                 && self.parameters() == other.parameters()
-                && self.grants() == other.grants())
+                && self.grants() == other.grants()
+                && self.authority() == other.authority())
     }
 
     pub(crate) fn instances(&self) -> &Instances {
         &self.0.instances
+    }
+
+    pub(crate) fn opened(&self) -> &Arc<Opened> {
+        &self.0.opened
     }
 
     pub(crate) fn log(&self) -> Option<&LogSink> {
@@ -228,7 +244,7 @@ fn instances(
     world: World,
     grants: &[Grant],
 ) -> wasmtime::Result<Instances> {
-    let mut linker: Linker<State> = Linker::new(host.engine());
+    let mut linker: Linker<State> = Linker::new(host.engine(world));
     interfaces::offer(&mut linker, world, grants)?;
     let pre = linker.instantiate_pre(component)?;
     let exports = match world {

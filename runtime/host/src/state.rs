@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use wasmtime::component::{Resource, ResourceTable};
 
 use crate::agent::{Environment, GenerationHandle, InferenceError, SessionHandle, Store};
+use crate::authority::Opened;
 use crate::engine::{LogLevel, LogLine, LogSink};
 use crate::error::Cause;
 use crate::grants::Grant;
@@ -20,6 +22,12 @@ pub struct State {
     plugin: String,
     limits: Limits,
     grants: BTreeSet<Grant>,
+    /// What is behind grants that have values.
+    pub(crate) authority: Arc<Opened>,
+    /// What the current call has made of it.
+    pub(crate) used: Used,
+    /// When the current call must be over.
+    deadline: Option<Instant>,
     pub(crate) meter: Meter,
     log: Option<LogSink>,
     log_lines: u32,
@@ -66,6 +74,15 @@ impl Agency {
     }
 }
 
+/// What a call of a tool has used of what is counted.
+#[derive(Debug, Default)]
+pub(crate) struct Used {
+    pub requests: u32,
+    /// Files and folders that were made.
+    pub created: u32,
+    pub written_bytes: usize,
+}
+
 /// One step of decoding, as the samplers of a chain hand it on.
 pub struct Step {
     pub candidates: Candidates,
@@ -98,6 +115,9 @@ impl State {
             plugin: plugin.name().to_owned(),
             limits: *plugin.limits(),
             grants: plugin.grants().clone(),
+            authority: plugin.opened().clone(),
+            used: Used::default(),
+            deadline: None,
             meter: Meter::new(plugin.limits()),
             log: plugin.log().cloned(),
             log_lines: 0,
@@ -117,6 +137,8 @@ impl State {
     /// Starts a call that may use so much fuel.
     pub fn start_call(&mut self, fuel: u64) {
         self.work_left = fuel;
+        self.used = Used::default();
+        self.deadline = self.limits.wall_ms.map(|wall| Instant::now() + Duration::from_millis(wall));
         self.cause = None;
         self.last_warning = None;
     }
@@ -130,6 +152,20 @@ impl State {
             }
             None => Err(self.end(Cause::Fuel { units: self.limits.fuel_per_call })),
         }
+    }
+
+    /// What is left of the time of the current call, at most `most`. The error ends the call: nothing is.
+    pub fn time_left(&mut self, most: Duration) -> wasmtime::Result<Duration> {
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        match left {
+            Some(Duration::ZERO) => Err(self.out_of_time()),
+            left => Ok(left.map_or(most, |left| left.min(most))),
+        }
+    }
+
+    /// The error that ends the current call because its time is over.
+    pub fn out_of_time(&mut self) -> wasmtime::Error {
+        self.end(Cause::Wall { ms: self.limits.wall_ms.unwrap_or_default() })
     }
 
     /// The error that ends the current call for a cause.

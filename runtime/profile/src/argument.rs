@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
+use crate::authority::{self, Written};
 use crate::error::ProfileError;
 
 /// A `--sampler`, `--policy` or `--tool` argument: `PLUGIN[,KEY=VALUE]...`, such as
@@ -11,7 +12,9 @@ use crate::error::ProfileError;
 ///
 /// PLUGIN is a first-party name or a path. A value that is JSON is taken as such, any other as a string; a
 /// comma in a string, list or object of JSON does not end the value. The key `grant` adds a grant:
-/// `clock,grant=clock`.
+/// `clock,grant=clock`; one that has values is given with one of them, and may be repeated:
+/// `files,grant=files:notes=./notes:rw`, `http-fetch,grant=http:example.org`,
+/// `"http-fetch,grant=http:http://localhost:8080 private"`, `./x.wasm,grant=environment:LANG`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PluginArgument {
     /// A first-party name or a path, as in a profile.
@@ -20,6 +23,8 @@ pub struct PluginArgument {
     pub parameters: Map<String, Value>,
     /// Names of grants.
     pub grants: Vec<String>,
+    /// Values of grants.
+    pub(crate) authority: Written,
 }
 
 impl FromStr for PluginArgument {
@@ -32,14 +37,15 @@ impl FromStr for PluginArgument {
         if plugin.is_empty() {
             return Err(error("names no plugin: write PLUGIN[,KEY=VALUE]...".to_owned()));
         }
-        let mut parsed = Self { plugin, parameters: Map::new(), grants: Vec::new() };
+        let mut parsed =
+            Self { plugin, parameters: Map::new(), grants: Vec::new(), authority: Written::default() };
         for part in parts {
             let (key, value) = part
                 .split_once('=')
                 .filter(|(key, _)| !key.is_empty())
                 .ok_or_else(|| error(format!("`{part}` is not KEY=VALUE")))?;
             if key == "grant" {
-                parsed.grants.push(value.to_owned());
+                parsed.grant(value).map_err(error)?;
                 continue;
             }
             let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
@@ -48,6 +54,21 @@ impl FromStr for PluginArgument {
             }
         }
         Ok(parsed)
+    }
+}
+
+impl PluginArgument {
+    /// Adds a grant: a name, or a name and a value with `:` between them, as a JSON string where it has a comma in it.
+    fn grant(&mut self, grant: &str) -> Result<(), String> {
+        let grant = serde_json::from_str(grant).unwrap_or_else(|_| grant.to_owned());
+        let (name, value) = match grant.split_once(':') {
+            Some((name, value)) => (name, Some(value)),
+            None => (grant.as_str(), None),
+        };
+        if !self.grants.iter().any(|known| known == name) {
+            self.grants.push(name.to_owned());
+        }
+        value.map_or(Ok(()), |value| authority::add_argument(&mut self.authority, name, value))
     }
 }
 
@@ -107,6 +128,21 @@ mod tests {
     }
 
     #[test]
+    fn grants_have_values_behind_their_names() {
+        let argument: PluginArgument =
+            r#"x,grant="files:a=/tmp/a,b:rw",grant=files:b=c,grant=http:http://localhost:1,grant=environment:LANG"#
+                .parse()
+                .unwrap();
+        assert_eq!(argument.grants, ["files", "http", "environment"]);
+        let folders = argument.authority.folders.iter().map(|f| (f.name.as_str(), f.path.as_str(), f.write));
+        assert_eq!(folders.collect::<Vec<_>>(), [("a", "/tmp/a,b", true), ("b", "c", false)]);
+        assert_eq!(
+            (argument.authority.hosts.len(), &argument.authority.environment[..]),
+            (1, &["LANG".to_owned()][..])
+        );
+    }
+
+    #[test]
     fn a_plugin_alone_has_no_parameters() {
         let argument: PluginArgument = "greedy".parse().unwrap();
         assert!(argument.parameters.is_empty() && argument.grants.is_empty());
@@ -120,6 +156,8 @@ mod tests {
             ("x,a", "KEY=VALUE"),
             ("x,=1", "KEY=VALUE"),
             ("x,a=1,a=2", "given twice"),
+            ("x,grant=clock:1", "takes no value"),
+            ("x,grant=files:/tmp", "files:NAME=PATH"),
         ] {
             let error = text.parse::<PluginArgument>().unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");

@@ -32,7 +32,7 @@ pub(crate) fn text(value: &Value) -> String {
 fn plugin(plugin: &ResolvedPlugin, digest: &Digest) -> Value {
     let mut grants = plugin.grants.clone();
     grants.sort_unstable();
-    json!({
+    let mut value = json!({
         "kind": plugin.kind.as_str(),
         "name": plugin.name,
         "digest": digest.to_string(),
@@ -42,7 +42,15 @@ fn plugin(plugin: &ResolvedPlugin, digest: &Digest) -> Value {
             "fuel_per_call": plugin.limits.fuel_per_call,
             "memory": plugin.limits.memory.map(|size| size.bytes()),
         },
-    })
+    });
+    // What most plugins don't have stands only where it is, so that their digests are those of earlier versions.
+    if !plugin.authority.is_empty() {
+        value["authority"] = json!(plugin.authority.lines());
+    }
+    if let Some(wall) = plugin.limits.wall_ms {
+        value["limits"]["wall_ms"] = json!(wall);
+    }
+    value
 }
 
 /// The same value with the keys of every object sorted.

@@ -3,6 +3,7 @@
 //! wasm.
 //!
 //! - [`Profile`]: the samplers, policies and tools of an answer, from a TOML file and the command line.
+//! - [`Authority`]: the folders, hosts, environment variables and secrets that a plugin may use.
 //! - [`Manifest`]: what a plugin says about itself in its `plugin.toml`.
 //! - [`Lock`]: what a profile resolved to when it was approved, and how it differs from now.
 //! - [`signature`]: signatures of plugins, and the keys of those who publish them.
@@ -11,6 +12,8 @@
 #![forbid(unsafe_code)]
 
 mod argument;
+mod asks;
+mod authority;
 mod bytes;
 mod canonical;
 mod digest;
@@ -22,8 +25,11 @@ mod profile;
 mod publisher;
 mod read;
 pub mod signature;
+mod web;
 
 pub use argument::PluginArgument;
+pub use asks::{AskedFolder, AskedSecret, Asks};
+pub use authority::{Authority, FolderGrant, HostGrant, SecretGrant, SecretSource, is_framing};
 pub use bytes::{ByteSize, ByteSizeError};
 pub use digest::{Digest, DigestError, Digester, ProfileDigest};
 pub use error::{ManifestError, ProfileError};
@@ -32,3 +38,4 @@ pub use manifest::{Manifest, Parameter, ParameterType};
 pub use plugin::{Kind, LimitsSpec, Location, Origin, ResolvedPlugin};
 pub use profile::{Generation, Profile};
 pub use publisher::Publisher;
+pub use web::{WebHost, WebOrigin, WebOriginError};

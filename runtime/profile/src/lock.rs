@@ -85,6 +85,9 @@ pub struct LockedPlugin {
     /// Names of its grants.
     #[serde(default)]
     pub grants: BTreeSet<String>,
+    /// What it finds behind grants that have values: [`crate::Authority::lines`].
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub authority: BTreeSet<String>,
     /// Limits of an instance, the host's own where the profile says nothing.
     pub limits: LockedLimits,
     /// Digests of the parameters, as canonical JSON.
@@ -110,6 +113,9 @@ pub struct LockedLimits {
     pub fuel_per_call: u64,
     /// Linear memory.
     pub memory: ByteSize,
+    /// Milliseconds by the clock of one call; tools only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wall_ms: Option<u64>,
 }
 
 /// One thing that is not as it was.
@@ -236,6 +242,7 @@ impl LockedPlugin {
                 .map(|p| LockedPublisher { name: p.name.clone(), fingerprint: p.fingerprint }),
             imports: imports.iter().cloned().collect(),
             grants: plugin.grants.iter().cloned().collect(),
+            authority: plugin.authority.lines(),
             limits,
             parameters: parameters
                 .map(|(name, value)| (name.clone(), Digest::of(canonical::text(value).as_bytes())))
@@ -261,9 +268,11 @@ impl LockedPlugin {
             let widens = self.publisher.is_some();
             found.push(self.difference("publisher", shown(&self.publisher), shown(&now.publisher), widens));
         }
-        for (what, before, after) in
-            [("imports", &self.imports, &now.imports), ("grants", &self.grants, &now.grants)]
-        {
+        for (what, before, after) in [
+            ("imports", &self.imports, &now.imports),
+            ("grants", &self.grants, &now.grants),
+            ("authority", &self.authority, &now.authority),
+        ] {
             let added = after.difference(before).map(|name| (None, Some(name.clone()), true));
             let removed = before.difference(after).map(|name| (Some(name.clone()), None, false));
             found.extend(
@@ -279,6 +288,18 @@ impl LockedPlugin {
                 let shown = |number: u64| Some(number.to_string());
                 found.push(self.difference(what, shown(before), shown(after), after > before));
             }
+        }
+        if before.wall_ms != after.wall_ms {
+            let shown = |wall: Option<u64>| wall.map(|wall| wall.to_string());
+            // Without a limit it may take any time.
+            let widens =
+                before.wall_ms.is_some_and(|before| after.wall_ms.is_none_or(|after| after > before));
+            found.push(self.difference(
+                "limits.wall_ms",
+                shown(before.wall_ms),
+                shown(after.wall_ms),
+                widens,
+            ));
         }
         let names: BTreeSet<&String> = self.parameters.keys().chain(now.parameters.keys()).collect();
         for name in names {

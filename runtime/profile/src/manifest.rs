@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::asks::Asks;
 use crate::error::ManifestError;
 use crate::plugin::Kind;
 use crate::read;
@@ -26,6 +27,9 @@ pub struct Manifest {
     /// Grants that it can't run without.
     #[serde(default)]
     pub grants: Vec<String>,
+    /// What it wants behind grants that have values.
+    #[serde(default)]
+    pub asks: Asks,
     /// The parameters that it takes, by name.
     #[serde(default)]
     pub parameters: BTreeMap<String, Parameter>,
@@ -117,6 +121,7 @@ impl Manifest {
         if numbers.len() != 3 || numbers.iter().any(|part| part.parse::<u32>().is_err()) {
             return Err(error("version", format!("`{}` is not MAJOR.MINOR.PATCH", manifest.version)));
         }
+        manifest.asks.lines().map_err(|message| error("asks", message))?;
         for (name, parameter) in &manifest.parameters {
             let Some(default) = &parameter.default else { continue };
             let field = format!("parameters.{name}.default");
@@ -199,6 +204,11 @@ version = "0.1.0"
 world = "sampler"
 summary = "An example."
 grants = ["all-logits"]
+[asks]
+hosts = ["api.example.org"]
+folders = [{ name = "notes", write = true }]
+environment = ["LANG"]
+secrets = [{ name = "key", host = "api.example.org" }]
 [parameters.strength]
 type = "number"
 default = 0.5
@@ -224,6 +234,15 @@ description = "The rules."
     fn a_manifest_is_read_with_its_parameters() {
         let manifest = Manifest::parse(MANIFEST, "plugin.toml").unwrap();
         assert_eq!((manifest.world, manifest.grants.len()), (Kind::Sampler, 1));
+        assert_eq!(
+            manifest.asks.lines().unwrap(),
+            [
+                "read and write a folder that it calls notes",
+                "reach https://api.example.org:443",
+                "read the environment variable LANG",
+                "have a secret key sent to https://api.example.org:443, unseen",
+            ]
+        );
         assert_eq!(manifest.parameters["strength"].default, Some(json!(0.5)));
     }
 
@@ -251,6 +270,10 @@ description = "The rules."
             ("0.1.0", "one", "version: `one` is not"),
             ("default = 0.5", "default = 2", "parameters.strength.default: 2 is more than 1"),
             ("\"sampler\"", "\"agent\"", "plugin.toml:4: unknown variant `agent`"),
+            ("[\"api.example.org\"]", "[\"*\"]", "asks: hosts: `*` is no host"),
+            ("[\"LANG\"]", "[\"L=\"]", "asks: environment: `L=`"),
+            ("name = \"notes\"", "name = \"..\"", "asks: folders: `..`"),
+            ("name = \"key\", host", "name = \"key\", value = \"x\", host", "unknown field `value`"),
             ("summary", "sumary", "unknown field `sumary`"),
             ("required = true", "required = true\ndefault = \"\"", "a required parameter has no default"),
         ] {

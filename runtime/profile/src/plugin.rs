@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::authority::Authority;
 use crate::bytes::ByteSize;
 use crate::digest::Digest;
 use crate::publisher::Publisher;
@@ -101,6 +102,8 @@ pub struct LimitsSpec {
     pub fuel_per_call: Option<u64>,
     /// Linear memory of an instance.
     pub memory: Option<ByteSize>,
+    /// Milliseconds by the clock that one call of a tool may take.
+    pub wall_ms: Option<u64>,
 }
 
 /// A plugin of a profile, ready to be loaded.
@@ -116,6 +119,8 @@ pub struct ResolvedPlugin {
     pub parameters: Map<String, Value>,
     /// Names of the grants, in the order in which they were written. The host knows which exist.
     pub grants: Vec<String>,
+    /// What it finds behind grants that have values.
+    pub authority: Authority,
     /// Limits that differ from the host's.
     pub limits: LimitsSpec,
     /// The digest that the component must have.
@@ -137,6 +142,7 @@ impl ResolvedPlugin {
             location: Location::FirstParty(name.to_owned()),
             parameters: Map::new(),
             grants: Vec::new(),
+            authority: Authority::default(),
             limits: LimitsSpec::default(),
             pin: None,
             publisher: None,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::argument::PluginArgument;
+use crate::authority::{self, Authority, WrittenFolder, WrittenHost, WrittenSecret};
 use crate::digest::Digest;
 use crate::error::ProfileError;
 use crate::plugin::{Kind, LimitsSpec, Location, Origin, ResolvedPlugin};
@@ -18,6 +19,8 @@ const DEFAULT_SAMPLER: &str = "standard-sampler";
 
 /// Plugins of one profile (the same component named ten thousand times).
 const MAX_PLUGINS: usize = 64;
+/// Milliseconds of a call of a tool (one that waits for ever).
+const MAX_WALL_MS: u64 = 3_600_000;
 /// Bytes of a name (a name that fills the screen).
 const MAX_NAME_BYTES: usize = 100;
 
@@ -98,6 +101,14 @@ struct Entry {
     parameters: toml::Table,
     #[serde(default)]
     grants: Vec<String>,
+    #[serde(default)]
+    folders: Vec<WrittenFolder>,
+    #[serde(default)]
+    hosts: Vec<WrittenHost>,
+    #[serde(default)]
+    environment: Vec<String>,
+    #[serde(default)]
+    secrets: Vec<WrittenSecret>,
     digest: Option<Digest>,
     publisher: Option<String>,
     #[serde(default)]
@@ -306,6 +317,10 @@ impl Profile {
                 name: None,
                 parameters: toml::Table::new(),
                 grants: argument.grants,
+                folders: argument.authority.folders,
+                hosts: argument.authority.hosts,
+                environment: argument.authority.environment,
+                secrets: argument.authority.secrets,
                 digest: None,
                 publisher: None,
                 unsigned: false,
@@ -330,16 +345,21 @@ impl Profile {
             ))
         })?;
         let publisher = trusted(&entry, &location, place)?;
+        check_wall(&entry.limits, place)?;
         let name = self.free_name(entry.name, &location, place)?;
         let parameters = to_json(entry.parameters, place)?;
         self.files.extend(files(&parameters, place));
         let parameters = resolve_files(parameters, place)?;
+        let Entry { folders, hosts, environment, secrets, .. } = entry;
+        let written = authority::Written { folders, hosts, environment, secrets };
+        let authority = Authority::read(written, place.folder).map_err(|message| place.error(message))?;
         self.list(place.kind).push(ResolvedPlugin {
             kind: place.kind,
             name,
             location,
             parameters,
             grants: entry.grants,
+            authority,
             limits: entry.limits,
             pin: entry.digest,
             publisher,
@@ -388,6 +408,20 @@ const NAMES: &str = "empty, longer than 100 bytes, or has control characters in 
 
 fn is_name(name: &str) -> bool {
     !name.trim().is_empty() && name.len() <= MAX_NAME_BYTES && !name.chars().any(char::is_control)
+}
+
+/// Checks a limit by the clock. Errors: it is one of a plugin whose decisions are to be the same every time, or is out of
+/// range.
+fn check_wall(limits: &LimitsSpec, place: &Place<'_>) -> Result<(), ProfileError> {
+    match limits.wall_ms {
+        Some(_) if place.kind != Kind::Tool => {
+            Err(place.error(format!("limits.wall_ms is for tools; a {} has `fuel_per_call`", place.kind)))
+        }
+        Some(wall) if !(1..=MAX_WALL_MS).contains(&wall) => {
+            Err(place.error(format!("limits.wall_ms: {wall} is not from 1 to {MAX_WALL_MS} milliseconds")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The publisher of an entry. Errors: one that the profile does not know, or what says two things at once.

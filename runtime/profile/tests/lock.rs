@@ -11,7 +11,7 @@ use membrane_profile::{
 use proptest::prelude::*;
 
 const FINGERPRINT: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-const LIMITS: LockedLimits = LockedLimits { fuel_per_call: 1000, memory: ByteSize(1 << 20) };
+const LIMITS: LockedLimits = LockedLimits { fuel_per_call: 1000, memory: ByteSize(1 << 20), wall_ms: None };
 
 fn profile() -> String {
     format!(
@@ -112,7 +112,7 @@ fn a_plugin_that_is_replaced_is_told_by_what_it_asks_for() {
     let plugin = now.plugins.last_mut().unwrap();
     plugin.digest = Digest::of(b"an upgrade");
     plugin.imports.insert("membrane:plugin/clock@0.1.0".to_owned());
-    plugin.limits = LockedLimits { fuel_per_call: 1001, memory: ByteSize(1) };
+    plugin.limits = LockedLimits { fuel_per_call: 1001, memory: ByteSize(1), wall_ms: None };
     assert_eq!(
         told(&before.differences(&now)),
         [

@@ -9,6 +9,25 @@ pub mod clock {
     pub use crate::bindings::tool::membrane::plugin::clock::{now_ms, utc_offset_minutes};
 }
 
+/// Files in the folders of the profile entry; needs the grant `files`.
+pub mod files {
+    pub use crate::bindings::tool::membrane::plugin::files::{
+        Entry, Folder, Kind, append, delete, entries, folders, make_folder, metadata, read, write,
+    };
+}
+
+/// Requests to the hosts of the profile entry; needs the grant `http`.
+pub mod http {
+    pub use crate::bindings::tool::membrane::plugin::http::{
+        Field, Method, Request, Response, origins, send,
+    };
+}
+
+/// The environment variables of the profile entry; needs the grant `environment`.
+pub mod environment {
+    pub use crate::bindings::tool::membrane::plugin::environment::get;
+}
+
 /// A component with one or several tools. An instance lives for one answer, or until a call traps.
 pub trait Tool: Sized {
     /// The parameters in the profile, read with serde; `#[serde(default, deny_unknown_fields)]` is good

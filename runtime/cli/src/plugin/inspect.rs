@@ -53,6 +53,8 @@ struct Report {
     signature: String,
     imports: Vec<String>,
     grants: Vec<Asked>,
+    /// What it wants behind grants that have values, a sentence each; a profile grants it or not.
+    asks: Vec<String>,
     parameters: Option<Value>,
     /// Why this program can't run it.
     problems: Vec<String>,
@@ -157,6 +159,7 @@ fn examine(found: &Found) -> Result<Report> {
         signature: signature(found),
         imports: description.import_names(),
         grants: asked(found, &description)?,
+        asks: found.manifest.as_ref().and_then(|manifest| manifest.asks.lines().ok()).unwrap_or_default(),
         parameters: found.manifest.as_ref().map(parameters),
         problems,
     })
@@ -263,6 +266,9 @@ fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
     }
     for grant in &report.grants {
         writeln!(out, "asks to {} (grant `{}`)", grant.meaning, grant.name)?;
+    }
+    for ask in &report.asks {
+        writeln!(out, "  would {}", printable(ask))?;
     }
     if let Some(Value::Object(parameters)) = &report.parameters {
         print_parameters(parameters, out)?;

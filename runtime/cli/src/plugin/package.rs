@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, ensure};
 use membrane_host::limits::MAX_COMPONENT_BYTES;
 use membrane_host::{Component, Grant, Host, Limits, Plugin, PluginSource};
-use membrane_profile::Manifest;
+use membrane_profile::{Authority, Manifest};
 use serde_json::{Map, Value};
 
 use super::sources::Language;
@@ -72,6 +72,7 @@ impl Package {
             parameters: Value::Object(parameters),
             grants: Grant::parse_all(&manifest.grants)
                 .with_context(|| format!("{}: grants", self.folder.join("plugin.toml").display()))?,
+            authority: Authority::default(),
             limits: Limits::of(manifest.world),
         };
         Ok(host.load(source, manifest.world)?)

@@ -9,10 +9,10 @@ use anyhow::Result;
 use membrane_formats::Checkpoint;
 use membrane_generate::Behaviour;
 use membrane_host::{
-    AnswerContext, Description, Host, HostOptions, Plugin, PolicyChain, SamplerChain, ToolSet, Vocabulary,
-    first_party,
+    AnswerContext, Description, Grant, Host, HostOptions, Plugin, PolicyChain, SamplerChain, ToolSet,
+    Vocabulary, first_party,
 };
-use membrane_profile::{Kind, Location, Lock, Profile, ResolvedPlugin};
+use membrane_profile::{Authority, Kind, Location, Lock, Profile, ResolvedPlugin};
 use membrane_text::{Specials, Tokenizer};
 use serde::Serialize;
 
@@ -139,6 +139,10 @@ fn load(host: &Host, plugin: &ResolvedPlugin, about: &str, findings: &mut Findin
         let error = anyhow::anyhow!("has the grant `{unused}` and does not import what it opens: remove it");
         findings.add(about, &error);
     }
+    for (grant, values) in empty(&loaded) {
+        let error = anyhow::anyhow!("has the grant `{grant}` and no `{values}`: it finds nothing behind it");
+        findings.add(about, &error);
+    }
     Ok(loaded)
 }
 
@@ -148,6 +152,19 @@ fn unused(plugin: &Plugin, description: &Description) -> Vec<&'static str> {
     let unused =
         plugin.grants().iter().filter(|grant| grant.interface().is_some() && !needed.contains(grant));
     unused.map(|grant| grant.name()).collect()
+}
+
+/// Grants that have values and none here, with the field for them.
+fn empty(plugin: &Plugin) -> Vec<(Grant, &'static str)> {
+    let Authority { folders, hosts, environment, .. } = plugin.authority();
+    let none = |grant: Grant| match grant {
+        Grant::Files => folders.is_empty(),
+        Grant::Http => hosts.is_empty(),
+        Grant::Environment => environment.is_empty(),
+        _ => false,
+    };
+    let empty = plugin.grants().iter().filter(|grant| none(**grant));
+    empty.filter_map(|grant| Some((*grant, grant.values()?))).collect()
 }
 
 fn compare_with_lock(

@@ -1,5 +1,6 @@
 //! `membrane profile show`: what a profile resolves to.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,8 +54,11 @@ struct Plugin {
     publisher: Option<LockedPublisher>,
     parameters: Map<String, Value>,
     grants: Vec<Granted>,
+    /// What it finds behind grants that have values, a sentence each.
+    authority: BTreeSet<String>,
     fuel_per_call: u64,
     memory_bytes: usize,
+    wall_ms: Option<u64>,
 }
 
 /// A grant in plain words.
@@ -105,8 +109,10 @@ fn plugin((plugin, component, _): (&ResolvedPlugin, &Component, &Description)) -
         publisher: publisher.map(|p| LockedPublisher { name: p.name.clone(), fingerprint: p.fingerprint }),
         parameters: plugin.parameters.clone(),
         grants: resolution::grants(plugin)?.into_iter().map(granted).collect(),
+        authority: plugin.authority.lines(),
         fuel_per_call: limits.fuel_per_call,
         memory_bytes: limits.memory_bytes,
+        wall_ms: limits.wall_ms,
     })
 }
 
@@ -164,9 +170,13 @@ fn print_plugin(plugin: &Plugin, out: &mut impl Write) -> io::Result<()> {
     for grant in &plugin.grants {
         writeln!(out, "  may {} ({})", grant.meaning, grant.name)?;
     }
+    for authority in &plugin.authority {
+        writeln!(out, "    may {}", printable(authority))?;
+    }
     if plugin.grants.is_empty() {
         writeln!(out, "  may do no more than any {}", plugin.kind)?;
     }
     let memory = ByteSize(plugin.memory_bytes as u64);
-    writeln!(out, "  at most {} units of fuel a call and {memory:#} of memory", plugin.fuel_per_call)
+    let wall = plugin.wall_ms.map_or(String::new(), |wall| format!(", {wall} ms a call"));
+    writeln!(out, "  at most {} units of fuel a call and {memory:#} of memory{wall}", plugin.fuel_per_call)
 }

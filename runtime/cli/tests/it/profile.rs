@@ -114,6 +114,45 @@ fn a_check_names_grants_that_are_missing_unknown_or_not_used() {
 }
 
 #[test]
+fn values_of_grants_are_shown_checked_and_locked() {
+    let bench = bench();
+    fs::create_dir(bench.file("notes")).unwrap();
+    let tool = "[[tool]]\nplugin = \"files\"\ngrants = [\"files\"]\nfolders = [{ name = \"notes\", path = \"notes\" }]\n";
+    fs::write(bench.file("p.toml"), profile(tool)).unwrap();
+    verb(&bench, "check", &[]).good();
+    let shown = verb(&bench, "show", &[]).good().stdout;
+    assert!(
+        shown.contains("may read the folder notes (notes)") && shown.contains("60000 ms a call"),
+        "{shown}"
+    );
+    let report = json_of(&verb(&bench, "show", &["--json"]).good());
+    assert_eq!(report["plugins"][3]["authority"], json!(["read the folder notes (notes)"]));
+    verb(&bench, "lock", &[]).good();
+    verb(&bench, "lock", &[]).good();
+    edit(&bench, "path = \"notes\"", "path = \"notes\", write = true");
+    let refused = run(&bench, &fixture(MOE), &[]);
+    let added = "tool files: authority added: write the folder notes (notes) (may do more)";
+    refused.failed_saying(&[added, "--approve"]);
+    found(&verb(&bench, "lock", &[]), &[added]);
+    verb(&bench, "lock", &["--approve"]).good();
+    run(&bench, &fixture(MOE), &[]).good();
+    edit(&bench, ", write = true", "");
+    verb(&bench, "lock", &[]).good();
+    // What can't be opened is found, and so is a grant with nothing behind it.
+    fs::remove_dir(bench.file("notes")).unwrap();
+    found(
+        &verb(&bench, "check", &[]),
+        &["tool files: ", "the folder `notes` (", "can't be opened: is not there"],
+    );
+    let empty = "[[tool]]\nplugin = \"files\"\ngrants = [\"files\"]\n";
+    fs::write(bench.file("p.toml"), profile(empty)).unwrap();
+    found(&verb(&bench, "check", &[]), &["has the grant `files` and no `folders`"]);
+    let stray = "[[tool]]\nplugin = \"calculator\"\nhosts = [\"example.org\"]\n";
+    fs::write(bench.file("p.toml"), profile(stray)).unwrap();
+    found(&verb(&bench, "check", &[]), &["has `hosts` and not the grant `http`"]);
+}
+
+#[test]
 fn a_check_with_a_model_starts_the_samplers() {
     let bench = bench();
     let sampler = "parameters = { temperature = 0.5 }";

@@ -25,6 +25,7 @@ mod policies;
 mod read;
 mod report;
 mod samplers;
+mod stage;
 mod tools;
 
 use std::path::{Path, PathBuf};

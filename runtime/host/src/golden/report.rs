@@ -83,6 +83,8 @@ pub enum Place {
     Call(usize),
     /// The run of an agent.
     Run,
+    /// The folders behind the calls of a tool.
+    Leaves,
 }
 
 impl GoldenReport {
@@ -132,6 +134,7 @@ impl fmt::Display for Place {
             Place::Step(number) => write!(f, "step {number}"),
             Place::Hook { number, name, cut } => write!(f, "hook {number}, {name}, {cut}"),
             Place::Offers => f.write_str("offers"),
+            Place::Leaves => f.write_str("leaves"),
             Place::Call(number) => write!(f, "call {number}"),
             Place::Run => f.write_str("run"),
         }

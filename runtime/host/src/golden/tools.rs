@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::read::typed;
 use super::report::{Mismatch, Place};
+use super::stage::Stage;
 use super::started;
 use crate::engine::Host;
 use crate::error::Result;
@@ -15,6 +16,9 @@ use crate::tool::ToolSet;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
+    /// What is behind the plugin's grants.
+    #[serde(skip)]
+    stage: Stage,
     /// Names of the tools that the plugin offers, in their order.
     offers: Option<Vec<String>>,
     calls: Vec<Call>,
@@ -33,7 +37,8 @@ struct Call {
 
 impl Case {
     /// Reads what is left of a case. The error names the field.
-    pub fn read(body: Map<String, Value>) -> Result<Self, String> {
+    pub fn read(mut body: Map<String, Value>) -> Result<Self, String> {
+        let stage = Stage::take(&mut body)?;
         let case: Self = typed("case", Value::Object(body))?;
         for (index, call) in case.calls.iter().enumerate() {
             let results = call.result.is_some() || !call.result_has.is_empty();
@@ -42,12 +47,14 @@ impl Case {
                 return Err(format!("call {number}: needs `result` or `result_has`, or else `error`"));
             }
         }
-        Ok(case)
+        Ok(Self { stage, ..case })
     }
 
     /// Starts the tool and makes the calls.
     pub fn run(&self, host: &Host, plugin: &Plugin) -> Result<(), Mismatch> {
-        let mut tools = started(ToolSet::start(host, std::slice::from_ref(plugin)))?;
+        let broken = |error: String| Mismatch::differs(Place::Start, "the stage", error, "as the case says");
+        let (set, plugin) = self.stage.set(plugin).map_err(broken)?;
+        let mut tools = started(ToolSet::start(host, std::slice::from_ref(&plugin)))?;
         if let Some(offers) = &self.offers {
             let names = tools.descriptions().iter();
             let names: Vec<&str> = names.filter_map(|tool| tool["function"]["name"].as_str()).collect();
@@ -57,7 +64,12 @@ impl Case {
         for (index, call) in self.calls.iter().enumerate() {
             call.run(&mut tools, Place::Call(index + 1))?;
         }
-        Ok(())
+        match self.stage.left(&set).map_err(broken)? {
+            Some((found, said)) => {
+                Mismatch::unless_same(Place::Leaves, "what is in the folders", Some(&found), Some(&said))
+            }
+            None => Ok(()),
+        }
     }
 }
 

@@ -2,7 +2,10 @@
 
 mod all_logits;
 mod clock;
+mod environment;
+mod files;
 mod history;
+mod http;
 mod inference;
 mod log;
 mod logits;
@@ -48,6 +51,9 @@ pub fn offer(linker: &mut Linker<State>, world: World, grants: &[Grant]) -> wasm
             Grant::Store => agent::store::add_to_linker::<State, Own>(linker, |state| state)?,
             Grant::AllLogits => sampler::all_logits::add_to_linker::<State, Own>(linker, |state| state)?,
             Grant::Clock => tool::clock::add_to_linker::<State, Own>(linker, |state| state)?,
+            Grant::Files => tool::files::add_to_linker::<State, Own>(linker, |state| state)?,
+            Grant::Http => tool::http::add_to_linker::<State, Own>(linker, |state| state)?,
+            Grant::Environment => tool::environment::add_to_linker::<State, Own>(linker, |state| state)?,
             Grant::PromptTokens | Grant::ForceText | Grant::SystemPrompt => {}
         }
     }

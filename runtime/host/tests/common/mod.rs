@@ -6,7 +6,8 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use membrane_host::{
-    AnswerContext, Grant, Host, HostError, HostOptions, Limits, Plugin, PluginSource, Vocabulary, World,
+    AnswerContext, CodeCache, DEFAULT_CAPACITY_BYTES, Grant, Host, HostError, HostOptions, Limits, Plugin,
+    PluginSource, Vocabulary, World,
 };
 use serde_json::Value;
 
@@ -49,7 +50,18 @@ pub fn context(size: usize, seed: u64) -> AnswerContext {
 }
 
 pub fn host() -> Host {
-    Host::new(HostOptions::default()).unwrap()
+    host_with(HostOptions::default())
+}
+
+/// A host that compiles each component once for all tests and runs.
+pub fn host_with(options: HostOptions) -> Host {
+    static CACHE: OnceLock<Arc<CodeCache>> = OnceLock::new();
+    let cache = CACHE.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("host-code");
+        let key = folder.with_extension("key");
+        Arc::new(CodeCache::open(&folder, &key, DEFAULT_CAPACITY_BYTES).unwrap())
+    });
+    Host::new(HostOptions { cache: Some(cache.clone()), ..options }).unwrap()
 }
 
 /// A source with few units of fuel, so that what loops is over soon.

@@ -1,5 +1,7 @@
 //! Tools that fail on request. What is described comes from the parameters.
 
+mod outside;
+
 use membrane_plugin::state::State;
 use membrane_plugin::tool::{Description, Tool, arguments};
 use serde::Deserialize;
@@ -58,7 +60,10 @@ impl Tool for Test {
                     count = std::hint::black_box(count.wrapping_add(1));
                 }
             }
-            _ => Ok(format!("{name}, call {}", self.calls)),
+            act => match outside::act(act, json)? {
+                Some(result) => Ok(result),
+                None => Ok(format!("{name}, call {}", self.calls)),
+            },
         }
     }
 }
