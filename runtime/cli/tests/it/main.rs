@@ -13,4 +13,5 @@ mod plugin;
 mod profile;
 mod program;
 mod run;
+mod transcripts;
 mod watch;
