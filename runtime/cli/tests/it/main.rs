@@ -15,3 +15,4 @@ mod program;
 mod run;
 mod transcripts;
 mod watch;
+mod withheld;
