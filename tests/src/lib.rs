@@ -4,6 +4,7 @@
 
 pub mod golden;
 pub mod guests;
+pub mod recorder;
 pub mod stage;
 
 use std::path::{Path, PathBuf};

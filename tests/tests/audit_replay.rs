@@ -11,7 +11,9 @@ use membrane_audit::text::Texts;
 use membrane_audit::verify::{Trusted, verify};
 use membrane_audit::{self as audit, Keep, Log, LogOptions, Script, Transcript};
 use membrane_engine::{LoadOptions, Model};
-use membrane_generate::{AnswerOptions, Audit, Behaviour, Decided, Generator, Replayed, Sameness, decide};
+use membrane_generate::{
+    AnswerOptions, Audit, Behaviour, Decided, Generator, Replayed, Sameness, Versions, decide,
+};
 use membrane_host::{Host, HostOptions, Plugin, PluginSource, first_party};
 use membrane_tests::stage::Stage;
 use membrane_tests::workspace;
@@ -69,7 +71,7 @@ fn open_log(folder: &Path, keep: Keep) -> (PathBuf, Arc<Mutex<Log>>) {
     (path, Arc::new(Mutex::new(log)))
 }
 
-/// Has a generator record its answers. What the plugins are is of no interest here.
+/// Has a generator record its answers.
 fn record(generator: &mut Generator, log: &Arc<Mutex<Log>>) {
     let model = audit::Model {
         path: "model.gguf".into(),
@@ -78,9 +80,7 @@ fn record(generator: &mut Generator, log: &Arc<Mutex<Log>>) {
         tokenizer: audit::Digest::of(b""),
         template: None,
     };
-    let digest = audit::Digest::of(b"");
-    let behaviour = audit::Behaviour { profile: "test".into(), digest, plugins: Vec::new() };
-    generator.record(Audit::new(log.clone(), model, behaviour).unwrap());
+    generator.record(Audit::new(log.clone(), model).unwrap());
 }
 
 /// Two turns of a chat for each seed, so that every second prompt has a prefix that the session holds.
@@ -108,7 +108,7 @@ fn scripts(log: &Path) -> Vec<(u64, u64, Script)> {
 fn replay_all(generator: &mut Generator, scripts: &[(u64, u64, Script)], what: &str) -> Replayed {
     let mut all = Replayed::default();
     for (number, seed, script) in scripts {
-        let replayed = generator.replay(*number, *seed, script, Sameness::Bits).unwrap();
+        let replayed = generator.replay(*number, *seed, script, Sameness::Bits, &Versions::new()).unwrap();
         assert!(replayed.identical() && replayed.tokens > 0, "{what}, answer {number}: {:?}", replayed.first);
         all.tokens += replayed.tokens;
         all.reused += replayed.reused;
@@ -174,9 +174,9 @@ fn another_sampler_differs_at_a_place_that_is_named() {
     let host = host();
     let greedy = Behaviour { samplers: vec![plugin(&host, "greedy", json!({}))], ..Behaviour::default() };
     let mut other = Generator::new(host, generator.model().clone(), greedy).unwrap();
-    let replayed = other.replay(number, seed, &script, Sameness::Bits).unwrap();
+    let replayed = other.replay(number, seed, &script, Sameness::Bits, &Versions::new()).unwrap();
     assert_eq!((replayed.tokens, replayed.same), (24, 0), "another sampler is another, whatever it chooses");
-    let replayed = other.replay(number, seed, &script, Sameness::Tokens).unwrap();
+    let replayed = other.replay(number, seed, &script, Sameness::Tokens, &Versions::new()).unwrap();
     assert!(replayed.tokens == 24 && replayed.same < 24);
     let first = replayed.first.unwrap();
     let before = script.tokens().take(first.index as usize).count() as u64;
@@ -185,7 +185,7 @@ fn another_sampler_differs_at_a_place_that_is_named() {
     assert!(first.recorded.token != first.now.token && first.recorded.rank > 1);
     assert!(first.now.model_probability >= first.recorded.model_probability);
     // Another seed: the same place, token and probability until the first draw that turns out otherwise.
-    let replayed = generator.replay(number, seed + 1, &script, Sameness::Tokens).unwrap();
+    let replayed = generator.replay(number, seed + 1, &script, Sameness::Tokens, &Versions::new()).unwrap();
     let first = replayed.first.expect("another seed draws otherwise");
     assert_ne!(first.recorded.token, first.now.token);
     let recorded = script.tokens().nth(first.index as usize).unwrap();
@@ -200,38 +200,13 @@ fn digests_alone_can_not_be_replayed() {
     record(&mut generator, &log);
     chats(&mut generator, 0..1, 4);
     let (number, seed, script) = scripts(&path).remove(0);
-    let error = generator.replay(number, seed, &script, Sameness::Bits).unwrap_err().to_string();
+    let error =
+        generator.replay(number, seed, &script, Sameness::Bits, &Versions::new()).unwrap_err().to_string();
     assert!(error.contains("only digests"), "{error}");
-    let error = decide(&host(), &[], number, &script).unwrap_err().to_string();
+    let error = decide(&host(), &[], number, &script, None).unwrap_err().to_string();
     assert!(error.contains("texts were not kept"), "{error}");
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(!text.contains("\"ids\"") && !text.contains("Question"));
-}
-
-#[test]
-fn an_answer_with_exchanged_plugins_is_not_generated_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let (path, log) = open_log(folder.path(), Keep::Tokens);
-    let mut generator = generator(MODELS[0], 1, 1);
-    record(&mut generator, &log);
-    chats(&mut generator, 0..1, 4);
-    let (number, seed, mut script) = scripts(&path).remove(0);
-    let mut swap = audit::Swap {
-        answer: number,
-        token: 2,
-        kind: "sampler".into(),
-        plugin: "standard-sampler".into(),
-        from: None,
-        to: Some(audit::Digest::of(b"new")),
-        effect: "next-answer".into(),
-        state: false,
-    };
-    script.steps.push(audit::Step::Swap(swap.clone()));
-    assert!(generator.replay(number, seed, &script, Sameness::Bits).unwrap().identical());
-    swap.effect = "live".into();
-    script.steps.push(audit::Step::Swap(swap));
-    let error = generator.replay(number, seed, &script, Sameness::Bits).unwrap_err().to_string();
-    assert!(error.contains("exchanged in the middle"), "{error}");
 }
 
 const CALL: &str = "Let me see. <tool_call>\n{\"name\": \"calculator\", \
@@ -308,14 +283,15 @@ fn decisions_of_every_kind_come_out_again() {
             .collect();
         assert_eq!(told, seen.verdicts(), "{name}");
         // Decisions alone.
-        let now = decide(stage.host(), stage.policies(), number, &script).unwrap();
+        let now = decide(stage.host(), stage.policies(), number, &script, None).unwrap();
         let plain = |decided: &Decided| Decided { token: None, ..decided.clone() };
         let (was, is): (Vec<_>, Vec<_>) =
             (recorded.iter().map(plain).collect(), now.verdicts.iter().map(plain).collect());
         assert_eq!(is, was, "{name}");
         assert_eq!((&now.released, &now.refused), (&end.released, &end.message), "{name}");
         // And the generation.
-        let replayed = stage.generator().replay(number, seed, &script, Sameness::Bits).unwrap();
+        let replayed =
+            stage.generator().replay(number, seed, &script, Sameness::Bits, &Versions::new()).unwrap();
         assert!(replayed.identical(), "{name}: {:?}", replayed.first);
         assert_eq!(replayed.tokens, script.tokens().count() as u64);
     }
@@ -349,7 +325,7 @@ fn another_policy_is_shown_what_was_said() {
     let (number, _, script) = scripts(&path).remove(0);
     let strict =
         Stage::saying(&[ANSWER]).guard(&rule("output", "code", "action = \"refuse\"\nmessage = \"No.\""));
-    let now = decide(strict.host(), strict.policies(), number, &script).unwrap();
+    let now = decide(strict.host(), strict.policies(), number, &script, None).unwrap();
     assert_eq!(now.refused.as_deref(), Some("No."));
     assert_eq!(now.released, "Welcome. Remember: the door ");
     let refusal = now.verdicts.last().unwrap();

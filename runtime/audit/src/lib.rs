@@ -40,7 +40,7 @@ pub use keys::{KeyError, PublicKey, SigningKey};
 pub use log::{Log, LogOptions};
 pub use record::{
     Answer, Behaviour, Checkpoint, Constraint, End, Engine, Keep, LogId, Model, ModelFile, Open, Plugin,
-    Record, Recovered, Rewind, Round, Sealed, Span, Swap, Tokens, Tool, Verdict,
+    Record, Recovered, Rewind, Round, Sealed, Span, Swap, Swapped, Tokens, Tool, Verdict,
 };
 pub use script::{ChosenToken, Script, Step};
 pub use transcript::{Event, RecordedAnswer, Transcript};

@@ -35,7 +35,7 @@ pub enum Record {
     Tool(Tool),
     /// A policy forced a text: the model goes on behind other tokens than it chose.
     Rewind(Rewind),
-    /// A plugin was exchanged in the middle of an answer.
+    /// Plugins were exchanged in the middle of an answer.
     Swap(Swap),
     /// An answer is over.
     End(End),
@@ -230,6 +230,10 @@ pub struct Answer {
     pub model: u64,
     /// Number of the [`Behaviour`] record.
     pub behaviour: u64,
+    /// Number of the [`Behaviour`] record that the answer goes back to if a plugin of `behaviour` fails: a new version
+    /// is on trial until it has made a whole answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<u64>,
     /// The engine.
     pub engine: Engine,
     /// Seed of the samplers' random source.
@@ -362,8 +366,9 @@ pub struct Rewind {
     pub prompt: Sealed,
 }
 
-/// A plugin was exchanged, added or removed in the middle of an answer. The tokens from `token` on were made with what
-/// it says, up to the next such record.
+/// Plugins were exchanged, added or removed in the middle of an answer. The tokens from `token` on were made with what
+/// it says, up to the next such record. One reload is one record, so that a writer that is killed leaves all of it or
+/// nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Swap {
@@ -371,6 +376,20 @@ pub struct Swap {
     pub answer: u64,
     /// How many tokens were chosen before: the first that it concerns has this number, counted from 0.
     pub token: u64,
+    /// Number of the [`Behaviour`] record that was taken over, or gone back to. It has the order of the samplers, and
+    /// parameters, grants and limits of each plugin.
+    pub behaviour: u64,
+    /// A new version failed, and `behaviour` was gone back to: it makes the token in its place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rolled_back: bool,
+    /// What became of each plugin; empty if only the order of the samplers changed.
+    pub plugins: Vec<Swapped>,
+}
+
+/// A plugin that was exchanged, added or removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Swapped {
     /// `sampler`, `policy` or `tool`.
     pub kind: String,
     /// Name of the plugin.
@@ -381,7 +400,8 @@ pub struct Swap {
     /// Digest of the component after; none if it was removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Digest>,
-    /// `live`, `beside` (with the one before, which stays), `next-answer` (not in this answer) or `rolled-back`.
+    /// `live`, `beside` (with the one before, which stays), `next-answer` (not in this answer) or `rolled-back` (`from`
+    /// failed, and `to` makes the token in its place).
     pub effect: String,
     /// Whether it went on from the state of the one before.
     pub state: bool,

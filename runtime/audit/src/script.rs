@@ -49,6 +49,8 @@ pub struct ChosenToken {
 /// An answer, ready to be made again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Script {
+    /// Number of the behaviour that the answer would have gone back to, if it began on trial.
+    pub before: Option<u64>,
     /// The messages that were asked; none without a text.
     pub messages: Option<Vec<Value>>,
     /// What the text had to follow, if there was something.
@@ -74,6 +76,7 @@ impl Script {
             _ => None,
         };
         let mut script = Self {
+            before: answer.start.before,
             messages: request.map(|text| text.messages.clone()),
             constraint: answer.start.constraint.clone(),
             steps: Vec::new(),
@@ -87,6 +90,7 @@ impl Script {
         {
             constraint.grammar = request.and_then(|text| text.grammar.clone());
         }
+        let mut chosen = 0;
         for event in &answer.events {
             match event {
                 Event::Round(round) => {
@@ -95,7 +99,11 @@ impl Script {
                     check_count("a prompt", ids.as_deref(), round.tokens)?;
                     script.steps.push(Step::Prompt { ids, rendered: text.map(|text| text.rendered.clone()) });
                 }
-                Event::Tokens(tokens) => reader.tokens(tokens, &mut script.steps)?,
+                Event::Tokens(tokens) => {
+                    check_place("a run of tokens", tokens.first, chosen)?;
+                    chosen = chosen.saturating_add(tokens.count);
+                    reader.tokens(tokens, &mut script.steps)?;
+                }
                 Event::Verdict(verdict) => script.verdicts.push(verdict.clone()),
                 Event::Tool(tool) => {
                     if let Some(Content::Call(text)) = reader.content(&tool.call) {
@@ -107,7 +115,10 @@ impl Script {
                     let ids = rewind.ids.clone().or_else(|| text.map(|text| text.ids.clone()));
                     script.steps.push(Step::Rewind { ids });
                 }
-                Event::Swap(swap) => script.steps.push(Step::Swap(swap.clone())),
+                Event::Swap(swap) => {
+                    check_place("an exchange of plugins", swap.token, chosen)?;
+                    script.steps.push(Step::Swap(swap.clone()));
+                }
                 Event::End(end) => {
                     if let Some(Content::End(text)) = reader.content(&end.text) {
                         script.end = Some(text.clone());
@@ -122,6 +133,14 @@ impl Script {
             _ => true,
         });
         Ok(script)
+    }
+
+    /// The reloads in the middle of the answer, in order.
+    pub fn swaps(&self) -> impl Iterator<Item = &Swap> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Swap(swap) => Some(swap),
+            _ => None,
+        })
     }
 
     /// The tokens, in order.
@@ -185,6 +204,14 @@ impl<'a> Reader<'a> {
         steps.extend(outputs.map(|output| Step::Output(output.clone())));
         Ok(())
     }
+}
+
+/// What happens at a token must stand behind the tokens before it, and before the others.
+fn check_place(what: &str, token: u64, chosen: u64) -> Result<(), String> {
+    if token == chosen {
+        return Ok(());
+    }
+    Err(format!("{what} is at token {token} and stands behind {chosen} tokens"))
 }
 
 fn check_count(what: &str, ids: Option<&[u32]>, count: u64) -> Result<(), String> {

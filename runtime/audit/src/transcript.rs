@@ -90,6 +90,14 @@ impl RecordedAnswer {
         self.events.iter().map(count).fold(0, u64::saturating_add)
     }
 
+    /// The reloads in the middle of the answer, in their order.
+    pub fn swaps(&self) -> impl Iterator<Item = &Swap> {
+        self.events.iter().filter_map(|event| match event {
+            Event::Swap(swap) => Some(swap),
+            _ => None,
+        })
+    }
+
     /// The verdicts, in their order.
     pub fn verdicts(&self) -> impl Iterator<Item = &Verdict> {
         self.events.iter().filter_map(|event| match event {
@@ -158,7 +166,15 @@ impl Transcript {
             Record::Verdict(verdict) => Event::Verdict(verdict),
             Record::Tool(tool) => Event::Tool(tool),
             Record::Rewind(rewind) => Event::Rewind(rewind),
-            Record::Swap(swap) => Event::Swap(swap),
+            Record::Swap(swap) => {
+                if !self.behaviours.contains_key(&swap.behaviour) {
+                    return Err(format!(
+                        "it names behaviour {}, which is not on record before it",
+                        swap.behaviour
+                    ));
+                }
+                Event::Swap(swap)
+            }
             Record::End(end) => Event::End(end),
         };
         let of = self.answers.iter_mut().rev().find(|known| Some(known.number) == answer);

@@ -123,9 +123,9 @@ fn answers_are_read_back() {
     let path = folder.path().join("log.jsonl");
     common::write_log(&path, 40, Keep::Tokens, None);
     let transcript = Transcript::read(&path, None).unwrap();
-    assert_eq!(transcript.answers.len(), 6);
+    assert_eq!(transcript.answers.len(), 5);
     for answer in &transcript.answers {
-        assert_eq!((answer.tokens(), answer.verdicts().count(), answer.events.len()), (4, 1, 5));
+        assert_eq!((answer.tokens(), answer.verdicts().count(), answer.swaps().count()), (4, 1, 1));
         assert_eq!(answer.end().unwrap().reason, "stop");
         assert!(transcript.models.contains_key(&answer.start.model));
         assert!(transcript.behaviours.contains_key(&answer.start.behaviour));

@@ -138,11 +138,10 @@ fn open(args: Args, tasks: usize) -> Result<Work> {
             eprintln!("{}", report::printable(&line));
         }
     }
-    let behaviour = assembled.record();
     let sessions = (MAX_SESSIONS * tasks) as u32;
     let options = ModelOptions { model: args.model, load: args.load };
     let (host, model, plugins) = assembled.open_model(&options, args.contexts, sessions, quiet)?;
-    let recorded = log.map(|log| args.audit.record(log, &model, behaviour, quiet)).transpose()?;
+    let recorded = log.map(|log| args.audit.record(log, &model, quiet)).transpose()?;
     let (recording, audit) = recorded.unzip();
     let plan = model.plan().clone();
     let pass = model.cancel_flag();

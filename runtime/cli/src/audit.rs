@@ -65,6 +65,10 @@ pub struct ExportArgs {
     /// Print one JSON object for each answer, rather than Markdown
     #[arg(long)]
     json: bool,
+    /// Also write what policies withheld: the model's own words and tokens, and calls and results as they were before
+    /// the policies
+    #[arg(long)]
+    withheld: bool,
 }
 
 #[derive(clap::Args)]
@@ -78,7 +82,7 @@ pub fn run(verb: &Verb) -> Result<ExitCode> {
     match verb {
         Verb::Verify(args) => run_verify(args),
         Verb::Show(args) => transcript::show(&args.log, args.answer, args.json),
-        Verb::Export(args) => transcript::export(&args.log, args.answer, args.json),
+        Verb::Export(args) => transcript::export(&args.log, args.answer, args.json, args.withheld),
         Verb::Keygen(args) => keygen(args),
     }
 }

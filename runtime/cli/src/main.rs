@@ -18,6 +18,7 @@ mod audit;
 mod bench;
 mod chat;
 mod code;
+mod components;
 mod constraint;
 mod doctor;
 mod fingerprint;

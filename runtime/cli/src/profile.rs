@@ -4,6 +4,7 @@ mod check;
 mod diff;
 mod lock;
 mod show;
+mod transcripts;
 
 use std::process::ExitCode;
 
@@ -18,7 +19,8 @@ pub enum ProfileVerb {
     Check(check::Args),
     /// Write the lock file of a profile: a run refuses whatever then differs from it.
     Lock(lock::Args),
-    /// What differs in the behaviour of two profiles; the status is 1 if something does.
+    /// What differs in the behaviour of two profiles; the status is 1 if something does. On recorded answers
+    /// (`--transcripts`) it is 2 if something is newly allowed.
     Diff(diff::Args),
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use membrane_audit::{self as audit, Head, Keep, Log, LogOptions, SigningKey};
+use membrane_audit::{Head, Keep, Log, LogOptions, SigningKey};
 use membrane_engine::Model;
 use membrane_generate::{Audit, Generator};
 use serde_json::json;
@@ -61,30 +61,18 @@ impl AuditOptions {
         Ok(Some(Log::open(path, LogOptions { program, keep, key })?))
     }
 
-    /// Records which model and behaviour answers are made with.
-    pub fn record(
-        &self,
-        log: Log,
-        model: &Model,
-        behaviour: audit::Behaviour,
-        quiet: bool,
-    ) -> Result<(Recording, Audit)> {
+    /// Records which model answers are made with.
+    pub fn record(&self, log: Log, model: &Model, quiet: bool) -> Result<(Recording, Audit)> {
         let path = log.path().to_owned();
         let log = Arc::new(Mutex::new(log));
         let model = fingerprint::model(model, self.audit_weights, quiet)?;
-        let audit = Audit::new(log.clone(), model, behaviour)?;
+        let audit = Audit::new(log.clone(), model)?;
         Ok((Recording { log, path }, audit))
     }
 
     /// Has a generator record its answers.
-    pub fn start(
-        &self,
-        log: Log,
-        generator: &mut Generator,
-        behaviour: audit::Behaviour,
-        quiet: bool,
-    ) -> Result<Recording> {
-        let (recording, audit) = self.record(log, generator.model(), behaviour, quiet)?;
+    pub fn start(&self, log: Log, generator: &mut Generator, quiet: bool) -> Result<Recording> {
+        let (recording, audit) = self.record(log, generator.model(), quiet)?;
         generator.record(audit);
         Ok(recording)
     }

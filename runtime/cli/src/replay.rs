@@ -10,13 +10,16 @@ use membrane_audit::text::Texts;
 use membrane_audit::verify::{Trusted, verify};
 use membrane_audit::{self as audit, Event, RecordedAnswer, Script, Transcript};
 use membrane_engine::{Model, Precision, Prepared};
-use membrane_generate::{Behaviour, Decided, Decisions, Difference, Generator, Replayed, Sameness, decide};
+use membrane_generate::{
+    Behaviour, Decided, Decisions, Difference, Generator, Replayed, Sameness, Versions, decide,
+};
 use membrane_host::{Component, Host, Plugin};
 use membrane_profile::{
     Authority, ByteSize, Digest, Kind, LimitsSpec, Location, Origin, PluginArgument, Profile, ResolvedPlugin,
 };
 use serde::Serialize;
 
+use crate::components::Components;
 use crate::fingerprint::{self, Weights};
 use crate::options::LoadFlags;
 use crate::report::{self, printable};
@@ -47,6 +50,13 @@ pub struct Args {
     /// The samplers and policies of this profile in place of the recorded ones
     #[arg(long, value_name = "PROFILE.toml", conflicts_with_all = ["policy", "sampler"])]
     profile: Option<PathBuf>,
+    /// Look here, by digest, for recorded components that are not where the log says: a .wasm file, or a folder of
+    /// them; may be repeated
+    #[arg(long, value_name = "PATH")]
+    components: Vec<PathBuf>,
+    /// Show tokens as texts, too, of answers that policies looked at: what they withheld may be among them
+    #[arg(long)]
+    withheld: bool,
     #[command(flatten)]
     load: LoadFlags,
     /// Print one JSON object for each answer
@@ -110,6 +120,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         transcript: &transcript,
         host: session::host(quiet)?,
         others: Others::read(args)?,
+        components: Components::read(&args.components)?,
+        plugins: BTreeMap::new(),
         behaviours: BTreeMap::new(),
         generator: None,
         quiet,
@@ -160,6 +172,9 @@ struct Replaying<'a> {
     transcript: &'a Transcript,
     host: Host,
     others: Others,
+    components: Components,
+    /// Recorded plugins, by their records' JSON.
+    plugins: BTreeMap<String, Plugin>,
     /// By the number of the record.
     behaviours: BTreeMap<u64, Behaviour>,
     /// For the model, behaviour, context and precision of the last answer.
@@ -187,8 +202,9 @@ impl Replaying<'_> {
         let decided = !behaviour.policies.is_empty() || !script.verdicts.is_empty();
         if wants_decisions && decided {
             if script.texts || self.args.decisions || policies_only {
-                let now = decide(&self.host, &behaviour.policies, answer.number, script)?;
                 let others = self.others.policies.is_some();
+                let versions = (!others).then(|| self.versions(answer, Kind::Policy)).transpose()?;
+                let now = decide(&self.host, &behaviour.policies, answer.number, script, versions.as_ref())?;
                 outcome.decisions = Some(compare(answer, script, &now, others));
             } else {
                 let why = "decisions: texts were not kept (`--audit-keep text`), or were erased";
@@ -201,16 +217,33 @@ impl Replaying<'_> {
                 outcome.left_out.push(format!("generation: {} is not there; give --model", path.display()));
             } else {
                 let others = self.others.samplers.is_some();
-                let sameness = if others { Sameness::Tokens } else { Sameness::Bits };
+                let (sameness, versions) = match others {
+                    true => (Sameness::Tokens, Versions::default()),
+                    false => (Sameness::Bits, self.versions(answer, Kind::Sampler)?),
+                };
                 let generator = self.generator(answer, &path, behaviour)?;
-                outcome.generation =
-                    Some(generator.replay(answer.number, answer.start.seed, script, sameness)?);
+                let seed = answer.start.seed;
+                let mut generation = generator.replay(answer.number, seed, script, sameness, &versions)?;
+                if let (Some(first), true) = (&mut generation.first, self.hides_texts(answer)) {
+                    first.recorded.text.clear();
+                    first.now.text.clear();
+                }
+                outcome.generation = Some(generation);
             }
         }
         if outcome.generation.is_none() && outcome.decisions.is_none() {
             outcome.left_out.push("decisions: there is no policy".to_owned());
         }
         Ok(outcome)
+    }
+
+    /// Whether what the model wrote is not to be shown: policies may have withheld it.
+    fn hides_texts(&self, answer: &RecordedAnswer) -> bool {
+        let behaviours = answer.swaps().map(|swap| swap.behaviour).chain([answer.start.behaviour]);
+        let mut plugins = behaviours
+            .filter_map(|number| self.transcript.behaviours.get(&number))
+            .flat_map(|behaviour| &behaviour.plugins);
+        !self.args.withheld && plugins.any(|plugin| plugin.kind == Kind::Policy.as_str())
     }
 
     /// The plugins of an answer, or those in their place.
@@ -220,25 +253,60 @@ impl Replaying<'_> {
         }
         let recorded = self.transcript.behaviours.get(&number);
         let recorded = recorded.with_context(|| format!("the log has no behaviour {number}"))?;
-        let of_kind = |kind: Kind| recorded.plugins.iter().filter(move |plugin| plugin.kind == kind.as_str());
-        let loaded = |others: &Option<Vec<ResolvedPlugin>>, kind: Kind| -> Result<Vec<Plugin>> {
-            match others {
-                Some(others) => others.iter().map(|other| load(&self.host, other)).collect(),
-                None => of_kind(kind).map(|plugin| load_recorded(&self.host, plugin, kind)).collect(),
-            }
+        let mut behaviour = Behaviour::default();
+        if !self.args.decisions {
+            behaviour.samplers = match &self.others.samplers {
+                Some(others) => others.iter().map(|other| load(&self.host, other)).collect::<Result<_>>()?,
+                None => self.recorded(recorded, Kind::Sampler)?,
+            };
+        }
+        behaviour.policies = match &self.others.policies {
+            Some(others) => others.iter().map(|other| load(&self.host, other)).collect::<Result<_>>()?,
+            None => self.recorded(recorded, Kind::Policy)?,
         };
         // Tools are not called again: a record has their results.
-        let behaviour = Behaviour {
-            samplers: if self.args.decisions {
-                Vec::new()
-            } else {
-                loaded(&self.others.samplers, Kind::Sampler)?
-            },
-            policies: loaded(&self.others.policies, Kind::Policy)?,
-            tools: Vec::new(),
-        };
         self.behaviours.insert(number, behaviour.clone());
         Ok(behaviour)
+    }
+
+    /// The plugins of a kind in each behaviour that an answer took over in its middle, or would have gone back to.
+    fn versions(&mut self, answer: &RecordedAnswer, kind: Kind) -> Result<Versions> {
+        let exchanged = answer.swaps().map(|swap| (swap.behaviour, format!("from token {} on", swap.token)));
+        let before = answer.start.before.map(|before| (before, "to be gone back to".to_owned()));
+        let mut versions = Versions::new();
+        for (number, when) in exchanged.chain(before) {
+            if versions.contains_key(&number) {
+                continue;
+            }
+            let recorded = self.transcript.behaviours.get(&number);
+            let recorded = recorded.with_context(|| format!("the log has no behaviour {number}"))?;
+            let mut behaviour = Behaviour::default();
+            let plugins = self.recorded(recorded, kind).with_context(|| {
+                format!("answer {} needs behaviour {number}, which was there {when}", answer.number)
+            })?;
+            match kind {
+                Kind::Sampler => behaviour.samplers = plugins,
+                Kind::Policy => behaviour.policies = plugins,
+                Kind::Tool | Kind::Agent => {}
+            }
+            versions.insert(number, behaviour);
+        }
+        Ok(versions)
+    }
+
+    /// The plugins of a kind as they are recorded.
+    fn recorded(&mut self, behaviour: &audit::Behaviour, kind: Kind) -> Result<Vec<Plugin>> {
+        let mut plugins = Vec::new();
+        for recorded in behaviour.plugins.iter().filter(|plugin| plugin.kind == kind.as_str()) {
+            let key = serde_json::to_string(recorded)?;
+            let plugin = match self.plugins.get(&key) {
+                Some(plugin) => plugin.clone(),
+                None => load_recorded(&self.host, recorded, kind, &self.components)?,
+            };
+            self.plugins.insert(key, plugin.clone());
+            plugins.push(plugin);
+        }
+        Ok(plugins)
     }
 
     fn recorded_model(&self, answer: &RecordedAnswer) -> Result<&audit::Model> {
@@ -329,14 +397,19 @@ fn check_model(recorded: &audit::Model, found: &audit::Model) -> Result<()> {
     Ok(())
 }
 
-/// A plugin as it is recorded. Errors: it is not there, or is another by now.
-fn load_recorded(host: &Host, recorded: &audit::Plugin, kind: Kind) -> Result<Plugin> {
+/// A plugin as it is recorded. Errors: it is neither where it was nor among `components`.
+fn load_recorded(
+    host: &Host,
+    recorded: &audit::Plugin,
+    kind: Kind,
+    components: &Components,
+) -> Result<Plugin> {
     let path = recorded.location.contains('/') || recorded.location.ends_with(".wasm");
     let location = match path {
         true => Location::Path(PathBuf::from(&recorded.location)),
         false => Location::FirstParty(recorded.location.clone()),
     };
-    let resolved = ResolvedPlugin {
+    let mut resolved = ResolvedPlugin {
         kind,
         name: recorded.name.clone(),
         location,
@@ -355,17 +428,25 @@ fn load_recorded(host: &Host, recorded: &audit::Plugin, kind: Kind) -> Result<Pl
         unsigned: true,
         origin: Origin::CommandLine,
     };
-    let plugin = load(host, &resolved)?;
     let digest = Digest::from_bytes(*recorded.digest.as_bytes());
+    let mut component = Component::of(&resolved);
+    if let Some(path) = components.of(digest)
+        && component.as_ref().map_or(true, |found| found.digest != digest)
+    {
+        resolved.location = Location::Path(path.to_owned());
+        component = Component::of(&resolved);
+    }
+    let (name, place) = (printable(&recorded.name), printable(&recorded.location));
+    let hint =
+        format!("Give the recorded component, or its folder, with --components, or another with --{kind}");
+    let component =
+        component.with_context(|| format!("{kind} `{name}`: the component {digest} is not there. {hint}"))?;
     ensure!(
-        plugin.digest() == digest,
-        "{kind} `{}` ({}) is not the recorded one: it has the digest {}, recorded is {digest}. Put the recorded \
-         component there, or name another with --{kind}",
-        printable(&recorded.name),
-        printable(&recorded.location),
-        plugin.digest(),
+        component.digest == digest,
+        "{kind} `{name}` ({place}) is not the recorded one: it has the digest {}, recorded is {digest}. {hint}",
+        component.digest,
     );
-    Ok(plugin)
+    session::load(host, &resolved, &component, None, &Behaviour::default())
 }
 
 /// Compares decisions. `others`: the policies are not the recorded ones, so their names don't count.
@@ -388,7 +469,7 @@ fn compare(answer: &RecordedAnswer, script: &Script, now: &Decisions, others: bo
     let outcome = match (refused, now.refused.is_some()) {
         (false, true) => "newly-refused",
         (true, false) => "newly-allowed",
-        _ if index.is_some() || !texts => "changed",
+        _ if index.is_some() || !texts || now.first_swap.is_some() => "changed",
         _ => "unchanged",
     };
     let first = index.map(|index| {
@@ -415,10 +496,14 @@ impl Outcome {
     fn text(&self) -> String {
         let mut lines = Vec::new();
         if let Some(generation) = &self.generation {
-            let Replayed { rounds, tokens, same, first, .. } = generation;
-            lines.push(match first {
-                None => format!("generation: {tokens} tokens in {rounds} rounds, identical"),
-                Some(first) => format!("generation: {same} of {tokens} tokens are the same; {}", at(first)),
+            let Replayed { rounds, tokens, same, swaps, first, first_swap, .. } = generation;
+            let swaps = if *swaps > 0 { format!(", {swaps} reloads") } else { String::new() };
+            lines.push(match (first, first_swap) {
+                (None, None) => format!("generation: {tokens} tokens in {rounds} rounds{swaps}, identical"),
+                (None, Some(what)) => format!("generation: {same} of {tokens} tokens are the same; {what}"),
+                (Some(first), _) => {
+                    format!("generation: {same} of {tokens} tokens are the same; {}", at(first))
+                }
             });
         }
         if let Some(Compared { recorded, now, outcome, first }) = &self.decisions {
@@ -435,9 +520,10 @@ fn at(difference: &Difference) -> String {
     let Difference { index, recorded, now } = difference;
     let candidate = |candidate: &membrane_generate::Candidate| {
         let drawn = candidate.probability.map_or(String::new(), |p| format!(" drawn at {p:.4},"));
+        let text = if candidate.text.is_empty() { "a token".into() } else { format!("{:?}", candidate.text) };
         format!(
-            "{:?} ({}, {}:{drawn} by the model {:.4}, place {})",
-            candidate.text, candidate.token, candidate.by, candidate.model_probability, candidate.rank
+            "{text} ({}, {}:{drawn} by the model {:.4}, place {})",
+            candidate.token, candidate.by, candidate.model_probability, candidate.rank
         )
     };
     format!("the first difference is token {index}: recorded {}, now {}", candidate(recorded), candidate(now))

@@ -158,10 +158,6 @@ fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Source
     let constraint = args.constraint.read()?;
     // Before anything takes time: a log that can't be written is no log.
     let log = args.audit.open()?;
-    ensure!(
-        log.is_none() || sources.is_none(),
-        "--audit: an answer on record is made by plugins that stay; leave out --watch, or the record"
-    );
     let budget = model.load.memory.map(|memory| memory.bytes());
     let mut assembled: Assembled = args.behaviour.assemble(budget, quiet)?;
     let watch = sources.map(|sources| Watch {
@@ -188,7 +184,6 @@ fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Source
         eprintln!("note: with --raw the model is not told of any tool");
     }
     let (name, profile) = (assembled.profile.name.clone(), assembled.profile.clone());
-    let behaviour = assembled.record();
     if constraint.is_some() {
         assembled.set_aside(membrane_text::limits::GRAMMAR_MEMORY_BYTES);
     }
@@ -196,7 +191,7 @@ fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Source
     if let Some(grammar) = &constraint {
         generator.model().grammars()?.compile(grammar)?;
     }
-    let recording = log.map(|log| args.audit.start(log, &mut generator, behaviour, quiet)).transpose()?;
+    let recording = log.map(|log| args.audit.start(log, &mut generator, quiet)).transpose()?;
     let shown = Arc::new(Mutex::new(report::printable(&format!("{name} {}", digest.short()))));
     if let Some(watch) = watch {
         watch.start(profile, generator.reloads(), shown.clone())?;

@@ -150,6 +150,7 @@ impl BehaviourOptions {
             }
         }
         let digest = resolution.digest()?;
+        behaviour.record = Some(Arc::new(record(&resolution.profile, digest, &behaviour, &agents)));
         Ok(Assembled { profile: resolution.profile, digest, host, behaviour, agents, reserve, locked })
     }
 
@@ -276,17 +277,22 @@ fn recorded(resolved: &ResolvedPlugin, plugin: &Plugin) -> audit::Plugin {
     }
 }
 
-impl Assembled {
-    /// The behaviour as the audit log has it.
-    pub fn record(&self) -> audit::Behaviour {
-        let plugins = self.profile.plugins().zip(self.behaviour.plugins().chain(&self.agents));
-        audit::Behaviour {
-            profile: self.profile.name.clone(),
-            digest: self.digest.hex().parse().unwrap_or(audit::Digest::ZERO),
-            plugins: plugins.map(|(resolved, plugin)| recorded(resolved, plugin)).collect(),
-        }
+/// A behaviour as the audit log has it, with the agents that it is for.
+fn record(
+    profile: &Profile,
+    digest: ProfileDigest,
+    behaviour: &Behaviour,
+    agents: &[Plugin],
+) -> audit::Behaviour {
+    let plugins = profile.plugins().zip(behaviour.plugins().chain(agents));
+    audit::Behaviour {
+        profile: profile.name.clone(),
+        digest: digest.hex().parse().unwrap_or(audit::Digest::ZERO),
+        plugins: plugins.map(|(resolved, plugin)| recorded(resolved, plugin)).collect(),
     }
+}
 
+impl Assembled {
     /// Sets memory aside for new versions of the plugins, and gives the host that compiles them within it.
     pub fn expect_reloads(&mut self, budgeted: bool) -> Host {
         if !budgeted {

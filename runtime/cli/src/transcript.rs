@@ -1,12 +1,15 @@
 //! `membrane audit show` and `export`: the answers of a log, for people and for programs.
 
+use std::collections::BTreeMap;
 use std::io::{Write, stdout};
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use membrane_audit::text::Texts;
-use membrane_audit::{Content, Event, RecordedAnswer, Sealed, Transcript, Verdict};
+use membrane_audit::{
+    Behaviour, Content, Digest, Event, RecordedAnswer, Sealed, Swap, Swapped, Transcript, Verdict,
+};
 use serde_json::{Value, json};
 
 use crate::printer;
@@ -42,6 +45,7 @@ fn summary(transcript: &Transcript, answer: &RecordedAnswer) -> Value {
         "tokens": answer.tokens(),
         "tool_calls": count(|event| matches!(event, Event::Tool(_))),
         "verdicts": answer.verdicts().collect::<Vec<_>>(),
+        "swaps": answer.swaps().collect::<Vec<_>>(),
         "reason": answer.end().map(|end| &end.reason),
     })
 }
@@ -51,13 +55,17 @@ fn line(transcript: &Transcript, answer: &RecordedAnswer) -> String {
     let text = |key: &str| summary[key].as_str().unwrap_or("?").to_owned();
     let end = answer.end().map_or("not ended: the program was killed", |end| &end.reason);
     printable(&format!(
-        "answer {}  {}  {} tokens in {} rounds, {} verdicts, {} tool calls, profile {}, seed {}: {end}",
+        "answer {}  {}  {} tokens in {} rounds, {} verdicts, {} tool calls{}, profile {}, seed {}: {end}",
         answer.number,
         utc(answer.at_ms),
         summary["tokens"],
         summary["rounds"],
         answer.verdicts().count(),
         summary["tool_calls"],
+        match answer.swaps().count() {
+            0 => String::new(),
+            swaps => format!(", {swaps} reloads"),
+        },
         text("profile"),
         answer.start.seed,
     ))
@@ -98,12 +106,10 @@ fn details(transcript: &Transcript, answer: &RecordedAnswer, out: &mut impl Writ
             }
             Event::Rewind(rewind) => writeln!(out, "  goes on behind {} other tokens", rewind.tokens)?,
             Event::Swap(swap) => {
-                let to = swap.to.map_or("nothing".to_owned(), |digest| digest.to_string());
-                let text = format!(
-                    "{} {} becomes {to} at token {}: {}",
-                    swap.kind, swap.plugin, swap.token, swap.effect
-                );
-                writeln!(out, "  {}", printable(&text))?;
+                writeln!(out, "  {}", printable(&reload(transcript, swap)))?;
+                for swapped in &swap.plugins {
+                    writeln!(out, "    {}", printable(&exchange(swapped)))?;
+                }
             }
             Event::End(end) => writeln!(out, "  end: {}", printable(&end.reason))?,
         }
@@ -130,50 +136,106 @@ fn behaviour(transcript: &Transcript, number: u64, out: &mut impl Write) -> Resu
     Ok(())
 }
 
+/// A reload in one line.
+fn reload(transcript: &Transcript, swap: &Swap) -> String {
+    let Swap { token, behaviour, rolled_back, .. } = swap;
+    let what = if *rolled_back {
+        "a plugin failed, and its version before is back"
+    } else {
+        "plugins are exchanged"
+    };
+    let profile = transcript.behaviours.get(behaviour);
+    let profile =
+        profile.map_or(String::new(), |known| format!(", profile {} {}", known.profile, known.digest));
+    format!("from token {token} {what}{profile}")
+}
+
+/// What became of a plugin in one line.
+fn exchange(swapped: &Swapped) -> String {
+    let Swapped { kind, plugin, from, to, effect, state } = swapped;
+    let version = |digest: Option<Digest>| digest.map_or("nothing".to_owned(), |digest| digest.to_string());
+    let state = if *state { ", with its state" } else { "" };
+    format!("{kind} {plugin}: {} becomes {}, {effect}{state}", version(*from), version(*to))
+}
+
 fn verdict(verdict: &Verdict) -> String {
     let Verdict { policy, hook, verdict, clause, tokens, .. } = verdict;
     let place = tokens.map_or(String::new(), |span| format!(", tokens {} to {}", span.start, span.end));
     printable(&format!("policy {policy}, {hook}: {verdict} by {clause}{place}"))
 }
 
-/// Writes answers with all that is kept of them.
-pub fn export(log: &Path, answer: Option<u64>, as_json: bool) -> Result<ExitCode> {
+/// Writes answers with what is kept of them: what people saw, and only on demand what policies `withheld`.
+pub fn export(log: &Path, answer: Option<u64>, as_json: bool, withheld: bool) -> Result<ExitCode> {
     let transcript = Transcript::read(log, answer)?;
     let texts = Texts::beside(log)?;
     for recorded in &transcript.answers {
         if as_json {
-            printer::json(&exported(&transcript, recorded, texts.as_ref()))?;
+            printer::json(&exported(&transcript, recorded, texts.as_ref(), withheld))?;
         } else {
-            markdown(&transcript, recorded, texts.as_ref(), &mut stdout().lock())?;
+            markdown(&transcript, recorded, texts.as_ref(), withheld, &mut stdout().lock())?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn exported(transcript: &Transcript, answer: &RecordedAnswer, texts: Option<&Texts>) -> Value {
+fn exported(
+    transcript: &Transcript,
+    answer: &RecordedAnswer,
+    texts: Option<&Texts>,
+    withheld: bool,
+) -> Value {
     let content = |sealed: &Sealed| texts.and_then(|texts| texts.get(&sealed.digest));
     let event = |event: &Event| {
         let mut value = serde_json::to_value(event).unwrap_or_default();
         if let (Some(object), Some(content)) = (value.as_object_mut(), event.sealed().and_then(content)) {
             object.insert("content".into(), serde_json::to_value(content).unwrap_or_default());
         }
+        if !withheld {
+            leave_out(event, &mut value);
+        }
         value
     };
+    let others = answer.swaps().map(|swap| swap.behaviour).chain(answer.start.before);
+    let behaviours: BTreeMap<u64, Option<&Behaviour>> =
+        others.map(|number| (number, transcript.behaviours.get(&number))).collect();
     json!({
         "answer": answer.number,
         "at_ms": answer.at_ms,
         "model": transcript.models.get(&answer.start.model),
         "behaviour": transcript.behaviours.get(&answer.start.behaviour),
+        "behaviours": behaviours,
         "start": answer.start,
         "request": content(&answer.start.request),
         "events": answer.events.iter().map(event).collect::<Vec<_>>(),
     })
 }
 
+/// Takes what no policy has released out of an event: what the model wrote, asked for and would have got.
+fn leave_out(event: &Event, value: &mut Value) {
+    match event {
+        Event::Tokens(_) | Event::Rewind(_) => {
+            let kind = if matches!(event, Event::Tokens(_)) { "tokens" } else { "rewind" };
+            if let Some(record) = value[kind].as_object_mut() {
+                record.remove("ids");
+            }
+            if let Some(object) = value.as_object_mut() {
+                object.remove("content");
+            }
+        }
+        Event::Tool(_) => {
+            if let Some(call) = value["content"]["call"].as_object_mut() {
+                call.retain(|key, _| matches!(key.as_str(), "made" | "read"));
+            }
+        }
+        Event::Round(_) | Event::Verdict(_) | Event::Swap(_) | Event::End(_) => {}
+    }
+}
+
 fn markdown(
     transcript: &Transcript,
     answer: &RecordedAnswer,
     texts: Option<&Texts>,
+    withheld: bool,
     out: &mut impl Write,
 ) -> Result<()> {
     writeln!(out, "# Answer {}\n\n{}\n", answer.number, line(transcript, answer))?;
@@ -195,7 +257,10 @@ fn markdown(
     for event in &answer.events {
         match event.sealed().and_then(content) {
             Some(Content::Call(call)) => {
-                block(&format!("asks for {}", call.asked.name), &call.asked.arguments)?;
+                match call.made.as_ref().or(withheld.then_some(&call.asked)) {
+                    Some(asked) => block(&format!("asks for {}", asked.name), &asked.arguments)?,
+                    None => block("asks for a tool", "and is not given it")?,
+                }
                 block("reads", call.read.as_deref().unwrap_or_default())?;
             }
             Some(Content::End(end)) => {
@@ -209,6 +274,10 @@ fn markdown(
         if let Event::Verdict(made) = event {
             verdicts += 1;
             block(&format!("verdict {verdicts}"), &verdict(made))?;
+        }
+        if let Event::Swap(swap) = event {
+            let plugins: Vec<String> = swap.plugins.iter().map(exchange).collect();
+            block(&reload(transcript, swap), &plugins.join("\n"))?;
         }
     }
     if content(&answer.start.request).is_none() {

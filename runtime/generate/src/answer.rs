@@ -115,7 +115,8 @@ impl Generator {
         let counters = self.model.counters();
         let mut running = self.behaviours.start(&self.host, &self.words, options.seed, sink)?;
         let constraint = self.constraint(&running, options)?;
-        running.journal = Journal::start(self.audit.as_ref(), &self.model, messages, options)?;
+        let behaviours = (running.changes.now(), running.changes.before());
+        running.journal = Journal::start(self.audit.as_ref(), behaviours, &self.model, messages, options)?;
         let mut run = Run {
             generator: self,
             options,
@@ -330,7 +331,7 @@ impl Run<'_> {
             })?;
             message.tool_calls.push(ToolCall {
                 name: made.name.clone(),
-                arguments: serde_json::from_str(&made.arguments).unwrap_or(call.arguments),
+                arguments: serde_json::from_str(&made.arguments).unwrap_or_default(),
             });
             results.push(ChatMessage { name: Some(made.name), ..ChatMessage::new(Role::Tool, output) });
         }

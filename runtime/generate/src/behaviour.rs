@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use membrane_audit as audit;
 use membrane_host::{AnswerContext, Host, Plugin, PolicyChain, SamplerChain, ToolSet, Vocabulary};
 use membrane_text::{Specials, Tokenizer};
 
@@ -18,6 +19,9 @@ pub struct Behaviour {
     pub policies: Vec<Plugin>,
     /// What the model may call.
     pub tools: Vec<Plugin>,
+    /// How the audit log has it, with the profile and the places of the components. Without it the log has what the
+    /// plugins themselves tell.
+    pub record: Option<Arc<audit::Behaviour>>,
 }
 
 /// Instances of a behaviour for one answer.
@@ -32,6 +36,21 @@ pub(crate) struct Running {
 }
 
 impl Behaviour {
+    /// All plugins: samplers, policies, tools.
+    pub fn plugins(&self) -> impl Iterator<Item = &Plugin> {
+        self.samplers.iter().chain(&self.policies).chain(&self.tools)
+    }
+
+    /// As the audit log has it.
+    pub(crate) fn recorded(&self) -> Arc<audit::Behaviour> {
+        if let Some(record) = &self.record {
+            return record.clone();
+        }
+        let plugins: Vec<audit::Plugin> = self.plugins().map(recorded).collect();
+        let json = serde_json::to_vec(&plugins).unwrap_or_default();
+        Arc::new(audit::Behaviour { profile: String::new(), digest: audit::Digest::of(&json), plugins })
+    }
+
     pub(crate) fn start(&self, host: &Host, vocabulary: &Arc<Words>, seed: u64) -> Result<Running> {
         let context = AnswerContext { vocabulary: vocabulary.clone(), seed };
         Ok(Running {
@@ -41,6 +60,21 @@ impl Behaviour {
             journal: Journal::default(),
             changes: Changes::default(),
         })
+    }
+}
+
+/// A plugin as the audit log has it, where no profile says where it is.
+fn recorded(plugin: &Plugin) -> audit::Plugin {
+    audit::Plugin {
+        kind: plugin.world().as_str().to_owned(),
+        name: plugin.name().to_owned(),
+        digest: audit::Digest::from_bytes(*plugin.digest().as_bytes()),
+        version: None,
+        location: String::new(),
+        parameters: serde_json::from_str(plugin.parameters()).unwrap_or_default(),
+        grants: plugin.grants().iter().map(|grant| grant.name().to_owned()).collect(),
+        fuel_per_call: plugin.limits().fuel_per_call,
+        memory_bytes: plugin.limits().memory_bytes as u64,
     }
 }
 

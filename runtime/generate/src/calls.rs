@@ -6,9 +6,13 @@ use crate::behaviour::Running;
 use crate::error::Stopped;
 use crate::event::{Event, Intervention};
 
+/// Stands for the name of a tool that there is not, where the call was denied.
+const UNKNOWN_TOOL: &str = "unknown";
+
 /// A call, with what may be read of its result.
 pub(crate) struct Called {
-    /// The call as policies let it pass; where they did not, as it was asked.
+    /// The call as policies let it pass. What they denied is for no one to see: then it has no arguments, and the name of a
+    /// tool that there is, or [`UNKNOWN_TOOL`].
     pub made: Invocation,
     /// Whether the tool did what was asked.
     pub ok: bool,
@@ -30,8 +34,9 @@ pub(crate) fn call(
         }
         ToolCallOutcome::Denied { note, interventions } => {
             intervened(running, &interventions, sink);
-            let output = format!("error: this call is not allowed: {note}");
-            Called { made: asked, ok: false, output }
+            let name = if running.tools.offers(&asked.name) { asked.name } else { UNKNOWN_TOOL.to_owned() };
+            let made = Invocation { name, arguments: "{}".to_owned() };
+            Called { made, ok: false, output: denied(&note) }
         }
     };
     running.journal.read(&called.output);
@@ -50,6 +55,11 @@ fn make(running: &mut Running, call: Invocation, sink: &mut dyn FnMut(Event)) ->
     intervened(running, &outcome.interventions, sink);
     sink(Event::ToolResult { name, ok, output: outcome.output.clone() });
     Ok(Called { made: call, ok, output: outcome.output })
+}
+
+/// What the model reads in place of the result of a call that policies deny.
+pub(crate) fn denied(note: &str) -> String {
+    format!("error: this call is not allowed: {note}")
 }
 
 /// Tells of verdicts.

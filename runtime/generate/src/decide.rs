@@ -1,12 +1,16 @@
 //! Decisions alone: what policies say to a recorded answer. No model is needed, and nothing is emitted.
 
-use membrane_audit::{Call, Script, Step, Verdict};
-use membrane_host::{Ended, Host, Intervention, Invocation, Plugin, PolicyChain, Refused, ToolCallOutcome};
+use membrane_audit::{Call, Script, Step, Swap, Swapped, Verdict};
+use membrane_host::{
+    Ended, Host, Intervention, Invocation, Plugin, PolicyChain, Refused, ToolCallOutcome, World,
+};
 use membrane_text::ChatMessage;
 use serde::Serialize;
 
 use crate::answer::to_host;
 use crate::error::{GenerateError, Result};
+use crate::journal::swapped;
+use crate::replay::Versions;
 
 /// A verdict other than to let pass.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -62,6 +66,8 @@ pub struct Decisions {
     pub released: String,
     /// What the person would have been told, if one refused.
     pub refused: Option<String>,
+    /// The first exchange of policies in the middle of the answer that came out otherwise than it is recorded.
+    pub first_swap: Option<String>,
 }
 
 /// Shows a recorded answer to policies, each of its texts as the recorded policies were shown it.
@@ -69,17 +75,31 @@ pub struct Decisions {
 /// With other policies than the recorded ones, it shows them what the recorded answer was: what the model would have
 /// said to a request that they rewrite or behind a text that they force is not known.
 ///
-/// Errors: a policy that can't be started, texts that are not there.
-pub fn decide(host: &Host, policies: &[Plugin], answer: u64, script: &Script) -> Result<Decisions> {
-    let missing = |what: &str| GenerateError::Replay { answer, what: what.to_owned() };
-    let messages = script.messages.as_ref().filter(|_| script.texts);
-    let messages = messages.ok_or_else(|| {
-        missing("decisions can't be replayed: its texts were not kept, or were erased (`--audit-keep text`)")
-    })?;
-    let messages: Vec<ChatMessage> =
-        serde_json::from_value(messages.clone().into()).map_err(|error| missing(&error.to_string()))?;
-    let chain = PolicyChain::start(host, policies)?;
-    let mut deciding = Deciding { chain, decisions: Decisions::default(), chosen: 0 };
+/// Where policies joined in the middle of the answer, those of `versions` join again at the same place; without `versions`
+/// the given policies stand in the place of all.
+///
+/// Errors: a policy that can't be started, texts or a version that are not there.
+pub fn decide(
+    host: &Host,
+    policies: &[Plugin],
+    answer: u64,
+    script: &Script,
+    versions: Option<&Versions>,
+) -> Result<Decisions> {
+    let missing = |what: String| GenerateError::Replay { answer, what };
+    let messages = messages(answer, script)?;
+    if let Some(versions) = versions
+        && let Some(swap) = script.swaps().find(|swap| !versions.contains_key(&swap.behaviour))
+    {
+        let number = swap.behaviour;
+        return Err(missing(format!(
+            "behaviour {number}, which was in force in the middle of it, is not there"
+        )));
+    }
+    let mut chain = PolicyChain::start(host, policies)?;
+    chain.allow_joining();
+    let now = policies.to_vec();
+    let mut deciding = Deciding { chain, decisions: Decisions::default(), chosen: 0, versions, now };
     if let Err(refused) = deciding.all(&messages, script) {
         deciding.note(&refused.interventions);
         deciding.decisions.refused = Some(refused.message);
@@ -87,14 +107,28 @@ pub fn decide(host: &Host, policies: &[Plugin], answer: u64, script: &Script) ->
     Ok(deciding.decisions)
 }
 
-struct Deciding {
+/// The messages that a recorded answer was asked. Errors: a text of it is not there.
+pub(crate) fn messages(answer: u64, script: &Script) -> Result<Vec<ChatMessage>> {
+    let missing = |what: String| GenerateError::Replay { answer, what };
+    let messages = script.messages.as_ref().filter(|_| script.texts);
+    let messages = messages.ok_or_else(|| {
+        let why = "its texts were not kept, or were erased (`--audit-keep text`)";
+        missing(format!("decisions can't be replayed: {why}"))
+    })?;
+    serde_json::from_value(messages.clone().into()).map_err(|error| missing(error.to_string()))
+}
+
+struct Deciding<'a> {
     chain: PolicyChain,
     decisions: Decisions,
+    versions: Option<&'a Versions>,
+    /// The policies of the behaviour that was handed over last.
+    now: Vec<Plugin>,
     /// Tokens of the answer that were chosen so far.
     chosen: u64,
 }
 
-impl Deciding {
+impl Deciding<'_> {
     fn all(&mut self, messages: &[ChatMessage], script: &Script) -> Result<(), Refused> {
         let outcome = self.chain.request(messages.iter().map(to_host).collect())?;
         self.note(&outcome.interventions);
@@ -106,13 +140,31 @@ impl Deciding {
                 Step::Token(token) => self.chosen = token.index.saturating_add(1),
                 Step::Output(output) => self.output(&output.text, output.done)?,
                 Step::Call(call) => self.call(&call.asked, call.result.as_deref())?,
-                Step::Rewind { .. } | Step::Swap(_) => {}
+                Step::Swap(swap) => self.swap(swap),
+                Step::Rewind { .. } => {}
             }
         }
         let released = self.decisions.released.clone();
         let failures = self.chain.finish(&released)?;
         self.note(&failures);
         Ok(())
+    }
+
+    /// Lets policies join as it is recorded.
+    fn swap(&mut self, swap: &Swap) {
+        let Some(new) = self.versions.and_then(|versions| versions.get(&swap.behaviour)) else { return };
+        let before = std::mem::replace(&mut self.now, new.policies.clone());
+        if swap.rolled_back {
+            return;
+        }
+        let joining = self.chain.reload(&before, &new.policies);
+        self.note(&joining.interventions);
+        let policy = |swapped: &&Swapped| swapped.kind == World::Policy.as_str();
+        let now: Vec<Swapped> = joining.swaps.iter().map(swapped).collect();
+        if !swap.plugins.iter().filter(policy).eq(now.iter()) {
+            let what = format!("the exchange of policies at token {} came out otherwise", swap.token);
+            self.decisions.first_swap.get_or_insert(what);
+        }
     }
 
     fn output(&mut self, text: &str, done: bool) -> Result<(), Refused> {

@@ -12,48 +12,57 @@ use membrane_audit::{
     RequestText, Span, TokensText,
 };
 use membrane_engine::{Model, Precision};
+use membrane_host::reload::Swap;
 use membrane_host::{Chosen, Intervention, Invocation, OutputOutcome};
 use membrane_text::{ChatMessage, Grammar};
 use serde_json::Value;
 
 use crate::answer::AnswerOptions;
+use crate::behaviour::Behaviour;
 use crate::error::{GenerateError, Result};
-use crate::event::EndReason;
+use crate::event::{EndReason, Reload};
 
 /// Tokens that are gathered for one record: what the log may lack of an answer whose process is killed.
 const RUN_TOKENS: usize = 64;
+/// Behaviours that are known to be on record; another is recorded once more if it comes back (files that change all the
+/// time must not fill the memory).
+const MAX_KNOWN: usize = 64;
 
-/// A log, with the model and the behaviour that answers are made with. Clones share the log.
+/// A log, with the model that answers are made with. Clones share the log.
 #[derive(Clone)]
 pub struct Audit {
     log: Arc<Mutex<Log>>,
     model: u64,
-    behaviour: u64,
+    /// Behaviours that are on record, with the numbers of their records.
+    known: Arc<Mutex<Vec<(Arc<audit::Behaviour>, u64)>>>,
 }
 
 impl Audit {
-    /// Records which model and behaviour the answers are made with. Errors: the log can't be written.
-    pub fn new(
-        log: Arc<Mutex<Log>>,
-        model: audit::Model,
-        behaviour: audit::Behaviour,
-    ) -> Result<Self, AuditError> {
+    /// Records which model the answers are made with. Errors: the log can't be written.
+    pub fn new(log: Arc<Mutex<Log>>, model: audit::Model) -> Result<Self, AuditError> {
         let model = lock(&log).append(&Record::Model(model))?;
-        let mut audit = Self { log, model, behaviour: 0 };
-        audit.behave(behaviour)?;
-        Ok(audit)
+        Ok(Self { log, model, known: Arc::default() })
     }
 
-    /// Records that the answers are made with another behaviour from now on. Errors: the log can't be written.
-    pub fn behave(&mut self, behaviour: audit::Behaviour) -> Result<(), AuditError> {
-        self.behaviour = lock(&self.log).append(&Record::Behaviour(behaviour))?;
-        Ok(())
+    /// The number of a behaviour's record, which is made if there is none.
+    fn behaviour(&self, behaviour: &Behaviour) -> Result<u64, AuditError> {
+        let record = behaviour.recorded();
+        let mut known = lock(&self.known);
+        if let Some((_, number)) = known.iter().find(|(known, _)| *known == record) {
+            return Ok(*number);
+        }
+        let number = lock(&self.log).append(&Record::Behaviour(audit::Behaviour::clone(&record)))?;
+        if known.len() == MAX_KNOWN {
+            known.remove(0);
+        }
+        known.push((record, number));
+        Ok(number)
     }
 }
 
 /// A panic elsewhere leaves a log in order: records are written whole.
-fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
-    log.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The journal of one answer; an empty one records nothing.
@@ -106,14 +115,18 @@ struct Places {
 }
 
 impl Journal {
-    /// Begins the record of an answer. Errors: the log can't be written; then nothing is answered.
+    /// Begins the record of an answer that is made with `behaviour`, and goes back to `before` if that fails. Errors: the
+    /// log can't be written; then nothing is answered.
     pub fn start(
         audit: Option<&Audit>,
+        (behaviour, before): (&Behaviour, Option<&Behaviour>),
         model: &Model,
         messages: &[ChatMessage],
         options: &AnswerOptions,
     ) -> Result<Self> {
         let Some(audit) = audit else { return Ok(Self::default()) };
+        let behaviour = audit.behaviour(behaviour)?;
+        let before = before.map(|before| audit.behaviour(before)).transpose()?;
         let mut log = lock(&audit.log);
         let messages = messages.iter().filter_map(|message| serde_json::to_value(message).ok()).collect();
         let (constraint, grammar) = constraint(options.constraint.as_ref(), log.keep());
@@ -126,7 +139,8 @@ impl Journal {
         };
         let answer = log.append(&Record::Answer(audit::Answer {
             model: audit.model,
-            behaviour: audit.behaviour,
+            behaviour,
+            before,
             engine,
             seed: options.seed,
             max_tokens: options.max_tokens.map(|max| max as u64),
@@ -209,6 +223,11 @@ impl Journal {
     /// Verdicts of hooks other than those on text that was let through.
     pub fn verdicts(&mut self, interventions: &[Intervention]) {
         self.tell(|open| open.verdicts(interventions));
+    }
+
+    /// Plugins were exchanged for those of `behaviour`, or it was gone back to because a new one failed.
+    pub fn swap(&mut self, behaviour: &Behaviour, rolled_back: bool, swaps: &[Swap]) {
+        self.tell(|open| open.swap(behaviour, rolled_back, swaps));
     }
 
     /// The session goes on behind a prompt of `prompt` tokens and what follows it in `tokens`.
@@ -343,6 +362,17 @@ impl Open {
         Ok(())
     }
 
+    fn swap(&mut self, behaviour: &Behaviour, rolled_back: bool, swaps: &[Swap]) -> Result<(), AuditError> {
+        if self.rendered.is_some() {
+            self.round(&[])?;
+        }
+        self.flush()?;
+        let behaviour = self.audit.behaviour(behaviour)?;
+        let plugins = swaps.iter().map(swapped).collect();
+        let (answer, token) = (self.answer, self.before);
+        self.append(Record::Swap(audit::Swap { answer, token, behaviour, rolled_back, plugins }))
+    }
+
     fn end_call(&mut self) -> Result<(), AuditError> {
         let Some(Asked { name, ok, text }) = self.call.take() else { return Ok(()) };
         let made = text.made.is_some();
@@ -418,6 +448,20 @@ pub(crate) fn grammar(constraint: &audit::Constraint) -> Option<Result<Grammar, 
     let grammar = constraint.grammar.clone()?;
     let tagged = serde_json::Map::from_iter([(constraint.kind.clone(), grammar)]);
     Some(serde_json::from_value(Value::Object(tagged)))
+}
+
+/// What became of a plugin, as the audit log has it.
+pub(crate) fn swapped(swap: &Swap) -> audit::Swapped {
+    let Reload { kind, plugin, from, to, effect, state, .. } = Reload::new(swap.clone(), 0);
+    let digest = |digest: membrane_profile::Digest| audit::Digest::from_bytes(*digest.as_bytes());
+    audit::Swapped {
+        kind: kind.as_str().to_owned(),
+        plugin,
+        from: from.map(digest),
+        to: to.map(digest),
+        effect: effect.to_owned(),
+        state,
+    }
 }
 
 fn to_call(call: &Invocation) -> Call {

@@ -13,6 +13,7 @@ use membrane_host::{Chosen, Host, HostError, Plugin};
 use crate::behaviour::{Behaviour, Running, Words};
 use crate::error::{GenerateError, Result, Stopped};
 use crate::event::{EndReason, Event, Intervention, Reload};
+use crate::journal::Journal;
 
 /// Plugins that failed on trial which are remembered; a file that changes all the time must not fill the memory.
 const MAX_FAILED: usize = 64;
@@ -108,6 +109,11 @@ impl Changes {
         &self.now
     }
 
+    /// What there is to go back to while the behaviour in force is on trial.
+    pub fn before(&self) -> Option<&Behaviour> {
+        self.before.as_ref()
+    }
+
     /// Starts an answer, with what was offered since the last one.
     pub fn start(
         &mut self,
@@ -124,7 +130,8 @@ impl Changes {
         let started = self.now.start(host, words, seed);
         let mut running = match (started, self.before.take()) {
             (Err(error), Some(before)) => {
-                self.roll_back(before, None, &error.to_string(), sink);
+                // The answer has not begun, and its record will name what does start.
+                self.roll_back(before, None, &error.to_string(), &mut Journal::default(), sink);
                 self.now.start(host, words, seed)?
             }
             (started, before) => {
@@ -168,7 +175,7 @@ impl Changes {
                     Err(Stopped::Failed(error)) => error.to_string(),
                     _ => format!("plugin `{}` failed", plugin.name()),
                 };
-                self.roll_back(before, Some(&plugin), &why, sink);
+                self.roll_back(before, Some(&plugin), &why, &mut running.journal, sink);
             }
             None if self.whole && self.tokens > 0 => self.proved = None,
             None => self.before = Some(before),
@@ -194,8 +201,16 @@ impl Changes {
         self.chose = true;
     }
 
-    fn roll_back(&mut self, to: Behaviour, failed: Option<&Plugin>, why: &str, sink: &mut dyn FnMut(Event)) {
+    fn roll_back(
+        &mut self,
+        to: Behaviour,
+        failed: Option<&Plugin>,
+        why: &str,
+        journal: &mut Journal,
+        sink: &mut dyn FnMut(Event),
+    ) {
         let back = self.now.swaps(&to, &Effect::RolledBack { why: why.to_owned() });
+        journal.swap(&to, true, &back);
         self.emit(back, sink);
         self.forget(failed, why);
         self.restore(to);
@@ -236,6 +251,8 @@ impl Running {
             Ok(chosen) => chosen,
             Err(error) => {
                 let Some(reverted) = self.samplers.revert() else { return Err(error.into()) };
+                let back = self.changes.before.as_ref().unwrap_or(&self.changes.now);
+                self.journal.swap(back, true, &reverted.swaps);
                 self.changes.emit(reverted.swaps, sink);
                 self.changes.forget(reverted.failed.as_ref(), &error.to_string());
                 if let Some(before) = self.changes.before.take() {
@@ -252,26 +269,26 @@ impl Running {
 
     /// Changes the behaviour between two tokens, as far as that is possible.
     fn reload(&mut self, new: Behaviour, sink: &mut dyn FnMut(Event)) {
+        // Other code for the same components is for the answers that follow.
+        if new.same(&self.changes.now) {
+            return self.changes.replace(new);
+        }
         let mut swaps = self.samplers.reload(&new.samplers);
         let joining = self.policies.reload(&self.changes.now.policies, &new.policies);
         swaps.extend(joining.swaps);
         swaps.extend(self.tools.reload(&new.tools));
+        self.journal.swap(&new, false, &swaps);
         self.changes.emit(swaps, sink);
+        self.journal.verdicts(&joining.interventions);
         for intervention in &joining.interventions {
             sink(Event::Intervention(Intervention::from(intervention)));
         }
-        // Other code for the same component changes nothing.
-        self.changes.whole &= new.same(&self.changes.now);
+        self.changes.whole = false;
         self.changes.replace(new);
     }
 }
 
 impl Behaviour {
-    /// All plugins: samplers, policies, tools.
-    pub fn plugins(&self) -> impl Iterator<Item = &Plugin> {
-        self.samplers.iter().chain(&self.policies).chain(&self.tools)
-    }
-
     /// Whether both have the same plugins in the same order.
     pub fn same(&self, other: &Self) -> bool {
         let lists = [

@@ -3,16 +3,26 @@
 //! The session is given each recorded token whatever the samplers choose now (teacher forcing), so that one
 //! difference does not hide what comes behind it. With the samplers, seed and model of the record this is the
 //! generation itself, bit for bit: as long as each choice is the recorded one, so is the context of the next.
+//!
+//! Where plugins were exchanged in the middle of the answer, they are exchanged again at the same tokens, by the same code
+//! as then: states are carried the same way, and a version that failed fails again and is taken back.
 
-use membrane_audit::{ChosenToken, Script, Step};
+use std::collections::BTreeMap;
+
+use membrane_audit::{ChosenToken, Script, Step, Swap, Swapped};
 use membrane_engine::Session;
-use membrane_host::{AnswerContext, Chosen, SamplerChain};
+use membrane_host::reload::Swap as Exchanged;
+use membrane_host::{AnswerContext, Chosen, SamplerChain, World};
 use membrane_text::Constraint;
 use serde::Serialize;
 
 use crate::answer::Generator;
+use crate::behaviour::Behaviour;
 use crate::error::{GenerateError, Result};
-use crate::journal::grammar;
+use crate::journal::{grammar, swapped};
+
+/// Behaviours by the numbers of their records: those that answers took over in their middle, or would have gone back to.
+pub type Versions = BTreeMap<u64, Behaviour>;
 
 /// A token that was chosen at some place.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -62,56 +72,63 @@ pub struct Replayed {
     pub same: u64,
     /// Tokens of the prompts that the session still had.
     pub reused: u64,
+    /// Times that samplers were exchanged, or taken back, in the middle of the answer.
+    pub swaps: u64,
     /// The first place that differs.
     pub first: Option<Difference>,
+    /// The first exchange that came out otherwise than it is recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_swap: Option<String>,
 }
 
 impl Replayed {
-    /// Whether every token came out as it is recorded.
+    /// Whether every token came out as it is recorded, and every exchange of samplers.
     pub fn identical(&self) -> bool {
-        self.same == self.tokens
+        self.same == self.tokens && self.first_swap.is_none()
     }
 }
 
 impl Generator {
     /// Generates a recorded answer again with this generator's samplers and the seed of the record, and says where
-    /// it differs.
+    /// it differs. With [`Sameness::Tokens`] its samplers stand in the place of all of the record's `versions`.
     ///
-    /// Errors: the log has not the token ids, plugins were exchanged in the middle of the answer, a sampler or
-    /// the model fails.
+    /// Errors: the log has not the token ids, a behaviour of the answer is not among the `versions`, a sampler or the
+    /// model fails.
     pub fn replay(
         &mut self,
         answer: u64,
         seed: u64,
         script: &Script,
         sameness: Sameness,
+        versions: &Versions,
     ) -> Result<Replayed> {
-        let refuse = |what: &str| Err(GenerateError::Replay { answer, what: what.to_owned() });
         if !script.ids {
-            return refuse("can't be generated again: the log has only digests of its tokens");
-        }
-        let swapped = |step: &Step| matches!(step, Step::Swap(swap) if swap.effect != "next-answer");
-        if script.steps.iter().any(swapped) {
-            return refuse("can't be generated again: plugins were exchanged in the middle of it");
+            let what = "can't be generated again: the log has only digests of its tokens".to_owned();
+            return Err(GenerateError::Replay { answer, what });
         }
         let constraint = self.recorded_constraint(answer, script)?;
         let context = AnswerContext { vocabulary: self.words.clone(), seed };
         let samplers = SamplerChain::start(&self.host, &self.behaviours.now().samplers, context)?;
         let mut replay = Replay {
+            answer,
+            versions: (sameness == Sameness::Bits).then_some(versions),
             generator: self,
             samplers,
             constraint,
             sameness,
+            rolled_back: None,
             prompt: Vec::new(),
             last: None,
             logits: Vec::new(),
             done: Replayed::default(),
         };
+        replay.begin(script.before)?;
         for step in &script.steps {
             match step {
                 Step::Prompt { ids: Some(ids), .. } => replay.prompt(ids)?,
                 Step::Rewind { ids: Some(ids) } => replay.rewind(ids)?,
                 Step::Token(token) => replay.token(token)?,
+                Step::Swap(swap) => replay.swap(swap)?,
                 _ => {}
             }
         }
@@ -133,10 +150,15 @@ impl Generator {
 }
 
 struct Replay<'a> {
+    answer: u64,
+    /// None where other samplers stand in the place of all versions.
+    versions: Option<&'a Versions>,
     generator: &'a mut Generator,
     samplers: SamplerChain,
     constraint: Option<Constraint>,
     sameness: Sameness,
+    /// The record says that the samplers fail at the next token, and which are gone back to.
+    rolled_back: Option<&'a Swap>,
     prompt: Vec<u32>,
     /// The recorded token that the session does not hold yet: of the last one no logits are needed.
     last: Option<u32>,
@@ -144,7 +166,48 @@ struct Replay<'a> {
     done: Replayed,
 }
 
-impl Replay<'_> {
+impl<'a> Replay<'a> {
+    /// Puts what the answer would have gone back to beside its samplers, if it began on trial.
+    fn begin(&mut self, before: Option<u64>) -> Result<()> {
+        if let (Some(number), Some(versions)) = (before, self.versions) {
+            let before = self.version(versions, number)?;
+            // As in the answer: where that does not start there is nothing to go back to.
+            let _ = self.samplers.fall_back_to(&before.samplers);
+        }
+        Ok(())
+    }
+
+    fn version(&self, versions: &'a Versions, number: u64) -> Result<&'a Behaviour> {
+        let what = || format!("behaviour {number}, which was in force in the middle of it, is not there");
+        versions.get(&number).ok_or_else(|| GenerateError::Replay { answer: self.answer, what: what() })
+    }
+
+    /// Exchanges samplers as it is recorded, or notes that they will fail.
+    fn swap(&mut self, swap: &'a Swap) -> Result<()> {
+        let Some(versions) = self.versions else { return Ok(()) };
+        if swap.rolled_back {
+            self.rolled_back = Some(swap);
+            return Ok(());
+        }
+        let new = self.version(versions, swap.behaviour)?;
+        let exchanged = self.samplers.reload(&new.samplers);
+        self.exchanged(swap.token, &swap.plugins, &exchanged);
+        Ok(())
+    }
+
+    /// Compares what became of the samplers with the record.
+    fn exchanged(&mut self, token: u64, recorded: &[Swapped], now: &[Exchanged]) {
+        let sampler = |swapped: &&Swapped| swapped.kind == World::Sampler.as_str();
+        self.done.swaps += 1;
+        if !recorded.iter().filter(sampler).eq(now.iter().map(swapped).collect::<Vec<_>>().iter()) {
+            self.otherwise(format!("the exchange of samplers at token {token} came out otherwise"));
+        }
+    }
+
+    fn otherwise(&mut self, what: String) {
+        self.done.first_swap.get_or_insert(what);
+    }
+
     fn session(&mut self) -> &mut Session {
         &mut self.generator.session
     }
@@ -185,14 +248,10 @@ impl Replay<'_> {
             self.session().append(&[last])?;
         }
         let id = recorded.id.unwrap_or_default();
-        self.logits.clear();
-        self.logits.extend_from_slice(self.generator.session.logits());
+        let now = self.choose(recorded.index)?;
         if let Some(constraint) = &mut self.constraint {
-            constraint.mask(&mut self.logits)?;
             constraint.accept(id)?;
         }
-        let history = self.generator.session.tokens();
-        let now = self.samplers.next(&mut self.logits, history, self.prompt.len())?;
         self.done.tokens += 1;
         if same(recorded, &now, self.sameness) {
             self.done.same += 1;
@@ -203,6 +262,36 @@ impl Replay<'_> {
         }
         self.last = Some(id);
         Ok(())
+    }
+
+    /// What the samplers choose now, after those that fail were taken back.
+    fn choose(&mut self, token: u64) -> Result<Chosen> {
+        let rolled_back = self.rolled_back.take();
+        let error = match self.next() {
+            Ok(chosen) => {
+                if rolled_back.is_some() {
+                    self.otherwise(format!("samplers failed at token {token} then, and do not now"));
+                }
+                return Ok(chosen);
+            }
+            Err(error) => error,
+        };
+        let Some(reverted) = self.samplers.revert() else { return Err(error) };
+        match rolled_back {
+            Some(swap) => self.exchanged(swap.token, &swap.plugins, &reverted.swaps),
+            None => self.otherwise(format!("samplers fail at token {token}, and did not then: {error}")),
+        }
+        self.next()
+    }
+
+    fn next(&mut self) -> Result<Chosen> {
+        self.logits.clear();
+        self.logits.extend_from_slice(self.generator.session.logits());
+        if let Some(constraint) = &mut self.constraint {
+            constraint.mask(&mut self.logits)?;
+        }
+        let history = self.generator.session.tokens();
+        Ok(self.samplers.next(&mut self.logits, history, self.prompt.len())?)
     }
 
     /// A token with what the model alone says of it here.

@@ -1,4 +1,4 @@
-//! A sampler that writes given texts, one in each round of an answer, whatever the model would say.
+//! A sampler that writes given texts or tokens, one list in each round of an answer, whatever the model would say.
 //!
 //! A round ends where a tool was called: the next begins behind its result, with a longer prompt. That makes any
 //! model exercise tools and policies in a known way, for tests and demonstrations. What is still to be written is its
@@ -16,11 +16,21 @@ use serde::{Deserialize, Serialize};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Parameters {
-    /// The text of each round.
-    texts: Vec<String>,
+    /// What to write in each round.
+    texts: Vec<Text>,
     /// How it goes wrong, if it is to.
     #[serde(default)]
     fault: Option<Fault>,
+}
+
+/// What to write in a round.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Text {
+    /// A text, in the tokens that the model's tokenizer cuts it into.
+    Words(String),
+    /// These very tokens.
+    Tokens(VecDeque<Token>),
 }
 
 /// Ways to go wrong, for tests of what a host makes of them.
@@ -38,7 +48,7 @@ pub enum Fault {
 }
 
 /// Form of the state; a change of its fields is a new number.
-const STATE_VERSION: u32 = 1;
+const STATE_VERSION: u32 = 2;
 
 /// The sampler. Without what comes from the parameters it is the state.
 #[derive(Serialize, Deserialize)]
@@ -49,7 +59,7 @@ pub struct Scripted {
     /// Tokens that this instance has chosen.
     #[serde(skip)]
     chosen: u32,
-    texts: VecDeque<String>,
+    texts: VecDeque<Text>,
     /// Tokens of the round's text that are still to be written.
     tokens: VecDeque<Token>,
     /// Prompt length of the round, in tokens.
@@ -82,7 +92,10 @@ impl Sampler for Scripted {
         if self.prompt != Some(prompt) {
             self.prompt = Some(prompt);
             let text = self.texts.pop_front().ok_or("the script has no text for another round")?;
-            self.tokens = vocabulary::encode(&text)?.into();
+            self.tokens = match text {
+                Text::Words(words) => vocabulary::encode(&words)?.into(),
+                Text::Tokens(tokens) => tokens,
+            };
         }
         let end = || vocabulary::end_token().ok_or("the model has no token that ends an answer");
         self.tokens.pop_front().map_or_else(end, Ok).map(Choice::Token).map_err(Into::into)

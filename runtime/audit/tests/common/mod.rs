@@ -5,7 +5,7 @@ use std::path::Path;
 
 use membrane_audit::{
     Answer, Behaviour, Content, Digest, End, EndText, Engine, Keep, Log, LogOptions, Model, Output,
-    PromptText, Record, RequestText, Round, SigningKey, Tokens, TokensText, Verdict,
+    PromptText, Record, RequestText, Round, SigningKey, Swap, Swapped, Tokens, TokensText, Verdict,
 };
 use serde_json::json;
 
@@ -29,7 +29,7 @@ pub fn write_setting(log: &mut Log) -> (u64, u64) {
     (model, log.append(&Record::Behaviour(behaviour)).unwrap())
 }
 
-/// Writes an answer with a few tokens in six records, a checkpoint not counted.
+/// Writes an answer with a few tokens and a reload in seven records, a checkpoint not counted.
 pub fn write_answer(log: &mut Log, setting: (u64, u64), question: &str) {
     let request = RequestText { messages: vec![json!({"role": "user", "content": question})], grammar: None };
     let request = log.seal(&Content::Request(request)).unwrap();
@@ -38,6 +38,7 @@ pub fn write_answer(log: &mut Log, setting: (u64, u64), question: &str) {
     let start = Answer {
         model: setting.0,
         behaviour: setting.1,
+        before: None,
         engine,
         seed: 7,
         max_tokens: Some(3),
@@ -59,6 +60,9 @@ pub fn write_answer(log: &mut Log, setting: (u64, u64), question: &str) {
         let probabilities = vec![Some(0.25), None];
         let tokens = Tokens { answer, first, count: 2, ids: ids.clone(), by, probabilities, text };
         log.append(&Record::Tokens(tokens)).unwrap();
+        if first == 0 {
+            log.append(&Record::Swap(swap(answer, setting.1))).unwrap();
+        }
     }
     let verdict = Verdict {
         answer,
@@ -77,6 +81,18 @@ pub fn write_answer(log: &mut Log, setting: (u64, u64), question: &str) {
     log.checkpoint().unwrap();
 }
 
+fn swap(answer: u64, behaviour: u64) -> Swap {
+    let swapped = Swapped {
+        kind: "sampler".into(),
+        plugin: "greedy".into(),
+        from: Some(Digest::of(b"greedy 1")),
+        to: Some(Digest::of(b"greedy 2")),
+        effect: "live".into(),
+        state: false,
+    };
+    Swap { answer, token: 2, behaviour, rolled_back: false, plugins: vec![swapped] }
+}
+
 fn log_keeps_ids(log: &Log) -> bool {
     log.keep() == Keep::Tokens
 }
@@ -85,7 +101,7 @@ fn log_keeps_ids(log: &Log) -> bool {
 pub fn write_log(path: &Path, records: u64, keep: Keep, key: Option<SigningKey>) {
     let mut log = Log::open(path, options(keep, key.clone())).unwrap();
     let setting = write_setting(&mut log);
-    let answer = 6 + u64::from(key.is_some());
+    let answer = 7 + u64::from(key.is_some());
     let close = 1 + u64::from(key.is_some());
     let mut question = 0;
     while log.head().number + answer + close <= records {

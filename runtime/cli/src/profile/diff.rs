@@ -1,4 +1,4 @@
-//! `membrane profile diff`: what differs in the behaviour of two profiles.
+//! `membrane profile diff`: what differs in the behaviour of two profiles, and in what they say to recorded answers.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -9,8 +9,10 @@ use membrane_profile::{Difference, Profile};
 use serde::Serialize;
 
 use super::show::short;
+use super::transcripts;
 use crate::report::{self, printable};
 use crate::resolution::Resolution;
+use crate::session;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -20,6 +22,11 @@ pub struct Args {
     /// The profile that it is compared with
     #[arg(value_name = "B.toml")]
     b: PathBuf,
+    /// Show the answers of this audit log (recorded with `--audit-keep text`) to the policies of both profiles, and say
+    /// what is newly allowed, newly refused or changed. The status is 2 if something is newly allowed, 1 if something
+    /// else differs or can't be told, and 0 if nothing does
+    #[arg(long, value_name = "LOG")]
+    transcripts: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -30,6 +37,8 @@ struct Report {
     a: Side,
     b: Side,
     differences: Vec<Difference>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transcripts: Option<transcripts::Report>,
 }
 
 #[derive(Serialize)]
@@ -52,14 +61,22 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let (profile, digest) = (resolution.profile.name.clone(), resolution.digest()?.hex());
         Ok::<_, anyhow::Error>(Side { profile, digest })
     };
-    let report = Report { a: side(&a)?, b: side(&b)?, differences };
+    let transcripts = match &args.transcripts {
+        Some(log) => Some(transcripts::Report::of(log, (&a, &b), &session::host(args.json)?)?),
+        None => None,
+    };
+    let report = Report { a: side(&a)?, b: side(&b)?, differences, transcripts };
     let mut out = io::stdout().lock();
     if args.json {
         report::json(&report, &mut out)?;
     } else {
         print(&report, &mut out)?;
     }
-    Ok(ExitCode::from(u8::from(!report.differences.is_empty())))
+    let status = match &report.transcripts {
+        Some(transcripts) => transcripts.status(),
+        None => u8::from(!report.differences.is_empty()),
+    };
+    Ok(ExitCode::from(status))
 }
 
 fn read(path: &Path) -> Result<Resolution> {
@@ -86,5 +103,5 @@ fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
             Difference { from: shorter(&difference.from), to: shorter(&difference.to), ..difference.clone() };
         writeln!(out, "  {}", printable(&shown.to_string()))?;
     }
-    Ok(())
+    report.transcripts.as_ref().map_or(Ok(()), |transcripts| transcripts.print(out))
 }

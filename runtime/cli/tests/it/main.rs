@@ -13,4 +13,6 @@ mod plugin;
 mod profile;
 mod program;
 mod run;
+mod transcripts;
 mod watch;
+mod withheld;

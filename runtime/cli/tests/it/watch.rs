@@ -10,7 +10,7 @@ use membrane_host::first_party;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::program::{DENSE, command, fixture};
+use crate::program::{DENSE, Ended, command, fixture};
 
 /// A conversation that goes on while files change.
 struct Chat {
@@ -206,4 +206,116 @@ fn memory_for_new_versions_is_set_aside_under_a_budget() {
         assert!(peak <= 256 << 20, "{peak}");
     }
     chat.close();
+}
+
+/// The component of the standard sampler, as another version.
+fn standard(number: u8) -> Vec<u8> {
+    let mut bytes = first_party::find("standard-sampler").unwrap().bytes.to_vec();
+    bytes.extend([0, 3, 1, b'v', number]);
+    bytes
+}
+
+/// Reads events up to one that `wanted` is true of.
+fn read_to(lines: &mut impl Iterator<Item = String>, wanted: impl Fn(&Value) -> bool) -> Value {
+    lines
+        .map(|line| serde_json::from_str(&line).unwrap())
+        .find(|event| wanted(event))
+        .expect("it comes before the end")
+}
+
+#[test]
+fn reloads_in_the_middle_of_an_answer_are_on_record_and_made_again() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (component, rules, profile) = (path("chooser.wasm"), path("rules.toml"), path("p.toml"));
+    // Every version that there will be, for the replay.
+    fs::create_dir(path("kept")).unwrap();
+    for number in 0..4 {
+        fs::write(path(&format!("kept/{number}.wasm")), standard(number)).unwrap();
+    }
+    save(Path::new(&component), &standard(0));
+    let clause = |word: &str| {
+        format!("[[clause]]\nid = \"{word}\"\nwhen = \"output\"\nmatch = \"{word}\"\naction = \"redact\"\n")
+    };
+    fs::write(&rules, clause("first")).unwrap();
+    // Without any of its end tokens, so that the answer is not over before the files change.
+    let ends = (1008..1015).map(|token| format!("{{ token = {token}, forbid = true }}"));
+    let biases = ends.collect::<Vec<_>>().join(", ");
+    let text = format!(
+        "[[sampler]]\nplugin = \"chooser.wasm\"\nunsigned = true\nparameters = {{ logit_bias = [{biases}] }}\n\
+         [[policy]]\nplugin = \"guard\"\nparameters = {{ rules = \"file:rules.toml\" }}\n"
+    );
+    fs::write(&profile, text).unwrap();
+    let (model, log) = (fixture(DENSE), path("log.jsonl"));
+    let arguments = ["run", &model, "Hello", "--json", "--ctx", "20000", "--seed", "1", "--threads", "1"];
+    let recording = ["--profile", &profile, "--watch", "--audit", &log, "--audit-keep", "text"];
+    let own = |arguments: &[&str]| {
+        let mut command = command(arguments);
+        command.env("XDG_CACHE_HOME", path("cache")).env("XDG_STATE_HOME", path("state"));
+        command
+    };
+    let mut child = own(&[&arguments[..], &recording].concat()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(|line| line.unwrap());
+    read_to(&mut lines, |event| event["event"] == "text");
+    for number in 1..4 {
+        save(Path::new(&component), &standard(number));
+        let reloaded = read_to(&mut lines, |event| event["event"] == "reloaded");
+        assert_eq!(
+            (&reloaded["effect"], &reloaded["kind"]),
+            (&"live".into(), &"sampler".into()),
+            "{reloaded}"
+        );
+    }
+    save(Path::new(&component), &standard(2)[..5000]);
+    read_to(&mut lines, |event| event["event"] == "reload-failed");
+    save(Path::new(&component), &standard(3));
+    save(Path::new(&rules), clause("second").as_bytes());
+    let reloaded = read_to(&mut lines, |event| event["event"] == "reloaded");
+    assert_eq!((&reloaded["effect"], &reloaded["kind"]), (&"beside".into(), &"policy".into()), "{reloaded}");
+    let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    lines.for_each(drop);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+
+    let run = |arguments: &[&str]| -> Ended { own(arguments).output().unwrap().into() };
+    run(&["audit", "verify", &log]).good();
+    let shown = run(&["audit", "show", &log, "--json"]).good().events().remove(0);
+    let (answer, swaps) = (shown["answer"].to_string(), shown["swaps"].as_array().unwrap().len());
+    assert_eq!(swaps, 4, "{shown}");
+    let shown = run(&["audit", "show", &log, "--answer", &answer]).good().stdout;
+    for part in [
+        "4 reloads",
+        "plugins are exchanged",
+        "sampler chooser: sha256:",
+        ", live",
+        "policy guard:",
+        "beside",
+    ] {
+        assert!(shown.contains(part), "`{part}` is not in: {shown}");
+    }
+    let exported = run(&["audit", "export", &log, "--json"]).good().events().remove(0);
+    assert_eq!(exported["behaviours"].as_object().unwrap().len(), 4, "{exported}");
+    assert!(run(&["audit", "export", &log]).good().stdout.contains("plugins are exchanged"));
+
+    let lacking = run(&["replay", &log]);
+    let digest = membrane_profile::Digest::of(&standard(0)).hex();
+    lacking.failed_saying(&["sampler `chooser`", "is not the recorded one", &digest, "--components"]);
+    fs::copy(path("kept/0.wasm"), &component).unwrap();
+    let digest = membrane_profile::Digest::of(&standard(1)).hex();
+    run(&["replay", &log]).failed_saying(&["needs behaviour", "from token", &digest, "--components"]);
+    let replayed = run(&["replay", &log, "--components", &path("kept"), "--json"]).good().events().remove(0);
+    let generation = &replayed["generation"];
+    assert_eq!((&generation["same"], &generation["swaps"]), (&generation["tokens"], &4.into()), "{replayed}");
+    assert_eq!(replayed["decisions"]["outcome"], "unchanged", "{replayed}");
+    let told = run(&["replay", &log, "--components", &path("kept"), "-q"]).good().stdout;
+    assert!(told.contains("4 reloads, identical"), "{told}");
+    // Decisions need no sampler.
+    run(&["replay", &log, "--decisions"]).good();
+
+    let text = fs::read_to_string(&log).unwrap();
+    fs::write(&log, text.replace("\"effect\":\"beside\"", "\"effect\":\"live\"")).unwrap();
+    let verified = run(&["audit", "verify", &log]);
+    assert_eq!(verified.code, Some(1));
+    assert!(verified.stdout.contains(": modified: record "), "{}", verified.stdout);
+    run(&["replay", &log]).failed_saying(&["the log was changed"]);
 }

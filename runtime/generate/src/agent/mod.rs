@@ -199,7 +199,8 @@ impl Run {
         constraint: Option<Grammar>,
     ) -> Result<Journal> {
         let options = AnswerOptions { seed, max_tokens, raw, now: self.options.now, constraint };
-        Journal::start(self.base.audit.as_ref(), &self.base.model, messages, &options)
+        let behaviour = (&self.base.behaviour, None);
+        Journal::start(self.base.audit.as_ref(), behaviour, &self.base.model, messages, &options)
     }
 
     fn tell(&self, event: Event) {

@@ -42,6 +42,8 @@ pub(crate) struct Member {
     pub out: usize,
     /// Bytes that this policy has let pass.
     pub passed_bytes: u64,
+    /// Bytes of the text before it that it has released or replaced.
+    pub taken_bytes: u64,
 }
 
 /// A request that may be answered.
@@ -261,13 +263,14 @@ impl Member {
             return Err(error::wrong_world(plugin, World::Policy));
         };
         let instance = Instance::start(plugin, |store, instance| exports.load(store, instance))?;
-        let mut member = Self { instance, pending: String::new(), out: 0, passed_bytes: 0 };
+        let mut member = Self { instance, pending: String::new(), out: 0, passed_bytes: 0, taken_bytes: 0 };
         member.hook("configure", |policy, store| policy.call_configure(store, plugin.parameters()))?;
         Ok(member)
     }
 
     /// Drops what is pending.
     pub fn drop_pending(&mut self) {
+        self.taken_bytes += self.pending.len() as u64;
         self.pending.clear();
         self.out = 0;
     }

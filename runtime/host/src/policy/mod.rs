@@ -9,4 +9,4 @@ pub(crate) use chain::Member;
 pub use chain::{PolicyChain, RequestOutcome, ToolCallOutcome, ToolResultOutcome};
 pub(crate) use output::Turn;
 pub use output::{Ended, OutputOutcome};
-pub use verdict::{Intervention, POLICY_FAILED, Refused};
+pub use verdict::{Edit, Intervention, POLICY_FAILED, Refused};

@@ -5,7 +5,7 @@ use crate::error::Failure;
 use crate::grants::Grant;
 use crate::limits::{MAX_FORCED, MAX_PENDING_BYTES, MAX_REPLACEMENT_BYTES};
 use crate::policy::chain::{Member, PolicyChain};
-use crate::policy::verdict::{Intervention, Refused};
+use crate::policy::verdict::{Edit, Intervention, Refused};
 use crate::reload::Seen;
 
 /// Replacements of one policy in one call; a text with more of them comes in pieces.
@@ -155,12 +155,17 @@ impl Member {
                     return Err(Refused::failed(&self.instance.broke("output", "it replaced nothing")));
                 }
                 let late = replacement.bytes as usize <= self.out;
-                self.take("replacement", replacement.bytes)?;
+                let at = self.taken_bytes;
+                let removed = self.take("replacement", replacement.bytes)?;
                 self.check_text(&replacement.text)?;
                 // Nothing is withheld of what went out before this policy joined, and nothing stands in its place.
                 if !late {
                     passed.push_str(&replacement.text);
-                    record(self.intervened("output", "replace", &replacement.reason));
+                    let edit = Some(Edit::new(at, &removed, offset, &replacement.text));
+                    record(Intervention {
+                        edit,
+                        ..self.intervened("output", "replace", &replacement.reason)
+                    });
                 }
                 Ok(self.pending.is_empty().then_some(Turn::Go))
             }
@@ -188,6 +193,7 @@ impl Member {
         match self.pending.split_at_checked(bytes as usize) {
             Some((taken, rest)) => {
                 let gone = self.out.min(taken.len());
+                self.taken_bytes += taken.len() as u64;
                 let taken = taken[gone..].to_owned();
                 self.pending = rest.to_owned();
                 self.out -= gone;

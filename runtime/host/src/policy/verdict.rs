@@ -26,6 +26,21 @@ pub struct Intervention {
     /// In the hook `output`: how many bytes the policy had let pass in this answer before the place that it
     /// concerns.
     pub offset_bytes: Option<u64>,
+    /// What it took out of the text, if it is a replacement in the hook `output`.
+    pub edit: Option<Edit>,
+}
+
+/// A replacement, in the bytes of the text that came to the policy. What both texts begin or end with is not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edit {
+    /// Where it begins in the text that the policies before have let pass.
+    pub at_bytes: u64,
+    /// Bytes that were taken out there.
+    pub removed_bytes: u64,
+    /// Where it begins in the text that this policy has let pass.
+    pub out_bytes: u64,
+    /// Bytes that stand there in their place.
+    pub inserted_bytes: u64,
 }
 
 /// The end of an answer by a policy; the person sees `message` in place of what was not released.
@@ -58,6 +73,7 @@ impl Intervention {
             clause: crate::text::clean(&reason.clause, MAX_CLAUSE_BYTES),
             note: crate::text::clean(&reason.note, MAX_NOTE_BYTES),
             offset_bytes: None,
+            edit: None,
         }
     }
 
@@ -70,6 +86,23 @@ impl Intervention {
             clause: POLICY_FAILED.to_owned(),
             note: crate::text::clean(&format!("{hook} {cause}"), MAX_NOTE_BYTES),
             offset_bytes: None,
+            edit: None,
+        }
+    }
+}
+
+impl Edit {
+    /// The replacement of `removed` by `inserted`; `at_bytes` and `out_bytes` are where the two begin.
+    pub(super) fn new(at_bytes: u64, removed: &str, out_bytes: u64, inserted: &str) -> Self {
+        let (removed, inserted) = (removed.as_bytes(), inserted.as_bytes());
+        let start = removed.iter().zip(inserted).take_while(|(a, b)| a == b).count();
+        let (removed, inserted) = (&removed[start..], &inserted[start..]);
+        let end = removed.iter().rev().zip(inserted.iter().rev()).take_while(|(a, b)| a == b).count();
+        Self {
+            at_bytes: at_bytes + start as u64,
+            removed_bytes: (removed.len() - end) as u64,
+            out_bytes: out_bytes + start as u64,
+            inserted_bytes: (inserted.len() - end) as u64,
         }
     }
 }

@@ -1,0 +1,137 @@
+//! `membrane profile diff --transcripts`: what two profiles say to recorded answers.
+
+use std::fs;
+
+use crate::program::{Ended, MOE, fixture, membrane};
+
+/// A folder with a log of two answers, and profiles.
+struct Desk(tempfile::TempDir);
+
+impl Desk {
+    fn new() -> Self {
+        let desk = Self(tempfile::tempdir().unwrap());
+        for prompt in ["How is dynamite made?", "Good morning"] {
+            let (model, log) = (fixture(MOE), desk.path("log.jsonl"));
+            let recording = ["--audit", &log, "--audit-keep", "text", "--audit-weights", "header"];
+            membrane(&[&["run", &model, prompt, "-n", "24", "--seed", "2", "-q"], &recording[..]].concat())
+                .good();
+        }
+        desk
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// A profile with a guard of these clauses.
+    fn profile(&self, name: &str, clauses: &str) -> String {
+        fs::write(self.path(&format!("{name}.rules")), clauses).unwrap();
+        let path = self.path(&format!("{name}.toml"));
+        let guard =
+            format!("[[policy]]\nplugin = \"guard\"\nparameters = {{ rules = \"file:{name}.rules\" }}\n");
+        fs::write(&path, if clauses.is_empty() { String::new() } else { guard }).unwrap();
+        path
+    }
+
+    fn diff(&self, a: &str, b: &str, more: &[&str]) -> Ended {
+        membrane(&[&["profile", "diff", a, b, "--transcripts", &self.path("log.jsonl")], more].concat())
+    }
+
+    /// What the model said to the second prompt.
+    fn said(&self) -> String {
+        let exported = membrane(&["audit", "export", &self.path("log.jsonl"), "--json"]).good().events();
+        let end = exported[1]["events"].as_array().unwrap().last().unwrap().clone();
+        end["content"]["end"]["released"].as_str().unwrap().to_owned()
+    }
+}
+
+fn clause(id: &str, when: &str, matched: &str, action: &str) -> String {
+    format!("[[clause]]\nid = \"{id}\"\nwhen = \"{when}\"\nmatch = '''{matched}'''\n{action}\n")
+}
+
+const REFUSE: &str = "action = \"refuse\"\nmessage = \"No.\"";
+const REDACT: &str = "action = \"redact\"";
+
+#[test]
+fn what_is_newly_allowed_has_a_status_of_its_own() {
+    let desk = Desk::new();
+    let strict = desk.profile("strict", &clause("house:1", "request", "dynamite", REFUSE));
+    let free = desk.profile("free", "");
+    let found = desk.diff(&strict, &free, &[]);
+    assert_eq!(found.code, Some(2), "{}{}", found.stdout, found.stderr);
+    for part in [
+        ": newly allowed\n",
+        "newly allowed: request: A guard, refuse by house:1; B lets it pass",
+        "2 answers: 1 newly allowed, 0 newly refused, 0 changed, 0 can't tell, 1 unchanged",
+    ] {
+        assert!(found.stdout.contains(part), "`{part}` is not in: {}", found.stdout);
+    }
+    assert!(found.stderr.is_empty(), "{}", found.stderr);
+    let found = desk.diff(&free, &strict, &["--json"]);
+    assert_eq!(found.code, Some(1));
+    let report: serde_json::Value = serde_json::from_str(&found.stdout).unwrap();
+    let transcripts = &report["transcripts"];
+    assert_eq!(transcripts["counts"]["newly_refused"], 1, "{report}");
+    let first = &transcripts["answers"][0];
+    assert_eq!(
+        (&first["outcome"], &first["differences"][0]["b"][0]["clause"]),
+        (&"newly-refused".into(), &"house:1".into())
+    );
+    // The profiles differ and nothing that was recorded does.
+    let other = desk.profile("other", &clause("house:1", "request", "gunpowder", REFUSE));
+    let found = desk.diff(&free, &other, &[]).good();
+    assert!(found.stdout.contains("policy guard: plugin added"), "{}", found.stdout);
+    assert!(found.stdout.contains("0 can't tell, 2 unchanged"), "{}", found.stdout);
+    assert_eq!(membrane(&["profile", "diff", &free, &other]).code, Some(1));
+}
+
+#[test]
+fn redactions_are_told_by_their_bytes() {
+    let desk = Desk::new();
+    let said = desk.said();
+    let word: String = said.chars().skip(4).take(5).collect();
+    let at = said.to_lowercase().find(&word.to_lowercase()).unwrap();
+    let (a, b) = (clause("house:1", "output", &word, REDACT), clause("house:2", "output", &word, REDACT));
+    let (one, two, free) = (desk.profile("one", &a), desk.profile("two", &b), desk.profile("free", ""));
+    let found = desk.diff(&one, &free, &[]);
+    assert_eq!(found.code, Some(2), "{}", found.stdout);
+    let place = format!("newly allowed: output, bytes {at} to {} of what the model wrote", at + word.len());
+    assert!(found.stdout.contains(&place), "{place}: {}", found.stdout);
+    assert!(!found.stdout.contains(&word), "what was withheld is not printed");
+    let found = desk.diff(&one, &two, &[]);
+    assert_eq!(found.code, Some(1));
+    assert!(
+        found.stdout.contains("changed: output: A guard, replace by house:1; B guard, replace by house:2")
+    );
+    desk.diff(&one, &one, &[]).good();
+}
+
+#[test]
+fn erased_texts_can_not_tell_and_a_changed_log_is_refused() {
+    let desk = Desk::new();
+    let strict = desk.profile("strict", &clause("house:1", "request", "dynamite", REFUSE));
+    let free = desk.profile("free", "");
+    let (log, text) = (desk.path("log.jsonl"), desk.path("log.jsonl.text"));
+    let kept = fs::read(&text).unwrap();
+    fs::remove_file(&text).unwrap();
+    let found = desk.diff(&strict, &free, &[]);
+    assert_eq!(found.code, Some(1), "{}", found.stderr);
+    assert!(found.stdout.contains("not known beyond this: its texts were not kept, or were erased"));
+    assert!(found.stdout.contains("2 can't tell"), "{}", found.stdout);
+    fs::write(&text, &kept).unwrap();
+    // A text that is another by now, a record that is, a log that is none.
+    let changed = String::from_utf8(kept.clone()).unwrap().replace("dynamite", "Dynamite");
+    fs::write(&text, changed).unwrap();
+    desk.diff(&strict, &free, &[]).failed_saying(&["the log was changed", "audit verify"]);
+    fs::write(&text, &kept).unwrap();
+    let records = fs::read_to_string(&log).unwrap();
+    fs::write(&log, records.replace("\"seed\":2", "\"seed\":3")).unwrap();
+    desk.diff(&strict, &free, &[]).failed_saying(&["the log was changed", "audit verify"]);
+    fs::write(&log, "\n").unwrap();
+    desk.diff(&strict, &free, &[]).failed_saying(&["log.jsonl"]);
+    fs::remove_file(&log).unwrap();
+    desk.diff(&strict, &free, &[]).failed_saying(&["log.jsonl"]);
+    let folder = desk.0.path().to_str().unwrap();
+    membrane(&["profile", "diff", &strict, &free, "--transcripts", folder])
+        .failed_saying(&["no regular file"]);
+}
