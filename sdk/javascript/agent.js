@@ -40,6 +40,11 @@ export function options({ maxTokens, stop = [], constraint, seed, sampling } = {
   };
 }
 
+/** Gives a session or a generation up; one that nothing refers to any more stays open otherwise, and 64 sessions may be. */
+export function drop(resource) {
+  resource[Symbol.dispose]();
+}
+
 /** A number that JavaScript has exactly. The bindings take no BigInt. */
 function whole(name, value) {
   const number = Number(value);

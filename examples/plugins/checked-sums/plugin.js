@@ -23,7 +23,7 @@ export const agentPlugin = agent((parameters) => {
       turns.push(turn('assistant', equation), turn('user', SENTENCE));
       session.chat(turns, false);
       const sentence = session.generate(options({ maxTokens: 48, stop: ['\n'] }));
-      for (let piece = sentence.next(); piece !== undefined && piece !== null; piece = sentence.next()) {
+      for (let piece = sentence.next(); piece !== null; piece = sentence.next()) {
         write(piece);
       }
       return '';
