@@ -37,27 +37,16 @@ HOOK policy_finish(text_t released) {
     return NULL;
 }
 
-text_t text_of(const membrane_string_t *string) { return (text_t){(const char *)string->ptr, string->len}; }
-
-/* The host frees what it is handed: all of it is copied. */
-static membrane_string_t copy(text_t text) {
-    membrane_string_t string;
-    membrane_string_dup_n(&string, text.bytes, text.length);
-    return string;
-}
-
-static membrane_string_t copy_words(const char *words) { return copy((text_t){words, strlen(words)}); }
-
 static membrane_plugin_types_reason_t because(reason_t reason) {
-    return (membrane_plugin_types_reason_t){copy_words(reason.clause), copy_words(reason.note)};
+    return (membrane_plugin_types_reason_t){copied(text_from(reason.clause)), copied(text_from(reason.note))};
 }
 
 static exports_membrane_plugin_policy_plugin_refusal_t refusal(const char *message, reason_t reason) {
-    return (exports_membrane_plugin_policy_plugin_refusal_t){copy_words(message), because(reason)};
+    return (exports_membrane_plugin_policy_plugin_refusal_t){copied(text_from(message)), because(reason)};
 }
 
 static exports_membrane_plugin_policy_plugin_rewritten_text_t rewritten(text_t text, reason_t reason) {
-    return (exports_membrane_plugin_policy_plugin_rewritten_text_t){copy(text), because(reason)};
+    return (exports_membrane_plugin_policy_plugin_rewritten_text_t){copied(text), because(reason)};
 }
 
 void refuse_request(request_verdict_t *verdict, const char *message, reason_t reason) {
@@ -93,7 +82,7 @@ void release(output_verdict_t *verdict, size_t bytes) {
 void redact(output_verdict_t *verdict, size_t bytes, text_t replacement, reason_t reason) {
     verdict->tag = EXPORTS_MEMBRANE_PLUGIN_POLICY_PLUGIN_OUTPUT_VERDICT_REPLACE;
     verdict->val.replace.bytes = (uint32_t)bytes;
-    verdict->val.replace.text = copy(replacement);
+    verdict->val.replace.text = copied(replacement);
     verdict->val.replace.reason = because(reason);
 }
 
@@ -105,7 +94,7 @@ void stop(output_verdict_t *verdict, size_t bytes, reason_t reason) {
 
 void force(output_verdict_t *verdict, text_t text, reason_t reason) {
     verdict->tag = EXPORTS_MEMBRANE_PLUGIN_POLICY_PLUGIN_OUTPUT_VERDICT_FORCE;
-    verdict->val.force.text = copy(text);
+    verdict->val.force.text = copied(text);
     verdict->val.force.reason = because(reason);
 }
 

@@ -8,6 +8,7 @@
 
 #include "json.h"
 #include "membrane.h"
+#include "text.h"
 
 typedef membrane_plugin_types_message_t message_t;
 typedef membrane_plugin_types_invocation_t invocation_t;
@@ -16,12 +17,6 @@ typedef exports_membrane_plugin_policy_plugin_prompt_verdict_t prompt_verdict_t;
 typedef exports_membrane_plugin_policy_plugin_output_verdict_t output_verdict_t;
 typedef exports_membrane_plugin_policy_plugin_tool_call_verdict_t tool_call_verdict_t;
 typedef exports_membrane_plugin_policy_plugin_tool_result_verdict_t tool_result_verdict_t;
-
-/* Bytes of UTF-8 text, not ended by a zero. */
-typedef struct {
-    const char *bytes;
-    size_t length;
-} text_t;
 
 /* The clause of the policy that a verdict rests on, and a sentence for people. */
 typedef struct {
@@ -50,9 +45,6 @@ const char *policy_tool_result(const invocation_t *call, text_t output, tool_res
 
 /* All that was released, at the end of the answer. */
 const char *policy_finish(text_t released);
-
-/* A text of the bindings. */
-text_t text_of(const membrane_string_t *string);
 
 /* Refuses: the person sees `message`. */
 void refuse_request(request_verdict_t *verdict, const char *message, reason_t reason);

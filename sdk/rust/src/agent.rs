@@ -1,5 +1,6 @@
 //! The world `agent`: pursue a task with the model and the tools of the run.
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use crate::bindings::agent::membrane::plugin::inference::{
@@ -11,6 +12,13 @@ pub use crate::bindings::agent::membrane::plugin::types::{Invocation, Reason, Ro
 /// The tools of the run.
 pub mod tools {
     pub use crate::bindings::agent::membrane::plugin::tools::{Offer, available, call};
+}
+
+/// Calls a tool of the run with arguments that serde makes a JSON object of. Errors: they can't be JSON, there is no such tool, it
+/// failed, or a policy denied the call.
+pub fn call_tool(name: &str, arguments: &impl Serialize) -> Result<String, String> {
+    let arguments = serde_json::to_string(arguments).map_err(|error| error.to_string())?;
+    tools::call(&Invocation { name: name.to_owned(), arguments })
 }
 
 /// What the person sees.

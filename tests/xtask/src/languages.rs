@@ -1,11 +1,12 @@
 //! `cargo xtask languages`: builds the example plugins in every language that has an SDK, holds them to the same golden cases,
-//! and measures them.
+//! measures them, and compares what the agents do with the demo model.
 
+mod agents;
 mod tools;
 
 use crate::arguments::Arguments;
-use crate::setup;
 use crate::workspace::{cargo, output, phase, root, run as run_command, scratch, target_directory};
+use crate::{model, setup};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::ffi::OsString;
@@ -15,15 +16,33 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The examples, each with its world.
-const EXAMPLES: [(&str, &str); 2] = [("no-repeat", "sampler"), ("word-list", "policy")];
+const EXAMPLES: [(&str, &str); 3] =
+    [("no-repeat", "sampler"), ("word-list", "policy"), ("checked-sums", "agent")];
 
-/// The languages: name, the word for `--lang`, and the file of an example.
-const LANGUAGES: [(&str, &str, &str); 4] = [
-    ("Rust", "rust", "src/lib.rs"),
-    ("C", "c", "plugin.c"),
-    ("JavaScript", "js", "plugin.js"),
-    ("Python", "python", "plugin.py"),
+/// A language of examples.
+struct Language {
+    name: &'static str,
+    /// The word for `--lang`, which says whose SDK it is.
+    lang: &'static str,
+    /// The file of an example.
+    source: &'static str,
+    /// Whether every example has it.
+    everywhere: bool,
+}
+
+const LANGUAGES: [Language; 5] = [
+    Language { name: "Rust", lang: "rust", source: "src/lib.rs", everywhere: true },
+    Language { name: "C", lang: "c", source: "plugin.c", everywhere: true },
+    Language { name: "JavaScript", lang: "js", source: "plugin.js", everywhere: true },
+    Language { name: "Python", lang: "python", source: "plugin.py", everywhere: true },
+    Language { name: "Zig", lang: "c", source: "plugin.zig", everywhere: false },
 ];
+
+/// A plugin that was built.
+struct Built {
+    language: &'static str,
+    folder: PathBuf,
+}
 
 /// Between these lines of examples/plugins/README.md stands the table.
 const BEGIN: &str = "<!-- begin: cargo xtask languages --write -->\n";
@@ -55,13 +74,24 @@ fn all() -> Result<String> {
     let membrane =
         target_directory()?.join("release").join(format!("membrane{}", std::env::consts::EXE_SUFFIX));
     let path = tools::path(&membrane)?;
+    let dense = model::dense()?;
     let folder = scratch("languages")?;
     let mut rows = Vec::new();
     for (example, world) in EXAMPLES {
-        for (language, lang, source) in LANGUAGES {
-            phase(&format!("{example} in {language}"));
-            let plugin = assemble(&membrane, &folder.join(lang), (example, world), lang, source)?;
-            rows.push(row(&membrane, &path, &plugin, example, language)?);
+        let own = root().join("examples/plugins").join(example);
+        let mut built = Vec::new();
+        for language in &LANGUAGES {
+            if !language.everywhere && !own.join(language.source).is_file() {
+                continue;
+            }
+            phase(&format!("{example} in {}", language.name));
+            let into = folder.join(language.name.to_lowercase());
+            let plugin = assemble(&membrane, &into, (example, world), language)?;
+            rows.push(row(&membrane, &path, &plugin, example, language.name)?);
+            built.push(Built { language: language.name, folder: plugin });
+        }
+        if world == "agent" {
+            agents::compare(&membrane, &dense, example, &built)?;
         }
     }
     Ok(table(&rows))
@@ -72,8 +102,7 @@ fn assemble(
     membrane: &Path,
     into: &Path,
     (example, world): (&str, &str),
-    lang: &str,
-    source: &str,
+    language: &Language,
 ) -> Result<PathBuf> {
     let plugin = into.join(example);
     if plugin.exists() {
@@ -88,12 +117,18 @@ fn assemble(
     let _ = fs::remove_dir_all(&fresh);
     fs::create_dir_all(&fresh)?;
     let mut new = Command::new(membrane);
-    output(new.args(["plugin", "new", world, example, "--lang", lang, "--into"]).arg(&fresh))?;
+    output(new.args(["plugin", "new", world, example, "--lang", language.lang, "--into"]).arg(&fresh))?;
     fs::remove_dir_all(fresh.join(example).join("golden"))?;
+    for other in LANGUAGES.iter().filter(|other| other.lang == language.lang) {
+        let template = fresh.join(example).join(other.source);
+        if other.source != language.source && template.is_file() {
+            fs::remove_file(template)?;
+        }
+    }
     copy(&fresh.join(example), &plugin)?;
     let own = root().join("examples/plugins").join(example);
     copy(&own.join("golden"), &plugin.join("golden"))?;
-    for file in ["plugin.toml", source] {
+    for file in ["plugin.toml", language.source] {
         fs::copy(own.join(file), plugin.join(file)).with_context(|| own.join(file).display().to_string())?;
     }
     Ok(plugin)
@@ -142,7 +177,7 @@ fn row(membrane: &Path, path: &OsString, plugin: &Path, example: &str, language:
 
 fn table(rows: &[Row]) -> String {
     let mut text = String::from(
-        "| plugin | language | component | compile | instance | a call | cases |\n|---|---|---|---|---|---|---|\n",
+        "| plugin | language | component | compile | cached | instance | a call | cases |\n|---|---|---|---|---|---|---|---|\n",
     );
     for row in rows {
         let number = |value: &Value| value.as_f64().unwrap_or_default();
@@ -152,13 +187,14 @@ fn table(rows: &[Row]) -> String {
             large => format!("{:.1} MiB", large / 1_048_576.0),
         };
         let compile = number(&row.bench["compile_ms"]);
+        let cached = number(&row.bench["cached_ms"]);
         let start = number(&row.bench["start_us"]);
         let call = number(&row.bench["calls"]["median_us"]);
         let (plugin, language, cases) = (&row.plugin, &row.language, row.cases);
         // A String takes whatever is written.
         let _ = writeln!(
             text,
-            "| {plugin} | {language} | {size} | {compile:.0} ms | {start:.0} us | {call:.1} us | {cases} |"
+            "| {plugin} | {language} | {size} | {compile:.0} ms | {cached:.1} ms | {start:.0} us | {call:.1} us | {cases} |"
         );
     }
     let longest = rows.iter().map(|row| row.build_s).fold(0.0, f64::max);

@@ -37,12 +37,14 @@ impl Package {
 
     /// The language, by the file that its source begins with. Errors: there is no such file.
     pub fn language(&self) -> Result<Language> {
-        let found = Language::ALL.into_iter().find(|language| self.folder.join(language.marker()).is_file());
+        let marked =
+            |language: &Language| language.markers().iter().any(|file| self.folder.join(file).is_file());
+        let found = Language::ALL.into_iter().find(marked);
         found.with_context(|| {
             format!(
                 "{} has none of {}: build the component with your language's tools and give it with --component",
                 self.folder.display(),
-                Language::ALL.map(Language::marker).join(", ")
+                Language::ALL.map(Language::markers).concat().join(", ")
             )
         })
     }

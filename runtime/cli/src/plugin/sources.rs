@@ -36,13 +36,14 @@ impl Language {
         }
     }
 
-    /// The file in a plugin's folder by which the language is known.
-    pub const fn marker(self) -> &'static str {
+    /// The files in a plugin's folder, any of which says that it is of this language. Templates have the first. Zig is built over
+    /// the SDK for C.
+    pub const fn markers(self) -> &'static [&'static str] {
         match self {
-            Self::Rust => "Cargo.toml",
-            Self::C => "plugin.c",
-            Self::JavaScript => "plugin.js",
-            Self::Python => "plugin.py",
+            Self::Rust => &["Cargo.toml"],
+            Self::C => &["plugin.c", "plugin.zig"],
+            Self::JavaScript => &["plugin.js"],
+            Self::Python => &["plugin.py"],
         }
     }
 }
@@ -114,7 +115,7 @@ mod tests {
                 };
                 let manifest = Manifest::parse(text("plugin.toml"), "plugin.toml").unwrap();
                 assert_eq!((manifest.name.as_str(), manifest.world), ("two-words", world));
-                for needed in [language.marker(), "README.md", "golden/first.json", ".gitignore"] {
+                for needed in [language.markers()[0], "README.md", "golden/first.json", ".gitignore"] {
                     assert!(!text(needed).is_empty(), "{language:?} {world}: {needed}");
                 }
                 for (path, text) in &files {

@@ -9,7 +9,7 @@ use crate::program::{Ended, command, membrane};
 
 const LANGUAGES: [(&str, &str); 4] =
     [("rust", "Cargo.toml"), ("c", "plugin.c"), ("js", "plugin.js"), ("python", "plugin.py")];
-const WORLDS: [&str; 3] = ["sampler", "policy", "tool"];
+const WORLDS: [&str; 4] = ["sampler", "policy", "tool", "agent"];
 
 /// Makes a plugin in `into`; gives its folder.
 fn new(world: &str, name: &str, lang: &str, into: &Path) -> PathBuf {
@@ -141,11 +141,11 @@ fn costs_are_measured() {
     let json: Value =
         serde_json::from_str(&membrane(&[&verb[..], &["--json"]].concat()).good().stdout).unwrap();
     assert_eq!(json["component_bytes"], fs::metadata(&component).unwrap().len());
-    for time in
-        [&json["compile_ms"], &json["start_us"], &json["calls"]["median_us"], &json["calls"]["p99_us"]]
-    {
-        assert!(time.as_f64().unwrap() > 0.0, "{json}");
+    for time in ["/compile_ms", "/cached_ms", "/start_us", "/calls/median_us", "/calls/p99_us"] {
+        assert!(json.pointer(time).unwrap().as_f64().unwrap() > 0.0, "{json}");
     }
+    // An empty cache would take as long as the compiler.
+    assert!(json["cached_ms"].as_f64() < json["compile_ms"].as_f64(), "{json}");
     membrane(&[&verb[..], &["--parameters", "heat=1"]].concat()).failed_saying(&["unknown field `heat`"]);
     membrane(&[&verb[..], &["--calls", "0"]].concat()).failed_saying(&["--calls"]);
 }
@@ -162,7 +162,7 @@ fn a_new_plugin_in_rust_builds_and_does_what_its_cases_say() {
                 command.env_remove(name);
             }
         }
-        // One folder for the three: their dependencies are the same.
+        // One folder for all: their dependencies are the same.
         command.env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("new-plugins"));
         let ended = Ended::from(command.output().unwrap()).good();
         assert!(ended.stdout.ends_with(" 0 failed\n"), "{}", ended.stdout);

@@ -94,8 +94,20 @@ impl GoldenCases {
 
     /// Parameters of the first case in which the plugin starts.
     pub fn first_parameters(&self) -> Option<&Map<String, Value>> {
-        let starts = |case: &&Case| !matches!(case.expected, Expected::Refused(_));
-        self.cases.iter().find(starts).map(|case| &case.parameters)
+        self.first().map(|case| &case.parameters)
+    }
+
+    fn first(&self) -> Option<&Case> {
+        self.cases.iter().find(|case| !matches!(case.expected, Expected::Refused(_)))
+    }
+
+    /// Runs the first case in which the plugin starts, if there is one.
+    ///
+    /// # Errors
+    /// The plugin is of another world than the cases.
+    pub fn run_first(&self, host: &Host, plugin: &Plugin) -> Result<Option<Outcome>> {
+        self.fit(plugin)?;
+        Ok(self.first().map(|case| case.run(host, plugin)))
     }
 
     /// Runs all cases, each on instances of its own. What the plugin does wrong is in the report.
@@ -103,10 +115,12 @@ impl GoldenCases {
     /// # Errors
     /// The plugin is of another world than the cases.
     pub fn run(&self, host: &Host, plugin: &Plugin) -> Result<GoldenReport> {
-        if plugin.world() != self.world {
-            return Err(error::wrong_world(plugin, self.world));
-        }
+        self.fit(plugin)?;
         Ok(GoldenReport { outcomes: self.cases.iter().map(|case| case.run(host, plugin)).collect() })
+    }
+
+    fn fit(&self, plugin: &Plugin) -> Result<()> {
+        if plugin.world() == self.world { Ok(()) } else { Err(error::wrong_world(plugin, self.world)) }
     }
 }
 

@@ -108,7 +108,7 @@ mod tests {
         let list = read("tests/xtask/tools/requirements.txt");
         let package = read("tests/xtask/tools/package.json");
         let line = package.lines().find(|line| line.contains("componentize-qjs")).unwrap();
-        for world in ["sampler", "policy", "tool"] {
+        for world in ["sampler", "policy", "tool", "agent"] {
             for language in ["c", "python"] {
                 let pinned = read(&format!("sdk/{language}/template/{world}/requirements.txt"));
                 assert!(

@@ -1,4 +1,5 @@
-//! C: wit-bindgen writes the bindings of the world, a C compiler makes a module, and wit-component a component of it.
+//! C: wit-bindgen writes the bindings of the world, a C compiler makes a module, and wit-component a component of it. A plugin in
+//! Zig goes the same way, as one more object; it sees the headers of the SDK as the module `sdk`.
 //!
 //! The bindings are written to `build/bindings` at each build, where an editor finds the header too.
 
@@ -11,7 +12,7 @@ use wit_bindgen_core::Files;
 use wit_component::ComponentEncoder;
 
 use super::contract;
-use super::toolchain::{environment, in_folder_or_path, in_path, run, succeeds};
+use super::toolchain::{environment, in_folder_or_path, in_path, run, shown, succeeds};
 use crate::plugin::package::Package;
 
 /// What the bindings of every world are called, so that its types have the same names in each.
@@ -29,6 +30,13 @@ const FLAGS: [&str; 7] = [
     "-Wl,-z,stack-size=262144",
 ];
 
+/// The source of a plugin in Zig.
+const ZIG_SOURCE: &str = "plugin.zig";
+
+/// What to install where there is no zig.
+const ZIG_MISSING: &str =
+    "a plugin in Zig is built by zig, which was not found; install it: `pip install ziglang`";
+
 /// What to install where there is no compiler.
 const MISSING: &str = "a plugin in C is built by zig or by clang with a C library for WebAssembly, and neither was found; \
      install one of them: `pip install ziglang`, or Debian's packages `clang lld wasi-libc libclang-rt-dev-wasm32`";
@@ -38,6 +46,9 @@ pub fn build(package: &Package) -> Result<()> {
     let bindings = bind(package)?;
     let module = package.component().with_extension("core.wasm");
     let mut compiler = compiler(&package.folder)?;
+    if package.folder.join(ZIG_SOURCE).is_file() {
+        compiler.arg(zig_object(package, &bindings)?);
+    }
     compiler.args(FLAGS).arg("-I").arg(&bindings).args(["-I", "sdk"]).current_dir(&package.folder);
     compiler.args(sources(&package.folder, "")?).args(sources(&package.folder, "sdk")?);
     compiler.arg(bindings.join(format!("{BINDINGS}.c")));
@@ -73,18 +84,45 @@ fn bind(package: &Package) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// Compiles a plugin in Zig; gives the object.
+fn zig_object(package: &Package, bindings: &Path) -> Result<PathBuf> {
+    let headers = bindings.join("sdk.zig");
+    let mut translate = zig(&package.folder).context(ZIG_MISSING)?;
+    translate.current_dir(&package.folder).args(["translate-c", "-target", "wasm32-wasi", "-lc", "-I"]);
+    translate.arg(bindings).args(["-I", "sdk"]).arg(format!("sdk/{}.h", package.manifest.world));
+    let translated = translate.output().context("can't run zig")?;
+    if !translated.status.success() {
+        bail!("`{}` failed: {}", shown(&translate), String::from_utf8_lossy(&translated.stderr));
+    }
+    fs::write(&headers, translated.stdout).with_context(|| format!("can't write {}", headers.display()))?;
+    let object = bindings.join("plugin.o");
+    let mut compile = zig(&package.folder).context(ZIG_MISSING)?;
+    compile.current_dir(&package.folder);
+    compile.args(["build-obj", "-target", "wasm32-wasi", "-O", "ReleaseSmall", "-lc", "--dep", "sdk"]);
+    compile.arg(format!("-Mroot={ZIG_SOURCE}")).arg(format!("-Msdk={}", headers.display()));
+    run(compile.arg(format!("-femit-bin={}", object.display())))?;
+    Ok(object)
+}
+
+/// Zig, of `PATH` or as a Python package.
+fn zig(folder: &Path) -> Option<Command> {
+    if let Some(zig) = in_path("zig") {
+        return Some(Command::new(zig));
+    }
+    let python = in_folder_or_path(&environment(folder), "python3")?;
+    let command = || {
+        let mut command = Command::new(&python);
+        command.args(["-m", "ziglang"]);
+        command
+    };
+    succeeds(command().arg("version")).then(command)
+}
+
 /// A compiler for WebAssembly with a C library.
 fn compiler(folder: &Path) -> Result<Command> {
-    let zig = in_path("zig").map(|zig| (zig, Vec::new()));
-    let python = || {
-        let python = in_folder_or_path(&environment(folder), "python3")?;
-        let has_zig = succeeds(Command::new(&python).args(["-m", "ziglang", "version"]));
-        has_zig.then(|| (python, vec!["-m", "ziglang"]))
-    };
-    if let Some((program, first)) = zig.or_else(python) {
-        let mut command = Command::new(program);
-        command.args(first).args(["cc", "-target", "wasm32-wasi"]);
-        return Ok(command);
+    if let Some(mut zig) = zig(folder) {
+        zig.args(["cc", "-target", "wasm32-wasi"]);
+        return Ok(zig);
     }
     let clang = in_path("clang").filter(|clang| links_for_wasi(clang));
     match clang {
