@@ -10,6 +10,7 @@ use membrane_audit::{self as audit, Keep, Log, LogOptions, Script, Transcript};
 use membrane_engine::{LoadOptions, Model, Session};
 use membrane_generate::{
     AgentAnswer, AgentOptions, Agents, Audit, Behaviour, EndReason, Event, EventSink, Generator, Sameness,
+    Versions,
 };
 use membrane_host::agent::Store;
 use membrane_host::{
@@ -594,9 +595,7 @@ fn what_agents_generate_in_shared_passes_is_replayed_bit_for_bit() {
         tokenizer: audit::Digest::of(b""),
         template: None,
     };
-    let digest = audit::Digest::of(b"");
-    let behaviour = audit::Behaviour { profile: "test".into(), digest, plugins: Vec::new() };
-    let audit = Audit::new(log.clone(), recorded, behaviour).unwrap();
+    let audit = Audit::new(log.clone(), recorded).unwrap();
     let experts = model(LoadOptions::default()).plan().experts;
     let paged = LoadOptions { threads: Some(2), experts: Some(experts / 4), ..LoadOptions::default() };
     let agents = Agents::new(host(), model(paged), drawing(), Some(audit)).unwrap();
@@ -626,7 +625,9 @@ fn what_agents_generate_in_shared_passes_is_replayed_bit_for_bit() {
     let mut generations = 0;
     for answer in &transcript.answers {
         let script = Script::of(answer, kept.as_ref()).unwrap();
-        let replayed = generator.replay(answer.number, answer.start.seed, &script, Sameness::Bits).unwrap();
+        let seed = answer.start.seed;
+        let replayed =
+            generator.replay(answer.number, seed, &script, Sameness::Bits, &Versions::new()).unwrap();
         assert!(replayed.identical(), "answer {}: {:?}", answer.number, replayed.first);
         generations += usize::from(replayed.tokens > 0);
     }

@@ -12,7 +12,7 @@ use membrane_audit::text::Texts;
 use membrane_audit::{self as audit, Keep, Log, LogOptions, Script, Step, Transcript};
 use membrane_engine::{LoadOptions, Model};
 use membrane_generate::{
-    Answer, AnswerOptions, Audit, Behaviour, EndReason, Event, GenerateError, Generator, Sameness,
+    Answer, AnswerOptions, Audit, Behaviour, EndReason, Event, GenerateError, Generator, Sameness, Versions,
 };
 use membrane_host::{Host, HostOptions, PluginSource, first_party};
 use membrane_tests::stage::Stage;
@@ -124,9 +124,7 @@ fn recorded(
         tokenizer: audit::Digest::of(b""),
         template: None,
     };
-    let digest = audit::Digest::of(b"");
-    let behaviour = audit::Behaviour { profile: "test".into(), digest, plugins: Vec::new() };
-    generator.record(Audit::new(log.clone(), model, behaviour).unwrap());
+    generator.record(Audit::new(log.clone(), model).unwrap());
     for (seed, grammar) in grammars.iter().enumerate() {
         let _ = ask(generator, grammar, seed as u64);
     }
@@ -176,11 +174,16 @@ fn a_constrained_answer_is_replayed_to_the_bit() {
         assert_eq!(scripts.len(), grammars.len());
         let mut other = generator("standard-sampler", json!({"temperature": 1.6, "top_k": 50}));
         for (number, seed, script) in &scripts {
-            let replayed = other.replay(*number, *seed, script, Sameness::Bits).unwrap();
+            let replayed = other.replay(*number, *seed, script, Sameness::Bits, &Versions::new()).unwrap();
             assert!(replayed.identical() && replayed.tokens > 0, "{keep:?} {number}: {:?}", replayed.first);
             // It is the constraint that made it.
             let without = Script { constraint: None, ..script.clone() };
-            assert!(!other.replay(*number, *seed, &without, Sameness::Bits).unwrap().identical());
+            assert!(
+                !other
+                    .replay(*number, *seed, &without, Sameness::Bits, &Versions::new())
+                    .unwrap()
+                    .identical()
+            );
         }
     }
 }
@@ -199,7 +202,9 @@ fn the_log_has_the_grammar_where_it_has_token_ids_and_elsewhere_its_digest() {
         assert_eq!(known, keep != Keep::Digests);
         let mut unknown = scripts[0].2.clone();
         unknown.constraint.as_mut().unwrap().grammar = None;
-        let error = generator.replay(scripts[0].0, scripts[0].1, &unknown, Sameness::Bits).unwrap_err();
+        let error = generator
+            .replay(scripts[0].0, scripts[0].1, &unknown, Sameness::Bits, &Versions::new())
+            .unwrap_err();
         assert!(error.to_string().contains("only"), "{error}");
     }
 }
@@ -289,16 +294,16 @@ fn a_replay_follows_forced_text() {
         tokenizer: audit::Digest::of(b""),
         template: None,
     };
-    let digest = audit::Digest::of(b"");
-    let behaviour = audit::Behaviour { profile: "test".into(), digest, plugins: Vec::new() };
-    generator.record(Audit::new(log.clone(), model, behaviour).unwrap());
+    generator.record(Audit::new(log.clone(), model).unwrap());
     let _ = stage.ask_with(&mut generator, &[ChatMessage::new(Role::User, "?")]);
     log.lock().unwrap().close().unwrap();
     let transcript = Transcript::read(&path, None).unwrap();
     let answer = &transcript.answers[0];
     let script = Script::of(answer, None).unwrap();
     assert!(script.steps.iter().any(|step| matches!(step, Step::Rewind { .. })));
-    let replayed =
-        stage.generator().replay(answer.number, answer.start.seed, &script, Sameness::Bits).unwrap();
+    let replayed = stage
+        .generator()
+        .replay(answer.number, answer.start.seed, &script, Sameness::Bits, &Versions::new())
+        .unwrap();
     assert!(replayed.identical() && replayed.tokens > 0, "{:?}", replayed.first);
 }

@@ -208,8 +208,13 @@ impl Scene {
         messages: &[ChatMessage],
         at: &mut dyn FnMut(&Event),
     ) -> Seen {
-        let options =
-            AnswerOptions { seed: 1, max_tokens: play.max_tokens.or(Some(200)), raw: play.raw, now: 0 };
+        let options = AnswerOptions {
+            seed: 1,
+            max_tokens: play.max_tokens.or(Some(200)),
+            raw: play.raw,
+            now: 0,
+            constraint: None,
+        };
         let (cancel, mut events) = (AtomicBool::new(false), Vec::new());
         let answer = generator.answer(messages, &options, &cancel, &mut |event| {
             at(&event);
