@@ -535,7 +535,8 @@ fn hostile_agents_end_with_a_clear_error() {
         (json!([{"panic": "boom"}]), "boom"),
         (json!([{"new": "a"}, {"append": ["a", "x"]}, {"start": ["a", "g", {}]}, "loop"]), "ran out of fuel"),
     ] {
-        let limits = membrane_host::Limits { fuel_per_call: 300_000_000, memory_bytes: 64 << 20 };
+        let limits =
+            membrane_host::Limits { fuel_per_call: 300_000_000, memory_bytes: 64 << 20, wall_ms: None };
         let grants = BTreeSet::from([Grant::RawDecoding, Grant::Store]);
         let source = PluginSource {
             grants,

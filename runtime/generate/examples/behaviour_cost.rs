@@ -91,6 +91,7 @@ fn behaviour(host: &Host) -> Result<Behaviour, Box<dyn Error>> {
         samplers: vec![load("standard-sampler", json!({}))?],
         policies: vec![load("guard", json!({ "rules": RULES }))?, load("limits", json!({}))?],
         tools: Vec::new(),
+        record: None,
     })
 }
 
@@ -104,9 +105,7 @@ fn record(folder: &Path) -> Result<Audit, Box<dyn Error>> {
         tokenizer: audit::Digest::of(b""),
         template: None,
     };
-    let digest = audit::Digest::of(b"");
-    let behaviour = audit::Behaviour { profile: String::new(), digest, plugins: Vec::new() };
-    Ok(Audit::new(Arc::new(Mutex::new(log)), model, behaviour)?)
+    Ok(Audit::new(Arc::new(Mutex::new(log)), model)?)
 }
 
 /// Tokens a second of decode, and the text.
