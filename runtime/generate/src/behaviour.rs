@@ -73,8 +73,10 @@ fn recorded(plugin: &Plugin) -> audit::Plugin {
         location: String::new(),
         parameters: serde_json::from_str(plugin.parameters()).unwrap_or_default(),
         grants: plugin.grants().iter().map(|grant| grant.name().to_owned()).collect(),
+        authority: plugin.authority().lines().into_iter().collect(),
         fuel_per_call: plugin.limits().fuel_per_call,
         memory_bytes: plugin.limits().memory_bytes as u64,
+        wall_ms: plugin.limits().wall_ms,
     }
 }
 

@@ -193,7 +193,7 @@ impl Cell {
 
     fn start_one<E: WorldExports>(&self, fuel: u64) -> Result<Box<dyn Callable>, Ending> {
         let memory_bytes = usize::try_from(self.plugin.memory_bytes).unwrap_or(usize::MAX);
-        let limits = Limits { fuel_per_call: fuel, memory_bytes };
+        let limits = Limits { fuel_per_call: fuel, memory_bytes, wall_ms: None };
         let inmate = Inmate { host: self.host.clone(), meter: Meter::new(&limits) };
         match Running::<E, Inmate>::start(&self.prepared, inmate, fuel) {
             Ok(running) => Ok(Box::new(running)),
