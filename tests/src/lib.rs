@@ -4,6 +4,7 @@
 
 pub mod golden;
 pub mod guests;
+pub mod isolation;
 pub mod recorder;
 pub mod stage;
 

@@ -7,11 +7,12 @@ use std::sync::atomic::AtomicBool;
 
 use membrane_engine::{LoadOptions, Model};
 use membrane_generate::{Answer, AnswerOptions, Behaviour, Event, GenerateError, Generator, Intervention};
-use membrane_host::{Grant, Host, HostError, HostOptions, Plugin, PluginSource, World, first_party};
+use membrane_host::{Grant, Host, HostError, Plugin, PluginSource, World, first_party};
 use membrane_text::{ChatMessage, Grammar, Role};
 use serde_json::{Value, json};
 
 use crate::guests::guest;
+use crate::isolation;
 use crate::workspace;
 
 /// A model with plugins, ready to answer.
@@ -36,7 +37,7 @@ impl Stage {
     /// A model that writes these texts, one in each round.
     pub fn saying(texts: &[&str]) -> Self {
         static HOST: LazyLock<Host> =
-            LazyLock::new(|| Host::new(HostOptions::default()).expect("the host starts"));
+            LazyLock::new(|| Host::new(isolation::options()).expect("the host starts"));
         let stage = Self {
             host: HOST.clone(),
             behaviour: Behaviour::default(),
@@ -97,7 +98,9 @@ impl Stage {
         parameters: Value,
         grants: BTreeSet<Grant>,
     ) -> Result<Plugin, HostError> {
-        self.host.load(PluginSource { parameters, grants, ..PluginSource::new(name, bytes, world) }, world)
+        let isolation = isolation::of_tests();
+        let source = PluginSource { parameters, grants, isolation, ..PluginSource::new(name, bytes, world) };
+        self.host.load(source, world)
     }
 
     fn with(mut self, world: World, plugin: Result<Plugin, HostError>) -> Self {

@@ -1,5 +1,7 @@
 //! Agents over a model: sessions, generations, tools, policies, records, and passes that sessions share.
 
+mod isolated;
+
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -17,7 +19,7 @@ use membrane_host::{
     CompileLimits, Grant, Host, HostOptions, LogLine, Plugin, PluginSource, World, first_party,
 };
 use membrane_tests::guests::guest;
-use membrane_tests::workspace;
+use membrane_tests::{isolation, workspace};
 use serde_json::{Value, json};
 
 const MODEL: &str = "tiny-qwen3moe-Q8_0.gguf";
@@ -30,14 +32,16 @@ fn host() -> Host {
         let log = Arc::new(|line: &LogLine| LOGGED.lock().unwrap().push(line.text.clone()));
         // What compiling takes is measured on the whole process, in which other tests run.
         let compile = CompileLimits { memory_bytes: 4 << 30, ..CompileLimits::default() };
-        Host::new(HostOptions { log: Some(log), compile, ..HostOptions::default() }).unwrap()
+        Host::new(HostOptions { log: Some(log), compile, ..isolation::options() }).unwrap()
     });
     HOST.clone()
 }
 
 fn load(name: &str, bytes: Vec<u8>, world: World, parameters: Value, grants: &[Grant]) -> Plugin {
     let grants = BTreeSet::from_iter(grants.iter().copied());
-    host().load(PluginSource { parameters, grants, ..PluginSource::new(name, bytes, world) }, world).unwrap()
+    let isolation = isolation::of_tests();
+    let source = PluginSource { parameters, grants, isolation, ..PluginSource::new(name, bytes, world) };
+    host().load(source, world).unwrap()
 }
 
 fn own(name: &str, parameters: Value) -> Plugin {

@@ -1,5 +1,7 @@
 //! What policies have not released reaches no one, whatever they do and however the text is cut into tokens.
 
+mod isolated;
+
 use membrane_generate::EndReason;
 use membrane_tests::stage::{Seen, Stage};
 use membrane_text::{ChatMessage, Role};

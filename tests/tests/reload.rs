@@ -2,6 +2,8 @@
 //! fails is taken back.
 #![allow(clippy::unwrap_used)]
 
+mod isolated;
+
 use std::sync::OnceLock;
 
 use membrane_generate::{Behaviour, EndReason, Event, Reload, Reloads};

@@ -6,9 +6,11 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 use membrane_engine::{Bytes, Isa, process};
+use membrane_host::isolation::{Confinement, probe};
 use membrane_kernels::{MEMORY_PROBE_BYTES, Team, memory_read_bandwidth};
 use serde::Serialize;
 
+use crate::isolation;
 use crate::report::json;
 
 /// The target that guests are built for.
@@ -37,6 +39,8 @@ struct Report {
     huge_pages: Option<String>,
     memory_read_gb_s: f64,
     disk: Result<Disk, String>,
+    /// What holds processes of plugins in.
+    isolation: Result<Confinement, String>,
     first_party_plugins: Vec<Plugin>,
     toolchain: Vec<Tool>,
 }
@@ -73,7 +77,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     } else {
         print(&report, &mut out)?;
     }
-    Ok(ExitCode::from(u8::from(report.disk.is_err())))
+    Ok(ExitCode::from(u8::from(report.disk.is_err() || report.isolation.is_err())))
 }
 
 fn examine(args: &Args) -> Result<Report> {
@@ -97,6 +101,7 @@ fn examine(args: &Args) -> Result<Report> {
             .map(|text| text.trim().to_owned()),
         memory_read_gb_s: team.region(|region| memory_read_bandwidth(region, MEMORY_PROBE_BYTES)),
         disk: disk(file),
+        isolation: probe(&isolation::program()).map_err(|error| error.to_string()),
         first_party_plugins: membrane_host::first_party::list()
             .map(|plugin| Plugin {
                 name: plugin.name.into(),
@@ -196,6 +201,10 @@ fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
             )?;
         }
         Err(error) => writeln!(out, "disk: {error}")?,
+    }
+    match &report.isolation {
+        Ok(confinement) => writeln!(out, "processes of plugins are held in by: {confinement}")?,
+        Err(error) => writeln!(out, "processes of plugins: {error}")?,
     }
     writeln!(out, "first-party plugins:")?;
     for plugin in &report.first_party_plugins {

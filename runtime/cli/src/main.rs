@@ -23,6 +23,7 @@ mod constraint;
 mod doctor;
 mod fingerprint;
 mod inspect;
+mod isolation;
 mod logits;
 mod model_lock;
 mod options;
@@ -90,6 +91,7 @@ enum ModelVerb {
 }
 
 fn main() -> ExitCode {
+    isolation::serve_if_asked();
     let result = match Cli::parse().verb {
         Verb::Run(args) => run::run(*args),
         Verb::Agent(args) => agent::run(*args),

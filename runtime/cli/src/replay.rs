@@ -427,6 +427,7 @@ fn load_recorded(
         publisher: None,
         unsigned: true,
         origin: Origin::CommandLine,
+        isolation: None,
     };
     let digest = Digest::from_bytes(*recorded.digest.as_bytes());
     let mut component = Component::of(&resolved);

@@ -12,11 +12,12 @@ use membrane_host::{
     CompileLimits, Component, Host, HostOptions, LogLevel, LogLine, Plugin, PluginSource, first_party,
 };
 use membrane_profile::{
-    Kind, Location, Lock, Manifest, PluginArgument, Profile, ProfileDigest, ResolvedPlugin,
+    Isolation, Kind, Location, Lock, Manifest, PluginArgument, Profile, ProfileDigest, ResolvedPlugin,
 };
 use serde_json::{Value, json};
 
 use crate::code;
+use crate::isolation;
 use crate::model_lock;
 use crate::options::ModelOptions;
 use crate::report;
@@ -49,6 +50,10 @@ pub struct BehaviourOptions {
     /// files,grant=files:notes=./notes; may be repeated
     #[arg(long, value_name = "PLUGIN")]
     tool: Vec<PluginArgument>,
+    /// Where all plugins run: in this process (none), each in one of its own (process), or in one that the kernel holds in
+    /// (required) [default: as the profile says, and in one of its own what nobody vouches for]
+    #[arg(long, value_name = "WHERE")]
+    isolation: Option<Isolation>,
     /// Temperature of the standard sampler; 0 always takes the likeliest token
     #[arg(long, value_name = "T", value_parser = finite, allow_negative_numbers = true)]
     temperature: Option<f64>,
@@ -75,6 +80,10 @@ fn finite(text: &str) -> Result<f64, String> {
         Err(error) => Err(error.to_string()),
     }
 }
+
+/// What the process of an isolated plugin takes before its instances do, in bytes: it counts into the budget like all that
+/// this program starts.
+const PROCESS_UNDER_BUDGET: u64 = 24 << 20;
 
 /// What compiling a new version may take while the program runs under a memory budget, in bytes; it is set aside. A
 /// component of 180 KB takes about 20 MB.
@@ -133,6 +142,10 @@ impl BehaviourOptions {
         budgeted: bool,
         running: &Behaviour,
     ) -> Result<Assembled> {
+        let profile = match self.isolation {
+            Some(isolation) => profile.with_isolation(isolation),
+            None => profile,
+        };
         let resolution = Resolution::of(profile)?;
         let locked = self.lock(&resolution)?;
         let mut behaviour = Behaviour::default();
@@ -142,6 +155,9 @@ impl BehaviourOptions {
         for (resolved, component, _) in resolution.plugins() {
             let plugin = load(&host, resolved, component, most, running)?;
             reserve += plugin.limits().memory_bytes as u64;
+            if plugin.isolation() != Isolation::None {
+                reserve += PROCESS_UNDER_BUDGET;
+            }
             match resolved.kind {
                 Kind::Sampler => behaviour.samplers.push(plugin),
                 Kind::Policy => behaviour.policies.push(plugin),
@@ -217,7 +233,8 @@ impl BehaviourOptions {
 /// The host of plugins, whose log lines are shown unless it is to be quiet.
 pub fn host(quiet: bool) -> Result<Host> {
     let log = (!quiet).then(|| Arc::new(log) as _);
-    Ok(Host::new(HostOptions { log, cache: code::cache(quiet), ..HostOptions::default() })?)
+    let processes = Some(isolation::options());
+    Ok(Host::new(HostOptions { log, cache: code::cache(quiet), processes, ..HostOptions::default() })?)
 }
 
 /// Shows a line that a plugin logged; the host has taken control characters out of it.
@@ -241,6 +258,7 @@ pub fn load(
         grants: resolution::grants(resolved)?,
         authority: resolved.authority.clone(),
         limits: resolution::limits(resolved, most),
+        isolation: resolved.isolation(),
         ..PluginSource::new(&resolved.name, component.bytes.clone(), resolved.kind)
     };
     match running.plugins().find(|plugin| plugin.is(&source, resolved.kind)) {

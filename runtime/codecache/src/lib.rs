@@ -11,7 +11,10 @@
 //! that may write there) can't make an entry. What is wrong with an entry never matters to the caller: it is
 //! deleted and the component compiled again.
 //!
-//! This is the one crate beside kernels, formats and pager with `unsafe` code: one call, in [`CodeCache::load`].
+//! Code that a confined process compiled is kept beside, under a name and a MAC of its own: it goes back into confined
+//! processes ([`load_confined`]) and is never run by the process that keeps it.
+//!
+//! This is the one crate beside kernels, formats and pager with `unsafe` code: the calls of `Component::deserialize`.
 
 mod entry;
 mod files;
@@ -23,7 +26,7 @@ use thiserror::Error;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use entry::Identity;
+use entry::{Identity, Maker};
 use files::Folder;
 use key::Key;
 
@@ -97,7 +100,7 @@ impl CodeCache {
     /// The compiled code of the component with this SHA-256 for this engine, if it is there and ours. An entry
     /// that is not what was stored is deleted.
     pub fn load(&self, engine: &Engine, digest: &[u8; 32]) -> Option<Component> {
-        let identity = Identity::new(engine, digest);
+        let identity = Identity::new(engine, digest, Maker::Own);
         let name = identity.file_name();
         let bytes = self.folder.read(&name, MAX_ENTRY_BYTES).ok()??;
         let component = identity.open(&self.key, &bytes).and_then(|code| {
@@ -119,8 +122,33 @@ impl CodeCache {
     /// It can't be written. Code of more than 128 MiB is not kept, which is no error.
     pub fn store(&self, engine: &Engine, digest: &[u8; 32], component: &Component) -> Result<()> {
         let code = component.serialize().map_err(|error| CacheError::Serialize(format!("{error:#}")))?;
-        let identity = Identity::new(engine, digest);
-        let bytes = identity.seal(&self.key, &code);
+        self.keep(&Identity::new(engine, digest, Maker::Own), &code)
+    }
+
+    /// The compiled code that a confined process made of the component with this SHA-256, for another such process. It
+    /// is what that process said, and none of ours may run it.
+    pub fn read_confined(&self, engine: &Engine, digest: &[u8; 32]) -> Option<Vec<u8>> {
+        let identity = Identity::new(engine, digest, Maker::Confined);
+        let name = identity.file_name();
+        let bytes = self.folder.read(&name, MAX_ENTRY_BYTES).ok()??;
+        let code = identity.open(&self.key, &bytes).map(<[u8]>::to_vec);
+        match code {
+            Some(_) => self.folder.touch(&name),
+            None => self.folder.remove(&name),
+        }
+        code
+    }
+
+    /// Keeps compiled code that came out of a confined process, for [`CodeCache::read_confined`] alone.
+    ///
+    /// # Errors
+    /// As for [`CodeCache::store`].
+    pub fn store_confined(&self, engine: &Engine, digest: &[u8; 32], code: &[u8]) -> Result<()> {
+        self.keep(&Identity::new(engine, digest, Maker::Confined), code)
+    }
+
+    fn keep(&self, identity: &Identity, code: &[u8]) -> Result<()> {
+        let bytes = identity.seal(&self.key, code);
         if bytes.len() as u64 > MAX_ENTRY_BYTES.min(self.capacity_bytes) {
             return Ok(());
         }
@@ -137,4 +165,17 @@ impl CodeCache {
         let entries = self.folder.entries()?;
         Ok((entries.iter().map(|entry| entry.bytes).sum(), entries.len()))
     }
+}
+
+/// Loads compiled code into a process that has nothing to lose: one that is confined, and holds nothing but the
+/// component that the code says it was made of.
+///
+/// # Errors
+/// It is of another version of wasmtime, or of another engine.
+pub fn load_confined(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: the contract of `deserialize` is that the code was made by wasmtime, since it will run. The code is from a
+    // confined process that compiled the same component, by way of a host that kept it under its MAC; if that process was
+    // taken over by its component, the code can do in this one what the component can do once it has taken it over: nothing
+    // that the confinement does not allow.
+    unsafe { Component::deserialize(engine, code) }
 }

@@ -248,3 +248,34 @@ fn caches_opened_at_once_agree_on_a_key_and_read_whole_entries() {
         }
     }
 }
+
+#[test]
+fn code_of_confined_compilers_and_of_our_own_are_never_mixed_up() {
+    let place = Place::new();
+    let cache = place.open();
+    let code = place.component(666).serialize().unwrap();
+    cache.store_confined(&place.engine, &DIGEST, &code).unwrap();
+    assert!(cache.load(&place.engine, &DIGEST).is_none());
+    assert_eq!(cache.read_confined(&place.engine, &DIGEST).as_deref(), Some(&code[..]));
+    let confined = &place.entries()[0];
+    cache.store(&place.engine, &DIGEST, &place.component(42)).unwrap();
+    let own = place.entries().into_iter().find(|path| path != confined).unwrap();
+    let (ours, theirs) = (fs::read(&own).unwrap(), fs::read(confined).unwrap());
+    // Under the other's name each is refused and deleted.
+    fs::write(&own, &theirs).unwrap();
+    assert!(cache.load(&place.engine, &DIGEST).is_none() && !own.exists());
+    fs::write(confined, &ours).unwrap();
+    assert!(cache.read_confined(&place.engine, &DIGEST).is_none() && !confined.exists());
+    fs::write(&own, &ours).unwrap();
+    assert_eq!(place.answer(&cache.load(&place.engine, &DIGEST).unwrap()), 42);
+}
+
+#[test]
+fn code_for_a_confined_process_is_of_its_engine() {
+    let place = Place::new();
+    let code = place.component(42).serialize().unwrap();
+    assert_eq!(place.answer(&membrane_codecache::load_confined(&place.engine, &code).unwrap()), 42);
+    let other = Engine::new(Config::new().consume_fuel(true)).unwrap();
+    assert!(membrane_codecache::load_confined(&other, &code).is_err());
+    assert!(membrane_codecache::load_confined(&place.engine, b"no code").is_err());
+}

@@ -1,5 +1,6 @@
 //! What plugins cost: microseconds a token of each first-party sampler, time to compile, to load from the code cache
-//! and to start, memory of an instance, and of many samplers that are in the middle of an answer.
+//! and to start, memory of an instance, and of many samplers that are in the middle of an answer; of samplers also what
+//! a process of their own costs.
 //!
 //!     cargo run --release -p membrane-host --example plugin_cost
 
@@ -7,12 +8,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use membrane_host::first_party::{self, FirstParty};
+use membrane_host::isolation::{ProcessOptions, Program};
 use membrane_host::{
-    AnswerContext, CodeCache, DEFAULT_CAPACITY_BYTES, Host, HostOptions, Plugin, PluginSource, PolicyChain,
-    SamplerChain, ToolSet, Vocabulary, World,
+    AnswerContext, CodeCache, DEFAULT_CAPACITY_BYTES, Host, HostOptions, Isolation, Plugin, PluginSource,
+    PolicyChain, SamplerChain, ToolSet, Vocabulary, World,
 };
 
 const TOKENS: usize = 400;
+
+/// The argument with which this program serves a plugin.
+const SERVE: &str = "serve-plugin";
 
 /// Samplers that are alive at a time.
 const LIVE: usize = 1000;
@@ -42,11 +47,16 @@ impl Vocabulary for Numbered {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    if std::env::args().nth(1).as_deref() == Some(SERVE) {
+        membrane_host::isolation::serve();
+    }
     println!("start: {} MiB resident", resident_mib());
     let folder = std::env::temp_dir().join(format!("plugin-cost-{}", std::process::id()));
     let cache = CodeCache::open(&folder.join("code"), &folder.join("key/code.key"), DEFAULT_CAPACITY_BYTES)?;
     let cached = Host::new(HostOptions { cache: Some(Arc::new(cache)), ..HostOptions::default() })?;
-    let host = Host::new(HostOptions::default())?;
+    let own = Program { path: std::env::current_exe()?, arguments: vec![SERVE.to_owned()] };
+    let processes = Some(ProcessOptions::new(own));
+    let host = Host::new(HostOptions { processes, ..HostOptions::default() })?;
     println!("engine: {} MiB resident", resident_mib());
     for entry in first_party::list() {
         let source = source(entry);
@@ -66,9 +76,31 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 println!("    {size} tokens: {}", tokens(&host, &plugin, size)?);
             }
             println!("    {LIVE} alive: {:.1} MiB", live(&host, &plugin)?);
+            apart(&host, source)?;
         }
     }
     std::fs::remove_dir_all(&folder)?;
+    Ok(())
+}
+
+/// What the same costs in a process of its own.
+fn apart(host: &Host, source: PluginSource) -> Result<(), Box<dyn std::error::Error>> {
+    let source = PluginSource { isolation: Isolation::Process, ..source };
+    let (plugin, ready_ms) = best(5, || host.load(source.clone(), World::Sampler))?;
+    let of_the_process = || plugin.process_id().map_or(0, |id| resident_kib_of(&id.to_string())) >> 10;
+    let first = of_the_process();
+    println!(
+        "    in a process of its own: compiled in {ready_ms:.1} ms, started in {}",
+        start(host, &plugin)
+    );
+    for size in [151_936, 248_320] {
+        println!("        {size} tokens: {}", tokens(host, &plugin, size)?);
+    }
+    let context = context(151_936);
+    let alive: Result<Vec<_>, _> = (0..LIVE)
+        .map(|_| SamplerChain::start(host, std::slice::from_ref(&plugin), context.clone()))
+        .collect();
+    println!("        its process: {first} MiB, with {} instances {} MiB", alive?.len(), of_the_process());
     Ok(())
 }
 
@@ -183,7 +215,12 @@ fn logits(size: usize, seed: u64) -> Vec<f32> {
 
 /// Resident memory of the process, where the system tells.
 fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    resident_kib_of("self")
+}
+
+/// The same of another process.
+fn resident_kib_of(process: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }

@@ -1,5 +1,5 @@
 //! What wasmtime makes of the contract: one module for each world. Types that worlds share are those of
-//! `sampler`.
+//! `sampler`. All can be encoded, for plugins that run in a process of their own.
 #![allow(missing_docs)]
 
 pub mod sampler {
@@ -7,6 +7,7 @@ pub mod sampler {
         path: "../../wit",
         world: "sampler",
         imports: { default: trappable },
+        additional_derives: [serde::Serialize, serde::Deserialize],
     });
 }
 
@@ -15,6 +16,7 @@ pub mod policy {
         path: "../../wit",
         world: "policy",
         imports: { default: trappable },
+        additional_derives: [serde::Serialize, serde::Deserialize],
         with: {
             "membrane:plugin/types": crate::bindings::sampler::membrane::plugin::types,
             "membrane:plugin/log": crate::bindings::sampler::membrane::plugin::log,
@@ -27,6 +29,7 @@ pub mod tool {
         path: "../../wit",
         world: "tool",
         imports: { default: trappable },
+        additional_derives: [serde::Serialize, serde::Deserialize],
         with: {
             "membrane:plugin/types": crate::bindings::sampler::membrane::plugin::types,
             "membrane:plugin/log": crate::bindings::sampler::membrane::plugin::log,
@@ -39,6 +42,7 @@ pub mod agent {
         path: "../../wit",
         world: "agent",
         imports: { default: trappable },
+        additional_derives: [serde::Serialize, serde::Deserialize],
         with: {
             "membrane:plugin/types": crate::bindings::sampler::membrane::plugin::types,
             "membrane:plugin/log": crate::bindings::sampler::membrane::plugin::log,

@@ -4,7 +4,7 @@
 //! keeps ordinary ones and stops all of these. The compiler can't be interrupted, so it works on a thread of its
 //! own that is watched.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 /// Time between two looks at a compilation.
-const INTERVAL: Duration = Duration::from_millis(20);
+pub(crate) const INTERVAL: Duration = Duration::from_millis(20);
 
 /// Where the system tells what a thread computes, the clock may show this many times the limit: on a busy machine the
 /// compiler waits for most of it.
@@ -48,41 +48,88 @@ impl Default for CompileLimits {
     }
 }
 
+/// A compilation under limits, seen from outside.
+pub(crate) struct CompileWatch {
+    most_time: Duration,
+    most_memory: u64,
+    begun: Instant,
+    /// Folder of the process in /proc.
+    process: PathBuf,
+    /// Folder of the compiler's thread in /proc, where it is not the whole process that compiles.
+    thread: Option<PathBuf>,
+    /// What was computed, and bytes of the process, at the beginning.
+    before: (Option<Duration>, u64),
+}
+
+impl CompileWatch {
+    /// A compilation that begins now: of `bytes` bytes, by a thread or by a whole process.
+    pub fn new(limits: CompileLimits, bytes: usize, process: PathBuf, thread: Option<PathBuf>) -> Self {
+        let mut watch = Self {
+            most_time: limits.time + limits.time_per_mib.mul_f64(bytes as f64 / f64::from(1 << 20)),
+            most_memory: limits.memory_bytes + limits.memory_per_byte * bytes as u64,
+            begun: Instant::now(),
+            process,
+            thread,
+            before: (None, 0),
+        };
+        watch.before = (watch.computed(), resident_bytes(&watch.process));
+        watch
+    }
+
+    /// The limit that is met, if one is.
+    pub fn over(&self) -> Option<String> {
+        let clock = self.begun.elapsed();
+        let over = match self.computed().zip(self.before.0) {
+            Some((now, before)) => {
+                now.saturating_sub(before) > self.most_time || clock > self.most_time * CLOCK_FACTOR
+            }
+            None => clock > self.most_time,
+        };
+        if over {
+            return Some(format!("compiling it takes more than {:.1} s", self.most_time.as_secs_f64()));
+        }
+        let grown = resident_bytes(&self.process).saturating_sub(self.before.1);
+        (grown > self.most_memory)
+            .then(|| format!("compiling it takes more than {} MiB", self.most_memory >> 20))
+    }
+
+    fn computed(&self) -> Option<Duration> {
+        if let Some(thread) = &self.thread {
+            return computed(thread);
+        }
+        let threads = std::fs::read_dir(self.process.join("task")).ok()?;
+        threads.flatten().map(|thread| computed(&thread.path())).sum()
+    }
+}
+
 /// Compiles a component. Error: it is malformed, or a limit is met.
 ///
 /// Where a limit is met the compiler's thread goes on until it is done: a program that takes components from
 /// strangers ends then, as `membrane` does, or compiles in a process that it can end.
 pub(crate) fn compile(engine: &Engine, bytes: &[u8], limits: CompileLimits) -> wasmtime::Result<Component> {
-    let most_time = limits.time + limits.time_per_mib.mul_f64(bytes.len() as f64 / f64::from(1 << 20));
-    let most_memory = limits.memory_bytes + limits.memory_per_byte * bytes.len() as u64;
     let (sender, receiver) = channel();
-    let (engine, bytes) = (engine.clone(), bytes.to_vec());
-    let (begun, before) = (Instant::now(), resident_bytes());
+    let (engine, length, bytes) = (engine.clone(), bytes.len(), bytes.to_vec());
     let thread = std::thread::Builder::new().name("compile-plugin".into()).stack_size(STACK_BYTES);
     let (name, named) = channel();
+    let (go, begin) = channel();
     thread.spawn(move || {
         let _ = name.send(std::fs::canonicalize("/proc/thread-self"));
-        // `from_binary` takes neither text nor precompiled code. Where no one waits any more the result is dropped.
-        let _ = sender.send(Component::from_binary(&engine, &bytes));
+        if begin.recv().is_ok() {
+            // `from_binary` takes neither text nor precompiled code. Where no one waits any more the result is dropped.
+            let _ = sender.send(Component::from_binary(&engine, &bytes));
+        }
     })?;
-    let task = named.recv().ok().and_then(std::io::Result::ok);
+    // Where the system has no such folder the clock counts.
+    let task = named.recv().ok().and_then(std::io::Result::ok).unwrap_or_default();
+    let watch = CompileWatch::new(limits, length, PathBuf::from("/proc/self"), Some(task));
+    let _ = go.send(());
     loop {
         match receiver.recv_timeout(INTERVAL) {
             Ok(result) => return result,
             Err(RecvTimeoutError::Disconnected) => return Err(wasmtime::Error::msg("the compiler panicked")),
             Err(RecvTimeoutError::Timeout) => {}
         }
-        let clock = begun.elapsed();
-        let over = match task.as_deref().and_then(computed) {
-            Some(computed) => computed > most_time || clock > most_time * CLOCK_FACTOR,
-            None => clock > most_time,
-        };
-        if over {
-            let text = format!("compiling it takes more than {:.1} s", most_time.as_secs_f64());
-            return Err(wasmtime::Error::msg(text));
-        }
-        if resident_bytes().saturating_sub(before) > most_memory {
-            let text = format!("compiling it takes more than {} MiB", most_memory >> 20);
+        if let Some(text) = watch.over() {
             return Err(wasmtime::Error::msg(text));
         }
     }
@@ -95,11 +142,11 @@ fn computed(task: &Path) -> Option<Duration> {
     statistics.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }
 
-/// Bytes of memory that this process holds; 0 where the system does not tell (proc_pid_statm(5)).
-fn resident_bytes() -> u64 {
+/// Bytes of memory that a process holds, by its folder in /proc; 0 where the system does not tell (proc_pid_statm(5)).
+fn resident_bytes(process: &Path) -> u64 {
     /// Of the systems that have the file, nearly all have pages of this size; a larger one makes the limit larger.
     const PAGE_BYTES: u64 = 4096;
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let statm = std::fs::read_to_string(process.join("statm")).unwrap_or_default();
     let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
     pages.unwrap_or(0) * PAGE_BYTES
 }

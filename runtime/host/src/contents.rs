@@ -6,6 +6,7 @@ use wasmparser::{Encoding, Parser, Payload};
 
 use crate::error::{HostError, Result};
 use crate::grants::Grant;
+use crate::interfaces;
 use crate::limits::{MAX_COMPONENT_BYTES, MAX_FUNCTION_BYTES, MAX_FUNCTIONS, MAX_MODULES, MAX_NAMES};
 use crate::{CONTRACT_PACKAGE, CONTRACT_VERSION, World};
 
@@ -94,11 +95,7 @@ impl Contents {
         if let Some(&grant) = grants.iter().find(|grant| grant.world() != world) {
             return Err(HostError::UselessGrant { plugin: plugin.into(), grant, world });
         }
-        let common: &[&str] = match world {
-            World::Sampler => &["types", "log", "logits", "history", "vocabulary", "random"],
-            World::Policy | World::Tool => &["types", "log"],
-            World::Agent => &["types", "log", "inference", "vocabulary", "random", "tools", "output"],
-        };
+        let common = interfaces::common(world);
         for import in &self.imports {
             let interface = Name::parse(import).filter(Name::is_ours).map(|name| name.interface);
             if interface.is_some_and(|interface| common.contains(&interface)) {

@@ -1,6 +1,6 @@
 //! The WebAssembly engine, and how it loads plugins.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use membrane_codecache::CodeCache;
 use membrane_profile::Digest;
@@ -11,6 +11,7 @@ use crate::World;
 use crate::compile::{CompileLimits, compile};
 use crate::contents::Contents;
 use crate::error::{HostError, Result};
+use crate::isolation::ProcessOptions;
 use crate::limits::MAX_STACK_BYTES;
 use crate::plugin::{Plugin, PluginSource};
 use crate::web::Network;
@@ -51,6 +52,8 @@ pub struct HostOptions {
     pub cache: Option<Arc<CodeCache>>,
     /// How tools reach the network that they are granted.
     pub network: Network,
+    /// How plugins get processes of their own; without it none can have one.
+    pub processes: Option<ProcessOptions>,
 }
 
 /// The WebAssembly engine. Cheap to clone; clones share the engine.
@@ -64,25 +67,26 @@ pub struct Host {
     compile: CompileLimits,
     cache: Option<Arc<CodeCache>>,
     network: Network,
+    processes: Option<ProcessOptions>,
+    /// Whether it compiles in haste.
+    draft: bool,
+    warned: Arc<Once>,
 }
 
 impl Host {
     /// Sets the engine up. Errors: the machine can't run compiled WebAssembly.
     pub fn new(options: HostOptions) -> Result<Self> {
-        let HostOptions { log, compile, cache, network } = options;
-        let (engine, tools) = engines(config())?;
-        Ok(Self { engine, tools, log, compile, cache, network })
+        let HostOptions { log, compile, cache, network, processes } = options;
+        let (engine, tools) = engines(config(false, false))?;
+        let warned = Arc::new(Once::new());
+        Ok(Self { engine, tools, log, compile, cache, network, processes, draft: false, warned })
     }
 
     /// A host that compiles in half the time, to code that is slower and otherwise does the same: the same results, the
     /// same fuel. Its plugins run beside those of this host. It keeps nothing in the cache.
     pub fn draft(&self) -> Result<Self> {
-        let mut config = config();
-        config
-            .cranelift_opt_level(OptLevel::None)
-            .cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass);
-        let (engine, tools) = engines(config)?;
-        Ok(Self { engine, tools, cache: None, ..self.clone() })
+        let (engine, tools) = engines(config(true, false))?;
+        Ok(Self { engine, tools, cache: None, draft: true, ..self.clone() })
     }
 
     /// The same host with other bounds on compiling.
@@ -132,6 +136,34 @@ impl Host {
         Ok(component)
     }
 
+    pub(crate) fn cache(&self) -> Option<&CodeCache> {
+        self.cache.as_deref()
+    }
+
+    pub(crate) fn compile_limits(&self) -> CompileLimits {
+        self.compile
+    }
+
+    pub(crate) fn is_draft(&self) -> bool {
+        self.draft
+    }
+
+    pub(crate) fn processes(&self) -> Option<&ProcessOptions> {
+        self.processes.as_ref()
+    }
+
+    /// Says, once, what the kernel lacks to keep processes in.
+    pub(crate) fn warn_of_isolation(&self, missing: &str) {
+        if let Some(warn) = self.processes.as_ref().and_then(|options| options.warn.as_ref()) {
+            self.warned.call_once(|| {
+                warn(&format!(
+                    "the kernel has no {missing}: plugins in processes of their own are held by WebAssembly and by \
+                     having nothing, but not by the kernel"
+                ));
+            });
+        }
+    }
+
     /// Where log lines of plugins go.
     pub fn log(&self) -> Option<LogSink> {
         self.log.clone()
@@ -145,8 +177,9 @@ fn engines(mut config: Config) -> Result<(Engine, Engine)> {
     Ok((engine(&config)?, engine(config.epoch_interruption(true))?))
 }
 
-/// Deterministic, with fuel, and with no more of WebAssembly than plugins need.
-fn config() -> Config {
+/// Deterministic, with fuel, and with no more of WebAssembly than plugins need. `draft`: compile in haste. `confined`: for
+/// a process that can make no files, in which memories can't begin as copies of one.
+pub(crate) fn config(draft: bool, confined: bool) -> Config {
     let mut config = Config::new();
     config
         .consume_fuel(true)
@@ -162,6 +195,12 @@ fn config() -> Config {
         // Guests are stripped and traps name the hook: traces through them would cost memory and say nothing.
         .wasm_backtrace_max_frames(None)
         .native_unwind_info(false)
-        .generate_address_map(false);
+        .generate_address_map(false)
+        .memory_init_cow(!confined);
+    if draft {
+        config
+            .cranelift_opt_level(OptLevel::None)
+            .cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass);
+    }
     config
 }

@@ -144,6 +144,14 @@ pub enum HostError {
         /// The interfaces and functions that differ.
         what: String,
     },
+    /// It can't have a process of its own.
+    #[error("plugin `{plugin}`: can't run in a process of its own: {cause}")]
+    Isolation {
+        /// Name of the plugin.
+        plugin: String,
+        /// Why.
+        cause: String,
+    },
     /// A component's file can't be used.
     #[error("plugin `{plugin}`: {path}: {cause}")]
     Unreadable {
@@ -272,6 +280,9 @@ pub enum Cause {
     /// It trapped.
     #[error("trapped: {0}")]
     Trapped(String),
+    /// The process that it ran in is gone.
+    #[error("failed: {0}")]
+    Process(String),
     /// It returned an error.
     #[error("failed: {0}")]
     Reported(String),

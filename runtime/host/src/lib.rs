@@ -6,6 +6,8 @@
 //! its way in and out, and a [`ToolSet`] that the model may call. A plugin that loops, traps, takes too much
 //! or breaks the contract ends in an error that names it; a policy that does so lets nothing through.
 //!
+//! A plugin runs in the host's process or in one of its own ([`isolation`]), with the same results.
+//!
 //! The contract is in `wit/`. `interfaces/` has a file for each interface that plugins may import,
 //! [`sampling`] the arithmetic behind `logits`, [`limits`] all limits with the attack that each stops. [`golden`]
 //! runs the cases that a plugin brings along.
@@ -20,19 +22,23 @@ mod component;
 mod contents;
 mod conversation;
 mod description;
+mod ending;
 mod engine;
 mod error;
+mod exports;
 pub mod first_party;
 mod folder;
 pub mod golden;
 mod grants;
 
 mod interfaces;
+pub mod isolation;
 pub mod limits;
 mod plugin;
 mod policy;
 mod random;
 pub mod reload;
+mod running;
 mod sampler;
 pub mod sampling;
 mod state;
@@ -53,7 +59,7 @@ pub use error::{Cause, Failure, HostError, Result};
 pub use grants::{Grant, UnknownGrant};
 pub use limits::Limits;
 pub use membrane_codecache::{CacheError, CodeCache, DEFAULT_CAPACITY_BYTES};
-pub use membrane_profile::Kind as World;
+pub use membrane_profile::{Isolation, Kind as World};
 pub use plugin::{Plugin, PluginSource};
 pub use policy::{
     Edit, Ended, Intervention, OutputOutcome, POLICY_FAILED, PolicyChain, Refused, RequestOutcome,

@@ -158,6 +158,19 @@ pub const MAX_VARIABLE_BYTES: usize = 32 << 10;
 /// Bytes of a secret; a shorter one would be found everywhere in what comes back, and redacted there.
 pub const SECRET_BYTES: std::ops::RangeInclusive<usize> = 8..=8192;
 
+/// Bytes of an import that a process of a plugin asks for, in the form in which they go over. Lists of the contract's
+/// types take at most 80 times as much when they are read (a process that was taken over and sends the longest).
+pub const MAX_IMPORT_BYTES: usize = MAX_MESSAGE_BYTES + (1 << 20);
+/// Bytes of what such a process gives back from a call.
+pub(crate) const MAX_RETURN_BYTES: usize = MAX_TRANSFER_BYTES + (64 << 10);
+/// Bytes of compiled code that such a process hands out to be kept.
+pub(crate) const MAX_CODE_BYTES: usize = 128 << 20;
+/// Bytes that a process of a plugin may write to before it has one: the program and its engine.
+pub(crate) const BASE_PROCESS_BYTES: u64 = 128 << 20;
+/// Instances of one process that may use all memory of their limit at a time; most use a fraction of it. (a plugin that
+/// takes all that it may in each of a thousand answers)
+pub(crate) const FULL_INSTANCES: u64 = 16;
+
 /// What starting an instance, `configure` included, may use: this many times what a call may.
 pub(crate) const START_CALLS: u64 = 4;
 

@@ -2,26 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use membrane_profile::{Authority, Digest};
+use membrane_profile::{Authority, Digest, Isolation};
 use serde_json::{Map, Value};
-use wasmtime::component::{Component, InstancePre, Linker};
 
-use crate::World;
 use crate::authority::Opened;
-use crate::bindings::{
-    agent::AgentIndices, policy::PolicyIndices, sampler::SamplerIndices, stateful::StatefulIndices,
-    tool::ToolIndices,
-};
+use crate::bindings::{agent::Agent, policy::Policy, sampler::Sampler, tool::Tool};
 use crate::call::Instance;
 use crate::contents::Contents;
 use crate::engine::{Host, LogSink};
 use crate::error::{Failure, HostError, Result};
 use crate::grants::Grant;
-use crate::interfaces;
+use crate::isolation::{Launch, Process};
 use crate::limits::Limits;
+use crate::running::Prepared;
 use crate::state::State;
+use crate::{World, error};
 
 /// A plugin before it is loaded.
 #[derive(Debug, Clone)]
@@ -38,10 +35,12 @@ pub struct PluginSource {
     pub authority: Authority,
     /// Limits of its instances.
     pub limits: Limits,
+    /// Whether its instances get a process of their own.
+    pub isolation: Isolation,
 }
 
 impl PluginSource {
-    /// A component without parameters and grants, with the default limits of `world`.
+    /// A component without parameters and grants, with the default limits of `world`, in the host's process.
     pub fn new(name: impl Into<String>, bytes: impl Into<Vec<u8>>, world: World) -> Self {
         Self {
             name: name.into(),
@@ -50,6 +49,7 @@ impl PluginSource {
             grants: BTreeSet::new(),
             authority: Authority::default(),
             limits: Limits::of(world),
+            isolation: Isolation::None,
         }
     }
 }
@@ -70,28 +70,22 @@ struct Loaded {
     parameters: String,
     limits: Limits,
     log: Option<LogSink>,
-    instances: Arc<Instances>,
+    exports_state: bool,
+    isolation: Isolation,
+    code: Arc<Code>,
 }
 
-/// What makes instances, with all imports resolved.
-pub(crate) struct Instances {
-    pub pre: InstancePre<State>,
-    pub exports: Exports,
-    /// Where the component exports `state`.
-    pub state: Option<StatefulIndices>,
-}
-
-/// Where the functions of the world's interface stand in the component.
-pub(crate) enum Exports {
-    Sampler(SamplerIndices),
-    Policy(PolicyIndices),
-    Tool(ToolIndices),
-    Agent(AgentIndices),
+/// What makes instances.
+pub(crate) enum Code {
+    /// In this process.
+    Here(Prepared<State>),
+    /// In a process of their own.
+    Process(Process),
 }
 
 impl Plugin {
     pub(crate) fn load(host: &Host, source: PluginSource, world: World) -> Result<Self> {
-        let PluginSource { name, bytes, parameters, grants, authority, limits } = source;
+        let PluginSource { name, bytes, parameters, grants, authority, limits, isolation } = source;
         let name = crate::text::clean(&name, 100);
         if !parameters.is_object() {
             let found = crate::text::clean(&parameters.to_string(), 100);
@@ -106,12 +100,33 @@ impl Plugin {
         contents.check_imports(&name, world, &granted)?;
         let opened = Arc::new(Opened::open(&name, &authority, &grants, host.network())?);
         let digest = Digest::of(&bytes);
-        let component = host.component(&bytes, &digest, world).map_err(|error| HostError::Compile {
-            plugin: name.clone(),
-            cause: crate::text::clean(&format!("{error:#}"), 1024),
-        })?;
-        let instances = instances(host, &component, &contents, world, &granted)
-            .map_err(|error| HostError::Mismatch { plugin: name.clone(), what: mismatch(&error) })?;
+        let exports_state = contents.exports_state();
+        let code = match isolation {
+            Isolation::None => Code::here(host, &name, &bytes, &digest, world, &grants, exports_state)?,
+            Isolation::Process | Isolation::Required => {
+                let options = host.processes().cloned().ok_or_else(|| {
+                    let cause = "this program does not say which program to start".to_owned();
+                    HostError::Isolation { plugin: name.clone(), cause }
+                })?;
+                let (name, grants) = (name.clone(), grants.clone());
+                let (required, compiled) = (isolation == Isolation::Required, OnceLock::new());
+                Code::Process(Process::launch(
+                    host,
+                    Launch {
+                        name,
+                        bytes,
+                        digest,
+                        world,
+                        grants,
+                        exports_state,
+                        limits,
+                        options,
+                        required,
+                        compiled,
+                    },
+                )?)
+            }
+        };
         Ok(Self(Arc::new(Loaded {
             name,
             digest,
@@ -123,7 +138,9 @@ impl Plugin {
             parameters: parameters.to_string(),
             limits,
             log: host.log(),
-            instances: Arc::new(instances),
+            exports_state,
+            isolation,
+            code: Arc::new(code),
         })))
     }
 
@@ -181,17 +198,35 @@ impl Plugin {
     /// Makes an instance and drops it; nothing is configured. Errors: it traps when it starts, or exports functions of
     /// other types than the contract's.
     pub fn try_start(&self) -> Result<(), Failure> {
-        match &self.0.instances.exports {
-            Exports::Sampler(sampler) => Instance::start(self, |store, it| sampler.load(store, it)).map(drop),
-            Exports::Policy(policy) => Instance::start(self, |store, it| policy.load(store, it)).map(drop),
-            Exports::Tool(tool) => Instance::start(self, |store, it| tool.load(store, it)).map(drop),
-            Exports::Agent(agent) => Instance::start(self, |store, it| agent.load(store, it)).map(drop),
+        match self.world() {
+            World::Sampler => Instance::<Sampler>::start(self).map(drop),
+            World::Policy => Instance::<Policy>::start(self).map(drop),
+            World::Tool => Instance::<Tool>::start(self).map(drop),
+            World::Agent => Instance::<Agent>::start(self).map(drop),
         }
     }
 
     /// Whether a new version of it can go on where it was.
     pub fn keeps_state(&self) -> bool {
-        self.0.instances.state.is_some()
+        self.0.exports_state
+    }
+
+    /// Where its instances run.
+    pub fn isolation(&self) -> Isolation {
+        self.0.isolation
+    }
+
+    /// The process of its own that was started last, if it has one.
+    pub fn process_id(&self) -> Option<u32> {
+        match &*self.0.code {
+            Code::Here(_) => None,
+            Code::Process(process) => Some(process.id()),
+        }
+    }
+
+    /// Errors: it is a plugin of another world.
+    pub(crate) fn require(&self, world: World) -> Result<()> {
+        if self.world() == world { Ok(()) } else { Err(error::wrong_world(self, world)) }
     }
 
     /// Whether loading this source for a world would give the same plugin.
@@ -199,16 +234,18 @@ impl Plugin {
         let parameters = source.parameters.to_string();
         self.name() == source.name
             && (self.world(), self.0.limits) == (world, source.limits)
+            && self.isolation() == source.isolation
             && (&self.0.grants, &self.0.authority) == (&source.grants, &source.authority)
             && self.parameters() == parameters
             && self.digest() == Digest::of(&source.bytes)
     }
 
-    /// Whether both behave alike: the same component under the same name, with the same parameters, grants and limits.
+    /// Whether both behave alike: the same component under the same name, with the same parameters, grants and limits, in the
+    /// same kind of process.
     pub fn same(&self, other: &Self) -> bool {
         let of = |plugin: &Self| {
             let Loaded { digest, world, limits, .. } = &*plugin.0;
-            (*digest, *world, *limits)
+            (*digest, *world, *limits, plugin.isolation())
         };
         Arc::ptr_eq(&self.0, &other.0)
             || (of(self) == of(other)
@@ -218,8 +255,8 @@ impl Plugin {
                 && self.authority() == other.authority())
     }
 
-    pub(crate) fn instances(&self) -> &Instances {
-        &self.0.instances
+    pub(crate) fn code(&self) -> &Code {
+        &self.0.code
     }
 
     pub(crate) fn opened(&self) -> &Arc<Opened> {
@@ -237,29 +274,30 @@ impl fmt::Debug for Plugin {
     }
 }
 
-fn instances(
-    host: &Host,
-    component: &Component,
-    contents: &Contents,
-    world: World,
-    grants: &[Grant],
-) -> wasmtime::Result<Instances> {
-    let mut linker: Linker<State> = Linker::new(host.engine(world));
-    interfaces::offer(&mut linker, world, grants)?;
-    let pre = linker.instantiate_pre(component)?;
-    let exports = match world {
-        World::Sampler => Exports::Sampler(SamplerIndices::new(&pre)?),
-        World::Policy => Exports::Policy(PolicyIndices::new(&pre)?),
-        World::Tool => Exports::Tool(ToolIndices::new(&pre)?),
-        World::Agent => Exports::Agent(AgentIndices::new(&pre)?),
-    };
-    let state = contents.exports_state().then(|| StatefulIndices::new(&pre)).transpose()?;
-    Ok(Instances { pre, exports, state })
+impl Code {
+    /// Compiled in this process, for this process.
+    fn here(
+        host: &Host,
+        name: &str,
+        bytes: &[u8],
+        digest: &Digest,
+        world: World,
+        grants: &BTreeSet<Grant>,
+        exports_state: bool,
+    ) -> Result<Self> {
+        let component = host.component(bytes, digest, world).map_err(|error| HostError::Compile {
+            plugin: name.to_owned(),
+            cause: crate::text::clean(&format!("{error:#}"), 1024),
+        })?;
+        let prepared = Prepared::new(host.engine(world), &component, world, grants, exports_state);
+        let mismatch = |error| HostError::Mismatch { plugin: name.to_owned(), what: mismatch(&error) };
+        Ok(Self::Here(prepared.map_err(mismatch)?))
+    }
 }
 
 /// Where a component and the contract differ: the names that the linker's errors quote, without its words, which are
 /// about types of the component model.
-fn mismatch(error: &wasmtime::Error) -> String {
+pub(crate) fn mismatch(error: &wasmtime::Error) -> String {
     let mut names: Vec<String> = Vec::new();
     for cause in error.chain().map(ToString::to_string) {
         for name in cause.split('`').skip(1).step_by(2) {

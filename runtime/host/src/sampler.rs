@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
+use crate::World;
 use crate::bindings::sampler::Sampler;
 use crate::bindings::sampler::exports::membrane::plugin::sampler_plugin::Choice;
 use crate::call::Instance;
 use crate::engine::Host;
 use crate::error::{Failure, HostError, Result};
-use crate::plugin::{Exports, Plugin};
+use crate::exports::sampler::{Configure, Sample};
+use crate::plugin::Plugin;
 use crate::random::Random;
 use crate::sampling::{Candidates, Repetition};
 use crate::state::Step;
 use crate::vocabulary::Vocabulary;
-use crate::{World, error};
 
 /// What an answer gives to its samplers.
 #[derive(Clone)]
@@ -88,14 +89,10 @@ impl SamplerChain {
     }
 
     pub(crate) fn start_one(&mut self, plugin: &Plugin) -> Result<Instance<Sampler>> {
-        let Exports::Sampler(exports) = &plugin.instances().exports else {
-            return Err(error::wrong_world(plugin, World::Sampler));
-        };
-        let mut instance = Instance::start(plugin, |store, instance| exports.load(store, instance))?;
+        plugin.require(World::Sampler)?;
+        let mut instance = Instance::start(plugin)?;
         lend(&mut self.step, &mut instance, |instance| {
-            instance.strict_hook("configure", |sampler, store| {
-                sampler.membrane_plugin_sampler_plugin().call_configure(store, plugin.parameters())
-            })
+            instance.strict_hook(&Configure { parameters: plugin.parameters() })
         })?;
         Ok(instance)
     }
@@ -140,11 +137,7 @@ impl SamplerChain {
 
     fn ask_one(&mut self, index: usize) -> Result<Option<Chosen>, Failure> {
         let instance = &mut self.instances[index];
-        let choice = lend(&mut self.step, instance, |instance| {
-            instance.strict_hook("sample", |sampler, store| {
-                sampler.membrane_plugin_sampler_plugin().call_sample(store)
-            })
-        })?;
+        let choice = lend(&mut self.step, instance, |instance| instance.strict_hook(&Sample))?;
         let (Choice::Token(token), Some(step)) = (choice, self.step.as_deref()) else { return Ok(None) };
         if token >= step.candidates.vocabulary() {
             let size = step.candidates.vocabulary();
@@ -179,8 +172,8 @@ pub(crate) fn lend<R>(
     instance: &mut Instance<Sampler>,
     call: impl FnOnce(&mut Instance<Sampler>) -> Result<R, Failure>,
 ) -> Result<R, Failure> {
-    instance.store.data_mut().step = step.take();
+    instance.state().step = step.take();
     let result = call(instance);
-    *step = instance.store.data_mut().step.take();
+    *step = instance.state().step.take();
     result
 }

@@ -14,8 +14,10 @@ use crate::grants::Grant;
 use crate::limits::{Limits, MAX_GENERATIONS, MAX_LOG_LINES, MAX_SESSIONS, MAX_SHOWN_BYTES, Meter};
 use crate::plugin::Plugin;
 use crate::random::Random;
+use crate::running::Imports;
 use crate::sampling::{Candidates, Repetition};
 use crate::vocabulary::Vocabulary;
+use crate::wall::{self, Watchdog};
 
 /// Data of one instance.
 pub struct State {
@@ -28,7 +30,7 @@ pub struct State {
     pub(crate) used: Used,
     /// When the current call must be over.
     deadline: Option<Instant>,
-    pub(crate) meter: Meter,
+    meter: Meter,
     log: Option<LogSink>,
     log_lines: u32,
     last_warning: Option<String>,
@@ -109,6 +111,20 @@ impl Step {
     }
 }
 
+impl Imports for State {
+    fn meter(&mut self) -> &mut Meter {
+        &mut self.meter
+    }
+
+    fn look_at_the_clock(store: &mut wasmtime::Store<Self>) {
+        wall::watch(store);
+    }
+
+    fn watchdog(store: &wasmtime::Store<Self>) -> Option<Watchdog> {
+        Some(Watchdog::start(store, &store.data().limits))
+    }
+}
+
 impl State {
     pub fn new(plugin: &Plugin) -> Self {
         Self {
@@ -152,6 +168,16 @@ impl State {
             }
             None => Err(self.end(Cause::Fuel { units: self.limits.fuel_per_call })),
         }
+    }
+
+    /// Limits of the plugin.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// When the current call must be over.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     /// What is left of the time of the current call, at most `most`. The error ends the call: nothing is.

@@ -8,11 +8,12 @@ use crate::bindings::tool::exports::membrane::plugin::tool_plugin::Description;
 use crate::call::Instance;
 use crate::engine::Host;
 use crate::error::{Failure, HostError, Result};
+use crate::exports::tool::{Call, Configure, Describe};
 use crate::limits::{
     MAX_ARGUMENTS_BYTES, MAX_RESULT_BYTES, MAX_TOOL_DESCRIPTION_BYTES, MAX_TOOL_NAME_BYTES,
     MAX_TOOL_SCHEMA_BYTES, MAX_TOOLS,
 };
-use crate::plugin::{Exports, Plugin};
+use crate::plugin::Plugin;
 use crate::{World, error};
 
 /// Why a tool call gave no result. The text is for the model, and spoils this call only.
@@ -111,8 +112,7 @@ impl ToolSet {
             Some(instance) => instance,
             None => start(&member.plugin)?,
         };
-        let result = instance
-            .hook("call", |tool, store| tool.membrane_plugin_tool_plugin().call_call(store, name, arguments));
+        let result = instance.hook(&Call { name, arguments });
         let result = result.inspect_err(|failure| {
             self.failed.push(failure.plugin.clone());
             if let Some(before) = member.before.take() {
@@ -125,21 +125,18 @@ impl ToolSet {
 }
 
 pub(crate) fn start(plugin: &Plugin) -> Result<Instance<Tool>, Failure> {
-    let Exports::Tool(exports) = &plugin.instances().exports else {
+    if plugin.world() != World::Tool {
         let cause = error::Cause::Broke(format!("it is a {}, not a {}", plugin.world(), World::Tool));
         return Err(Failure { plugin: plugin.name().to_owned(), hook: "start", cause });
-    };
-    let mut instance = Instance::start(plugin, |store, instance| exports.load(store, instance))?;
-    instance.strict_hook("configure", |tool, store| {
-        tool.membrane_plugin_tool_plugin().call_configure(store, plugin.parameters())
-    })?;
+    }
+    let mut instance = Instance::start(plugin)?;
+    instance.strict_hook(&Configure { parameters: plugin.parameters() })?;
     Ok(instance)
 }
 
 /// The tools of an instance: name and what chat templates take.
 pub(crate) fn describe(instance: &mut Instance<Tool>) -> Result<Vec<(String, Value)>, Failure> {
-    let tools =
-        instance.hook("describe", |tool, store| tool.membrane_plugin_tool_plugin().call_describe(store))?;
+    let tools = instance.hook(&Describe)?;
     if tools.is_empty() || tools.len() > MAX_TOOLS {
         let what = format!("it describes {} tools; there must be 1 to {MAX_TOOLS}", tools.len());
         return Err(instance.broke("describe", what));

@@ -4,14 +4,14 @@
 
 mod common;
 
-use common::{context, host};
+use common::{context, host, placed};
 use membrane_host::{Host, PluginSource, SamplerChain, World, first_party};
 use serde_json::json;
 
 /// Tokens that a sampler draws from flat logits.
 fn drawn(host: &Host, name: &str) -> Vec<u32> {
     let plugin = first_party::find(name).unwrap();
-    let source = PluginSource::new(name, plugin.bytes, World::Sampler);
+    let source = placed(PluginSource::new(name, plugin.bytes, World::Sampler));
     let plugin = host.load(PluginSource { parameters: json!({}), ..source }, World::Sampler).unwrap();
     let mut chain = SamplerChain::start(host, &[plugin], context(500, 7)).unwrap();
     let mut history = vec![1, 2, 3];
@@ -40,7 +40,7 @@ fn a_draft_uses_the_same_fuel() {
     let draft = host.draft().unwrap();
     let starts = |host: &Host, fuel: u64| {
         let plugin = first_party::find("standard-sampler").unwrap();
-        let mut source = PluginSource::new("s", plugin.bytes, World::Sampler);
+        let mut source = placed(PluginSource::new("s", plugin.bytes, World::Sampler));
         source.limits.fuel_per_call = fuel;
         let plugin = host.load(source, World::Sampler).unwrap();
         SamplerChain::start(host, &[plugin], context(50, 7)).is_ok()
@@ -52,4 +52,9 @@ fn a_draft_uses_the_same_fuel() {
         if starts(&host, middle) { high = middle } else { low = middle }
     }
     assert!(starts(&draft, high) && !starts(&draft, low), "{high} units");
+}
+
+#[test]
+fn all_of_this_holds_in_processes_of_their_own() {
+    common::again_in_processes("all_of_this_holds_in_processes_of_their_own");
 }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use membrane_host::first_party::{self, FirstParty};
 use membrane_host::golden::GoldenCases;
-use membrane_host::{Grant, Host, HostOptions, Plugin, PluginSource, World};
+use membrane_host::{Grant, Host, Plugin, PluginSource, World};
 use membrane_profile::Manifest;
 use serde_json::{Map, Value};
 
@@ -25,8 +25,8 @@ fn manifest(plugin: &FirstParty) -> Manifest {
 
 /// A plugin with parameters and the grants of its manifest.
 fn load(plugin: &FirstParty, parameters: Map<String, Value>) -> (Host, Plugin) {
-    let host = Host::new(HostOptions::default()).unwrap();
-    let mut source = PluginSource::new(plugin.name, plugin.bytes, plugin.world);
+    let host = common::host();
+    let mut source = common::placed(PluginSource::new(plugin.name, plugin.bytes, plugin.world));
     source.parameters = Value::Object(parameters);
     source.grants = Grant::parse_all(&manifest(plugin).grants).unwrap();
     let loaded = host.load(source, plugin.world).unwrap_or_else(|error| panic!("{error}"));
@@ -64,4 +64,9 @@ fn policies_do_what_their_golden_cases_say() {
 #[test]
 fn tools_do_what_their_golden_cases_say() {
     run_all(World::Tool);
+}
+
+#[test]
+fn all_of_this_holds_in_processes_of_their_own() {
+    common::again_in_processes("all_of_this_holds_in_processes_of_their_own");
 }

@@ -6,7 +6,7 @@ mod common;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::{context, host, refusal, source};
+use common::{context, host, options, refusal, source};
 use membrane_host::{CompileLimits, Grant, Host, HostError, HostOptions, SamplerChain, World};
 use serde_json::json;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
@@ -78,7 +78,7 @@ fn a_component_that_takes_too_long_to_compile_is_refused() {
         time_per_mib: Duration::ZERO,
         ..CompileLimits::default()
     };
-    let host = Host::new(HostOptions { compile: limits, ..HostOptions::default() }).unwrap();
+    let host = Host::new(HostOptions { compile: limits, ..options() }).unwrap();
     let begun = Instant::now();
     let error = host.load(source("x", laborious(), World::Sampler, json!({})), World::Sampler).unwrap_err();
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
@@ -90,7 +90,7 @@ fn a_component_that_takes_too_long_to_compile_is_refused() {
 #[cfg(target_os = "linux")]
 fn a_component_that_takes_too_much_memory_to_compile_is_refused() {
     let limits = CompileLimits { memory_bytes: 1 << 20, memory_per_byte: 0, ..CompileLimits::default() };
-    let host = Host::new(HostOptions { compile: limits, ..HostOptions::default() }).unwrap();
+    let host = Host::new(HostOptions { compile: limits, ..options() }).unwrap();
     let error = host.load(source("x", laborious(), World::Sampler, json!({})), World::Sampler).unwrap_err();
     let error = error.to_string();
     assert!(error.contains("plugin `x`") && error.contains("takes more than 1 MiB"), "{error}");
@@ -281,4 +281,9 @@ fn an_unknown_case_of_a_verdict_is_a_trap() {
     );
     let error = failure(component(&contract(), "sampler", &wat));
     assert!(error.starts_with("plugin `x`: sample trapped: "), "{error}");
+}
+
+#[test]
+fn all_of_this_holds_in_processes_of_their_own() {
+    common::again_in_processes("all_of_this_holds_in_processes_of_their_own");
 }

@@ -341,3 +341,8 @@ fn a_policy_that_never_releases_ends_at_a_limit() {
     let Some(Ended::Refused(refused)) = chain.output(&piece, false).ended else { panic!("no end") };
     assert!(refused.message.contains("it holds back more than 1048576 bytes"), "{}", refused.message);
 }
+
+#[test]
+fn all_of_this_holds_in_processes_of_their_own() {
+    common::again_in_processes("all_of_this_holds_in_processes_of_their_own");
+}

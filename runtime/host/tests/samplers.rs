@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::{Arc, Mutex};
 
-use common::{LITTLE_FUEL, component, context, guest, host, load, sampler, source};
+use common::{LITTLE_FUEL, component, context, guest, host, load, options, sampler, source};
 use membrane_host::{
     Cause, Chosen, Failure, Grant, Host, HostError, HostOptions, LogLine, Plugin, PluginSource, SamplerChain,
     World, first_party,
@@ -108,7 +108,7 @@ fn a_flood_of_log_lines_is_cut_and_cleaned() {
     let lines: Arc<Mutex<Vec<LogLine>>> = Arc::default();
     let kept = lines.clone();
     let sink = Arc::new(move |line: &LogLine| kept.lock().unwrap().push(line.clone()));
-    let host = Host::new(HostOptions { log: Some(sink), ..HostOptions::default() }).unwrap();
+    let host = Host::new(HostOptions { log: Some(sink), ..options() }).unwrap();
     assert!(one_step(&host, &[sampler(&host, "flood")]).is_ok());
     let lines = lines.lock().unwrap();
     assert_eq!(lines.len(), 256);
@@ -237,4 +237,9 @@ fn a_policy_is_no_sampler() {
     let policy = guest(&host, World::Policy, json!({ "hook": "output", "act": "none" }));
     let error = one_step(&host, &[policy]).unwrap_err().to_string();
     assert!(error.contains("is a policy, and is used as a sampler"), "{error}");
+}
+
+#[test]
+fn all_of_this_holds_in_processes_of_their_own() {
+    common::again_in_processes("all_of_this_holds_in_processes_of_their_own");
 }

@@ -116,3 +116,8 @@ fn a_tool_is_replaced_between_calls_with_its_state_and_comes_back_where_the_new_
     assert!(matches!(set.call("one", "{}"), Err(ToolError::Unknown { .. })));
     assert!(set.descriptions().is_empty() && set.is_empty());
 }
+
+#[test]
+fn all_of_this_holds_in_processes_of_their_own() {
+    common::again_in_processes("all_of_this_holds_in_processes_of_their_own");
+}

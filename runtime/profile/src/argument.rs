@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::authority::{self, Written};
 use crate::error::ProfileError;
+use crate::plugin::Isolation;
 
 /// A `--sampler`, `--policy` or `--tool` argument: `PLUGIN[,KEY=VALUE]...`, such as
 /// `standard-sampler,temperature=0.2,top_k=10` or `./guard.wasm,rules=file:rules.toml`.
@@ -14,7 +15,8 @@ use crate::error::ProfileError;
 /// comma in a string, list or object of JSON does not end the value. The key `grant` adds a grant:
 /// `clock,grant=clock`; one that has values is given with one of them, and may be repeated:
 /// `files,grant=files:notes=./notes:rw`, `http-fetch,grant=http:example.org`,
-/// `"http-fetch,grant=http:http://localhost:8080 private"`, `./x.wasm,grant=environment:LANG`.
+/// `"http-fetch,grant=http:http://localhost:8080 private"`, `./x.wasm,grant=environment:LANG`. The key `isolation` says
+/// where the plugin runs: `none`, `process` or `required`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PluginArgument {
     /// A first-party name or a path, as in a profile.
@@ -25,6 +27,8 @@ pub struct PluginArgument {
     pub grants: Vec<String>,
     /// Values of grants.
     pub(crate) authority: Written,
+    /// Where its instances run, if it says.
+    pub isolation: Option<Isolation>,
 }
 
 impl FromStr for PluginArgument {
@@ -37,8 +41,13 @@ impl FromStr for PluginArgument {
         if plugin.is_empty() {
             return Err(error("names no plugin: write PLUGIN[,KEY=VALUE]...".to_owned()));
         }
-        let mut parsed =
-            Self { plugin, parameters: Map::new(), grants: Vec::new(), authority: Written::default() };
+        let mut parsed = Self {
+            plugin,
+            parameters: Map::new(),
+            grants: Vec::new(),
+            authority: Written::default(),
+            isolation: None,
+        };
         for part in parts {
             let (key, value) = part
                 .split_once('=')
@@ -46,6 +55,12 @@ impl FromStr for PluginArgument {
                 .ok_or_else(|| error(format!("`{part}` is not KEY=VALUE")))?;
             if key == "grant" {
                 parsed.grant(value).map_err(error)?;
+                continue;
+            }
+            if key == "isolation" {
+                if parsed.isolation.replace(value.parse().map_err(error)?).is_some() {
+                    return Err(error("`isolation` is given twice".to_owned()));
+                }
                 continue;
             }
             let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
@@ -158,6 +173,8 @@ mod tests {
             ("x,a=1,a=2", "given twice"),
             ("x,grant=clock:1", "takes no value"),
             ("x,grant=files:/tmp", "files:NAME=PATH"),
+            ("x,isolation=jail", "`none`, `process` or `required`"),
+            ("x,isolation=none,isolation=process", "given twice"),
         ] {
             let error = text.parse::<PluginArgument>().unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");

@@ -35,7 +35,7 @@ pub use digest::{Digest, DigestError, Digester, ProfileDigest};
 pub use error::{ManifestError, ProfileError};
 pub use lock::{Difference, Lock, LockedFile, LockedLimits, LockedModel, LockedPlugin, LockedPublisher};
 pub use manifest::{Manifest, Parameter, ParameterType};
-pub use plugin::{Kind, LimitsSpec, Location, Origin, ResolvedPlugin};
+pub use plugin::{Isolation, Kind, LimitsSpec, Location, Origin, ResolvedPlugin};
 pub use profile::{Generation, Profile};
 pub use publisher::Publisher;
 pub use web::{WebHost, WebOrigin, WebOriginError};

@@ -13,7 +13,7 @@ use crate::bytes::ByteSize;
 use crate::canonical;
 use crate::digest::Digest;
 use crate::error::ProfileError;
-use crate::plugin::{Kind, ResolvedPlugin};
+use crate::plugin::{Isolation, Kind, ResolvedPlugin};
 use crate::profile::Generation;
 use crate::read;
 use crate::signature::Fingerprint;
@@ -88,11 +88,19 @@ pub struct LockedPlugin {
     /// What it finds behind grants that have values: [`crate::Authority::lines`].
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub authority: BTreeSet<String>,
+    /// Where its instances run.
+    #[serde(default = "in_the_host")]
+    pub isolation: Isolation,
     /// Limits of an instance, the host's own where the profile says nothing.
     pub limits: LockedLimits,
     /// Digests of the parameters, as canonical JSON.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: BTreeMap<String, Digest>,
+}
+
+/// Where plugins of locks run that were written before plugins could run elsewhere.
+fn in_the_host() -> Isolation {
+    Isolation::None
 }
 
 /// A publisher as it was approved.
@@ -244,6 +252,7 @@ impl LockedPlugin {
             grants: plugin.grants.iter().cloned().collect(),
             authority: plugin.authority.lines(),
             limits,
+            isolation: plugin.isolation(),
             parameters: parameters
                 .map(|(name, value)| (name.clone(), Digest::of(canonical::text(value).as_bytes())))
                 .collect(),
@@ -300,6 +309,11 @@ impl LockedPlugin {
                 shown(after.wall_ms),
                 widens,
             ));
+        }
+        // What is held more than was approved may run.
+        if now.isolation < self.isolation {
+            let shown = |isolation: Isolation| Some(isolation.to_string());
+            found.push(self.difference("isolation", shown(self.isolation), shown(now.isolation), true));
         }
         let names: BTreeSet<&String> = self.parameters.keys().chain(now.parameters.keys()).collect();
         for name in names {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -94,6 +95,45 @@ pub enum Origin {
     CommandLine,
 }
 
+/// Where the instances of a plugin run; what comes later holds more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// In the process of the host.
+    None,
+    /// In a process of their own, which holds nothing but the plugin.
+    Process,
+    /// Likewise, and not at all where the kernel can't hold that process in.
+    Required,
+}
+
+impl Isolation {
+    /// The word that profiles use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Isolation::None => "none",
+            Isolation::Process => "process",
+            Isolation::Required => "required",
+        }
+    }
+}
+
+impl FromStr for Isolation {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let known = [Isolation::None, Isolation::Process, Isolation::Required];
+        let named = known.into_iter().find(|isolation| isolation.as_str() == word);
+        named.ok_or_else(|| "isolation is `none`, `process` or `required`".to_owned())
+    }
+}
+
+impl fmt::Display for Isolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// Limits that a profile sets for one plugin; the host's defaults hold where nothing is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -131,6 +171,8 @@ pub struct ResolvedPlugin {
     pub unsigned: bool,
     /// Who named it.
     pub origin: Origin,
+    /// Where its instances run, if the profile says.
+    pub isolation: Option<Isolation>,
 }
 
 impl ResolvedPlugin {
@@ -148,6 +190,17 @@ impl ResolvedPlugin {
             publisher: None,
             unsigned: false,
             origin: Origin::Profile,
+            isolation: None,
         }
+    }
+
+    /// Where its instances run: as the profile says, or else in a process of their own unless somebody vouches for the
+    /// component: it is part of the program, its digest is pinned, or a publisher signed it.
+    pub fn isolation(&self) -> Isolation {
+        let vouched = matches!(self.location, Location::FirstParty(_))
+            || self.pin.is_some()
+            || self.publisher.is_some();
+        let default = if vouched { Isolation::None } else { Isolation::Process };
+        self.isolation.unwrap_or(default)
     }
 }

@@ -10,7 +10,7 @@ use crate::argument::PluginArgument;
 use crate::authority::{self, Authority, WrittenFolder, WrittenHost, WrittenSecret};
 use crate::digest::Digest;
 use crate::error::ProfileError;
-use crate::plugin::{Kind, LimitsSpec, Location, Origin, ResolvedPlugin};
+use crate::plugin::{Isolation, Kind, LimitsSpec, Location, Origin, ResolvedPlugin};
 use crate::publisher::{self, Publisher};
 use crate::read;
 
@@ -115,6 +115,7 @@ struct Entry {
     unsigned: bool,
     #[serde(default)]
     limits: LimitsSpec,
+    isolation: Option<Isolation>,
 }
 
 /// Where an entry stands, for its errors, and where its paths start.
@@ -268,6 +269,7 @@ impl Profile {
         if let Some(at) = self.agents.iter().position(|agent| agent.name == argument.plugin) {
             let mut own = self.agents.swap_remove(at);
             own.parameters.extend(argument.parameters);
+            own.isolation = argument.isolation.or(own.isolation);
             self.agents = vec![own];
             return Ok(self);
         }
@@ -302,6 +304,13 @@ impl Profile {
         Ok(self)
     }
 
+    /// The profile with all plugins run in the same way, whatever their entries say.
+    pub fn with_isolation(mut self, isolation: Isolation) -> Self {
+        let lists = [&mut self.samplers, &mut self.policies, &mut self.tools, &mut self.agents];
+        lists.into_iter().flatten().for_each(|plugin| plugin.isolation = Some(isolation));
+        self
+    }
+
     fn extend(mut self, kind: Kind, arguments: Vec<PluginArgument>) -> Result<Self, ProfileError> {
         for (index, argument) in arguments.into_iter().enumerate() {
             let place = Place {
@@ -325,6 +334,7 @@ impl Profile {
                 publisher: None,
                 unsigned: false,
                 limits: LimitsSpec::default(),
+                isolation: argument.isolation,
             };
             self.add(entry, &place)?;
             self.files.extend(files(&argument.parameters, &place));
@@ -365,6 +375,7 @@ impl Profile {
             publisher,
             unsigned: entry.unsigned,
             origin: place.source,
+            isolation: entry.isolation,
         });
         Ok(())
     }

@@ -230,3 +230,27 @@ fn a_generation_without_settings_is_one() {
     let text = lock.to_toml(Path::new("p.lock")).unwrap();
     assert_eq!(Lock::parse(&text, Path::new("p.lock")).unwrap(), lock);
 }
+
+#[test]
+fn a_plugin_that_is_held_less_than_was_approved_differs() {
+    let entry = |isolation: &str| {
+        let line =
+            if isolation.is_empty() { String::new() } else { format!("isolation = \"{isolation}\"\n") };
+        lock(&format!("[[tool]]\nplugin = \"t.wasm\"\nunsigned = true\n{line}"))
+    };
+    for (before, now, expected) in [
+        ("", "none", &["tool t: isolation +"][..]),
+        ("required", "", &["tool t: isolation +"]),
+        ("required", "process", &["tool t: isolation +"]),
+        ("none", "process", &[]),
+        ("none", "", &[]),
+        ("", "process", &[]),
+    ] {
+        assert_eq!(told(&entry(before).differences(&entry(now))), expected, "{before} -> {now}");
+    }
+    let path = Path::new("p.lock");
+    let text = entry("required").to_toml(path).unwrap();
+    assert_eq!(Lock::parse(&text, path).unwrap(), entry("required"));
+    let older = entry("none").to_toml(path).unwrap().replace("isolation = \"none\"\n", "");
+    assert_eq!(Lock::parse(&older, path).unwrap(), entry("none"));
+}

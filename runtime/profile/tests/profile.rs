@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use membrane_profile::{
-    ByteSize, Digest, Kind, Location, PluginArgument, Profile, ProfileDigest, ProfileError,
+    ByteSize, Digest, Isolation, Kind, Location, PluginArgument, Profile, ProfileDigest, ProfileError,
 };
 use serde_json::json;
 
@@ -271,4 +271,41 @@ fn a_profile_uses_no_files_outside_of_its_folder() {
     let typed: PluginArgument = format!("guard,rules=file:{}", secret.display()).parse().unwrap();
     let profile = Profile::default_profile().with_policies(vec![typed]).unwrap();
     assert_eq!(profile.policies()[0].parameters["rules"], json!("a secret"));
+}
+
+#[test]
+fn what_nobody_vouches_for_has_a_process_of_its_own() {
+    let text = format!(
+        "[publishers]\nhouse = \"{digest}\"\n\
+         [[tool]]\nplugin = \"clock\"\n\
+         [[tool]]\nplugin = \"a.wasm\"\nunsigned = true\n\
+         [[tool]]\nplugin = \"b.wasm\"\ndigest = \"{digest}\"\n\
+         [[tool]]\nplugin = \"c.wasm\"\npublisher = \"house\"\n\
+         [[tool]]\nplugin = \"d.wasm\"\nunsigned = true\nisolation = \"none\"\n\
+         [[tool]]\nplugin = \"calculator\"\nisolation = \"required\"\n",
+        digest = Digest::of(b"x")
+    );
+    let profile = Profile::parse(&text, "p.toml", Path::new("/nowhere")).unwrap();
+    let profile = profile
+        .with_tools(vec!["e.wasm".parse().unwrap(), "f.wasm,isolation=none".parse().unwrap()])
+        .unwrap();
+    let isolations = |profile: &Profile| -> Vec<String> {
+        profile.tools().iter().map(|tool| format!("{} {}", tool.name, tool.isolation())).collect()
+    };
+    let expected = [
+        "clock none",
+        "a process",
+        "b none",
+        "c none",
+        "d none",
+        "calculator required",
+        "e process",
+        "f none",
+    ];
+    assert_eq!(isolations(&profile), expected);
+    let all = profile.with_isolation(Isolation::Required);
+    assert!(all.plugins().all(|plugin| plugin.isolation() == Isolation::Required));
+    let wrong = text.replace("\"required\"", "\"jail\"");
+    let error = Profile::parse(&wrong, "p.toml", Path::new("/nowhere")).unwrap_err().to_string();
+    assert!(error.contains("isolation"), "{error}");
 }

@@ -9,8 +9,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use membrane_host::golden::GoldenCases;
 use membrane_host::{
-    AnswerContext, CodeCache, DEFAULT_CAPACITY_BYTES, Host, HostError, HostOptions, Plugin, PluginSource,
-    PolicyChain, SamplerChain, ToolSet, Vocabulary, World, first_party,
+    AnswerContext, CodeCache, DEFAULT_CAPACITY_BYTES, Host, HostError, HostOptions, Isolation, Plugin,
+    PluginSource, PolicyChain, SamplerChain, ToolSet, Vocabulary, World, first_party,
 };
 use membrane_profile::PluginArgument;
 use serde::Serialize;
@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 
 use super::build;
 use super::package::{Package, size};
+use crate::isolation;
 use crate::report;
 
 /// Tokens of the vocabulary that samplers are measured at: that of the Qwen models.
@@ -48,6 +49,9 @@ pub struct Args {
     /// Calls to measure
     #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     calls: u32,
+    /// Where it runs: in this process (none), in one of its own (process), or in one that the kernel holds in (required)
+    #[arg(long, value_name = "WHERE", default_value_t = Isolation::None)]
+    isolation: Isolation,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -58,7 +62,8 @@ struct Report {
     plugin: String,
     world: String,
     component_bytes: usize,
-    /// The first load, which compiles and keeps what it compiled.
+    isolation: Isolation,
+    /// The first load, which compiles and keeps what it compiled; with the start of its process, if it has one.
     compile_ms: f64,
     /// The quickest load of what was kept.
     cached_ms: f64,
@@ -93,13 +98,14 @@ fn measure(args: &Args, package: &Package, bytes: Vec<u8>) -> Result<Report> {
     // A cache of its own, so that it is known what is in it.
     let kept = tempfile::tempdir().context("a folder for compiled code")?;
     let cache = CodeCache::open(&kept.path().join("code"), &kept.path().join("key"), DEFAULT_CAPACITY_BYTES)?;
-    let host = Host::new(HostOptions { cache: Some(Arc::new(cache)), ..HostOptions::default() })?;
+    let (cache, processes) = (Some(Arc::new(cache)), Some(isolation::options()));
+    let host = Host::new(HostOptions { cache, processes, ..HostOptions::default() })?;
     let component_bytes = bytes.len();
     let parameters = parameters(args, package)?;
     let load = || -> Result<(Plugin, f64)> {
         let (bytes, parameters) = (bytes.clone(), parameters.clone());
         let begun = Instant::now();
-        let plugin = package.load(&host, bytes, parameters)?;
+        let plugin = package.load(&host, bytes, parameters, args.isolation)?;
         Ok((plugin, begun.elapsed().as_secs_f64() * 1e3))
     };
     let (plugin, compile_ms) = load()?;
@@ -118,6 +124,7 @@ fn measure(args: &Args, package: &Package, bytes: Vec<u8>) -> Result<Report> {
         plugin: plugin.name().to_owned(),
         world: plugin.world().to_string(),
         component_bytes,
+        isolation: plugin.isolation(),
         compile_ms,
         cached_ms,
         start_us,
@@ -244,6 +251,9 @@ fn quantiles(mut times: Vec<f64>) -> Option<(f64, f64)> {
 fn print(report: &Report) {
     println!("{}, a {}", report.plugin, report.world);
     println!("  component  {}", size(report.component_bytes));
+    if report.isolation != Isolation::None {
+        println!("  isolation  {}, whose costs are in what follows", report.isolation);
+    }
     println!("  compile    {:.1} ms, from the cache {:.1} ms", report.compile_ms, report.cached_ms);
     println!("  start      {:.1} us", report.start_us);
     if let Some(calls) = &report.calls {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use membrane_host::{
-    CONTRACT, Component, Description, Grant, Host, HostOptions, PluginSource, World, first_party,
+    CONTRACT, Component, Description, Grant, Host, HostOptions, Isolation, PluginSource, World, first_party,
     signature_path,
 };
 use membrane_profile::signature::Bundle;
@@ -15,6 +15,7 @@ use membrane_profile::{ByteSize, Digest, Manifest};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::isolation;
 use crate::report::{self, describe, printable};
 
 const MANIFEST: &str = "plugin.toml";
@@ -51,6 +52,8 @@ struct Report {
     bytes: usize,
     digest: Digest,
     signature: String,
+    /// Where a profile runs it that says nothing of that, and does not pin it.
+    isolation: Isolation,
     imports: Vec<String>,
     grants: Vec<Asked>,
     /// What it wants behind grants that have values, a sentence each; a profile grants it or not.
@@ -157,6 +160,7 @@ fn examine(found: &Found) -> Result<Report> {
         bytes: description.bytes,
         digest: description.digest,
         signature: signature(found),
+        isolation: default_isolation(found),
         imports: description.import_names(),
         grants: asked(found, &description)?,
         asks: found.manifest.as_ref().and_then(|manifest| manifest.asks.lines().ok()).unwrap_or_default(),
@@ -167,12 +171,18 @@ fn examine(found: &Found) -> Result<Report> {
 
 /// Whether it can be loaded and started with all that it asks for.
 fn load(found: &Found, description: &Description, world: World) -> Result<()> {
-    let host = Host::new(HostOptions::default())?;
+    let host = Host::new(HostOptions { processes: Some(isolation::options()), ..HostOptions::default() })?;
     let source = PluginSource {
         grants: description.grants(),
+        isolation: default_isolation(found),
         ..PluginSource::new(&found.name, found.component.bytes.clone(), world)
     };
     Ok(host.load(source, world)?.try_start()?)
+}
+
+/// Where it runs, and is tried here.
+fn default_isolation(found: &Found) -> Isolation {
+    if found.path.is_some() { Isolation::Process } else { Isolation::None }
 }
 
 fn asked(found: &Found, description: &Description) -> Result<Vec<Asked>> {
@@ -258,6 +268,11 @@ fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
     };
     writeln!(out, "built for: {built}; this program serves {CONTRACT}")?;
     writeln!(out, "signature: {}", printable(&report.signature))?;
+    let place = match report.isolation {
+        Isolation::None => "in the host's process",
+        _ => "in a process of its own; in the host's where a profile pins its digest or its publisher",
+    };
+    writeln!(out, "runs: {place}")?;
     if let Some(world) = report.world {
         writeln!(out, "world: {world}, which {}", powers(world))?;
     }

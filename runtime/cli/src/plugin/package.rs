@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 use membrane_host::limits::MAX_COMPONENT_BYTES;
-use membrane_host::{Component, Grant, Host, Limits, Plugin, PluginSource};
+use membrane_host::{Component, Grant, Host, Isolation, Limits, Plugin, PluginSource};
 use membrane_profile::{Authority, Manifest};
 use serde_json::{Map, Value};
 
@@ -66,7 +66,13 @@ impl Package {
     }
 
     /// Loads a component as this plugin, with the grants of its manifest.
-    pub fn load(&self, host: &Host, bytes: Vec<u8>, parameters: Map<String, Value>) -> Result<Plugin> {
+    pub fn load(
+        &self,
+        host: &Host,
+        bytes: Vec<u8>,
+        parameters: Map<String, Value>,
+        isolation: Isolation,
+    ) -> Result<Plugin> {
         let manifest = &self.manifest;
         let source = PluginSource {
             name: manifest.name.clone(),
@@ -76,6 +82,7 @@ impl Package {
                 .with_context(|| format!("{}: grants", self.folder.join("plugin.toml").display()))?,
             authority: Authority::default(),
             limits: Limits::of(manifest.world),
+            isolation,
         };
         Ok(host.load(source, manifest.world)?)
     }

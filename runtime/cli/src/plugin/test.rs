@@ -6,13 +6,14 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use membrane_host::golden::{GoldenCases, GoldenReport, Outcome};
-use membrane_host::{Host, HostOptions};
+use membrane_host::{Host, HostOptions, Isolation};
 use membrane_profile::Digest;
 use serde::Serialize;
 use serde_json::Map;
 
 use super::build;
 use super::package::Package;
+use crate::isolation;
 use crate::report::{self, printable};
 
 #[derive(clap::Args)]
@@ -23,6 +24,9 @@ pub struct Args {
     /// Test this component in place of the one that is built from the folder
     #[arg(long, value_name = "FILE.wasm")]
     component: Option<PathBuf>,
+    /// Where it runs: in this process (none), in one of its own (process), or in one that the kernel holds in (required)
+    #[arg(long, value_name = "WHERE", default_value_t = Isolation::None)]
+    isolation: Isolation,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -54,8 +58,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     ensure!(!cases.is_empty(), "{} has no cases: write a .json file of some", package.golden().display());
     let bytes = build::up_to_date(&package, args.component.as_deref())?;
     let digest = Digest::of(&bytes).to_string();
-    let host = Host::new(HostOptions { log: Some(std::sync::Arc::new(log)), ..HostOptions::default() })?;
-    let plugin = package.load(&host, bytes, Map::new())?;
+    let (log, processes) = (Some(std::sync::Arc::new(log) as _), Some(isolation::options()));
+    let host = Host::new(HostOptions { log, processes, ..HostOptions::default() })?;
+    let plugin = package.load(&host, bytes, Map::new(), args.isolation)?;
     let outcome = cases.run(&host, &plugin)?;
     let failed = outcome.failures().count();
     let report = Report {

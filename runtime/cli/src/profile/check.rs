@@ -12,13 +12,13 @@ use membrane_host::{
     AnswerContext, Description, Grant, Host, HostOptions, Plugin, PolicyChain, SamplerChain, ToolSet,
     Vocabulary, first_party,
 };
-use membrane_profile::{Authority, Kind, Location, Lock, Profile, ResolvedPlugin};
+use membrane_profile::{Authority, Isolation, Kind, Location, Lock, Profile, ResolvedPlugin};
 use membrane_text::{Specials, Tokenizer};
 use serde::Serialize;
 
 use crate::report::{self, describe, printable};
 use crate::resolution::{self, Resolution};
-use crate::{model_lock, session};
+use crate::{isolation, model_lock, session};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -37,6 +37,8 @@ pub struct Args {
 struct Report {
     profile: String,
     plugins: usize,
+    /// Plugins that run in a process of their own, such as `policy guard`.
+    isolated: Vec<String>,
     findings: Vec<Finding>,
 }
 
@@ -69,8 +71,8 @@ impl Findings {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let mut findings = Findings::default();
-    let (profile, plugins) = examine(args, &mut findings)?;
-    let report = Report { profile, plugins, findings: findings.0 };
+    let (profile, plugins, isolated) = examine(args, &mut findings)?;
+    let report = Report { profile, plugins, isolated, findings: findings.0 };
     let mut out = io::stdout().lock();
     if args.json {
         report::json(&report, &mut out)?;
@@ -80,12 +82,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!report.findings.is_empty())))
 }
 
-/// Gives the profile's name and the number of its plugins. Errors: only what is not the profile's fault.
-fn examine(args: &Args, findings: &mut Findings) -> Result<(String, usize)> {
-    let host = Host::new(HostOptions::default())?;
+/// Gives the profile's name, the number of its plugins, and those that are isolated. Errors: only what is not the profile's fault.
+fn examine(args: &Args, findings: &mut Findings) -> Result<(String, usize, Vec<String>)> {
+    let host = Host::new(HostOptions { processes: Some(isolation::options()), ..HostOptions::default() })?;
     let shown = args.profile.display().to_string();
     let Some(profile) = findings.take("profile", Profile::read(&args.profile).map_err(Into::into)) else {
-        return Ok((shown, 0));
+        return Ok((shown, 0, Vec::new()));
     };
     let (name, count) = (profile.name.clone(), profile.plugins().count());
     let mut tools = Vec::new();
@@ -123,8 +125,10 @@ fn examine(args: &Args, findings: &mut Findings) -> Result<(String, usize)> {
             findings.take(about, started.map_err(Into::into));
         }
     }
+    let isolated = profile.plugins().filter(|plugin| plugin.isolation() != Isolation::None);
+    let isolated = isolated.map(|plugin| format!("{} {}", plugin.kind, plugin.name)).collect();
     compare_with_lock(&args.profile, profile, checkpoint.as_ref(), findings)?;
-    Ok((name, count))
+    Ok((name, count, isolated))
 }
 
 /// Reads, checks and compiles a plugin.
@@ -215,6 +219,9 @@ impl Vocabulary for Words {
 fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
     for finding in &report.findings {
         writeln!(out, "{}: {}", printable(&finding.about), finding.message)?;
+    }
+    if !report.isolated.is_empty() {
+        writeln!(out, "in a process of their own: {}", printable(&report.isolated.join(", ")))?;
     }
     let found = match report.findings.len() {
         0 => "nothing wrong".to_owned(),

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use membrane_host::{Component, Description, Grant};
 use membrane_profile::{
-    ByteSize, Difference, Generation, Location, Lock, LockedModel, LockedPublisher, Profile, ResolvedPlugin,
+    ByteSize, Difference, Generation, Isolation, Location, Lock, LockedModel, LockedPublisher, Profile,
+    ResolvedPlugin,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -51,6 +52,8 @@ struct Plugin {
     digest: String,
     /// Why the component is taken: what the profile says about whose it is.
     trust: &'static str,
+    /// Where its instances run.
+    isolation: Isolation,
     publisher: Option<LockedPublisher>,
     parameters: Map<String, Value>,
     grants: Vec<Granted>,
@@ -106,6 +109,7 @@ fn plugin((plugin, component, _): (&ResolvedPlugin, &Component, &Description)) -
             Location::Path(_) if plugin.pin.is_some() => "pinned by digest",
             Location::Path(_) => "unsigned, and taken as it is",
         },
+        isolation: plugin.isolation(),
         publisher: publisher.map(|p| LockedPublisher { name: p.name.clone(), fingerprint: p.fingerprint }),
         parameters: plugin.parameters.clone(),
         grants: resolution::grants(plugin)?.into_iter().map(granted).collect(),
@@ -164,6 +168,12 @@ fn print_plugin(plugin: &Plugin, out: &mut impl Write) -> io::Result<()> {
         Some(publisher) => writeln!(out, "  {} by {}", plugin.trust, short(&publisher.to_string()))?,
         None => writeln!(out, "  {}", plugin.trust)?,
     }
+    let place = match plugin.isolation {
+        Isolation::None => "runs in this program's process",
+        Isolation::Process => "runs in a process of its own",
+        Isolation::Required => "runs in a process of its own that the kernel holds in, or not at all",
+    };
+    writeln!(out, "  {place}")?;
     for (name, value) in &plugin.parameters {
         writeln!(out, "  {} = {}", short(name), short(&value.to_string()))?;
     }

@@ -3,8 +3,9 @@
 use crate::bindings::agent::Agent;
 use crate::call::Instance;
 use crate::error::{Cause, Failure};
+use crate::exports::agent::{Configure, Run};
 use crate::limits::{MAX_SHOWN_BYTES, MAX_TASK_BYTES};
-use crate::plugin::{Exports, Plugin};
+use crate::plugin::Plugin;
 use crate::state::Agency;
 use crate::{World, agent::Environment, agent::Store};
 
@@ -33,15 +34,12 @@ impl AgentRun {
         environment: Box<dyn Environment>,
         store: Option<Store>,
     ) -> Result<Self, Failure> {
-        let Exports::Agent(exports) = &plugin.instances().exports else {
+        if plugin.world() != World::Agent {
             let cause = Cause::Broke(format!("it is a {}, not an {}", plugin.world(), World::Agent));
             return Err(Failure { plugin: plugin.name().to_owned(), hook: "start", cause });
-        };
-        let agency = Agency::new(environment, store);
-        let mut instance = Instance::start_in(plugin, Some(agency), |store, it| exports.load(store, it))?;
-        instance.strict_hook("configure", |agent, store| {
-            agent.membrane_plugin_agent_plugin().call_configure(store, plugin.parameters())
-        })?;
+        }
+        let mut instance = Instance::start_in(plugin, Some(Agency::new(environment, store)))?;
+        instance.strict_hook(&Configure { parameters: plugin.parameters() })?;
         Ok(Self(instance))
     }
 
@@ -53,10 +51,9 @@ impl AgentRun {
                 task.len()
             ));
         }
-        let result =
-            self.0.hook("run", |agent, store| agent.membrane_plugin_agent_plugin().call_run(store, task));
+        let result = self.0.hook(&Run { task });
         match result {
-            _ if self.0.store.data().ended() => RunEnd::Ended,
+            _ if self.0.state().ended() => RunEnd::Ended,
             Ok(Ok(rest)) => RunEnd::Done(rest),
             Ok(Err(why)) => RunEnd::GaveUp(crate::text::clean(&why, MAX_SHOWN_BYTES)),
             Err(failure) => RunEnd::Failed(failure),

@@ -1,22 +1,23 @@
 //! The chain of policies: every hook goes through all of them in order.
 
+use crate::World;
 use crate::bindings::policy::Policy;
 use crate::bindings::policy::exports::membrane::plugin::policy_plugin::{
-    Guest, PromptVerdict, RequestVerdict, ToolCallVerdict, ToolResultVerdict,
+    PromptVerdict, RequestVerdict, ToolCallVerdict, ToolResultVerdict,
 };
 use crate::bindings::sampler::membrane::plugin::types as wit;
 use crate::call::Instance;
 use crate::conversation::{Invocation, Message};
 use crate::engine::Host;
 use crate::error::{Failure, Result};
+use crate::exports::Export;
+use crate::exports::policy::{Configure, Finish, Prompt, Request, ToolCall, ToolResult};
 use crate::grants::Grant;
 use crate::limits::{MAX_ARGUMENTS_BYTES, MAX_MESSAGE_BYTES, MAX_MESSAGES, MAX_RESULT_BYTES};
-use crate::plugin::{Exports, Plugin};
+use crate::plugin::Plugin;
 use crate::policy::verdict::{Intervention, Refused};
 use crate::reload::Seen;
-use crate::state::State;
 use crate::tool::is_object;
-use crate::{World, error};
 
 /// Instances of policies for one answer.
 ///
@@ -103,7 +104,7 @@ impl PolicyChain {
         let mut interventions = Vec::new();
         for index in 0..self.members.len() {
             let member = &mut self.members[index];
-            let verdict = member.hook("request", |policy, store| policy.call_request(store, &messages));
+            let verdict = member.hook(&Request { messages: &messages });
             match self.verdict(verdict, &mut interventions)? {
                 RequestVerdict::Allow => {}
                 RequestVerdict::Rewrite(rewritten) => {
@@ -133,7 +134,7 @@ impl PolicyChain {
         self.alive()?;
         for index in 0..self.members.len() {
             let member = &mut self.members[index];
-            let verdict = member.hook("prompt", |policy, store| policy.call_prompt(store, rendered));
+            let verdict = member.hook(&Prompt { rendered });
             if let PromptVerdict::Refuse(refusal) = self.verdict(verdict, &mut Vec::new())? {
                 let refused = Refused::by(self.members[index].name(), "prompt", &refusal);
                 return Err(self.refuse(refused, Vec::new()));
@@ -155,8 +156,7 @@ impl PolicyChain {
         let mut call = call;
         for index in 0..self.members.len() {
             let member = &mut self.members[index];
-            let verdict =
-                member.hook("tool-call", |policy, store| policy.call_tool_call(store, &(&call).into()));
+            let verdict = member.hook(&ToolCall { call: &(&call).into() });
             match self.verdict(verdict, &mut interventions)? {
                 ToolCallVerdict::Allow => {}
                 ToolCallVerdict::Rewrite(rewritten) => {
@@ -192,8 +192,7 @@ impl PolicyChain {
         let mut interventions = Vec::new();
         for index in 0..self.members.len() {
             let member = &mut self.members[index];
-            let verdict = member
-                .hook("tool-result", |policy, store| policy.call_tool_result(store, &call.into(), &output));
+            let verdict = member.hook(&ToolResult { call: &call.into(), output: &output });
             match self.verdict(verdict, &mut interventions)? {
                 ToolResultVerdict::Allow => {}
                 ToolResultVerdict::Rewrite(rewritten) => {
@@ -224,7 +223,7 @@ impl PolicyChain {
         self.alive()?;
         let mut failures = Vec::new();
         for member in &mut self.members {
-            let finished = member.hook("finish", |policy, store| policy.call_finish(store, released));
+            let finished = member.hook(&Finish { released });
             if let Err(failure) = finished {
                 failures.push(Intervention::failed(&failure));
                 self.refused.get_or_insert_with(|| Refused::failed(&failure));
@@ -259,12 +258,10 @@ impl PolicyChain {
 
 impl Member {
     pub fn start(plugin: &Plugin) -> Result<Self> {
-        let Exports::Policy(exports) = &plugin.instances().exports else {
-            return Err(error::wrong_world(plugin, World::Policy));
-        };
-        let instance = Instance::start(plugin, |store, instance| exports.load(store, instance))?;
+        plugin.require(World::Policy)?;
+        let instance = Instance::start(plugin)?;
         let mut member = Self { instance, pending: String::new(), out: 0, passed_bytes: 0, taken_bytes: 0 };
-        member.hook("configure", |policy, store| policy.call_configure(store, plugin.parameters()))?;
+        member.hook(&Configure { parameters: plugin.parameters() })?;
         Ok(member)
     }
 
@@ -279,13 +276,8 @@ impl Member {
         self.instance.plugin.name()
     }
 
-    pub fn hook<R>(
-        &mut self,
-        hook: &'static str,
-        call: impl FnOnce(&Guest, &mut wasmtime::Store<State>) -> wasmtime::Result<Result<R, String>>,
-    ) -> Result<R, Failure> {
-        self.instance
-            .strict_hook(hook, |bindings, store| call(bindings.membrane_plugin_policy_plugin(), store))
+    pub fn hook<R, X: Export<Policy, Output = Result<R, String>>>(&mut self, call: &X) -> Result<R, Failure> {
+        self.instance.strict_hook(call)
     }
 
     pub fn intervened(

@@ -2,6 +2,7 @@
 
 use crate::bindings::policy::exports::membrane::plugin::policy_plugin::OutputVerdict;
 use crate::error::Failure;
+use crate::exports::policy::Output;
 use crate::grants::Grant;
 use crate::limits::{MAX_FORCED, MAX_PENDING_BYTES, MAX_REPLACEMENT_BYTES};
 use crate::policy::chain::{Member, PolicyChain};
@@ -136,7 +137,7 @@ impl Member {
             return Err(Refused::failed(&self.instance.broke("output", what)));
         }
         let pending = std::mem::take(&mut self.pending);
-        let verdict = self.hook("output", |policy, store| policy.call_output(store, &pending, done));
+        let verdict = self.hook(&Output { pending: &pending, done });
         self.pending = pending;
         let offset = self.passed_bytes + passed.len() as u64;
         let mut record = |intervention: Intervention| {

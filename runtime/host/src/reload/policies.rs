@@ -6,6 +6,7 @@ use crate::bindings::policy::exports::membrane::plugin::policy_plugin::{
 use crate::bindings::sampler::membrane::plugin::types as wit;
 use crate::conversation::{Invocation, Message};
 use crate::error::Failure;
+use crate::exports::policy::{Prompt, Request, ToolCall, ToolResult};
 use crate::limits::MAX_JOINED;
 use crate::plugin::Plugin;
 use crate::policy::{Intervention, Member, PolicyChain, Refused, Turn};
@@ -149,7 +150,7 @@ impl Member {
 
     fn walk_request(&mut self, messages: &[Message]) -> Result<Walked, Failure> {
         let shown: Vec<wit::Message> = messages.iter().cloned().map(Into::into).collect();
-        Ok(match self.hook("request", |policy, store| policy.call_request(store, &shown))? {
+        Ok(match self.hook(&Request { messages: &shown })? {
             RequestVerdict::Allow => Walked::Joins,
             RequestVerdict::Rewrite(rewritten)
                 if rewritten.messages.iter().cloned().map(Message::from).eq(messages.iter().cloned()) =>
@@ -162,7 +163,7 @@ impl Member {
     }
 
     fn walk_prompt(&mut self, rendered: &str) -> Result<Walked, Failure> {
-        Ok(match self.hook("prompt", |policy, store| policy.call_prompt(store, rendered))? {
+        Ok(match self.hook(&Prompt { rendered })? {
             PromptVerdict::Allow => Walked::Joins,
             PromptVerdict::Refuse(refusal) => Walked::Refuses(Refused::by(self.name(), "prompt", &refusal)),
         })
@@ -185,7 +186,7 @@ impl Member {
     }
 
     fn walk_call(&mut self, call: &Invocation) -> Result<Walked, Failure> {
-        Ok(match self.hook("tool-call", |policy, store| policy.call_tool_call(store, &call.into()))? {
+        Ok(match self.hook(&ToolCall { call: &call.into() })? {
             ToolCallVerdict::Allow => Walked::Joins,
             ToolCallVerdict::Rewrite(_) | ToolCallVerdict::Deny(_) => would_have_changed("a tool call"),
             ToolCallVerdict::Refuse(refusal) => {
@@ -195,8 +196,7 @@ impl Member {
     }
 
     fn walk_result(&mut self, call: &Invocation, output: &str) -> Result<Walked, Failure> {
-        let verdict =
-            self.hook("tool-result", |policy, store| policy.call_tool_result(store, &call.into(), output))?;
+        let verdict = self.hook(&ToolResult { call: &call.into(), output })?;
         Ok(match verdict {
             ToolResultVerdict::Allow => Walked::Joins,
             ToolResultVerdict::Rewrite(_) => would_have_changed("a tool's result"),

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
+use membrane_host::isolation::{ProcessOptions, Program};
 use membrane_host::{
-    AnswerContext, CodeCache, DEFAULT_CAPACITY_BYTES, Grant, Host, HostError, HostOptions, Limits, Plugin,
-    PluginSource, Vocabulary, World,
+    AnswerContext, CodeCache, DEFAULT_CAPACITY_BYTES, Grant, Host, HostError, HostOptions, Isolation, Limits,
+    Plugin, PluginSource, Vocabulary, World,
 };
 use serde_json::Value;
 
@@ -50,7 +51,7 @@ pub fn context(size: usize, seed: u64) -> AnswerContext {
 }
 
 pub fn host() -> Host {
-    host_with(HostOptions::default())
+    host_with(options())
 }
 
 /// A host that compiles each component once for all tests and runs.
@@ -64,10 +65,51 @@ pub fn host_with(options: HostOptions) -> Host {
     Host::new(HostOptions { cache: Some(cache.clone()), ..options }).unwrap()
 }
 
+/// Options of a host whose plugins may have processes of their own.
+pub fn options() -> HostOptions {
+    let processes = Some(ProcessOptions::new(program("common::plugin_process")));
+    HostOptions { processes, ..HostOptions::default() }
+}
+
+/// This test's own program, as one that runs an ignored test.
+pub fn program(test: &str) -> Program {
+    let arguments = ["--exact", test, "--ignored", "--test-threads=1", "--nocapture"];
+    Program { path: std::env::current_exe().unwrap(), arguments: arguments.map(str::to_owned).to_vec() }
+}
+
+#[test]
+#[ignore = "is the process of a plugin, started by tests"]
+fn plugin_process() {
+    membrane_host::isolation::serve();
+}
+
+/// Says that plugins of tests run in processes of their own.
+const ISOLATED: &str = "MEMBRANE_TEST_ISOLATED";
+
+/// Where plugins of tests run.
+pub fn isolation() -> Isolation {
+    if std::env::var_os(ISOLATED).is_some() { Isolation::Process } else { Isolation::None }
+}
+
+/// A source that runs where those of tests do.
+pub fn placed(source: PluginSource) -> PluginSource {
+    PluginSource { isolation: isolation(), ..source }
+}
+
+/// Runs the tests of a file again, with the same results, texts of errors included. `caller`: the test that does it.
+pub fn again_in_processes(caller: &str) {
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    again.args(["--skip", caller, "--test-threads=2"]).env(ISOLATED, "yes");
+    let output = again.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!text.contains("running 0 tests"), "{text}");
+}
+
 /// A source with few units of fuel, so that what loops is over soon.
 pub fn source(name: &str, bytes: Vec<u8>, world: World, parameters: Value) -> PluginSource {
     let limits = Limits { fuel_per_call: LITTLE_FUEL, ..Limits::of(world) };
-    PluginSource { parameters, limits, ..PluginSource::new(name, bytes, world) }
+    placed(PluginSource { parameters, limits, ..PluginSource::new(name, bytes, world) })
 }
 
 /// A guest of `tests/guests` with all grants of its world, which misbehaves as its parameters say.
@@ -79,7 +121,7 @@ pub fn guest(host: &Host, world: World, parameters: Value) -> Plugin {
 
 pub fn load(host: &Host, source: PluginSource) -> Plugin {
     let world = Host::world_of(&source.name, &source.bytes).unwrap();
-    host.load(source, world).unwrap()
+    host.load(placed(source), world).unwrap()
 }
 
 /// A sampler of `tests/guests` with all grants.

@@ -18,7 +18,13 @@ fn start(plugin: &FirstParty, parameters: Map<String, Value>) -> Result<(), Host
         World::Sampler => SamplerChain::start(&host, &[loaded], common::context(1, 0)).map(drop),
         World::Policy => PolicyChain::start(&host, &[loaded]).map(drop),
         World::Tool => ToolSet::start(&host, &[loaded]).map(drop),
+        World::Agent => unreachable!("agents need a model; their golden cases start them"),
     }
+}
+
+/// The plugins that start without a model.
+fn started_here() -> impl Iterator<Item = &'static FirstParty> {
+    first_party::list().filter(|plugin| plugin.world != World::Agent)
 }
 
 /// Values for the parameters that a plugin can't do without.
@@ -67,7 +73,7 @@ fn names_worlds_and_versions_agree() {
 
 #[test]
 fn defaults_are_taken_and_what_is_required_is_missed() {
-    for plugin in first_party::list() {
+    for plugin in started_here() {
         let mut parameters = required(plugin);
         start(plugin, parameters.clone()).unwrap_or_else(|error| panic!("{error}"));
         for name in parameters.keys() {
@@ -84,7 +90,7 @@ fn defaults_are_taken_and_what_is_required_is_missed() {
 
 #[test]
 fn ranges_and_choices_are_those_of_the_plugin() {
-    for plugin in first_party::list() {
+    for plugin in started_here() {
         for (name, parameter) in manifest(plugin).parameters {
             for (value, within) in borders(&parameter) {
                 let mut parameters = required(plugin);
