@@ -1,32 +1,16 @@
 /* The exports of an agent, made of the functions of agent.h, and functions that make the contract short to call. */
 #include "agent.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define PRINTED 1024
 
 static membrane_plugin_inference_borrow_session_t of(session_t session) {
     return membrane_plugin_inference_borrow_session(session);
 }
 
-/* A text that is made here. Where there is no memory left, nothing of the run can go on. */
-static char *room_for(size_t bytes) {
-    char *room = malloc(bytes ? bytes : 1);
-    if (!room) {
-        __builtin_trap();
-    }
-    return room;
-}
-
 /* A sentence that lasts, of what a function of the host has said. */
 static const char *sentence(text_t text) {
-    char *sentence = room_for(text.length + 1);
-    memcpy(sentence, text.bytes, text.length);
-    sentence[text.length] = 0;
-    return sentence;
+    return text_joined(&text, 1).bytes;
 }
 
 static const char *why(const membrane_plugin_inference_inference_error_t *error) {
@@ -104,7 +88,7 @@ uint32_t session_length(session_t session) { return membrane_plugin_inference_me
 uint32_t session_room(session_t session) { return membrane_plugin_inference_method_session_room(of(session)); }
 
 const char *session_score(session_t session, const text_t *texts, size_t count, score_t *scores) {
-    membrane_list_string_t list = {(membrane_string_t *)room_for(count * sizeof(membrane_string_t)), count};
+    membrane_list_string_t list = {(membrane_string_t *)text_room(count * sizeof(membrane_string_t)), count};
     for (size_t index = 0; index < count; index++) {
         list.ptr[index] = lent(texts[index]);
     }
@@ -144,7 +128,7 @@ void options_at_most(options_t *options, uint32_t tokens) {
 
 void options_until(options_t *options, text_t text) {
     if (!options->stop.ptr) {
-        options->stop.ptr = (membrane_string_t *)room_for((OPTIONS_STOPS + 1) * sizeof(membrane_string_t));
+        options->stop.ptr = (membrane_string_t *)text_room((OPTIONS_STOPS + 1) * sizeof(membrane_string_t));
     }
     /* One too many is kept, so that the host refuses the options and says why. */
     size_t place = options->stop.len <= OPTIONS_STOPS ? options->stop.len++ : OPTIONS_STOPS;
@@ -209,57 +193,6 @@ const char *tools_call(text_t name, text_t arguments, text_t *result) {
 void output_write(text_t text) {
     membrane_string_t string = lent(text);
     membrane_plugin_output_write(&string);
-}
-
-text_t json_quoted(text_t text) {
-    /* The longest form of a byte is \u00xx. */
-    char *quoted = room_for(text.length * 6 + 3);
-    size_t length = 0;
-    quoted[length++] = '"';
-    for (size_t index = 0; index < text.length; index++) {
-        unsigned char byte = (unsigned char)text.bytes[index];
-        if (byte == '"' || byte == '\\') {
-            quoted[length++] = '\\';
-        }
-        if (byte < 0x20) {
-            length += (size_t)snprintf(quoted + length, 7, "\\u%04x", byte);
-        } else {
-            quoted[length++] = (char)byte;
-        }
-    }
-    quoted[length++] = '"';
-    return (text_t){quoted, length};
-}
-
-text_t text_joined(const text_t *texts, size_t count) {
-    size_t length = 0;
-    for (size_t index = 0; index < count; index++) {
-        length += texts[index].length;
-    }
-    char *joined = room_for(length);
-    char *at = joined;
-    for (size_t index = 0; index < count; index++) {
-        memcpy(at, texts[index].bytes, texts[index].length);
-        at += texts[index].length;
-    }
-    return (text_t){joined, length};
-}
-
-text_t text_printed(const char *format, ...) {
-    char *printed = room_for(PRINTED);
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vsnprintf(printed, PRINTED, format, arguments);
-    va_end(arguments);
-    size_t fits = length < 0 ? 0 : length < PRINTED ? (size_t)length : PRINTED - 1;
-    /* What was cut must not end within a character. */
-    bool cut = length >= PRINTED;
-    while (cut && fits > 0 && (printed[fits - 1] & 0xc0) == 0x80) {
-        fits--;
-    }
-    fits -= cut && fits > 0 && (printed[fits - 1] & 0x80);
-    printed[fits] = 0;
-    return (text_t){printed, fits};
 }
 
 /* Ends an export: true if nothing was wrong. */

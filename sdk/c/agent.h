@@ -96,13 +96,4 @@ const char *tools_call(text_t name, text_t arguments, text_t *result);
 /* Adds text to the answer. */
 void output_write(text_t text);
 
-/* A text as a JSON string, with its quotation marks; for the arguments of tools. */
-text_t json_quoted(text_t text);
-
-/* Texts one after the other, as one; `count` of them. */
-text_t text_joined(const text_t *texts, size_t count);
-
-/* A text that lasts, in the form of printf; at most 1,024 bytes of it. */
-text_t text_printed(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
 #endif

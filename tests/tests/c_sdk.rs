@@ -1,4 +1,4 @@
-//! The reader of JSON in the SDK for C, compiled natively with the compiler's checks of memory where it has them.
+//! What of the SDK for C runs natively, compiled with the compiler's checks of memory where it has them.
 
 #![cfg(test)]
 #![forbid(unsafe_code)]
@@ -8,14 +8,27 @@ use std::process::Command;
 
 #[test]
 fn objects_are_read_and_broken_ones_are_survived() {
+    says_ok("json", true);
+}
+
+/// What texts are made of lives to the end of the instance, so nothing of it is freed.
+#[test]
+fn texts_are_quoted_joined_and_cut_at_characters() {
+    says_ok("text", false);
+}
+
+/// Compiles `NAME.c` of the SDK with the test of the same name, and runs it.
+fn says_ok(name: &str, leaks: bool) {
     let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("sdk/c");
     let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join("json");
+    let program = folder.path().join(name);
+    let source = format!("{name}.c");
     let compile = |checks: &[&str]| {
         let mut cc = Command::new("cc");
-        cc.args(["-std=c17", "-O1", "-Wall", "-Wextra", "-Werror"]).args(checks).arg("-I").arg(&sdk);
+        cc.args(["-std=c17", "-O1", "-Wall", "-Wextra", "-Werror"]).args(checks);
+        cc.arg("-I").arg(&sdk).arg("-I").arg(sdk.join("tests"));
         let output =
-            cc.arg(sdk.join("tests/json.c")).arg(sdk.join("json.c")).arg("-o").arg(&program).output();
+            cc.arg(sdk.join("tests").join(&source)).arg(sdk.join(&source)).arg("-o").arg(&program).output();
         output.expect("a C compiler is installed")
     };
     // Not every compiler comes with the libraries of its checks.
@@ -23,7 +36,9 @@ fn objects_are_read_and_broken_ones_are_survived() {
         let output = compile(&[]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
-    let output = Command::new(&program).output().unwrap();
+    let mut run = Command::new(&program);
+    run.env("ASAN_OPTIONS", if leaks { "detect_leaks=1" } else { "detect_leaks=0" });
+    let output = run.output().unwrap();
     let said = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && said.0 == "ok\n", "{}{}", said.0, said.1);
 }

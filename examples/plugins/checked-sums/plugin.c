@@ -4,7 +4,6 @@
  * that the model finds likeliest is written, and behind it the model says the answer in a sentence. */
 #include "agent.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define SYSTEM "Write the arithmetic expression that answers the question, and nothing else."
@@ -23,11 +22,8 @@ const char *agent_configure(object_t *parameters) {
 }
 
 /* What of a text can stand in an expression. */
-static const char *cleaned(text_t text, text_t *expression) {
-    char *kept = malloc(text.length + 1);
-    if (!kept) {
-        return "out of memory";
-    }
+static text_t cleaned(text_t text) {
+    char *kept = text_room(text.length);
     size_t length = 0;
     for (size_t index = 0; index < text.length; index++) {
         char character = text.bytes[index];
@@ -39,8 +35,7 @@ static const char *cleaned(text_t text, text_t *expression) {
     while (length > 0 && kept[length - 1] == ' ') {
         length--;
     }
-    *expression = (text_t){kept, length};
-    return NULL;
+    return (text_t){kept, length};
 }
 
 /* What the model writes in forks of a session, all of which are in the making at the same time. */
@@ -62,7 +57,7 @@ static const char *expressions(session_t session, text_t *written) {
         completion_t completion;
         wrong = generation_finish(started[index], &completion);
         if (!wrong) {
-            wrong = cleaned(text_of(&completion.text), &written[index]);
+            written[index] = cleaned(text_of(&completion.text));
         }
     }
     return wrong;

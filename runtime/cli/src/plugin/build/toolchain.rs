@@ -18,8 +18,9 @@ pub fn in_path(name: &str) -> Option<PathBuf> {
 pub fn in_folder_or_path(folder: &Path, name: &str) -> Option<PathBuf> {
     let own = executable(folder, name);
     if own.is_file() {
-        // The command runs in the plugin's folder, from where a relative path would lead elsewhere.
-        return own.canonicalize().ok();
+        // The command runs in the plugin's folder, from where a relative path would lead elsewhere. Links stay: the python3 of an
+        // environment is a link to one that has none of the environment's packages.
+        return std::path::absolute(&own).ok();
     }
     in_path(name)
 }
@@ -63,4 +64,17 @@ fn word(argument: &OsStr) -> String {
     let text = argument.to_string_lossy();
     let plain = !text.is_empty() && !text.contains(char::is_whitespace);
     if plain { text.into_owned() } else { format!("{text:?}") }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_a_link_is_found_where_it_lies() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("python3");
+        std::os::unix::fs::symlink("/bin/sh", &link).unwrap();
+        assert_eq!(in_folder_or_path(folder.path(), "python3"), Some(link));
+    }
 }
