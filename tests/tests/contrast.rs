@@ -128,12 +128,12 @@ fn mirrored(outcome: Outcome) -> Outcome {
 fn what_a_redaction_less_lets_out_is_newly_allowed_at_its_bytes() {
     let case = Case::plain();
     let strict = guard(&redact("house:1", "7731", "[code]"));
-    let found = case.contrast(&[strict.clone()], &[nothing()]);
+    let found = case.contrast(std::slice::from_ref(&strict), &[nothing()]);
     assert_eq!(found.outcome, Outcome::NewlyAllowed);
     assert_eq!(spans(&found, Outcome::NewlyAllowed), places("7731"));
     assert_eq!((found.differences.len(), found.unknown.as_deref()), (2, None));
     assert_eq!(clauses(&found.differences[0]), (vec!["house:1"], vec![]));
-    let found = case.contrast(&[nothing()], &[strict.clone()]);
+    let found = case.contrast(&[nothing()], std::slice::from_ref(&strict));
     assert_eq!(spans(&found, Outcome::NewlyRefused), places("7731"));
     assert_eq!((found.outcome, found.differences.len()), (Outcome::NewlyRefused, 2));
     // Less of the same place is let out, too.
@@ -177,7 +177,7 @@ fn an_end_less_is_newly_allowed() {
         assert_eq!((found.outcome, &found.unknown), (Outcome::NewlyAllowed, &None), "{found:?}");
         assert_eq!(found.differences[0].hook, hook);
         assert_eq!(found.differences[0].a.len(), 1, "{found:?}");
-        let back = case.contrast(&[redacting.clone()], &[ending]);
+        let back = case.contrast(std::slice::from_ref(&redacting), &[ending]);
         assert_eq!(back.outcome, Outcome::NewlyRefused, "{back:?}");
     }
     // Both end it, the second later: what is between is let out.
@@ -186,7 +186,7 @@ fn an_end_less_is_newly_allowed() {
     assert_eq!(found.outcome, Outcome::NewlyAllowed);
     let between = spans(&found, Outcome::NewlyAllowed);
     let (start, end) = (places("heliotrope")[0].start, places("noon")[0].start);
-    assert_eq!(between, [start..end]);
+    assert!(between.iter().eq(std::iter::once(&(start..end))), "{between:?}");
 }
 
 #[test]
@@ -205,10 +205,10 @@ fn what_the_record_does_not_have_can_not_be_told() {
     // A forced text turns the model.
     let forcing = scripted("output", "heliotrope", "force", "All is well.");
     let redacting = || guard(&redact("house:1", "7731", "x"));
-    let found = Case::plain().contrast(&[forcing.clone()], &[redacting()]);
+    let found = Case::plain().contrast(std::slice::from_ref(&forcing), &[redacting()]);
     assert_eq!(found.outcome, Outcome::NewlyAllowed, "what it held back until then");
     assert!(found.unknown.unwrap().contains("forces a text"));
-    let found = Case::plain().contrast(&[forcing.clone()], &[forcing, redacting()]);
+    let found = Case::plain().contrast(std::slice::from_ref(&forcing), &[forcing.clone(), redacting()]);
     assert_eq!((found.outcome, found.differences.len()), (Outcome::CantTell, 0), "{found:?}");
     // Another request than the recorded one; but the same as the recorded one is known.
     let system = |text: &str| {

@@ -28,13 +28,16 @@ const RUN_TOKENS: usize = 64;
 /// time must not fill the memory).
 const MAX_KNOWN: usize = 64;
 
+/// A behaviour that is on record, and the number of its record.
+type Known = (Arc<audit::Behaviour>, u64);
+
 /// A log, with the model that answers are made with. Clones share the log.
 #[derive(Clone)]
 pub struct Audit {
     log: Arc<Mutex<Log>>,
     model: u64,
     /// Behaviours that are on record, with the numbers of their records.
-    known: Arc<Mutex<Vec<(Arc<audit::Behaviour>, u64)>>>,
+    known: Arc<Mutex<Vec<Known>>>,
 }
 
 impl Audit {

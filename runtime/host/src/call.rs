@@ -47,7 +47,8 @@ impl<E: WorldExports> Instance<E> {
         };
         match seat {
             Ok(seat) => Ok(Self { plugin: plugin.clone(), seat }),
-            Err((ending, mut state)) => {
+            Err(failed) => {
+                let (ending, mut state) = *failed;
                 let cause = ending.cause(&mut state, plugin, fuel);
                 Err(Failure { plugin: plugin.name().to_owned(), hook: "start", cause })
             }

@@ -80,7 +80,7 @@ pub(crate) enum Code {
     /// In this process.
     Here(Prepared<State>),
     /// In a process of their own.
-    Process(Process),
+    Process(Box<Process>),
 }
 
 impl Plugin {
@@ -110,21 +110,19 @@ impl Plugin {
                 })?;
                 let (name, grants) = (name.clone(), grants.clone());
                 let (required, compiled) = (isolation == Isolation::Required, OnceLock::new());
-                Code::Process(Process::launch(
-                    host,
-                    Launch {
-                        name,
-                        bytes,
-                        digest,
-                        world,
-                        grants,
-                        exports_state,
-                        limits,
-                        options,
-                        required,
-                        compiled,
-                    },
-                )?)
+                let launch = Launch {
+                    name,
+                    bytes,
+                    digest,
+                    world,
+                    grants,
+                    exports_state,
+                    limits,
+                    options,
+                    required,
+                    compiled,
+                };
+                Code::Process(Box::new(Process::launch(host, launch)?))
             }
         };
         Ok(Self(Arc::new(Loaded {

@@ -61,7 +61,7 @@ pub(crate) struct Running<E, T: 'static> {
 
 impl<E: WorldExports, T: Imports> Running<E, T> {
     /// Makes an instance. Start functions run here. Gives `data` back in the error.
-    pub fn start(prepared: &Prepared<T>, data: T, fuel: u64) -> Result<Self, (Ending, T)> {
+    pub fn start(prepared: &Prepared<T>, data: T, fuel: u64) -> Result<Self, Box<(Ending, T)>> {
         let mut store = Store::new(prepared.pre.engine(), data);
         store.limiter(|data| data.meter());
         store.set_hostcall_fuel(MAX_TRANSFER_BYTES);
@@ -76,7 +76,7 @@ impl<E: WorldExports, T: Imports> Running<E, T> {
             Ok(bound) => Ok(Self { store, bound }),
             Err(error) => {
                 let mut data = store.into_data();
-                Err((Ending::of(&error, data.meter().denied), data))
+                Err(Box::new((Ending::of(&error, data.meter().denied), data)))
             }
         }
     }

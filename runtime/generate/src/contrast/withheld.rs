@@ -1,4 +1,5 @@
 //! Which bytes of what a model wrote a chain of policies has withheld, by the replacements that each of them made.
+#![expect(clippy::single_range_in_vec_init, reason = "a text may be one stretch of another")]
 
 use std::ops::Range;
 

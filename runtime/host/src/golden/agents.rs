@@ -64,7 +64,8 @@ impl Case {
         if (case.output.is_some() || !case.output_has.is_empty()) == case.error.is_some() {
             return Err("needs `output` or `output_has`, or else `error`".to_owned());
         }
-        let lists = case.tools.values().all(|results| results.as_array().is_some_and(is_texts));
+        let lists =
+            case.tools.values().all(|results| results.as_array().is_some_and(|results| is_texts(results)));
         if !lists {
             return Err("tools: each has a list of the texts that its calls give".to_owned());
         }
@@ -117,7 +118,7 @@ impl Case {
     }
 }
 
-fn is_texts(results: &Vec<Value>) -> bool {
+fn is_texts(results: &[Value]) -> bool {
     results.iter().all(Value::is_string)
 }
 

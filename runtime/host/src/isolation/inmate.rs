@@ -197,7 +197,7 @@ impl Cell {
         let inmate = Inmate { host: self.host.clone(), meter: Meter::new(&limits) };
         match Running::<E, Inmate>::start(&self.prepared, inmate, fuel) {
             Ok(running) => Ok(Box::new(running)),
-            Err((ending, _)) => Err(ending),
+            Err(failed) => Err(failed.0),
         }
     }
 }

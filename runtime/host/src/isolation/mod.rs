@@ -49,6 +49,9 @@ pub struct Program {
     pub arguments: Vec<String>,
 }
 
+/// Who is told of what the kernel lacks.
+pub type Warn = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// How plugins get a process of their own.
 #[derive(Clone)]
 pub struct ProcessOptions {
@@ -58,7 +61,7 @@ pub struct ProcessOptions {
     /// ended.
     pub patience: Duration,
     /// Is told once where the kernel lacks something.
-    pub warn: Option<Arc<dyn Fn(&str) + Send + Sync>>,
+    pub warn: Option<Warn>,
 }
 
 impl ProcessOptions {

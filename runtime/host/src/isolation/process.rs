@@ -110,10 +110,10 @@ impl Process {
 
     /// Makes an instance with a state of the host's; gives the state back in the error. Where the process is gone another is
     /// started.
-    pub fn start(&self, state: State, fuel: u64) -> Result<Remote, (Ending, State)> {
+    pub fn start(&self, state: State, fuel: u64) -> Result<Remote, Box<(Ending, State)>> {
         let (live, instance) = match self.place() {
             Ok(place) => place,
-            Err(error) => return Err((Ending::Process(error.to_string()), state)),
+            Err(error) => return Err(Box::new((Ending::Process(error.to_string()), state))),
         };
         let dropped = std::mem::take(&mut *lock(&live.dropped));
         let line = Line { live, instance, world: self.launch.world, grants: self.launch.grants.clone() };
@@ -124,7 +124,7 @@ impl Process {
         });
         match started {
             Ok(()) => Ok(Remote { state, line }),
-            Err(ending) => Err((ending, state)),
+            Err(ending) => Err(Box::new((ending, state))),
         }
     }
 

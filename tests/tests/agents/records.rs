@@ -1,0 +1,68 @@
+//! What agents leave in the audit log, and its replay.
+
+use std::sync::{Arc, Mutex};
+
+use membrane_audit::text::Texts;
+use membrane_audit::verify::{Trusted, verify};
+use membrane_audit::{self as audit, Keep, Log, LogOptions, Script, Transcript};
+use membrane_engine::LoadOptions;
+use membrane_generate::{Agents, Audit, Generator, Sameness, Versions};
+use serde_json::json;
+
+use crate::{drawing, host, model, own, run_with};
+
+/// Several agents at the same time, each with forks: every generation is on record and replays bit for bit, whatever it shared
+/// its passes with.
+#[test]
+fn what_agents_generate_in_shared_passes_is_replayed_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.jsonl");
+    let log =
+        Log::open(&path, LogOptions { program: "test 1.0.0".into(), keep: Keep::Text, key: None }).unwrap();
+    let log = Arc::new(Mutex::new(log));
+    let recorded = audit::Model {
+        path: "model.gguf".into(),
+        architecture: "test".into(),
+        files: Vec::new(),
+        tokenizer: audit::Digest::of(b""),
+        template: None,
+    };
+    let audit = Audit::new(log.clone(), recorded).unwrap();
+    let experts = model(LoadOptions::default()).plan().experts;
+    let paged = LoadOptions { threads: Some(2), experts: Some(experts / 4), ..LoadOptions::default() };
+    let agents = Agents::new(host(), model(paged), drawing(), Some(audit)).unwrap();
+    let agent = own("best-of-n", json!({ "n": 3, "max_tokens": 24 }));
+    let texts: Vec<String> = std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..4)
+            .map(|seed| {
+                let (agents, agent) = (&agents, &agent);
+                let task = format!("Task {seed}");
+                scope.spawn(move || run_with(agents, agent, &task, seed, &Arc::default()).text())
+            })
+            .collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect()
+    });
+    let (passes, tokens) = agents.passes();
+    assert!(tokens > passes, "{tokens} tokens in {passes} passes");
+    for (seed, text) in texts.iter().enumerate() {
+        let alone = run_with(&agents, &agent, &format!("Task {seed}"), seed as u64, &Arc::default());
+        assert_eq!(alone.text(), *text, "alone as among others");
+    }
+    log.lock().unwrap().close().unwrap();
+    assert!(verify(&path, &Trusted::default()).unwrap().good());
+    let transcript = Transcript::read(&path, None).unwrap();
+    let kept = Texts::beside(&path).unwrap();
+    let all_in_memory = model(LoadOptions { threads: Some(1), ..LoadOptions::default() });
+    let mut generator = Generator::new(host(), all_in_memory, drawing()).unwrap();
+    let mut generations = 0;
+    for answer in &transcript.answers {
+        let script = Script::of(answer, kept.as_ref()).unwrap();
+        let seed = answer.start.seed;
+        let replayed =
+            generator.replay(answer.number, seed, &script, Sameness::Bits, &Versions::new()).unwrap();
+        assert!(replayed.identical(), "answer {}: {:?}", answer.number, replayed.first);
+        generations += usize::from(replayed.tokens > 0);
+    }
+    assert_eq!(generations, 2 * 4 * 3);
+    assert_eq!(transcript.answers.len(), 2 * 4 * (3 + 1));
+}
