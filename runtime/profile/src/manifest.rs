@@ -269,7 +269,7 @@ description = "The rules."
             ("\"example\"", "\"My Plugin\"", "name: `My Plugin`"),
             ("0.1.0", "one", "version: `one` is not"),
             ("default = 0.5", "default = 2", "parameters.strength.default: 2 is more than 1"),
-            ("\"sampler\"", "\"agent\"", "plugin.toml:4: unknown variant `agent`"),
+            ("\"sampler\"", "\"server\"", "plugin.toml:4: unknown variant `server`"),
             ("[\"api.example.org\"]", "[\"*\"]", "asks: hosts: `*` is no host"),
             ("[\"LANG\"]", "[\"L=\"]", "asks: environment: `L=`"),
             ("name = \"notes\"", "name = \"..\"", "asks: folders: `..`"),

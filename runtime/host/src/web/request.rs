@@ -89,7 +89,15 @@ fn split(url: &str) -> Result<(WebOrigin, PathAndQuery), String> {
     }
     let scheme = scheme.as_str().to_ascii_lowercase();
     let origin = format!("{scheme}://{authority}").parse::<WebOrigin>().map_err(|error| error.to_string())?;
-    Ok((origin, parts.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"))))
+    let path = match parts.path_and_query {
+        None => PathAndQuery::from_static("/"),
+        Some(path) if path.as_str().starts_with('/') => path,
+        // A query right behind the host.
+        Some(query) => format!("/{}", query.as_str())
+            .parse::<PathAndQuery>()
+            .map_err(|error| format!("`{}` is no URL: {error}", shown()))?,
+    };
+    Ok((origin, path))
 }
 
 /// The headers of a request, with those that the host sets. `taken`: those that hold secrets.
