@@ -1,8 +1,9 @@
 //! An entry: what it is for, its file's name, its MAC.
 //!
 //! A file is `MAGIC`, 32 bytes of MAC, and the code to the end of the file. The MAC is BLAKE3 with a key that is made of
-//! the secret and of whose compiler made the code, over the digest of the component, the hash of the engine, and the code. The first two have a fixed
-//! length, so that no two entries have the same text under the MAC; an entry under another's name fails.
+//! the secret and of whose compiler made the code, over the digest of the component, the hash of the engine, and the code.
+//! The first two have a fixed length, so that no two entries have the same text under the MAC; an entry under another's
+//! name fails.
 
 use std::hash::{Hash, Hasher};
 

@@ -22,7 +22,8 @@ const REALLOC: &str = r#"(func (export "cabi_realloc") (param i32 i32 i32 i32) (
 fn contract() -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
     let mut text = String::from("package membrane:plugin@0.1.0;\n");
-    for file in ["types.wit", "sampler.wit", "policy.wit", "tool.wit", "state.wit", "world.wit"] {
+    for file in ["types.wit", "sampler.wit", "policy.wit", "tool.wit", "agent.wit", "state.wit", "world.wit"]
+    {
         let source = std::fs::read_to_string(folder.join(file)).unwrap();
         let lines = source.lines().filter(|line| !line.starts_with("package ") && !line.starts_with("///"));
         lines.for_each(|line| text.push_str(&format!("{line}\n")));

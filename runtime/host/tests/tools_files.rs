@@ -341,3 +341,8 @@ fn values_need_the_grant_and_the_grant_needs_what_it_names() {
     let file = start(Path::new("/etc/passwd"), false, &[]).err().unwrap().to_string();
     assert!(file.contains("can't be opened"), "{file}");
 }
+
+#[test]
+fn all_of_this_holds_in_processes_of_their_own() {
+    common::again_in_processes("all_of_this_holds_in_processes_of_their_own");
+}

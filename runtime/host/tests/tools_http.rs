@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{component, host, host_with, source};
+use common::{component, host, host_with, options, source};
 use membrane_host::{Cause, Failure, Grant, HostOptions, Lookup, Network, ToolError, ToolSet, World};
 use membrane_profile::{Authority, HostGrant, SecretGrant, SecretSource};
 use serde_json::{Value, json};
@@ -58,7 +58,7 @@ impl Bench {
 
     fn start(&self) -> ToolSet {
         let network = Network { lookup: Some(self.lookup.clone()), roots: Some(self.roots.clone()) };
-        let host = host_with(HostOptions { network, ..HostOptions::default() });
+        let host = host_with(HostOptions { network, ..options() });
         let mut source = source("x", component(World::Tool), World::Tool, json!({ "names": ["test"] }));
         source.grants = [Grant::Clock, Grant::Files, Grant::Http, Grant::Environment].into();
         source.limits.fuel_per_call = 4_000_000_000;
@@ -506,4 +506,9 @@ fn a_flood_is_stopped() {
     let error = bench.send_with(json!({ "url": "http://api.example.test/", "times": 1000 })).unwrap_err();
     assert!(error.contains("more than the 64 requests of one call"), "{error}");
     assert_eq!(server.connections(), 64);
+}
+
+#[test]
+fn all_of_this_holds_in_processes_of_their_own() {
+    common::again_in_processes("all_of_this_holds_in_processes_of_their_own");
 }

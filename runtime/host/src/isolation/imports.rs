@@ -45,7 +45,8 @@ macro_rules! plain {
 plain! {
     (), bool, u32, u64, i32, f32, String,
     sampler::log::Level, sampler::logits::MaskKind, sampler::logits::Drawn, sampler::types::Invocation,
-    tool::files::Entry, tool::http::Request, tool::http::Response, agent::inference::ModelInfo, agent::inference::GenerationOptions, agent::inference::Completion,
+    tool::files::Entry, tool::http::Request, tool::http::Response,
+    agent::inference::ModelInfo, agent::inference::GenerationOptions, agent::inference::Completion,
     agent::inference::InferenceError, agent::inference::Synced,
 }
 
