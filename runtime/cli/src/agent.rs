@@ -1,28 +1,30 @@
 //! `membrane agent`: gives tasks to an agent.
 
-use std::io::{IsTerminal, Read, stdin};
+use std::io::{BufRead, IsTerminal, Read, stdin};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use membrane_generate::{AgentAnswer, AgentOptions, Agents, EndReason, Event, EventSink};
 use membrane_host::agent::Store;
 use membrane_host::limits::{MAX_SESSIONS, MAX_TASK_BYTES};
 use membrane_host::{Grant, Plugin};
-use membrane_profile::PluginArgument;
+use membrane_profile::{Kind, PluginArgument, ProfileDigest};
 use serde_json::{Value, json};
 
 use crate::code;
 use crate::options::{LoadFlags, ModelOptions};
+use crate::plugin::project::Project;
 use crate::printer::{self, Printer};
 use crate::recording::{AuditOptions, Recording};
 use crate::report;
-use crate::run::new_seed;
+use crate::run::{ConversationOptions, new_seed};
 use crate::session::{Assembled, BehaviourOptions};
+use crate::watch;
 
 /// Most tasks at a time: each has an instance, and sessions of its own.
 const MOST_TASKS: usize = 64;
@@ -57,6 +59,12 @@ pub struct Args {
     /// Folder for the values of an agent that was granted a store [default: one for each component in the user's data folder]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
+    /// Take each line of standard input as a task, and before each the newest versions of the profile and the plugins
+    #[arg(long)]
+    watch: bool,
+    /// A plugin's folder that is built before each task.
+    #[arg(skip)]
+    project: Option<Project>,
     /// Print one JSON object for each event
     #[arg(long)]
     json: bool,
@@ -69,6 +77,8 @@ pub struct Args {
 struct Work {
     agents: Agents,
     agent: Plugin,
+    /// What names the behaviour.
+    digest: ProfileDigest,
     options: AgentOptions,
     store: Option<Store>,
     cancel: Arc<AtomicBool>,
@@ -87,9 +97,41 @@ pub fn run(args: Args) -> Result<ExitCode> {
     result
 }
 
+/// The run of an agent that is being written: its folder is built before each task, which is a line of standard input.
+pub fn develop(
+    agent: PluginArgument,
+    project: Option<Project>,
+    model: ModelOptions,
+    options: ConversationOptions,
+    task: Option<String>,
+) -> Result<ExitCode> {
+    let ConversationOptions { behaviour, audit, max_tokens, seed, json, quiet, .. } = options;
+    let (tasks, watch) = (task.into_iter().collect(), true);
+    let ModelOptions { model, load } = model;
+    run(Args {
+        agent,
+        tasks,
+        model,
+        load,
+        contexts: 4,
+        behaviour,
+        audit,
+        max_tokens,
+        seed,
+        store: None,
+        watch,
+        project,
+        json,
+        quiet,
+    })
+}
+
 fn pursue(args: Args) -> Result<ExitCode> {
+    if args.watch && args.tasks.is_empty() {
+        return line_by_line(args);
+    }
     let tasks = tasks(&args)?;
-    let work = Arc::new(open(args, tasks.len())?);
+    let work = Arc::new(open(&args, tasks.len())?);
     let answers = match &tasks[..] {
         [task] => vec![work.alone(task)],
         tasks => work.together(tasks),
@@ -120,13 +162,40 @@ fn tasks(args: &Args) -> Result<Vec<String>> {
     Ok(vec![text])
 }
 
-fn open(args: Args, tasks: usize) -> Result<Work> {
+/// Each line of standard input, by what the files say when it comes.
+fn line_by_line(args: Args) -> Result<ExitCode> {
+    let mut work = open(&args, 1)?;
+    let mut status = 0;
+    loop {
+        if stdin().is_terminal() {
+            eprint!("> ");
+        }
+        let mut line = Vec::new();
+        let most = MAX_TASK_BYTES as u64;
+        if stdin().lock().take(most).read_until(b'\n', &mut line).context("reading a task")? == 0 {
+            break;
+        }
+        let line = String::from_utf8(line).context("a task on standard input is not UTF-8")?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        if let Err(error) = work.renew(&args) {
+            tell_failed_reload(&error, args.json);
+        }
+        work.cancel.store(false, Ordering::Relaxed);
+        status = status.max(self::status(&work.alone(line.trim_end_matches('\n'))?));
+    }
+    work.close()?;
+    Ok(ExitCode::from(status))
+}
+
+fn open(args: &Args, tasks: usize) -> Result<Work> {
     let quiet = args.quiet || args.json;
     let log = args.audit.open()?;
     let budget = args.load.memory.map(|memory| memory.bytes());
     let assembled: Assembled = args.behaviour.assemble_for(&args.agent, tasks, budget, quiet)?;
     let agent = assembled.agent().cloned().ok_or_else(|| anyhow!("the profile has no agent"))?;
-    let store = store(&agent, args.store)?;
+    let store = store(&agent, args.store.as_ref())?;
     let generation = assembled.profile.generation;
     let seed = args.seed.or(generation.seed).unwrap_or_else(new_seed);
     let max_tokens = args.max_tokens.or(generation.max_tokens.map(|max| max as usize));
@@ -139,7 +208,7 @@ fn open(args: Args, tasks: usize) -> Result<Work> {
         }
     }
     let sessions = (MAX_SESSIONS * tasks) as u32;
-    let options = ModelOptions { model: args.model, load: args.load };
+    let options = ModelOptions { model: args.model.clone(), load: args.load.clone() };
     let (host, model, plugins) = assembled.open_model(&options, args.contexts, sessions, quiet)?;
     let recorded = log.map(|log| args.audit.record(log, &model, quiet)).transpose()?;
     let (recording, audit) = recorded.unzip();
@@ -169,11 +238,11 @@ fn open(args: Args, tasks: usize) -> Result<Work> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
     let options = AgentOptions { seed, max_tokens, now };
     let (json, quiet) = (args.json, args.quiet);
-    Ok(Work { agents, agent, options, store, cancel, profile, recording, json, quiet })
+    Ok(Work { agents, agent, digest, options, store, cancel, profile, recording, json, quiet })
 }
 
 /// The store of an agent that was granted one.
-fn store(agent: &Plugin, folder: Option<PathBuf>) -> Result<Option<Store>> {
+fn store(agent: &Plugin, folder: Option<&PathBuf>) -> Result<Option<Store>> {
     if !agent.grants().contains(&Grant::Store) {
         ensure!(
             folder.is_none(),
@@ -182,13 +251,50 @@ fn store(agent: &Plugin, folder: Option<PathBuf>) -> Result<Option<Store>> {
         return Ok(None);
     }
     let folder = match folder {
-        Some(folder) => folder,
+        Some(folder) => folder.clone(),
         None => code::data()?.join("agents").join(agent.digest().hex()),
     };
     Ok(Some(Store::open(&folder).context("the agent's store")?))
 }
 
 impl Work {
+    /// Takes what the files say now, if it is something else. Errors: it does not build, load or pass its golden cases; what
+    /// was in force stays.
+    fn renew(&mut self, args: &Args) -> Result<()> {
+        let begun = Instant::now();
+        if let Some(project) = &args.project {
+            project.build()?;
+        }
+        let budget = args.load.memory.map(|memory| memory.bytes());
+        let assembled = args.behaviour.assemble_for(&args.agent, 1, budget, true)?;
+        if assembled.digest == self.digest {
+            return Ok(());
+        }
+        let agent = assembled.agent().cloned().ok_or_else(|| anyhow!("the profile has no agent"))?;
+        let loaded = assembled.behaviour().plugins().chain([&agent]);
+        let mut cases = 0;
+        for (plugin, entry) in loaded.zip(assembled.profile.plugins()) {
+            let old = self.agents.behaviour().plugins().chain([&self.agent]).any(|old| old.same(plugin));
+            let project = args.project.as_ref().filter(|_| entry.kind == Kind::Agent);
+            let folder = project.map(|project| project.folder().join("golden"));
+            if let Some(folder) = folder.or_else(|| watch::cases_beside(entry)).filter(|_| !old) {
+                cases += watch::run_cases(assembled.host(), plugin, &folder)?;
+            }
+        }
+        self.store = store(&agent, args.store.as_ref())?;
+        self.agents = self.agents.behaving(assembled.behaviour().clone());
+        (self.agent, self.digest) = (agent, assembled.digest);
+        self.profile = report::printable(&format!("{} {}", assembled.profile.name, self.digest.short()));
+        if self.json {
+            let digest = self.digest.hex();
+            printer::json(&json!({"event": "behaviour", "profile_digest": digest, "golden_cases": cases}))?;
+        } else if !self.quiet {
+            let milliseconds = begun.elapsed().as_secs_f64() * 1e3;
+            eprintln!("[reload: ready in {milliseconds:.0} ms, {cases} golden cases passed]");
+        }
+        Ok(())
+    }
+
     /// One task, whose events are shown as they come.
     fn alone(&self, task: &str) -> Result<AgentAnswer> {
         let printer = Mutex::new(Printer::new(self.json, self.quiet));
@@ -277,6 +383,16 @@ impl Work {
         }
         let Some(recording) = &self.recording else { return Ok(()) };
         recording.conclude(self.json, self.quiet)
+    }
+}
+
+/// Says why what was in force stays.
+fn tell_failed_reload(error: &anyhow::Error, json: bool) {
+    let message = report::describe(error);
+    if json {
+        let _ = printer::json(&json!({"event": "reload-failed", "message": message}));
+    } else {
+        eprintln!("[reload failed, nothing changes: {message}]");
     }
 }
 

@@ -59,6 +59,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     /// Answer a prompt, or chat in the terminal if none is given.
+    #[command(visible_alias = "chat")]
     Run(Box<run::Args>),
     /// Give tasks to an agent, which uses the model and tools by itself.
     Agent(Box<agent::Args>),

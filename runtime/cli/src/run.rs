@@ -43,16 +43,16 @@ pub struct ConversationOptions {
     #[command(flatten)]
     constraint: ConstraintOptions,
     #[command(flatten)]
-    audit: AuditOptions,
+    pub audit: AuditOptions,
     /// A system message before the conversation
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     /// Most tokens of an answer [default: as many as the context holds]
     #[arg(short = 'n', long, value_name = "TOKENS")]
-    max_tokens: Option<usize>,
+    pub max_tokens: Option<usize>,
     /// Seed of the samplers' random source [default: a new one, which is shown]
     #[arg(long, value_name = "SEED")]
-    seed: Option<u64>,
+    pub seed: Option<u64>,
     /// Give the model the prompt as it is, without a chat template
     #[arg(long)]
     raw: bool,
@@ -61,7 +61,19 @@ pub struct ConversationOptions {
     pub json: bool,
     /// Print nothing but the answer
     #[arg(short, long)]
-    quiet: bool,
+    pub quiet: bool,
+}
+
+impl ConversationOptions {
+    /// Errors: a flag that an agent has no use for, since it makes its own conversations.
+    pub fn check_for_agent(&self) -> Result<()> {
+        let constrained = self.constraint.read()?.is_some();
+        ensure!(
+            !self.raw && self.system.is_none() && !constrained,
+            "--raw, --system, --json-schema, --regex and --grammar are for conversations; an agent makes its own"
+        );
+        Ok(())
+    }
 }
 
 /// A generator and how to use it.

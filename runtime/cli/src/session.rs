@@ -327,6 +327,11 @@ impl Assembled {
         self.reserve += bytes;
     }
 
+    /// The host that the plugins are on.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
     /// The plugins.
     pub fn behaviour(&self) -> &Behaviour {
         &self.behaviour

@@ -152,28 +152,14 @@ impl Watch {
 
     /// Runs the golden cases of a plugin, if it has any. Gives their number. Errors: one fails.
     fn run_cases(&self, host: &Host, plugin: &Plugin, entry: &ResolvedPlugin) -> Result<usize> {
-        let Some(folder) = self.cases_of(entry).filter(|folder| folder.is_dir()) else { return Ok(0) };
-        let cases = GoldenCases::read(&folder, plugin.world())?;
-        let report = cases.run(host, plugin)?;
-        let failures: Vec<String> = report.failures().map(ToString::to_string).collect();
-        if !failures.is_empty() {
-            bail!(
-                "plugin `{}`: {} of {} golden cases fail:\n{}",
-                plugin.name(),
-                failures.len(),
-                cases.len(),
-                failures.join("\n")
-            );
-        }
-        Ok(cases.len())
+        self.cases_of(entry).map_or(Ok(0), |folder| run_cases(host, plugin, &folder))
     }
 
     /// Where the golden cases of a plugin would be.
     fn cases_of(&self, entry: &ResolvedPlugin) -> Option<PathBuf> {
-        match (&self.sources.project, &entry.location) {
-            (Some((project, name)), _) if *name == entry.name => Some(project.folder().join("golden")),
-            (_, Location::Path(component)) => plugin_folder(component).map(|folder| folder.join("golden")),
-            (_, Location::FirstParty(_)) => None,
+        match &self.sources.project {
+            Some((project, name)) if *name == entry.name => Some(project.folder().join("golden")),
+            _ => cases_beside(entry),
         }
     }
 
@@ -218,6 +204,34 @@ struct Reloaded {
     /// Names of the plugins that are new in it.
     plugins: Vec<String>,
     cases: usize,
+}
+
+/// Where the golden cases of a plugin lie that is a file.
+pub fn cases_beside(entry: &ResolvedPlugin) -> Option<PathBuf> {
+    match &entry.location {
+        Location::Path(component) => plugin_folder(component).map(|folder| folder.join("golden")),
+        Location::FirstParty(_) => None,
+    }
+}
+
+/// Runs the golden cases of a folder, if it is there. Gives their number. Errors: one fails.
+pub fn run_cases(host: &Host, plugin: &Plugin, folder: &Path) -> Result<usize> {
+    if !folder.is_dir() {
+        return Ok(0);
+    }
+    let cases = GoldenCases::read(folder, plugin.world())?;
+    let report = cases.run(host, plugin)?;
+    let failures: Vec<String> = report.failures().map(ToString::to_string).collect();
+    if !failures.is_empty() {
+        bail!(
+            "plugin `{}`: {} of {} golden cases fail:\n{}",
+            plugin.name(),
+            failures.len(),
+            cases.len(),
+            failures.join("\n")
+        );
+    }
+    Ok(cases.len())
 }
 
 /// The folder of the plugin that a component was built from, where its manifest tells.

@@ -1,12 +1,14 @@
-//! `membrane plugin dev`: a chat in which a plugin is replaced whenever its files are saved.
+//! `membrane plugin dev`: a chat in which a plugin is replaced whenever its files are saved; an agent is given one task after
+//! the other.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use membrane_host::{Component, Host};
-use membrane_profile::PluginArgument;
+use membrane_profile::{Kind, PluginArgument};
 
+use crate::agent;
 use crate::options::{LoadFlags, ModelOptions};
 use crate::plugin::project::Project;
 use crate::run::{self, ConversationOptions};
@@ -25,7 +27,7 @@ pub struct Args {
     load: LoadFlags,
     #[command(flatten)]
     options: ConversationOptions,
-    /// Answer this and end, instead of a chat
+    /// Answer this, or do this task, and end
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
 }
@@ -38,6 +40,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let bytes = Component::read(&name(&component), &component)?.bytes;
     let kind = Host::world_of(&name(&component), &bytes)?;
     plugin.plugin = path_argument(&component);
+    if kind == Kind::Agent {
+        options.check_for_agent()?;
+        return agent::develop(plugin, project, ModelOptions { model, load }, options, prompt);
+    }
     options.behaviour.add(kind, plugin)?;
     let project = project.map(|project| {
         let name = name(project.component());

@@ -70,7 +70,7 @@ pub(crate) struct Base {
     behaviour: Behaviour,
     passes: Passes,
     /// Contexts under a name, for each agent its own.
-    prefixes: Mutex<BTreeMap<(Digest, String), Session>>,
+    prefixes: Arc<Mutex<BTreeMap<(Digest, String), Session>>>,
     audit: Option<Audit>,
 }
 
@@ -120,13 +120,33 @@ impl Agents {
         let template = template.map_err(|error| GenerateError::of_prompt(error, &model))?;
         let words = Arc::new(Words(model.clone()));
         let passes = Passes::new(model.clone());
-        let prefixes = Mutex::default();
+        let prefixes = Arc::default();
         Ok(Self(Arc::new(Base { host, model, words, template, behaviour, passes, prefixes, audit })))
+    }
+
+    /// The same with another behaviour, for runs to come. They share passes and contexts under names with those under way.
+    pub fn behaving(&self, behaviour: Behaviour) -> Self {
+        let Base { host, model, words, template, behaviour: _, passes, prefixes, audit } = &*self.0;
+        Self(Arc::new(Base {
+            host: host.clone(),
+            model: model.clone(),
+            words: words.clone(),
+            template: template.clone(),
+            behaviour,
+            passes: passes.clone(),
+            prefixes: prefixes.clone(),
+            audit: audit.clone(),
+        }))
     }
 
     /// The model.
     pub fn model(&self) -> &Model {
         &self.0.model
+    }
+
+    /// The behaviour.
+    pub fn behaviour(&self) -> &Behaviour {
+        &self.0.behaviour
     }
 
     /// Passes of the model that generations went through so far, and tokens in them.

@@ -1,0 +1,111 @@
+//! `membrane agent`: tasks, several at a time, records, new versions between tasks.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+
+use membrane_host::first_party;
+use serde_json::Value;
+
+use crate::program::{Ended, MOE, command, fixture, membrane, membrane_reading};
+
+fn agent(arguments: &[&str]) -> Ended {
+    let model = fixture(MOE);
+    membrane(&[&["agent", "--model", &model, "--seed", "1", "-n", "8", "--threads", "1"], arguments].concat())
+}
+
+#[test]
+fn a_task_is_done_and_summed_up() {
+    let run = agent(&["best-of-n,n=2", "Say something."]).good();
+    assert!(!run.stdout.trim().is_empty());
+    for part in
+        ["agent: best-of-n", "4 times 4096 tokens", "decode 16 tokens", "shared passes: 16 tokens in "]
+    {
+        assert!(run.stderr.contains(part), "`{part}` is not in: {}", run.stderr);
+    }
+    let quiet = agent(&["best-of-n,n=2", "Say something.", "--quiet"]).good();
+    assert_eq!((quiet.stdout, quiet.stderr.as_str()), (run.stdout, ""));
+}
+
+#[test]
+fn each_of_several_tasks_gives_what_it_gives_alone() {
+    let both = agent(&["react", "One.", "Two.", "--quiet"]).good();
+    let one = agent(&["react", "One.", "--quiet"]).good();
+    let model = fixture(MOE);
+    let two = membrane(&["agent", "--model", &model, "--seed", "2", "-n", "8", "react", "Two.", "-q"]).good();
+    let line = |run: &Ended| run.stdout.trim_end_matches('\n').to_owned() + "\n";
+    assert_eq!(both.stdout, line(&one) + &line(&two));
+    let events = agent(&["react", "One.", "Two.", "--json"]).good().events();
+    let ends: Vec<&Value> = events.iter().filter(|event| event["event"] == "end").collect();
+    assert_eq!(ends.len(), 2);
+    assert!(ends.iter().all(|end| end["reason"] == "stop" && end["task"].is_u64()), "{ends:?}");
+}
+
+#[test]
+fn the_task_may_come_by_standard_input() {
+    let model = fixture(MOE);
+    let arguments = ["agent", "react", "--model", &model, "--seed", "1", "-n", "8", "-q", "--threads", "1"];
+    let piped = membrane_reading(&arguments, "One.").good();
+    assert_eq!(piped.stdout, agent(&["react", "One.", "--quiet"]).good().stdout);
+    membrane_reading(&arguments, "").failed_saying(&["standard input is empty"]);
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    for (arguments, part) in [
+        (&["nobody", "x"][..], "there is no first-party plugin `nobody`"),
+        (&["greedy", "x"], "is a sampler"),
+        (&["react,steps=0", "x"], "not between 1 and 64"),
+        (&["react", "x", "--store", "s"], "grant=store"),
+        (&["react,grant=all-logits", "x"], "all-logits"),
+    ] {
+        agent(arguments).failed_saying(&[part]);
+    }
+}
+
+#[test]
+fn a_run_is_on_record_with_its_agent_and_every_generation() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log.jsonl");
+    let log = log.to_str().unwrap();
+    agent(&["best-of-n,n=3", "Say something.", "--audit", log]).good();
+    membrane(&["audit", "verify", log]).good();
+    let shown = membrane(&["audit", "show", log]).good().stdout;
+    assert!(shown.contains("best-of-n"), "{shown}");
+    let replayed = membrane(&["replay", log]).good();
+    assert!(replayed.stdout.contains("24") || replayed.stderr.contains("24"), "{}", replayed.stdout);
+}
+
+#[test]
+fn a_new_version_of_an_agent_does_the_next_task() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.wasm");
+    let bytes = first_party::find("react").unwrap().bytes;
+    fs::write(&path, bytes).unwrap();
+    let model = fixture(MOE);
+    let plugin = path.to_str().unwrap();
+    let arguments = ["plugin", "dev", plugin, "--model", &model, "--json", "-n", "6", "--seed", "1"];
+    let mut child = command(&arguments).stdin(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut task = |text: &str| {
+        writeln!(input, "{text}").unwrap();
+        let mut kinds = Vec::new();
+        while kinds.last().is_none_or(|kind| kind != "end") {
+            let mut line = String::new();
+            assert!(output.read_line(&mut line).unwrap() > 0, "it ended: {kinds:?}");
+            let event: Value = serde_json::from_str(&line).unwrap();
+            kinds.push(event["event"].as_str().unwrap().to_owned());
+        }
+        kinds
+    };
+    assert!(!task("One.").contains(&"behaviour".to_owned()));
+    fs::write(&path, [bytes, &[0, 3, 1, b'v', 2]].concat()).unwrap();
+    assert!(task("Two.").contains(&"behaviour".to_owned()));
+    fs::write(&path, b"no component").unwrap();
+    assert!(task("Three.").contains(&"reload-failed".to_owned()));
+    fs::write(&path, [bytes, &[0, 3, 1, b'v', 3]].concat()).unwrap();
+    assert!(task("Four.").contains(&"behaviour".to_owned()));
+    drop(input);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
