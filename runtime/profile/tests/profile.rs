@@ -307,5 +307,5 @@ fn what_nobody_vouches_for_has_a_process_of_its_own() {
     assert!(all.plugins().all(|plugin| plugin.isolation() == Isolation::Required));
     let wrong = text.replace("\"required\"", "\"jail\"");
     let error = Profile::parse(&wrong, "p.toml", Path::new("/nowhere")).unwrap_err().to_string();
-    assert!(error.contains("isolation"), "{error}");
+    assert!(error.contains("`jail`") && error.contains("`required`"), "{error}");
 }
