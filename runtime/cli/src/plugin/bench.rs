@@ -249,7 +249,8 @@ fn quantiles(mut times: Vec<f64>) -> Option<(f64, f64)> {
 }
 
 fn print(report: &Report) {
-    println!("{}, a {}", report.plugin, report.world);
+    let article = if report.world.starts_with('a') { "an" } else { "a" };
+    println!("{}, {article} {}", report.plugin, report.world);
     println!("  component  {}", size(report.component_bytes));
     if report.isolation != Isolation::None {
         println!("  isolation  {}, whose costs are in what follows", report.isolation);
