@@ -273,8 +273,13 @@ fn a_text_is_what_its_constraint_says() {
     assert_eq!(found[5].as_u64().unwrap() - found[2].as_u64().unwrap(), found[4]["tokens"].as_u64().unwrap());
     assert_eq!([&found[6]["error"], &found[7]["error"]], ["invalid"; 2]);
     assert!(["yes", "no"].contains(&found[9]["text"].as_str().unwrap()), "{}", found[9]);
-    let schema = r#"{"type": "object", "properties": {"n": {"type": "integer", "minimum": 3, "maximum": 7}}, "required": ["n"], "additionalProperties": false}"#;
-    let agent = own("extractor", json!({ "schema": schema }));
+    let schema = json!({
+        "type": "object",
+        "properties": {"n": {"type": "integer", "minimum": 3, "maximum": 7}},
+        "required": ["n"],
+        "additionalProperties": false,
+    });
+    let agent = own("extractor", json!({ "schema": schema.to_string() }));
     let seen = run(&agents, &agent, "She has five cats.");
     let value: Value = serde_json::from_str(&seen.text()).unwrap();
     assert!((3..=7).contains(&value["n"].as_i64().unwrap()), "{value}");

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 
 use crate::scene::{Play, Scene, Seen, encode, gather, props, scripted, with};
 
+/// A rule that stops nothing that the model says here.
+const STOPPING: &str = "[[clause]]\nid = \"x\"\nwhen = \"output\"\nmatch = 'nowhere'\naction = \"stop\"\n";
+
 /// A call whose result is one of them.
 const COMPUTES: &str =
     "<tool_call>{\"name\": \"calculator\", \"arguments\": {\"expression\": \"7700+31\"}}</tool_call>";
@@ -198,7 +201,7 @@ fn policies_exchanged(scene: &Scene) -> Seen {
     let others: [Vec<Plugin>; 4] = [
         vec![],
         vec![redacting("nowhere")],
-        [&now.policies[..], &[with(&props().second, json!({ "rules": "[[clause]]\nid = \"x\"\nwhen = \"output\"\nmatch = 'nowhere'\naction = \"stop\"\n" }))]].concat(),
+        [&now.policies[..], &[with(&props().second, json!({ "rules": STOPPING }))]].concat(),
         scripted("output", "so", "trap").into_iter().collect(),
     ];
     let mut seen = Seen::default();

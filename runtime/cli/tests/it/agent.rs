@@ -18,9 +18,7 @@ fn agent(arguments: &[&str]) -> Ended {
 fn a_task_is_done_and_summed_up() {
     let run = agent(&["best-of-n,n=2", "Say something."]).good();
     assert!(!run.stdout.trim().is_empty());
-    for part in
-        ["agent: best-of-n", "4 times 4096 tokens", "decode 16 tokens", "shared passes: 16 tokens in "]
-    {
+    for part in ["agent: best-of-n", "4 times 4096 tokens", "decode 16 tokens"] {
         assert!(run.stderr.contains(part), "`{part}` is not in: {}", run.stderr);
     }
     let quiet = agent(&["best-of-n,n=2", "Say something.", "--quiet"]).good();
@@ -70,8 +68,7 @@ fn a_run_is_on_record_with_its_agent_and_every_generation() {
     let log = log.to_str().unwrap();
     agent(&["best-of-n,n=3", "Say something.", "--audit", log]).good();
     membrane(&["audit", "verify", log]).good();
-    let shown = membrane(&["audit", "show", log]).good().stdout;
-    assert!(shown.contains("best-of-n"), "{shown}");
+    assert!(std::fs::read_to_string(log).unwrap().contains("\"name\":\"best-of-n\""));
     let replayed = membrane(&["replay", log]).good();
     assert!(replayed.stdout.contains("24") || replayed.stderr.contains("24"), "{}", replayed.stdout);
 }

@@ -59,6 +59,10 @@ fn what_is_withheld_is_printed_nowhere() {
     // Texts from all over the answer: each begins and ends elsewhere in a token.
     for at in (0..said.len() - 8).step_by(said.len() / 6) {
         let forbidden: String = said[at..at + 6].iter().collect();
+        // Blanks stand in every output.
+        if forbidden.trim().len() < 3 {
+            continue;
+        }
         let lower = forbidden.to_lowercase();
         for action in ["redact", "stop", "refuse"] {
             let message = if action == "refuse" { "message = \"No.\"\n" } else { "" };

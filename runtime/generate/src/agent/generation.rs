@@ -35,6 +35,8 @@ pub(super) struct AgentGeneration {
     cancel: Arc<AtomicBool>,
     thread: Option<JoinHandle<Option<Ended>>>,
     slot: Arc<Slot>,
+    /// Tokens of the session before.
+    before: usize,
     end: Option<Result<Completion, InferenceError>>,
 }
 
@@ -52,6 +54,7 @@ impl AgentGeneration {
         slot: Arc<Slot>,
     ) -> Result<Self, InferenceError> {
         let (sender, texts) = channel();
+        let before = task.prompt.len();
         let cancel = Arc::new(AtomicBool::new(false));
         // What the thread is given comes back where it can't be started.
         let given = Arc::new(Mutex::new(Some((session, task))));
@@ -61,7 +64,7 @@ impl AgentGeneration {
             given.map(|(session, task)| generate(&run, session, task, &flag, &sender))
         });
         match thread {
-            Ok(thread) => Ok(Self { texts, cancel, thread: Some(thread), slot, end: None }),
+            Ok(thread) => Ok(Self { texts, cancel, thread: Some(thread), slot, before, end: None }),
             Err(error) => {
                 if let Some((session, _)) = lock(&given).take() {
                     slot.put(session);
@@ -71,13 +74,16 @@ impl AgentGeneration {
         }
     }
 
-    /// Waits for the thread and puts the session back.
-    fn join(&mut self) {
+    /// Waits for the thread and puts the session back. `discard`: what was generated meanwhile is as if it had never been.
+    fn join(&mut self, discard: bool) {
         let Some(thread) = self.thread.take() else { return };
         let result = match thread.join() {
-            Ok(Some(Ended { session, result })) => {
+            Ok(Some(Ended { mut session, result })) => {
+                if discard {
+                    session.truncate(self.before);
+                }
                 self.slot.put(session);
-                result
+                if discard { Ok(cancelled()) } else { result }
             }
             Ok(None) | Err(_) => Err(InferenceError::Failed("the generation broke off".into())),
         };
@@ -87,10 +93,12 @@ impl AgentGeneration {
 
 impl agent::Generation for AgentGeneration {
     fn next(&mut self) -> Result<Option<String>, InferenceError> {
-        if let Ok(text) = self.texts.recv() {
+        if self.thread.is_some()
+            && let Ok(text) = self.texts.recv()
+        {
             return Ok(Some(text));
         }
-        self.join();
+        self.join(false);
         match &self.end {
             Some(Err(error)) => Err(error.clone()),
             _ => Ok(None),
@@ -99,14 +107,14 @@ impl agent::Generation for AgentGeneration {
 
     fn finish(&mut self) -> Result<Completion, InferenceError> {
         while self.texts.recv().is_ok() {}
-        self.join();
+        self.join(false);
         self.end.clone().unwrap_or(Err(InferenceError::Busy))
     }
 
     fn cancel(&mut self) {
         if self.thread.is_some() {
             self.cancel.store(true, Ordering::Relaxed);
-            self.join();
+            self.join(true);
         }
     }
 }
@@ -115,6 +123,11 @@ impl Drop for AgentGeneration {
     fn drop(&mut self) {
         agent::Generation::cancel(self);
     }
+}
+
+/// What is left of a generation that was cancelled: how far it had come depends on timing, and an agent is not told.
+fn cancelled() -> Completion {
+    Completion { text: String::new(), calls: Vec::new(), reason: AgentEnd::Cancelled, tokens: 0 }
 }
 
 /// One answer: decodes to the end, and ends the record.

@@ -439,6 +439,10 @@ impl Line {
                 ToHost::Ended(Ending::Process(_)) => {
                     return Err(Broken::Rule("it spoke of its own end".into()));
                 }
+                // Whoever was to end it in time came late himself.
+                ToHost::Ended(_) if state.deadline().is_some_and(|wall| wall < Instant::now()) => {
+                    return Ok(Err(Ending::Trapped(state.out_of_time().to_string())));
+                }
                 ToHost::Ended(ending) => return Ok(Err(ending)),
                 _ if state.cause.is_some() => {
                     return Err(Broken::Rule("it went on after the host had ended the call".into()));
