@@ -53,7 +53,7 @@ pub struct Args {
     /// Most tokens of one generation, whatever the agent asks for [default: as many as the context holds]
     #[arg(short = 'n', long, value_name = "TOKENS")]
     max_tokens: Option<usize>,
-    /// Seed of the run's random source; task number N has the seed SEED + N - 1 [default: a new one, which is shown]
+    /// Seed of the run's random source; task number N has the seed SEED + N - 1, lines likewise [default: a new one, which is shown]
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
     /// Folder for the values of an agent that was granted a store [default: one for each component in the user's data folder]
@@ -82,6 +82,8 @@ struct Work {
     options: AgentOptions,
     store: Option<Store>,
     cancel: Arc<AtomicBool>,
+    /// Whether a task is being worked on: what Ctrl-C then means.
+    busy: Arc<AtomicBool>,
     profile: String,
     recording: Option<Recording>,
     json: bool,
@@ -165,6 +167,13 @@ fn tasks(args: &Args) -> Result<Vec<String>> {
 /// Each line of standard input, by what the files say when it comes.
 fn line_by_line(args: Args) -> Result<ExitCode> {
     let mut work = open(&args, 1)?;
+    // What went wrong first is told, and the log ends in order all the same.
+    let worked = lines(&args, &mut work);
+    let closed = work.close();
+    worked.and_then(|status| closed.map(|()| ExitCode::from(status)))
+}
+
+fn lines(args: &Args, work: &mut Work) -> Result<u8> {
     let mut status = 0;
     loop {
         if stdin().is_terminal() {
@@ -173,20 +182,29 @@ fn line_by_line(args: Args) -> Result<ExitCode> {
         let mut line = Vec::new();
         let most = MAX_TASK_BYTES as u64;
         if stdin().lock().take(most).read_until(b'\n', &mut line).context("reading a task")? == 0 {
-            break;
+            return Ok(status);
         }
-        let line = String::from_utf8(line).context("a task on standard input is not UTF-8")?;
+        ensure!(
+            line.len() < MAX_TASK_BYTES,
+            "a task on standard input is longer than {MAX_TASK_BYTES} bytes"
+        );
+        let Ok(line) = String::from_utf8(line) else {
+            eprintln!("That line is not UTF-8 and is no task.");
+            continue;
+        };
         if line.trim().is_empty() {
             continue;
         }
-        if let Err(error) = work.renew(&args) {
+        if let Err(error) = work.renew(args) {
             tell_failed_reload(&error, args.json);
         }
         work.cancel.store(false, Ordering::Relaxed);
-        status = status.max(self::status(&work.alone(line.trim_end_matches('\n'))?));
+        work.busy.store(true, Ordering::Relaxed);
+        let answer = work.alone(line.trim_end_matches('\n'));
+        work.busy.store(false, Ordering::Relaxed);
+        status = status.max(self::status(&answer?));
+        work.options.seed = work.options.seed.wrapping_add(1);
     }
-    work.close()?;
-    Ok(ExitCode::from(status))
 }
 
 fn open(args: &Args, tasks: usize) -> Result<Work> {
@@ -230,15 +248,25 @@ fn open(args: &Args, tasks: usize) -> Result<Work> {
     }
     let cancel = Arc::new(AtomicBool::new(false));
     let flag = cancel.clone();
+    let (busy, watched) = (Arc::new(AtomicBool::new(true)), args.watch && args.tasks.is_empty());
+    busy.store(!watched, Ordering::Relaxed);
+    let working = busy.clone();
     ctrlc::set_handler(move || {
-        flag.store(true, Ordering::Relaxed);
+        if !working.load(Ordering::Relaxed) {
+            eprint!("\n(Ctrl-D ends)\n> ");
+            return;
+        }
+        // What a plugin computes or waits for is not interrupted by a flag: whoever asks twice need not wait.
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(crate::INTERRUPTED));
+        }
         pass.store(true, Ordering::Relaxed);
     })
     .context("listening for Ctrl-C")?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
     let options = AgentOptions { seed, max_tokens, now };
     let (json, quiet) = (args.json, args.quiet);
-    Ok(Work { agents, agent, digest, options, store, cancel, profile, recording, json, quiet })
+    Ok(Work { agents, agent, digest, options, store, cancel, busy, profile, recording, json, quiet })
 }
 
 /// The store of an agent that was granted one.
@@ -271,10 +299,11 @@ impl Work {
             return Ok(());
         }
         let agent = assembled.agent().cloned().ok_or_else(|| anyhow!("the profile has no agent"))?;
+        let was: Vec<Plugin> = self.agents.behaviour().plugins().chain([&self.agent]).cloned().collect();
         let loaded = assembled.behaviour().plugins().chain([&agent]);
         let mut cases = 0;
         for (plugin, entry) in loaded.zip(assembled.profile.plugins()) {
-            let old = self.agents.behaviour().plugins().chain([&self.agent]).any(|old| old.same(plugin));
+            let old = was.iter().any(|old| old.same(plugin));
             let project = args.project.as_ref().filter(|_| entry.kind == Kind::Agent);
             let folder = project.map(|project| project.folder().join("golden"));
             if let Some(folder) = folder.or_else(|| watch::cases_beside(entry)).filter(|_| !old) {
@@ -285,12 +314,21 @@ impl Work {
         self.agents = self.agents.behaving(assembled.behaviour().clone());
         (self.agent, self.digest) = (agent, assembled.digest);
         self.profile = report::printable(&format!("{} {}", assembled.profile.name, self.digest.short()));
+        let now: Vec<&Plugin> = self.agents.behaviour().plugins().chain([&self.agent]).collect();
+        let changes = changes(&was, &now);
         if self.json {
             let digest = self.digest.hex();
-            printer::json(&json!({"event": "behaviour", "profile_digest": digest, "golden_cases": cases}))?;
+            let event = json!({
+                "event": "behaviour",
+                "profile_digest": digest,
+                "changes": changes,
+                "golden_cases": cases,
+            });
+            printer::json(&event)?;
         } else if !self.quiet {
             let milliseconds = begun.elapsed().as_secs_f64() * 1e3;
-            eprintln!("[reload: ready in {milliseconds:.0} ms, {cases} golden cases passed]");
+            let changes = report::printable(&changes.join(", "));
+            eprintln!("[reload: {changes}; ready in {milliseconds:.0} ms, {cases} golden cases passed]");
         }
         Ok(())
     }
@@ -352,7 +390,9 @@ impl Work {
                 event["task"] = Value::from(index + 1);
                 // Whoever read them has gone; the answer is on its way all the same.
                 let _ = printer::json(&event);
-            } else if let Event::Text { text } = &event {
+            } else if let Event::Text { text }
+            | Event::End { reason: EndReason::Refused, message: Some(text), .. } = &event
+            {
                 said.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
             }
         }));
@@ -384,6 +424,20 @@ impl Work {
         let Some(recording) = &self.recording else { return Ok(()) };
         recording.conclude(self.json, self.quiet)
     }
+}
+
+/// What differs between the plugins of two behaviours, a few words each.
+fn changes(was: &[Plugin], now: &[&Plugin]) -> Vec<String> {
+    let named = |plugin: &Plugin| format!("{} {}", plugin.world(), plugin.name());
+    let is = |a: &Plugin, b: &Plugin| a.world() == b.world() && a.name() == b.name();
+    let gone = was.iter().filter(|old| !now.iter().any(|new| is(old, new)));
+    let gone = gone.map(|old| format!("{} removed", named(old)));
+    let come = now.iter().filter(|new| !was.iter().any(|old| old.same(new)));
+    let come = come.map(|new| {
+        let what = if was.iter().any(|old| is(old, new)) { "changed" } else { "added" };
+        format!("{} {what}", named(new))
+    });
+    gone.chain(come).collect()
 }
 
 /// Says why what was in force stays.

@@ -5,8 +5,9 @@ use std::io::{BufRead, Read, Write, stderr, stdin};
 use anyhow::Result;
 use membrane_host::limits::MAX_MESSAGE_BYTES;
 
+use crate::judged;
 use crate::printer;
-use crate::report::{describe, printable};
+use crate::report::printable;
 use crate::run::Conversation;
 
 /// Said when Ctrl-C is pressed while no answer is being made.
@@ -50,7 +51,7 @@ pub fn run(conversation: &mut Conversation) -> Result<()> {
                     if conversation.json {
                         printer::error(&error)?;
                     }
-                    eprintln!("membrane: {}", describe(&error));
+                    eprintln!("membrane: {}", judged::error(&error));
                 }
             }
         }

@@ -24,6 +24,7 @@ mod doctor;
 mod fingerprint;
 mod inspect;
 mod isolation;
+mod judged;
 mod logits;
 mod model_lock;
 mod options;
@@ -109,7 +110,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if closed_pipe(&error) => ExitCode::from(FAILURE),
         Err(error) => {
-            eprintln!("membrane: {}", report::describe(&error));
+            eprintln!("membrane: {}", judged::error(&error));
             ExitCode::from(FAILURE)
         }
     }

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write, stderr, stdout};
 
 use anyhow::Result;
-use membrane_generate::{Event, Intervention, Reload};
+use membrane_generate::{EndReason, Event, Intervention, Reload};
 use serde::Serialize;
 
 use crate::report::{self, printable};
@@ -42,9 +42,9 @@ impl Printer {
             Event::Text { text } => self.text(text)?,
             // A new round of the answer begins a new line.
             Event::Prefill { .. } => self.end_line()?,
-            Event::End { message, .. } => {
+            Event::End { message, reason, .. } => {
                 self.end_line()?;
-                if let Some(message) = message {
+                if let Some(message) = message.as_ref().filter(|_| *reason == EndReason::Refused) {
                     self.text(message)?;
                     self.end_line()?;
                 }
@@ -101,7 +101,7 @@ fn reloaded(Reload { kind, plugin, to, effect, state, token, note, .. }: &Reload
 
 /// An error as the event that ends an answer.
 pub fn error(error: &anyhow::Error) -> Result<()> {
-    json(&serde_json::json!({"event": "error", "message": report::describe(error)}))
+    json(&serde_json::json!({"event": "error", "message": crate::judged::error(error)}))
 }
 
 /// One object on one line.

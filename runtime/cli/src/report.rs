@@ -111,10 +111,12 @@ pub fn summary(stats: &Stats, profile: &str) -> String {
     parts.join(" | ")
 }
 
-/// Text without control characters other than newline and tab: models, files and plugins must not drive the
-/// terminal.
+/// Text with a sign in place of each control character other than newline and tab: models, files and plugins must not drive
+/// the terminal. They are not left out: what stands on both sides of one would become a word that no policy has seen.
 pub fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
+    let shown =
+        |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { char::REPLACEMENT_CHARACTER } else { c };
+    text.chars().map(shown).collect()
 }
 
 /// An error with its causes. One that its cause repeats word for word is said once.
@@ -197,6 +199,11 @@ impl<W: Write> Write for Escaped<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_control_character_does_not_vanish_from_within_a_word() {
+        assert_eq!(printable("he\u{1}lio\u{9b}trope\n\t"), "he\u{fffd}lio\u{fffd}trope\n\t");
+    }
 
     #[test]
     fn no_control_character_is_printed() {

@@ -307,6 +307,11 @@ impl Conversation {
     /// Prints the figures and keeps the turn. One that a policy refused would be refused again with the next, and
     /// one that was cancelled before it said anything is as if it had not been asked.
     fn finish(&mut self, answer: Answer) {
+        if self.options.constraint.is_some()
+            && matches!(answer.reason, EndReason::Length | EndReason::Context)
+        {
+            eprintln!("note: the answer was cut ({}) before it was complete", answer.reason.name());
+        }
         if !self.quiet {
             let profile = self.profile.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let profile = format!("{profile} seed {}", self.options.seed);

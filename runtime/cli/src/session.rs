@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::code;
 use crate::isolation;
+use crate::judged;
 use crate::model_lock;
 use crate::options::ModelOptions;
 use crate::report;
@@ -100,6 +101,8 @@ pub struct Assembled {
     host: Host,
     behaviour: Behaviour,
     agents: Vec<Plugin>,
+    /// The agent that is to run.
+    agent: Option<Plugin>,
     reserve: u64,
     /// What the profile's lock pins, and the profile's path.
     locked: Option<(Lock, PathBuf)>,
@@ -128,10 +131,11 @@ impl BehaviourOptions {
         budget: Option<u64>,
         quiet: bool,
     ) -> Result<Assembled> {
-        let profile = self.resolve()?.with_agent(agent.clone())?;
+        let (profile, name) = self.resolve()?.with_agent(agent.clone())?;
         let mut assembled =
             self.assemble_profile(profile, host(quiet)?, budget.is_some(), &Behaviour::default())?;
         assembled.reserve *= tasks as u64;
+        assembled.agent = assembled.agents.iter().find(|agent| agent.name() == name).cloned();
         Ok(assembled)
     }
 
@@ -165,9 +169,19 @@ impl BehaviourOptions {
                 Kind::Agent => agents.push(plugin),
             }
         }
+        judged::by(&behaviour.policies);
         let digest = resolution.digest()?;
         behaviour.record = Some(Arc::new(record(&resolution.profile, digest, &behaviour, &agents)));
-        Ok(Assembled { profile: resolution.profile, digest, host, behaviour, agents, reserve, locked })
+        Ok(Assembled {
+            profile: resolution.profile,
+            digest,
+            host,
+            behaviour,
+            agents,
+            agent: None,
+            reserve,
+            locked,
+        })
     }
 
     /// The lock of the profile, which allows it as it is. Errors: it doesn't, or there is none and one was asked for.
@@ -240,7 +254,7 @@ pub fn host(quiet: bool) -> Result<Host> {
 /// Shows a line that a plugin logged; the host has taken control characters out of it.
 fn log(line: &LogLine) {
     if line.level >= LogLevel::Info {
-        eprintln!("[{}: {}]", line.plugin, line.text);
+        eprintln!("[{}: {}]", line.plugin, judged::text(&line.text));
     }
 }
 
@@ -339,7 +353,7 @@ impl Assembled {
 
     /// The agent, if it is for the run of one.
     pub fn agent(&self) -> Option<&Plugin> {
-        self.agents.first()
+        self.agent.as_ref()
     }
 
     /// Loads the model beside the plugins, within the budget, and joins them.

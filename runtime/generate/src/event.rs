@@ -45,7 +45,7 @@ pub enum Event {
     End {
         /// Why.
         reason: EndReason,
-        /// In place of what was withheld, if a policy refused.
+        /// In place of what was withheld, if a policy refused; why an agent gave up or failed.
         message: Option<String>,
         /// Figures of the answer.
         stats: Stats,

@@ -284,6 +284,12 @@ impl Journal {
         self.check()
     }
 
+    /// The agent could not do its task. Fails if that, or something before it, could not be recorded.
+    pub fn gave_up(&mut self, reason: EndReason, why: &str) -> Result<()> {
+        self.tell(|open| open.end(reason.name(), None, Some(why.to_owned())));
+        self.check()
+    }
+
     /// The answer failed. Where the record is what failed, there is no more to do.
     pub fn failed(&mut self, error: &GenerateError) {
         self.tell(|open| open.end("failed", None, Some(error.to_string())));

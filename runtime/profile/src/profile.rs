@@ -261,20 +261,20 @@ impl Profile {
         self.extend(Kind::Tool, arguments)
     }
 
-    /// The profile with one agent: its own of that name, or another in their place.
+    /// The profile with its agent of that name, or with another in the place of its own; and the name of the agent.
     ///
     /// # Errors
     /// As for [`Profile::with_samplers`].
-    pub fn with_agent(mut self, argument: PluginArgument) -> Result<Self, ProfileError> {
-        if let Some(at) = self.agents.iter().position(|agent| agent.name == argument.plugin) {
-            let mut own = self.agents.swap_remove(at);
+    pub fn with_agent(mut self, argument: PluginArgument) -> Result<(Self, String), ProfileError> {
+        if let Some(own) = self.agents.iter_mut().find(|agent| agent.name == argument.plugin) {
             own.parameters.extend(argument.parameters);
             own.isolation = argument.isolation.or(own.isolation);
-            self.agents = vec![own];
-            return Ok(self);
+            return Ok((self, argument.plugin));
         }
         self.agents.clear();
-        self.extend(Kind::Agent, vec![argument])
+        let profile = self.extend(Kind::Agent, vec![argument])?;
+        let name = profile.agents.first().map(|agent| agent.name.clone()).unwrap_or_default();
+        Ok((profile, name))
     }
 
     /// The profile with one parameter of one plugin set, such as `--temperature` for the standard sampler.

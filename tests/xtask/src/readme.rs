@@ -28,6 +28,7 @@ struct Block {
 pub fn run() -> Result<()> {
     phase("the commands of README.md");
     let path = path()?;
+    forget_records()?;
     run_file("README.md", &root(), &path)?;
     phase("the commands of plugins/README.md");
     // Outside the repository, as a reader's folder is.
@@ -36,6 +37,20 @@ pub fn run() -> Result<()> {
     let done = run_file("plugins/README.md", &folder, &path);
     std::fs::remove_dir_all(&folder)?;
     done
+}
+
+/// Removes what the commands recorded before: answers that plugins of an earlier build made are not made again by those of
+/// this one.
+fn forget_records() -> Result<()> {
+    for entry in std::fs::read_dir(root().join("target/demo")).into_iter().flatten() {
+        let path = entry?.path();
+        let records =
+            path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with("log.jsonl"));
+        if records {
+            std::fs::remove_file(&path).with_context(|| format!("can't remove {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// A `PATH` that begins with the folder of the built programs.

@@ -106,3 +106,29 @@ fn a_new_version_of_an_agent_does_the_next_task() {
     drop(input);
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn each_agent_of_a_locked_profile_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let profile = folder.path().join("two.toml");
+    fs::write(&profile, "[[agent]]\nplugin = \"react\"\n\n[[agent]]\nplugin = \"best-of-n\"\n").unwrap();
+    let profile = profile.to_str().unwrap();
+    membrane(&["profile", "lock", profile, "--model", &fixture(MOE)]).good();
+    for name in ["react", "best-of-n"] {
+        let run = agent(&[name, "One.", "--profile", profile, "--locked"]).good();
+        assert!(!run.stdout.trim().is_empty(), "{name}");
+    }
+    agent(&["extractor,schema={}", "One.", "--profile", profile, "--locked"]).failed_saying(&["agent"]);
+}
+
+#[test]
+fn a_refusal_is_shown_for_each_of_several_tasks() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("rules.toml");
+    let clause = "[[clause]]\nid = \"c\"\nwhen = \"request\"\nmatch = \"heliotrope\"\naction = \"refuse\"\nmessage = \"Not that.\"\n";
+    fs::write(&rules, clause).unwrap();
+    let guard = format!("guard,rules=file:{}", rules.display());
+    let run = agent(&["react", "One.", "Say heliotrope.", "--policy", &guard]);
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert!(run.stdout.ends_with("Not that.\n"), "{}", run.stdout);
+}

@@ -100,7 +100,12 @@ impl Front {
                 return Err(error);
             }
         }
-        running.journal.end(reason, why.as_deref())?;
+        match reason {
+            EndReason::GaveUp | EndReason::AgentFailed => {
+                running.journal.gave_up(reason, why.as_deref().unwrap_or_default())?;
+            }
+            _ => running.journal.end(reason, why.as_deref())?,
+        }
         Ok((reason, why))
     }
 

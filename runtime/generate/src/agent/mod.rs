@@ -192,8 +192,7 @@ impl Agents {
         stats.decode_seconds = lock(&run.clock).seconds;
         stats.paged(&counters, &base.model.counters());
         stats.peak_memory_bytes = process::peak_resident_bytes();
-        let message = (reason == EndReason::Refused).then(|| why.clone()).flatten();
-        run.tell(Event::End { reason, message, stats: stats.clone() });
+        run.tell(Event::End { reason, message: why.clone(), stats: stats.clone() });
         Ok(AgentAnswer { reason, why, stats })
     }
 }

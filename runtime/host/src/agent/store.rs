@@ -63,16 +63,20 @@ impl Store {
         let failed = |source| StoreError::Io { path: folder.to_owned(), source };
         fs::create_dir_all(folder).map_err(failed)?;
         let mut open = Open { folder: Some(folder.to_owned()), ..Open::default() };
+        let mut unfinished = Vec::new();
         for entry in fs::read_dir(folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             // A writer that was killed leaves its unfinished file behind.
-            if path.extension().is_some_and(|extension| extension == "new") {
-                let _ = fs::remove_file(&path);
+            if is_unfinished(&path) {
+                unfinished.push(path);
                 continue;
             }
             let (key, value) = read(&path)?;
             open.bytes += key.len() + value.len();
             open.values.insert(key, value);
+        }
+        for path in unfinished {
+            let _ = fs::remove_file(path);
         }
         Ok(Self(Arc::new(Mutex::new(open))))
     }
@@ -146,6 +150,12 @@ fn file_name(key: &str) -> String {
     Digest::of(key.as_bytes()).hex()
 }
 
+/// Whether a file is one that `write` makes before it renames it.
+fn is_unfinished(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".new"));
+    name.is_some_and(|name| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 fn read(path: &Path) -> Result<(String, Vec<u8>), StoreError> {
     let stranger = || StoreError::Stranger { path: path.to_owned() };
     let failed = |source| StoreError::Io { path: path.to_owned(), source };
@@ -194,7 +204,7 @@ mod tests {
         store.set("b", b"3".to_vec()).unwrap();
         store.delete("b").unwrap();
         store.delete("never").unwrap();
-        fs::write(folder.path().join("half.new"), b"torn").unwrap();
+        fs::write(folder.path().join(file_name("half")).with_extension("new"), b"torn").unwrap();
         let again = Store::open(folder.path()).unwrap();
         assert_eq!(again.keys("a/"), ["a/../../b", "a/c"]);
         assert_eq!(again.get("a/c").as_deref(), Some(&b"2"[..]));
@@ -219,7 +229,12 @@ mod tests {
     #[test]
     fn a_file_of_somebody_else_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("notes.txt"), b"mine").unwrap();
-        assert!(matches!(Store::open(folder.path()), Err(StoreError::Stranger { .. })));
+        for name in ["notes.txt", "notes.new"] {
+            let path = folder.path().join(name);
+            fs::write(&path, b"mine").unwrap();
+            assert!(matches!(Store::open(folder.path()), Err(StoreError::Stranger { .. })));
+            assert_eq!(fs::read(&path).unwrap(), b"mine");
+            fs::remove_file(&path).unwrap();
+        }
     }
 }

@@ -131,10 +131,16 @@ impl Process {
     /// A process for one more instance, and the instance's number there. An agent's run takes minutes, in which its process
     /// can make no other call, so that each agent has a process to itself.
     fn place(&self) -> Result<(Arc<Live>, u32)> {
-        let live = self.live()?;
-        let instance = live.next.fetch_add(1, Ordering::Relaxed);
-        if instance == 0 || self.launch.world != World::Agent {
+        if self.launch.world != World::Agent {
+            let live = self.live()?;
+            let instance = live.next.fetch_add(1, Ordering::Relaxed);
             return Ok((live, instance));
+        }
+        // The first run takes the process that there is. Others don't ask for it: it is busy for as long as that run.
+        let first = lock(&self.live).clone();
+        let instance = first.next.fetch_add(1, Ordering::Relaxed);
+        if instance == 0 {
+            return Ok((first, instance));
         }
         let own = Arc::new(Live::launch(&self.host, &self.launch)?);
         let instance = own.next.fetch_add(1, Ordering::Relaxed);

@@ -14,6 +14,8 @@ pub struct Redactor {
     /// None where there are no secrets.
     search: Option<AhoCorasick>,
     replacements: Vec<String>,
+    /// Values with what stands in their place, for the ways of writing them that mix forms.
+    values: Vec<(String, String)>,
 }
 
 impl Redactor {
@@ -27,16 +29,101 @@ impl Redactor {
             }
         }
         let search = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&patterns);
-        Self { search: search.ok().filter(|_| !patterns.is_empty()), replacements }
+        let value = |secret: &Secret| (secret.value.clone(), format!("[secret {}]", secret.grant.name));
+        let values = secrets.iter().filter(|secret| !secret.value.is_empty()).map(value).collect();
+        Self { search: search.ok().filter(|_| !patterns.is_empty()), replacements, values }
     }
 
     /// The bytes without secrets.
     pub fn redact(&self, bytes: Vec<u8>) -> Vec<u8> {
-        match &self.search {
+        let bytes = match &self.search {
             Some(search) if search.is_match(&bytes) => search.replace_all_bytes(&bytes, &self.replacements),
             _ => bytes,
+        };
+        self.values.iter().fold(bytes, |bytes, (value, instead)| without(bytes, value, instead.as_bytes()))
+    }
+}
+
+/// The bytes with `instead` wherever a value stands, each of its characters as it is or as some language escapes it:
+/// libraries differ in which ones they do.
+fn without(bytes: Vec<u8>, value: &str, instead: &[u8]) -> Vec<u8> {
+    let mut out: Option<Vec<u8>> = None;
+    let (mut at, mut kept) = (0, 0);
+    while at < bytes.len() {
+        match written(&bytes[at..], value) {
+            Some(length) => {
+                let out = out.get_or_insert_with(|| Vec::with_capacity(bytes.len()));
+                out.extend_from_slice(&bytes[kept..at]);
+                out.extend_from_slice(instead);
+                at += length;
+                kept = at;
+            }
+            None => at += 1,
         }
     }
+    match out {
+        Some(mut out) => {
+            out.extend_from_slice(&bytes[kept..]);
+            out
+        }
+        None => bytes,
+    }
+}
+
+/// How many bytes at the start of a text write a value.
+fn written(text: &[u8], value: &str) -> Option<usize> {
+    value.chars().try_fold(0, |at, letter| Some(at + letter_at(text.get(at..)?, letter)?))
+}
+
+/// How many bytes at the start of a text write a letter: as it is, as JSON, a URL or HTML does.
+fn letter_at(text: &[u8], letter: char) -> Option<usize> {
+    let escaped = match text.first()? {
+        b'%' => percent_at(text, letter),
+        b'\\' => backslash_at(text, letter),
+        b'&' => entity_at(text, letter),
+        b'+' if letter == ' ' => Some(1),
+        _ => None,
+    };
+    let mut plain = [0; 4];
+    let plain = letter.encode_utf8(&mut plain).as_bytes();
+    escaped.or_else(|| text.starts_with(plain).then_some(plain.len()))
+}
+
+fn percent_at(text: &[u8], letter: char) -> Option<usize> {
+    let mut bytes = [0; 4];
+    letter.encode_utf8(&mut bytes).bytes().try_fold(0, |at, byte| {
+        let three = text.get(at..at + 3).filter(|three| three[0] == b'%')?;
+        (number(&three[1..], 16)? == u32::from(byte)).then_some(at + 3)
+    })
+}
+
+fn backslash_at(text: &[u8], letter: char) -> Option<usize> {
+    match text.get(1)? {
+        b'u' => (number(text.get(2..6)?, 16)? == u32::from(letter)).then_some(6),
+        b'x' => (number(text.get(2..4)?, 16)? == u32::from(letter)).then_some(4),
+        byte => (char::from(*byte) == letter && byte.is_ascii_punctuation()).then_some(2),
+    }
+}
+
+fn entity_at(text: &[u8], letter: char) -> Option<usize> {
+    let end = text.iter().take(12).position(|byte| *byte == b';')?;
+    let known = match &text[1..end] {
+        b"amp" => '&',
+        b"lt" => '<',
+        b"gt" => '>',
+        b"quot" => '"',
+        b"apos" => '\'',
+        [b'#', b'x' | b'X', digits @ ..] => char::from_u32(number(digits, 16)?)?,
+        [b'#', digits @ ..] => char::from_u32(number(digits, 10)?)?,
+        _ => return None,
+    };
+    (known == letter).then_some(end + 1)
+}
+
+/// The number that digits write.
+fn number(digits: &[u8], radix: u32) -> Option<u32> {
+    let only = !digits.is_empty() && digits.iter().all(u8::is_ascii_hexdigit);
+    only.then(|| u32::from_str_radix(str::from_utf8(digits).ok()?, radix).ok())?
 }
 
 /// The forms in which a secret may come back.
@@ -129,6 +216,22 @@ mod tests {
         assert_eq!(redacted("s3cr3t-t0ken", "a s3cr3t-t0ken, b"), "a [secret key], b");
         assert_eq!(redacted("s3cr3t-t0ken", "s3cr3t-token"), "s3cr3t-token");
         assert_eq!(Redactor::new(&[]).redact(b"x".to_vec()), b"x");
+    }
+
+    #[test]
+    fn whichever_characters_a_library_escapes() {
+        let value = "abc/def+gh&i'j<k==";
+        for shown in [
+            "abc/def+gh&amp;i&#x27;j&lt;k==",
+            "abc/def&#43;gh&amp;i&#39;j&lt;k==",
+            "abc/def%2Bgh%26i%27j%3Ck%3D%3D",
+            "abc%2Fdef%2Bgh%26i'j%3Ck%3D%3D",
+            "abc/def+gh\\u0026i'j\\u003ck==",
+            "abc\\/def+gh&i\\'j<k==",
+        ] {
+            assert_eq!(redacted(value, &format!("<{shown}>")), "<[secret key]>", "{shown}");
+        }
+        assert_eq!(redacted(value, "abc/def+gh&i'j<k="), "abc/def+gh&i'j<k=");
     }
 
     #[test]

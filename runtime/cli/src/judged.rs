@@ -1,0 +1,63 @@
+//! Texts of plugins that are no part of an answer, such as lines of their logs and their errors: a sampler or a tool may have
+//! put into one what the policies withhold from the answer.
+
+use std::cell::Cell;
+use std::sync::{Mutex, PoisonError};
+
+use membrane_generate::GenerateError;
+use membrane_host::{Host, HostError, HostOptions, Message, Plugin, PolicyChain, Role};
+
+use crate::report;
+
+/// In place of what a policy does not let pass as it is.
+const WITHHELD: &str = "(withheld by a policy)";
+
+/// The policies of this program's behaviours. One that was replaced stays: it was in force when something was withheld.
+static POLICIES: Mutex<Vec<Plugin>> = Mutex::new(Vec::new());
+
+thread_local! {
+    /// Policies are asked on this thread just now; what they log meanwhile is not judged by themselves.
+    static JUDGING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Adds policies to those that judge.
+pub fn by(policies: &[Plugin]) {
+    let mut all = POLICIES.lock().unwrap_or_else(PoisonError::into_inner);
+    for policy in policies {
+        if !all.iter().any(|known| known.same(policy)) {
+            all.push(policy.clone());
+        }
+    }
+}
+
+/// A text if every policy lets it pass as an answer, and a word in its place if not.
+pub fn text(text: &str) -> String {
+    let policies = POLICIES.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if policies.is_empty() || JUDGING.replace(true) {
+        return text.to_owned();
+    }
+    let passes = passes(&policies, text);
+    JUDGING.set(false);
+    if passes { text.to_owned() } else { WITHHELD.to_owned() }
+}
+
+fn passes(policies: &[Plugin], text: &str) -> bool {
+    let chain = Host::new(HostOptions::default()).and_then(|host| PolicyChain::start(&host, policies));
+    let Ok(mut chain) = chain else { return false };
+    if chain.request(vec![Message { role: Role::User, content: String::new() }]).is_err() {
+        return false;
+    }
+    let outcome = chain.output(text, true);
+    outcome.ended.is_none() && outcome.released == text
+}
+
+/// An error with its causes; judged where it is a plugin that speaks.
+pub fn error(error: &anyhow::Error) -> String {
+    let described = report::describe(error);
+    if error.chain().any(is_a_plugins) { text(&described) } else { described }
+}
+
+fn is_a_plugins(cause: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(cause.downcast_ref(), Some(HostError::Failed(_)))
+        || matches!(cause.downcast_ref(), Some(GenerateError::Host(HostError::Failed(_))))
+}
