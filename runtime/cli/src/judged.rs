@@ -20,11 +20,12 @@ thread_local! {
     static JUDGING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Adds policies to those that judge.
-pub fn by(policies: &[Plugin]) {
+/// Adds policies to those that judge. One that does not start withholds every answer, so that there is nothing to judge by it.
+pub fn by(host: &Host, policies: &[Plugin]) {
     let mut all = POLICIES.lock().unwrap_or_else(PoisonError::into_inner);
     for policy in policies {
-        if !all.iter().any(|known| known.same(policy)) {
+        let known = all.iter().any(|known| known.same(policy));
+        if !known && PolicyChain::start(host, std::slice::from_ref(policy)).is_ok() {
             all.push(policy.clone());
         }
     }
@@ -57,7 +58,13 @@ pub fn error(error: &anyhow::Error) -> String {
     if error.chain().any(is_a_plugins) { text(&described) } else { described }
 }
 
+/// Whether a plugin speaks in an error, other than the policies themselves.
 fn is_a_plugins(cause: &(dyn std::error::Error + 'static)) -> bool {
-    matches!(cause.downcast_ref(), Some(HostError::Failed(_)))
-        || matches!(cause.downcast_ref(), Some(GenerateError::Host(HostError::Failed(_))))
+    let host = match cause.downcast_ref() {
+        Some(GenerateError::Host(error)) => Some(error),
+        _ => cause.downcast_ref(),
+    };
+    let Some(HostError::Failed(failure)) = host else { return false };
+    let policies = POLICIES.lock().unwrap_or_else(PoisonError::into_inner);
+    !policies.iter().any(|policy| policy.name() == failure.plugin)
 }

@@ -111,12 +111,13 @@ pub fn summary(stats: &Stats, profile: &str) -> String {
     parts.join(" | ")
 }
 
-/// Text with a sign in place of each control character other than newline and tab: models, files and plugins must not drive
-/// the terminal. They are not left out: what stands on both sides of one would become a word that no policy has seen.
+/// Text with a sign in place of each control character other than newline and tab: models, files and plugins must not
+/// drive the terminal. A line end of two stays one. They are not left out: what stands on both sides of one would become a
+/// word that no policy has seen.
 pub fn printable(text: &str) -> String {
     let shown =
         |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { char::REPLACEMENT_CHARACTER } else { c };
-    text.chars().map(shown).collect()
+    text.replace("\r\n", "\n").chars().map(shown).collect()
 }
 
 /// An error with its causes. One that its cause repeats word for word is said once.
@@ -207,7 +208,7 @@ mod tests {
 
     #[test]
     fn no_control_character_is_printed() {
-        assert_eq!(printable("a\x1b[2Jb\r\n\tc\u{9b}31m\u{7f}"), "a[2Jb\n\tc31m");
+        assert_eq!(printable("a\x1b[2Jb\r\n\tc\u{9b}31m\u{7f}"), "a\u{fffd}[2Jb\n\tc\u{fffd}31m\u{fffd}");
         let json = json_line(&"\x1b[2J\u{9b}31m\u{7f}").unwrap();
         assert!(!json.chars().any(char::is_control), "{json}");
         assert_eq!(serde_json::from_str::<String>(&json).unwrap(), "\x1b[2J\u{9b}31m\u{7f}");

@@ -169,7 +169,7 @@ impl BehaviourOptions {
                 Kind::Agent => agents.push(plugin),
             }
         }
-        judged::by(&behaviour.policies);
+        judged::by(&host, &behaviour.policies);
         let digest = resolution.digest()?;
         behaviour.record = Some(Arc::new(record(&resolution.profile, digest, &behaviour, &agents)));
         Ok(Assembled {

@@ -61,7 +61,7 @@ impl Bench {
         let host = host_with(HostOptions { network, ..options() });
         let mut source = source("x", component(World::Tool), World::Tool, json!({ "names": ["test"] }));
         source.grants = [Grant::Clock, Grant::Files, Grant::Http, Grant::Environment].into();
-        source.limits.fuel_per_call = 4_000_000_000;
+        source.limits.fuel_per_call = 40_000_000_000;
         source.limits.wall_ms = Some(self.wall_ms);
         let (hosts, secrets) = (self.hosts.clone(), self.secrets.clone());
         source.authority = Authority { hosts, secrets, ..Authority::default() };
