@@ -17,7 +17,7 @@ use membrane_host::{Host, HostOptions, Plugin, PluginSource, Random, Vocabulary,
 use membrane_text::{ChatMessage, Role, Specials};
 use serde_json::{Value, json};
 
-const PROMPT: &str = "Tell me a long story about a lighthouse.";
+const PROMPT: &str = "Once upon a time, in a lighthouse by the sea, there lived a keeper who";
 const SEED: u64 = 1;
 const RULES: &str = r#"
 [[clause]]

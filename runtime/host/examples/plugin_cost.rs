@@ -107,9 +107,9 @@ fn apart(host: &Host, source: PluginSource) -> Result<(), Box<dyn std::error::Er
 /// A first-party plugin with what it can't do without.
 fn source(entry: &FirstParty) -> PluginSource {
     let mut source = PluginSource::new(entry.name, entry.bytes, entry.world);
-    if entry.name == "clock" {
-        source.grants.insert(membrane_host::Grant::Clock);
-    }
+    // What authority a granted name has is of no interest here: none.
+    let grants = entry.manifest().map(|manifest| manifest.grants).unwrap_or_default();
+    source.grants = membrane_host::Grant::parse_all(&grants).unwrap_or_default();
     if let "system-prompt" = entry.name {
         source.parameters = serde_json::json!({ "text": "Be kind." });
     }
