@@ -5,12 +5,9 @@ use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
 
 use membrane_generate::GenerateError;
-use membrane_host::{Host, HostError, HostOptions, Message, Plugin, PolicyChain, Role};
+use membrane_host::{Host, HostError, HostOptions, Plugin, PolicyChain};
 
 use crate::report;
-
-/// In place of what a policy does not let pass as it is.
-const WITHHELD: &str = "(withheld by a policy)";
 
 /// The policies of this program's behaviours. One that was replaced stays: it was in force when something was withheld.
 static POLICIES: Mutex<Vec<Plugin>> = Mutex::new(Vec::new());
@@ -37,19 +34,10 @@ pub fn text(text: &str) -> String {
     if policies.is_empty() || JUDGING.replace(true) {
         return text.to_owned();
     }
-    let passes = passes(&policies, text);
+    let host = Host::new(HostOptions::default());
+    let judged = host.map(|host| PolicyChain::judged(&host, &policies, text));
     JUDGING.set(false);
-    if passes { text.to_owned() } else { WITHHELD.to_owned() }
-}
-
-fn passes(policies: &[Plugin], text: &str) -> bool {
-    let chain = Host::new(HostOptions::default()).and_then(|host| PolicyChain::start(&host, policies));
-    let Ok(mut chain) = chain else { return false };
-    if chain.request(vec![Message { role: Role::User, content: String::new() }]).is_err() {
-        return false;
-    }
-    let outcome = chain.output(text, true);
-    outcome.ended.is_none() && outcome.released == text
+    judged.unwrap_or_default()
 }
 
 /// An error with its causes; judged where it is a plugin that speaks.

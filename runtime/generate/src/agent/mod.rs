@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use membrane_engine::{Model, Session, process};
 use membrane_host::agent::{AgentRun, RunEnd, Store};
-use membrane_host::{Host, Message, Plugin, PolicyChain, Role as HostRole};
+use membrane_host::{Host, Plugin, PolicyChain};
 use membrane_profile::Digest;
 use membrane_text::{ChatMessage, ChatTemplate, Grammar, Role};
 
@@ -31,9 +31,6 @@ use environment::Front;
 
 /// Where events of a run go. Generations tell of theirs from threads of their own.
 pub type EventSink = Arc<Mutex<dyn FnMut(Event) + Send>>;
-
-/// In place of a text of an agent that a policy does not let pass as it is.
-const WITHHELD: &str = "(withheld by a policy)";
 
 /// How a run is to be made.
 #[derive(Debug, Clone)]
@@ -236,23 +233,7 @@ impl Run {
     /// A text of the agent that is not part of the answer, such as a line of its log, if the policies let it pass as an
     /// answer, and a word in its place if not.
     fn judged(&self, text: &str) -> String {
-        if self.base.behaviour.policies.is_empty() || self.passes(text) {
-            text.to_owned()
-        } else {
-            WITHHELD.to_owned()
-        }
-    }
-
-    fn passes(&self, text: &str) -> bool {
-        let Ok(mut policies) = PolicyChain::start(&self.base.host, &self.base.behaviour.policies) else {
-            return false;
-        };
-        let request = vec![Message { role: HostRole::User, content: String::new() }];
-        if policies.request(request).is_err() {
-            return false;
-        }
-        let outcome = policies.output(text, true);
-        outcome.ended.is_none() && outcome.released == text && policies.finish(text).is_ok()
+        PolicyChain::judged(&self.base.host, &self.base.behaviour.policies, text)
     }
 
     /// Verdicts that belong to no record that is open.

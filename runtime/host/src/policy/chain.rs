@@ -7,7 +7,7 @@ use crate::bindings::policy::exports::membrane::plugin::policy_plugin::{
 };
 use crate::bindings::sampler::membrane::plugin::types as wit;
 use crate::call::Instance;
-use crate::conversation::{Invocation, Message};
+use crate::conversation::{Invocation, Message, Role};
 use crate::engine::Host;
 use crate::error::{Failure, Result};
 use crate::exports::Export;
@@ -84,7 +84,24 @@ pub struct ToolResultOutcome {
     pub interventions: Vec<Intervention>,
 }
 
+/// In place of a text that a policy does not let pass as it is.
+const WITHHELD: &str = "(withheld by a policy)";
+
 impl PolicyChain {
+    /// A text that is no part of an answer, such as a line of a plugin's log: itself, if each of these policies lets it pass
+    /// as an answer, and a word in its place if not.
+    pub fn judged(host: &Host, plugins: &[Plugin], text: &str) -> String {
+        let passes = || {
+            let Ok(mut chain) = Self::start(host, plugins) else { return false };
+            if chain.request(vec![Message { role: Role::User, content: String::new() }]).is_err() {
+                return false;
+            }
+            let outcome = chain.output(text, true);
+            outcome.ended.is_none() && outcome.released == text && chain.finish(text).is_ok()
+        };
+        if plugins.is_empty() || passes() { text.to_owned() } else { WITHHELD.to_owned() }
+    }
+
     /// Starts an instance of each plugin and configures it. Errors: a plugin that is no policy or fails to
     /// start; nothing may be answered then.
     pub fn start(_host: &Host, plugins: &[Plugin]) -> Result<Self> {
