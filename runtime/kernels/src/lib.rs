@@ -1,4 +1,5 @@
-//! The arithmetic of the engine: quantised products, norms, rotary positions, softmax, attention.
+//! The arithmetic of the engine: quantised products, norms, rotary positions, softmax, attention,
+//! the delta-net.
 //!
 //! Every kernel has a canonical order of its float operations, written in its doc. Scalar code, AVX2 and
 //! AVX-512 keep to it, and no order depends on the number of threads, on how many rows are computed at once
@@ -10,6 +11,7 @@
 //! is checked when a kernel's arguments are made.
 
 pub mod attention;
+pub mod delta_net;
 pub mod format;
 pub mod isa;
 pub mod matmul;
@@ -22,6 +24,7 @@ mod simd;
 mod testing;
 
 pub use attention::{AttentionArgs, AttentionScratch, KvSlice, attention};
+pub use delta_net::{DeltaRule, DeltaShape, DeltaState, HeadOrder, delta_rule};
 pub use format::{Format, ShapeError};
 pub use isa::Isa;
 pub use matmul::{Activations, Matrix, Precision, Product, matmul};

@@ -125,6 +125,49 @@ fn silu_mul_vector<S: Simd>(s: S, gate: S::V, up: S::V) -> S::V {
     s.mul(s.div(gate, s.add(s.splat(1.0), exp(s, minus))), up)
 }
 
+/// `x *= sigmoid(gate)`, element by element; sigmoid(x) = 1 / (1 + e^-x).
+///
+/// # Panics
+/// If the lengths differ.
+pub fn sigmoid_mul(region: &Region<'_>, x: &mut [f32], gate: &[f32]) {
+    assert_eq!(x.len(), gate.len(), "sigmoid_mul: the sides differ in length");
+    let isa = region.isa();
+    region.run_chunks(x, COSTLY_TASK, |index, x| {
+        sigmoid_mul_part(isa, x, &gate[index * COSTLY_TASK..][..x.len()]);
+    });
+}
+
+dispatch! {
+    fn sigmoid_mul_part(x: &mut [f32], gate: &[f32]) => sigmoid_mul_kernel;
+}
+
+#[inline(always)]
+fn sigmoid_mul_kernel<S: Simd>(s: S, x: &mut [f32], gate: &[f32]) {
+    for (x, gate) in x.chunks_mut(LANES).zip(gate.chunks(LANES)) {
+        let e = exp(s, s.sub(s.zero(), s.load_part(gate, 0.0)));
+        let sigmoid = s.div(s.splat(1.0), s.add(s.splat(1.0), e));
+        s.store_part(s.mul(s.load_part(x, 0.0), sigmoid), x);
+    }
+}
+
+/// Takes groups of two parts of `part` elements each apart: `x` [groups, 2, part], `first` and `second` [groups, part].
+///
+/// # Panics
+/// If the lengths do not fit.
+pub fn split_pairs(region: &Region<'_>, x: &[f32], part: usize, first: &mut [f32], second: &mut [f32]) {
+    assert_eq!((first.len(), second.len()), (x.len() / 2, x.len() / 2), "split_pairs: the halves of the input");
+    check_rows("split_pairs", x.len(), 2 * part);
+    let task = rows_per_task(CHEAP_TASK, part) * part;
+    for (half, out) in [first, second].into_iter().enumerate() {
+        region.run_chunks(out, task, |index, out| {
+            let pairs = x[2 * index * task..].chunks_exact(2 * part);
+            for (out, pair) in out.chunks_exact_mut(part).zip(pairs) {
+                out.copy_from_slice(&pair[half * part..][..part]);
+            }
+        });
+    }
+}
+
 /// 1 / (1 + e^-x).
 pub fn sigmoid(x: f32) -> f32 {
     sigmoid_one(Isa::detect(), x)

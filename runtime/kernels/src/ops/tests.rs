@@ -93,6 +93,39 @@ fn silu_mul_and_sigmoid_are_the_formulas() {
 }
 
 #[test]
+fn sigmoid_mul_is_the_formula() {
+    let mut noise = Noise::new(14);
+    for len in [1, 15, 16, 4096, 10_007] {
+        let (x, mut gate) = (noise.floats(len, 3.0), noise.floats(len, 20.0));
+        gate[0] = -1000.0;
+        let got = everywhere(|region| {
+            let mut x = x.clone();
+            sigmoid_mul(region, &mut x, &gate);
+            x
+        });
+        let sigmoid = |g: &f32| 1.0 / (1.0 + (-f64::from(*g)).exp());
+        let expected: Vec<f64> = x.iter().zip(&gate).map(|(&x, g)| f64::from(x) * sigmoid(g)).collect();
+        near(&got, &expected, 1e-6);
+    }
+}
+
+#[test]
+fn pairs_are_taken_apart() {
+    let mut noise = Noise::new(15);
+    for (groups, part) in [(1, 1), (3, 5), (700, 64)] {
+        let x = noise.floats(2 * groups * part, 1.0);
+        let got = everywhere(|region| {
+            let (mut first, mut second) = (vec![0.0; groups * part], vec![0.0; groups * part]);
+            split_pairs(region, &x, part, &mut first, &mut second);
+            first.extend(second);
+            first
+        });
+        let half = |half: usize| x.chunks(part).skip(half).step_by(2).flatten().copied();
+        same_bits(&got, &half(0).chain(half(1)).collect::<Vec<f32>>(), "halves");
+    }
+}
+
+#[test]
 fn softmax_is_the_formula_and_sums_to_one() {
     let mut noise = Noise::new(7);
     for len in [1, 3, 16, 60, 128, 1003] {
