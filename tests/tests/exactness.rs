@@ -6,8 +6,15 @@ use std::path::{Path, PathBuf};
 use membrane_engine::{EvictionPolicy, IoMode, LoadOptions, Model, Prepared, Session};
 use membrane_tests::references;
 
-/// A mixture of experts and a dense model, from the fixtures.
-const MODELS: [&str; 3] = ["tiny-qwen3moe-Q8_0.gguf", "tiny-qwen2moe-Q8_0.gguf", "tiny-qwen3-IQ4_NL.gguf"];
+/// Mixtures of experts, dense models and hybrids of both kinds, from the fixtures.
+const MODELS: [&str; 6] = [
+    "tiny-qwen3moe-Q8_0.gguf",
+    "tiny-qwen2moe-Q8_0.gguf",
+    "tiny-qwen3-IQ4_NL.gguf",
+    "tiny-qwen3next-Q8_0.gguf",
+    "tiny-qwen35moe-Q8_0.gguf",
+    "tiny-qwen35-Q8_0.gguf",
+];
 
 fn models() -> Vec<PathBuf> {
     let find = |name: &str| {

@@ -32,7 +32,7 @@ impl States {
         let options = LoadOptions { context: Some(WINDOW as u32), ..LoadOptions::default() };
         let model = Model::open(model, &options)?;
         let shape = model.hyperparameters();
-        let mut states = Self { width: shape.hidden, layers: vec![Vec::new(); shape.blocks] };
+        let mut states = Self { width: shape.hidden, layers: vec![Vec::new(); shape.blocks()] };
         match text {
             Some(path) => {
                 let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;

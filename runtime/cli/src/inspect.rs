@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
-use membrane_engine::{Architecture, Bytes, EngineError, Hyperparameters, MemoryPlan, Prepared};
+use membrane_engine::{
+    Architecture, Attention, Bytes, DeltaNet, DeltaShape, EngineError, Hyperparameters, MemoryPlan, Prepared,
+};
 use membrane_formats::{Checkpoint, Metadata, Value};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
@@ -97,24 +99,33 @@ fn examine(checkpoint: &Checkpoint, prepared: Result<Prepared, EngineError>) -> 
 
 /// The shape of a model in a line.
 fn describe(hyper: &Hyperparameters) -> String {
-    let mut text = format!(
-        "{} blocks, width {}, {} query and {} kv heads of {}, vocabulary {}, trained context {}",
-        hyper.blocks,
-        hyper.hidden,
-        hyper.heads,
-        hyper.kv_heads,
-        hyper.head_dim,
-        hyper.vocabulary,
-        hyper.trained_context
-    );
-    match &hyper.moe {
-        Some(moe) => {
-            text += &format!(", {} experts of {}, {} a token", moe.experts, moe.inner, moe.top_k);
-            if moe.shared_inner > 0 {
-                text += &format!(", a shared expert of {}", moe.shared_inner);
-            }
+    let mut text = format!("{} blocks, width {}", hyper.blocks(), hyper.hidden);
+    if let Some(attention) = hyper.attentions().next() {
+        let Attention { heads, kv_heads, head_dim, gated, .. } = attention;
+        let gated = if *gated { ", gated" } else { "" };
+        text += &format!(", {heads} query and {kv_heads} kv heads of {head_dim}{gated}");
+    }
+    if let Some(DeltaNet { shape, .. }) = hyper.delta_nets().next() {
+        let DeltaShape { key_heads, value_heads, key_dim, value_dim, kernel, .. } = shape;
+        text += &format!(
+            " in {} blocks, delta-nets of {key_heads} key heads of {key_dim} and {value_heads} value heads of {value_dim}, \
+             convolution {kernel}, in {}",
+            hyper.attentions().count(),
+            hyper.delta_nets().count()
+        );
+    }
+    text += &format!(", vocabulary {}, trained context {}", hyper.vocabulary, hyper.trained_context);
+    if let Some(moe) = hyper.moes().next() {
+        text += &format!(", {} experts of {}, {} a token", moe.experts, moe.inner, moe.top_k);
+        if moe.shared_inner > 0 {
+            text += &format!(", a shared expert of {}", moe.shared_inner);
         }
-        None => text += &format!(", feed-forward {}", hyper.inner),
+    }
+    if let Some(inner) = hyper.dense().next() {
+        text += &format!(", feed-forward {inner}");
+    }
+    if hyper.mtp_blocks > 0 {
+        text += &format!(", {} for multi-token prediction that are not loaded", hyper.mtp_blocks);
     }
     text
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use membrane_engine::{Architecture, Hyperparameters, Observer, Prepared};
+use membrane_engine::{Architecture, FeedForward, Hyperparameters, Observer, Prepared};
 use membrane_formats::Checkpoint;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 
@@ -131,17 +131,18 @@ impl Recorder {
     /// Room for all that will be shown, so that it takes no more than was planned for.
     fn new(hyper: &Hyperparameters, positions: usize) -> Self {
         let room = |bytes: usize| Vec::with_capacity(bytes);
-        let top_k = hyper.moe.as_ref().map(|moe| moe.top_k);
-        let router =
-            top_k.into_iter().flat_map(|top_k| (0..hyper.blocks).map(move |layer| (layer, 4 * top_k)));
-        let router =
-            router.map(|(layer, row)| (layer, (room(positions * row), room(positions * row)))).collect();
+        let router = hyper.layers.iter().enumerate().filter_map(|(layer, described)| {
+            let FeedForward::Moe(moe) = described.feed_forward else { return None };
+            let row = 4 * moe.top_k;
+            Some((layer, (room(positions * row), room(positions * row))))
+        });
+        let router = router.collect();
         Self { logits: room(positions * 4 * hyper.vocabulary), router }
     }
 
     /// Bytes that this takes.
     fn bytes(hyper: &Hyperparameters, positions: usize) -> u64 {
-        let router = hyper.moe.as_ref().map_or(0, |moe| 8 * moe.top_k * hyper.blocks);
+        let router: usize = hyper.moes().map(|moe| 8 * moe.top_k).sum();
         (positions as u64) * (4 * hyper.vocabulary + router) as u64
     }
 

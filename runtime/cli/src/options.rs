@@ -103,6 +103,7 @@ impl LoadFlags {
             context: self.ctx,
             contexts: 1,
             sessions: 1,
+            checkpoints: None,
             threads: self.threads,
             precision: if self.reference { Precision::Reference } else { Precision::Fast },
             prefill_chunk: self.prefill_chunk,

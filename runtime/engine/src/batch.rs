@@ -1,5 +1,6 @@
 //! Tokens of several sessions through the model together.
 
+use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 
 use crate::error::{EngineError, Result};
@@ -12,7 +13,7 @@ use crate::session::Session;
 struct Piece {
     /// Index of the session.
     session: usize,
-    /// Which of its new tokens.
+    /// Which of its outstanding tokens.
     tokens: std::ops::Range<usize>,
 }
 
@@ -26,11 +27,13 @@ pub(crate) fn append(sessions: &mut [(&mut Session, &[u32])], observer: &mut dyn
         }
         session.check(tokens)?;
     }
-    let result = compute(&model, sessions, observer);
+    let outstanding: Vec<Cow<'_, [u32]>> =
+        sessions.iter_mut().map(|(session, tokens)| session.outstanding(tokens)).collect();
+    let result = compute(&model, sessions, &outstanding, observer);
     for (session, tokens) in sessions.iter_mut() {
         match result {
-            Ok(()) => session.tokens.extend_from_slice(tokens),
-            Err(_) => session.kv.truncate(session.tokens.len()),
+            Ok(()) => session.accept(tokens),
+            Err(_) => session.roll_back(),
         }
     }
     result
@@ -39,15 +42,20 @@ pub(crate) fn append(sessions: &mut [(&mut Session, &[u32])], observer: &mut dyn
 fn compute(
     model: &Model,
     sessions: &mut [(&mut Session, &[u32])],
+    outstanding: &[Cow<'_, [u32]>],
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let core = model.core();
     core.cancel.store(false, Ordering::Relaxed);
-    let lengths: Vec<usize> = sessions.iter().map(|(_, tokens)| tokens.len()).collect();
+    let lengths: Vec<usize> = outstanding.iter().map(|tokens| tokens.len()).collect();
     let mut compute = model.compute();
-    for (session, tokens) in sessions.iter_mut().filter(|(_, tokens)| !tokens.is_empty()) {
-        let first = session.tokens.len();
-        session.kv.reserve(first, first + tokens.len())?;
+    let mut taking_part: Vec<_> =
+        sessions.iter_mut().zip(outstanding).filter(|(_, tokens)| !tokens.is_empty()).collect();
+    for ((session, new), tokens) in &mut taking_part {
+        session.reserve(tokens, new.len())?;
+    }
+    for ((session, _), _) in &mut taking_part {
+        session.begin();
     }
     let chunks = chunks(&lengths, core.plan.prefill_chunk);
     // Of sessions that are done before the last chunk: they get them when that has gone well too.
@@ -55,7 +63,7 @@ fn compute(
     let team = compute.team.clone();
     team.region(|region| -> Result<()> {
         for (index, pieces) in chunks.iter().enumerate() {
-            let (spans, mut done) = spans(sessions, pieces);
+            let (spans, mut done) = spans(sessions, outstanding, pieces);
             let mut pass = Pass { core, region, spans, cancel: &core.cancel };
             pass.run(&mut compute, observer)?;
             let ends: Vec<usize> = done.iter().map(|done| done.span).collect();
@@ -84,24 +92,30 @@ struct Done<'a> {
 }
 
 /// The spans of a chunk, and the sessions that it completes.
-fn spans<'a>(sessions: &'a mut [(&mut Session, &[u32])], pieces: &[Piece]) -> (Vec<Span<'a>>, Vec<Done<'a>>) {
+fn spans<'a>(
+    sessions: &'a mut [(&mut Session, &[u32])],
+    outstanding: &'a [Cow<'_, [u32]>],
+    pieces: &[Piece],
+) -> (Vec<Span<'a>>, Vec<Done<'a>>) {
     let (mut spans, mut done) = (Vec::with_capacity(pieces.len()), Vec::new());
     let mut pieces = pieces.iter().peekable();
-    for (session, (Session { tokens: have, kv, logits, .. }, tokens)) in sessions.iter_mut().enumerate() {
+    for (session, ((one, _), tokens)) in sessions.iter_mut().zip(outstanding).enumerate() {
         let Some(piece) = pieces.next_if(|piece| piece.session == session) else { continue };
+        let Session { computed, kv, recurrent, logits, .. } = &mut **one;
         if piece.tokens.end == tokens.len() {
             done.push(Done { session, span: spans.len(), logits });
         }
         spans.push(Span {
             kv,
-            first: have.len() + piece.tokens.start,
+            recurrent: recurrent.as_mut(),
+            first: *computed + piece.tokens.start,
             tokens: &tokens[piece.tokens.clone()],
         });
     }
     (spans, done)
 }
 
-/// Cuts the new tokens of all sessions into chunks of at most `rows` tokens: in the order of the sessions, each once at
+/// Cuts the outstanding tokens of all sessions into chunks of at most `rows` tokens: in the order of the sessions, each once at
 /// most in a chunk.
 fn chunks(lengths: &[usize], rows: usize) -> Vec<Vec<Piece>> {
     let mut chunks: Vec<Vec<Piece>> = Vec::new();

@@ -134,7 +134,7 @@ pub enum EngineError {
     },
     /// All sessions together hold as many keys and values as the plan has room for.
     #[error(
-        "the KV cache of {limit} is full: sessions and forks share it; drop one, \
+        "the KV cache of {limit} (with recurrent states) is full: sessions and forks share it; drop one, \
          or give a larger --ctx or --memory"
     )]
     KvFull {

@@ -5,16 +5,20 @@
 //! output element is computed by one task in a fixed order, so that neither the number of threads, nor the chunk,
 //! nor who shares it, nor what happens to be in memory changes a bit of it.
 
+mod attention;
+mod delta_net;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use membrane_kernels::{AttentionArgs, AttentionScratch, Product, Region, RopeTable, attention, matmul, ops};
+use membrane_kernels::{Activations, DeltaState, Product, Region, RopeTable, matmul, ops};
 
 use crate::error::{EngineError, Result};
-use crate::kv::{BLOCK, KvCache};
+use crate::kv::KvCache;
 use crate::model::{Compute, Core};
 use crate::moe;
 use crate::scratch::Scratch;
-use crate::weights::{Block, Embedding, FeedForward, GatedUnit};
+use crate::state::Recurrent;
+use crate::weights::{Block, Embedding, FeedForward, GatedUnit, Mixer, Weight};
 
 /// Looks at intermediate results, for tests and tools; what it sees it can't change.
 pub trait Observer {
@@ -22,6 +26,8 @@ pub trait Observer {
     fn ffn_input(&mut self, _layer: usize, _rows: usize, _x: &[f32]) {}
     /// The router's choice for rows of a chunk: ids and weights as applied, [rows, top_k], best first.
     fn router(&mut self, _layer: usize, _rows: usize, _ids: &[u32], _weights: &[f32]) {}
+    /// The state of a delta-net layer behind the last token of a session in a chunk.
+    fn delta_state(&mut self, _layer: usize, _state: &DeltaState) {}
     /// Logits of one position, [vocabulary]; only if `wants_logits`.
     fn logits(&mut self, _position: usize, _logits: &[f32]) {}
     /// Whether logits of all positions are to be computed.
@@ -37,6 +43,8 @@ impl Observer for Unobserved {}
 /// The tokens of one session in a chunk: rows that follow one another.
 pub(crate) struct Span<'a> {
     pub kv: &'a mut KvCache,
+    /// None in a model without recurrent layers.
+    pub recurrent: Option<&'a mut Recurrent>,
     /// Position of the span's first token.
     pub first: usize,
     pub tokens: &'a [u32],
@@ -46,51 +54,6 @@ impl Span<'_> {
     /// The position behind the span's last token.
     fn end(&self) -> usize {
         self.first + self.tokens.len()
-    }
-}
-
-/// What attention of one span works on: rows of the span, before and after.
-struct Heads<'a> {
-    q: &'a mut [f32],     // [rows, heads * head_dim]
-    k: &'a mut [f32],     // [rows, kv_heads * head_dim]
-    v: &'a [f32],         // [rows, kv_heads * value_dim]
-    mixed: &'a mut [f32], // [rows, heads * value_dim]
-}
-
-impl Span<'_> {
-    /// mixed = attention of the span's rows to all positions of its session up to each.
-    fn attend(
-        &mut self,
-        core: &Core,
-        region: &Region<'_>,
-        layer: usize,
-        rope: &RopeTable,
-        Heads { q, k, v, mixed }: Heads<'_>,
-        scratch: &mut AttentionScratch,
-    ) {
-        let hyper = &core.hyper;
-        ops::rope(region, q, hyper.heads, hyper.head_dim, self.first, rope);
-        ops::rope(region, k, hyper.kv_heads, hyper.head_dim, self.first, rope);
-        self.kv.store(layer, self.first, k, v);
-        let (keys, values) = self.kv.slices(layer, self.end());
-        attention(
-            region,
-            AttentionArgs {
-                q,
-                keys: &keys,
-                values: &values,
-                block_len: BLOCK,
-                first_position: self.first,
-                n: self.tokens.len(),
-                heads: hyper.heads,
-                kv_heads: hyper.kv_heads,
-                head_dim: hyper.head_dim,
-                value_dim: hyper.value_dim,
-                scale: 1.0 / (hyper.head_dim as f32).sqrt(),
-                out: mixed,
-            },
-            scratch,
-        );
     }
 }
 
@@ -117,7 +80,7 @@ impl Pass<'_> {
             if self.cancel.load(Ordering::Relaxed) {
                 return Err(EngineError::Cancelled);
             }
-            self.attend(index, block, &mut compute.scratch, &compute.rope)?;
+            self.mix(index, block, &mut compute.scratch, &compute.rope, observer)?;
             self.feed_forward(index, block, compute, observer)?;
         }
         if observer.wants_logits() {
@@ -192,80 +155,34 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// x += output(attention(norm(x))).
-    fn attend(&mut self, index: usize, block: &Block, s: &mut Scratch, rope: &RopeTable) -> Result<()> {
+    /// x += output(mixer(norm(x))).
+    fn mix(
+        &mut self,
+        index: usize,
+        block: &Block,
+        s: &mut Scratch,
+        rope: &RopeTable,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
         let (core, region, rows) = (self.core, self.region, self.rows());
-        let hyper = &core.hyper;
-        let precision = core.precision;
-        let (hidden, query) = (hyper.hidden, hyper.heads * hyper.head_dim);
-        let (key, value, width) = (hyper.key_width(), hyper.value_width(), hyper.heads * hyper.value_dim);
-        let x = &mut s.hidden[..rows * hidden];
-        let normed = &mut s.normed[..rows * hidden];
-        ops::rms_norm(region, x, &block.attn_norm, hyper.norm_eps, normed);
-        s.input.set(region, rows, hidden, normed, precision);
-        let (q, k, v) = (&mut s.q[..rows * query], &mut s.k[..rows * key], &mut s.v[..rows * value]);
-        matmul(
-            region,
-            precision,
-            &mut [
-                Product {
-                    weights: core.resident.matrix(&block.q)?,
-                    input: &s.input,
-                    input_rows: None,
-                    output: q,
-                },
-                Product {
-                    weights: core.resident.matrix(&block.k)?,
-                    input: &s.input,
-                    input_rows: None,
-                    output: k,
-                },
-                Product {
-                    weights: core.resident.matrix(&block.v)?,
-                    input: &s.input,
-                    input_rows: None,
-                    output: v,
-                },
-            ],
-        );
-        for (x, bias) in [(&mut *q, &block.q_bias), (k, &block.k_bias), (v, &block.v_bias)] {
-            if let Some(bias) = bias {
-                ops::add_bias(region, x, bias);
+        let hidden = core.hyper.hidden;
+        let (x, normed) = (&s.hidden[..rows * hidden], &mut s.normed[..rows * hidden]);
+        ops::rms_norm(region, x, &block.mixer_norm, core.hyper.norm_eps, normed);
+        s.input.set(region, rows, hidden, normed, core.precision);
+        let output = match &block.mixer {
+            Mixer::Attention(block) => {
+                attention::mix(self, block, rows, s, rope)?;
+                &block.output
             }
-        }
-        for (x, weight) in [(&mut *q, &block.q_norm), (k, &block.k_norm)] {
-            if let Some(weight) = weight {
-                ops::rms_norm_in_place(region, x, weight, hyper.norm_eps);
+            Mixer::DeltaNet(block) => {
+                delta_net::mix(self, index, block, rows, s, observer)?;
+                &block.output
             }
-        }
-        let mixed = &mut s.mixed[..rows * width];
-        let mut row = 0;
-        for span in &mut self.spans {
-            let rows = row..row + span.tokens.len();
-            row = rows.end;
-            span.attend(
-                core,
-                region,
-                index,
-                rope,
-                Heads {
-                    q: &mut q[rows.start * query..rows.end * query],
-                    k: &mut k[rows.start * key..rows.end * key],
-                    v: &v[rows.start * value..rows.end * value],
-                    mixed: &mut mixed[rows.start * width..rows.end * width],
-                },
-                &mut s.attention,
-            );
-        }
-        s.input.set(region, rows, width, mixed, precision);
+        };
+        s.input.set(region, rows, output.cols, &s.mixed[..rows * output.cols], core.precision);
         let branch = &mut s.branch[..rows * hidden];
-        let weights = core.resident.matrix(&block.output)?;
-        matmul(
-            region,
-            precision,
-            &mut [Product { weights, input: &s.input, input_rows: None, output: branch }],
-        );
-        ops::add(region, x, branch);
+        matmul(region, core.precision, &mut [product(core, output, &s.input, branch)?]);
+        ops::add(region, &mut s.hidden[..rows * hidden], branch);
         Ok(())
     }
 
@@ -302,11 +219,20 @@ impl Pass<'_> {
         let normed = &mut s.normed[..rows * hidden];
         ops::rms_norm(region, x, &core.layout.output_norm, core.hyper.norm_eps, normed);
         s.input.set(region, rows, hidden, normed, core.precision);
-        let weights = core.resident.matrix(&core.layout.head)?;
         let output = &mut s.logits[..rows * core.hyper.vocabulary];
-        matmul(region, core.precision, &mut [Product { weights, input: &s.input, input_rows: None, output }]);
+        matmul(region, core.precision, &mut [product(core, &core.layout.head, &s.input, output)?]);
         Ok(())
     }
+}
+
+/// The product of a resident weight with all rows of an input.
+fn product<'a>(
+    core: &'a Core,
+    weight: &Weight,
+    input: &'a Activations,
+    output: &'a mut [f32],
+) -> Result<Product<'a>> {
+    Ok(Product { weights: core.resident.matrix(weight)?, input, input_rows: None, output })
 }
 
 /// branch = down(silu(gate x) * up x) for the chunk in `s.input`.
@@ -320,28 +246,11 @@ pub(crate) fn gated_unit(
     let precision = core.precision;
     let inner = unit.gate.rows;
     let (gate, up) = (&mut s.gate[..rows * inner], &mut s.up[..rows * inner]);
-    matmul(
-        region,
-        precision,
-        &mut [
-            Product {
-                weights: core.resident.matrix(&unit.gate)?,
-                input: &s.input,
-                input_rows: None,
-                output: gate,
-            },
-            Product {
-                weights: core.resident.matrix(&unit.up)?,
-                input: &s.input,
-                input_rows: None,
-                output: up,
-            },
-        ],
-    );
+    let mut products = [product(core, &unit.gate, &s.input, gate)?, product(core, &unit.up, &s.input, up)?];
+    matmul(region, precision, &mut products);
     ops::silu_mul(region, gate, up);
     s.inner.set(region, rows, inner, gate, precision);
     let branch = &mut s.branch[..rows * core.hyper.hidden];
-    let weights = core.resident.matrix(&unit.down)?;
-    matmul(region, precision, &mut [Product { weights, input: &s.inner, input_rows: None, output: branch }]);
+    matmul(region, precision, &mut [product(core, &unit.down, &s.inner, branch)?]);
     Ok(())
 }

@@ -1,20 +1,11 @@
-//! Hyper-parameters: what a file says of a model's shape, checked once.
-//!
-//! Keys follow the GGUF specification, `{architecture}.{name}`.
+//! The shape of a model: what an architecture's description makes of a file's metadata.
 
-use std::path::Path;
-
-use membrane_formats::{Checkpoint, Metadata};
+use membrane_formats::Checkpoint;
+pub use membrane_kernels::{DeltaShape, HeadOrder};
 
 use crate::architectures::Architecture;
-use crate::error::{EngineError, Result, shown};
-
-/// Largest number of blocks that a file may claim; the largest published models have 126.
-const MAX_BLOCKS: u32 = 1024;
-/// Largest number of heads, experts and so on; keeps every product of two of them within 64 bits.
-const MAX_COUNT: u32 = 1 << 20;
-/// Largest width of a hidden vector or a feed-forward.
-const MAX_WIDTH: u32 = 1 << 20;
+use crate::error::Result;
+use crate::keys::Keys;
 
 /// How positions are rotated into queries and keys (Su et al. 2021).
 #[derive(Debug, Clone)]
@@ -29,28 +20,9 @@ pub struct Rope {
     pub neox: bool,
 }
 
-/// The mixture of experts of a block.
-#[derive(Debug, Clone)]
-pub struct Moe {
-    /// Experts in a block.
-    pub experts: usize,
-    /// Experts that a token uses.
-    pub top_k: usize,
-    /// Inner width of an expert.
-    pub inner: usize,
-    /// Inner width of the shared expert, 0 if there is none.
-    pub shared_inner: usize,
-    /// Whether the chosen experts' weights are made to sum to 1.
-    pub normalise: bool,
-}
-
-/// The shape of a model.
-#[derive(Debug, Clone)]
-pub struct Hyperparameters {
-    /// Transformer blocks.
-    pub blocks: usize,
-    /// Width of the residual stream.
-    pub hidden: usize,
+/// Softmax attention over all positions so far, with heads of queries that share heads of keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attention {
     /// Query heads.
     pub heads: usize,
     /// Key and value heads; divides `heads`.
@@ -59,68 +31,16 @@ pub struct Hyperparameters {
     pub head_dim: usize,
     /// Width of a value head.
     pub value_dim: usize,
-    /// Inner width of a dense feed-forward; 0 in a pure mixture of experts.
-    pub inner: usize,
-    /// Epsilon of the RMS norms.
-    pub norm_eps: f32,
-    /// Rotary positions.
-    pub rope: Rope,
-    /// The mixture of experts, if the model has one.
-    pub moe: Option<Moe>,
-    /// Rows of the embedding.
-    pub vocabulary: usize,
-    /// Context length that the model was trained for.
-    pub trained_context: u32,
+    /// An RMS norm on each query and key head.
+    pub head_norm: bool,
+    /// The result is multiplied by the sigmoid of a gate. The query matrix has its rows, behind those of each head.
+    pub gated: bool,
 }
 
-impl Hyperparameters {
-    /// Reads and checks the hyper-parameters of a checkpoint.
-    ///
-    /// Errors name the key and the rule that it breaks.
-    pub fn read(checkpoint: &Checkpoint, architecture: &Architecture) -> Result<Self> {
-        let keys =
-            Keys { path: checkpoint.path(), metadata: checkpoint.metadata(), prefix: architecture.name };
-        let blocks = keys.count("block_count", MAX_BLOCKS)?;
-        let hidden = keys.count("embedding_length", MAX_WIDTH)?;
-        let heads = keys.count("attention.head_count", MAX_COUNT)?;
-        let kv_heads = keys.optional_count("attention.head_count_kv", MAX_COUNT)?.unwrap_or(heads);
-        keys.rule("attention.head_count_kv", kv_heads, heads % kv_heads == 0, || {
-            format!("it must divide the {heads} query heads")
-        })?;
-        let default_dim = hidden / heads;
-        let head_dim = keys.optional_count("attention.key_length", MAX_WIDTH)?.unwrap_or(default_dim);
-        let value_dim = keys.optional_count("attention.value_length", MAX_WIDTH)?.unwrap_or(default_dim);
-        keys.rule("attention.key_length", head_dim, head_dim > 0, || {
-            format!("{heads} heads do not fit a width of {hidden}")
-        })?;
-        keys.rule("attention.value_length", value_dim, value_dim > 0, || {
-            format!("{heads} heads do not fit a width of {hidden}")
-        })?;
-        let norm_eps = keys.float("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5);
-        keys.rule("attention.layer_norm_rms_epsilon", norm_eps, (0.0..1.0).contains(&norm_eps), || {
-            "it must lie between 0 and 1".into()
-        })?;
-        let embedding = checkpoint.require("token_embd.weight")?;
-        let vocabulary = embedding.shape.dims().get(1).copied().unwrap_or(0) as usize;
-        if let Some(stated) = keys.optional_count("vocab_size", MAX_COUNT * 4)? {
-            keys.rule("vocab_size", stated, stated == vocabulary, || {
-                format!("the embedding has {vocabulary} rows")
-            })?;
-        }
-        Ok(Self {
-            blocks,
-            hidden,
-            heads,
-            kv_heads,
-            head_dim,
-            value_dim,
-            inner: keys.optional_count("feed_forward_length", MAX_WIDTH)?.unwrap_or(0),
-            norm_eps,
-            rope: rope(&keys, head_dim, architecture.neox_rope)?,
-            moe: moe(&keys, architecture)?,
-            vocabulary,
-            trained_context: keys.optional_count("context_length", u32::MAX)?.unwrap_or(2048) as u32,
-        })
+impl Attention {
+    /// Width of all query heads together.
+    pub fn query_width(&self) -> usize {
+        self.heads * self.head_dim
     }
 
     /// Width of all key heads together.
@@ -132,103 +52,139 @@ impl Hyperparameters {
     pub fn value_width(&self) -> usize {
         self.kv_heads * self.value_dim
     }
+
+    /// Width of what all heads give.
+    pub fn mixed_width(&self) -> usize {
+        self.heads * self.value_dim
+    }
 }
 
-fn rope(keys: &Keys<'_>, head_dim: usize, neox: bool) -> Result<Rope> {
-    let dims = keys.optional_count("rope.dimension_count", MAX_WIDTH)?.unwrap_or(head_dim);
-    keys.rule("rope.dimension_count", dims, dims <= head_dim && dims % 2 == 0, || {
-        format!("it must be even and at most the head's {head_dim} dimensions")
-    })?;
-    let base = keys.float("rope.freq_base")?.unwrap_or(10_000.0);
-    keys.rule("rope.freq_base", base, base.is_finite() && base > 0.0, || "it must be positive".into())?;
-    let kind = keys.metadata.str(&keys.name("rope.scaling.type"))?.unwrap_or("none").to_owned();
-    let scale = match kind.as_str() {
-        "none" => 1.0,
-        "linear" => 1.0 / keys.float("rope.scaling.factor")?.unwrap_or(1.0),
-        other => {
-            return Err(keys.broken(
-                "rope.scaling.type",
-                other,
-                "this build extends contexts by none or linear only",
-            ));
-        }
-    };
-    keys.rule("rope.scaling.factor", 1.0 / scale, scale.is_finite() && scale > 0.0, || {
-        "it must be positive".into()
-    })?;
-    Ok(Rope { dims, base, scale, neox })
+/// How a file stores the matrices of a delta-net's gates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GateTensors {
+    /// Strengths and decays in `ssm_beta` and `ssm_alpha`.
+    Apart,
+    /// Both in `ssm_ba`: for each key head the rows of its value heads' strengths, then those of their decays.
+    ByKeyHead,
 }
 
-fn moe(keys: &Keys<'_>, architecture: &Architecture) -> Result<Option<Moe>> {
-    let experts = keys.metadata.u32(&keys.name("expert_count"))?.unwrap_or(0);
-    if experts == 0 {
-        return if architecture.always_moe {
-            Err(keys.broken("expert_count", "absent or 0", "this architecture is a mixture of experts"))
-        } else {
-            Ok(None)
-        };
-    }
-    let experts = keys.count("expert_count", 1 << 16)?;
-    let top_k = keys.count("expert_used_count", 1 << 16)?;
-    keys.rule("expert_used_count", top_k, top_k <= experts, || format!("there are {experts} experts"))?;
-    let inner = match keys.optional_count("expert_feed_forward_length", MAX_WIDTH)? {
-        Some(inner) => inner,
-        None => keys.count("feed_forward_length", MAX_WIDTH)?,
-    };
-    let shared_inner = if architecture.shared_expert {
-        keys.count("expert_shared_feed_forward_length", MAX_WIDTH)?
-    } else {
-        0
-    };
-    Ok(Some(Moe { experts, top_k, inner, shared_inner, normalise: architecture.normalise_top_k }))
+/// A gated delta-net: linear attention with a recurrent state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeltaNet {
+    /// Heads and widths.
+    pub shape: DeltaShape,
+    /// How the gates' matrices are stored.
+    pub gates: GateTensors,
 }
 
-/// Metadata of one architecture, with its prefix.
-struct Keys<'a> {
-    path: &'a Path,
-    metadata: &'a Metadata,
-    prefix: &'static str,
+/// What mixes the positions in a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mixer {
+    /// Softmax attention.
+    Attention(Attention),
+    /// A gated delta-net.
+    DeltaNet(DeltaNet),
 }
 
-impl Keys<'_> {
-    fn name(&self, key: &str) -> String {
-        format!("{}.{key}", self.prefix)
+/// The mixture of experts of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moe {
+    /// Experts in a layer.
+    pub experts: usize,
+    /// Experts that a token uses.
+    pub top_k: usize,
+    /// Inner width of an expert.
+    pub inner: usize,
+    /// Inner width of the shared expert, which the sigmoid of its own gate weighs; 0 if there is none.
+    pub shared_inner: usize,
+    /// Whether the chosen experts' weights are made to sum to 1.
+    pub normalise: bool,
+}
+
+/// What works on each position of a layer by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeedForward {
+    /// One gated unit of this inner width.
+    Dense {
+        /// Inner width.
+        inner: usize,
+    },
+    /// A mixture of gated units.
+    Moe(Moe),
+}
+
+/// One layer of a pre-norm decoder: `x += mixer(norm(x)); x += feed_forward(norm(x))`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layer {
+    /// What mixes the positions.
+    pub mixer: Mixer,
+    /// What works on each position.
+    pub feed_forward: FeedForward,
+}
+
+/// The shape of a model.
+#[derive(Debug, Clone)]
+pub struct Hyperparameters {
+    /// The layers that a pass goes through, in order.
+    pub layers: Vec<Layer>,
+    /// Blocks for multi-token prediction that the file has behind the layers. They are not loaded.
+    pub mtp_blocks: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Epsilon of the RMS norms.
+    pub norm_eps: f32,
+    /// Rotary positions.
+    pub rope: Rope,
+    /// Name of the norm before a feed-forward, as tensors call it.
+    pub ffn_norm: &'static str,
+    /// Rows of the embedding.
+    pub vocabulary: usize,
+    /// Context length that the model was trained for.
+    pub trained_context: u32,
+}
+
+impl Hyperparameters {
+    /// Reads and checks the hyper-parameters of a checkpoint.
+    ///
+    /// Errors name the key and the rule that it breaks.
+    pub fn read(checkpoint: &Checkpoint, architecture: &Architecture) -> Result<Self> {
+        (architecture.describe)(&Keys::new(checkpoint, architecture.name))
     }
 
-    /// A required number from 1 to `max`.
-    fn count(&self, key: &str, max: u32) -> Result<usize> {
-        match self.optional_count(key, max)? {
-            Some(count) => Ok(count),
-            None => Err(self.broken(key, "absent", "the architecture needs it")),
-        }
+    /// Layers that a pass goes through.
+    pub fn blocks(&self) -> usize {
+        self.layers.len()
     }
 
-    fn optional_count(&self, key: &str, max: u32) -> Result<Option<usize>> {
-        let Some(value) = self.metadata.u32(&self.name(key))? else { return Ok(None) };
-        self.rule(key, value, (1..=max).contains(&value), || format!("it must lie between 1 and {max}"))?;
-        Ok(Some(value as usize))
+    /// The attention of each layer that has one, in order.
+    pub fn attentions(&self) -> impl Iterator<Item = &Attention> + Clone {
+        self.layers.iter().filter_map(|layer| match &layer.mixer {
+            Mixer::Attention(attention) => Some(attention),
+            Mixer::DeltaNet(_) => None,
+        })
     }
 
-    fn float(&self, key: &str) -> Result<Option<f32>> {
-        Ok(self.metadata.f32(&self.name(key))?)
+    /// The delta-net of each layer that has one, in order.
+    pub fn delta_nets(&self) -> impl Iterator<Item = &DeltaNet> + Clone {
+        self.layers.iter().filter_map(|layer| match &layer.mixer {
+            Mixer::DeltaNet(delta_net) => Some(delta_net),
+            Mixer::Attention(_) => None,
+        })
     }
 
-    fn rule(
-        &self,
-        key: &str,
-        found: impl ToString,
-        holds: bool,
-        rule: impl FnOnce() -> String,
-    ) -> Result<()> {
-        if holds { Ok(()) } else { Err(self.broken(key, found, rule())) }
+    /// The mixture of experts of each layer that has one, in order.
+    pub fn moes(&self) -> impl Iterator<Item = &Moe> + Clone {
+        self.layers.iter().filter_map(|layer| match &layer.feed_forward {
+            FeedForward::Moe(moe) => Some(moe),
+            FeedForward::Dense { .. } => None,
+        })
     }
 
-    fn broken(&self, key: &str, found: impl ToString, rule: impl Into<String>) -> EngineError {
-        EngineError::Hyperparameter {
-            path: self.path.to_owned(),
-            key: self.name(key),
-            found: shown(&found.to_string()),
-            rule: rule.into(),
-        }
+    /// Inner width of each dense feed-forward, in order.
+    pub fn dense(&self) -> impl Iterator<Item = usize> + Clone {
+        self.layers.iter().filter_map(|layer| match layer.feed_forward {
+            FeedForward::Dense { inner } => Some(inner),
+            FeedForward::Moe(_) => None,
+        })
     }
 }

@@ -1,41 +1,19 @@
 //! The KV cache: keys and values of a session in blocks that forks share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use membrane_kernels::{KvSlice, Precision};
 
-use crate::error::{EngineError, Result};
-use crate::hyper::Hyperparameters;
-use crate::plan::Bytes;
+use crate::error::Result;
+use crate::hyper::{Attention, Hyperparameters};
+use crate::pool::{Charge, Pool};
 
 /// Positions in a block.
 pub(crate) const BLOCK: usize = 64;
 
 /// Bytes that keys and values of one position take over all layers.
 pub(crate) fn bytes_per_token(hyper: &Hyperparameters, precision: Precision) -> u64 {
-    let element = if precision == Precision::Reference { 4 } else { 2 };
-    (hyper.blocks * (hyper.key_width() + hyper.value_width()) * element) as u64
-}
-
-/// Counts the bytes of all blocks of all sessions of a model against a ceiling.
-#[derive(Debug)]
-pub(crate) struct KvPool {
-    limit: u64,
-    used: AtomicU64,
-}
-
-impl KvPool {
-    pub fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicU64::new(0) })
-    }
-
-    fn take(&self, bytes: u64) -> Result<()> {
-        let taken = self.used.try_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            (used + bytes <= self.limit).then_some(used + bytes)
-        });
-        taken.map(|_| ()).map_err(|_| EngineError::KvFull { limit: Bytes(self.limit) })
-    }
+    hyper.attentions().map(|attention| Shape::new(attention, precision).bytes_per_token()).sum()
 }
 
 #[derive(Debug, Clone)]
@@ -49,13 +27,6 @@ impl Rows {
         match precision {
             Precision::Fast => Self::F16(vec![0; BLOCK * width].into()),
             Precision::Reference => Self::F32(vec![0.0; BLOCK * width].into()),
-        }
-    }
-
-    fn bytes(&self) -> u64 {
-        match self {
-            Self::F16(rows) => 2 * rows.len() as u64,
-            Self::F32(rows) => 4 * rows.len() as u64,
         }
     }
 
@@ -79,68 +50,71 @@ impl Rows {
 struct Block {
     keys: Rows,   // [BLOCK, kv_heads * head_dim]
     values: Rows, // [BLOCK, kv_heads * value_dim]
-    pool: Arc<KvPool>,
+    _charge: Charge,
 }
 
 impl Block {
-    fn new(shape: &Shape, pool: &Arc<KvPool>) -> Result<Self> {
-        let element = if shape.precision == Precision::Reference { 4 } else { 2 };
-        pool.take((BLOCK * (shape.key_width + shape.value_width) * element) as u64)?;
-        Ok(Self {
-            keys: Rows::new(shape.key_width, shape.precision),
-            values: Rows::new(shape.value_width, shape.precision),
-            pool: pool.clone(),
-        })
+    fn new(shape: Shape, pool: &Pool) -> Result<Self> {
+        let charge = pool.take(BLOCK as u64 * shape.bytes_per_token())?;
+        let (keys, values) =
+            (Rows::new(shape.key_width, shape.precision), Rows::new(shape.value_width, shape.precision));
+        Ok(Self { keys, values, _charge: charge })
     }
 
-    fn copy(&self) -> Result<Self> {
-        self.pool.take(self.bytes())?;
-        Ok(Self { keys: self.keys.clone(), values: self.values.clone(), pool: self.pool.clone() })
-    }
-
-    fn bytes(&self) -> u64 {
-        self.keys.bytes() + self.values.bytes()
+    fn copy(&self, shape: Shape, pool: &Pool) -> Result<Self> {
+        let charge = pool.take(BLOCK as u64 * shape.bytes_per_token())?;
+        Ok(Self { keys: self.keys.clone(), values: self.values.clone(), _charge: charge })
     }
 }
 
-impl Drop for Block {
-    fn drop(&mut self) {
-        self.pool.used.fetch_sub(self.bytes(), Ordering::Relaxed);
-    }
-}
-
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 struct Shape {
     key_width: usize,
     value_width: usize,
     precision: Precision,
 }
 
-/// Keys and values of one session. A clone shares all blocks; a block is copied when one of its sharers
-/// writes to it.
+impl Shape {
+    fn new(attention: &Attention, precision: Precision) -> Self {
+        Self { key_width: attention.key_width(), value_width: attention.value_width(), precision }
+    }
+
+    fn bytes_per_token(self) -> u64 {
+        let element = if self.precision == Precision::Reference { 4 } else { 2 };
+        (self.key_width + self.value_width) as u64 * element
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Layer {
+    blocks: Vec<Arc<Block>>,
+    shape: Shape,
+}
+
+/// Keys and values of one session, of each layer with attention. A clone shares all blocks; a block is copied when one of
+/// its sharers writes to it.
 #[derive(Debug, Clone)]
 pub(crate) struct KvCache {
-    layers: Vec<Vec<Arc<Block>>>,
-    shape: Shape,
-    pool: Arc<KvPool>,
+    layers: Vec<Layer>,
+    pool: Arc<Pool>,
 }
 
 impl KvCache {
-    pub fn new(hyper: &Hyperparameters, precision: Precision, pool: &Arc<KvPool>) -> Self {
-        let shape = Shape { key_width: hyper.key_width(), value_width: hyper.value_width(), precision };
-        Self { layers: vec![Vec::new(); hyper.blocks], shape, pool: pool.clone() }
+    pub fn new(hyper: &Hyperparameters, precision: Precision, pool: &Arc<Pool>) -> Self {
+        let layer = |attention| Layer { blocks: Vec::new(), shape: Shape::new(attention, precision) };
+        Self { layers: hyper.attentions().map(layer).collect(), pool: pool.clone() }
     }
 
     /// Makes room for positions up to `length`, those from `from` on writable.
     pub fn reserve(&mut self, from: usize, length: usize) -> Result<()> {
-        for blocks in &mut self.layers {
+        for Layer { blocks, shape } in &mut self.layers {
             if let Some(shared) = blocks.get_mut(from / BLOCK)
                 && Arc::get_mut(shared).is_none()
             {
-                *shared = Arc::new(shared.copy()?);
+                *shared = Arc::new(shared.copy(*shape, &self.pool)?);
             }
             while blocks.len() * BLOCK < length {
-                blocks.push(Arc::new(Block::new(&self.shape, &self.pool)?));
+                blocks.push(Arc::new(Block::new(*shape, &self.pool)?));
             }
         }
         Ok(())
@@ -149,9 +123,10 @@ impl KvCache {
     /// Stores keys [n, kv_heads * head_dim] and values [n, kv_heads * value_dim] of a layer from position
     /// `first` on; `reserve` has made room.
     pub fn store(&mut self, layer: usize, first: usize, keys: &[f32], values: &[f32]) {
-        let rows = keys.chunks_exact(self.shape.key_width).zip(values.chunks_exact(self.shape.value_width));
+        let Layer { blocks, shape } = &mut self.layers[layer];
+        let rows = keys.chunks_exact(shape.key_width).zip(values.chunks_exact(shape.value_width));
         for (position, (key, value)) in (first..).zip(rows) {
-            if let Some(block) = Arc::get_mut(&mut self.layers[layer][position / BLOCK]) {
+            if let Some(block) = Arc::get_mut(&mut blocks[position / BLOCK]) {
                 block.keys.store(position % BLOCK, key);
                 block.values.store(position % BLOCK, value);
             }
@@ -160,14 +135,14 @@ impl KvCache {
 
     /// The blocks of a layer that hold the first `length` positions.
     pub fn slices(&self, layer: usize, length: usize) -> (Vec<KvSlice<'_>>, Vec<KvSlice<'_>>) {
-        let blocks = &self.layers[layer][..length.div_ceil(BLOCK)];
+        let blocks = &self.layers[layer].blocks[..length.div_ceil(BLOCK)];
         blocks.iter().map(|block| (block.keys.slice(), block.values.slice())).unzip()
     }
 
     /// Drops what is behind the first `length` positions.
     pub fn truncate(&mut self, length: usize) {
-        for blocks in &mut self.layers {
-            blocks.truncate(length.div_ceil(BLOCK));
+        for layer in &mut self.layers {
+            layer.blocks.truncate(length.div_ceil(BLOCK));
         }
     }
 }
@@ -175,10 +150,11 @@ impl KvCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::EngineError;
 
     fn cache(limit: u64) -> KvCache {
         let shape = Shape { key_width: 4, value_width: 2, precision: Precision::Reference };
-        KvCache { layers: vec![Vec::new(); 2], shape, pool: KvPool::new(limit) }
+        KvCache { layers: vec![Layer { blocks: Vec::new(), shape }; 2], pool: Pool::new(limit, 0) }
     }
 
     fn first_key(cache: &KvCache, layer: usize) -> f32 {

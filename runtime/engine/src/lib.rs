@@ -8,24 +8,31 @@
 
 mod architectures;
 mod batch;
+mod budget;
 mod error;
 mod forward;
 mod hyper;
+mod keys;
 mod kv;
 mod model;
 mod moe;
 mod plan;
+mod pool;
 pub mod process;
 mod scratch;
 mod session;
+mod state;
 mod vocabulary;
 mod weights;
 
 pub use architectures::{ALL as ARCHITECTURES, Architecture};
 pub use error::{EngineError, Result};
 pub use forward::Observer;
-pub use hyper::{Hyperparameters, Moe, Rope};
-pub use membrane_kernels::{Isa, Precision};
+pub use hyper::{
+    Attention, DeltaNet, DeltaShape, FeedForward, GateTensors, HeadOrder, Hyperparameters, Layer, Mixer, Moe,
+    Rope,
+};
+pub use membrane_kernels::{DeltaState, Isa, Precision};
 pub use membrane_pager::{Counters, EvictionPolicy, IoChoice, IoMode, IoReason};
 pub use model::{LoadOptions, Model, Prepared};
 pub use plan::{Bytes, MemoryParts, MemoryPlan};

@@ -10,30 +10,19 @@ use membrane_pager::{Catalog, Counters, EvictionPolicy, IoChoice, IoMode, PagedF
 use membrane_text::{GrammarCompiler, Tokenizer};
 
 use crate::architectures::Architecture;
+use crate::budget::plan;
 use crate::error::{EngineError, Result};
 use crate::hyper::Hyperparameters;
-use crate::kv::{self, KvPool};
 use crate::moe::Routing;
-use crate::plan::{Bytes, MemoryParts, MemoryPlan};
+use crate::plan::MemoryPlan;
+use crate::pool::Pool;
 use crate::scratch::{Scratch, ScratchShape};
 use crate::session::Session;
+use crate::vocabulary;
 use crate::weights::{Layout, Resident};
-use crate::{process, vocabulary};
 
-/// Context length where neither the caller nor the model says less, in tokens.
-const DEFAULT_CONTEXT: u32 = 4096;
-/// Prefill chunk of a model that is wholly in memory, in tokens: past it, larger chunks gain nothing.
-const CHUNK_IN_MEMORY: usize = 512;
-/// Prefill chunk of a paged model, in tokens: each chunk reads nearly every expert once.
-const CHUNK_PAGED: usize = 2048;
-/// Smallest chunk that a tight budget leads to.
-const CHUNK_LEAST: usize = 32;
-/// A paged model's scratch takes at most this fraction of what is left for experts and scratch.
-const SCRATCH_FRACTION: u64 = 6;
 /// Most threads: each has its own scratch, and beyond the processors of one machine they only wait.
 const MAX_THREADS: usize = 256;
-/// Kept free beside what is planned: thread stacks, allocator slack, kernel rounding to huge pages.
-const RESERVE: u64 = 24 << 20;
 
 /// How to load a model.
 #[derive(Debug, Clone)]
@@ -58,6 +47,8 @@ pub struct LoadOptions {
     pub eviction: EvictionPolicy,
     /// Instruction set; by default the best that this processor has. It never changes a result.
     pub isa: Option<Isa>,
+    /// Checkpoints of recurrent states that are kept at most; by default chosen from the budget. It never changes a result.
+    pub checkpoints: Option<u32>,
     /// Most experts to keep in memory, whatever the budget leaves: for measurements and tests.
     pub experts: Option<u64>,
     /// Bytes that the rest of the process will still take, such as plugin instances.
@@ -77,6 +68,7 @@ impl Default for LoadOptions {
             io: IoMode::Auto,
             eviction: EvictionPolicy::default(),
             isa: None,
+            checkpoints: None,
             experts: None,
             reserve: 0,
         }
@@ -120,8 +112,7 @@ impl Prepared {
         let threads = threads(options)?;
         let architecture = Architecture::of(&checkpoint)?;
         let hyper = Hyperparameters::read(&checkpoint, &architecture)?;
-        let layout = Layout::of(&checkpoint, &architecture, &hyper)
-            .map_err(|error| error.of_file(checkpoint.path()))?;
+        let layout = Layout::of(&checkpoint, &hyper).map_err(|error| error.of_file(checkpoint.path()))?;
         let tokenizer = if text {
             vocabulary::check_rows(&checkpoint, hyper.vocabulary)?;
             Some(vocabulary::tokenizer(&checkpoint)?)
@@ -180,7 +171,7 @@ impl Prepared {
         let context = self.plan.context as usize;
         let compute = Compute {
             team: Arc::new(Team::new(self.threads, self.isa)),
-            scratch: Scratch::new(&scratch_shape, self.hyper.heads, context, self.threads),
+            scratch: Scratch::new(&scratch_shape, context, self.threads),
             rope,
             routing: Routing::default(),
             pager,
@@ -192,7 +183,7 @@ impl Prepared {
             layout: self.layout,
             resident,
             precision: self.options.precision,
-            kv_pool: KvPool::new(self.plan.kv.0),
+            pool: Pool::new(self.plan.kv.0 + self.plan.recurrent.0, self.plan.checkpoints as usize),
             plan: self.plan,
             cancel: Arc::new(AtomicBool::new(false)),
         };
@@ -232,7 +223,7 @@ pub(crate) struct Core {
     pub layout: Layout,
     pub resident: Resident,
     pub precision: Precision,
-    pub kv_pool: Arc<KvPool>,
+    pub pool: Arc<Pool>,
     pub plan: MemoryPlan,
     pub cancel: Arc<AtomicBool>,
 }
@@ -365,112 +356,4 @@ fn threads(options: &LoadOptions) -> Result<usize> {
         Some(threads) => Ok(threads),
         None => Ok(std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS)),
     }
-}
-
-/// Divides the budget, or says by how much it or the machine is too small.
-fn plan(
-    checkpoint: &Checkpoint,
-    hyper: &Hyperparameters,
-    layout: &Layout,
-    options: &LoadOptions,
-    threads: usize,
-) -> Result<MemoryPlan> {
-    let context = options.context.unwrap_or_else(|| hyper.trained_context.min(DEFAULT_CONTEXT));
-    if context == 0 {
-        return Err(EngineError::Option("--ctx must be at least 1".into()));
-    }
-    let blocks = u64::from(context).div_ceil(kv::BLOCK as u64);
-    let contexts = options.contexts.max(1);
-    let kv = u64::from(contexts) * blocks * kv::BLOCK as u64 * kv::bytes_per_token(hyper, options.precision);
-    let logits = u64::from(options.sessions.saturating_sub(1)) * hyper.vocabulary as u64 * 4;
-    let process = process::resident_bytes();
-    let reserve = RESERVE + options.reserve;
-    let scratch_of = |chunk: usize| {
-        ScratchShape::new(hyper, chunk).bytes(hyper.heads, context as usize, threads)
-            + RopeTable::bytes(hyper.rope.dims, context as usize) as u64
-            + logits
-    };
-    let slot = layout.experts.as_ref().map_or(0, Pager::slot_bytes_for);
-    let experts = layout.expert_count();
-    let top_k = hyper.moe.as_ref().map_or(0, |moe| moe.top_k as u64);
-    let all = experts * slot;
-    let most = options.experts.map_or(experts, |most| most.clamp(1, experts.max(1)));
-    let fixed = process + reserve + layout.resident_bytes + kv;
-    let chunk_limit = (context as usize).max(1);
-    let asked = options.prefill_chunk.map(|chunk| chunk.clamp(1, chunk_limit));
-    let fits = |chunk: usize, arena: u64| {
-        options.memory.is_none_or(|budget| fixed + scratch_of(chunk) + arena <= budget)
-    };
-    let in_memory = asked.unwrap_or(CHUNK_IN_MEMORY.min(chunk_limit));
-    let parts = |chunk: usize, arena: u64, process: u64| MemoryParts {
-        weights: Bytes(layout.resident_bytes),
-        kv: Bytes(kv),
-        context,
-        scratch: Bytes(scratch_of(chunk)),
-        experts: Bytes(arena),
-        process: Bytes(process),
-    };
-    let (chunk, arena) = if most == experts && fits(in_memory, all) {
-        (in_memory, all)
-    } else {
-        let budget = options.memory.unwrap_or(u64::MAX);
-        let left = budget.saturating_sub(fixed);
-        let mut chunk = asked.unwrap_or(CHUNK_PAGED.min(chunk_limit));
-        let most_scratch = match asked {
-            None => left / SCRATCH_FRACTION,
-            Some(_) => left.saturating_sub(top_k * slot),
-        };
-        while chunk > CHUNK_LEAST && scratch_of(chunk) > most_scratch {
-            chunk /= 2;
-        }
-        let least = fixed + scratch_of(chunk) + top_k * slot;
-        if least > budget {
-            return Err(EngineError::Budget {
-                budget: Bytes(budget),
-                needed: Bytes(least),
-                parts: parts(chunk, top_k * slot, process + reserve),
-                advice: if context > 512 { ", or a smaller --ctx".into() } else { String::new() },
-            });
-        }
-        let slots = (budget - fixed - scratch_of(chunk)) / slot.max(1);
-        (chunk, slots.min(most) * slot)
-    };
-    // The reserve is left out: it is what plugins may take at most, not what anything needs.
-    let unpaged = process + layout.resident_bytes + kv + scratch_of(chunk);
-    let needed = unpaged + arena;
-    if let Some(machine) = process::memory_limit().filter(|&machine| needed > machine) {
-        let pages = experts > 0 && unpaged + top_k * slot <= machine;
-        return Err(EngineError::Machine {
-            machine: Bytes(machine),
-            needed: Bytes(needed),
-            parts: parts(chunk, arena, process),
-            advice: match (pages, options.memory) {
-                (true, _) => "--memory with less than the machine has, so that experts are paged",
-                (false, Some(_)) => "a smaller --ctx or --memory",
-                (false, None) => "a smaller --ctx, or take a smaller model",
-            },
-        });
-    }
-    let embedding_on_disk = match layout.embedding {
-        crate::weights::Embedding::OnDisk(index) => checkpoint.tensors()[index].bytes,
-        crate::weights::Embedding::Tied => 0,
-    };
-    Ok(MemoryPlan {
-        budget: options.memory.map(Bytes),
-        process: Bytes(process),
-        reserve: Bytes(reserve),
-        weights: Bytes(layout.resident_bytes),
-        embedding_on_disk: Bytes(embedding_on_disk),
-        kv: Bytes(kv),
-        context,
-        contexts,
-        scratch: Bytes(scratch_of(chunk)),
-        prefill_chunk: chunk,
-        expert_arena: Bytes(arena),
-        expert_slots: arena.checked_div(slot).unwrap_or(0),
-        expert_slot: Bytes(slot),
-        experts,
-        experts_total: Bytes(layout.expert_bytes()),
-        experts_per_token: top_k * hyper.blocks as u64,
-    })
 }

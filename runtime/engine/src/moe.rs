@@ -70,7 +70,7 @@ pub(crate) fn run(
     compute: &mut Compute,
     observer: &mut dyn Observer,
 ) -> Result<()> {
-    let Some(moe) = &core.hyper.moe else { return Ok(()) };
+    let moe = &block.shape;
     let hidden = core.hyper.hidden;
     let Compute { scratch: s, routing, pager, .. } = compute;
     route(core, region, block, moe, rows, s, routing)?;

@@ -35,6 +35,12 @@ pub struct MemoryPlan {
     pub context: u32,
     /// Full contexts of which keys and values find room at a time.
     pub contexts: u32,
+    /// Recurrent states of sessions and their checkpoints; 0 in a model without recurrent layers.
+    pub recurrent: Bytes,
+    /// Recurrent states of sessions that find room beside all checkpoints.
+    pub recurrent_states: u32,
+    /// Checkpoints of recurrent states that are kept at most.
+    pub checkpoints: u32,
     /// Activations of one prefill chunk.
     pub scratch: Bytes,
     /// Tokens in a prefill chunk.
@@ -56,7 +62,8 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// Everything that the plan takes.
     pub fn total(&self) -> Bytes {
-        let parts = [self.process, self.reserve, self.weights, self.kv, self.scratch, self.expert_arena];
+        let Self { process, reserve, weights, kv, recurrent, scratch, expert_arena, .. } = self;
+        let parts = [process, reserve, weights, kv, recurrent, scratch, expert_arena];
         Bytes(parts.iter().map(|part| part.0).sum())
     }
 
@@ -73,6 +80,10 @@ impl fmt::Display for MemoryPlan {
         row("resident weights", self.weights, String::new())?;
         let times = if self.contexts > 1 { format!("{} times ", self.contexts) } else { String::new() };
         row("KV cache", self.kv, format!("{times}{} tokens", self.context))?;
+        if self.recurrent.0 > 0 {
+            let note = format!("of {} sessions and {} checkpoints", self.recurrent_states, self.checkpoints);
+            row("recurrent states", self.recurrent, note)?;
+        }
         row("scratch", self.scratch, format!("prefill chunks of {} tokens", self.prefill_chunk))?;
         if self.experts > 0 {
             let note = format!(
@@ -104,6 +115,8 @@ pub struct MemoryParts {
     pub kv: Bytes,
     /// Context length of `kv`, in tokens.
     pub context: u32,
+    /// Recurrent states and their checkpoints.
+    pub recurrent: Bytes,
     /// Activations of one prefill chunk.
     pub scratch: Bytes,
     /// The arena of experts.
@@ -114,11 +127,11 @@ pub struct MemoryParts {
 
 impl fmt::Display for MemoryParts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { weights, kv, context, scratch, experts, process } = self;
-        write!(
-            f,
-            "{weights} resident weights, {kv} for a context of {context} tokens, {scratch} scratch, \
-             {experts} for experts, {process} for the process itself"
-        )
+        let Self { weights, kv, context, recurrent, scratch, experts, process } = self;
+        write!(f, "{weights} resident weights, {kv} for a context of {context} tokens, ")?;
+        if recurrent.0 > 0 {
+            write!(f, "{recurrent} for recurrent states, ")?;
+        }
+        write!(f, "{scratch} scratch, {experts} for experts, {process} for the process itself")
     }
 }

@@ -2,19 +2,24 @@
 
 use membrane_kernels::{Activations, AttentionScratch};
 
-use crate::hyper::Hyperparameters;
+use crate::hyper::{Attention, DeltaShape, Hyperparameters, Moe};
 
 /// Most rows of logits that are computed at a time.
 const LOGIT_ROWS: usize = 16;
 
-/// How large the buffers of a chunk must be, in rows and columns.
+/// How large the buffers of a chunk must be, in rows and columns: each as large as the layer asks for that needs most.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ScratchShape {
     chunk: usize,
     hidden: usize,
+    /// Query heads.
+    heads: usize,
+    joined: usize,
     query: usize,
     key: usize,
     value: usize,
+    gate: usize,
+    decays: usize,
     mixed: usize,
     inner: usize,
     /// Rows of a feed-forward: one a token, or one for each expert that a token uses.
@@ -25,26 +30,37 @@ pub(crate) struct ScratchShape {
 
 impl ScratchShape {
     pub fn new(hyper: &Hyperparameters, chunk: usize) -> Self {
-        let (inner, top_k, experts) = match &hyper.moe {
-            Some(moe) => (moe.inner.max(moe.shared_inner), moe.top_k, moe.experts),
-            None => (hyper.inner, 1, 0),
+        let most_dense = hyper.dense().max().unwrap_or(0);
+        let attention = |of: fn(&Attention) -> usize| hyper.attentions().map(of).max().unwrap_or(0);
+        let gated = |of: fn(&Attention) -> usize| {
+            hyper.attentions().filter(|attention| attention.gated).map(of).max().unwrap_or(0)
         };
+        let delta = |of: fn(&DeltaShape) -> usize| {
+            hyper.delta_nets().map(|delta_net| of(&delta_net.shape)).max().unwrap_or(0)
+        };
+        let moe = |of: fn(&Moe) -> usize| hyper.moes().map(of).max().unwrap_or(0);
         Self {
             chunk,
             hidden: hyper.hidden,
-            query: hyper.heads * hyper.head_dim,
-            key: hyper.key_width(),
-            value: hyper.value_width(),
-            mixed: hyper.heads * hyper.value_dim,
-            inner,
-            ffn_rows: chunk * top_k,
-            experts,
+            heads: attention(|a| a.heads),
+            joined: gated(|a| 2 * a.query_width()).max(delta(DeltaShape::channels)),
+            query: attention(Attention::query_width).max(delta(DeltaShape::channels)),
+            key: attention(Attention::key_width),
+            value: attention(Attention::value_width),
+            gate: gated(Attention::query_width).max(delta(DeltaShape::value_width)),
+            decays: delta(|shape| shape.value_heads),
+            mixed: attention(Attention::mixed_width).max(delta(DeltaShape::value_width)),
+            inner: moe(|moe| moe.inner.max(moe.shared_inner)).max(most_dense),
+            ffn_rows: chunk * moe(|moe| moe.top_k).max(1),
+            experts: moe(|moe| moe.experts),
             vocabulary: hyper.vocabulary,
         }
     }
 
     fn floats(&self) -> usize {
-        let width = 3 * self.hidden + self.query + self.key + self.value + self.mixed + self.experts;
+        let mixer =
+            self.joined + self.query + self.key + self.value + self.gate + 4 * self.decays + self.mixed;
+        let width = 3 * self.hidden + mixer + self.experts;
         let expert_out = if self.experts > 0 { self.ffn_rows * self.hidden } else { 0 };
         self.chunk * width
             + self.ffn_rows * 2 * self.inner
@@ -53,10 +69,11 @@ impl ScratchShape {
     }
 
     /// Bytes of all buffers, attention scores for `context` positions included.
-    pub fn bytes(&self, heads: usize, context: usize, threads: usize) -> u64 {
+    pub fn bytes(&self, context: usize, threads: usize) -> u64 {
         let activations = Activations::bytes(self.chunk, self.hidden.max(self.mixed))
             + Activations::bytes(self.ffn_rows, self.inner);
-        (4 * self.floats() + activations) as u64 + AttentionScratch::bytes(heads, context, threads) as u64
+        (4 * self.floats() + activations) as u64
+            + AttentionScratch::bytes(self.heads, context, threads) as u64
     }
 }
 
@@ -65,10 +82,13 @@ pub(crate) struct Scratch {
     pub hidden: Vec<f32>,     // [chunk, hidden], the residual stream
     pub normed: Vec<f32>,     // [chunk, hidden]
     pub branch: Vec<f32>,     // [chunk, hidden], what a block adds to the residual stream
-    pub q: Vec<f32>,          // [chunk, heads * head_dim]
+    pub joined: Vec<f32>,     // [chunk, queries and gates of attention, or channels of a delta-net]
+    pub q: Vec<f32>,          // [chunk, heads * head_dim, or channels of a delta-net, convolved]
     pub k: Vec<f32>,          // [chunk, kv_heads * head_dim]
     pub v: Vec<f32>,          // [chunk, kv_heads * value_dim]
-    pub mixed: Vec<f32>,      // [chunk, heads * value_dim], attention before the output matrix
+    pub mixer_gate: Vec<f32>, // [chunk, width of what a mixer's output is gated by]
+    pub decays: Vec<f32>,     // [4, chunk, value_heads], a delta-net's gates and what they are made of
+    pub mixed: Vec<f32>,      // [chunk, heads * value_dim], a mixer's output before its matrix
     pub gate: Vec<f32>,       // [chunk * top_k, inner]
     pub up: Vec<f32>,         // [chunk * top_k, inner]
     pub expert_out: Vec<f32>, // [chunk * top_k, hidden]
@@ -82,16 +102,19 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    pub fn new(shape: &ScratchShape, heads: usize, context: usize, threads: usize) -> Self {
+    pub fn new(shape: &ScratchShape, context: usize, threads: usize) -> Self {
         let zeros = |length: usize| vec![0.0; length];
         let s = shape;
         Self {
             hidden: zeros(s.chunk * s.hidden),
             normed: zeros(s.chunk * s.hidden),
             branch: zeros(s.chunk * s.hidden),
+            joined: zeros(s.chunk * s.joined),
             q: zeros(s.chunk * s.query),
             k: zeros(s.chunk * s.key),
             v: zeros(s.chunk * s.value),
+            mixer_gate: zeros(s.chunk * s.gate),
+            decays: zeros(4 * s.chunk * s.decays),
             mixed: zeros(s.chunk * s.mixed),
             gate: zeros(s.ffn_rows * s.inner),
             up: zeros(s.ffn_rows * s.inner),
@@ -100,7 +123,7 @@ impl Scratch {
             logits: zeros(s.vocabulary * LOGIT_ROWS.min(s.chunk)),
             input: Activations::new(s.chunk, s.hidden.max(s.mixed)),
             inner: Activations::new(s.ffn_rows, s.inner),
-            attention: AttentionScratch::new(heads, context, threads),
+            attention: AttentionScratch::new(s.heads, context, threads),
             logit_rows: LOGIT_ROWS.min(s.chunk),
         }
     }

@@ -258,7 +258,7 @@ impl Run<'_> {
             synced => synced?,
         };
         self.stats.prefill_seconds += start.elapsed().as_secs_f64();
-        self.stats.prefill_tokens += synced.computed;
+        self.stats.prefill_tokens += synced.computed + synced.recomputed;
         Ok(!self.cancel.load(Ordering::Relaxed))
     }
 

@@ -86,7 +86,10 @@ impl DeltaShape {
     /// Vectors of columns that make a task: as many as divide a row.
     fn task_vectors(&self) -> usize {
         let vectors = self.vectors();
-        (1..=TASK_VECTORS).rev().find(|&task| task.is_power_of_two() && vectors.is_multiple_of(task)).unwrap_or(1)
+        (1..=TASK_VECTORS)
+            .rev()
+            .find(|&task| task.is_power_of_two() && vectors.is_multiple_of(task))
+            .unwrap_or(1)
     }
 
     fn memory_floats(&self) -> usize {

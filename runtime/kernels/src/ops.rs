@@ -155,7 +155,11 @@ fn sigmoid_mul_kernel<S: Simd>(s: S, x: &mut [f32], gate: &[f32]) {
 /// # Panics
 /// If the lengths do not fit.
 pub fn split_pairs(region: &Region<'_>, x: &[f32], part: usize, first: &mut [f32], second: &mut [f32]) {
-    assert_eq!((first.len(), second.len()), (x.len() / 2, x.len() / 2), "split_pairs: the halves of the input");
+    assert_eq!(
+        (first.len(), second.len()),
+        (x.len() / 2, x.len() / 2),
+        "split_pairs: the halves of the input"
+    );
     check_rows("split_pairs", x.len(), 2 * part);
     let task = rows_per_task(CHEAP_TASK, part) * part;
     for (half, out) in [first, second].into_iter().enumerate() {

@@ -298,7 +298,7 @@ impl agent::Session for AgentSession {
         let start = Instant::now();
         let synced = self.with(|session| session.sync(&ids).map_err(inference_error))?;
         self.origin = Some(Arc::new(Origin { given, tools, tokens: ids.len() }));
-        self.prefilled(synced.computed, start);
+        self.prefilled(synced.computed + synced.recomputed, start);
         Ok(agent::Synced { reused: synced.reused as u32, computed: synced.computed as u32 })
     }
 

@@ -25,7 +25,11 @@ pub fn l2_norm(
     dim: usize,
     scale: f32,
 ) {
-    assert!(width > 0 && x.len().is_multiple_of(width), "l2_norm: {} elements are not rows of {width}", x.len());
+    assert!(
+        width > 0 && x.len().is_multiple_of(width),
+        "l2_norm: {} elements are not rows of {width}",
+        x.len()
+    );
     assert!(heads.end * dim <= width, "l2_norm: {} heads of {dim} in rows of {width}", heads.end);
     let isa = region.isa();
     let rows_each = (TASK_HEADS / heads.len().max(1)).max(1);
@@ -61,7 +65,11 @@ fn l2_norm_kernel<S: Simd>(s: S, heads: &mut [f32], dim: usize, scale: f32) {
 pub fn decays(region: &Region<'_>, x: &mut [f32], bias: &[f32], rate: &[f32]) {
     let width = bias.len();
     assert_eq!(rate.len(), width, "decays: as many rates as biases are needed");
-    assert!(width > 0 && x.len().is_multiple_of(width), "decays: {} elements are not rows of {width}", x.len());
+    assert!(
+        width > 0 && x.len().is_multiple_of(width),
+        "decays: {} elements are not rows of {width}",
+        x.len()
+    );
     let isa = region.isa();
     region.run_chunks(x, (TASK_GATES / width).max(1) * width, |_, x| {
         x.chunks_exact_mut(width).for_each(|row| decays_row(isa, row, bias, rate));

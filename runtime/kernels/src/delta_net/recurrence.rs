@@ -29,7 +29,11 @@ pub fn delta_rule(region: &Region<'_>, call: DeltaRule<'_>, state: &mut DeltaSta
     let DeltaRule { qkv, decay, strength, out } = call;
     let n = qkv.len() / shape.channels();
     assert_eq!(qkv.len(), n * shape.channels(), "delta_rule: the input is not rows of the shape");
-    assert_eq!((decay.len(), strength.len()), (n * shape.value_heads, n * shape.value_heads), "delta_rule: gates");
+    assert_eq!(
+        (decay.len(), strength.len()),
+        (n * shape.value_heads, n * shape.value_heads),
+        "delta_rule: gates"
+    );
     assert_eq!(out.len(), n * shape.value_width(), "delta_rule: output");
     let (vectors, pieces) = (shape.task_vectors(), shape.vectors() / shape.task_vectors());
     let columns = vectors * LANES;

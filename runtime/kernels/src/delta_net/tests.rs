@@ -94,7 +94,9 @@ fn formula(case: &Case) -> Vec<f64> {
     let at = |t: isize, c: usize| if t < 0 { 0.0 } else { f64::from(case.x[t as usize * channels + c]) };
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
     let convolved = |t: usize, c: usize| {
-        let tap = |j: usize| f64::from(case.weights[j * channels + c]) * at(t as isize + j as isize + 1 - kernel as isize, c);
+        let tap = |j: usize| {
+            f64::from(case.weights[j * channels + c]) * at(t as isize + j as isize + 1 - kernel as isize, c)
+        };
         let sum: f64 = (0..kernel).map(tap).sum();
         sum * sigmoid(sum)
     };
@@ -110,13 +112,16 @@ fn formula(case: &Case) -> Vec<f64> {
                 HeadOrder::Grouped => head * key_heads / value_heads,
                 HeadOrder::Tiled => head % key_heads,
             };
-            let columns = |begin: usize, len: usize| (begin..begin + len).map(|c| convolved(t, c)).collect::<Vec<f64>>();
+            let columns = |begin: usize, len: usize| {
+                (begin..begin + len).map(|c| convolved(t, c)).collect::<Vec<f64>>()
+            };
             let q = unit(columns(key_head * key_dim, key_dim));
             let k = unit(columns((key_heads + key_head) * key_dim, key_dim));
             let v = columns(2 * key_heads * key_dim + head * value_dim, value_dim);
             let gate = |x: &[f32]| f64::from(x[t * value_heads + head]);
             let softplus = (gate(&case.alpha) + f64::from(case.bias[head])).exp().ln_1p();
-            let (decay, strength) = ((f64::from(case.rate[head]) * softplus).exp(), sigmoid(gate(&case.beta)));
+            let (decay, strength) =
+                ((f64::from(case.rate[head]) * softplus).exp(), sigmoid(gate(&case.beta)));
             let s = &mut memory[head * key_dim * value_dim..][..key_dim * value_dim];
             s.iter_mut().for_each(|x| *x *= decay);
             for (c, v) in v.iter().enumerate() {
@@ -130,7 +135,9 @@ fn formula(case: &Case) -> Vec<f64> {
     }
     all.extend(memory);
     let last = case.n as isize - (kernel as isize - 1);
-    all.extend((last..case.n as isize).flat_map(|t| (0..channels).map(move |c| (t, c))).map(|(t, c)| at(t, c)));
+    all.extend(
+        (last..case.n as isize).flat_map(|t| (0..channels).map(move |c| (t, c))).map(|(t, c)| at(t, c)),
+    );
     all
 }
 
@@ -144,7 +151,10 @@ fn it_is_the_formula() {
             assert_eq!(got.len(), expected.len());
             for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
                 let error = (f64::from(*got) - expected).abs();
-                assert!(error < 2e-6 * expected.abs().max(1.0), "{shape:?} {n}: element {i} is {got}, not {expected}");
+                assert!(
+                    error < 2e-6 * expected.abs().max(1.0),
+                    "{shape:?} {n}: element {i} is {got}, not {expected}"
+                );
             }
         }
     }

@@ -1,0 +1,40 @@
+//! Qwen3-Next: a hybrid of gated delta-nets and gated attention (Qwen team, 2025).
+//!
+//! Three layers of four are gated delta-nets, the fourth is attention, whose output a gate from the query matrix scales and
+//! of whose heads a part only is rotated. Every feed-forward is a mixture of many small experts beside a gated shared one.
+//! The file holds w + 1 of all RMS norms but the delta-net's own, so they are plain here.
+
+use super::blocks::{self, Rotation, Weighing};
+use crate::error::Result;
+use crate::hyper::{DeltaNet, FeedForward, GateTensors, HeadOrder, Hyperparameters, Layer, Mixer, Moe};
+use crate::keys::Keys;
+
+/// Value heads stand as in the checkpoint, grouped by key head, and so do the rows of the fused gates.
+pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
+    let delta_net =
+        DeltaNet { shape: blocks::delta_shape(keys, HeadOrder::Grouped)?, gates: GateTensors::ByKeyHead };
+    hybrid(keys, delta_net, moe(keys)?)
+}
+
+/// The mixture of this family.
+pub(super) fn moe(keys: &Keys<'_>) -> Result<FeedForward> {
+    let moe = blocks::moe(keys, Weighing::SumToOne)?;
+    Ok(FeedForward::Moe(Moe { shared_inner: blocks::shared_inner(keys)?, ..moe }))
+}
+
+/// The decoder of this family.
+pub(super) fn hybrid(
+    keys: &Keys<'_>,
+    delta_net: DeltaNet,
+    feed_forward: FeedForward,
+) -> Result<Hyperparameters> {
+    let attention = blocks::gated_attention(keys)?;
+    let rope = blocks::rope(keys, attention.head_dim, Rotation::Halves)?;
+    let recurrent = blocks::recurrent_layers(keys)?;
+    let layer = |index: usize| Layer {
+        mixer: if recurrent[index] { Mixer::DeltaNet(delta_net) } else { Mixer::Attention(attention) },
+        feed_forward,
+    };
+    let decoder = blocks::decoder(keys, rope, layer)?;
+    Ok(Hyperparameters { ffn_norm: "post_attention_norm", ..decoder })
+}

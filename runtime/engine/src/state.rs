@@ -1,0 +1,224 @@
+//! Recurrent states: what the delta-nets of a session remember of its tokens.
+//!
+//! A state can't go back, as keys and values can by being dropped. So some are kept as checkpoints while a prompt is computed;
+//! a truncated session goes on from the nearest one and computes the tokens behind it again, which gives the same bits.
+
+use std::sync::Arc;
+
+use membrane_kernels::{DeltaShape, DeltaState};
+
+use crate::error::Result;
+use crate::hyper::Hyperparameters;
+use crate::pool::{Charge, Pool};
+
+/// How far before the end of a prompt a checkpoint stands, in tokens: conversations are often rendered anew with other
+/// markup where the answer begins.
+const BEFORE_END: usize = 8;
+/// Checkpoints within a prompt stand at multiples of a power of two of which about so many fit.
+const WITHIN: usize = 4;
+/// Least distance of checkpoints within a prompt, in tokens.
+const LEAST_DISTANCE: usize = 256;
+/// Distance of checkpoints among tokens that come one by one.
+const DECODE_DISTANCE: usize = 512;
+
+/// The states of all delta-net layers behind one position.
+#[derive(Debug)]
+pub(crate) struct State {
+    layers: Vec<DeltaState>,
+    _charge: Charge,
+}
+
+impl State {
+    /// The state before the first token. Errors: the pool is full.
+    pub fn new(shapes: &[DeltaShape], pool: &Pool) -> Result<Self> {
+        let charge = pool.take(Self::bytes(shapes))?;
+        Ok(Self { layers: shapes.iter().copied().map(DeltaState::new).collect(), _charge: charge })
+    }
+
+    fn copy(&self, shapes: &[DeltaShape], pool: &Pool) -> Result<Self> {
+        let charge = pool.take(Self::bytes(shapes))?;
+        Ok(Self { layers: self.layers.clone(), _charge: charge })
+    }
+
+    /// Bytes of the states of these layers.
+    pub fn bytes(shapes: &[DeltaShape]) -> u64 {
+        shapes.iter().map(DeltaState::bytes).sum()
+    }
+}
+
+/// The delta-net layers of a model.
+pub(crate) fn shapes(hyper: &Hyperparameters) -> Vec<DeltaShape> {
+    hyper.delta_nets().map(|delta_net| delta_net.shape).collect()
+}
+
+/// The recurrent state of a session.
+#[derive(Debug)]
+pub(crate) struct Recurrent {
+    shapes: Arc<[DeltaShape]>,
+    pool: Arc<Pool>,
+    /// None before the first token. Shared with forks and checkpoints until one side goes on.
+    live: Option<Arc<State>>,
+    /// Copies that are being made at positions of the tokens under way, in order.
+    marks: Vec<(usize, State)>,
+}
+
+impl Recurrent {
+    /// None for a model without recurrent layers.
+    pub fn new(hyper: &Hyperparameters, pool: &Arc<Pool>) -> Option<Self> {
+        let shapes = shapes(hyper);
+        (!shapes.is_empty()).then(|| Self {
+            shapes: shapes.into(),
+            pool: pool.clone(),
+            live: None,
+            marks: Vec::new(),
+        })
+    }
+
+    /// The same state for another session.
+    pub fn fork(&self) -> Self {
+        Self {
+            shapes: self.shapes.clone(),
+            pool: self.pool.clone(),
+            live: self.live.clone(),
+            marks: Vec::new(),
+        }
+    }
+
+    /// Makes the state behind `before` writable for `tokens`, of which the last `new` were not computed before, and chooses
+    /// where checkpoints are made of it. Errors: the pool is full.
+    pub fn reserve(&mut self, before: &[u32], tokens: &[u32], new: usize) -> Result<()> {
+        let own = match &mut self.live {
+            None => Some(State::new(&self.shapes, &self.pool)?),
+            Some(live) => match Arc::get_mut(live) {
+                Some(_) => None,
+                None => Some(live.copy(&self.shapes, &self.pool)?),
+            },
+        };
+        if let Some(own) = own {
+            self.live = Some(Arc::new(own));
+        }
+        let wanted = positions(before.len(), before.len() + tokens.len(), new > 1);
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let all = [before, tokens].concat();
+        let missing = wanted.into_iter().filter(|&position| !self.pool.has(&all[..position]));
+        let missing: Vec<usize> = missing.take(self.pool.most_checkpoints()).collect();
+        self.pool.make_room(missing.len());
+        // A checkpoint for which there is no room is not made: it only saves time.
+        let marks = missing
+            .into_iter()
+            .map_while(|position| State::new(&self.shapes, &self.pool).ok().map(|state| (position, state)));
+        self.marks = marks.collect();
+        self.marks.sort_by_key(|(position, _)| *position);
+        Ok(())
+    }
+
+    /// Ends of the pieces into which `rows` tokens from position `first` on are cut by marks; the last is `rows`.
+    pub fn pieces(&self, first: usize, rows: usize) -> Vec<usize> {
+        let within = self.marks.iter().filter_map(|(position, _)| position.checked_sub(first));
+        within.filter(|&end| end > 0 && end < rows).chain([rows]).collect()
+    }
+
+    /// The state of a layer; `reserve` has made it writable.
+    pub fn layer(&mut self, slot: usize) -> Option<&mut DeltaState> {
+        Arc::get_mut(self.live.as_mut()?)?.layers.get_mut(slot)
+    }
+
+    /// Copies the state of a layer, which is behind `position` now, if a mark stands there.
+    pub fn mark(&mut self, slot: usize, position: usize) {
+        let mark = self.marks.iter_mut().find(|(marked, _)| *marked == position);
+        if let (Some((_, state)), Some(live)) = (mark, &self.live) {
+            state.layers[slot].copy_from(&live.layers[slot]);
+        }
+    }
+
+    /// Keeps the marks as checkpoints, all tokens having been computed.
+    pub fn keep(&mut self, tokens: &[u32]) {
+        for (position, state) in self.marks.drain(..) {
+            self.pool.keep(&tokens[..position], state);
+        }
+    }
+
+    /// Drops the marks, the tokens under way having failed.
+    pub fn forget(&mut self) {
+        self.marks.clear();
+    }
+
+    /// Goes back to the nearest checkpoint within these tokens. Gives the position behind which the state is now.
+    pub fn go_back(&mut self, tokens: &[u32]) -> usize {
+        self.marks.clear();
+        let nearest = self.pool.nearest(tokens);
+        let position = nearest.as_ref().map_or(0, |(position, _)| *position);
+        self.live = nearest.map(|(_, state)| state);
+        position
+    }
+}
+
+/// Where checkpoints are made of tokens from position `first` to `end`, the most useful first.
+fn positions(first: usize, end: usize, prompt: bool) -> Vec<usize> {
+    let multiples =
+        |distance: usize| (first / distance + 1..).map(move |i| i * distance).take_while(|&at| at <= end);
+    if !prompt {
+        return multiples(DECODE_DISTANCE).collect();
+    }
+    let distance = ((end - first) / WITHIN).next_power_of_two().max(LEAST_DISTANCE);
+    let before = end.checked_sub(BEFORE_END).filter(|&before| before > first);
+    let mut positions: Vec<usize> = before.into_iter().chain([end]).collect();
+    positions.extend(multiples(distance).filter(|&at| at != end && Some(at) != before));
+    positions
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use membrane_kernels::HeadOrder;
+
+    use super::*;
+
+    pub(crate) const SHAPES: [DeltaShape; 2] = [DeltaShape {
+        key_heads: 1,
+        value_heads: 2,
+        key_dim: 4,
+        value_dim: 16,
+        kernel: 2,
+        order: HeadOrder::Tiled,
+    }; 2];
+
+    #[test]
+    fn checkpoints_stand_near_the_end_and_at_few_places_within() {
+        assert_eq!(positions(0, 2000, true), [1992, 2000, 512, 1024, 1536]);
+        assert_eq!(positions(2000, 2040, true), [2032, 2040]);
+        assert_eq!(positions(0, 5, true), [5]);
+        assert!(positions(0, 1_000_000, true).len() <= 2 + WITHIN + 4);
+        assert_eq!(positions(511, 512, false), [512]);
+        assert!(positions(512, 513, false).is_empty());
+    }
+
+    #[test]
+    fn pieces_end_at_marks() {
+        let pool = Pool::new(1 << 20, 8);
+        let mut recurrent =
+            Recurrent { shapes: SHAPES.into(), pool: pool.clone(), live: None, marks: Vec::new() };
+        let tokens: Vec<u32> = (0..600).collect();
+        recurrent.reserve(&[], &tokens, 600).unwrap();
+        assert_eq!(recurrent.pieces(0, 300), [256, 300]);
+        assert_eq!(recurrent.pieces(256, 344), [256, 336, 344]);
+        recurrent.mark(0, 256);
+        recurrent.keep(&tokens);
+        assert!(pool.has(&tokens[..256]) && pool.has(&tokens[..592]) && pool.has(&tokens));
+        assert_eq!(recurrent.go_back(&tokens[..500]), 256);
+        assert_eq!(recurrent.go_back(&[0, 2]), 0);
+    }
+
+    #[test]
+    fn a_fork_goes_on_without_changing_the_other() {
+        let pool = Pool::new(2 * State::bytes(&SHAPES), 0);
+        let mut a = Recurrent { shapes: SHAPES.into(), pool, live: None, marks: Vec::new() };
+        a.reserve(&[], &[1], 1).unwrap();
+        let mut b = a.fork();
+        assert!(b.layer(0).is_none(), "a shared state is not writable");
+        b.reserve(&[1], &[2], 1).unwrap();
+        assert!(a.layer(0).is_some() && b.layer(0).is_some());
+        assert!(b.fork().reserve(&[1, 2], &[3], 1).is_err(), "the pool has room for two");
+    }
+}
