@@ -20,8 +20,13 @@ use membrane_tests::workspace;
 use membrane_text::{ChatMessage, Role};
 use serde_json::{Value, json};
 
-/// Mixtures of experts and a dense model.
-const MODELS: [&str; 3] = ["tiny-qwen3moe-Q8_0.gguf", "tiny-qwen2moe-Q8_0.gguf", "tiny-qwen3-IQ4_NL.gguf"];
+/// Mixtures of experts, a dense model and a hybrid.
+const MODELS: [&str; 4] = [
+    "tiny-qwen3moe-Q8_0.gguf",
+    "tiny-qwen2moe-Q8_0.gguf",
+    "tiny-qwen3-IQ4_NL.gguf",
+    "tiny-qwen35moe-Q8_0.gguf",
+];
 /// Part of the experts that the memory holds: all, an eighth, a twentieth.
 const SHARES: [u64; 3] = [1, 8, 20];
 

@@ -59,12 +59,14 @@ impl Attention {
     }
 }
 
-/// How a file stores the matrices of a delta-net's gates.
+/// How a file stores the matrices that make a delta-net's inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GateTensors {
-    /// Strengths and decays in `ssm_beta` and `ssm_alpha`.
+pub enum Projections {
+    /// A matrix for each: queries, keys and values in `attn_qkv` and the output's gate in `attn_gate`; strengths in
+    /// `ssm_beta` and decays in `ssm_alpha`.
     Apart,
-    /// Both in `ssm_ba`: for each key head the rows of its value heads' strengths, then those of their decays.
+    /// One matrix, of each key head what belongs to it: query, key, values and gates in `ssm_in`; strengths and decays in
+    /// `ssm_ba`. Only where value heads are grouped by key head.
     ByKeyHead,
 }
 
@@ -73,8 +75,10 @@ pub enum GateTensors {
 pub struct DeltaNet {
     /// Heads and widths.
     pub shape: DeltaShape,
-    /// How the gates' matrices are stored.
-    pub gates: GateTensors,
+    /// How the matrices of queries, keys, values and the output's gate are stored.
+    pub inputs: Projections,
+    /// How the matrices of strengths and decays are stored.
+    pub gates: Projections,
 }
 
 /// What mixes the positions in a layer.

@@ -29,7 +29,7 @@ pub use architectures::{ALL as ARCHITECTURES, Architecture};
 pub use error::{EngineError, Result};
 pub use forward::Observer;
 pub use hyper::{
-    Attention, DeltaNet, DeltaShape, FeedForward, GateTensors, HeadOrder, Hyperparameters, Layer, Mixer, Moe,
+    Attention, DeltaNet, DeltaShape, FeedForward, HeadOrder, Hyperparameters, Layer, Mixer, Moe, Projections,
     Rope,
 };
 pub use membrane_kernels::{DeltaState, Isa, Precision};

@@ -81,7 +81,7 @@ impl fmt::Display for MemoryPlan {
         let times = if self.contexts > 1 { format!("{} times ", self.contexts) } else { String::new() };
         row("KV cache", self.kv, format!("{times}{} tokens", self.context))?;
         if self.recurrent.0 > 0 {
-            let note = format!("of {} sessions and {} checkpoints", self.recurrent_states, self.checkpoints);
+            let note = format!("{} at a time and {} checkpoints", self.recurrent_states, self.checkpoints);
             row("recurrent states", self.recurrent, note)?;
         }
         row("scratch", self.scratch, format!("prefill chunks of {} tokens", self.prefill_chunk))?;

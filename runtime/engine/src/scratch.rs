@@ -2,7 +2,7 @@
 
 use membrane_kernels::{Activations, AttentionScratch};
 
-use crate::hyper::{Attention, DeltaShape, Hyperparameters, Moe};
+use crate::hyper::{Attention, DeltaShape, Hyperparameters, Moe, Projections};
 
 /// Most rows of logits that are computed at a time.
 const LOGIT_ROWS: usize = 16;
@@ -38,13 +38,15 @@ impl ScratchShape {
         let delta = |of: fn(&DeltaShape) -> usize| {
             hyper.delta_nets().map(|delta_net| of(&delta_net.shape)).max().unwrap_or(0)
         };
+        let by_key_head = hyper.delta_nets().filter(|net| net.inputs == Projections::ByKeyHead);
+        let fused = by_key_head.map(|net| net.shape.channels() + net.shape.value_width()).max().unwrap_or(0);
         let moe = |of: fn(&Moe) -> usize| hyper.moes().map(of).max().unwrap_or(0);
         Self {
             chunk,
             hidden: hyper.hidden,
             heads: attention(|a| a.heads),
             joined: gated(|a| 2 * a.query_width()).max(delta(DeltaShape::channels)),
-            query: attention(Attention::query_width).max(delta(DeltaShape::channels)),
+            query: attention(Attention::query_width).max(delta(DeltaShape::channels)).max(fused),
             key: attention(Attention::key_width),
             value: attention(Attention::value_width),
             gate: gated(Attention::query_width).max(delta(DeltaShape::value_width)),
@@ -83,19 +85,19 @@ pub(crate) struct Scratch {
     pub normed: Vec<f32>,     // [chunk, hidden]
     pub branch: Vec<f32>,     // [chunk, hidden], what a block adds to the residual stream
     pub joined: Vec<f32>,     // [chunk, queries and gates of attention, or channels of a delta-net]
-    pub q: Vec<f32>,          // [chunk, heads * head_dim, or channels of a delta-net, convolved]
-    pub k: Vec<f32>,          // [chunk, kv_heads * head_dim]
-    pub v: Vec<f32>,          // [chunk, kv_heads * value_dim]
+    pub q: Vec<f32>, // [chunk, heads * head_dim, or channels of a delta-net, before they are taken apart and convolved]
+    pub k: Vec<f32>, // [chunk, kv_heads * head_dim]
+    pub v: Vec<f32>, // [chunk, kv_heads * value_dim]
     pub mixer_gate: Vec<f32>, // [chunk, width of what a mixer's output is gated by]
-    pub decays: Vec<f32>,     // [4, chunk, value_heads], a delta-net's gates and what they are made of
-    pub mixed: Vec<f32>,      // [chunk, heads * value_dim], a mixer's output before its matrix
-    pub gate: Vec<f32>,       // [chunk * top_k, inner]
-    pub up: Vec<f32>,         // [chunk * top_k, inner]
+    pub decays: Vec<f32>, // [4, chunk, value_heads], a delta-net's gates and what they are made of
+    pub mixed: Vec<f32>, // [chunk, heads * value_dim], a mixer's output before its matrix
+    pub gate: Vec<f32>, // [chunk * top_k, inner]
+    pub up: Vec<f32>, // [chunk * top_k, inner]
     pub expert_out: Vec<f32>, // [chunk * top_k, hidden]
-    pub router: Vec<f32>,     // [chunk, experts]
-    pub logits: Vec<f32>,     // [logit_rows, vocabulary]
-    pub input: Activations,   // of normed or mixed
-    pub inner: Activations,   // of gate
+    pub router: Vec<f32>, // [chunk, experts]
+    pub logits: Vec<f32>, // [logit_rows, vocabulary]
+    pub input: Activations, // of normed or mixed
+    pub inner: Activations, // of gate
     pub attention: AttentionScratch,
     /// Rows of logits that are computed at a time.
     pub logit_rows: usize,

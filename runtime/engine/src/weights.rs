@@ -91,6 +91,13 @@ pub(crate) struct AttentionBlock {
     pub output: Weight,           // [hidden, heads * value_dim]
 }
 
+/// The matrices of a delta-net's queries, keys and values [channels, hidden] and of its output's gate [value_width, hidden].
+#[derive(Debug)]
+pub(crate) enum InputWeights {
+    Apart { qkv: Weight, z: Weight },
+    ByKeyHead(Weight), // [channels + value_width, hidden]
+}
+
 /// The matrices of a delta-net's gates.
 #[derive(Debug)]
 pub(crate) enum GateWeights {
@@ -104,8 +111,7 @@ pub(crate) struct DeltaBlock {
     pub shape: DeltaShape,
     /// Which of the layers that have a recurrent state it is.
     pub slot: usize,
-    pub qkv: Weight, // [channels, hidden]
-    pub z: Weight,   // [value_heads * value_dim, hidden]
+    pub inputs: InputWeights,
     pub gates: GateWeights,
     pub convolution: Vec<f32>, // [kernel, channels]
     pub decay_bias: Vec<f32>,  // [value_heads]

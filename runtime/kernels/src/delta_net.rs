@@ -15,6 +15,7 @@
 
 mod convolution;
 mod gates;
+mod projection;
 mod recurrence;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ mod tests;
 use crate::simd::LANES;
 pub use convolution::convolve;
 pub use gates::{decays, l2_norm, strengths};
+pub use projection::split_by_key_head;
 pub use recurrence::{DeltaRule, delta_rule};
 
 /// Vectors of columns that a task has at most: with 128 rows 32 kB of memory, which stays in the innermost cache for a whole

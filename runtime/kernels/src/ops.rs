@@ -125,28 +125,41 @@ fn silu_mul_vector<S: Simd>(s: S, gate: S::V, up: S::V) -> S::V {
     s.mul(s.div(gate, s.add(s.splat(1.0), exp(s, minus))), up)
 }
 
-/// `x *= sigmoid(gate)`, element by element; sigmoid(x) = 1 / (1 + e^-x).
+/// What [`gate`] multiplies by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// 1 / (1 + e^-x).
+    Sigmoid,
+    /// x / (1 + e^-x).
+    Silu,
+}
+
+/// `x *= function(gate)`, element by element.
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn sigmoid_mul(region: &Region<'_>, x: &mut [f32], gate: &[f32]) {
-    assert_eq!(x.len(), gate.len(), "sigmoid_mul: the sides differ in length");
+pub fn gate(region: &Region<'_>, function: Gate, x: &mut [f32], gate: &[f32]) {
+    assert_eq!(x.len(), gate.len(), "gate: the sides differ in length");
     let isa = region.isa();
     region.run_chunks(x, COSTLY_TASK, |index, x| {
-        sigmoid_mul_part(isa, x, &gate[index * COSTLY_TASK..][..x.len()]);
+        gate_part(isa, function, x, &gate[index * COSTLY_TASK..][..x.len()]);
     });
 }
 
 dispatch! {
-    fn sigmoid_mul_part(x: &mut [f32], gate: &[f32]) => sigmoid_mul_kernel;
+    fn gate_part(function: Gate, x: &mut [f32], gate: &[f32]) => gate_kernel;
 }
 
 #[inline(always)]
-fn sigmoid_mul_kernel<S: Simd>(s: S, x: &mut [f32], gate: &[f32]) {
+fn gate_kernel<S: Simd>(s: S, function: Gate, x: &mut [f32], gate: &[f32]) {
     for (x, gate) in x.chunks_mut(LANES).zip(gate.chunks(LANES)) {
-        let e = exp(s, s.sub(s.zero(), s.load_part(gate, 0.0)));
-        let sigmoid = s.div(s.splat(1.0), s.add(s.splat(1.0), e));
-        s.store_part(s.mul(s.load_part(x, 0.0), sigmoid), x);
+        let gate = s.load_part(gate, 0.0);
+        let above = match function {
+            Gate::Sigmoid => s.splat(1.0),
+            Gate::Silu => gate,
+        };
+        let factor = s.div(above, s.add(s.splat(1.0), exp(s, s.sub(s.zero(), gate))));
+        s.store_part(s.mul(s.load_part(x, 0.0), factor), x);
     }
 }
 

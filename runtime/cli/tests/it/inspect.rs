@@ -89,3 +89,18 @@ fn the_doctor_reports() {
     }
     assert_eq!(report["plugin_contract"], "membrane:plugin@0.1.0");
 }
+
+#[test]
+fn a_hybrid_is_described_with_its_states() {
+    let inspect = membrane(&["model", "inspect", &fixture("tiny-qwen35moe-Q8_0.gguf")]).good();
+    for words in [
+        "architecture: qwen35moe",
+        "8 blocks, width 128, 4 query and 2 kv heads of 32, gated in 2 blocks, delta-nets of 2 key heads of 32 and 4 value \
+         heads of 32, convolution 4, in 6",
+        "16 experts of 32, 4 a token, a shared expert of 32",
+        "recurrent states",
+        "1 at a time and 8 checkpoints",
+    ] {
+        assert!(inspect.stdout.contains(words), "{words}: {}", inspect.stdout);
+    }
+}

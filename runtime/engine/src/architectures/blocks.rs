@@ -185,17 +185,21 @@ pub(super) fn delta_shape(keys: &Keys<'_>, order: HeadOrder) -> Result<DeltaShap
     })
 }
 
-/// For each block, those for multi-token prediction included, whether it is a delta-net rather than attention: as the file
-/// lists them, or all but every n-th.
+/// For each layer, whether it is a delta-net rather than attention: as the file lists them, with or without its blocks for
+/// multi-token prediction, or all but every n-th.
 pub(super) fn recurrent_layers(keys: &Keys<'_>) -> Result<Vec<bool>> {
     const LISTED: &str = "attention.recurrent_layers";
-    let blocks = keys.count("block_count", MAX_BLOCKS)?;
+    let (layers, mtp_blocks) = block_counts(keys)?;
     if let Some(listed) = keys.truths(LISTED)? {
-        keys.rule(LISTED, format!("{} values", listed.len()), listed.len() == blocks, || {
-            format!("there are {blocks} blocks")
+        let fits = listed.len() == layers || listed.len() == layers + mtp_blocks;
+        keys.rule(LISTED, format!("{} values", listed.len()), fits, || {
+            format!(
+                "there are {} blocks, {mtp_blocks} of them for multi-token prediction",
+                layers + mtp_blocks
+            )
         })?;
-        return Ok(listed.to_vec());
+        return Ok(listed[..layers].to_vec());
     }
     let interval = keys.optional_count("full_attention_interval", MAX_BLOCKS)?.unwrap_or(ATTENTION_INTERVAL);
-    Ok((1..=blocks).map(|block| !block.is_multiple_of(interval)).collect())
+    Ok((1..=layers).map(|block| !block.is_multiple_of(interval)).collect())
 }

@@ -6,7 +6,7 @@
 
 use super::{blocks, qwen3next};
 use crate::error::Result;
-use crate::hyper::{DeltaNet, FeedForward, GateTensors, HeadOrder, Hyperparameters};
+use crate::hyper::{DeltaNet, FeedForward, HeadOrder, Hyperparameters, Projections};
 use crate::keys::Keys;
 
 /// One feed-forward a layer.
@@ -20,8 +20,8 @@ pub(super) fn moe(keys: &Keys<'_>) -> Result<Hyperparameters> {
 }
 
 fn decoder(keys: &Keys<'_>, feed_forward: FeedForward) -> Result<Hyperparameters> {
-    let delta_net =
-        DeltaNet { shape: blocks::delta_shape(keys, HeadOrder::Tiled)?, gates: GateTensors::Apart };
+    let shape = blocks::delta_shape(keys, HeadOrder::Tiled)?;
+    let delta_net = DeltaNet { shape, inputs: Projections::Apart, gates: Projections::Apart };
     let hyper = qwen3next::hybrid(keys, delta_net, feed_forward)?;
     blocks::check_rope_sections(keys, &hyper.rope)?;
     Ok(hyper)

@@ -6,13 +6,18 @@
 
 use super::blocks::{self, Rotation, Weighing};
 use crate::error::Result;
-use crate::hyper::{DeltaNet, FeedForward, GateTensors, HeadOrder, Hyperparameters, Layer, Mixer, Moe};
+use crate::hyper::{DeltaNet, FeedForward, HeadOrder, Hyperparameters, Layer, Mixer, Moe, Projections};
 use crate::keys::Keys;
 
-/// Value heads stand as in the checkpoint, grouped by key head, and so do the rows of the fused gates.
+/// Value heads stand as in the checkpoint, grouped by key head, and so do the rows of the fused gates; in files of the first
+/// converters those of queries, keys, values and the output's gate, too.
 pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
-    let delta_net =
-        DeltaNet { shape: blocks::delta_shape(keys, HeadOrder::Grouped)?, gates: GateTensors::ByKeyHead };
+    let fused = keys.checkpoint.tensor("blk.0.ssm_in.weight").is_some();
+    let delta_net = DeltaNet {
+        shape: blocks::delta_shape(keys, HeadOrder::Grouped)?,
+        inputs: if fused { Projections::ByKeyHead } else { Projections::Apart },
+        gates: Projections::ByKeyHead,
+    };
     hybrid(keys, delta_net, moe(keys)?)
 }
 

@@ -67,7 +67,7 @@ pub(super) fn mix(
         attend(span, region, block, rope, heads, &mut s.attention);
     }
     if shape.gated {
-        ops::sigmoid_mul(region, mixed, &s.mixer_gate[..rows * query]);
+        ops::gate(region, ops::Gate::Sigmoid, mixed, &s.mixer_gate[..rows * query]);
     }
     Ok(())
 }

@@ -2,13 +2,13 @@
 //!
 //! Each session's tokens go through its own state, in order; at a mark the state is copied between two tokens.
 
-use membrane_kernels::delta_net::{convolve, decays, l2_norm, strengths};
+use membrane_kernels::delta_net::{convolve, decays, l2_norm, split_by_key_head, strengths};
 use membrane_kernels::{DeltaRule, Region, delta_rule, matmul, ops};
 
 use super::{Observer, Pass, Span, product};
 use crate::error::Result;
 use crate::scratch::Scratch;
-use crate::weights::{DeltaBlock, GateWeights};
+use crate::weights::{DeltaBlock, GateWeights, InputWeights};
 
 /// What the states of one span work on: rows of the span.
 struct Rows<'a> {
@@ -51,10 +51,9 @@ pub(super) fn mix(
             observer.delta_state(index, state);
         }
     }
-    let (z, mixed) = (&mut s.mixer_gate[..rows * width], &mut s.mixed[..rows * width]);
+    let mixed = &mut s.mixed[..rows * width];
     ops::rms_norm_in_place(region, mixed, &block.norm, core.hyper.norm_eps);
-    ops::silu_mul(region, z, mixed);
-    mixed.copy_from_slice(z);
+    ops::gate(region, ops::Gate::Silu, mixed, &s.mixer_gate[..rows * width]);
     Ok(())
 }
 
@@ -63,24 +62,41 @@ pub(super) fn mix(
 fn project(pass: &Pass<'_>, block: &DeltaBlock, rows: usize, s: &mut Scratch) -> Result<()> {
     let (core, region, shape) = (pass.core, pass.region, &block.shape);
     let gates = rows * shape.value_heads;
-    let (first, rest) = s.decays.split_at_mut(gates);
-    let (second, rest) = rest.split_at_mut(gates);
-    let joined = &mut s.joined[..rows * shape.channels()];
-    let z = &mut s.mixer_gate[..rows * shape.value_width()];
-    let qkv = product(core, &block.qkv, &s.input, joined)?;
-    let z = product(core, &block.z, &s.input, z)?;
+    let (decays, rest) = s.decays.split_at_mut(gates);
+    let (strengths, rest) = rest.split_at_mut(gates);
+    let pairs = &mut rest[..2 * gates];
+    let (channels, width) = (shape.channels(), shape.value_width());
+    let (joined, z) = (&mut s.joined[..rows * channels], &mut s.mixer_gate[..rows * width]);
+    let fused = &mut s.q[..];
+    let mut products = Vec::with_capacity(4);
+    match &block.inputs {
+        InputWeights::Apart { qkv, z: gate } => {
+            products.push(product(core, qkv, &s.input, joined)?);
+            products.push(product(core, gate, &s.input, z)?);
+        }
+        InputWeights::ByKeyHead(all) => {
+            products.push(product(core, all, &s.input, &mut fused[..rows * (channels + width)])?);
+        }
+    }
     match &block.gates {
         GateWeights::Apart { strength, decay } => {
-            let decay = product(core, decay, &s.input, first)?;
-            let strength = product(core, strength, &s.input, second)?;
-            matmul(region, core.precision, &mut [qkv, z, decay, strength]);
+            products.push(product(core, decay, &s.input, decays)?);
+            products.push(product(core, strength, &s.input, strengths)?);
         }
-        GateWeights::ByKeyHead(both) => {
-            let pairs = &mut rest[..2 * gates];
-            let both = product(core, both, &s.input, pairs)?;
-            matmul(region, core.precision, &mut [qkv, z, both]);
-            ops::split_pairs(region, pairs, shape.value_heads / shape.key_heads, second, first);
-        }
+        GateWeights::ByKeyHead(both) => products.push(product(core, both, &s.input, pairs)?),
+    }
+    matmul(region, core.precision, &mut products);
+    if let InputWeights::ByKeyHead(_) = &block.inputs {
+        split_by_key_head(
+            region,
+            &s.q[..rows * (channels + width)],
+            shape,
+            &mut s.joined[..rows * channels],
+            &mut s.mixer_gate[..rows * width],
+        );
+    }
+    if let GateWeights::ByKeyHead(_) = &block.gates {
+        ops::split_pairs(region, pairs, shape.value_heads / shape.key_heads, strengths, decays);
     }
     Ok(())
 }

@@ -5,11 +5,11 @@ use membrane_kernels::Format;
 use membrane_pager::{ByteRange, Record};
 
 use super::{
-    ALIGNMENT, AttentionBlock, Block, DeltaBlock, ExpertMatrix, FeedForward, GateWeights, GatedUnit, Mixer,
-    MoeBlock, Weight,
+    ALIGNMENT, AttentionBlock, Block, DeltaBlock, ExpertMatrix, FeedForward, GateWeights, GatedUnit,
+    InputWeights, Mixer, MoeBlock, Weight,
 };
 use crate::error::{EngineError, Result};
-use crate::hyper::{self, Attention, DeltaNet, GateTensors, Hyperparameters, Moe};
+use crate::hyper::{self, Attention, DeltaNet, Hyperparameters, Moe, Projections};
 
 /// The kernels' name of a tensor's type.
 pub(super) fn format_of(tensor: &TensorInfo) -> Result<Format> {
@@ -167,25 +167,34 @@ impl<'a> Finder<'a> {
         index: usize,
         slot: usize,
         hidden: usize,
-        DeltaNet { shape, gates }: &DeltaNet,
+        DeltaNet { shape, inputs, gates }: &DeltaNet,
     ) -> Result<DeltaBlock> {
         let name = |part: &str| format!("blk.{index}.{part}");
         let (heads, width) = (shape.value_heads, shape.value_width());
         let gates = match gates {
-            GateTensors::Apart => GateWeights::Apart {
+            Projections::Apart => GateWeights::Apart {
                 strength: self.weight(&name("ssm_beta.weight"), heads, hidden)?,
                 decay: self.weight(&name("ssm_alpha.weight"), heads, hidden)?,
             },
-            GateTensors::ByKeyHead => {
+            Projections::ByKeyHead => {
                 GateWeights::ByKeyHead(self.weight(&name("ssm_ba.weight"), 2 * heads, hidden)?)
             }
         };
-        let convolution = self.floats(&name("ssm_conv1d.weight"), &[shape.kernel, shape.channels()])?;
+        let channels = shape.channels();
+        let inputs = match inputs {
+            Projections::Apart => InputWeights::Apart {
+                qkv: self.weight(&name("attn_qkv.weight"), channels, hidden)?,
+                z: self.weight(&name("attn_gate.weight"), width, hidden)?,
+            },
+            Projections::ByKeyHead => {
+                InputWeights::ByKeyHead(self.weight(&name("ssm_in.weight"), channels + width, hidden)?)
+            }
+        };
+        let convolution = self.floats(&name("ssm_conv1d.weight"), &[shape.kernel, channels])?;
         Ok(DeltaBlock {
             shape: *shape,
             slot,
-            qkv: self.weight(&name("attn_qkv.weight"), shape.channels(), hidden)?,
-            z: self.weight(&name("attn_gate.weight"), width, hidden)?,
+            inputs,
             gates,
             // In the file the taps of a channel follow one another.
             convolution: (0..shape.kernel)

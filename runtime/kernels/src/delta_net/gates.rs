@@ -92,7 +92,7 @@ fn decays_kernel<S: Simd>(s: S, row: &mut [f32], bias: &[f32], rate: &[f32]) {
     }
 }
 
-/// ln(1 + x) for x from 0 to 1, within 2 ulp: with t = x / (x + 2), twice the series t + t^3/3 + t^5/5 ... of the inverse
+/// ln(1 + x) for x from 0 to 1, within 3 ulp: with t = x / (x + 2), twice the series t + t^3/3 + t^5/5 ... of the inverse
 /// hyperbolic tangent, up to t^15.
 #[inline(always)]
 fn log1p<S: Simd>(s: S, x: S::V) -> S::V {

@@ -93,19 +93,21 @@ fn silu_mul_and_sigmoid_are_the_formulas() {
 }
 
 #[test]
-fn sigmoid_mul_is_the_formula() {
+fn gates_are_the_formulas() {
     let mut noise = Noise::new(14);
     for len in [1, 15, 16, 4096, 10_007] {
-        let (x, mut gate) = (noise.floats(len, 3.0), noise.floats(len, 20.0));
-        gate[0] = -1000.0;
-        let got = everywhere(|region| {
-            let mut x = x.clone();
-            sigmoid_mul(region, &mut x, &gate);
-            x
-        });
-        let sigmoid = |g: &f32| 1.0 / (1.0 + (-f64::from(*g)).exp());
-        let expected: Vec<f64> = x.iter().zip(&gate).map(|(&x, g)| f64::from(x) * sigmoid(g)).collect();
-        near(&got, &expected, 1e-6);
+        let (x, mut gates) = (noise.floats(len, 3.0), noise.floats(len, 20.0));
+        gates[0] = -1000.0;
+        let sigmoid = |g: f32| 1.0 / (1.0 + (-f64::from(g)).exp());
+        for (function, formula) in [(Gate::Sigmoid, &sigmoid as &dyn Fn(f32) -> f64), (Gate::Silu, &silu)] {
+            let got = everywhere(|region| {
+                let mut x = x.clone();
+                gate(region, function, &mut x, &gates);
+                x
+            });
+            let expected: Vec<f64> = x.iter().zip(&gates).map(|(&x, &g)| f64::from(x) * formula(g)).collect();
+            near(&got, &expected, 1e-6);
+        }
     }
 }
 

@@ -1,0 +1,217 @@
+//! Hybrid models against the reference outputs of their checkpoints in BF16: logits, routers, greedy continuations, recurrent
+//! states. The files are converted here, since nobody keeps GGUF files in BF16 of these models; where the reference is not
+//! there, there is nothing to compare with.
+
+#![cfg(test)]
+#![forbid(unsafe_code)]
+
+#[path = "hybrid_checkpoints/convert.rs"]
+mod convert;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use convert::{Heads, convert};
+use membrane_engine::{DeltaState, FeedForward, LoadOptions, Mixer, Model, Observer, Precision, Prepared};
+use membrane_formats::Checkpoint;
+use membrane_tests::golden::{Golden, argmax, distance};
+use membrane_tests::references;
+use tempfile::TempDir;
+
+/// Checkpoints, their names as GGUF files call them, and whether the inputs of delta-nets stay in one matrix.
+const MODELS: [(&str, &str, bool); 4] = [
+    ("tiny-qwen3next", "qwen3next", false),
+    ("tiny-qwen3next", "qwen3next", true),
+    ("tiny-qwen35moe", "qwen35moe", false),
+    ("tiny-qwen35", "qwen35", false),
+];
+/// Largest difference of logits.
+const LOGITS_MAX_ABS: f32 = 2e-3;
+/// Largest difference of an element of a state.
+const STATE_MAX_ABS: f32 = 1e-3;
+/// Router choices count where the last chosen expert is ahead of the first rejected one by more than this.
+const ROUTER_MARGIN: f32 = 1e-3;
+/// Greedy choices count where the best token is ahead of the next by more than this.
+const GREEDY_MARGIN: f32 = 1e-2;
+
+/// A converted checkpoint with its golden outputs.
+struct Case {
+    name: &'static str,
+    model: Model,
+    heads: Heads,
+    golden: Golden,
+    _folder: TempDir,
+}
+
+fn cases() -> Vec<Case> {
+    let found = references().into_iter().find(|root| root.join("models/tiny-qwen35moe").is_dir());
+    let Some(root) = found else {
+        println!("the reference checkpoints are not on this machine: nothing was compared");
+        return Vec::new();
+    };
+    let case = |(name, architecture, fused): (&'static str, &str, bool)| {
+        let folder = tempfile::tempdir().unwrap();
+        let gguf: PathBuf = folder.path().join(format!("{name}-BF16.gguf"));
+        let heads = convert(&root.join("models").join(name), architecture, fused, &gguf);
+        let golden = Golden::read(&root.join(format!("golden/{name}.safetensors")));
+        let precision = Precision::Reference;
+        let options =
+            LoadOptions { precision, context: Some(512), threads: Some(2), ..LoadOptions::default() };
+        let checkpoint = Checkpoint::open(&gguf).unwrap().into();
+        let model = Prepared::without_text(checkpoint, &options).unwrap().load(&mut |_, _| {}).unwrap();
+        Case { name, model, heads, golden, _folder: folder }
+    };
+    MODELS.into_iter().map(case).collect()
+}
+
+/// What a pass shows.
+#[derive(Default)]
+struct Record {
+    logits: Vec<f32>,
+    router: BTreeMap<usize, Vec<Vec<u32>>>,
+    states: BTreeMap<usize, DeltaState>,
+}
+
+impl Observer for Record {
+    fn router(&mut self, layer: usize, rows: usize, ids: &[u32], _weights: &[f32]) {
+        let sorted = ids.chunks(ids.len() / rows).map(|row| {
+            let mut row = row.to_vec();
+            row.sort_unstable();
+            row
+        });
+        self.router.entry(layer).or_default().extend(sorted);
+    }
+
+    fn delta_state(&mut self, layer: usize, state: &DeltaState) {
+        self.states.insert(layer, state.clone());
+    }
+
+    fn logits(&mut self, _position: usize, logits: &[f32]) {
+        self.logits.extend_from_slice(logits);
+    }
+
+    fn wants_logits(&self) -> bool {
+        true
+    }
+}
+
+fn record(model: &Model, tokens: &[u32]) -> Record {
+    let mut record = Record::default();
+    model.session().append_observed(tokens, &mut record).unwrap();
+    record
+}
+
+fn largest_difference(found: &[f32], wanted: &[f32]) -> f32 {
+    assert_eq!(found.len(), wanted.len());
+    found
+        .iter()
+        .zip(wanted)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, |m, d| if d > m || d.is_nan() { d } else { m })
+}
+
+#[test]
+fn logits_are_the_references() {
+    for case in cases() {
+        for prompt in ["p1", "p7", "p64", "p300"] {
+            let tokens = case.golden.ids(&format!("{prompt}.input_ids")).unwrap();
+            let whole = case.golden.f32(&format!("{prompt}.logits"));
+            let wanted =
+                whole.or_else(|| case.golden.f32(&format!("{prompt}.logits_last16"))).expect("golden logits");
+            let logits = record(&case.model, &tokens).logits;
+            let vocabulary = logits.len() / tokens.len();
+            let found = distance(&logits[logits.len() - wanted.len()..], &wanted, vocabulary);
+            println!("{} {prompt}: {found:?}", case.name);
+            assert!(found.max_abs < LOGITS_MAX_ABS, "{} {prompt}: {found:?}", case.name);
+        }
+    }
+}
+
+#[test]
+fn routers_choose_the_same_experts() {
+    for case in cases() {
+        let layers = &case.model.hyperparameters().layers;
+        let moes = layers.iter().filter(|layer| matches!(layer.feed_forward, FeedForward::Moe(_))).count();
+        let (mut compared, mut close) = (0, 0);
+        for prompt in ["p1", "p7", "p64", "p300"] {
+            let tokens = case.golden.ids(&format!("{prompt}.input_ids")).unwrap();
+            let record = record(&case.model, &tokens);
+            assert_eq!(record.router.len(), moes, "{}", case.name);
+            for (layer, found) in record.router {
+                let wanted = case.golden.ids(&format!("{prompt}.router.{layer}.ids")).unwrap();
+                let margins = case.golden.f32(&format!("{prompt}.router.{layer}.margin")).unwrap();
+                let wanted = wanted.chunks(wanted.len() / margins.len());
+                for (row, ((found, wanted), margin)) in found.iter().zip(wanted).zip(margins).enumerate() {
+                    if margin > ROUTER_MARGIN {
+                        assert_eq!(found, wanted, "{} {prompt} layer {layer} row {row}", case.name);
+                        compared += 1;
+                    } else {
+                        close += 1;
+                    }
+                }
+            }
+        }
+        println!("{}: {compared} choices compared, {close} were too close", case.name);
+    }
+}
+
+#[test]
+fn greedy_continuations_are_the_references() {
+    for case in cases() {
+        for prompt in ["p7", "p64"] {
+            let mut session = case.model.session();
+            session.append(&case.golden.ids(&format!("{prompt}.input_ids")).unwrap()).unwrap();
+            let wanted = case.golden.ids(&format!("{prompt}.greedy_ids")).unwrap();
+            let margins = case.golden.f32(&format!("{prompt}.greedy_margin")).unwrap();
+            for (step, (&token, margin)) in wanted.iter().zip(margins).enumerate() {
+                if margin > GREEDY_MARGIN {
+                    assert_eq!(
+                        argmax(session.logits()),
+                        token as usize,
+                        "{} {prompt} step {step}",
+                        case.name
+                    );
+                }
+                // Where two tokens are too close, go on with the reference's.
+                session.append(&[token]).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn recurrent_states_are_the_references() {
+    for case in cases() {
+        let record = record(&case.model, &case.golden.ids("p64.input_ids").unwrap());
+        let layers = &case.model.hyperparameters().layers;
+        let mixers = layers.iter().enumerate().filter(|(_, layer)| matches!(layer.mixer, Mixer::DeltaNet(_)));
+        for (layer, _) in mixers {
+            let state = &record.states[&layer];
+            let wanted = case.golden.f32(&format!("p64.state.{layer}.recurrent")).unwrap();
+            let wanted = case.heads.reorder(&wanted, case.heads.key_dim * case.heads.value_dim);
+            let memory = largest_difference(&state.memory(), &wanted);
+            // All inputs that the convolution sees, the newest last; the state has no need of the oldest.
+            let wanted = case.golden.f32(&format!("p64.state.{layer}.conv")).unwrap();
+            let channels =
+                2 * case.heads.key_heads * case.heads.key_dim + case.heads.value_heads * case.heads.value_dim;
+            let kernel = wanted.len() / channels;
+            let wanted = case.heads.reorder_values(&wanted, kernel);
+            let wanted: Vec<f32> =
+                (1..kernel).flat_map(|tap| wanted.iter().skip(tap).step_by(kernel).copied()).collect();
+            let history = largest_difference(state.history(), &wanted);
+            println!("{} layer {layer}: memory {memory:e}, history {history:e}", case.name);
+            assert!(memory < STATE_MAX_ABS && history < STATE_MAX_ABS, "{} layer {layer}", case.name);
+        }
+    }
+}
+
+#[test]
+fn blocks_for_multi_token_prediction_are_seen_and_not_loaded() {
+    for case in cases().iter().filter(|case| case.name == "tiny-qwen35moe") {
+        let hyper = case.model.hyperparameters();
+        assert_eq!((hyper.blocks(), hyper.mtp_blocks), (8, 1));
+        assert!(case.model.checkpoint().tensor("blk.8.nextn.eh_proj.weight").is_some());
+        assert_eq!(case.model.plan().experts, 8 * 16);
+        assert_eq!(case.model.plan().experts_per_token, 8 * 4);
+    }
+}

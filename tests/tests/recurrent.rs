@@ -1,0 +1,237 @@
+//! Recurrent states: however a session came to its tokens, by truncation, forks, errors or checkpoints, its logits are those
+//! of a fresh run, and a second turn computes no more than it has to.
+
+#![cfg(test)]
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use membrane_engine::{EngineError, LoadOptions, Model, Observer, Prepared, Session, Synced};
+use membrane_tests::golden::argmax;
+use membrane_tests::workspace;
+use proptest::prelude::*;
+
+const HYBRIDS: [&str; 3] = ["tiny-qwen3next-Q8_0", "tiny-qwen35moe-Q8_0", "tiny-qwen35-Q8_0"];
+/// Attention in every layer.
+const ATTENTION: &str = "tiny-qwen3moe-Q8_0";
+
+fn file(name: &str) -> PathBuf {
+    workspace().join(format!("tests/fixtures/gguf/{name}.gguf"))
+}
+
+fn options() -> LoadOptions {
+    LoadOptions { context: Some(3072), contexts: 3, threads: Some(2), ..LoadOptions::default() }
+}
+
+fn load(name: &str, options: &LoadOptions) -> Model {
+    Prepared::open(&file(name), options).unwrap().load(&mut |_, _| {}).unwrap()
+}
+
+fn tokens(count: u32, seed: u32) -> Vec<u32> {
+    (0..count).map(|i| (i.wrapping_mul(7919) ^ seed.wrapping_mul(104_729)) % 1000).collect()
+}
+
+fn bits(session: &Session) -> Vec<u32> {
+    assert!(!session.logits().is_empty());
+    session.logits().iter().map(|logit| logit.to_bits()).collect()
+}
+
+/// The logits of a session that computes the tokens at once.
+fn fresh(model: &Model, tokens: &[u32]) -> Vec<u32> {
+    let mut session = model.session();
+    session.append(tokens).unwrap();
+    bits(&session)
+}
+
+#[test]
+fn the_second_turn_of_a_long_conversation_computes_only_its_new_tokens() {
+    for name in HYBRIDS.into_iter().chain([ATTENTION]) {
+        let model = load(name, &options());
+        let mut session = model.session();
+        let mut conversation = tokens(2000, 1);
+        session.sync(&conversation).unwrap();
+        for _ in 0..20 {
+            let token = argmax(session.logits()) as u32;
+            session.append(&[token]).unwrap();
+            conversation.push(token);
+        }
+        conversation.extend(tokens(60, 2));
+        let synced = session.sync(&conversation).unwrap();
+        assert_eq!(synced, Synced { reused: 2020, computed: 60, recomputed: 0 }, "{name}");
+        assert!(bits(&session) == fresh(&model, &conversation), "{name}");
+        // The first answer is rendered without the four tokens of markup that its prompt ended with.
+        conversation.drain(1996..2000);
+        let synced = session.sync(&conversation).unwrap();
+        assert_eq!((synced.reused, synced.computed), (1996, 80), "{name}");
+        assert!(synced.recomputed <= 4, "{name}: {synced:?}");
+        assert!(bits(&session) == fresh(&model, &conversation), "{name}");
+    }
+}
+
+#[test]
+fn a_truncated_session_goes_on_like_a_fresh_one_wherever_its_checkpoints_are() {
+    let all = tokens(700, 3);
+    for name in HYBRIDS {
+        for checkpoints in [Some(0), Some(1), None] {
+            let model = load(name, &LoadOptions { checkpoints, ..options() });
+            let wanted = fresh(&model, &all);
+            let mut session = model.session();
+            session.append(&all).unwrap();
+            // Back and forth, also below a truncation whose tokens have not been computed again yet.
+            for length in [699, 650, 300, 256, 257, 255, 8, 1, 0] {
+                session.truncate(length);
+                assert_eq!(session.tokens(), &all[..length]);
+                assert!(session.logits().is_empty());
+                if length % 2 == 0 {
+                    session.append(&all[length..]).unwrap();
+                    assert!(bits(&session) == wanted, "{name} {checkpoints:?} {length}");
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_history_gives_the_logits_of_a_fresh_run(
+        steps in prop::collection::vec((0..5_u8, 1..90_usize, any::<u32>()), 1..14),
+        hybrid in 0..HYBRIDS.len(),
+        chunk in prop::sample::select(vec![3, 64, 512]),
+    ) {
+        let options = LoadOptions { prefill_chunk: Some(chunk), checkpoints: Some(3), ..options() };
+        let model = load(HYBRIDS[hybrid], &options);
+        let mut sessions = vec![model.session()];
+        for (what, count, seed) in steps {
+            let (index, alive) = (seed as usize % sessions.len(), sessions.len());
+            let session = &mut sessions[index];
+            match what {
+                0 if session.tokens().len() < 1000 => session.append(&tokens(count as u32, seed)).unwrap(),
+                1 => session.truncate(session.tokens().len().saturating_sub(count)),
+                2 if alive < 3 => {
+                    let fork = session.fork();
+                    sessions.push(fork);
+                }
+                3 => {
+                    let mut wanted = session.tokens()[..session.tokens().len() / 2].to_vec();
+                    wanted.extend(tokens(count as u32, seed));
+                    session.sync(&wanted).unwrap();
+                }
+                _ => {
+                    let one = [seed % 1000];
+                    let mut batch: Vec<_> = sessions.iter_mut().map(|session| (session, &one[..])).collect();
+                    Session::append_all(&mut batch).unwrap();
+                }
+            }
+        }
+        for session in &mut sessions {
+            session.append(&[7]).unwrap();
+            prop_assert!(bits(session) == fresh(&model, session.tokens()));
+        }
+    }
+}
+
+/// Ends the pass in the middle of a chunk's layers.
+struct Canceller {
+    flag: Arc<AtomicBool>,
+    layers_left: usize,
+}
+
+impl Observer for Canceller {
+    fn ffn_input(&mut self, _layer: usize, _rows: usize, _x: &[f32]) {
+        self.layers_left -= 1;
+        if self.layers_left == 0 {
+            self.flag.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn a_pass_that_is_cancelled_leaves_the_session_as_it_was() {
+    for name in HYBRIDS {
+        let model = load(name, &LoadOptions { prefill_chunk: Some(64), ..options() });
+        let (begin, more) = (tokens(90, 5), tokens(150, 6));
+        let wanted = fresh(&model, &[&begin[..], &more].concat());
+        for layers_left in [1, 2, 6] {
+            let mut session = model.session();
+            session.append(&begin).unwrap();
+            let before = bits(&session);
+            let mut canceller = Canceller { flag: model.cancel_flag(), layers_left };
+            let error = session.append_observed(&more, &mut canceller).unwrap_err();
+            assert!(matches!(error, EngineError::Cancelled), "{name}: {error}");
+            assert_eq!((session.tokens(), bits(&session)), (&begin[..], before));
+            let mut fork = session.fork();
+            session.append(&more).unwrap();
+            fork.append(&more).unwrap();
+            assert!(bits(&session) == wanted && bits(&fork) == wanted, "{name} {layers_left}");
+        }
+    }
+}
+
+#[test]
+fn checkpoints_give_way_to_sessions_and_a_full_pool_is_an_error() {
+    for name in HYBRIDS {
+        let options =
+            LoadOptions { context: Some(448), contexts: 1, sessions: 2, checkpoints: Some(2), ..options() };
+        let model = load(name, &options);
+        let plan = model.plan();
+        assert_eq!((plan.recurrent_states, plan.checkpoints), (2, 2));
+        let begin = tokens(400, 8);
+        let wanted = fresh(&model, &begin);
+        let mut parent = model.session();
+        parent.append(&begin).unwrap();
+        let mut forks = Vec::new();
+        // Room for four states in all, and for the keys and values of one full context, of which the parent takes seven
+        // blocks and each fork its own copy of the last.
+        let error = loop {
+            let mut fork = parent.fork();
+            match fork.append(&[forks.len() as u32]) {
+                Ok(()) => forks.push(fork),
+                Err(error) => break error,
+            }
+            assert!(forks.len() < 10, "{name}: the pool has no end");
+        };
+        assert!(
+            matches!(error, EngineError::KvFull { .. }) && (2..=3).contains(&forks.len()),
+            "{name}: {error}"
+        );
+        assert_eq!(parent.tokens(), &begin[..]);
+        forks.truncate(1);
+        parent.append(&[9]).unwrap();
+        parent.truncate(400);
+        parent.sync(&begin).unwrap();
+        assert!(bits(&parent) == wanted, "{name}");
+    }
+}
+
+#[test]
+fn the_plan_counts_states_and_a_budget_without_room_for_them_says_so() {
+    for (name, bytes) in [
+        ("tiny-qwen35moe-Q8_0", 6 * 4 * (4 * 32 * 32 + 3 * 256)),
+        ("tiny-qwen35-Q8_0", 3 * 4 * (6 * 32 * 32 + 3 * 320)),
+    ] {
+        let plan = load(name, &LoadOptions { checkpoints: Some(5), ..options() }).plan().clone();
+        assert_eq!(plan.recurrent.0, (3 + 5) * bytes, "{name}");
+        let text = plan.to_string();
+        assert!(
+            text.contains("recurrent states") && text.contains("3 at a time and 5 checkpoints"),
+            "{text}"
+        );
+        let keys = plan.kv.0 / 3 / 3072;
+        let layers = if name.contains("moe") { 2 } else { 1 };
+        assert_eq!(keys, layers * 2 * (64 + 64), "keys and values of the layers with attention only");
+        let small = LoadOptions { memory: Some(1 << 20), ..options() };
+        let error = Prepared::open(&file(name), &small).err().unwrap().to_string();
+        assert!(error.contains("for recurrent states"), "{error}");
+    }
+}
+
+#[test]
+fn without_recurrent_layers_nothing_is_planned_for_them() {
+    let plan = load(ATTENTION, &options()).plan().clone();
+    assert_eq!((plan.recurrent.0, plan.recurrent_states, plan.checkpoints), (0, 0, 0));
+    assert!(!plan.to_string().contains("recurrent"));
+}
