@@ -6,7 +6,7 @@
 
 mod blocks;
 mod llama;
-mod qwen2moe;
+mod qwen2;
 mod qwen3;
 mod qwen35;
 mod qwen3next;
@@ -27,9 +27,10 @@ pub struct Architecture {
 }
 
 /// Every architecture that this engine runs.
-pub const ALL: [Architecture; 7] = [
+pub const ALL: [Architecture; 8] = [
     Architecture { name: "llama", describe: llama::describe },
-    Architecture { name: "qwen2moe", describe: qwen2moe::describe },
+    Architecture { name: "qwen2", describe: qwen2::dense },
+    Architecture { name: "qwen2moe", describe: qwen2::moe },
     Architecture { name: "qwen3", describe: qwen3::dense },
     Architecture { name: "qwen3moe", describe: qwen3::moe },
     Architecture { name: "qwen3next", describe: qwen3next::describe },
