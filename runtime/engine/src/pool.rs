@@ -3,7 +3,6 @@
 //!
 //! Checkpoints fill what is left below the ceiling and give way to whatever needs the room.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -36,14 +35,50 @@ impl Drop for Charge {
 struct Checkpoint {
     tokens: Box<[u32]>,
     state: Arc<State>,
+    /// When it was made or used last, in such events.
+    used: u64,
+}
+
+/// Those that are kept, and how many events there have been.
+#[derive(Debug, Default)]
+struct Checkpoints {
+    kept: Vec<Checkpoint>,
+    events: u64,
+}
+
+impl Checkpoints {
+    /// Makes a checkpoint the one used last.
+    fn touch(&mut self, index: Option<usize>) -> Option<&Checkpoint> {
+        self.events += 1;
+        let checkpoint = self.kept.get_mut(index?)?;
+        checkpoint.used = self.events;
+        Some(checkpoint)
+    }
+
+    /// Drops the checkpoint that is worth least of those that `may` go. Whether there was one.
+    fn drop_least(&mut self, may: impl Fn(&Checkpoint) -> bool) -> bool {
+        let worths = self.kept.iter().enumerate().filter(|(_, checkpoint)| may(checkpoint));
+        let worths = worths.map(|(index, checkpoint)| (index, self.worth(checkpoint)));
+        let least = worths.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(index, _)| index);
+        least.map(|least| self.kept.remove(least)).is_some()
+    }
+
+    /// Tokens that would have to be computed again without it, over its age. So the checkpoints of a conversation thin out
+    /// towards its beginning, and those of conversations that are over go.
+    fn worth(&self, checkpoint: &Checkpoint) -> f64 {
+        let length = checkpoint.tokens.len();
+        let before =
+            |other: &&Checkpoint| other.tokens.len() < length && checkpoint.tokens.starts_with(&other.tokens);
+        let nearest = self.kept.iter().filter(before).map(|other| other.tokens.len()).max().unwrap_or(0);
+        (length - nearest) as f64 / (self.events - checkpoint.used + 1) as f64
+    }
 }
 
 /// Room for the keys, values and recurrent states of all sessions of a model.
 #[derive(Debug)]
 pub(crate) struct Pool {
     account: Arc<Account>,
-    /// Those used least recently come first.
-    checkpoints: Mutex<VecDeque<Checkpoint>>,
+    checkpoints: Mutex<Checkpoints>,
     /// Most checkpoints at a time.
     most: usize,
 }
@@ -60,18 +95,12 @@ impl Pool {
         let Account { limit, used } = &*self.account;
         let free = |used: u64| used.checked_add(bytes).filter(|used| used <= limit);
         while used.try_update(Ordering::Relaxed, Ordering::Relaxed, free).is_err() {
-            if !self.give_up() {
+            // One that a session goes on from would give nothing back.
+            if !self.checkpoints().drop_least(|checkpoint| Arc::strong_count(&checkpoint.state) == 1) {
                 return Err(EngineError::KvFull { limit: Bytes(*limit) });
             }
         }
         Ok(Charge { bytes, account: self.account.clone() })
-    }
-
-    /// Drops the checkpoint used least recently of those that no session goes on from. Whether there was one.
-    fn give_up(&self) -> bool {
-        let mut kept = self.checkpoints();
-        let unused = kept.iter().position(|checkpoint| Arc::strong_count(&checkpoint.state) == 1);
-        unused.and_then(|unused| kept.remove(unused)).is_some()
     }
 
     /// Most checkpoints at a time.
@@ -79,47 +108,41 @@ impl Pool {
         self.most
     }
 
-    /// Drops checkpoints until `more` can come, those used least recently first.
+    /// Drops checkpoints until `more` can come, those worth least first.
     pub fn make_room(&self, more: usize) {
-        let mut kept = self.checkpoints();
+        let mut checkpoints = self.checkpoints();
         let left = self.most.saturating_sub(more);
-        while kept.len() > left {
-            kept.pop_front();
-        }
+        while checkpoints.kept.len() > left && checkpoints.drop_least(|_| true) {}
     }
 
     /// Keeps the state behind these tokens.
     pub fn keep(&self, tokens: &[u32], state: State) {
         self.make_room(1);
-        self.checkpoints().push_back(Checkpoint { tokens: tokens.into(), state: Arc::new(state) });
+        let mut checkpoints = self.checkpoints();
+        checkpoints.events += 1;
+        let used = checkpoints.events;
+        checkpoints.kept.push(Checkpoint { tokens: tokens.into(), state: Arc::new(state), used });
     }
 
     /// Whether the state behind exactly these tokens is kept; if so, it is used.
     pub fn has(&self, tokens: &[u32]) -> bool {
-        let mut kept = self.checkpoints();
-        let found = kept.iter().position(|checkpoint| *checkpoint.tokens == *tokens);
-        touch(&mut kept, found).is_some()
+        let mut checkpoints = self.checkpoints();
+        let found = checkpoints.kept.iter().position(|checkpoint| *checkpoint.tokens == *tokens);
+        checkpoints.touch(found).is_some()
     }
 
     /// The longest beginning of these tokens behind which a state is kept, and that state.
     pub fn nearest(&self, tokens: &[u32]) -> Option<(usize, Arc<State>)> {
-        let mut kept = self.checkpoints();
-        let fitting =
-            kept.iter().enumerate().filter(|(_, checkpoint)| tokens.starts_with(&checkpoint.tokens));
+        let mut checkpoints = self.checkpoints();
+        let kept = checkpoints.kept.iter().enumerate();
+        let fitting = kept.filter(|(_, checkpoint)| tokens.starts_with(&checkpoint.tokens));
         let longest = fitting.max_by_key(|(_, checkpoint)| checkpoint.tokens.len()).map(|(index, _)| index);
-        touch(&mut kept, longest).map(|checkpoint| (checkpoint.tokens.len(), checkpoint.state.clone()))
+        checkpoints.touch(longest).map(|checkpoint| (checkpoint.tokens.len(), checkpoint.state.clone()))
     }
 
-    fn checkpoints(&self) -> MutexGuard<'_, VecDeque<Checkpoint>> {
+    fn checkpoints(&self) -> MutexGuard<'_, Checkpoints> {
         self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Makes a checkpoint the one used last.
-fn touch(kept: &mut VecDeque<Checkpoint>, index: Option<usize>) -> Option<&Checkpoint> {
-    let checkpoint = kept.remove(index?)?;
-    kept.push_back(checkpoint);
-    kept.back()
 }
 
 #[cfg(test)]
@@ -158,6 +181,28 @@ mod tests {
         assert!(pool.has(&[0]));
         pool.keep(&[2], state(&pool).unwrap());
         assert!(pool.has(&[0]) && pool.has(&[2]) && !pool.has(&[1]));
+    }
+
+    #[test]
+    fn a_long_conversation_keeps_some_of_its_beginning_and_one_that_is_over_goes() {
+        let pool = pool(9, 8);
+        let over = vec![1; 900];
+        pool.keep(&over, state(&pool).unwrap());
+        let conversation = vec![7; 40_000];
+        for turn in 1..=80 {
+            for end in [turn * 500 - 8, turn * 500] {
+                pool.keep(&conversation[..end], state(&pool).unwrap());
+            }
+        }
+        let kept: Vec<usize> =
+            pool.checkpoints().kept.iter().map(|checkpoint| checkpoint.tokens.len()).collect();
+        assert_eq!(kept.len(), 8);
+        assert!(!pool.has(&over), "{kept:?}");
+        // Wherever in its last two thirds the conversation is taken up anew, at most half of it is computed again.
+        for anew in (16_000..=40_000).step_by(250) {
+            let nearest = kept.iter().copied().filter(|&end| end <= anew).max().unwrap_or(0);
+            assert!(anew - nearest <= anew / 2, "{anew}: {kept:?}");
+        }
     }
 
     #[test]
