@@ -134,6 +134,36 @@ proptest! {
     }
 }
 
+#[test]
+fn a_prefix_that_is_kept_serves_sessions_that_share_passes() {
+    for name in HYBRIDS {
+        let model = load(name, &LoadOptions { prefill_chunk: Some(64), ..options() });
+        let prefix = tokens(333, 11);
+        let kept = {
+            let mut session = model.session();
+            session.append(&prefix).unwrap();
+            session.fork()
+        };
+        for round in 0..2 {
+            let mut sessions: Vec<Session> = (0..3).map(|_| kept.fork()).collect();
+            for (step, lengths) in [[40, 1, 90], [1, 1, 1], [1, 0, 1], [3, 70, 1]].into_iter().enumerate() {
+                let more: Vec<Vec<u32>> = lengths
+                    .into_iter()
+                    .enumerate()
+                    .map(|(session, length)| tokens(length, 100 * round + 10 * step as u32 + session as u32))
+                    .collect();
+                let mut batch: Vec<_> =
+                    sessions.iter_mut().zip(&more).map(|(s, t)| (s, t.as_slice())).collect();
+                Session::append_all(&mut batch).unwrap();
+                for session in &sessions {
+                    assert!(bits(session) == fresh(&model, session.tokens()), "{name} {round} {step}");
+                }
+            }
+        }
+        assert!(kept.tokens() == prefix && bits(&kept) == fresh(&model, &prefix), "{name}");
+    }
+}
+
 /// Ends the pass in the middle of a chunk's layers.
 struct Canceller {
     flag: Arc<AtomicBool>,
