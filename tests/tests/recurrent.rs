@@ -182,9 +182,11 @@ impl Observer for Canceller {
 #[test]
 fn a_pass_that_is_cancelled_leaves_the_session_as_it_was() {
     for name in HYBRIDS {
-        let model = load(name, &LoadOptions { prefill_chunk: Some(64), ..options() });
+        let options = LoadOptions { prefill_chunk: Some(64), checkpoints: Some(2), ..options() };
+        let model = load(name, &options);
         let (begin, more) = (tokens(90, 5), tokens(150, 6));
-        let wanted = fresh(&model, &[&begin[..], &more].concat());
+        let whole = [&begin[..], &more].concat();
+        let wanted = fresh(&load(name, &options), &whole);
         for layers_left in [1, 2, 6] {
             let mut session = model.session();
             session.append(&begin).unwrap();
@@ -194,7 +196,9 @@ fn a_pass_that_is_cancelled_leaves_the_session_as_it_was() {
             assert!(matches!(error, EngineError::Cancelled), "{name}: {error}");
             assert_eq!((session.tokens(), bits(&session)), (&begin[..], before));
             let mut fork = session.fork();
-            session.append(&more).unwrap();
+            // The checkpoint at its end is still there, though there are two only and the pass was to make others.
+            let synced = session.sync(&whole).unwrap();
+            assert_eq!(synced, Synced { reused: 90, computed: 150, recomputed: 0 }, "{name} {layers_left}");
             fork.append(&more).unwrap();
             assert!(bits(&session) == wanted && bits(&fork) == wanted, "{name} {layers_left}");
         }

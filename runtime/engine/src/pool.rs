@@ -108,17 +108,14 @@ impl Pool {
         self.most
     }
 
-    /// Drops checkpoints until `more` can come, those worth least first.
-    pub fn make_room(&self, more: usize) {
-        let mut checkpoints = self.checkpoints();
-        let left = self.most.saturating_sub(more);
-        while checkpoints.kept.len() > left && checkpoints.drop_least(|_| true) {}
-    }
-
-    /// Keeps the state behind these tokens.
+    /// Keeps the state behind these tokens. Where there are as many already, the one that is worth least goes.
     pub fn keep(&self, tokens: &[u32], state: State) {
-        self.make_room(1);
         let mut checkpoints = self.checkpoints();
+        while checkpoints.kept.len() >= self.most {
+            if !checkpoints.drop_least(|_| true) {
+                return;
+            }
+        }
         checkpoints.events += 1;
         let used = checkpoints.events;
         checkpoints.kept.push(Checkpoint { tokens: tokens.into(), state: Arc::new(state), used });

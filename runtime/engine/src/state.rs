@@ -60,6 +60,8 @@ pub(crate) struct Recurrent {
     live: Option<Arc<State>>,
     /// Copies that are being made at positions of the tokens under way, in order.
     marks: Vec<(usize, State)>,
+    /// The checkpoint to go back to if the tokens under way fail: it must not give way to the copies.
+    fallback: Option<Arc<State>>,
 }
 
 impl Recurrent {
@@ -71,6 +73,7 @@ impl Recurrent {
             pool: pool.clone(),
             live: None,
             marks: Vec::new(),
+            fallback: None,
         })
     }
 
@@ -81,6 +84,7 @@ impl Recurrent {
             pool: self.pool.clone(),
             live: self.live.clone(),
             marks: Vec::new(),
+            fallback: None,
         }
     }
 
@@ -104,7 +108,7 @@ impl Recurrent {
         let all = [before, tokens].concat();
         let missing = wanted.into_iter().filter(|&position| !self.pool.has(&all[..position]));
         let missing: Vec<usize> = missing.take(self.pool.most_checkpoints()).collect();
-        self.pool.make_room(missing.len());
+        self.fallback = self.pool.nearest(before).map(|(_, state)| state);
         // A checkpoint for which there is no room is not made: it only saves time.
         let marks = missing
             .into_iter()
@@ -135,6 +139,7 @@ impl Recurrent {
 
     /// Keeps the marks as checkpoints, all tokens having been computed.
     pub fn keep(&mut self, tokens: &[u32]) {
+        self.fallback = None;
         for (position, state) in self.marks.drain(..) {
             self.pool.keep(&tokens[..position], state);
         }
@@ -142,6 +147,7 @@ impl Recurrent {
 
     /// Drops the marks, the tokens under way having failed.
     pub fn forget(&mut self) {
+        self.fallback = None;
         self.marks.clear();
     }
 
@@ -151,6 +157,7 @@ impl Recurrent {
         let nearest = self.pool.nearest(tokens);
         let position = nearest.as_ref().map_or(0, |(position, _)| *position);
         self.live = nearest.map(|(_, state)| state);
+        self.fallback = None;
         position
     }
 }
@@ -197,8 +204,13 @@ pub(crate) mod tests {
     #[test]
     fn pieces_end_at_marks() {
         let pool = Pool::new(1 << 20, 8);
-        let mut recurrent =
-            Recurrent { shapes: SHAPES.into(), pool: pool.clone(), live: None, marks: Vec::new() };
+        let mut recurrent = Recurrent {
+            shapes: SHAPES.into(),
+            pool: pool.clone(),
+            live: None,
+            marks: Vec::new(),
+            fallback: None,
+        };
         let tokens: Vec<u32> = (0..600).collect();
         recurrent.reserve(&[], &tokens, 600).unwrap();
         assert_eq!(recurrent.pieces(0, 300), [256, 300]);
@@ -213,7 +225,7 @@ pub(crate) mod tests {
     #[test]
     fn a_fork_goes_on_without_changing_the_other() {
         let pool = Pool::new(2 * State::bytes(&SHAPES), 0);
-        let mut a = Recurrent { shapes: SHAPES.into(), pool, live: None, marks: Vec::new() };
+        let mut a = Recurrent { shapes: SHAPES.into(), pool, live: None, marks: Vec::new(), fallback: None };
         a.reserve(&[], &[1], 1).unwrap();
         let mut b = a.fork();
         assert!(b.layer(0).is_none(), "a shared state is not writable");
