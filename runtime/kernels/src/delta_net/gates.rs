@@ -58,7 +58,7 @@ fn l2_norm_kernel<S: Simd>(s: S, heads: &mut [f32], dim: usize, scale: f32) {
 /// `x = e^(rate * softplus(x + bias))` for rows of the width of `rate` and `bias`: what a memory is multiplied by; `rate` is
 /// not positive.
 ///
-/// Canonical: softplus(y) = max(y, 0) + ln(1 + e^-|y|), the logarithm by the series of [`log1p`].
+/// Canonical: softplus(y) = max(y, 0) + ln(1 + e^-|y|), the logarithm by the series in `log1p`.
 ///
 /// # Panics
 /// If `x` is not whole rows.
