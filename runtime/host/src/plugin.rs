@@ -18,6 +18,7 @@ use crate::isolation::{Launch, Process};
 use crate::limits::Limits;
 use crate::running::Prepared;
 use crate::state::State;
+use crate::wall::Clock;
 use crate::{World, error};
 
 /// A plugin before it is loaded.
@@ -70,6 +71,7 @@ struct Loaded {
     parameters: String,
     limits: Limits,
     log: Option<LogSink>,
+    clock: Arc<Clock>,
     exports_state: bool,
     isolation: Isolation,
     code: Arc<Code>,
@@ -136,6 +138,7 @@ impl Plugin {
             parameters: parameters.to_string(),
             limits,
             log: host.log(),
+            clock: host.clock().clone(),
             exports_state,
             isolation,
             code: Arc::new(code),
@@ -261,6 +264,11 @@ impl Plugin {
         &self.0.opened
     }
 
+    /// What ends its calls in time.
+    pub(crate) fn clock(&self) -> &Arc<Clock> {
+        &self.0.clock
+    }
+
     pub(crate) fn log(&self) -> Option<&LogSink> {
         self.0.log.as_ref()
     }
@@ -287,7 +295,7 @@ impl Code {
             plugin: name.to_owned(),
             cause: crate::text::clean(&format!("{error:#}"), 1024),
         })?;
-        let prepared = Prepared::new(host.engine(world), &component, world, grants, exports_state);
+        let prepared = Prepared::new(&component, world, grants, exports_state);
         let mismatch = |error| HostError::Mismatch { plugin: name.to_owned(), what: mismatch(&error) };
         Ok(Self::Here(prepared.map_err(mismatch)?))
     }

@@ -17,7 +17,7 @@ use crate::random::Random;
 use crate::running::Imports;
 use crate::sampling::{Candidates, Repetition};
 use crate::vocabulary::Vocabulary;
-use crate::wall::{self, Watchdog};
+use crate::wall::{self, Clock, Watchdog};
 
 /// Data of one instance.
 pub struct State {
@@ -30,6 +30,7 @@ pub struct State {
     pub(crate) used: Used,
     /// When the current call must be over.
     deadline: Option<Instant>,
+    clock: Arc<Clock>,
     meter: Meter,
     log: Option<LogSink>,
     log_lines: u32,
@@ -121,7 +122,8 @@ impl Imports for State {
     }
 
     fn watchdog(store: &wasmtime::Store<Self>) -> Option<Watchdog> {
-        Some(Watchdog::start(store, &store.data().limits))
+        let state = store.data();
+        state.clock.watchdog(&state.limits)
     }
 }
 
@@ -134,6 +136,7 @@ impl State {
             authority: plugin.opened().clone(),
             used: Used::default(),
             deadline: None,
+            clock: plugin.clock().clone(),
             meter: Meter::new(plugin.limits()),
             log: plugin.log().cloned(),
             log_lines: 0,
