@@ -1,7 +1,7 @@
 //! A component's instance in the process at hand: where it imports from depends on what stands in its store.
 
-use wasmtime::component::{Component, InstancePre, Linker};
 use wasmtime::Store;
+use wasmtime::component::{Component, InstancePre, Linker};
 
 use crate::World;
 use crate::bindings::stateful::StatefulIndices;
