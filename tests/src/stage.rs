@@ -6,7 +6,9 @@ use std::sync::LazyLock;
 use std::sync::atomic::AtomicBool;
 
 use membrane_engine::{LoadOptions, Model};
-use membrane_generate::{Answer, AnswerOptions, Behaviour, Event, GenerateError, Generator, Intervention};
+use membrane_generate::{
+    Answer, AnswerOptions, Behaviour, Event, GenerateError, Generator, Intervention, asks_the_model,
+};
 use membrane_host::{Grant, Host, HostError, Plugin, PluginSource, World, first_party};
 use membrane_text::{ChatMessage, Grammar, Role};
 use serde_json::{Value, json};
@@ -34,16 +36,16 @@ pub struct Seen {
 }
 
 impl Stage {
-    /// A model that writes these texts, one in each round.
-    pub fn saying(texts: &[&str]) -> Self {
+    /// A model without plugins.
+    pub fn empty() -> Self {
         static HOST: LazyLock<Host> =
             LazyLock::new(|| Host::new(isolation::options()).expect("the host starts"));
-        let stage = Self {
-            host: HOST.clone(),
-            behaviour: Behaviour::default(),
-            max_tokens: Some(400),
-            constraint: None,
-        };
+        Self { host: HOST.clone(), behaviour: Behaviour::default(), max_tokens: Some(400), constraint: None }
+    }
+
+    /// A model that writes these texts, one in each round.
+    pub fn saying(texts: &[&str]) -> Self {
+        let stage = Self::empty();
         let parameters = json!({ "texts": texts });
         let sampler = guest("scripted-sampler");
         let plugin = stage.load(World::Sampler, "scripted-sampler", sampler, parameters);
@@ -132,7 +134,9 @@ impl Stage {
 
     /// A generator over a model file.
     pub fn generator_over(&self, path: &Path) -> Generator {
-        let options = LoadOptions { context: Some(2048), threads: Some(1), ..LoadOptions::default() };
+        let side_contexts = u32::from(asks_the_model(&self.behaviour.policies));
+        let options =
+            LoadOptions { context: Some(2048), side_contexts, threads: Some(1), ..LoadOptions::default() };
         let model = Model::open(path, &options).expect("the model loads");
         Generator::new(self.host.clone(), model, self.behaviour.clone()).expect("the parts fit")
     }
