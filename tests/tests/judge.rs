@@ -3,7 +3,7 @@
 
 mod isolated;
 
-use membrane_audit::{Keep, LogProbability, Record};
+use membrane_audit::{Keep, LogProbability, Record, Script};
 use membrane_engine::{LoadOptions, Model, Session};
 use membrane_generate::contrast::{Outcome, contrast};
 use membrane_generate::{EndReason, GenerateError, Generator, Sameness, Versions, decide};
@@ -171,7 +171,8 @@ fn what_was_judged_comes_out_again_from_the_record_and_from_the_model() {
     let replayer = Stage::saying(&[ANSWER]);
     let mut generator = replayer.generator();
     let versions = Versions::new();
-    let mut replay = |script| generator.replay(number, 1, script, Sameness::Bits, &versions).unwrap();
+    let mut replay =
+        |script: &Script| generator.replay(number, 1, script, Sameness::Bits, &versions).unwrap();
     let replayed = replay(&script);
     assert!(replayed.identical() && replayed.judgements == script.judgements.len() as u64, "{replayed:?}");
     let mut forged = script.clone();

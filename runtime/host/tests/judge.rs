@@ -45,8 +45,9 @@ impl Judge for Lengths {
 fn judging(host: &Host, act: &str, granted: bool) -> Result<Plugin, HostError> {
     let mut source = common::source("x", common::package("test-judge"), World::Policy, json!({ "act": act }));
     source.grants.extend(granted.then_some(Grant::Judge));
-    // Enough for all calls that the limits allow.
-    let limits = Limits { fuel_per_call: 2_000_000_000, memory_bytes: 128 << 20, ..source.limits };
+    // Enough for all calls that the limits allow, but of the one that must run out of it.
+    let fuel_per_call = if act == "endless-blindly" { source.limits.fuel_per_call } else { 1_000_000_000 };
+    let limits = Limits { fuel_per_call, memory_bytes: 128 << 20, ..source.limits };
     host.load(PluginSource { limits, ..source }, World::Policy)
 }
 
