@@ -9,7 +9,9 @@ use membrane_engine::{LoadOptions, Model};
 use membrane_generate::{
     Answer, AnswerOptions, Behaviour, Event, GenerateError, Generator, Intervention, asks_the_model,
 };
-use membrane_host::{Grant, Host, HostError, Plugin, PluginSource, World, first_party};
+use membrane_host::{
+    CompileLimits, Grant, Host, HostError, HostOptions, Plugin, PluginSource, World, first_party,
+};
 use membrane_text::{ChatMessage, Grammar, Role};
 use serde_json::{Value, json};
 
@@ -38,8 +40,12 @@ pub struct Seen {
 impl Stage {
     /// A model without plugins.
     pub fn empty() -> Self {
-        static HOST: LazyLock<Host> =
-            LazyLock::new(|| Host::new(isolation::options()).expect("the host starts"));
+        static HOST: LazyLock<Host> = LazyLock::new(|| {
+            // What compiling takes is measured on the whole process, in which other tests load models.
+            let compile = CompileLimits { memory_bytes: 4 << 30, ..CompileLimits::default() };
+            let options = HostOptions { compile, ..isolation::options() };
+            Host::new(options).expect("the host starts")
+        });
         Self { host: HOST.clone(), behaviour: Behaviour::default(), max_tokens: Some(400), constraint: None }
     }
 
@@ -59,6 +65,11 @@ impl Stage {
         let grants = Grant::parse_all(&grants).expect("its grants exist");
         let loaded = self.load_granted(plugin.world, name, plugin.bytes.to_vec(), parameters, grants);
         self.with(plugin.world, loaded)
+    }
+
+    /// Adds a policy that is loaded already.
+    pub fn policy(self, policy: Plugin) -> Self {
+        self.with(World::Policy, Ok(policy))
     }
 
     /// Adds the policy that follows a script.

@@ -3,11 +3,13 @@
 
 mod isolated;
 
+use std::sync::LazyLock;
+
 use membrane_audit::{Keep, LogProbability, Record, Script};
 use membrane_engine::{LoadOptions, Model, Session};
 use membrane_generate::contrast::{Outcome, contrast};
 use membrane_generate::{EndReason, GenerateError, Generator, Sameness, Versions, decide};
-use membrane_host::World;
+use membrane_host::{Plugin, World};
 use membrane_tests::recorder::Recorder;
 use membrane_tests::stage::{Seen, Stage};
 use membrane_tests::{demo_model, workspace};
@@ -23,8 +25,15 @@ fn clause(when: &str, threshold: f64, more: &str) -> String {
     )
 }
 
+/// The policy with rules. Compiled once.
+fn guard(rules: &str) -> Plugin {
+    static GUARD: LazyLock<Plugin> =
+        LazyLock::new(|| Stage::empty().first_party("judged-guard", json!({})).policies()[0].clone());
+    GUARD.with_parameters(json!({ "rules": rules }).as_object().expect("an object").clone())
+}
+
 fn judged(rules: &str) -> Stage {
-    Stage::saying(&[ANSWER]).first_party("judged-guard", json!({ "rules": rules }))
+    Stage::saying(&[ANSWER]).policy(guard(rules))
 }
 
 fn reason(seen: &Seen) -> EndReason {
@@ -67,7 +76,7 @@ fn drawing(rules: Option<&str>) -> Stage {
     let mut stage =
         Stage::empty().first_party("standard-sampler", json!({ "temperature": 1.3, "top_k": 50 }));
     if let Some(rules) = rules {
-        stage = stage.first_party("judged-guard", json!({ "rules": rules }));
+        stage = stage.policy(guard(rules));
     }
     stage.max_tokens = Some(40);
     stage
@@ -84,15 +93,14 @@ fn an_answer_that_is_let_pass_is_the_answer_without_a_judge() {
     assert_eq!(tokens(&without, &mut alone), tokens(&with, &mut beside));
 }
 
-/// Log probabilities of texts behind tokens, one token at a time.
-fn by_hand(model: &Model, question: &[u32], continuation: &[u32]) -> f64 {
+/// The log probability of a text behind a session, one token at a time.
+fn by_hand(question: &Session, continuation: &[u32]) -> f64 {
     let log_probability = |session: &Session, token: u32| {
         let logits: Vec<f64> = session.logits().iter().map(|logit| f64::from(*logit)).collect();
         let most = logits.iter().copied().fold(f64::MIN, f64::max);
         logits[token as usize] - most - logits.iter().map(|logit| (logit - most).exp()).sum::<f64>().ln()
     };
-    let mut session = model.session();
-    session.append(question).unwrap();
+    let mut session = question.fork();
     let mut sum = 0.0;
     for token in continuation {
         sum += log_probability(&session, *token);
@@ -120,11 +128,13 @@ fn check_scores(path: &std::path::Path, keep: Keep) {
         let scores = judged.scores.as_ref().expect("the model scored it");
         assert_eq!((judged.policy.as_str(), scores.len()), ("judged-guard", 4));
         assert!(tokenizer.is_control(ids.question[0]), "the chat template made the question");
+        let mut question = model.session();
+        question.append(&ids.question).unwrap();
         let texts = ["Yes", "Yes, it tells one", "No", "Not at all"];
         for ((score, continuation), text) in scores.iter().zip(&ids.continuations).zip(texts) {
             assert_eq!(*continuation, tokenizer.encode(text, Specials::AsText).unwrap());
-            let expected = by_hand(&model, &ids.question, continuation);
-            assert!((score.0 - expected).abs() < 1e-6, "{text}: {} and not {expected}", score.0);
+            let expected = by_hand(&question, continuation);
+            assert!((score.0 - expected).abs() < 1e-5, "{text}: {} and not {expected}", score.0);
         }
     }
 }
@@ -209,7 +219,8 @@ fn a_log_of_digests_tells_nothing_of_what_was_judged() {
     assert!(script.judgements.iter().all(|judged| judged.ids.is_none() && judged.text.is_none()));
     assert!(script.judgements.iter().all(|judged| judged.scores.is_some()));
     let log = std::fs::read_to_string(&recorder.path).unwrap();
-    assert!(!log.contains("heliotrope") && !log.contains("tell a code"));
+    // Parameters of plugins are in it, with the clauses and what the scripted model says; what is made of them is not.
+    assert!(!log.contains("is to be judged"));
     let judgement = |line: &str| membrane_audit::line::decode(line.as_bytes()).unwrap().record;
     let kinds = log.lines().map(judgement).filter(|record| matches!(record, Record::Judgement(_)));
     assert_eq!(kinds.count(), 3);
