@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::digest::{Digest, Salt, from_hex, to_hex};
 use crate::error::AuditError;
+use crate::judgement::Judgement;
 
 /// The form of this log; it changes when a reader of the old form would misread the new one.
 pub const FORM: &str = "membrane-audit-1";
@@ -31,6 +32,8 @@ pub enum Record {
     Tokens(Tokens),
     /// A policy did something other than to let pass.
     Verdict(Verdict),
+    /// The model judged something for a policy.
+    Judgement(Judgement),
     /// The model asked for a tool.
     Tool(Tool),
     /// A policy forced a text: the model goes on behind other tokens than it chose.
@@ -444,6 +447,7 @@ impl Record {
             Self::Round(_) => "round",
             Self::Tokens(_) => "tokens",
             Self::Verdict(_) => "verdict",
+            Self::Judgement(_) => "judgement",
             Self::Tool(_) => "tool",
             Self::Rewind(_) => "rewind",
             Self::Swap(_) => "swap",
@@ -459,6 +463,7 @@ impl Record {
             Self::Round(round) => Some(round.answer),
             Self::Tokens(tokens) => Some(tokens.answer),
             Self::Verdict(verdict) => Some(verdict.answer),
+            Self::Judgement(judgement) => Some(judgement.answer),
             Self::Tool(tool) => Some(tool.answer),
             Self::Rewind(rewind) => Some(rewind.answer),
             Self::Swap(swap) => Some(swap.answer),
@@ -473,6 +478,7 @@ impl Record {
             Self::Answer(answer) => Some(&answer.request),
             Self::Round(round) => Some(&round.prompt),
             Self::Tokens(tokens) => Some(&tokens.text),
+            Self::Judgement(judgement) => Some(&judgement.text),
             Self::Tool(tool) => Some(&tool.call),
             Self::Rewind(rewind) => Some(&rewind.prompt),
             Self::End(end) => Some(&end.text),

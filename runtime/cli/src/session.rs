@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use membrane_audit as audit;
 use membrane_engine::{Model, Prepared};
 use membrane_formats::Checkpoint;
-use membrane_generate::{Behaviour, Generator};
+use membrane_generate::{Behaviour, Generator, asks_the_model};
 use membrane_host::{
     CompileLimits, Component, Host, HostOptions, LogLevel, LogLine, Plugin, PluginSource, first_party,
 };
@@ -373,6 +373,7 @@ impl Assembled {
         let mut load_options = options.load.load_options(self.reserve)?;
         load_options.context = load_options.context.or(self.profile.generation.context);
         (load_options.contexts, load_options.sessions) = (contexts, sessions);
+        load_options.side_contexts = u32::from(asks_the_model(&self.behaviour.policies));
         let checkpoint = Arc::new(Checkpoint::open(&options.model)?);
         if let Some((lock, profile)) = &self.locked
             && let Some(pinned) = &lock.model

@@ -44,6 +44,8 @@ pub struct LoadOptions {
     pub context: Option<u32>,
     /// Full contexts of which keys and values find room at a time; all sessions share them.
     pub contexts: u32,
+    /// Full contexts beside those, for sessions of [`Model::side_session`]: what fills the others takes none of their room.
+    pub side_contexts: u32,
     /// Most sessions at a time, forks included: memory for the logits of each is set aside.
     pub sessions: u32,
     /// Threads that compute; by default the processors that this process may use.
@@ -70,6 +72,7 @@ impl Default for LoadOptions {
             memory: None,
             context: None,
             contexts: 1,
+            side_contexts: 0,
             sessions: 1,
             threads: None,
             precision: Precision::Fast,
@@ -192,7 +195,8 @@ impl Prepared {
             layout: self.layout,
             resident,
             precision: self.options.precision,
-            kv_pool: KvPool::new(self.plan.kv.0),
+            kv_pool: KvPool::new(self.plan.kv.0 - self.plan.side_kv.0),
+            side_pool: KvPool::new(self.plan.side_kv.0),
             plan: self.plan,
             cancel: Arc::new(AtomicBool::new(false)),
         };
@@ -233,6 +237,8 @@ pub(crate) struct Core {
     pub resident: Resident,
     pub precision: Precision,
     pub kv_pool: Arc<KvPool>,
+    /// For sessions beside those.
+    pub side_pool: Arc<KvPool>,
     pub plan: MemoryPlan,
     pub cancel: Arc<AtomicBool>,
 }
@@ -266,7 +272,13 @@ impl Model {
 
     /// A new, empty timeline.
     pub fn session(&self) -> Session {
-        Session::new(self.clone())
+        Session::new(self.clone(), &self.0.core.kv_pool)
+    }
+
+    /// A new, empty timeline in the room of [`LoadOptions::side_contexts`], of which all such sessions have a part. Its tokens
+    /// touch no other session.
+    pub fn side_session(&self) -> Session {
+        Session::new(self.clone(), &self.0.core.side_pool)
     }
 
     /// The tokenizer. Errors: the model was opened without text.
@@ -381,8 +393,11 @@ fn plan(
     }
     let blocks = u64::from(context).div_ceil(kv::BLOCK as u64);
     let contexts = options.contexts.max(1);
-    let kv = u64::from(contexts) * blocks * kv::BLOCK as u64 * kv::bytes_per_token(hyper, options.precision);
-    let logits = u64::from(options.sessions.saturating_sub(1)) * hyper.vocabulary as u64 * 4;
+    let one = blocks * kv::BLOCK as u64 * kv::bytes_per_token(hyper, options.precision);
+    let side_kv = u64::from(options.side_contexts) * one;
+    let kv = u64::from(contexts) * one + side_kv;
+    let others = u64::from(options.sessions.saturating_sub(1)) + u64::from(options.side_contexts);
+    let logits = others * hyper.vocabulary as u64 * 4;
     let process = process::resident_bytes();
     let reserve = RESERVE + options.reserve;
     let scratch_of = |chunk: usize| {
@@ -406,6 +421,7 @@ fn plan(
         weights: Bytes(layout.resident_bytes),
         kv: Bytes(kv),
         context,
+        contexts: contexts + options.side_contexts,
         scratch: Bytes(scratch_of(chunk)),
         experts: Bytes(arena),
         process: Bytes(process),
@@ -463,7 +479,8 @@ fn plan(
         embedding_on_disk: Bytes(embedding_on_disk),
         kv: Bytes(kv),
         context,
-        contexts,
+        contexts: contexts + options.side_contexts,
+        side_kv: Bytes(side_kv),
         scratch: Bytes(scratch_of(chunk)),
         prefill_chunk: chunk,
         expert_arena: Bytes(arena),

@@ -33,8 +33,10 @@ pub struct MemoryPlan {
     pub kv: Bytes,
     /// Context length, in tokens.
     pub context: u32,
-    /// Full contexts of which keys and values find room at a time.
+    /// Full contexts of which keys and values find room at a time, those beside the others included.
     pub contexts: u32,
+    /// Of `kv`, what is for sessions beside the others.
+    pub side_kv: Bytes,
     /// Activations of one prefill chunk.
     pub scratch: Bytes,
     /// Tokens in a prefill chunk.
@@ -104,6 +106,8 @@ pub struct MemoryParts {
     pub kv: Bytes,
     /// Context length of `kv`, in tokens.
     pub context: u32,
+    /// How many such contexts `kv` holds.
+    pub contexts: u32,
     /// Activations of one prefill chunk.
     pub scratch: Bytes,
     /// The arena of experts.
@@ -114,10 +118,11 @@ pub struct MemoryParts {
 
 impl fmt::Display for MemoryParts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { weights, kv, context, scratch, experts, process } = self;
+        let Self { weights, kv, context, contexts, scratch, experts, process } = self;
+        let contexts = if *contexts > 1 { format!("{contexts} contexts") } else { "a context".to_owned() };
         write!(
             f,
-            "{weights} resident weights, {kv} for a context of {context} tokens, {scratch} scratch, \
+            "{weights} resident weights, {kv} for {contexts} of {context} tokens, {scratch} scratch, \
              {experts} for experts, {process} for the process itself"
         )
     }

@@ -1,9 +1,11 @@
 //! A session: one mutable timeline of tokens over a loaded model.
 
+use std::sync::Arc;
+
 use crate::batch;
 use crate::error::{EngineError, Result};
 use crate::forward::{Observer, Unobserved};
-use crate::kv::KvCache;
+use crate::kv::{KvCache, KvPool};
 use crate::model::Model;
 
 /// What `Session::sync` did.
@@ -26,9 +28,9 @@ pub struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(model: Model) -> Self {
+    pub(crate) fn new(model: Model, pool: &Arc<KvPool>) -> Self {
         let core = model.core();
-        let kv = KvCache::new(&core.hyper, core.precision, &core.kv_pool);
+        let kv = KvCache::new(&core.hyper, core.precision, pool);
         Self { model, tokens: Vec::new(), kv, logits: Vec::new() }
     }
 

@@ -283,6 +283,9 @@ pub enum Cause {
     /// The process that it ran in is gone.
     #[error("failed: {0}")]
     Process(String),
+    /// It needs the model as a judge, and can't have it.
+    #[error("asked the model to judge, which can't be done: {0}")]
+    Unjudged(String),
     /// It returned an error.
     #[error("failed: {0}")]
     Reported(String),

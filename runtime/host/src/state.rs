@@ -11,6 +11,7 @@ use crate::authority::Opened;
 use crate::engine::{LogLevel, LogLine, LogSink};
 use crate::error::Cause;
 use crate::grants::Grant;
+use crate::judge::Bench;
 use crate::limits::{Limits, MAX_GENERATIONS, MAX_LOG_LINES, MAX_SESSIONS, MAX_SHOWN_BYTES, Meter};
 use crate::plugin::Plugin;
 use crate::random::Random;
@@ -43,6 +44,8 @@ pub struct State {
     pub(crate) step: Option<Box<Step>>,
     /// What an agent works with.
     pub(crate) agency: Option<Box<Agency>>,
+    /// Whom a policy may ask.
+    pub(crate) bench: Option<Bench>,
 }
 
 /// What the instance of an agent works with.
@@ -145,6 +148,7 @@ impl State {
             cause: None,
             step: None,
             agency: None,
+            bench: None,
         }
     }
 
@@ -221,6 +225,21 @@ impl State {
             return Err(self.end(Cause::Broke("it asked for a session where there is no model".into())));
         }
         self.agency.as_deref_mut().ok_or_else(|| wasmtime::Error::msg("no agency"))
+    }
+
+    /// Whom a policy may ask, and the policy's name. The error ends the call: there is nobody.
+    pub fn bench(&mut self) -> wasmtime::Result<(&mut Bench, String)> {
+        if self.bench.is_none() {
+            return Err(self.unjudged("there is none here, or not yet: `configure` can't ask"));
+        }
+        let name = self.plugin.clone();
+        let bench = self.bench.as_mut().ok_or_else(|| wasmtime::Error::msg("no judge"))?;
+        Ok((bench, name))
+    }
+
+    /// The error that ends a call which the model can't judge for.
+    pub fn unjudged(&mut self, why: &str) -> wasmtime::Error {
+        self.end(Cause::Unjudged(crate::text::clean(why, MAX_SHOWN_BYTES)))
     }
 
     /// The answer of an agent's environment. The error ends the call, also where the run is over meanwhile.

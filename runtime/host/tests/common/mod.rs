@@ -138,9 +138,14 @@ pub fn refusal(bytes: Vec<u8>, world: World, grants: &[Grant]) -> HostError {
 
 /// The component of a guest of `tests/guests`, built on first use.
 pub fn component(world: World) -> Vec<u8> {
+    package(&format!("test-{world}"))
+}
+
+/// The same by the name of its package.
+pub fn package(name: &str) -> Vec<u8> {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(build);
-    std::fs::read(folder.join(format!("test_{world}.wasm"))).unwrap()
+    std::fs::read(folder.join(format!("{}.wasm", name.replace('-', "_")))).unwrap()
 }
 
 fn build() -> PathBuf {
