@@ -493,8 +493,8 @@ mod tests {
     fn a_plugin_of_an_older_log_stays_as_it_was_written() {
         let digest = Digest::of(b"component");
         let older = format!(
-            r#"{{"kind":"sampler","name":"greedy","digest":"{digest}","location":"greedy","parameters":{{}},"grants":[],"fuel_per_call":1,"memory_bytes":2}}"#
-        );
+            r#"{{"kind":"sampler","name":"greedy","digest":"{digest}","location":"greedy","parameters":{{}},"#
+        ) + r#""grants":[],"fuel_per_call":1,"memory_bytes":2}"#;
         let plugin: Plugin = serde_json::from_str(&older).unwrap();
         assert_eq!(plugin.isolation, None);
         assert_eq!(serde_json::to_string(&plugin).unwrap(), older);

@@ -168,7 +168,8 @@ fn forgeries() -> Vec<Attack> {
             "100,000 handles",
             "takes sessions and gives none back",
             &["plugin `x`: run broke the contract: there are 64 sessions already"],
-            "(loop $more (local.set $a (i32.add (local.get $a) (i32.const 1))) (drop (call $session)) (br_if $more (i32.lt_u (local.get $a) (i32.const 100000))))",
+            "(loop $more (local.set $a (i32.add (local.get $a) (i32.const 1))) (drop (call $session)) \
+             (br_if $more (i32.lt_u (local.get $a) (i32.const 100000))))",
         ),
     ]
 }
