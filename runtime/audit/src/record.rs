@@ -209,6 +209,10 @@ pub struct Plugin {
     /// Milliseconds by the clock of one call, where they were limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wall_ms: Option<u64>,
+    /// Where its instances were to run: `none` is the program's own process, `process` one of their own, `required` one that the
+    /// kernel holds in. None in logs of before this was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<String>,
 }
 
 /// What the engine was told, as far as it can change a token.
@@ -484,5 +488,25 @@ impl Record {
             Self::End(end) => Some(&end.text),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_of_an_older_log_stays_as_it_was_written() {
+        let digest = Digest::of(b"component");
+        let older = format!(
+            r#"{{"kind":"sampler","name":"greedy","digest":"{digest}","location":"greedy","parameters":{{}},"#
+        ) + r#""grants":[],"fuel_per_call":1,"memory_bytes":2}"#;
+        let plugin: Plugin = serde_json::from_str(&older).unwrap();
+        assert_eq!(plugin.isolation, None);
+        assert_eq!(serde_json::to_string(&plugin).unwrap(), older);
+        let newer = Plugin { isolation: Some("process".into()), ..plugin };
+        assert!(
+            serde_json::to_string(&newer).unwrap().ends_with(r#""memory_bytes":2,"isolation":"process"}"#)
+        );
     }
 }

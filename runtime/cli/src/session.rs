@@ -254,7 +254,7 @@ pub fn host(quiet: bool) -> Result<Host> {
 /// Shows a line that a plugin logged; the host has taken control characters out of it.
 fn log(line: &LogLine) {
     if line.level >= LogLevel::Info {
-        eprintln!("[{}: {}]", line.plugin, judged::text(&line.text));
+        eprintln!("[{}: {}]", line.plugin, judged::line(&line.plugin, &line.text));
     }
 }
 
@@ -306,6 +306,7 @@ fn recorded(resolved: &ResolvedPlugin, plugin: &Plugin) -> audit::Plugin {
         fuel_per_call: plugin.limits().fuel_per_call,
         memory_bytes: plugin.limits().memory_bytes as u64,
         wall_ms: plugin.limits().wall_ms,
+        isolation: Some(plugin.isolation().as_str().to_owned()),
     }
 }
 

@@ -129,7 +129,8 @@ fn behaviour(transcript: &Transcript, number: u64, out: &mut impl Write) -> Resu
         } else {
             format!(", grants {}", plugin.grants.join(", "))
         };
-        writeln!(out, "    {}", printable(&(text + &grants)))?;
+        let isolation = plugin.isolation.as_ref().map_or(String::new(), |mode| format!(", isolation {mode}"));
+        writeln!(out, "    {}", printable(&(text + &grants + &isolation)))?;
         for authority in &plugin.authority {
             writeln!(out, "      may {}", printable(authority))?;
         }

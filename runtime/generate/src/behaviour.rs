@@ -86,6 +86,7 @@ fn recorded(plugin: &Plugin) -> audit::Plugin {
         fuel_per_call: plugin.limits().fuel_per_call,
         memory_bytes: plugin.limits().memory_bytes as u64,
         wall_ms: plugin.limits().wall_ms,
+        isolation: Some(plugin.isolation().as_str().to_owned()),
     }
 }
 

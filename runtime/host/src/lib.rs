@@ -64,8 +64,8 @@ pub use membrane_codecache::{CacheError, CodeCache, DEFAULT_CAPACITY_BYTES};
 pub use membrane_profile::{Isolation, Kind as World};
 pub use plugin::{Plugin, PluginSource};
 pub use policy::{
-    Edit, Ended, Intervention, OutputOutcome, POLICY_FAILED, PolicyChain, Refused, RequestOutcome,
-    ToolCallOutcome, ToolResultOutcome,
+    Edit, Ended, Intervention, JudgedLines, OutputOutcome, POLICY_FAILED, PolicyChain, Refused,
+    RequestOutcome, ToolCallOutcome, ToolResultOutcome,
 };
 pub use random::Random;
 pub use sampler::{AnswerContext, Chosen, SamplerChain};

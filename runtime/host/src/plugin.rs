@@ -12,14 +12,14 @@ use crate::bindings::{agent::Agent, policy::Policy, sampler::Sampler, tool::Tool
 use crate::call::Instance;
 use crate::contents::Contents;
 use crate::engine::{Host, LogSink};
-use crate::error::{Failure, HostError, Result};
+use crate::error::{Cause, Failure, HostError, Result};
 use crate::grants::Grant;
 use crate::isolation::{Launch, Process};
 use crate::limits::Limits;
 use crate::running::Prepared;
 use crate::state::State;
 use crate::wall::Clock;
-use crate::{World, error};
+use crate::{World, error, exports};
 
 /// A plugin before it is loaded.
 #[derive(Debug, Clone)]
@@ -204,6 +204,32 @@ impl Plugin {
             World::Policy => Instance::<Policy>::start(self).map(drop),
             World::Tool => Instance::<Tool>::start(self).map(drop),
             World::Agent => Instance::<Agent>::start(self).map(drop),
+        }
+    }
+
+    /// Starts an instance and gives it its parameters. What it asks a model for meanwhile can't be known here and is no error.
+    ///
+    /// # Errors
+    /// Its start function fails, or the parameters are not what it takes.
+    pub fn try_configure(&self) -> Result<(), Failure> {
+        let parameters = self.parameters();
+        let configured = match self.world() {
+            World::Sampler => {
+                Instance::<Sampler>::start(self)?.strict_hook(&exports::sampler::Configure { parameters })
+            }
+            World::Policy => {
+                Instance::<Policy>::start(self)?.strict_hook(&exports::policy::Configure { parameters })
+            }
+            World::Tool => {
+                Instance::<Tool>::start(self)?.strict_hook(&exports::tool::Configure { parameters })
+            }
+            World::Agent => {
+                Instance::<Agent>::start(self)?.strict_hook(&exports::agent::Configure { parameters })
+            }
+        };
+        match configured {
+            Err(Failure { cause: Cause::Broke(_), .. }) => Ok(()),
+            other => other,
         }
     }
 

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use membrane_engine::{Model, Session, process};
 use membrane_host::agent::{AgentRun, RunEnd, Store};
-use membrane_host::{Host, Plugin, PolicyChain, SharedJudge};
+use membrane_host::{Host, JudgedLines, Plugin, PolicyChain, SharedJudge};
 use membrane_profile::Digest;
 use membrane_text::{ChatMessage, ChatTemplate, Grammar, Role};
 
@@ -83,6 +83,7 @@ pub(crate) struct Run {
     sink: EventSink,
     stats: Mutex<Stats>,
     clock: Mutex<Clock>,
+    log: Mutex<JudgedLines>,
 }
 
 /// How long at least one generation of a run was under way.
@@ -181,6 +182,7 @@ impl Agents {
             sink: sink.clone(),
             stats: Mutex::default(),
             clock: Mutex::default(),
+            log: Mutex::default(),
         });
         let own = Behaviour { samplers: Vec::new(), ..base.behaviour.clone() };
         let judgements = Judgements::default();
@@ -243,8 +245,14 @@ impl Run {
         self.cancel.load(Ordering::Relaxed)
     }
 
-    /// A text of the agent that is not part of the answer, such as a line of its log, if the policies let it pass as an
-    /// answer, and a word in its place if not.
+    /// A line of the agent's log, if the policies let it pass behind those before it, and a word in its place if not.
+    fn logged(&self, line: &str) -> String {
+        let judge = self.judge(None);
+        lock(&self.log).next(&self.base.host, &self.base.behaviour.policies, judge.as_ref(), line)
+    }
+
+    /// A text of the agent that is not part of the answer, such as an error, if the policies let it pass as an answer, and a
+    /// word in its place if not.
     fn judged(&self, text: &str) -> String {
         PolicyChain::judged_with(&self.base.host, &self.base.behaviour.policies, self.judge(None), text)
     }

@@ -35,7 +35,8 @@ impl AgentRun {
         store: Option<Store>,
     ) -> Result<Self, Failure> {
         if plugin.world() != World::Agent {
-            let cause = Cause::Broke(format!("it is a {}, not an {}", plugin.world(), World::Agent));
+            let is = plugin.world().with_article();
+            let cause = Cause::Broke(format!("it is {is}, not {}", World::Agent.with_article()));
             return Err(Failure { plugin: plugin.name().to_owned(), hook: "start", cause });
         }
         let mut instance = Instance::start_in(plugin, Some(Agency::new(environment, store)))?;

@@ -88,7 +88,7 @@ pub struct ToolResultOutcome {
 }
 
 /// In place of a text that a policy does not let pass as it is.
-const WITHHELD: &str = "(withheld by a policy)";
+pub(super) const WITHHELD: &str = "(withheld by a policy)";
 
 impl PolicyChain {
     /// A text that is no part of an answer, such as a line of a plugin's log: itself, if each of these policies lets it pass
@@ -101,15 +101,21 @@ impl PolicyChain {
 
     /// The same, with a judge for the policies that were granted one.
     pub fn judged_with(host: &Host, plugins: &[Plugin], judge: Option<SharedJudge>, text: &str) -> String {
-        let passes = || {
-            let Ok(mut chain) = Self::start_with(host, plugins, judge) else { return false };
-            if chain.request(vec![Message { role: Role::User, content: String::new() }]).is_err() {
-                return false;
-            }
-            let outcome = chain.output(text, true);
-            outcome.ended.is_none() && outcome.released == text && chain.finish(text).is_ok()
-        };
-        if plugins.is_empty() || passes() { text.to_owned() } else { WITHHELD.to_owned() }
+        if plugins.is_empty() || Self::passes(host, plugins, judge, text) {
+            text.to_owned()
+        } else {
+            WITHHELD.to_owned()
+        }
+    }
+
+    /// Whether policies let a text pass as an answer, as it is.
+    pub(super) fn passes(host: &Host, plugins: &[Plugin], judge: Option<SharedJudge>, text: &str) -> bool {
+        let Ok(mut chain) = Self::start_with(host, plugins, judge) else { return false };
+        if chain.request(vec![Message { role: Role::User, content: String::new() }]).is_err() {
+            return false;
+        }
+        let outcome = chain.output(text, true);
+        outcome.ended.is_none() && outcome.released == text && chain.finish(text).is_ok()
     }
 
     /// Starts an instance of each plugin and configures it. Errors: a plugin that is no policy or fails to

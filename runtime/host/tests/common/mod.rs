@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use membrane_host::isolation::{ProcessOptions, Program};
 use membrane_host::{
-    AnswerContext, CodeCache, DEFAULT_CAPACITY_BYTES, Grant, Host, HostError, HostOptions, Isolation, Limits,
-    Plugin, PluginSource, Vocabulary, World,
+    AnswerContext, CodeCache, DEFAULT_CAPACITY_BYTES, Grant, Host, HostOptions, Isolation, Limits, Plugin,
+    PluginSource, Vocabulary, World,
 };
 use serde_json::Value;
 
@@ -127,13 +127,6 @@ pub fn load(host: &Host, source: PluginSource) -> Plugin {
 /// A sampler of `tests/guests` with all grants.
 pub fn sampler(host: &Host, mode: &str) -> Plugin {
     guest(host, World::Sampler, serde_json::json!({ "mode": mode }))
-}
-
-/// The error of loading a component.
-pub fn refusal(bytes: Vec<u8>, world: World, grants: &[Grant]) -> HostError {
-    let mut source = source("x", bytes, world, serde_json::json!({}));
-    source.grants.extend(grants);
-    host().load(source, world).expect_err("it must be refused")
 }
 
 /// The component of a guest of `tests/guests`, built on first use.
