@@ -8,8 +8,8 @@ from componentize_py_types import Err
 from wit_world import exports
 from wit_world.imports import inference, log, output, random, tools, vocabulary
 from wit_world.imports.inference import (
-    Completion, Constraint, Constraint_JsonSchema, Constraint_Lark, Constraint_Regex, EndReason, Generation, GenerationOptions, InferenceError, InferenceError_Busy,
-    InferenceError_Overflow, InferenceError_Refused, Score, Session, Turn, model,
+    Completion, Constraint, Constraint_JsonSchema, Constraint_Lark, Constraint_Regex, EndReason, Generation, GenerationOptions,
+    InferenceError, InferenceError_Busy, InferenceError_Overflow, InferenceError_Refused, Score, Session, Turn, model,
 )
 from wit_world.imports.types import Invocation, Role
 
