@@ -6,6 +6,9 @@ use crate::{deny, languages, readme, setup, suite};
 use anyhow::Result;
 use std::time::Instant;
 
+/// A part of CI.
+type Part = fn() -> Result<()>;
+
 /// `cargo xtask ci`: the cheap checks first.
 ///
 /// # Errors
@@ -14,7 +17,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     arguments.finish()?;
     let began = Instant::now();
     setup::guest_target()?;
-    let parts: [(&str, fn() -> Result<()>); 6] = [
+    let parts: [(&str, Part); 6] = [
         ("formatting", formatting),
         ("lints", lints),
         ("tests", || suite::all(false)),
