@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::report::{self, describe, printable};
 use crate::resolution::{self, Resolution};
-use crate::{isolation, model_lock, session};
+use crate::{code, isolation, model_lock, session};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -84,7 +84,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// Gives the profile's name, the number of its plugins, and those that are isolated. Errors: only what is not the profile's fault.
 fn examine(args: &Args, findings: &mut Findings) -> Result<(String, usize, Vec<String>)> {
-    let host = Host::new(HostOptions { processes: Some(isolation::options()), ..HostOptions::default() })?;
+    let (cache, processes) = (code::cache(true), Some(isolation::options()));
+    let host = Host::new(HostOptions { cache, processes, ..HostOptions::default() })?;
     let shown = args.profile.display().to_string();
     let Some(profile) = findings.take("profile", Profile::read(&args.profile).map_err(Into::into)) else {
         return Ok((shown, 0, Vec::new()));
