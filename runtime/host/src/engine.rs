@@ -86,7 +86,7 @@ impl Host {
     }
 
     /// A host that compiles in a fraction of the time, to code that is slower and otherwise does the same: the same results, and
-    /// within 2 % the same fuel. What its compiler can't take it compiles as this one does. Its plugins run beside those of this host.
+    /// within a tenth the same fuel. What its compiler can't take it compiles as this one does. Its plugins run beside those of this host.
     /// It keeps nothing in the cache.
     pub fn draft(&self) -> Result<Self> {
         let (engine, tools) = engines(config(true, false))?;

@@ -55,7 +55,7 @@ fn a_draft_uses_nearly_the_same_fuel() {
         high
     };
     let (well, draft) = (least(&host), least(&draft));
-    assert!(well.abs_diff(draft) * 50 < well, "{well} and {draft} units");
+    assert!(well.abs_diff(draft) * 10 < well, "{well} and {draft} units");
 }
 
 #[test]
