@@ -56,6 +56,8 @@ pub const MAX_BREAKER_BYTES: usize = 256;
 
 /// Bytes of a message of a conversation, and of all together.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
+/// Bytes that an agent may write in a run (one that fills the memory with its answer).
+pub const MAX_ANSWER_BYTES: usize = 16 << 20;
 /// Messages of a conversation.
 pub const MAX_MESSAGES: usize = 10_000;
 /// Bytes of text that a policy holds back (a policy that never releases).

@@ -52,6 +52,8 @@ pub struct State {
 pub struct Agency {
     pub environment: Box<dyn Environment>,
     pub store: Option<Store>,
+    /// Bytes that it wrote to its answer.
+    pub written: usize,
     pub sessions: ResourceTable,
     pub generations: ResourceTable,
 }
@@ -61,7 +63,7 @@ impl Agency {
         let (mut sessions, mut generations) = (ResourceTable::new(), ResourceTable::new());
         sessions.set_max_capacity(MAX_SESSIONS);
         generations.set_max_capacity(MAX_GENERATIONS);
-        Self { environment, store, sessions, generations }
+        Self { environment, store, written: 0, sessions, generations }
     }
 
     pub fn add_session(&mut self, session: SessionHandle) -> Result<Resource<SessionHandle>, InferenceError> {

@@ -120,7 +120,7 @@ fn failures() -> Vec<Attack> {
         ends(
             "flood of text",
             "writes without end",
-            &["plugin `x`: run ran out of fuel"],
+            &["plugin `x`: run broke the contract: it wrote more than 16 MiB"],
             || json!([{"repeat": [100_000, {"write": "x".repeat(50_000)}]}]),
         ),
         ends(
