@@ -135,6 +135,27 @@ void options_until(options_t *options, text_t text) {
     options->stop.ptr[place] = lent(text);
 }
 
+static void constrain(options_t *options, uint8_t tag, text_t text) {
+    options->constraint.is_some = true;
+    options->constraint.val.tag = tag;
+    /* All kinds are texts. */
+    options->constraint.val.val.json_schema = lent(text);
+}
+
+void options_json_schema(options_t *options, text_t schema) {
+    constrain(options, MEMBRANE_PLUGIN_INFERENCE_CONSTRAINT_JSON_SCHEMA, schema);
+}
+
+void options_regex(options_t *options, text_t expression) {
+    constrain(options, MEMBRANE_PLUGIN_INFERENCE_CONSTRAINT_REGEX, expression);
+}
+
+void options_lark(options_t *options, text_t grammar) {
+    constrain(options, MEMBRANE_PLUGIN_INFERENCE_CONSTRAINT_LARK, grammar);
+}
+
+void options_seed(options_t *options, uint64_t seed) { options->seed = (membrane_option_u64_t){true, seed}; }
+
 void options_sampling(options_t *options, text_t parameters) {
     options->sampling = (membrane_option_string_t){true, lent(parameters)};
 }

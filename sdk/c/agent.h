@@ -72,6 +72,13 @@ options_t options_new(void);
 void options_at_most(options_t *options, uint32_t tokens);
 /* Ends before this text, which must outlive the options. */
 void options_until(options_t *options, text_t text);
+/* What the text must be: a JSON value that a JSON Schema allows, a text that an expression matches as a whole, a text of a grammar in
+ * the Lark form of llguidance. Must outlive the options. */
+void options_json_schema(options_t *options, text_t schema);
+void options_regex(options_t *options, text_t expression);
+void options_lark(options_t *options, text_t grammar);
+/* Seed of the samplers, in the place of the next number of the run's random source. */
+void options_seed(options_t *options, uint64_t seed);
 /* Parameters in the place of those that the profile's last sampler has, a JSON object; must outlive the options. */
 void options_sampling(options_t *options, text_t parameters);
 

@@ -1,6 +1,6 @@
 // What an agent is made of: `export const agentPlugin = agent((parameters) => ({ run(task) { ... } }))`.
 
-import { Fields, saying } from './fields.js';
+import { Fields, saying, settled } from './fields.js';
 import { call } from 'membrane:plugin/tools@0.1.0';
 
 export { Session, model } from 'membrane:plugin/inference@0.1.0';
@@ -25,14 +25,39 @@ export function result(tool, content) {
   return { role: 'tool', content, calls: [], tool };
 }
 
+/** A constraint: a JSON value that a JSON Schema allows; the schema is an object, or its text. */
+export function jsonSchema(schema) {
+  return { tag: 'json-schema', val: typeof schema === 'string' ? schema : JSON.stringify(schema) };
+}
+
+/** A constraint: a text that an expression, given as a text, matches as a whole. */
+export function regex(expression) {
+  return { tag: 'regex', val: expression };
+}
+
+/** A constraint: a text of a grammar, in the Lark form of llguidance. */
+export function lark(grammar) {
+  return { tag: 'lark', val: grammar };
+}
+
 /**
  * How a text is to be generated, for `session.generate`; all that is left out has its default. `maxTokens`: most tokens.
- * `stop`: texts that end it. `constraint`: `{ tag: 'json-schema' | 'regex' | 'lark', val: text }`. `seed`: a whole number.
+ * `stop`: a list of texts that end it. `constraint`: what `jsonSchema`, `regex` or `lark` gives. `seed`: a whole number.
  * `sampling`: parameters in the place of those that the profile's last sampler has, an object.
  */
-export function options({ maxTokens, stop = [], constraint, seed, sampling } = {}) {
+export function options({ maxTokens, stop = [], constraint, seed, sampling, ...others } = {}) {
+  for (const name of Object.keys(others)) {
+    throw `options: unknown field \`${name}\``;
+  }
+  const isConstraint = ['json-schema', 'regex', 'lark'].includes(constraint?.tag) && typeof constraint.val === 'string';
+  if (constraint !== undefined && !isConstraint) {
+    throw 'options: constraint: is not what `jsonSchema`, `regex` or `lark` makes of a text';
+  }
+  if (!Array.isArray(stop)) {
+    throw 'options: stop: is not a list of texts';
+  }
   return {
-    maxTokens,
+    maxTokens: maxTokens === undefined ? undefined : whole('maxTokens', maxTokens),
     stop,
     constraint,
     seed: seed === undefined ? undefined : whole('seed', seed),
@@ -96,7 +121,7 @@ export function agent(start) {
     },
     run(task) {
       try {
-        return String(plugin.run(task) ?? '');
+        return String(settled('run', plugin.run(task)) ?? '');
       } catch (error) {
         throw why(error);
       }

@@ -1,4 +1,12 @@
-// The fields of a JSON object: a plugin's parameters, or the arguments of a tool.
+// The fields of a JSON object: a plugin's parameters, or the arguments of a tool; and what all kinds of plugins share.
+
+import { write } from 'membrane:plugin/log@0.1.0';
+
+// The interpreter has no `console`; this one writes to the plugin's log.
+const LEVELS = { debug: 'debug', log: 'info', info: 'info', warn: 'warning', error: 'warning' };
+const shown = (value) => (typeof value === 'string' ? value : value instanceof Error ? String(value) : JSON.stringify(value));
+const writer = ([name, level]) => [name, (...values) => write(level, values.map((value) => shown(value) ?? 'undefined').join(' '))];
+globalThis.console = Object.fromEntries(Object.entries(LEVELS).map(writer));
 
 /** Reads fields one by one; what is wrong is thrown as a sentence that names the field. */
 export class Fields {
@@ -76,6 +84,14 @@ export class Fields {
     }
     return value;
   }
+}
+
+/** What a function of a plugin gave, which must be there at once: the host does not wait for promises. */
+export function settled(name, value) {
+  if (typeof value?.then === 'function') {
+    throw `${name}: gives a promise; write it without \`async\` and \`await\``;
+  }
+  return value;
 }
 
 /** Runs `body`; what it throws becomes a text, which is what the contract takes. */

@@ -1,6 +1,6 @@
 // What a policy is made of: `export const policyPlugin = policy((parameters) => ({ output(pending, done) { ... } }))`.
 
-import { Fields, saying } from './fields.js';
+import { Fields, saying, settled } from './fields.js';
 
 export * as log from 'membrane:plugin/log@0.1.0';
 
@@ -9,7 +9,7 @@ export const ALLOW = Object.freeze({ tag: 'allow' });
 
 /** Refuses: the person sees `message`. `reason` is `{ clause, note }`, as everywhere below. */
 export function refuse(message, reason) {
-  return { tag: 'refuse', val: { message, reason } };
+  return { tag: 'refuse', val: { message, reason: checked(reason) } };
 }
 
 /** Releases the beginning of the pending text; the rest comes again with more. */
@@ -19,32 +19,39 @@ export function release(text) {
 
 /** Puts `replacement` in the place of `text`, the beginning of the pending text; the hook is called again on the rest. */
 export function redact(text, replacement, reason) {
-  return { tag: 'replace', val: { bytes: utf8Length(text), text: replacement, reason } };
+  return { tag: 'replace', val: { bytes: utf8Length(text), text: replacement, reason: checked(reason) } };
 }
 
 /** Releases the beginning of the pending text and ends the answer. */
 export function stop(text, reason) {
-  return { tag: 'stop', val: { release: utf8Length(text), reason } };
+  return { tag: 'stop', val: { release: utf8Length(text), reason: checked(reason) } };
 }
 
 /** Puts a text in the place of the pending text; the model goes on behind it. */
 export function force(text, reason) {
-  return { tag: 'force', val: { text, reason } };
+  return { tag: 'force', val: { text, reason: checked(reason) } };
 }
 
 /** A request goes on with these messages: a list of `{ role, content }`. */
 export function rewriteRequest(messages, reason) {
-  return { tag: 'rewrite', val: { messages, reason } };
+  return { tag: 'rewrite', val: { messages, reason: checked(reason) } };
 }
 
 /** A tool call goes on with these arguments (a JSON object as text), or a tool's result as this text. */
 export function rewrite(text, reason) {
-  return { tag: 'rewrite', val: { text, reason } };
+  return { tag: 'rewrite', val: { text, reason: checked(reason) } };
 }
 
 /** A tool call is not made; the model is told so. */
 export function deny(reason) {
-  return { tag: 'deny', val: reason };
+  return { tag: 'deny', val: checked(reason) };
+}
+
+function checked(reason) {
+  if (typeof reason?.clause !== 'string' || typeof reason.note !== 'string') {
+    throw 'the reason of a verdict is an object of two texts, `{ clause, note }`';
+  }
+  return reason;
 }
 
 /** Bytes of a text in UTF-8, in which the contract counts; JavaScript counts in UTF-16. */
@@ -57,27 +64,50 @@ export function utf8Length(text) {
   return bytes;
 }
 
+/** The hooks, each with what it gives where a policy leaves it out. */
+const HOOKS = {
+  request: () => ALLOW,
+  prompt: () => ALLOW,
+  output: release,
+  toolCall: () => ALLOW,
+  toolResult: () => ALLOW,
+  finish: () => undefined,
+};
+
 /**
  * A policy as the contract has it. `start` gets the parameters as `Fields` and gives an object with any of the hooks
  * `request(messages)`, `prompt(rendered)`, `output(pending, done)`, `toolCall(call)`, `toolResult(call, output)` and
- * `finish(released)`; those that are left out let pass. An instance lives for one answer.
+ * `finish(released)`; those that are left out let pass. A function of another name is an error, since it would never be called.
+ * An instance lives for one answer.
  */
 export function policy(start) {
   let plugin;
-  const hook = (name, otherwise) => (...given) => saying(() => (plugin[name] ? plugin[name](...given) : otherwise(...given)));
+  const call = (name, given) => {
+    const verdict = settled(name, plugin[name] ? plugin[name](...given) : HOOKS[name](...given));
+    if (name !== 'finish' && verdict?.tag === undefined) {
+      throw `${name}: gives ${verdict} in place of a verdict`;
+    }
+    return verdict;
+  };
+  const hook = (name) => (...given) => saying(() => call(name, given));
   return {
     configure(parameters) {
       return saying(() => {
         const fields = new Fields('parameters', parameters);
         plugin = start(fields);
         fields.end();
+        for (const [name, value] of Object.entries(plugin)) {
+          if (typeof value === 'function' && !Object.hasOwn(HOOKS, name)) {
+            throw `\`${name}\` is no hook of a policy; there are ${Object.keys(HOOKS).join(', ')}`;
+          }
+        }
       });
     },
-    request: hook('request', () => ALLOW),
-    prompt: hook('prompt', () => ALLOW),
-    output: hook('output', release),
-    toolCall: hook('toolCall', () => ALLOW),
-    toolResult: hook('toolResult', () => ALLOW),
-    finish: hook('finish', () => undefined),
+    request: hook('request'),
+    prompt: hook('prompt'),
+    output: hook('output'),
+    toolCall: hook('toolCall'),
+    toolResult: hook('toolResult'),
+    finish: hook('finish'),
   };
 }

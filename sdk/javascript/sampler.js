@@ -1,6 +1,6 @@
 // What a sampler is made of: `export const samplerPlugin = sampler((parameters) => ({ sample() { ... } }))`.
 
-import { Fields, saying } from './fields.js';
+import { Fields, saying, settled } from './fields.js';
 
 export * as history from 'membrane:plugin/history@0.1.0';
 export * as log from 'membrane:plugin/log@0.1.0';
@@ -31,7 +31,13 @@ export function sampler(start) {
       });
     },
     sample() {
-      return saying(() => plugin.sample());
+      return saying(() => {
+        const choice = settled('sample', plugin.sample());
+        if (choice?.tag === undefined) {
+          throw `sample: gives ${choice} in place of \`token(number)\` or \`PASS\``;
+        }
+        return choice;
+      });
     },
   };
 }

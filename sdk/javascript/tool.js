@@ -1,6 +1,6 @@
 // What a tool is made of: `export const toolPlugin = tools((parameters) => [{ name, description, parameters, call }])`.
 
-import { Fields, saying } from './fields.js';
+import { Fields, saying, settled } from './fields.js';
 
 export * as log from 'membrane:plugin/log@0.1.0';
 
@@ -27,7 +27,7 @@ export function tools(start) {
       return saying(() => {
         const tool = offered.find((tool) => tool.name === name);
         const fields = new Fields('arguments', args);
-        const result = tool.call(fields);
+        const result = settled(name, tool.call(fields));
         fields.end();
         return String(result);
       });

@@ -1,4 +1,5 @@
-//! Components of the example plugins, built from source by the tests that use them.
+//! Components of the example plugins and of the guests that misbehave for the host's tests, built from source by the tests
+//! that use them.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,21 +13,27 @@ const TARGET: &str = "wasm32-unknown-unknown";
 const FOREIGN: [&str; 5] = ["RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS", "RUSTC", "RUSTDOC"];
 const FOREIGN_PREFIXES: [&str; 4] = ["CARGO_TARGET_", "CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_ENCODED_"];
 
-/// The component of an example plugin, by its package's name.
+/// Workspaces of guests: where they are, and the folder in the target folder in which they are built.
+const WORKSPACES: [(&str, &str); 2] =
+    [("examples/plugins", "guests"), ("runtime/host/tests/guests", "hostile-guests")];
+
+/// The component of an example plugin or a guest of the host's tests (`test-...`), by its package's name.
 pub fn guest(name: &str) -> Vec<u8> {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    let folder = FOLDER.get_or_init(build);
+    static FOLDERS: [OnceLock<PathBuf>; 2] = [const { OnceLock::new() }; 2];
+    let of_host = usize::from(name.starts_with("test-"));
+    let (folder, target) = WORKSPACES[of_host];
+    let folder = FOLDERS[of_host].get_or_init(|| build(folder, target));
     let path = folder.join(format!("{}.wasm", name.replace('-', "_")));
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Builds them all and gives the folder that they are in.
-fn build() -> PathBuf {
+/// Builds all of a workspace and gives the folder that they are in.
+fn build(folder: &str, within: &str) -> PathBuf {
     let target = match std::env::var_os("CARGO_TARGET_DIR") {
         Some(folder) => workspace().join(folder),
         None => workspace().join("target"),
     };
-    let target = target.join("guests");
+    let target = target.join(within);
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
@@ -36,10 +43,10 @@ fn build() -> PathBuf {
         }
     }
     // The folder's own .cargo/config.toml, which makes components, is found from there.
-    cargo.current_dir(workspace().join("examples/plugins"));
+    cargo.current_dir(workspace().join(folder));
     cargo.args(["build", "--release", "--locked", "--target", TARGET, "--target-dir"]).arg(&target);
     let output = cargo.output().expect("cargo starts");
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "examples/plugins could not be built:\n{errors}");
+    assert!(output.status.success(), "{folder} could not be built:\n{errors}");
     target.join(TARGET).join("release")
 }

@@ -1,11 +1,11 @@
 //! Logs that generators record their answers in.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use membrane_audit::text::Texts;
 use membrane_audit::verify::{Trusted, verify};
-use membrane_audit::{self as audit, Keep, Log, LogOptions, RecordedAnswer, Script, Transcript};
+use membrane_audit::{Digest, Keep, Log, LogOptions, Model, RecordedAnswer, Script, Transcript};
 use membrane_generate::{Audit, Generator};
 
 /// A log that a generator records its answers in, with their texts.
@@ -24,6 +24,25 @@ pub struct Recorded {
     pub texts: Option<Texts>,
 }
 
+/// A log in a folder, and where it is.
+pub fn open(folder: &Path, keep: Keep) -> (PathBuf, Arc<Mutex<Log>>) {
+    let path = folder.join("log.jsonl");
+    let log = Log::open(&path, LogOptions { program: "test 1.0.0".into(), keep, key: None });
+    (path, Arc::new(Mutex::new(log.expect("the log opens"))))
+}
+
+/// What has answers of a test's model recorded in a log.
+pub fn audit(log: &Arc<Mutex<Log>>) -> Audit {
+    let model = Model {
+        path: "model.gguf".into(),
+        architecture: "test".into(),
+        files: Vec::new(),
+        tokenizer: Digest::of(b""),
+        template: None,
+    };
+    Audit::new(log.clone(), model).expect("the log can be written")
+}
+
 impl Recorder {
     /// Has a generator record its answers from now on.
     pub fn new(generator: &mut Generator) -> Self {
@@ -33,18 +52,8 @@ impl Recorder {
     /// The same, with so much of texts and tokens.
     pub fn keeping(generator: &mut Generator, keep: Keep) -> Self {
         let folder = tempfile::tempdir().expect("there is a folder for files of tests");
-        let path = folder.path().join("log.jsonl");
-        let options = LogOptions { program: "test 1.0.0".into(), keep, key: None };
-        let log = Log::open(&path, options).expect("the log opens");
-        let log = Arc::new(Mutex::new(log));
-        let model = audit::Model {
-            path: "model.gguf".into(),
-            architecture: "test".into(),
-            files: Vec::new(),
-            tokenizer: audit::Digest::of(b""),
-            template: None,
-        };
-        generator.record(Audit::new(log.clone(), model).expect("the log can be written"));
+        let (path, log) = open(folder.path(), keep);
+        generator.record(audit(&log));
         Self { _folder: folder, path, log }
     }
 

@@ -6,8 +6,12 @@ use std::sync::LazyLock;
 use std::sync::atomic::AtomicBool;
 
 use membrane_engine::{LoadOptions, Model};
-use membrane_generate::{Answer, AnswerOptions, Behaviour, Event, GenerateError, Generator, Intervention};
-use membrane_host::{Grant, Host, HostError, Plugin, PluginSource, World, first_party};
+use membrane_generate::{
+    Answer, AnswerOptions, Behaviour, Event, GenerateError, Generator, Intervention, asks_the_model,
+};
+use membrane_host::{
+    CompileLimits, Grant, Host, HostError, HostOptions, Plugin, PluginSource, World, first_party,
+};
 use membrane_text::{ChatMessage, Grammar, Role};
 use serde_json::{Value, json};
 
@@ -34,16 +38,20 @@ pub struct Seen {
 }
 
 impl Stage {
+    /// A model without plugins.
+    pub fn empty() -> Self {
+        static HOST: LazyLock<Host> = LazyLock::new(|| {
+            // What compiling takes is measured on the whole process, in which other tests load models.
+            let compile = CompileLimits { memory_bytes: 4 << 30, ..CompileLimits::default() };
+            let options = HostOptions { compile, ..isolation::options() };
+            Host::new(options).expect("the host starts")
+        });
+        Self { host: HOST.clone(), behaviour: Behaviour::default(), max_tokens: Some(400), constraint: None }
+    }
+
     /// A model that writes these texts, one in each round.
     pub fn saying(texts: &[&str]) -> Self {
-        static HOST: LazyLock<Host> =
-            LazyLock::new(|| Host::new(isolation::options()).expect("the host starts"));
-        let stage = Self {
-            host: HOST.clone(),
-            behaviour: Behaviour::default(),
-            max_tokens: Some(400),
-            constraint: None,
-        };
+        let stage = Self::empty();
         let parameters = json!({ "texts": texts });
         let sampler = guest("scripted-sampler");
         let plugin = stage.load(World::Sampler, "scripted-sampler", sampler, parameters);
@@ -57,6 +65,11 @@ impl Stage {
         let grants = Grant::parse_all(&grants).expect("its grants exist");
         let loaded = self.load_granted(plugin.world, name, plugin.bytes.to_vec(), parameters, grants);
         self.with(plugin.world, loaded)
+    }
+
+    /// Adds a policy that is loaded already.
+    pub fn policy(self, policy: Plugin) -> Self {
+        self.with(World::Policy, Ok(policy))
     }
 
     /// Adds the policy that follows a script.
@@ -132,7 +145,9 @@ impl Stage {
 
     /// A generator over a model file.
     pub fn generator_over(&self, path: &Path) -> Generator {
-        let options = LoadOptions { context: Some(2048), threads: Some(1), ..LoadOptions::default() };
+        let side_contexts = u32::from(asks_the_model(&self.behaviour.policies));
+        let options =
+            LoadOptions { context: Some(2048), side_contexts, threads: Some(1), ..LoadOptions::default() };
         let model = Model::open(path, &options).expect("the model loads");
         Generator::new(self.host.clone(), model, self.behaviour.clone()).expect("the parts fit")
     }

@@ -4,19 +4,17 @@
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, LazyLock, Mutex};
 
 use membrane_audit::text::Texts;
 use membrane_audit::verify::{Trusted, verify};
-use membrane_audit::{self as audit, Keep, Log, LogOptions, Script, Transcript};
+use membrane_audit::{Keep, Script, Transcript};
 use membrane_engine::{LoadOptions, Model};
-use membrane_generate::{
-    AnswerOptions, Audit, Behaviour, Decided, Generator, Replayed, Sameness, Versions, decide,
-};
+use membrane_generate::{AnswerOptions, Behaviour, Decided, Generator, Replayed, Sameness, Versions, decide};
 use membrane_host::{Host, HostOptions, Plugin, PluginSource, first_party};
 use membrane_tests::stage::Stage;
-use membrane_tests::workspace;
+use membrane_tests::{recorder, workspace};
 use membrane_text::{ChatMessage, Role};
 use serde_json::{Value, json};
 
@@ -70,24 +68,6 @@ fn generator(name: &str, threads: usize, share: u64) -> Generator {
     Generator::new(host, model, behaviour).unwrap()
 }
 
-fn open_log(folder: &Path, keep: Keep) -> (PathBuf, Arc<Mutex<Log>>) {
-    let path = folder.join("log.jsonl");
-    let log = Log::open(&path, LogOptions { program: "test 1.0.0".into(), keep, key: None }).unwrap();
-    (path, Arc::new(Mutex::new(log)))
-}
-
-/// Has a generator record its answers.
-fn record(generator: &mut Generator, log: &Arc<Mutex<Log>>) {
-    let model = audit::Model {
-        path: "model.gguf".into(),
-        architecture: "test".into(),
-        files: Vec::new(),
-        tokenizer: audit::Digest::of(b""),
-        template: None,
-    };
-    generator.record(Audit::new(log.clone(), model).unwrap());
-}
-
 /// Two turns of a chat for each seed, so that every second prompt has a prefix that the session holds.
 fn chats(generator: &mut Generator, seeds: std::ops::Range<u64>, tokens: usize) {
     let cancel = AtomicBool::new(false);
@@ -125,12 +105,12 @@ fn replay_all(generator: &mut Generator, scripts: &[(u64, u64, Script)], what: &
 fn recorded_and_replayed(models: &[&str], chats_each: u64, tokens: usize) {
     for model in models {
         let folder = tempfile::tempdir().unwrap();
-        let (path, log) = open_log(folder.path(), Keep::Tokens);
+        let (path, log) = recorder::open(folder.path(), Keep::Tokens);
         let settings: Vec<(usize, u64)> =
             SHARES.iter().flat_map(|share| [1, 2].map(|threads| (threads, *share))).collect();
         for (index, (threads, share)) in settings.iter().enumerate() {
             let mut generator = generator(model, *threads, *share);
-            record(&mut generator, &log);
+            generator.record(recorder::audit(&log));
             let first = index as u64 * chats_each;
             chats(&mut generator, first..first + chats_each, tokens);
         }
@@ -171,9 +151,9 @@ fn two_hundred_generations_are_identical() {
 #[test]
 fn another_sampler_differs_at_a_place_that_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let (path, log) = open_log(folder.path(), Keep::Tokens);
+    let (path, log) = recorder::open(folder.path(), Keep::Tokens);
     let mut generator = generator(MODELS[0], 1, 1);
-    record(&mut generator, &log);
+    generator.record(recorder::audit(&log));
     chats(&mut generator, 0..1, 24);
     let (number, seed, script) = scripts(&path).remove(0);
     let host = host();
@@ -200,9 +180,9 @@ fn another_sampler_differs_at_a_place_that_is_named() {
 #[test]
 fn digests_alone_can_not_be_replayed() {
     let folder = tempfile::tempdir().unwrap();
-    let (path, log) = open_log(folder.path(), Keep::Digests);
+    let (path, log) = recorder::open(folder.path(), Keep::Digests);
     let mut generator = generator(MODELS[0], 1, 1);
-    record(&mut generator, &log);
+    generator.record(recorder::audit(&log));
     chats(&mut generator, 0..1, 4);
     let (number, seed, script) = scripts(&path).remove(0);
     let error =
@@ -269,9 +249,9 @@ fn scenes() -> Vec<(&'static str, Stage)> {
 fn decisions_of_every_kind_come_out_again() {
     for (name, stage) in scenes() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, log) = open_log(folder.path(), Keep::Text);
+        let (path, log) = recorder::open(folder.path(), Keep::Text);
         let mut generator = stage.generator();
-        record(&mut generator, &log);
+        generator.record(recorder::audit(&log));
         let seen = stage.ask_with(&mut generator, &[ChatMessage::new(Role::User, "Hello there")]);
         log.lock().unwrap().close().unwrap();
         let report = verify(&path, &Trusted::default()).unwrap();
@@ -307,9 +287,9 @@ fn a_verdict_names_the_tokens_that_it_concerns() {
     let rules = rule("output", "heliotrope", "action = \"redact\"\nreplacement = \"[flower]\"");
     let stage = Stage::saying(&[ANSWER]).guard(&rules);
     let folder = tempfile::tempdir().unwrap();
-    let (path, log) = open_log(folder.path(), Keep::Text);
+    let (path, log) = recorder::open(folder.path(), Keep::Text);
     let mut generator = stage.generator();
-    record(&mut generator, &log);
+    generator.record(recorder::audit(&log));
     stage.ask_with(&mut generator, &[ChatMessage::new(Role::User, "Hello")]);
     let (_, _, script) = scripts(&path).remove(0);
     let span = script.verdicts[0].tokens.unwrap();
@@ -322,10 +302,10 @@ fn a_verdict_names_the_tokens_that_it_concerns() {
 #[test]
 fn another_policy_is_shown_what_was_said() {
     let folder = tempfile::tempdir().unwrap();
-    let (path, log) = open_log(folder.path(), Keep::Text);
+    let (path, log) = recorder::open(folder.path(), Keep::Text);
     let stage = Stage::saying(&[ANSWER]).guard(&rule("output", "nowhere", "action = \"stop\""));
     let mut generator = stage.generator();
-    record(&mut generator, &log);
+    generator.record(recorder::audit(&log));
     stage.ask_with(&mut generator, &[ChatMessage::new(Role::User, "Hello")]);
     let (number, _, script) = scripts(&path).remove(0);
     let strict =

@@ -5,18 +5,18 @@
 #![forbid(unsafe_code)]
 
 use std::path::Path;
+use std::sync::LazyLock;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, LazyLock, Mutex};
 
 use membrane_audit::text::Texts;
-use membrane_audit::{self as audit, Keep, Log, LogOptions, Script, Step, Transcript};
+use membrane_audit::{Keep, Script, Step, Transcript};
 use membrane_engine::{LoadOptions, Model};
 use membrane_generate::{
-    Answer, AnswerOptions, Audit, Behaviour, EndReason, Event, GenerateError, Generator, Sameness, Versions,
+    Answer, AnswerOptions, Behaviour, EndReason, Event, GenerateError, Generator, Sameness, Versions,
 };
 use membrane_host::{Host, HostOptions, PluginSource, first_party};
 use membrane_tests::stage::Stage;
-use membrane_tests::workspace;
+use membrane_tests::{recorder, workspace};
 use membrane_text::{ChatMessage, Grammar, GrammarError, Role};
 use serde_json::{Value, json};
 
@@ -114,17 +114,8 @@ fn recorded(
     generator: &mut Generator,
     grammars: &[Grammar],
 ) -> Vec<(u64, u64, Script)> {
-    let path = folder.join("log.jsonl");
-    let log = Log::open(&path, LogOptions { program: "test 1.0.0".into(), keep, key: None }).unwrap();
-    let log = Arc::new(Mutex::new(log));
-    let model = audit::Model {
-        path: "model.gguf".into(),
-        architecture: "test".into(),
-        files: Vec::new(),
-        tokenizer: audit::Digest::of(b""),
-        template: None,
-    };
-    generator.record(Audit::new(log.clone(), model).unwrap());
+    let (path, log) = recorder::open(folder, keep);
+    generator.record(recorder::audit(&log));
     for (seed, grammar) in grammars.iter().enumerate() {
         let _ = ask(generator, grammar, seed as u64);
     }
@@ -284,17 +275,8 @@ fn a_replay_follows_forced_text() {
     stage.constraint = Some(Grammar::Regex("at noon (lunch|dinner).*|dinner is served.*".into()));
     let mut generator = stage.generator();
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("log.jsonl");
-    let options = LogOptions { program: "test 1.0.0".into(), keep: Keep::Tokens, key: None };
-    let log = Arc::new(Mutex::new(Log::open(&path, options).unwrap()));
-    let model = audit::Model {
-        path: "model.gguf".into(),
-        architecture: "test".into(),
-        files: Vec::new(),
-        tokenizer: audit::Digest::of(b""),
-        template: None,
-    };
-    generator.record(Audit::new(log.clone(), model).unwrap());
+    let (path, log) = recorder::open(folder.path(), Keep::Tokens);
+    generator.record(recorder::audit(&log));
     let _ = stage.ask_with(&mut generator, &[ChatMessage::new(Role::User, "?")]);
     log.lock().unwrap().close().unwrap();
     let transcript = Transcript::read(&path, None).unwrap();

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::judgement::JudgementText;
+
 /// A content. Its JSON is what is digested.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -13,6 +15,8 @@ pub enum Content {
     Prompt(PromptText),
     /// What the model wrote.
     Tokens(TokensText),
+    /// What it judged for a policy.
+    Judgement(JudgementText),
     /// What it asked of a tool, and got.
     Call(CallText),
     /// What the person saw.

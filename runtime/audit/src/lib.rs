@@ -20,6 +20,7 @@ mod content;
 mod digest;
 mod error;
 mod head;
+mod judgement;
 mod keys;
 pub mod limits;
 pub mod line;
@@ -36,11 +37,12 @@ pub use content::{Call, CallText, Content, EndText, Output, PromptText, RequestT
 pub use digest::{Digest, DigestError, Salt};
 pub use error::{AuditError, Result};
 pub use head::{Head, head_path};
+pub use judgement::{JudgedIds, Judgement, JudgementText, LogProbability};
 pub use keys::{KeyError, PublicKey, SigningKey};
 pub use log::{Log, LogOptions};
 pub use record::{
     Answer, Behaviour, Checkpoint, Constraint, End, Engine, Keep, LogId, Model, ModelFile, Open, Plugin,
     Record, Recovered, Rewind, Round, Sealed, Span, Swap, Swapped, Tokens, Tool, Verdict,
 };
-pub use script::{ChosenToken, Script, Step};
+pub use script::{ChosenToken, Judged, Script, Step};
 pub use transcript::{Event, RecordedAnswer, Transcript};

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::digest::{Digest, Salt, from_hex, to_hex};
 use crate::error::AuditError;
+use crate::judgement::Judgement;
 
 /// The form of this log; it changes when a reader of the old form would misread the new one.
 pub const FORM: &str = "membrane-audit-1";
@@ -31,6 +32,8 @@ pub enum Record {
     Tokens(Tokens),
     /// A policy did something other than to let pass.
     Verdict(Verdict),
+    /// The model judged something for a policy.
+    Judgement(Judgement),
     /// The model asked for a tool.
     Tool(Tool),
     /// A policy forced a text: the model goes on behind other tokens than it chose.
@@ -206,6 +209,10 @@ pub struct Plugin {
     /// Milliseconds by the clock of one call, where they were limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wall_ms: Option<u64>,
+    /// Where its instances were to run: `none` is the program's own process, `process` one of their own, `required` one that the
+    /// kernel holds in. None in logs of before this was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<String>,
 }
 
 /// What the engine was told, as far as it can change a token.
@@ -444,6 +451,7 @@ impl Record {
             Self::Round(_) => "round",
             Self::Tokens(_) => "tokens",
             Self::Verdict(_) => "verdict",
+            Self::Judgement(_) => "judgement",
             Self::Tool(_) => "tool",
             Self::Rewind(_) => "rewind",
             Self::Swap(_) => "swap",
@@ -459,6 +467,7 @@ impl Record {
             Self::Round(round) => Some(round.answer),
             Self::Tokens(tokens) => Some(tokens.answer),
             Self::Verdict(verdict) => Some(verdict.answer),
+            Self::Judgement(judgement) => Some(judgement.answer),
             Self::Tool(tool) => Some(tool.answer),
             Self::Rewind(rewind) => Some(rewind.answer),
             Self::Swap(swap) => Some(swap.answer),
@@ -473,10 +482,31 @@ impl Record {
             Self::Answer(answer) => Some(&answer.request),
             Self::Round(round) => Some(&round.prompt),
             Self::Tokens(tokens) => Some(&tokens.text),
+            Self::Judgement(judgement) => Some(&judgement.text),
             Self::Tool(tool) => Some(&tool.call),
             Self::Rewind(rewind) => Some(&rewind.prompt),
             Self::End(end) => Some(&end.text),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_of_an_older_log_stays_as_it_was_written() {
+        let digest = Digest::of(b"component");
+        let older = format!(
+            r#"{{"kind":"sampler","name":"greedy","digest":"{digest}","location":"greedy","parameters":{{}},"#
+        ) + r#""grants":[],"fuel_per_call":1,"memory_bytes":2}"#;
+        let plugin: Plugin = serde_json::from_str(&older).unwrap();
+        assert_eq!(plugin.isolation, None);
+        assert_eq!(serde_json::to_string(&plugin).unwrap(), older);
+        let newer = Plugin { isolation: Some("process".into()), ..plugin };
+        assert!(
+            serde_json::to_string(&newer).unwrap().ends_with(r#""memory_bytes":2,"isolation":"process"}"#)
+        );
     }
 }

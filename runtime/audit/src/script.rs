@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use crate::content::{CallText, Content, EndText, Output, PromptText, TokensText};
+use crate::judgement::{JudgedIds, Judgement, JudgementText, LogProbability};
 use crate::record::{Constraint, Sealed, Swap, Tokens, Verdict};
 use crate::text::Texts;
 use crate::transcript::{Event, RecordedAnswer};
@@ -46,6 +47,21 @@ pub struct ChosenToken {
     pub probability: Option<f32>,
 }
 
+/// What the model judged for a policy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged {
+    /// Name of the policy.
+    pub policy: String,
+    /// Tokens of question and texts together.
+    pub tokens: u64,
+    /// How likely each text is; none where the model could not say.
+    pub scores: Option<Vec<LogProbability>>,
+    /// Token ids; none if the log has only their digest.
+    pub ids: Option<JudgedIds>,
+    /// What was asked; none without a text.
+    pub text: Option<JudgementText>,
+}
+
 /// An answer, ready to be made again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Script {
@@ -59,6 +75,8 @@ pub struct Script {
     pub steps: Vec<Step>,
     /// The verdicts, in order.
     pub verdicts: Vec<Verdict>,
+    /// What the model judged for policies, in order.
+    pub judgements: Vec<Judged>,
     /// What came of it; none without a text, or where the program was killed.
     pub end: Option<EndText>,
     /// Whether every content is there: then decisions can be replayed.
@@ -81,6 +99,7 @@ impl Script {
             constraint: answer.start.constraint.clone(),
             steps: Vec::new(),
             verdicts: Vec::new(),
+            judgements: Vec::new(),
             end: None,
             texts: false,
             ids: false,
@@ -105,6 +124,7 @@ impl Script {
                     reader.tokens(tokens, &mut script.steps)?;
                 }
                 Event::Verdict(verdict) => script.verdicts.push(verdict.clone()),
+                Event::Judgement(judgement) => script.judgements.push(reader.judgement(judgement)),
                 Event::Tool(tool) => {
                     if let Some(Content::Call(text)) = reader.content(&tool.call) {
                         script.steps.push(Step::Call(text.clone()));
@@ -168,6 +188,20 @@ impl<'a> Reader<'a> {
         match self.content(sealed) {
             Some(Content::Prompt(text)) => Some(text),
             _ => None,
+        }
+    }
+
+    fn judgement(&mut self, judgement: &Judgement) -> Judged {
+        let text = match self.content(&judgement.text) {
+            Some(Content::Judgement(text)) => Some(text.clone()),
+            _ => None,
+        };
+        Judged {
+            policy: judgement.policy.clone(),
+            tokens: judgement.tokens,
+            scores: judgement.scores.clone(),
+            ids: judgement.ids.clone().or_else(|| text.as_ref().map(|text| text.ids.clone())),
+            text,
         }
     }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::error::{AuditError, Result};
+use crate::judgement::Judgement;
 use crate::line;
 use crate::lines::Lines;
 use crate::record::{
@@ -24,6 +25,8 @@ pub enum Event {
     Tokens(Tokens),
     /// A policy did something other than to let pass.
     Verdict(Verdict),
+    /// The model judged something for a policy.
+    Judgement(Judgement),
     /// The model asked for a tool.
     Tool(Tool),
     /// A policy forced a text.
@@ -40,6 +43,7 @@ impl Event {
         match self {
             Self::Round(round) => Some(&round.prompt),
             Self::Tokens(tokens) => Some(&tokens.text),
+            Self::Judgement(judgement) => Some(&judgement.text),
             Self::Tool(tool) => Some(&tool.call),
             Self::Rewind(rewind) => Some(&rewind.prompt),
             Self::End(end) => Some(&end.text),
@@ -164,6 +168,7 @@ impl Transcript {
             Record::Round(round) => Event::Round(round),
             Record::Tokens(tokens) => Event::Tokens(tokens),
             Record::Verdict(verdict) => Event::Verdict(verdict),
+            Record::Judgement(judgement) => Event::Judgement(judgement),
             Record::Tool(tool) => Event::Tool(tool),
             Record::Rewind(rewind) => Event::Rewind(rewind),
             Record::Swap(swap) => {

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use membrane_generate::{AgentAnswer, AgentOptions, Agents, EndReason, Event, EventSink};
 use membrane_host::agent::Store;
 use membrane_host::limits::{MAX_SESSIONS, MAX_TASK_BYTES};
+use membrane_host::reload::{self, Effect, Swap};
 use membrane_host::{Grant, Plugin};
 use membrane_profile::{Kind, PluginArgument, ProfileDigest};
 use serde_json::{Value, json};
@@ -60,7 +61,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
     /// Take each line of standard input as a task, and before each the newest versions of the profile and the plugins
-    #[arg(long)]
+    #[arg(long, conflicts_with = "tasks")]
     watch: bool,
     /// A plugin's folder that is built before each task.
     #[arg(skip)]
@@ -314,7 +315,7 @@ impl Work {
         self.agents = self.agents.behaving(assembled.behaviour().clone());
         (self.agent, self.digest) = (agent, assembled.digest);
         self.profile = report::printable(&format!("{} {}", assembled.profile.name, self.digest.short()));
-        let now: Vec<&Plugin> = self.agents.behaviour().plugins().chain([&self.agent]).collect();
+        let now: Vec<Plugin> = self.agents.behaviour().plugins().chain([&self.agent]).cloned().collect();
         let changes = changes(&was, &now);
         if self.json {
             let digest = self.digest.hex();
@@ -427,17 +428,17 @@ impl Work {
 }
 
 /// What differs between the plugins of two behaviours, a few words each.
-fn changes(was: &[Plugin], now: &[&Plugin]) -> Vec<String> {
-    let named = |plugin: &Plugin| format!("{} {}", plugin.world(), plugin.name());
-    let is = |a: &Plugin, b: &Plugin| a.world() == b.world() && a.name() == b.name();
-    let gone = was.iter().filter(|old| !now.iter().any(|new| is(old, new)));
-    let gone = gone.map(|old| format!("{} removed", named(old)));
-    let come = now.iter().filter(|new| !was.iter().any(|old| old.same(new)));
-    let come = come.map(|new| {
-        let what = if was.iter().any(|old| is(old, new)) { "changed" } else { "added" };
-        format!("{} {what}", named(new))
-    });
-    gone.chain(come).collect()
+fn changes(was: &[Plugin], now: &[Plugin]) -> Vec<String> {
+    let swaps = reload::swaps(was, now, &Effect::Live { state: false });
+    let said = |swap: Swap| {
+        let what = match (swap.from, swap.to) {
+            (None, _) => "added",
+            (_, None) => "removed",
+            _ => "changed",
+        };
+        format!("{} {} {what}", swap.world, swap.plugin)
+    };
+    swaps.into_iter().map(said).collect()
 }
 
 /// Says why what was in force stays.

@@ -8,6 +8,8 @@ use anyhow::{Context, Result, ensure};
 use membrane_text::Grammar;
 use membrane_text::limits::MAX_SCHEMA_BYTES;
 
+use crate::report::printable;
+
 /// Bytes of a file that are read; blanks and comments are not counted where the limit of a grammar is.
 const MAX_FILE_BYTES: u64 = 8 * MAX_SCHEMA_BYTES as u64;
 
@@ -34,7 +36,11 @@ impl ConstraintOptions {
             // No file has such a name by chance; one that has is `./{`.
             let inline = start.starts_with('{') || matches!(start.trim_end(), "true" | "false");
             let text = if inline { given.clone() } else { read("--json-schema", Path::new(given))? };
-            return Ok(Some(Grammar::json_schema(&text).context("--json-schema")?));
+            let grammar = Grammar::json_schema(&text).context("--json-schema")?;
+            for unknown in grammar.unknown_keywords() {
+                eprintln!("membrane: --json-schema: {}", printable(&unknown.to_string()));
+            }
+            return Ok(Some(grammar));
         }
         if let Some(path) = &self.grammar {
             return Ok(Some(Grammar::Lark(read("--grammar", path)?)));

@@ -2,15 +2,19 @@
 //! put into one what the policies withhold from the answer.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use membrane_generate::GenerateError;
-use membrane_host::{Host, HostError, HostOptions, Plugin, PolicyChain};
+use membrane_host::{Host, HostError, HostOptions, JudgedLines, Plugin, PolicyChain};
 
 use crate::report;
 
 /// The policies of this program's behaviours. One that was replaced stays: it was in force when something was withheld.
 static POLICIES: Mutex<Vec<Plugin>> = Mutex::new(Vec::new());
+
+/// What each plugin has logged, by its name.
+static LOGS: Mutex<BTreeMap<String, JudgedLines>> = Mutex::new(BTreeMap::new());
 
 thread_local! {
     /// Policies are asked on this thread just now; what they log meanwhile is not judged by themselves.
@@ -30,12 +34,24 @@ pub fn by(host: &Host, policies: &[Plugin]) {
 
 /// A text if every policy lets it pass as an answer, and a word in its place if not.
 pub fn text(text: &str) -> String {
+    judge(text, |host, policies| PolicyChain::judged(host, policies, text))
+}
+
+/// A line of a plugin's log, if every policy lets it pass behind those before it, and a word in its place if not.
+pub fn line(plugin: &str, line: &str) -> String {
+    judge(line, |host, policies| {
+        let mut logs = LOGS.lock().unwrap_or_else(PoisonError::into_inner);
+        logs.entry(plugin.to_owned()).or_default().next(host, policies, None, line)
+    })
+}
+
+fn judge(text: &str, judged: impl FnOnce(&Host, &[Plugin]) -> String) -> String {
     let policies = POLICIES.lock().unwrap_or_else(PoisonError::into_inner).clone();
     if policies.is_empty() || JUDGING.replace(true) {
         return text.to_owned();
     }
     let host = Host::new(HostOptions::default());
-    let judged = host.map(|host| PolicyChain::judged(&host, &policies, text));
+    let judged = host.map(|host| judged(&host, &policies));
     JUDGING.set(false);
     judged.unwrap_or_default()
 }

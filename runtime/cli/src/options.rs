@@ -102,6 +102,7 @@ impl LoadFlags {
             memory: self.memory.map(|size| size.bytes()),
             context: self.ctx,
             contexts: 1,
+            side_contexts: 0,
             sessions: 1,
             checkpoints: None,
             threads: self.threads,

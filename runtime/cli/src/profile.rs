@@ -2,6 +2,7 @@
 
 mod check;
 mod diff;
+mod excerpt;
 mod lock;
 mod show;
 mod transcripts;

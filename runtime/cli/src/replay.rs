@@ -85,8 +85,11 @@ struct Outcome {
 struct Compared {
     recorded: usize,
     now: usize,
-    /// `unchanged`, `changed`, `newly-refused`, or `newly-allowed`.
+    /// `unchanged`, `changed`, `newly-refused`, `newly-allowed`, or `cant-tell`.
     outcome: &'static str,
+    /// Why it can't be told, if it can't.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unknown: Option<String>,
     /// The first verdict that differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     first: Option<Diverging>,
@@ -468,6 +471,7 @@ fn compare(answer: &RecordedAnswer, script: &Script, now: &Decisions, others: bo
     let texts =
         script.end.as_ref().is_none_or(|end| end.released == now.released && end.message == now.refused);
     let outcome = match (refused, now.refused.is_some()) {
+        _ if now.unknown.is_some() => "cant-tell",
         (false, true) => "newly-refused",
         (true, false) => "newly-allowed",
         _ if index.is_some() || !texts || now.first_swap.is_some() => "changed",
@@ -485,7 +489,13 @@ fn compare(answer: &RecordedAnswer, script: &Script, now: &Decisions, others: bo
             probability: last.and_then(|token| token.probability),
         }
     });
-    Compared { recorded: recorded.len(), now: now.verdicts.len(), outcome, first }
+    Compared {
+        recorded: recorded.len(),
+        now: now.verdicts.len(),
+        outcome,
+        unknown: now.unknown.clone(),
+        first,
+    }
 }
 
 impl Outcome {
@@ -497,19 +507,25 @@ impl Outcome {
     fn text(&self) -> String {
         let mut lines = Vec::new();
         if let Some(generation) = &self.generation {
-            let Replayed { rounds, tokens, same, swaps, first, first_swap, .. } = generation;
+            let Replayed { rounds, tokens, same, swaps, first, first_swap, judgements, .. } = generation;
             let swaps = if *swaps > 0 { format!(", {swaps} reloads") } else { String::new() };
-            lines.push(match (first, first_swap) {
-                (None, None) => format!("generation: {tokens} tokens in {rounds} rounds{swaps}, identical"),
+            let judged = if *judgements > 0 { format!(", {judgements} judgements") } else { String::new() };
+            lines.push(match (first, first_swap.as_ref().or(generation.first_judgement.as_ref())) {
+                (None, None) => {
+                    format!("generation: {tokens} tokens in {rounds} rounds{swaps}{judged}, identical")
+                }
                 (None, Some(what)) => format!("generation: {same} of {tokens} tokens are the same; {what}"),
                 (Some(first), _) => {
                     format!("generation: {same} of {tokens} tokens are the same; {}", at(first))
                 }
             });
         }
-        if let Some(Compared { recorded, now, outcome, first }) = &self.decisions {
+        if let Some(Compared { recorded, now, outcome, unknown, first }) = &self.decisions {
             lines.push(format!("decisions: {recorded} verdicts recorded, {now} now, {outcome}"));
-            lines.extend(first.iter().map(diverging));
+            match unknown {
+                Some(why) => lines.push(format!("can't tell: {why}")),
+                None => lines.extend(first.iter().map(diverging)),
+            }
         }
         lines.extend(self.left_out.iter().map(|what| format!("not replayed: {what}")));
         let line = |line: String| printable(&format!("answer {}: {line}", self.answer)) + "\n";

@@ -224,7 +224,10 @@ fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Source
     let (flag, pass, busy) = (cancel.clone(), generator.model().cancel_flag(), answering.clone());
     ctrlc::set_handler(move || {
         if busy.load(Ordering::Relaxed) {
-            flag.store(true, Ordering::Relaxed);
+            // What a plugin computes is not interrupted by a flag: whoever asks twice need not wait.
+            if flag.swap(true, Ordering::Relaxed) {
+                std::process::exit(i32::from(crate::INTERRUPTED));
+            }
             pass.store(true, Ordering::Relaxed);
         } else {
             eprint!("\n{}", chat::AT_PROMPT);

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use membrane_audit as audit;
 use membrane_engine::{Model, Prepared};
 use membrane_formats::Checkpoint;
-use membrane_generate::{Behaviour, Generator};
+use membrane_generate::{Behaviour, Generator, asks_the_model};
 use membrane_host::{
     CompileLimits, Component, Host, HostOptions, LogLevel, LogLine, Plugin, PluginSource, first_party,
 };
@@ -254,7 +254,7 @@ pub fn host(quiet: bool) -> Result<Host> {
 /// Shows a line that a plugin logged; the host has taken control characters out of it.
 fn log(line: &LogLine) {
     if line.level >= LogLevel::Info {
-        eprintln!("[{}: {}]", line.plugin, judged::text(&line.text));
+        eprintln!("[{}: {}]", line.plugin, judged::line(&line.plugin, &line.text));
     }
 }
 
@@ -306,6 +306,7 @@ fn recorded(resolved: &ResolvedPlugin, plugin: &Plugin) -> audit::Plugin {
         fuel_per_call: plugin.limits().fuel_per_call,
         memory_bytes: plugin.limits().memory_bytes as u64,
         wall_ms: plugin.limits().wall_ms,
+        isolation: Some(plugin.isolation().as_str().to_owned()),
     }
 }
 
@@ -373,6 +374,7 @@ impl Assembled {
         let mut load_options = options.load.load_options(self.reserve)?;
         load_options.context = load_options.context.or(self.profile.generation.context);
         (load_options.contexts, load_options.sessions) = (contexts, sessions);
+        load_options.side_contexts = u32::from(asks_the_model(&self.behaviour.policies));
         let checkpoint = Arc::new(Checkpoint::open(&options.model)?);
         if let Some((lock, profile)) = &self.locked
             && let Some(pinned) = &lock.model

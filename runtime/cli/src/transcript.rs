@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use membrane_audit::text::Texts;
 use membrane_audit::{
-    Behaviour, Content, Digest, Event, RecordedAnswer, Sealed, Swap, Swapped, Transcript, Verdict,
+    Behaviour, Content, Digest, Event, Judgement, RecordedAnswer, Sealed, Swap, Swapped, Transcript, Verdict,
 };
 use serde_json::{Value, json};
 
@@ -95,6 +95,7 @@ fn details(transcript: &Transcript, answer: &RecordedAnswer, out: &mut impl Writ
                 writeln!(out, "  tokens {} to {last} by {}", tokens.first, printable(&by.join(", ")))?;
             }
             Event::Verdict(made) => writeln!(out, "  {}", verdict(made))?,
+            Event::Judgement(made) => writeln!(out, "  {}", judgement(made))?,
             Event::Tool(tool) => {
                 let name = tool.name.as_deref().unwrap_or("(not offered)");
                 let outcome = match (tool.made, tool.ok) {
@@ -128,7 +129,8 @@ fn behaviour(transcript: &Transcript, number: u64, out: &mut impl Write) -> Resu
         } else {
             format!(", grants {}", plugin.grants.join(", "))
         };
-        writeln!(out, "    {}", printable(&(text + &grants)))?;
+        let isolation = plugin.isolation.as_ref().map_or(String::new(), |mode| format!(", isolation {mode}"));
+        writeln!(out, "    {}", printable(&(text + &grants + &isolation)))?;
         for authority in &plugin.authority {
             writeln!(out, "      may {}", printable(authority))?;
         }
@@ -162,6 +164,16 @@ fn verdict(verdict: &Verdict) -> String {
     let Verdict { policy, hook, verdict, clause, tokens, .. } = verdict;
     let place = tokens.map_or(String::new(), |span| format!(", tokens {} to {}", span.start, span.end));
     printable(&format!("policy {policy}, {hook}: {verdict} by {clause}{place}"))
+}
+
+/// What the model judged for a policy, in one line.
+fn judgement(judgement: &Judgement) -> String {
+    let Judgement { policy, tokens, scores, .. } = judgement;
+    let scores = match scores {
+        Some(scores) => scores.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        None => "no scores".to_owned(),
+    };
+    printable(&format!("judged for policy {policy}, {tokens} tokens: {scores}"))
 }
 
 /// Writes answers with what is kept of them: what people saw, and only on demand what policies `withheld`.
@@ -225,6 +237,15 @@ fn leave_out(event: &Event, value: &mut Value) {
         Event::Tool(_) => {
             if let Some(call) = value["content"]["call"].as_object_mut() {
                 call.retain(|key, _| matches!(key.as_str(), "made" | "read"));
+            }
+        }
+        // What was judged is what is not released yet.
+        Event::Judgement(_) => {
+            if let Some(record) = value["judgement"].as_object_mut() {
+                record.remove("ids");
+            }
+            if let Some(object) = value.as_object_mut() {
+                object.remove("content");
             }
         }
         Event::Round(_) | Event::Verdict(_) | Event::Swap(_) | Event::End(_) => {}

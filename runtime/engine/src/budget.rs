@@ -57,6 +57,12 @@ impl RecurrentStates {
         Self { live, checkpoints, bytes }
     }
 
+    /// Those for so many full contexts beside the others.
+    fn beside(&self, contexts: u32) -> Self {
+        let checkpoints = if self.bytes == 0 { 0 } else { contexts.saturating_mul(LEAST_CHECKPOINTS) };
+        Self { live: contexts, checkpoints, bytes: self.bytes }
+    }
+
     fn total_bytes(&self) -> u64 {
         (u64::from(self.live) + u64::from(self.checkpoints)).saturating_mul(self.bytes)
     }
@@ -76,12 +82,16 @@ pub(crate) fn plan(
     }
     let blocks = u64::from(context).div_ceil(kv::BLOCK as u64);
     let contexts = options.contexts.max(1);
-    let kv = u64::from(contexts) * blocks * kv::BLOCK as u64 * kv::bytes_per_token(hyper, options.precision);
-    let logits = u64::from(options.sessions.saturating_sub(1)) * hyper.vocabulary as u64 * 4;
+    let one = blocks * kv::BLOCK as u64 * kv::bytes_per_token(hyper, options.precision);
+    let side_kv = u64::from(options.side_contexts) * one;
+    let kv = u64::from(contexts) * one + side_kv;
+    let others = u64::from(options.sessions.saturating_sub(1)) + u64::from(options.side_contexts);
+    let logits = others * hyper.vocabulary as u64 * 4;
     let process = process::resident_bytes();
     let reserve = RESERVE + options.reserve;
     let states = RecurrentStates::new(hyper, options);
-    let recurrent = states.total_bytes();
+    let side_states = states.beside(options.side_contexts);
+    let recurrent = states.total_bytes() + side_states.total_bytes();
     let scratch_of = |chunk: usize| {
         ScratchShape::new(hyper, chunk).bytes(context as usize, threads)
             + RopeTable::bytes(hyper.rope.dims, context as usize) as u64
@@ -103,6 +113,7 @@ pub(crate) fn plan(
         weights: Bytes(layout.resident_bytes),
         kv: Bytes(kv),
         context,
+        contexts: contexts + options.side_contexts,
         recurrent: Bytes(recurrent),
         scratch: Bytes(scratch_of(chunk)),
         experts: Bytes(arena),
@@ -161,10 +172,13 @@ pub(crate) fn plan(
         embedding_on_disk: Bytes(embedding_on_disk),
         kv: Bytes(kv),
         context,
-        contexts,
+        contexts: contexts + options.side_contexts,
         recurrent: Bytes(recurrent),
         recurrent_states: states.live,
         checkpoints: states.checkpoints,
+        side_kv: Bytes(side_kv),
+        side_recurrent: Bytes(side_states.total_bytes()),
+        side_checkpoints: side_states.checkpoints,
         scratch: Bytes(scratch_of(chunk)),
         prefill_chunk: chunk,
         expert_arena: Bytes(arena),

@@ -33,6 +33,8 @@ pub struct LoadOptions {
     pub context: Option<u32>,
     /// Full contexts of which keys and values find room at a time; all sessions share them.
     pub contexts: u32,
+    /// Full contexts beside those, for sessions of [`Model::side_session`]: what fills the others takes none of their room.
+    pub side_contexts: u32,
     /// Most sessions at a time, forks included: memory for the logits of each is set aside.
     pub sessions: u32,
     /// Threads that compute; by default the processors that this process may use.
@@ -61,6 +63,7 @@ impl Default for LoadOptions {
             memory: None,
             context: None,
             contexts: 1,
+            side_contexts: 0,
             sessions: 1,
             threads: None,
             precision: Precision::Fast,
@@ -183,7 +186,14 @@ impl Prepared {
             layout: self.layout,
             resident,
             precision: self.options.precision,
-            pool: Pool::new(self.plan.kv.0 + self.plan.recurrent.0, self.plan.checkpoints as usize),
+            pool: Pool::new(
+                self.plan.kv.0 - self.plan.side_kv.0 + self.plan.recurrent.0 - self.plan.side_recurrent.0,
+                self.plan.checkpoints as usize,
+            ),
+            side_pool: Pool::new(
+                self.plan.side_kv.0 + self.plan.side_recurrent.0,
+                self.plan.side_checkpoints as usize,
+            ),
             plan: self.plan,
             cancel: Arc::new(AtomicBool::new(false)),
         };
@@ -224,6 +234,8 @@ pub(crate) struct Core {
     pub resident: Resident,
     pub precision: Precision,
     pub pool: Arc<Pool>,
+    /// For sessions beside those.
+    pub side_pool: Arc<Pool>,
     pub plan: MemoryPlan,
     pub cancel: Arc<AtomicBool>,
 }
@@ -257,7 +269,13 @@ impl Model {
 
     /// A new, empty timeline.
     pub fn session(&self) -> Session {
-        Session::new(self.clone())
+        Session::new(self.clone(), &self.0.core.pool)
+    }
+
+    /// A new, empty timeline in the room of [`LoadOptions::side_contexts`], of which all such sessions have a part. Its tokens
+    /// touch no other session.
+    pub fn side_session(&self) -> Session {
+        Session::new(self.clone(), &self.0.core.side_pool)
     }
 
     /// The tokenizer. Errors: the model was opened without text.

@@ -33,7 +33,7 @@ pub struct MemoryPlan {
     pub kv: Bytes,
     /// Context length, in tokens.
     pub context: u32,
-    /// Full contexts of which keys and values find room at a time.
+    /// Full contexts of which keys and values find room at a time, those beside the others included.
     pub contexts: u32,
     /// Recurrent states of sessions and their checkpoints; 0 in a model without recurrent layers.
     pub recurrent: Bytes,
@@ -41,6 +41,12 @@ pub struct MemoryPlan {
     pub recurrent_states: u32,
     /// Checkpoints of recurrent states that are kept at most.
     pub checkpoints: u32,
+    /// Of `kv`, what is for sessions beside the others.
+    pub side_kv: Bytes,
+    /// Of `recurrent`, what is for them.
+    pub side_recurrent: Bytes,
+    /// Checkpoints that are kept at most of their recurrent states.
+    pub side_checkpoints: u32,
     /// Activations of one prefill chunk.
     pub scratch: Bytes,
     /// Tokens in a prefill chunk.
@@ -115,6 +121,8 @@ pub struct MemoryParts {
     pub kv: Bytes,
     /// Context length of `kv`, in tokens.
     pub context: u32,
+    /// How many such contexts `kv` holds.
+    pub contexts: u32,
     /// Recurrent states and their checkpoints.
     pub recurrent: Bytes,
     /// Activations of one prefill chunk.
@@ -127,8 +135,9 @@ pub struct MemoryParts {
 
 impl fmt::Display for MemoryParts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { weights, kv, context, recurrent, scratch, experts, process } = self;
-        write!(f, "{weights} resident weights, {kv} for a context of {context} tokens, ")?;
+        let Self { weights, kv, context, contexts, recurrent, scratch, experts, process } = self;
+        let contexts = if *contexts > 1 { format!("{contexts} contexts") } else { "a context".to_owned() };
+        write!(f, "{weights} resident weights, {kv} for {contexts} of {context} tokens, ")?;
         if recurrent.0 > 0 {
             write!(f, "{recurrent} for recurrent states, ")?;
         }

@@ -1,12 +1,14 @@
 //! A session: one mutable timeline of tokens over a loaded model.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::batch;
 use crate::error::{EngineError, Result};
 use crate::forward::{Observer, Unobserved};
 use crate::kv::KvCache;
 use crate::model::Model;
+use crate::pool::Pool;
 use crate::state::Recurrent;
 
 /// What `Session::sync` did.
@@ -38,10 +40,10 @@ pub struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(model: Model) -> Self {
+    pub(crate) fn new(model: Model, pool: &Arc<Pool>) -> Self {
         let core = model.core();
-        let kv = KvCache::new(&core.hyper, core.precision, &core.pool);
-        let recurrent = Recurrent::new(&core.hyper, &core.pool);
+        let kv = KvCache::new(&core.hyper, core.precision, pool);
+        let recurrent = Recurrent::new(&core.hyper, pool);
         Self { model, tokens: Vec::new(), computed: 0, kv, recurrent, torn: false, logits: Vec::new() }
     }
 

@@ -17,6 +17,7 @@ use crate::decode::{Decoder, Flow, Round, RoundEnd, release};
 use crate::error::{GenerateError, Result, Stopped};
 use crate::event::{EndReason, Event, Intervention, Stats};
 use crate::journal::{Audit, Journal};
+use crate::judge::{Bench, Judgements};
 use crate::reload::{Changes, Reloads};
 
 /// Rounds of tool calls in one answer; a model that calls tools for ever is ended there.
@@ -58,17 +59,22 @@ pub struct Generator {
     pub(crate) words: Arc<Words>,
     pub(crate) behaviours: Changes,
     pub(crate) session: Session,
+    /// The model as a judge, where the memory plan has room for one.
+    bench: Option<Bench>,
     audit: Option<Audit>,
 }
 
 impl Generator {
-    /// Joins a model and a behaviour. Errors: the model's chat template can't be read.
+    /// Joins a model and a behaviour. Policies that were granted it may ask the model to judge if its memory plan has a
+    /// context beside that of the answer ([`membrane_engine::LoadOptions::side_contexts`]); otherwise they fail where they do.
+    /// Errors: the model's chat template can't be read.
     pub fn new(host: Host, model: Model, behaviour: Behaviour) -> Result<Self> {
         let template = model.chat_template().map(ChatTemplate::new).transpose();
         let template = template.map_err(|error| GenerateError::of_prompt(error, &model))?;
         let words = Arc::new(Words(model.clone()));
-        let session = model.session();
-        Ok(Self { host, model, template, words, behaviours: Changes::of(behaviour), session, audit: None })
+        let (session, bench) = (model.session(), Bench::new(&model, template.as_ref()));
+        let behaviours = Changes::of(behaviour);
+        Ok(Self { host, model, template, words, behaviours, session, bench, audit: None })
     }
 
     /// Records all answers from now on. What can't be recorded is not answered.
@@ -113,10 +119,14 @@ impl Generator {
         sink: &mut dyn FnMut(Event),
     ) -> Result<Answer> {
         let counters = self.model.counters();
-        let mut running = self.behaviours.start(&self.host, &self.words, options.seed, sink)?;
+        let judgements = Judgements::default();
+        let kept = self.audit.is_some().then(|| judgements.clone());
+        let judge = self.bench.as_ref().map(|bench| bench.judge(options.now, kept));
+        let mut running = self.behaviours.start(&self.host, &self.words, options.seed, judge, sink)?;
         let constraint = self.constraint(&running, options)?;
         let behaviours = (running.changes.now(), running.changes.before());
         running.journal = Journal::start(self.audit.as_ref(), behaviours, &self.model, messages, options)?;
+        running.journal.watch(judgements);
         let mut run = Run {
             generator: self,
             options,
@@ -357,6 +367,18 @@ pub(crate) fn render(
     tools: &[serde_json::Value],
     now: i64,
 ) -> Result<Prompt> {
+    render_with(model, template, messages, tools, now, &serde_json::Map::new())
+}
+
+/// The same, with more that the template is told.
+pub(crate) fn render_with(
+    model: &Model,
+    template: Option<&ChatTemplate>,
+    messages: &[ChatMessage],
+    tools: &[serde_json::Value],
+    now: i64,
+    extra: &serde_json::Map<String, serde_json::Value>,
+) -> Result<Prompt> {
     let template = template.ok_or(GenerateError::NoTemplate)?;
     let tokenizer = model.tokenizer()?;
     let text = |id: Option<u32>| id.map(|id| tokenizer.decode(&[id], false)).unwrap_or_default();
@@ -364,7 +386,7 @@ pub(crate) fn render(
         messages,
         tools,
         add_generation_prompt: true,
-        extra: &serde_json::Map::new(),
+        extra,
         bos_token: &text(tokenizer.bos()),
         eos_token: &text(tokenizer.eos()),
         now,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use membrane_audit as audit;
-use membrane_host::{AnswerContext, Host, Plugin, PolicyChain, SamplerChain, ToolSet, Vocabulary};
+use membrane_host::{
+    AnswerContext, Host, Plugin, PolicyChain, SamplerChain, SharedJudge, ToolSet, Vocabulary,
+};
 use membrane_text::{Specials, Tokenizer};
 
 use crate::error::Result;
@@ -51,11 +53,18 @@ impl Behaviour {
         Arc::new(audit::Behaviour { profile: String::new(), digest: audit::Digest::of(&json), plugins })
     }
 
-    pub(crate) fn start(&self, host: &Host, vocabulary: &Arc<Words>, seed: u64) -> Result<Running> {
+    /// Starts instances for an answer. `judge`: whom policies that were granted it may ask.
+    pub(crate) fn start(
+        &self,
+        host: &Host,
+        vocabulary: &Arc<Words>,
+        seed: u64,
+        judge: Option<SharedJudge>,
+    ) -> Result<Running> {
         let context = AnswerContext { vocabulary: vocabulary.clone(), seed };
         Ok(Running {
             samplers: SamplerChain::start(host, &self.samplers, context)?,
-            policies: PolicyChain::start(host, &self.policies)?,
+            policies: PolicyChain::start_with(host, &self.policies, judge)?,
             tools: ToolSet::start(host, &self.tools)?,
             journal: Journal::default(),
             changes: Changes::default(),
@@ -77,6 +86,7 @@ fn recorded(plugin: &Plugin) -> audit::Plugin {
         fuel_per_call: plugin.limits().fuel_per_call,
         memory_bytes: plugin.limits().memory_bytes as u64,
         wall_ms: plugin.limits().wall_ms,
+        isolation: Some(plugin.isolation().as_str().to_owned()),
     }
 }
 

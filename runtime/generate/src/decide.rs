@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::answer::to_host;
 use crate::error::{GenerateError, Result};
 use crate::journal::swapped;
+use crate::judge::Recorded;
 use crate::replay::Versions;
 
 /// A verdict other than to let pass.
@@ -68,6 +69,8 @@ pub struct Decisions {
     pub refused: Option<String>,
     /// The first exchange of policies in the middle of the answer that came out otherwise than it is recorded.
     pub first_swap: Option<String>,
+    /// Why the record can't tell what they say, if it can't: one of them asks the model what it was not asked then.
+    pub unknown: Option<String>,
 }
 
 /// Shows a recorded answer to policies, each of its texts as the recorded policies were shown it.
@@ -96,7 +99,8 @@ pub fn decide(
             "behaviour {number}, which was in force in the middle of it, is not there"
         )));
     }
-    let mut chain = PolicyChain::start(host, policies)?;
+    let (judge, missing) = Recorded::of(script);
+    let mut chain = PolicyChain::start_with(host, policies, Some(judge))?;
     chain.allow_joining();
     let now = policies.to_vec();
     let mut deciding = Deciding { chain, decisions: Decisions::default(), chosen: 0, versions, now };
@@ -104,6 +108,7 @@ pub fn decide(
         deciding.note(&refused.interventions);
         deciding.decisions.refused = Some(refused.message);
     }
+    deciding.decisions.unknown = missing.get();
     Ok(deciding.decisions)
 }
 

@@ -90,6 +90,12 @@ pub enum GenerateError {
         /// The failure.
         why: String,
     },
+    /// A new behaviour asks the model to judge, which the memory plan was not made for.
+    #[error(
+        "a policy of the new behaviour may ask the model to judge (grant `judge`), which takes a second context, and no \
+         memory was set aside for one when the model was loaded; start again with it"
+    )]
+    NoJudge,
     /// A prompt of no tokens.
     #[error(
         "the prompt is empty; give at least one character, or a model that begins with a token of its own"

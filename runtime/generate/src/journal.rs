@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use membrane_audit::{
-    self as audit, AuditError, Call, CallText, Content, EndText, Keep, Log, Output, PromptText, Record,
-    RequestText, Span, TokensText,
+    self as audit, AuditError, Call, CallText, Content, EndText, JudgementText, Keep, Log, LogProbability,
+    Output, PromptText, Record, RequestText, Span, TokensText,
 };
 use membrane_engine::{Model, Precision};
 use membrane_host::reload::Swap;
-use membrane_host::{Chosen, Intervention, Invocation, OutputOutcome};
+use membrane_host::{Chosen, Intervention, Invocation, JudgeError, OutputOutcome};
 use membrane_text::{ChatMessage, Grammar};
 use serde_json::Value;
 
@@ -21,6 +21,7 @@ use crate::answer::AnswerOptions;
 use crate::behaviour::Behaviour;
 use crate::error::{GenerateError, Result};
 use crate::event::{EndReason, Reload};
+use crate::judge::{self, Judgement, Judgements};
 
 /// Tokens that are gathered for one record: what the log may lack of an answer whose process is killed.
 const RUN_TOKENS: usize = 64;
@@ -88,6 +89,8 @@ struct Open {
     released: String,
     notes: Vec<String>,
     places: Places,
+    /// What the model judged and is not recorded yet.
+    judgements: Judgements,
 }
 
 /// Tokens that are not yet in the log, and the texts that policies were shown meanwhile.
@@ -167,13 +170,21 @@ impl Journal {
             released: String::new(),
             notes: Vec::new(),
             places: Places::default(),
+            judgements: Judgements::default(),
         }))))
+    }
+
+    /// Records from now on what the model judges for the answer's policies, before whatever else is told.
+    pub fn watch(&mut self, judgements: Judgements) {
+        if let Some(open) = &mut self.0 {
+            open.judgements = judgements;
+        }
     }
 
     /// Tells the journal something. A failure is kept for the next `check`.
     fn tell(&mut self, what: impl FnOnce(&mut Open) -> Result<(), AuditError>) {
         let Some(open) = self.0.as_deref_mut().filter(|open| open.failure.is_none()) else { return };
-        if let Err(error) = what(open) {
+        if let Err(error) = open.judged().and_then(|()| what(open)) {
             open.failure = Some(error);
         }
     }
@@ -367,6 +378,29 @@ impl Open {
                 offset_bytes: made.offset_bytes,
                 tokens,
             }))?;
+        }
+        Ok(())
+    }
+
+    /// Records what the model has judged meanwhile.
+    fn judged(&mut self) -> Result<(), AuditError> {
+        for judgement in self.judgements.take() {
+            self.flush()?;
+            let Judgement { policy, question, continuations, ids, outcome } = judgement;
+            let tokens = judge::count(&ids);
+            let inline = (self.keep == Keep::Tokens).then(|| ids.clone());
+            let (scores, error, failed) = match outcome {
+                Ok(judged) => (Some(judged.scores.into_iter().map(LogProbability).collect()), None, false),
+                Err(JudgeError::Tokens { .. }) => (None, None, false),
+                Err(JudgeError::Invalid(why)) => (None, Some(why), false),
+                Err(JudgeError::Unavailable(why)) => (None, Some(why), true),
+            };
+            let question = judge::written(&question);
+            let text = JudgementText { question, continuations, ids, error, failed };
+            let text = self.seal(Content::Judgement(text))?;
+            let (answer, token) = (self.answer, self.before);
+            let made = audit::Judgement { answer, token, policy, tokens, scores, ids: inline, text };
+            self.append(Record::Judgement(made))?;
         }
         Ok(())
     }

@@ -16,9 +16,11 @@ mod decode;
 mod error;
 mod event;
 mod journal;
+mod judge;
 mod passes;
 mod reload;
 mod replay;
+mod scoring;
 mod stop;
 
 pub use agent::{AgentAnswer, AgentOptions, Agents, EventSink};
@@ -28,5 +30,6 @@ pub use decide::{Decided, Decisions, decide};
 pub use error::{GenerateError, Result};
 pub use event::{EndReason, Event, Intervention, Reload, Stats};
 pub use journal::Audit;
+pub use judge::asks_the_model;
 pub use reload::Reloads;
 pub use replay::{Candidate, Difference, Replayed, Sameness, Versions};

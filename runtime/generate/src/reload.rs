@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use membrane_host::reload::{Effect, Swap, swaps};
-use membrane_host::{Chosen, Host, HostError, Plugin};
+use membrane_host::{Chosen, Host, HostError, Plugin, SharedJudge};
 
 use crate::behaviour::{Behaviour, Running, Words};
 use crate::error::{GenerateError, Result, Stopped};
 use crate::event::{EndReason, Event, Intervention, Reload};
 use crate::journal::Journal;
+use crate::judge::asks_the_model;
 
 /// Plugins that failed on trial which are remembered; a file that changes all the time must not fill the memory.
 const MAX_FAILED: usize = 64;
@@ -41,7 +42,8 @@ impl Reloads {
     /// Hands a behaviour over, after each of its plugins was started once. One that still waits is replaced.
     ///
     /// # Errors
-    /// A plugin that does not start, or that failed when it was in force before; what was in force stays.
+    /// A plugin that does not start, or that failed when it was in force before, or a policy that asks the model where the
+    /// memory plan has no room for that; what was in force stays.
     pub fn offer(&self, behaviour: Behaviour) -> Result<()> {
         for plugin in behaviour.plugins() {
             if let Some((_, why)) = lock(&self.0.failed).iter().find(|(failed, _)| failed.same(plugin)) {
@@ -49,7 +51,10 @@ impl Reloads {
                 return Err(GenerateError::FailedBefore { plugin, digest, why: why.clone() });
             }
         }
-        behaviour.start(&self.0.host, &self.0.words, 0)?;
+        if asks_the_model(&behaviour.policies) && self.0.words.0.plan().side_kv.0 == 0 {
+            return Err(GenerateError::NoJudge);
+        }
+        behaviour.start(&self.0.host, &self.0.words, 0, None)?;
         *lock(&self.0.waiting) = Some(behaviour);
         self.0.waits.store(true, Ordering::Release);
         Ok(())
@@ -120,6 +125,7 @@ impl Changes {
         host: &Host,
         words: &Arc<Words>,
         seed: u64,
+        judge: Option<SharedJudge>,
         sink: &mut dyn FnMut(Event),
     ) -> Result<Running> {
         (self.whole, self.tokens) = (true, 0);
@@ -127,12 +133,12 @@ impl Changes {
             self.emit(self.now.swaps(&new, &Effect::Live { state: false }), sink);
             self.replace(new);
         }
-        let started = self.now.start(host, words, seed);
+        let started = self.now.start(host, words, seed, judge.clone());
         let mut running = match (started, self.before.take()) {
             (Err(error), Some(before)) => {
                 // The answer has not begun, and its record will name what does start.
                 self.roll_back(before, None, &error.to_string(), &mut Journal::default(), sink);
-                self.now.start(host, words, seed)?
+                self.now.start(host, words, seed, judge)?
             }
             (started, before) => {
                 self.before = before;

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use membrane_audit::{ChosenToken, Script, Step, Swap, Swapped};
+use membrane_audit::{ChosenToken, Judged, LogProbability, Script, Step, Swap, Swapped};
 use membrane_engine::Session;
 use membrane_host::reload::Swap as Exchanged;
 use membrane_host::{AnswerContext, Chosen, SamplerChain, World};
@@ -20,6 +20,7 @@ use crate::answer::Generator;
 use crate::behaviour::Behaviour;
 use crate::error::{GenerateError, Result};
 use crate::journal::{grammar, swapped};
+use crate::scoring;
 
 /// Behaviours by the numbers of their records: those that answers took over in their middle, or would have gone back to.
 pub type Versions = BTreeMap<u64, Behaviour>;
@@ -79,12 +80,17 @@ pub struct Replayed {
     /// The first exchange that came out otherwise than it is recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_swap: Option<String>,
+    /// Judgements of the model that were computed again.
+    pub judgements: u64,
+    /// The first of them whose scores are not the recorded ones, to the bit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_judgement: Option<String>,
 }
 
 impl Replayed {
-    /// Whether every token came out as it is recorded, and every exchange of samplers.
+    /// Whether every token came out as it is recorded, every exchange of samplers and every judgement.
     pub fn identical(&self) -> bool {
-        self.same == self.tokens && self.first_swap.is_none()
+        self.same == self.tokens && self.first_swap.is_none() && self.first_judgement.is_none()
     }
 }
 
@@ -132,6 +138,7 @@ impl Generator {
                 _ => {}
             }
         }
+        replay.judgements(&script.judgements)?;
         Ok(replay.done)
     }
 }
@@ -206,6 +213,27 @@ impl<'a> Replay<'a> {
 
     fn otherwise(&mut self, what: String) {
         self.done.first_swap.get_or_insert(what);
+    }
+
+    /// Judges again what the model judged then. The tokens of the answer are done with, so that its session can be used.
+    fn judgements(&mut self, recorded: &[Judged]) -> Result<()> {
+        for judged in recorded {
+            let (Some(scores), Some(ids)) = (&judged.scores, &judged.ids) else { continue };
+            let tokens = ids.continuations.iter().flatten().chain(&ids.question);
+            let size = self.generator.model.hyperparameters().vocabulary as u32;
+            let fits = !ids.question.is_empty() && tokens.copied().all(|token| token < size);
+            let now = match fits {
+                true => scoring::in_turn(self.session(), &ids.question, &ids.continuations)?,
+                false => Vec::new(),
+            };
+            self.done.judgements += 1;
+            if !scores.iter().copied().eq(now.iter().copied().map(LogProbability)) {
+                let (number, policy) = (self.done.judgements, &judged.policy);
+                let what = format!("judgement {number}, for policy {policy}, comes out otherwise");
+                self.done.first_judgement.get_or_insert(what);
+            }
+        }
+        Ok(())
     }
 
     fn session(&mut self) -> &mut Session {

@@ -66,7 +66,11 @@ pub enum HostError {
         found: String,
     },
     /// The component is used for something else than it was made for.
-    #[error("plugin `{plugin}`: is a {found}, and is used as a {wanted}; name it in a [[{found}]] entry")]
+    #[error(
+        "plugin `{plugin}`: is {}, and is used as {}; name it in a [[{found}]] entry",
+        found.with_article(),
+        wanted.with_article()
+    )]
     WrongWorld {
         /// Name of the plugin.
         plugin: String,
@@ -89,7 +93,10 @@ pub enum HostError {
         grant: Grant,
     },
     /// The component imports what there is not.
-    #[error("plugin `{plugin}`: asks for the import `{import}`, which this host does not offer to a {world}")]
+    #[error(
+        "plugin `{plugin}`: asks for the import `{import}`, which this host does not offer to {}",
+        world.with_article()
+    )]
     UnknownImport {
         /// Name of the plugin.
         plugin: String,
@@ -99,7 +106,11 @@ pub enum HostError {
         world: World,
     },
     /// A grant that means nothing for the plugin's world.
-    #[error("plugin `{plugin}`: the grant `{grant}` is for a {}, not a {world}; remove it", grant.world())]
+    #[error(
+        "plugin `{plugin}`: the grant `{grant}` is for {}, not {}; remove it",
+        grant.world().with_article(),
+        world.with_article()
+    )]
     UselessGrant {
         /// Name of the plugin.
         plugin: String,
@@ -283,6 +294,9 @@ pub enum Cause {
     /// The process that it ran in is gone.
     #[error("failed: {0}")]
     Process(String),
+    /// It needs the model as a judge, and can't have it.
+    #[error("asked the model to judge, which can't be done: {0}")]
+    Unjudged(String),
     /// It returned an error.
     #[error("failed: {0}")]
     Reported(String),

@@ -30,6 +30,8 @@ pub enum Grant {
     ForceText,
     /// Changes of system messages, for policies.
     SystemPrompt,
+    /// The model as a judge of texts, for policies.
+    Judge,
     /// Logits and tokens that no policy has looked at, for agents.
     RawDecoding,
     /// Values that outlive the run, for agents.
@@ -45,7 +47,7 @@ pub struct UnknownGrant {
 
 impl Grant {
     /// All that there are.
-    pub const ALL: [Grant; 10] = [
+    pub const ALL: [Grant; 11] = [
         Grant::Clock,
         Grant::Files,
         Grant::Http,
@@ -54,6 +56,7 @@ impl Grant {
         Grant::PromptTokens,
         Grant::ForceText,
         Grant::SystemPrompt,
+        Grant::Judge,
         Grant::RawDecoding,
         Grant::Store,
     ];
@@ -69,6 +72,7 @@ impl Grant {
             Grant::PromptTokens => "prompt-tokens",
             Grant::ForceText => "force-text",
             Grant::SystemPrompt => "system-prompt",
+            Grant::Judge => "judge",
             Grant::RawDecoding => "raw-decoding",
             Grant::Store => "store",
         }
@@ -82,6 +86,7 @@ impl Grant {
             Grant::Http => Some("http"),
             Grant::Environment => Some("environment"),
             Grant::AllLogits => Some("all-logits"),
+            Grant::Judge => Some("judge"),
             Grant::RawDecoding => Some("raw-decoding"),
             Grant::Store => Some("store"),
             Grant::PromptTokens | Grant::ForceText | Grant::SystemPrompt => None,
@@ -93,7 +98,7 @@ impl Grant {
         match self {
             Grant::Clock | Grant::Files | Grant::Http | Grant::Environment => World::Tool,
             Grant::AllLogits | Grant::PromptTokens => World::Sampler,
-            Grant::ForceText | Grant::SystemPrompt => World::Policy,
+            Grant::ForceText | Grant::SystemPrompt | Grant::Judge => World::Policy,
             Grant::RawDecoding | Grant::Store => World::Agent,
         }
     }
@@ -111,6 +116,9 @@ impl Grant {
             Grant::PromptTokens => "read the tokens of the prompt",
             Grant::ForceText => "put words of its own into the model's mouth",
             Grant::SystemPrompt => "add, change and remove system messages",
+            Grant::Judge => {
+                "ask the model how likely it finds short answers to questions about the conversation"
+            }
             Grant::RawDecoding => {
                 "see and choose tokens past samplers and policies, which still judge what it hands on"
             }
@@ -163,7 +171,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "there is no grant `network`; there are: clock, files, http, environment, all-logits, prompt-tokens, force-text, \
-             system-prompt, raw-decoding, store"
+             system-prompt, judge, raw-decoding, store"
         );
         for grant in Grant::ALL {
             assert_eq!(grant.name().parse(), Ok(grant));

@@ -33,6 +33,7 @@ mod grants;
 
 mod interfaces;
 pub mod isolation;
+mod judge;
 pub mod limits;
 mod plugin;
 mod policy;
@@ -57,13 +58,14 @@ pub use description::{Description, Import};
 pub use engine::{Host, HostOptions, LogLevel, LogLine, LogSink};
 pub use error::{Cause, Failure, HostError, Result};
 pub use grants::{Grant, UnknownGrant};
+pub use judge::{Judge, JudgeError, Judged, Question, SharedJudge};
 pub use limits::Limits;
 pub use membrane_codecache::{CacheError, CodeCache, DEFAULT_CAPACITY_BYTES};
 pub use membrane_profile::{Isolation, Kind as World};
 pub use plugin::{Plugin, PluginSource};
 pub use policy::{
-    Edit, Ended, Intervention, OutputOutcome, POLICY_FAILED, PolicyChain, Refused, RequestOutcome,
-    ToolCallOutcome, ToolResultOutcome,
+    Edit, Ended, Intervention, JudgedLines, OutputOutcome, POLICY_FAILED, PolicyChain, Refused,
+    RequestOutcome, ToolCallOutcome, ToolResultOutcome,
 };
 pub use random::Random;
 pub use sampler::{AnswerContext, Chosen, SamplerChain};

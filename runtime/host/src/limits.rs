@@ -56,6 +56,8 @@ pub const MAX_BREAKER_BYTES: usize = 256;
 
 /// Bytes of a message of a conversation, and of all together.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
+/// Bytes that an agent may write in a run (one that fills the memory with its answer).
+pub const MAX_ANSWER_BYTES: usize = 16 << 20;
 /// Messages of a conversation.
 pub const MAX_MESSAGES: usize = 10_000;
 /// Bytes of text that a policy holds back (a policy that never releases).
@@ -70,6 +72,20 @@ pub const MAX_CLAUSE_BYTES: usize = 128;
 pub const MAX_NOTE_BYTES: usize = 1024;
 /// Bytes of the message of a refusal.
 pub const MAX_REFUSAL_BYTES: usize = 16 << 10;
+
+/// Bytes of what a policy asks the model to judge, a conversation's messages together (a prompt that takes an hour to read).
+pub const MAX_JUDGED_BYTES: usize = 64 << 10;
+/// Messages of a conversation that is to be judged (10^5 empty ones, each of which the template wraps in tokens).
+pub const MAX_JUDGED_MESSAGES: usize = 64;
+/// Continuations of one `judge.score`: each goes through the model by itself (10,000 of them).
+pub const MAX_JUDGE_CONTINUATIONS: usize = 16;
+/// Bytes of one of them (a long text that goes through the model token by token).
+pub const MAX_JUDGE_CONTINUATION_BYTES: usize = 256;
+/// Calls of `judge.score` of a policy in one answer (one that asks for ever, which fuel does not end).
+pub const MAX_JUDGE_CALLS: u32 = 2048;
+/// Tokens of all that a policy has the model judge in one answer, those that the model need not read again included (few
+/// calls, each as long as may be).
+pub const MAX_JUDGE_TOKENS: u64 = 1 << 20;
 
 /// Tools of one component.
 pub const MAX_TOOLS: usize = 64;

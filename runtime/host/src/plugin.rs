@@ -12,13 +12,14 @@ use crate::bindings::{agent::Agent, policy::Policy, sampler::Sampler, tool::Tool
 use crate::call::Instance;
 use crate::contents::Contents;
 use crate::engine::{Host, LogSink};
-use crate::error::{Failure, HostError, Result};
+use crate::error::{Cause, Failure, HostError, Result};
 use crate::grants::Grant;
 use crate::isolation::{Launch, Process};
 use crate::limits::Limits;
 use crate::running::Prepared;
 use crate::state::State;
-use crate::{World, error};
+use crate::wall::Clock;
+use crate::{World, error, exports};
 
 /// A plugin before it is loaded.
 #[derive(Debug, Clone)]
@@ -70,6 +71,7 @@ struct Loaded {
     parameters: String,
     limits: Limits,
     log: Option<LogSink>,
+    clock: Arc<Clock>,
     exports_state: bool,
     isolation: Isolation,
     code: Arc<Code>,
@@ -136,6 +138,7 @@ impl Plugin {
             parameters: parameters.to_string(),
             limits,
             log: host.log(),
+            clock: host.clock().clone(),
             exports_state,
             isolation,
             code: Arc::new(code),
@@ -204,6 +207,32 @@ impl Plugin {
         }
     }
 
+    /// Starts an instance and gives it its parameters. What it asks a model for meanwhile can't be known here and is no error.
+    ///
+    /// # Errors
+    /// Its start function fails, or the parameters are not what it takes.
+    pub fn try_configure(&self) -> Result<(), Failure> {
+        let parameters = self.parameters();
+        let configured = match self.world() {
+            World::Sampler => {
+                Instance::<Sampler>::start(self)?.strict_hook(&exports::sampler::Configure { parameters })
+            }
+            World::Policy => {
+                Instance::<Policy>::start(self)?.strict_hook(&exports::policy::Configure { parameters })
+            }
+            World::Tool => {
+                Instance::<Tool>::start(self)?.strict_hook(&exports::tool::Configure { parameters })
+            }
+            World::Agent => {
+                Instance::<Agent>::start(self)?.strict_hook(&exports::agent::Configure { parameters })
+            }
+        };
+        match configured {
+            Err(Failure { cause: Cause::Broke(_), .. }) => Ok(()),
+            other => other,
+        }
+    }
+
     /// Whether a new version of it can go on where it was.
     pub fn keeps_state(&self) -> bool {
         self.0.exports_state
@@ -261,6 +290,11 @@ impl Plugin {
         &self.0.opened
     }
 
+    /// What ends its calls in time.
+    pub(crate) fn clock(&self) -> &Arc<Clock> {
+        &self.0.clock
+    }
+
     pub(crate) fn log(&self) -> Option<&LogSink> {
         self.0.log.as_ref()
     }
@@ -287,7 +321,7 @@ impl Code {
             plugin: name.to_owned(),
             cause: crate::text::clean(&format!("{error:#}"), 1024),
         })?;
-        let prepared = Prepared::new(host.engine(world), &component, world, grants, exports_state);
+        let prepared = Prepared::new(&component, world, grants, exports_state);
         let mismatch = |error| HostError::Mismatch { plugin: name.to_owned(), what: mismatch(&error) };
         Ok(Self::Here(prepared.map_err(mismatch)?))
     }

@@ -1,7 +1,7 @@
 //! A component's instance in the process at hand: where it imports from depends on what stands in its store.
 
+use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre, Linker};
-use wasmtime::{Engine, Store};
 
 use crate::World;
 use crate::bindings::stateful::StatefulIndices;
@@ -24,13 +24,12 @@ impl<T: Imports> Prepared<T> {
     /// Resolves the imports of a component. Errors: it imports what the world and the grants do not offer, or has not the
     /// exports of the world.
     pub fn new<'g>(
-        engine: &Engine,
         component: &Component,
         world: World,
         grants: impl IntoIterator<Item = &'g Grant>,
         exports_state: bool,
     ) -> wasmtime::Result<Self> {
-        let mut linker: Linker<T> = Linker::new(engine);
+        let mut linker: Linker<T> = Linker::new(component.engine());
         interfaces::offer(&mut linker, world, grants)?;
         let pre = linker.instantiate_pre(component)?;
         let exports = Exports::new(world, &pre)?;

@@ -11,13 +11,14 @@ use crate::authority::Opened;
 use crate::engine::{LogLevel, LogLine, LogSink};
 use crate::error::Cause;
 use crate::grants::Grant;
+use crate::judge::Bench;
 use crate::limits::{Limits, MAX_GENERATIONS, MAX_LOG_LINES, MAX_SESSIONS, MAX_SHOWN_BYTES, Meter};
 use crate::plugin::Plugin;
 use crate::random::Random;
 use crate::running::Imports;
 use crate::sampling::{Candidates, Repetition};
 use crate::vocabulary::Vocabulary;
-use crate::wall::{self, Watchdog};
+use crate::wall::{self, Clock, Watchdog};
 
 /// Data of one instance.
 pub struct State {
@@ -30,6 +31,7 @@ pub struct State {
     pub(crate) used: Used,
     /// When the current call must be over.
     deadline: Option<Instant>,
+    clock: Arc<Clock>,
     meter: Meter,
     log: Option<LogSink>,
     log_lines: u32,
@@ -42,12 +44,16 @@ pub struct State {
     pub(crate) step: Option<Box<Step>>,
     /// What an agent works with.
     pub(crate) agency: Option<Box<Agency>>,
+    /// Whom a policy may ask.
+    pub(crate) bench: Option<Bench>,
 }
 
 /// What the instance of an agent works with.
 pub struct Agency {
     pub environment: Box<dyn Environment>,
     pub store: Option<Store>,
+    /// Bytes that it wrote to its answer.
+    pub written: usize,
     pub sessions: ResourceTable,
     pub generations: ResourceTable,
 }
@@ -57,7 +63,7 @@ impl Agency {
         let (mut sessions, mut generations) = (ResourceTable::new(), ResourceTable::new());
         sessions.set_max_capacity(MAX_SESSIONS);
         generations.set_max_capacity(MAX_GENERATIONS);
-        Self { environment, store, sessions, generations }
+        Self { environment, store, written: 0, sessions, generations }
     }
 
     pub fn add_session(&mut self, session: SessionHandle) -> Result<Resource<SessionHandle>, InferenceError> {
@@ -121,7 +127,8 @@ impl Imports for State {
     }
 
     fn watchdog(store: &wasmtime::Store<Self>) -> Option<Watchdog> {
-        Some(Watchdog::start(store, &store.data().limits))
+        let state = store.data();
+        state.clock.watchdog(&state.limits)
     }
 }
 
@@ -134,6 +141,7 @@ impl State {
             authority: plugin.opened().clone(),
             used: Used::default(),
             deadline: None,
+            clock: plugin.clock().clone(),
             meter: Meter::new(plugin.limits()),
             log: plugin.log().cloned(),
             log_lines: 0,
@@ -142,6 +150,7 @@ impl State {
             cause: None,
             step: None,
             agency: None,
+            bench: None,
         }
     }
 
@@ -218,6 +227,21 @@ impl State {
             return Err(self.end(Cause::Broke("it asked for a session where there is no model".into())));
         }
         self.agency.as_deref_mut().ok_or_else(|| wasmtime::Error::msg("no agency"))
+    }
+
+    /// Whom a policy may ask, and the policy's name. The error ends the call: there is nobody.
+    pub fn bench(&mut self) -> wasmtime::Result<(&mut Bench, String)> {
+        if self.bench.is_none() {
+            return Err(self.unjudged("there is none here, or not yet: `configure` can't ask"));
+        }
+        let name = self.plugin.clone();
+        let bench = self.bench.as_mut().ok_or_else(|| wasmtime::Error::msg("no judge"))?;
+        Ok((bench, name))
+    }
+
+    /// The error that ends a call which the model can't judge for.
+    pub fn unjudged(&mut self, why: &str) -> wasmtime::Error {
+        self.end(Cause::Unjudged(crate::text::clean(why, MAX_SHOWN_BYTES)))
     }
 
     /// The answer of an agent's environment. The error ends the call, also where the run is over meanwhile.

@@ -126,7 +126,8 @@ impl ToolSet {
 
 pub(crate) fn start(plugin: &Plugin) -> Result<Instance<Tool>, Failure> {
     if plugin.world() != World::Tool {
-        let cause = error::Cause::Broke(format!("it is a {}, not a {}", plugin.world(), World::Tool));
+        let is = plugin.world().with_article();
+        let cause = error::Cause::Broke(format!("it is {is}, not {}", World::Tool.with_article()));
         return Err(Failure { plugin: plugin.name().to_owned(), hook: "start", cause });
     }
     let mut instance = Instance::start(plugin)?;

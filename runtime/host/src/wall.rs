@@ -1,13 +1,14 @@
 //! The clock's limit on calls of tools.
 //!
-//! Guests of the engine for tools look at its epoch. A watchdog beside each call moves the epoch when the call's time is
-//! over; a guest that sees it moved and still has time, since it was another call's watchdog, goes on.
+//! Guests of the engine for tools look at its epoch. When the time of a call is over its [`Clock`] moves the epoch; a guest
+//! that sees it moved and still has time, since another call's time was over, goes on.
 
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use wasmtime::{Store, UpdateDeadline};
+use wasmtime::{Engine, EngineWeak, Store, UpdateDeadline};
 
 use crate::limits::Limits;
 use crate::state::State;
@@ -21,24 +22,120 @@ pub fn watch(store: &mut Store<State>) {
     });
 }
 
-/// Ends a call when its time is over, unless it is dropped before.
-pub struct Watchdog(#[allow(dead_code, reason = "dropped, it tells the thread")] Option<Sender<()>>);
+/// Moves the epoch of engines when the time of a call is over: one thread for all calls, since starting one for each would
+/// take longer than most calls do.
+pub struct Clock(Arc<Shared>);
 
-impl Watchdog {
-    /// Begins to wait, if there is a limit. Where no thread can be started, waiting in the host still ends in time, and
-    /// fuel ends what computes.
-    pub fn start(store: &Store<State>, limits: &Limits) -> Self {
-        let Some(wall) = limits.wall_ms.map(Duration::from_millis) else { return Self(None) };
-        let engine = store.engine().weak();
-        let (call, over) = mpsc::channel();
-        let wait = move || {
-            if over.recv_timeout(wall) == Err(RecvTimeoutError::Timeout)
-                && let Some(engine) = engine.upgrade()
-            {
-                engine.increment_epoch();
+#[derive(Default)]
+struct Shared {
+    calls: Mutex<Calls>,
+    /// Told when the thread waits for longer than it should.
+    sooner: Condvar,
+}
+
+#[derive(Default)]
+struct Calls {
+    engines: Vec<EngineWeak>,
+    /// When the calls under way must be over, each with its number.
+    ends: BTreeSet<(Instant, u64)>,
+    next: u64,
+    thread: Thread,
+}
+
+#[derive(Default, Clone, Copy, PartialEq)]
+enum Thread {
+    #[default]
+    NotStarted,
+    /// It waits until then, or without an end.
+    Waits(Option<Instant>),
+    /// The clock is gone.
+    Over,
+}
+
+/// A call whose time is looked after until this is dropped.
+pub struct Watchdog {
+    shared: Arc<Shared>,
+    call: (Instant, u64),
+}
+
+impl Clock {
+    /// A clock for the calls of guests of `engine`.
+    pub fn new(engine: &Engine) -> Self {
+        let clock = Self(Arc::default());
+        clock.add(engine);
+        clock
+    }
+
+    /// The same for guests of another engine.
+    pub fn add(&self, engine: &Engine) {
+        let mut calls = self.0.calls();
+        calls.engines.retain(|engine| engine.upgrade().is_some());
+        calls.engines.push(engine.weak());
+    }
+
+    /// Looks after a call that begins now, if there is a limit. Where no thread can be started, waiting in the host still ends
+    /// in time, and fuel ends what computes.
+    pub fn watchdog(&self, limits: &Limits) -> Option<Watchdog> {
+        let end = Instant::now().checked_add(limits.wall_ms.map(Duration::from_millis)?)?;
+        let mut calls = self.0.calls();
+        let call = (end, calls.next);
+        calls.next += 1;
+        match calls.thread {
+            Thread::Waits(until) if until.is_some_and(|until| until <= end) => {}
+            Thread::Waits(_) => self.0.sooner.notify_one(),
+            Thread::NotStarted | Thread::Over => {
+                let shared = self.0.clone();
+                let thread = thread::Builder::new().name("clock of tools".to_owned());
+                thread.spawn(move || shared.end_calls()).ok()?;
+                calls.thread = Thread::Waits(Some(end));
             }
-        };
-        let started = thread::Builder::new().name("tool watchdog".to_owned()).spawn(wait);
-        Self(started.ok().map(|_| call))
+        }
+        calls.ends.insert(call);
+        drop(calls);
+        Some(Watchdog { shared: self.0.clone(), call })
+    }
+}
+
+impl Shared {
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves the epoch at the end of each call that is still under way then.
+    fn end_calls(&self) {
+        let mut calls = self.calls();
+        while calls.thread != Thread::Over {
+            let now = Instant::now();
+            let due = calls.ends.first().is_some_and(|(end, _)| *end <= now);
+            if due {
+                calls.ends.retain(|(end, _)| *end > now);
+                for engine in calls.engines.iter().filter_map(EngineWeak::upgrade) {
+                    engine.increment_epoch();
+                }
+            }
+            let until = calls.ends.first().map(|(end, _)| *end);
+            calls.thread = Thread::Waits(until);
+            calls = match until {
+                Some(until) => {
+                    let left = until.saturating_duration_since(now);
+                    self.sooner.wait_timeout(calls, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.sooner.wait(calls).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        self.0.calls().thread = Thread::Over;
+        self.0.sooner.notify_one();
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        // The thread waits on: most likely the next call ends later than this one would have.
+        self.shared.calls().ends.remove(&self.call);
     }
 }

@@ -12,7 +12,9 @@ mod jail;
 #[path = "isolation/liars.rs"]
 mod liars;
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -107,6 +109,44 @@ fn a_tool_whose_process_is_killed_spoils_one_call() {
     assert_eq!(set.call("one", "{}").unwrap(), "one, call 1");
 }
 
+#[test]
+#[ignore = "is a host that is killed, started by a test"]
+fn host_with_a_sampler_that_loops() {
+    let looping = isolated(&common::host(), World::Sampler, json!({ "mode": "loop" }), u64::MAX);
+    println!("process {}", looping.process_id().unwrap());
+    let _ = step(&common::host(), &looping);
+}
+
+/// What computes for ever asks its host for nothing, and so does not notice by itself that it is gone.
+#[test]
+fn a_process_that_computes_ends_with_a_host_that_is_killed() {
+    let program = program("host_with_a_sampler_that_loops");
+    let mut host = Command::new(program.path).args(program.arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(host.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let process = lines.find_map(|line| Some(line.split_once("process ")?.1.to_owned())).unwrap();
+    let running = || Path::new("/proc").join(&process).exists();
+    assert!(running());
+    std::thread::sleep(Duration::from_millis(300));
+    host.kill().unwrap();
+    host.wait().unwrap();
+    let killed = Instant::now();
+    while running() {
+        assert!(killed.elapsed() < Duration::from_secs(20), "process {process} outlives its host");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_process_outlives_the_thread_that_asked_for_it() {
+    let host = common::host();
+    let ask = || isolated(&host, World::Sampler, json!({ "mode": "draw" }), MUCH_FUEL);
+    let plugin = std::thread::scope(|scope| scope.spawn(ask).join().unwrap());
+    let process = plugin.process_id();
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(step(&host, &plugin).is_ok());
+    assert_eq!(plugin.process_id(), process);
+}
+
 /// What comes of a call whose process is `liar`.
 fn lied_to(liar: &str) -> String {
     let mut options = options();
@@ -160,7 +200,7 @@ fn programs_that_serve_no_plugins_are_told_so() {
     for (program, expected) in [
         (missing, "/nowhere/at/all: No such file or directory"),
         (quits, "/bin/true did not get ready: its process"),
-        (program("liars::another_version"), "speaks version 99 of the protocol, and this host 1"),
+        (program("liars::another_version"), "speaks version 99 of the protocol, and this host "),
     ] {
         let processes = Some(ProcessOptions::new(program));
         let host = Host::new(HostOptions { processes, ..HostOptions::default() }).unwrap();

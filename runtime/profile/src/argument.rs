@@ -52,7 +52,7 @@ impl FromStr for PluginArgument {
             let (key, value) = part
                 .split_once('=')
                 .filter(|(key, _)| !key.is_empty())
-                .ok_or_else(|| error(format!("`{part}` is not KEY=VALUE")))?;
+                .ok_or_else(|| error(format!("`{part}` is not KEY=VALUE{}", hint(argument))))?;
             if key == "grant" {
                 parsed.grant(value).map_err(error)?;
                 continue;
@@ -84,6 +84,17 @@ impl PluginArgument {
             self.grants.push(name.to_owned());
         }
         value.map_or(Ok(()), |value| authority::add_argument(&mut self.authority, name, value))
+    }
+}
+
+/// Where a comma seems to stand in a value that is no JSON: how it could be one.
+fn hint(argument: &str) -> &'static str {
+    let values = split(argument).into_iter().filter_map(|part| part.split_once('='));
+    match values.into_iter().any(|(_, value)| value.starts_with(['"', '[', '{']) && json_length(value) == 0) {
+        true => {
+            "; the comma before it ends a value, since what begins with a quote or a bracket there is no JSON"
+        }
+        false => "",
     }
 }
 
@@ -169,6 +180,7 @@ mod tests {
             ("", "names no plugin"),
             (",a=1", "names no plugin"),
             ("x,a", "KEY=VALUE"),
+            (r#"x,schema={"a": 1, b}"#, "` b}` is not KEY=VALUE; the comma before it"),
             ("x,=1", "KEY=VALUE"),
             ("x,a=1,a=2", "given twice"),
             ("x,grant=clock:1", "takes no value"),

@@ -74,6 +74,8 @@ pub enum ParameterType {
     List,
     /// An object.
     Table,
+    /// Whatever the plugin makes of it, such as a text or a table.
+    Any,
 }
 
 impl fmt::Display for ParameterType {
@@ -85,6 +87,7 @@ impl fmt::Display for ParameterType {
             ParameterType::String => "a string",
             ParameterType::List => "a list",
             ParameterType::Table => "a table",
+            ParameterType::Any => "a value",
         })
     }
 }
@@ -169,6 +172,7 @@ impl Parameter {
             ParameterType::String => value.is_string(),
             ParameterType::List => value.is_array(),
             ParameterType::Table => value.is_object(),
+            ParameterType::Any => true,
         };
         if !fits {
             return Err(format!("{value} is not {}", self.kind));

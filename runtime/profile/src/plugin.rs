@@ -36,6 +36,16 @@ impl Kind {
             Kind::Agent => "agent",
         }
     }
+
+    /// The word with its article, for sentences.
+    pub const fn with_article(self) -> &'static str {
+        match self {
+            Kind::Sampler => "a sampler",
+            Kind::Policy => "a policy",
+            Kind::Tool => "a tool",
+            Kind::Agent => "an agent",
+        }
+    }
 }
 
 impl fmt::Display for Kind {

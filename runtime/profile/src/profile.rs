@@ -425,9 +425,10 @@ fn is_name(name: &str) -> bool {
 /// range.
 fn check_wall(limits: &LimitsSpec, place: &Place<'_>) -> Result<(), ProfileError> {
     match limits.wall_ms {
-        Some(_) if place.kind != Kind::Tool => {
-            Err(place.error(format!("limits.wall_ms is for tools; a {} has `fuel_per_call`", place.kind)))
-        }
+        Some(_) if place.kind != Kind::Tool => Err(place.error(format!(
+            "limits.wall_ms is for tools; {} has `fuel_per_call`",
+            place.kind.with_article()
+        ))),
         Some(wall) if !(1..=MAX_WALL_MS).contains(&wall) => {
             Err(place.error(format!("limits.wall_ms: {wall} is not from 1 to {MAX_WALL_MS} milliseconds")))
         }

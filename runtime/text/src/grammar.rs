@@ -10,6 +10,7 @@ mod check;
 mod compiler;
 mod constraint;
 mod error;
+mod keywords;
 mod place;
 mod words;
 
@@ -19,6 +20,7 @@ use serde_json::Value;
 pub use compiler::GrammarCompiler;
 pub use constraint::Constraint;
 pub use error::GrammarError;
+pub use keywords::UnknownKeyword;
 
 /// What a text must be. Untrusted: [`crate::limits`] says what it may cost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +41,14 @@ impl Grammar {
         let schema = serde_json::from_str(text);
         let schema = schema.map_err(|error| GrammarError::schema(format!("it is no JSON: {error}")))?;
         Ok(Self::JsonSchema(schema))
+    }
+
+    /// Keywords of a JSON schema that there are not. They are allowed and mean nothing; one may be misspelt.
+    pub fn unknown_keywords(&self) -> Vec<UnknownKeyword> {
+        match self {
+            Self::JsonSchema(schema) => keywords::unknown(schema),
+            Self::Regex(_) | Self::Lark(_) => Vec::new(),
+        }
     }
 
     /// What it is, for people.

@@ -21,7 +21,7 @@ mod vocabulary;
 
 pub use conversation::{ChatMessage, Conversation, Role, ToolCall};
 pub use error::{Result, TextError};
-pub use grammar::{Constraint, Grammar, GrammarCompiler, GrammarError};
+pub use grammar::{Constraint, Grammar, GrammarCompiler, GrammarError, UnknownKeyword};
 pub use prompt::Prompt;
 pub use reasoning::{Part, ReasoningSplitter};
 pub use stream::Utf8Stream;

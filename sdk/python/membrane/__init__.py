@@ -1,1 +1,1 @@
-"""Write samplers, policies and tools for Membrane in Python."""
+"""Write samplers, policies, tools and agents for Membrane in Python."""

@@ -2,23 +2,23 @@
 the plugin."""
 
 import json
-from typing import Any, List, Optional, Type
+from typing import Any, List, Optional, Type, Union
 
 from componentize_py_types import Err
 from wit_world import exports
 from wit_world.imports import inference, log, output, random, tools, vocabulary
 from wit_world.imports.inference import (
-    Completion, Constraint, EndReason, Generation, GenerationOptions, InferenceError, InferenceError_Busy,
-    InferenceError_Overflow, InferenceError_Refused, Score, Session, Turn, model,
+    Completion, Constraint, Constraint_JsonSchema, Constraint_Lark, Constraint_Regex, EndReason, Generation, GenerationOptions,
+    InferenceError, InferenceError_Busy, InferenceError_Overflow, InferenceError_Refused, Score, Session, Turn, model,
 )
 from wit_world.imports.types import Invocation, Role
 
-from .fields import Fields, saying
+from .fields import Fields, saying, started
 
 __all__ = [
     "Agent", "Completion", "Constraint", "EndReason", "Err", "Fields", "Generation", "Invocation", "Role", "Score", "Session",
-    "Turn", "call_tool", "export", "inference", "log", "model", "options", "output", "random", "result", "said", "tools", "turn",
-    "vocabulary", "why",
+    "Turn", "call_tool", "export", "inference", "json_schema", "lark", "log", "model", "options", "output", "random", "regex", "result",
+    "said", "tools", "turn", "vocabulary", "why",
 ]
 
 
@@ -37,6 +37,21 @@ def result(tool: str, content: str) -> Turn:
     return Turn(Role.TOOL, content, [], tool)
 
 
+def json_schema(schema: Union[dict, str]) -> Constraint:
+    """A constraint: a JSON value that a JSON Schema allows; the schema is a dict, or its text."""
+    return Constraint_JsonSchema(schema if isinstance(schema, str) else json.dumps(schema, ensure_ascii=False))
+
+
+def regex(expression: str) -> Constraint:
+    """A constraint: a text that an expression matches as a whole."""
+    return Constraint_Regex(expression)
+
+
+def lark(grammar: str) -> Constraint:
+    """A constraint: a text of a grammar, in the Lark form of llguidance."""
+    return Constraint_Lark(grammar)
+
+
 def options(
     max_tokens: Optional[int] = None,
     stop: Optional[List[str]] = None,
@@ -44,7 +59,8 @@ def options(
     seed: Optional[int] = None,
     sampling: Optional[dict] = None,
 ) -> GenerationOptions:
-    """How a text is to be generated, for `session.generate`. `sampling` are parameters in the place of those that the profile's
+    """How a text is to be generated, for `session.generate`. `stop` are texts that end it, `constraint` is what `json_schema`, `regex`
+    or `lark` gives, `sampling` are parameters in the place of those that the profile's
     last sampler has."""
     parameters = None if sampling is None else json.dumps(sampling)
     return GenerationOptions(max_tokens, stop or [], constraint, seed, parameters)
@@ -91,17 +107,11 @@ def export(plugin: Type[Agent]) -> type:
 
     class AgentPlugin(exports.AgentPlugin):
         def configure(self, parameters: str) -> None:
-            def start() -> None:
-                fields = Fields("parameters", parameters)
-                started = plugin(fields)
-                fields.end()
-                _Running.plugin = started
-
-            saying(start)
+            _Running.plugin = saying(lambda: started(plugin, parameters))
 
         def run(self, task: str) -> str:
             try:
-                return _Running.plugin.run(task)
+                return str(_Running.plugin.run(task) or "")
             except Exception as error:
                 raise Err(why(error)) from error
 

@@ -1,9 +1,12 @@
-"""The fields of a JSON object: a plugin's parameters, or the arguments of a tool."""
+"""The fields of a JSON object: a plugin's parameters, or the arguments of a tool; and what all kinds of plugins share."""
 
+import io
 import json
+import sys
 from typing import Any, Callable, List, Optional
 
 from componentize_py_types import Err
+from wit_world.imports import log
 
 
 class Fields:
@@ -63,6 +66,28 @@ class Fields:
         if not least <= value <= most:
             raise ValueError(f"{self._what}: {name}: {value} is not between {least} and {most}")
         return value
+
+
+class _Log(io.TextIOBase):
+    """Where `print` goes: a plugin has no standard output, so each line becomes one of its log."""
+
+    def __init__(self) -> None:
+        self._line = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            log.write(log.Level.INFO, line)
+        return len(text)
+
+
+def started(make: Callable[[Fields], Any], parameters: str) -> Any:
+    """What a class makes of the parameters, all of which it must have read."""
+    sys.stdout = sys.stderr = _Log()
+    fields = Fields("parameters", parameters)
+    plugin = make(fields)
+    fields.end()
+    return plugin
 
 
 def saying(body: Callable[[], Any]) -> Any:

@@ -1,13 +1,13 @@
 """The world `policy`: decide what may be asked and said. `PolicyPlugin = export(MyPolicy)` makes a class the plugin."""
 
-from typing import List, Type
+from typing import Any, List, Type, get_args
 
 from wit_world import exports
 from wit_world.exports import policy_plugin as verdicts
 from wit_world.imports import log
 from wit_world.imports.types import Invocation, Message, Reason, Role
 
-from .fields import Fields, saying
+from .fields import Fields, saying, started
 
 __all__ = [
     "Fields", "Invocation", "Message", "Policy", "Reason", "Role", "deny_tool_call", "export", "force", "log", "redact",
@@ -84,6 +84,14 @@ def refuse_tool_result(message: str, reason: Reason) -> verdicts.ToolResultVerdi
 class Policy:
     """A policy. An instance lives for one answer, tool calls included. Every hook lets pass unless it is overridden."""
 
+    def __init_subclass__(cls) -> None:
+        """Refuses names such as `toolCall`: nothing would ever call them."""
+        hooks = {name.replace("_", ""): name for name in vars(Policy) if not name.startswith("_")}
+        for name in (name for name in vars(cls) if not name.startswith("_")):
+            hook = hooks.get(name.replace("_", "").lower(), name)
+            if hook != name:
+                raise TypeError(f"`{name}` is no hook of a policy; it is called `{hook}`")
+
     def __init__(self, parameters: Fields) -> None:
         """Starts an answer; fields of the parameters that are not read are an error."""
 
@@ -117,33 +125,35 @@ class _Running:
     plugin: Policy
 
 
+def _given(hook: str, verdict: Any, kind: Any) -> Any:
+    """The verdict of a hook."""
+    if not isinstance(verdict, get_args(kind)):
+        raise TypeError(f"{hook}: gives {verdict!r} in place of a verdict")
+    return verdict
+
+
 def export(plugin: Type[Policy]) -> type:
     """The class that the contract asks for, made of a policy."""
 
     class PolicyPlugin(exports.PolicyPlugin):
         def configure(self, parameters: str) -> None:
-            def start() -> None:
-                fields = Fields("parameters", parameters)
-                started = plugin(fields)
-                fields.end()
-                _Running.plugin = started
-
-            saying(start)
+            _Running.plugin = saying(lambda: started(plugin, parameters))
 
         def request(self, messages: List[Message]) -> verdicts.RequestVerdict:
-            return saying(lambda: _Running.plugin.request(messages))
+            return saying(lambda: _given("request", _Running.plugin.request(messages), verdicts.RequestVerdict))
 
         def prompt(self, rendered: str) -> verdicts.PromptVerdict:
-            return saying(lambda: _Running.plugin.prompt(rendered))
+            return saying(lambda: _given("prompt", _Running.plugin.prompt(rendered), verdicts.PromptVerdict))
 
         def output(self, pending: str, done: bool) -> verdicts.OutputVerdict:
-            return saying(lambda: _Running.plugin.output(pending, done))
+            return saying(lambda: _given("output", _Running.plugin.output(pending, done), verdicts.OutputVerdict))
 
         def tool_call(self, call: Invocation) -> verdicts.ToolCallVerdict:
-            return saying(lambda: _Running.plugin.tool_call(call))
+            return saying(lambda: _given("tool_call", _Running.plugin.tool_call(call), verdicts.ToolCallVerdict))
 
         def tool_result(self, call: Invocation, output: str) -> verdicts.ToolResultVerdict:
-            return saying(lambda: _Running.plugin.tool_result(call, output))
+            verdict = lambda: _Running.plugin.tool_result(call, output)
+            return saying(lambda: _given("tool_result", verdict(), verdicts.ToolResultVerdict))
 
         def finish(self, released: str) -> None:
             saying(lambda: _Running.plugin.finish(released))

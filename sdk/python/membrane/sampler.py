@@ -6,7 +6,7 @@ from wit_world import exports
 from wit_world.exports.sampler_plugin import Choice, Choice_Pass, Choice_Token
 from wit_world.imports import history, log, logits, random, vocabulary
 
-from .fields import Fields, saying
+from .fields import Fields, saying, started
 
 __all__ = ["Fields", "PASS", "Sampler", "export", "history", "log", "logits", "random", "token", "vocabulary"]
 
@@ -35,18 +35,20 @@ def export(plugin: Type[Sampler]) -> type:
 
     class SamplerPlugin(exports.SamplerPlugin):
         def configure(self, parameters: str) -> None:
-            def start() -> None:
-                fields = Fields("parameters", parameters)
-                started = plugin(fields)
-                fields.end()
-                _Running.plugin = started
-
-            saying(start)
+            _Running.plugin = saying(lambda: started(plugin, parameters))
 
         def sample(self) -> Choice:
-            return saying(lambda: _Running.plugin.sample())
+            return saying(_choice)
 
     return SamplerPlugin
+
+
+def _choice() -> Choice:
+    """What the sampler chose."""
+    chosen = _Running.plugin.sample()
+    if not isinstance(chosen, (Choice_Pass, Choice_Token)):
+        raise TypeError(f"sample: gives {chosen!r} in place of `token(number)` or `PASS`")
+    return chosen
 
 
 class _Running:

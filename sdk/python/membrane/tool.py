@@ -9,7 +9,7 @@ from wit_world import exports
 from wit_world.exports.tool_plugin import Description
 from wit_world.imports import log
 
-from .fields import Fields, saying
+from .fields import Fields, saying, started
 
 __all__ = ["Fields", "Tool", "Tools", "export", "log"]
 
@@ -48,13 +48,7 @@ def export(plugin: Type[Tools]) -> type:
 
     class ToolPlugin(exports.ToolPlugin):
         def configure(self, parameters: str) -> None:
-            def start() -> None:
-                fields = Fields("parameters", parameters)
-                started = plugin(fields)
-                fields.end()
-                _Running.tools = started.tools()
-
-            saying(start)
+            _Running.tools = saying(lambda: started(plugin, parameters).tools())
 
         def describe(self) -> List[Description]:
             shown = lambda tool: Description(tool.name, tool.description, json.dumps(tool.parameters))
@@ -66,6 +60,8 @@ def export(plugin: Type[Tools]) -> type:
                 tool = next(tool for tool in _Running.tools if tool.name == name)
                 result = tool.call(fields)
                 fields.end()
+                if result is None:
+                    raise ValueError(f"{name}: gives no text")
                 return str(result)
 
             return saying(answer)

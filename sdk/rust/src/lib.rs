@@ -43,6 +43,7 @@ mod panics;
 mod parameters;
 
 pub mod agent;
+pub mod judge;
 pub mod log;
 pub mod policy;
 pub mod sampler;

@@ -2,6 +2,7 @@
 
 #[path = "../isolated/mod.rs"]
 mod isolated;
+mod judges;
 mod limits;
 mod policies;
 mod records;

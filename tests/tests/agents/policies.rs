@@ -1,9 +1,14 @@
 //! What an agent can't do past the policies of its run.
 
+use std::sync::{Mutex, PoisonError};
+
 use membrane_host::{Grant, World, first_party};
 use serde_json::{Value, json};
 
 use crate::{LOGGED, agents, load, own, run, saying, scripted, steps};
+
+/// Tests that look at what was logged take turns.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// What is asked may have the word, what is said may not.
 const OUTPUT_RULES: &str = r#"
@@ -18,6 +23,7 @@ message = "No."
 /// Everything by which an agent can try to hand a text on, after it got at it past all policies.
 #[test]
 fn no_text_of_an_agent_passes_a_policy() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let ways = [
         ("written", json!([{"write": "it is for"}, {"write": "bidden"}])),
         (
@@ -28,6 +34,11 @@ fn no_text_of_an_agent_passes_a_policy() {
         ("given up", json!([{"give-up": "forbidden"}])),
         ("panicked", json!([{"panic": "forbidden"}])),
         ("logged", json!([{"log": "forbidden"}])),
+        ("logged in two lines", json!([{"log": "it is forbid"}, {"log": "den here"}])),
+        (
+            "logged a letter a line",
+            "forbidden".chars().map(|letter| json!({"log": letter.to_string()})).collect(),
+        ),
         ("as a name", json!([{"start": ["forbidden", "g", {}]}])),
         (
             "generated",
@@ -49,8 +60,25 @@ fn no_text_of_an_agent_passes_a_policy() {
         let seen = run(&agents, &scripted(), &script.to_string());
         let logged = LOGGED.lock().unwrap().join("\n");
         assert!(!seen.everything().contains("forbidden"), "{way}: {}", seen.everything());
-        assert!(!logged.contains("forbidden"), "{way}: {logged}");
+        let joined = logged.replace('\n', "");
+        assert!(!logged.contains("forbidden") && !joined.contains("forbidden"), "{way}: {logged}");
     }
+}
+
+/// A line is withheld for what it makes of those before it; those behind it are shown again.
+#[test]
+fn a_log_is_judged_as_one_text() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut behaviour = saying(&["fine"]);
+    let rules = OUTPUT_RULES.replace("match = \"forbidden\"", "match = [\"forbidden\", \"two words\"]");
+    behaviour.policies.push(own("guard", json!({ "rules": rules })));
+    let agents = agents(behaviour);
+    let script =
+        json!([{"log": "one forbid"}, {"log": "den"}, {"log": "two"}, {"log": "words"}, {"log": "harmless"}]);
+    LOGGED.lock().unwrap().clear();
+    run(&agents, &scripted(), &script.to_string());
+    let withheld = "(withheld by a policy)";
+    assert_eq!(*LOGGED.lock().unwrap(), ["one forbid", withheld, "two", withheld, "harmless"]);
 }
 
 #[test]

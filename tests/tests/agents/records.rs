@@ -1,12 +1,13 @@
 //! What agents leave in the audit log, and its replay.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use membrane_audit::text::Texts;
 use membrane_audit::verify::{Trusted, verify};
-use membrane_audit::{self as audit, Keep, Log, LogOptions, Script, Transcript};
+use membrane_audit::{Keep, Script, Transcript};
 use membrane_engine::LoadOptions;
-use membrane_generate::{Agents, Audit, Generator, Sameness, Versions};
+use membrane_generate::{Agents, Generator, Sameness, Versions};
+use membrane_tests::recorder;
 use serde_json::json;
 
 use crate::{drawing, host, model, own, run_with};
@@ -16,18 +17,8 @@ use crate::{drawing, host, model, own, run_with};
 #[test]
 fn what_agents_generate_in_shared_passes_is_replayed_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("log.jsonl");
-    let log =
-        Log::open(&path, LogOptions { program: "test 1.0.0".into(), keep: Keep::Text, key: None }).unwrap();
-    let log = Arc::new(Mutex::new(log));
-    let recorded = audit::Model {
-        path: "model.gguf".into(),
-        architecture: "test".into(),
-        files: Vec::new(),
-        tokenizer: audit::Digest::of(b""),
-        template: None,
-    };
-    let audit = Audit::new(log.clone(), recorded).unwrap();
+    let (path, log) = recorder::open(folder.path(), Keep::Text);
+    let audit = recorder::audit(&log);
     let experts = model(LoadOptions::default()).plan().experts;
     let paged = LoadOptions { threads: Some(2), experts: Some(experts / 4), ..LoadOptions::default() };
     let agents = Agents::new(host(), model(paged), drawing(), Some(audit)).unwrap();

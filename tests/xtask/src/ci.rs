@@ -2,9 +2,12 @@
 
 use crate::arguments::Arguments;
 use crate::workspace::{cargo, cargo_in, guest_workspaces, host_triple, phase, run as run_command, scratch};
-use crate::{deny, readme, setup, suite};
+use crate::{deny, languages, readme, setup, suite};
 use anyhow::Result;
 use std::time::Instant;
+
+/// A part of CI.
+type Part = fn() -> Result<()>;
 
 /// `cargo xtask ci`: the cheap checks first.
 ///
@@ -14,13 +17,26 @@ pub fn run(arguments: Arguments) -> Result<()> {
     arguments.finish()?;
     let began = Instant::now();
     setup::guest_target()?;
-    formatting()?;
-    lints()?;
-    suite::all(false)?;
-    deny::run()?;
-    readme::run()?;
-    phase(&format!("all of CI passed in {:.1} minutes", began.elapsed().as_secs_f64() / 60.0));
+    let parts: [(&str, Part); 6] = [
+        ("formatting", formatting),
+        ("lints", lints),
+        ("tests", || suite::all(false)),
+        ("languages", languages::verify),
+        ("licences", deny::run),
+        ("READMEs", readme::run),
+    ];
+    let mut times = Vec::new();
+    for (name, part) in parts {
+        let begun = Instant::now();
+        part()?;
+        times.push(format!("{name} {:.1}", minutes(begun)));
+    }
+    phase(&format!("all of CI passed in {:.1} minutes: {}", minutes(began), times.join(", ")));
     Ok(())
+}
+
+fn minutes(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() / 60.0
 }
 
 fn formatting() -> Result<()> {

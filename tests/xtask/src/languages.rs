@@ -1,19 +1,20 @@
 //! `cargo xtask languages`: builds the example plugins in every language that has an SDK, holds them to the same golden cases,
-//! measures them, and compares what the agents do with the demo model.
+//! and compares what the agents do with the demo model; and, where it is asked to, measures them.
 
 mod agents;
-mod tools;
+mod table;
+pub mod tools;
 
 use crate::arguments::Arguments;
+use crate::pool::{self, Job};
 use crate::workspace::{cargo, output, phase, root, run as run_command, scratch, target_directory};
 use crate::{model, setup};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 /// The examples, each with its world.
 const EXAMPLES: [(&str, &str); 3] =
@@ -30,23 +31,35 @@ struct Language {
     everywhere: bool,
 }
 
+/// Those whose plugins take longest to build come first, so that no processor is idle at the end.
 const LANGUAGES: [Language; 5] = [
-    Language { name: "Rust", lang: "rust", source: "src/lib.rs", everywhere: true },
-    Language { name: "C", lang: "c", source: "plugin.c", everywhere: true },
-    Language { name: "JavaScript", lang: "js", source: "plugin.js", everywhere: true },
     Language { name: "Python", lang: "python", source: "plugin.py", everywhere: true },
+    Language { name: "Rust", lang: "rust", source: "src/lib.rs", everywhere: true },
+    Language { name: "JavaScript", lang: "js", source: "plugin.js", everywhere: true },
+    Language { name: "C", lang: "c", source: "plugin.c", everywhere: true },
     Language { name: "Zig", lang: "c", source: "plugin.zig", everywhere: false },
 ];
 
-/// A plugin that was built.
+/// The language whose agent the others are compared with.
+const MODEL_LANGUAGE: &str = "Rust";
+
+/// A plugin that was built and does what its cases say.
 struct Built {
+    example: &'static str,
     language: &'static str,
     folder: PathBuf,
+    build_s: f64,
+    cases: u64,
 }
 
-/// Between these lines of examples/plugins/README.md stands the table.
-const BEGIN: &str = "<!-- begin: cargo xtask languages --write -->\n";
-const END: &str = "<!-- end -->\n";
+/// What builds and checks go with.
+struct Toolchains {
+    membrane: PathBuf,
+    /// A `PATH` that has the tools of every language.
+    path: std::ffi::OsString,
+    /// Where the plugins' folders are made.
+    folder: PathBuf,
+}
 
 /// `cargo xtask languages`.
 ///
@@ -54,47 +67,87 @@ const END: &str = "<!-- end -->\n";
 /// When a tool can't be installed, a plugin can't be built, or a case fails.
 pub fn run(mut arguments: Arguments) -> Result<()> {
     let write = arguments.flag("--write");
+    let measure = arguments.flag("--measure") || write;
     arguments.finish()?;
-    let table = all()?;
-    print!("{table}");
-    if write {
-        replace(&root().join("examples/plugins/README.md"), &table)?;
+    setup::guest_target()?;
+    phase("building membrane");
+    run_command(cargo().args(["build", "--release", "--package", "membrane", "--package", "upcycle"]))?;
+    let (toolchains, built) = check()?;
+    if measure {
+        let table = table::measure(&toolchains, &built)?;
+        print!("{table}");
+        if write {
+            table::replace(&root().join("examples/plugins/README.md"), &table)?;
+        }
     }
     Ok(())
 }
 
-/// Builds, tests and measures every example in every language; gives the table.
+/// What CI asks for: every example in every language builds and does what its cases say, and the agents do the same. It needs the
+/// built `membrane`.
 ///
 /// # Errors
 /// As for [`run`].
-fn all() -> Result<String> {
-    setup::guest_target()?;
-    phase("building membrane");
-    run_command(cargo().args(["build", "--release", "--package", "membrane", "--package", "upcycle"]))?;
+pub fn verify() -> Result<()> {
+    check().map(drop)
+}
+
+fn check() -> Result<(Toolchains, Vec<Built>)> {
     let membrane =
         target_directory()?.join("release").join(format!("membrane{}", std::env::consts::EXE_SUFFIX));
-    let path = tools::path(&membrane)?;
+    let toolchains = Toolchains { path: tools::path(&membrane)?, membrane, folder: scratch("languages")? };
     let dense = model::dense()?;
-    let folder = scratch("languages")?;
-    let mut rows = Vec::new();
-    for (example, world) in EXAMPLES {
-        let own = root().join("examples/plugins").join(example);
-        let mut built = Vec::new();
-        for language in &LANGUAGES {
-            if !language.everywhere && !own.join(language.source).is_file() {
-                continue;
+    phase("the examples in every language: builds and golden cases");
+    let mut jobs = Vec::new();
+    for language in &LANGUAGES {
+        for (example, world) in EXAMPLES {
+            if language.everywhere
+                || root().join("examples/plugins").join(example).join(language.source).is_file()
+            {
+                let name = format!("{example} in {}", language.name);
+                let toolchains = &toolchains;
+                jobs.push(Job::new(name, move || toolchains.build((example, world), language)));
             }
-            phase(&format!("{example} in {}", language.name));
-            let into = folder.join(language.name.to_lowercase());
-            let plugin = assemble(&membrane, &into, (example, world), language)?;
-            rows.push(row(&membrane, &path, &plugin, example, language.name)?);
-            built.push(Built { language: language.name, folder: plugin });
-        }
-        if world == "agent" {
-            agents::compare(&membrane, &dense, example, &built)?;
         }
     }
-    Ok(table(&rows))
+    let built = pool::run(jobs)?;
+    for (example, _) in EXAMPLES.iter().filter(|(_, world)| *world == "agent") {
+        let of_example = |built: &&Built| built.example == *example;
+        agents::compare(&toolchains.membrane, &dense, &built.iter().filter(of_example).collect::<Vec<_>>())?;
+    }
+    Ok((toolchains, built))
+}
+
+impl Toolchains {
+    /// Builds an example in a language and holds it to its cases.
+    fn build(&self, (example, world): (&'static str, &'static str), language: &Language) -> Result<Built> {
+        let begun = Instant::now();
+        let into = self.folder.join(language.name.to_lowercase());
+        let folder = assemble(&self.membrane, &into, (example, world), language)?;
+        let built = self.verb(&["build"], &folder)?;
+        // In a process of its own, as the agents run afterwards: the code that is compiled for it is kept for them.
+        let tested = self.verb(&["test", "--isolation", "process"], &folder)?;
+        let cases = tested["passed"].as_u64().unwrap_or_default();
+        ensure!(cases > 0 && tested["failed"] == 0, "{tested}");
+        let build_s = built["seconds"].as_f64().unwrap_or_default();
+        println!(
+            "{example} in {}: built in {build_s:.1} s, {cases} cases as they say ({:.1} s in all)",
+            language.name,
+            begun.elapsed().as_secs_f64()
+        );
+        Ok(Built { example, language: language.name, folder, build_s, cases })
+    }
+
+    /// What a verb of `membrane plugin` says of a folder.
+    fn verb(&self, words: &[&str], folder: &Path) -> Result<Value> {
+        let mut command = Command::new(&self.membrane);
+        command.env("PATH", &self.path).arg("plugin").args(words).arg("--json").arg(folder);
+        // The plugins in Rust have the same dependencies; in one folder they are compiled once.
+        command.env("CARGO_TARGET_DIR", self.folder.join("rust/target"));
+        let text = output(&mut command)?;
+        serde_json::from_str::<Value>(&text)
+            .with_context(|| format!("`plugin {}` printed no JSON: {text}", words.join(" ")))
+    }
 }
 
 /// A folder as `membrane plugin new` makes it, with the source, manifest and golden cases of an example.
@@ -113,7 +166,7 @@ fn assemble(
     } else {
         fs::create_dir_all(into)?;
     }
-    let fresh = scratch("languages")?.join("fresh");
+    let fresh = into.join("fresh").join(example);
     let _ = fs::remove_dir_all(&fresh);
     fs::create_dir_all(&fresh)?;
     let mut new = Command::new(membrane);
@@ -146,86 +199,4 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A line of the table.
-struct Row {
-    plugin: String,
-    language: String,
-    build_s: f64,
-    cases: u64,
-    bench: Value,
-}
-
-fn row(membrane: &Path, path: &OsString, plugin: &Path, example: &str, language: &str) -> Result<Row> {
-    let verb = |verb: &str| {
-        let mut command = Command::new(membrane);
-        command.env("PATH", path).args(["plugin", verb, "--json"]).arg(plugin);
-        let text = output(&mut command)?;
-        serde_json::from_str::<Value>(&text)
-            .with_context(|| format!("`plugin {verb}` printed no JSON: {text}"))
-    };
-    let built = verb("build")?;
-    let tested = verb("test")?;
-    let cases = tested["passed"].as_u64().unwrap_or_default();
-    ensure!(cases > 0 && tested["failed"] == 0, "{example} in {language}: {tested}");
-    println!("{example} in {language}: {cases} cases as they say");
-    let bench = verb("bench")?;
-    let build_s = built["seconds"].as_f64().unwrap_or_default();
-    Ok(Row { plugin: example.to_owned(), language: language.to_owned(), build_s, cases, bench })
-}
-
-fn table(rows: &[Row]) -> String {
-    let mut text = String::from(
-        "| plugin | language | component | compile | cached | instance | a call | cases |\n|---|---|---|---|---|---|---|---|\n",
-    );
-    for row in rows {
-        let number = |value: &Value| value.as_f64().unwrap_or_default();
-        let bytes = number(&row.bench["component_bytes"]);
-        let size = match bytes {
-            small if small < 102_400.0 => format!("{:.0} KiB", small / 1024.0),
-            large => format!("{:.1} MiB", large / 1_048_576.0),
-        };
-        let compile = number(&row.bench["compile_ms"]);
-        let cached = number(&row.bench["cached_ms"]);
-        let start = number(&row.bench["start_us"]);
-        let call = number(&row.bench["calls"]["median_us"]);
-        let (plugin, language, cases) = (&row.plugin, &row.language, row.cases);
-        // A String takes whatever is written.
-        let _ = writeln!(
-            text,
-            "| {plugin} | {language} | {size} | {compile:.0} ms | {cached:.1} ms | {start:.0} us | {call:.1} us | {cases} |"
-        );
-    }
-    let longest = rows.iter().map(|row| row.build_s).fold(0.0, f64::max);
-    println!("the longest build took {longest:.0} s");
-    text
-}
-
-/// Puts the table between its two lines.
-fn replace(readme: &Path, table: &str) -> Result<()> {
-    let text = fs::read_to_string(readme).with_context(|| readme.display().to_string())?;
-    let parts = text.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let (before, after) =
-        parts.with_context(|| format!("{} has no place for the table", readme.display()))?;
-    fs::write(readme, format!("{before}{BEGIN}{table}{END}{after}"))?;
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_table_takes_the_place_of_the_last_one() {
-        let path = std::env::temp_dir().join(format!("xtask-table-{}", std::process::id()));
-        fs::write(&path, format!("a\n{BEGIN}old\n{END}b\n")).unwrap();
-        replace(&path, "new\n").unwrap();
-        let text = fs::read_to_string(&path).unwrap();
-        fs::write(&path, "nothing").unwrap();
-        let refused = replace(&path, "new\n");
-        fs::remove_file(&path).unwrap();
-        assert_eq!(text, format!("a\n{BEGIN}new\n{END}b\n"));
-        assert!(refused.is_err());
-    }
 }

@@ -13,6 +13,7 @@ mod deny;
 mod languages;
 mod model;
 mod peer;
+mod pool;
 mod readme;
 mod setup;
 mod suite;
@@ -34,9 +35,11 @@ cargo xtask COMMAND
       --profile FILE  default examples/profiles/demo.toml
       --tokens N      longest answer (default 160)
   test [--offline]    every test that CI runs; --offline goes on when the demo model can't be fetched
-  ci                  formatting, lints, tests, licences and the README's commands
-  languages [--write] build the example plugins in every language, run their golden cases and measure them;
-                      --write puts the table into examples/plugins/README.md
+  ci                  formatting, lints, tests, the plugins of all languages, licences and the READMEs' commands
+  languages           build the example plugins in every language, run their golden cases, compare the agents
+      --measure       print what each costs
+      --write         put that into examples/plugins/README.md
+  readme [FILE]...    run the commands of the READMEs, or of these, with the built programs
   peer                set up llama.cpp under target/peer for comparisons (compiles for minutes)
   capped --memory SIZE [--cold FILE]... [--read-ahead-kib N] [--json FILE] -- COMMAND...
                       run a command in a memory cgroup that counts the page cache (needs root)
@@ -64,6 +67,7 @@ fn dispatch() -> Result<ExitCode> {
         "test" => suite::run(arguments)?,
         "ci" => ci::run(arguments)?,
         "languages" => languages::run(arguments)?,
+        "readme" => readme::command(arguments)?,
         "peer" => peer::run(arguments)?,
         "capped" => return capped::run(arguments),
         "help" | "--help" | "-h" => print!("{USAGE}"),

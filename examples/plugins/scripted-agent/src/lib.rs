@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 pub struct Parameters {}
 
 /// A step. Sessions and generations are named by the first text.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 enum Step {
     Model,
@@ -67,6 +67,14 @@ enum Step {
     Eat(usize),
     /// Forks of a session, so many, up to the first that is not made.
     Forks(String, u32),
+    /// So many new sessions, all of them kept.
+    Sessions(u32),
+    /// So many generations at a time, each in a fork, up to the first that is not started.
+    Generations(String, u32),
+    /// Sets so many keys to a MiB each, up to the first that is not set.
+    Fill(u32),
+    /// A step so many times.
+    Repeat(u32, Box<Step>),
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -241,6 +249,27 @@ impl Scripted {
                 let forks: Result<Vec<Session>, _> = (0..times).map(|_| session.fork()).collect();
                 outcome(forks, |forks| json!(forks.len()))
             }
+            Step::Sessions(count) => {
+                let sessions: Vec<Session> = (0..count).map(|_| Session::new()).collect();
+                json!(sessions.len())
+            }
+            Step::Generations(name, count) => {
+                let session = self.session(&name)?;
+                let start = |_| {
+                    let fork = session.fork()?;
+                    let generation = fork.generate(&Options::default().into())?;
+                    Ok((generation, fork))
+                };
+                let started: Result<Vec<_>, InferenceError> = (0..count).map(start).collect();
+                outcome(started, |started| json!(started.len()))
+            }
+            Step::Repeat(times, step) => {
+                let mut last = Value::Null;
+                for _ in 0..times {
+                    last = self.step(Step::clone(&step))?;
+                }
+                last
+            }
             other => self.raw(other)?,
         })
     }
@@ -300,6 +329,11 @@ impl Scripted {
             }
             Step::Set(key, value) => {
                 store::set(&key, value.as_bytes()).map_or_else(|error| json!({ "error": error }), done)
+            }
+            Step::Fill(count) => {
+                let value = vec![0; 1 << 20];
+                let set: Result<(), String> = (0..count).try_for_each(|key| store::set(&format!("fill {key}"), &value));
+                set.map_or_else(|error| json!({ "error": error }), done)
             }
             Step::Get(key) => store::get(&key).map_or_else(
                 |error| json!({ "error": error }),

@@ -9,8 +9,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use membrane_host::golden::GoldenCases;
 use membrane_host::{
-    AnswerContext, CodeCache, DEFAULT_CAPACITY_BYTES, Host, HostError, HostOptions, Isolation, Plugin,
-    PluginSource, PolicyChain, SamplerChain, ToolSet, Vocabulary, World, first_party,
+    AnswerContext, CodeCache, DEFAULT_CAPACITY_BYTES, Host, HostError, HostOptions, Isolation, Judge,
+    JudgeError, Judged, Plugin, PluginSource, PolicyChain, Question, SamplerChain, SharedJudge, ToolSet,
+    Vocabulary, World, first_party,
 };
 use membrane_profile::PluginArgument;
 use serde::Serialize;
@@ -202,16 +203,35 @@ fn chain(host: &Host, plugins: &[Plugin], args: &Args) -> Result<(f64, f64)> {
     quantiles(times.split_off(WARM_UP)).context("no call was measured")
 }
 
-/// What a policy takes for each piece of an answer.
+/// A judge that takes no time and prefers nothing: what the model takes is not the plugin's.
+struct Indifferent;
+
+impl Judge for Indifferent {
+    fn score(
+        &mut self,
+        _policy: &str,
+        _question: &Question,
+        continuations: &[String],
+        _left: u64,
+    ) -> Result<Judged, JudgeError> {
+        Ok(Judged { scores: vec![-1.0; continuations.len()], tokens: 0 })
+    }
+}
+
+/// What a policy takes for each piece of an answer, the model's judgements not counted.
 fn pieces(host: &Host, plugin: &Plugin, args: &Args) -> Result<Calls> {
-    let mut chain = PolicyChain::start(host, std::slice::from_ref(plugin))?;
+    let start = || {
+        let judge = SharedJudge::new(Indifferent);
+        PolicyChain::start_with(host, std::slice::from_ref(plugin), Some(judge))
+    };
+    let mut chain = start()?;
     let mut times = Vec::with_capacity(args.calls as usize);
     for _ in 0..WARM_UP + args.calls as usize {
         let begun = Instant::now();
         let outcome = chain.output(PIECE, false);
         times.push(begun.elapsed().as_secs_f64() * 1e6);
         if outcome.ended.is_some() {
-            chain = PolicyChain::start(host, std::slice::from_ref(plugin))?;
+            chain = start()?;
         }
     }
     let (median_us, p99_us) = quantiles(times.split_off(WARM_UP)).context("no call was measured")?;

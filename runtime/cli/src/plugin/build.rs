@@ -100,7 +100,8 @@ fn check(package: &Package, bytes: &[u8]) -> Result<()> {
     let found = Host::world_of(&manifest.name, bytes)?;
     ensure!(
         found == manifest.world,
-        "the component is a {found}, but {} says `world = \"{}\"`",
+        "the component is {}, but {} says `world = \"{}\"`",
+        found.with_article(),
         package.folder.join("plugin.toml").display(),
         manifest.world
     );

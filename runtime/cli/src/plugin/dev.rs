@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
-use membrane_host::{Component, Host};
+use anyhow::{Result, bail};
+use membrane_host::{Component, Host, first_party};
 use membrane_profile::{Kind, PluginArgument};
 
 use crate::agent;
@@ -35,6 +35,13 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let Args { mut plugin, model, load, mut options, prompt } = args;
     let given = PathBuf::from(&plugin.plugin);
+    if !given.exists() && first_party::find(&plugin.plugin).is_ok() {
+        bail!(
+            "`{0}` is a plugin that the program carries: there is no file of it to work on. Give the folder or the .wasm file \
+             of one of your own, such as ./{0}; `membrane plugin new` makes a folder to start from",
+            plugin.plugin
+        );
+    }
     let project = given.is_dir().then(|| Project::open(&given)).transpose()?;
     let component = project.as_ref().map_or(given.as_path(), Project::component).to_owned();
     let bytes = Component::read(&name(&component), &component)?.bytes;

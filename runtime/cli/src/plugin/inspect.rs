@@ -148,7 +148,8 @@ fn examine(found: &Found) -> Result<Report> {
     if let (Some(manifest), Some(world)) = (&found.manifest, world)
         && manifest.world != world
     {
-        problems.push(format!("its {MANIFEST} says that it is a {}, and it is a {world}", manifest.world));
+        let (said, is) = (manifest.world.with_article(), world.with_article());
+        problems.push(format!("its {MANIFEST} says that it is {said}, and it is {is}"));
     }
     Ok(Report {
         name: found.name.clone(),

@@ -83,7 +83,11 @@ fn is_part_of_sdk(language: Language, path: &str, world: Kind) -> bool {
     // The crate is one piece; the other SDKs have files for each world.
     let stem = path.rsplit('/').next().and_then(|file| file.split('.').next());
     let worlds = [Kind::Sampler, Kind::Policy, Kind::Tool, Kind::Agent];
-    let of = worlds.into_iter().find(|kind| stem == Some(kind.as_str()));
+    let of = match stem {
+        // An interface of policies alone.
+        Some("judge") => Some(Kind::Policy),
+        stem => worlds.into_iter().find(|kind| stem == Some(kind.as_str())),
+    };
     language == Language::Rust || of.is_none_or(|of| of == world)
 }
 

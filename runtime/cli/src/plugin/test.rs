@@ -13,6 +13,7 @@ use serde_json::Map;
 
 use super::build;
 use super::package::Package;
+use crate::code;
 use crate::isolation;
 use crate::report::{self, printable};
 
@@ -59,7 +60,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let bytes = build::up_to_date(&package, args.component.as_deref())?;
     let digest = Digest::of(&bytes).to_string();
     let (log, processes) = (Some(std::sync::Arc::new(log) as _), Some(isolation::options()));
-    let host = Host::new(HostOptions { log, processes, ..HostOptions::default() })?;
+    let host =
+        Host::new(HostOptions { log, processes, cache: code::cache(args.json), ..HostOptions::default() })?;
     let plugin = package.load(&host, bytes, Map::new(), args.isolation)?;
     let outcome = cases.run(&host, &plugin)?;
     let failed = outcome.failures().count();

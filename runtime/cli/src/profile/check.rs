@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::report::{self, describe, printable};
 use crate::resolution::{self, Resolution};
-use crate::{isolation, model_lock, session};
+use crate::{code, isolation, model_lock, session};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -84,7 +84,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// Gives the profile's name, the number of its plugins, and those that are isolated. Errors: only what is not the profile's fault.
 fn examine(args: &Args, findings: &mut Findings) -> Result<(String, usize, Vec<String>)> {
-    let host = Host::new(HostOptions { processes: Some(isolation::options()), ..HostOptions::default() })?;
+    let (cache, processes) = (code::cache(true), Some(isolation::options()));
+    let host = Host::new(HostOptions { cache, processes, ..HostOptions::default() })?;
     let shown = args.profile.display().to_string();
     let Some(profile) = findings.take("profile", Profile::read(&args.profile).map_err(Into::into)) else {
         return Ok((shown, 0, Vec::new()));
@@ -95,7 +96,9 @@ fn examine(args: &Args, findings: &mut Findings) -> Result<(String, usize, Vec<S
     for plugin in profile.plugins() {
         let about = format!("{} {}", plugin.kind, plugin.name);
         let loaded = load(&host, plugin, &about, findings);
-        let Some(loaded) = findings.take(&about, loaded) else { continue };
+        let Some((loaded, fits)) = findings.take(&about, loaded) else { continue };
+        // Where the manifest has told what is wrong with the parameters, the plugin would tell it again.
+        let begin = || if fits { loaded.try_configure() } else { loaded.try_start() };
         match plugin.kind {
             Kind::Policy => {
                 let started = PolicyChain::start(&host, &[loaded]);
@@ -103,10 +106,10 @@ fn examine(args: &Args, findings: &mut Findings) -> Result<(String, usize, Vec<S
             }
             Kind::Tool => tools.push(loaded),
             Kind::Agent => {
-                findings.take(&about, loaded.try_start().map_err(Into::into));
+                findings.take(&about, begin().map_err(Into::into));
             }
             Kind::Sampler => {
-                let started = loaded.try_start();
+                let started = begin();
                 samplers.extend(findings.take(&about, started.map_err(Into::into)).map(|()| loaded));
             }
         }
@@ -131,13 +134,19 @@ fn examine(args: &Args, findings: &mut Findings) -> Result<(String, usize, Vec<S
     Ok((name, count, isolated))
 }
 
-/// Reads, checks and compiles a plugin.
-fn load(host: &Host, plugin: &ResolvedPlugin, about: &str, findings: &mut Findings) -> Result<Plugin> {
+/// Reads, checks and compiles a plugin. False where a manifest does not allow its parameters.
+fn load(
+    host: &Host,
+    plugin: &ResolvedPlugin,
+    about: &str,
+    findings: &mut Findings,
+) -> Result<(Plugin, bool)> {
     let (component, description) = resolution::component(plugin)?;
     let loaded = session::load(host, plugin, &component, None, &Behaviour::default())?;
+    let mut fits = true;
     if let Location::FirstParty(name) = &plugin.location {
         let manifest = first_party::find(name)?.manifest()?;
-        findings.take(about, manifest.check(&plugin.parameters).map_err(Into::into));
+        fits = findings.take(about, manifest.check(&plugin.parameters).map_err(Into::into)).is_some();
     }
     for unused in unused(&loaded, &description) {
         let error = anyhow::anyhow!("has the grant `{unused}` and does not import what it opens: remove it");
@@ -147,7 +156,7 @@ fn load(host: &Host, plugin: &ResolvedPlugin, about: &str, findings: &mut Findin
         let error = anyhow::anyhow!("has the grant `{grant}` and no `{values}`: it finds nothing behind it");
         findings.add(about, &error);
     }
-    Ok(loaded)
+    Ok((loaded, fits))
 }
 
 /// Grants that open an interface which the component does not import.

@@ -8,8 +8,7 @@ use anyhow::Result;
 use membrane_profile::{Difference, Profile};
 use serde::Serialize;
 
-use super::show::short;
-use super::transcripts;
+use super::{excerpt, transcripts};
 use crate::report::{self, printable};
 use crate::resolution::Resolution;
 use crate::session;
@@ -98,9 +97,8 @@ fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "  nothing differs")?;
     }
     for difference in &report.differences {
-        let shorter = |text: &Option<String>| text.as_deref().map(short);
-        let shown =
-            Difference { from: shorter(&difference.from), to: shorter(&difference.to), ..difference.clone() };
+        let (from, to) = excerpt::pair(difference.from.as_deref(), difference.to.as_deref());
+        let shown = Difference { from, to, ..difference.clone() };
         writeln!(out, "  {}", printable(&shown.to_string()))?;
     }
     report.transcripts.as_ref().map_or(Ok(()), |transcripts| transcripts.print(out))

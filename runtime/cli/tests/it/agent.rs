@@ -40,6 +40,67 @@ fn each_of_several_tasks_gives_what_it_gives_alone() {
 }
 
 #[test]
+fn tasks_in_processes_of_their_own_give_the_same_side_by_side() {
+    for name in ["react", "best-of-n,n=2"] {
+        let tasks = [name, "One.", "Two.", "Three.", "Four.", "--quiet"];
+        let here = agent(&tasks).good();
+        let apart = agent(&[&tasks[..], &["--isolation", "process"]].concat()).good();
+        assert_eq!(apart.stdout, here.stdout, "{name}");
+        assert!(here.stdout.lines().count() >= 4, "{}", here.stdout);
+    }
+}
+
+#[test]
+fn a_line_that_is_no_text_is_no_task_and_the_next_one_is() {
+    let model = fixture(MOE);
+    let arguments = [
+        "agent",
+        "react",
+        "--watch",
+        "--model",
+        &model,
+        "--seed",
+        "1",
+        "-n",
+        "8",
+        "--json",
+        "--threads",
+        "1",
+    ];
+    let mut child = command(&arguments).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"\xff\xfe\n\nOne.\ncaf\xc3\n").unwrap();
+    let ended: Ended = child.wait_with_output().unwrap().into();
+    let ended = ended.good();
+    assert_eq!(ended.stderr.matches("That line is not UTF-8 and is no task.").count(), 2, "{}", ended.stderr);
+    let ends = ended.events().into_iter().filter(|event| event["event"] == "end");
+    assert_eq!(ends.count(), 1);
+}
+
+#[test]
+fn new_versions_are_for_tasks_by_standard_input() {
+    agent(&["react", "One.", "--watch"]).failed_saying(&["--watch", "cannot be used with"]);
+}
+
+#[test]
+fn a_schema_is_taken_as_it_stands_on_the_command_line() {
+    let schema = r#"extractor,schema={"type": "object", "properties": {"b, c": {"const": "x, y"}, "a": {"enum": [1, 2]}},
+        "required": ["b, c", "a"], "additionalProperties": false},max_tokens=64"#;
+    let model = fixture(MOE);
+    let run =
+        membrane(&["agent", schema, "One.", "--model", &model, "--seed", "1", "--threads", "1", "--quiet"])
+            .good();
+    let value: Value = serde_json::from_str(&run.stdout).unwrap();
+    let keys: Vec<&String> = value.as_object().unwrap().keys().collect();
+    assert_eq!(
+        (&keys[..], &value["b, c"]),
+        (&["b, c", "a"].map(str::to_owned).each_ref()[..], &"x, y".into())
+    );
+    agent(&["extractor,schema={\"a\": 1, b}", "One."])
+        .failed_saying(&["is not KEY=VALUE; the comma before it"]);
+    agent(&["extractor,schema=[1]", "One."]).failed_saying(&["schema: is no JSON object"]);
+}
+
+#[test]
 fn the_task_may_come_by_standard_input() {
     let model = fixture(MOE);
     let arguments = ["agent", "react", "--model", &model, "--seed", "1", "-n", "8", "-q", "--threads", "1"];
@@ -52,7 +113,7 @@ fn the_task_may_come_by_standard_input() {
 fn what_is_wrong_is_said() {
     for (arguments, part) in [
         (&["nobody", "x"][..], "there is no first-party plugin `nobody`"),
-        (&["greedy", "x"], "is a sampler"),
+        (&["greedy", "x"], "is a sampler, and is used as an agent"),
         (&["react,steps=0", "x"], "not between 1 and 64"),
         (&["react", "x", "--store", "s"], "grant=store"),
         (&["react,grant=all-logits", "x"], "all-logits"),

@@ -59,6 +59,20 @@ fn cached(desk: &Desk) -> PathBuf {
 }
 
 #[test]
+fn a_log_says_where_plugins_ran() {
+    for mode in ["none", "process"] {
+        let desk = Desk::new();
+        desk.run(&["Hello", "-n", "2", "--seed", "1", "--isolation", mode]).good();
+        desk.verify(&[]).good();
+        let shown = desk.membrane(&["audit", "show", &desk.log(), "--answer", "4"]).good();
+        assert!(shown.stdout.contains(&format!(", isolation {mode}")), "{}", shown.stdout);
+        let said = std::fs::read_to_string(desk.log()).unwrap();
+        let field = format!(",\"isolation\":\"{mode}\"");
+        assert!(said.contains(&field), "{said}");
+    }
+}
+
+#[test]
 fn an_answer_is_recorded_verified_shown_and_replayed() {
     let desk = Desk::new();
     let plain = desk.membrane(&["run", &fixture(MOE), "Hello", "-n", "8", "--seed", "1", "-q"]).good();

@@ -111,6 +111,20 @@ fn every_budget_holds_and_gives_the_same_tokens() {
 }
 
 #[test]
+fn a_chunk_that_was_asked_for_gives_way_to_the_budget() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    let least = least(&model);
+    let chunk = |budget: u64, asked: &str| {
+        let run = run(&model, &["--memory", &budget.to_string(), "--prefill-chunk", asked]).good();
+        run.events()[0]["plan"]["prefill_chunk"].as_u64().unwrap()
+    };
+    let tight = chunk(least, "256");
+    assert!(tight < 256, "{tight}");
+    assert_eq!((chunk(least + 300 * MIB, "256"), chunk(least, "3")), (256, 3));
+}
+
+#[test]
 fn a_budget_below_the_least_is_refused_with_the_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let model = model(folder.path());

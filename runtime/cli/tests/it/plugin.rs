@@ -118,6 +118,16 @@ fn a_component_of_another_contract_says_which() {
 }
 
 #[test]
+fn a_first_party_plugin_is_not_developed() {
+    let dev = ["plugin", "dev", "react", "--model", "model.gguf"];
+    membrane(&dev).failed_saying(&[
+        "`react` is a plugin that the program carries",
+        "./react",
+        "membrane plugin new",
+    ]);
+}
+
+#[test]
 fn keys_are_private_and_never_overwritten() {
     let bench = Bench::with(&[]);
     let mode = |name: &str| fs::metadata(bench.file(name)).unwrap().permissions().mode() & 0o777;

@@ -158,7 +158,7 @@ fn a_check_with_a_model_starts_the_samplers() {
     let sampler = "parameters = { temperature = 0.5 }";
     let bias = "parameters = { logit_bias = [{ token = 5 }] }";
     edit(&bench, sampler, bias);
-    verb(&bench, "check", &[]).good();
+    found(&verb(&bench, "check", &[]), &["sampler standard-sampler: ", "needs either a finite `bias`"]);
     let model = fixture(MOE);
     found(
         &verb(&bench, "check", &["--model", &model]),
@@ -263,6 +263,48 @@ fn a_lock_pins_a_model_by_its_bytes_tokenizer_and_template() {
     found(&verb(&bench, "lock", &["--any-model"]), &["model: pin removed"]);
     verb(&bench, "lock", &["--any-model", "--approve"]).good();
     run(&bench, &swapped, &[]).good();
+}
+
+#[test]
+fn a_check_gives_agents_their_parameters() {
+    let bench = bench();
+    let agent = |entry: &str| {
+        fs::write(bench.file("p.toml"), profile(&format!("[[agent]]\nplugin = \"extractor\"\n{entry}")))
+            .unwrap();
+        verb(&bench, "check", &[])
+    };
+    found(&agent(""), &["agent extractor: ", "schema", "missing"]);
+    found(&agent("parameters = { schema = \"[1]\" }"), &["agent extractor: ", "schema: is no JSON object"]);
+    agent("parameters = { schema = \"{}\" }").good();
+    agent("parameters = { schema = { type = \"object\" } }").good();
+    // A first-party plugin has a manifest that says what is missing; what has none is asked itself.
+    let extractor = membrane_host::first_party::find("extractor").unwrap();
+    fs::write(bench.file("own.wasm"), extractor.bytes).unwrap();
+    fs::write(bench.file("p.toml"), profile("[[agent]]\nplugin = \"own.wasm\"\nunsigned = true\n")).unwrap();
+    found(
+        &verb(&bench, "check", &[]),
+        &["agent own: ", "configure failed: parameters: missing field `schema`"],
+    );
+}
+
+#[test]
+fn values_that_differ_are_told_apart_however_long_they_are() {
+    let bench = bench();
+    let profile = |name: &str, text: &str| {
+        let policy = format!(
+            "[[policy]]\nplugin = \"system-prompt\"\ngrants = [\"system-prompt\"]\nparameters.text = {text:?}\n"
+        );
+        fs::write(bench.file(name), policy).unwrap();
+        bench.path(name)
+    };
+    let long = "Be kind to everybody. ".repeat(40);
+    let (a, b) = (
+        profile("a.toml", &format!("{long}Say no.{long}")),
+        profile("b.toml", &format!("{long}Say yes.{long}")),
+    );
+    let diff = membrane(&["profile", "diff", &a, &b]);
+    found(&diff, &["Say no.Be kind", "Say yes.Be kind", "sha256"]);
+    assert!(diff.stdout.lines().all(|line| line.len() < 400), "{}", diff.stdout);
 }
 
 #[test]

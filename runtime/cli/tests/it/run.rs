@@ -207,6 +207,22 @@ fn an_answer_under_a_schema_is_json() {
 }
 
 #[test]
+fn a_keyword_that_there_is_not_is_told_and_the_answer_given() {
+    let schema = r#"{"type": "object", "properties": {"a": {"type": "string", "maxlength": 3, "title": "A"}},
+        "requird": ["a"], "x-order": 1, "additionalProperties": false}"#;
+    let run =
+        membrane(&["run", &fixture(MOE), "Hello", "-n", "40", "--seed", "3", "--json-schema", schema, "-q"]);
+    let run = run.good();
+    for told in [
+        "--json-schema: at \"#/properties/a\": \"maxlength\" is no keyword of JSON Schema, and is ignored; `maxLength` may be meant",
+        "--json-schema: at \"#\": \"requird\" is no keyword of JSON Schema, and is ignored; `required` may be meant",
+    ] {
+        assert!(run.stderr.contains(told), "{}", run.stderr);
+    }
+    assert_eq!(run.stderr.matches("no keyword").count(), 2, "{}", run.stderr);
+}
+
+#[test]
 fn an_answer_follows_an_expression_or_a_grammar() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("sum.lark");
@@ -233,6 +249,10 @@ fn a_grammar_that_can_not_be_followed_is_a_failure_with_a_reason() {
     for (flags, words) in [
         (&["--json-schema", not][..], "\"not\""),
         (&["--json-schema", "{"], "no JSON"),
+        (
+            &["--json-schema", r#"{"properties": {"id": {"const": 9007199254740993}}}"#],
+            "at \"#/properties/id\": the const has 9007199254740993",
+        ),
         (&["--json-schema", "/nowhere/schema.json"], "/nowhere/schema.json"),
         (&["--regex", "a("], "unclosed group"),
         (&["--grammar", "/dev/zero"], "longer than"),

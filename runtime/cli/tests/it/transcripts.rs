@@ -135,3 +135,57 @@ fn erased_texts_can_not_tell_and_a_changed_log_is_refused() {
     membrane(&["profile", "diff", &strict, &free, "--transcripts", folder])
         .failed_saying(&["no regular file"]);
 }
+
+/// A profile whose policy asks the model, with a question.
+fn asking(desk: &Desk, name: &str, question: &str) -> String {
+    let rules = format!(
+        "[[clause]]\nid = \"house:1\"\nwhen = \"request\"\nquestion = \"{question}\"\nthreshold = 1.0\n{REFUSE}\n"
+    );
+    fs::write(desk.path(&format!("{name}.rules")), rules).unwrap();
+    let path = desk.path(&format!("{name}.toml"));
+    let entry = "[[policy]]\nplugin = \"judged-guard\"\ngrants = [\"judge\"]\n";
+    fs::write(&path, format!("{entry}parameters = {{ rules = \"file:{name}.rules\" }}\n")).unwrap();
+    path
+}
+
+#[test]
+fn what_only_the_model_could_judge_is_not_guessed() {
+    let desk = Desk::new();
+    let (free, asking_one) = (desk.profile("free", ""), asking(&desk, "one", "Is it bad?"));
+    let found = desk.diff(&free, &asking_one, &[]);
+    assert_eq!(found.code, Some(1), "{}{}", found.stdout, found.stderr);
+    for part in ["2 can't tell", "policy `judged-guard` asks the model to judge what the record has no"] {
+        assert!(found.stdout.contains(part), "`{part}` is not in: {}", found.stdout);
+    }
+    // With a record of the same question it is known.
+    let model = fixture(MOE);
+    let log = desk.path("judged.jsonl");
+    let recording = ["--audit", &log, "--audit-keep", "text", "--audit-weights", "header", "-q"];
+    let ran = ["run", &model, "Good morning", "-n", "8", "--ctx", "1024", "--profile", &asking_one];
+    membrane(&[&ran[..], &recording[..]].concat()).good();
+    let compared = |a: &str, b: &str| membrane(&["profile", "diff", a, b, "--transcripts", &log]);
+    assert!(
+        compared(&free, &asking_one).stdout.contains("1 unchanged"),
+        "{}",
+        compared(&free, &asking_one).stdout
+    );
+    let other = asking(&desk, "two", "Is it good?");
+    assert!(compared(&asking_one, &other).stdout.contains("1 can't tell"));
+    // The record as it is replays with and without the model; another question can't be told.
+    let replayed = membrane(&["replay", &log, "-q"]).good();
+    for part in ["1 judgements, identical", "0 verdicts recorded, 0 now, unchanged"] {
+        assert!(replayed.stdout.contains(part), "`{part}` is not in: {}", replayed.stdout);
+    }
+    let rules = format!("judged-guard,grant=judge,rules=file:{}", desk.path("two.rules"));
+    let replayed = membrane(&["replay", &log, "--policy", &rules, "-q"]);
+    assert_eq!(replayed.code, Some(1));
+    assert!(replayed.stdout.contains("cant-tell") && replayed.stdout.contains("can't tell: policy"));
+    let shown = membrane(&["audit", "show", &log, "--answer", "4"]).good();
+    assert!(shown.stdout.contains("judged for policy judged-guard, "), "{}", shown.stdout);
+    // Without the grant nothing is loaded, and the budget counts the judge.
+    let ungranted = format!("judged-guard,rules=file:{}", desk.path("two.rules"));
+    membrane(&["run", &model, "Hi", "--policy", &ungranted])
+        .failed_saying(&["judged-guard", "grants = [\"judge\"]"]);
+    let plan = membrane(&["run", &model, "Hi", "-n", "1", "--ctx", "1024", "--policy", &rules]);
+    assert!(plan.stderr.contains("2 times 1024 tokens"), "{}", plan.stderr);
+}

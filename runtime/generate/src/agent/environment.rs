@@ -212,7 +212,7 @@ impl Environment for Front {
 
     fn log(&mut self, level: LogLevel, line: &str) {
         if let Some(sink) = self.run.base.host.log() {
-            let text = self.run.judged(line);
+            let text = self.run.logged(line);
             sink(&LogLine { plugin: self.run.agent.name().to_owned(), level, text });
         }
     }

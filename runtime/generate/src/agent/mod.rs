@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use membrane_engine::{Model, Session, process};
 use membrane_host::agent::{AgentRun, RunEnd, Store};
-use membrane_host::{Host, Plugin, PolicyChain};
+use membrane_host::{Host, JudgedLines, Plugin, PolicyChain, SharedJudge};
 use membrane_profile::Digest;
 use membrane_text::{ChatMessage, ChatTemplate, Grammar, Role};
 
@@ -26,6 +26,7 @@ use crate::calls::intervened;
 use crate::error::{GenerateError, Result, Stopped};
 use crate::event::{EndReason, Event, Stats};
 use crate::journal::{Audit, Journal};
+use crate::judge::{Bench, Judgements};
 use crate::passes::Passes;
 use environment::Front;
 
@@ -68,6 +69,8 @@ pub(crate) struct Base {
     passes: Passes,
     /// Contexts under a name, for each agent its own.
     prefixes: Arc<Mutex<BTreeMap<(Digest, String), Session>>>,
+    /// The model as a judge, where the memory plan has room for one.
+    bench: Option<Bench>,
     audit: Option<Audit>,
 }
 
@@ -80,6 +83,7 @@ pub(crate) struct Run {
     sink: EventSink,
     stats: Mutex<Stats>,
     clock: Mutex<Clock>,
+    log: Mutex<JudgedLines>,
 }
 
 /// How long at least one generation of a run was under way.
@@ -117,13 +121,13 @@ impl Agents {
         let template = template.map_err(|error| GenerateError::of_prompt(error, &model))?;
         let words = Arc::new(Words(model.clone()));
         let passes = Passes::new(model.clone());
-        let prefixes = Arc::default();
-        Ok(Self(Arc::new(Base { host, model, words, template, behaviour, passes, prefixes, audit })))
+        let (prefixes, bench) = (Arc::default(), Bench::new(&model, template.as_ref()));
+        Ok(Self(Arc::new(Base { host, model, words, template, behaviour, passes, prefixes, bench, audit })))
     }
 
     /// The same with another behaviour, for runs to come. They share passes and contexts under names with those under way.
     pub fn behaving(&self, behaviour: Behaviour) -> Self {
-        let Base { host, model, words, template, behaviour: _, passes, prefixes, audit } = &*self.0;
+        let Base { host, model, words, template, behaviour: _, passes, prefixes, bench, audit } = &*self.0;
         Self(Arc::new(Base {
             host: host.clone(),
             model: model.clone(),
@@ -132,6 +136,7 @@ impl Agents {
             behaviour,
             passes: passes.clone(),
             prefixes: prefixes.clone(),
+            bench: bench.clone(),
             audit: audit.clone(),
         }))
     }
@@ -177,11 +182,15 @@ impl Agents {
             sink: sink.clone(),
             stats: Mutex::default(),
             clock: Mutex::default(),
+            log: Mutex::default(),
         });
         let own = Behaviour { samplers: Vec::new(), ..base.behaviour.clone() };
-        let mut running = own.start(&base.host, &base.words, options.seed)?;
+        let judgements = Judgements::default();
+        let judge = run.judge(Some(&judgements));
+        let mut running = own.start(&base.host, &base.words, options.seed, judge)?;
         running.journal =
             run.journal(&[ChatMessage::new(Role::User, task)], options.seed, None, false, None)?;
+        running.journal.watch(judgements);
         let front = Front::new(run.clone(), running);
         let outcome = pursue(agent, task, store, &front);
         let (reason, why) = front.conclude(outcome)?;
@@ -219,6 +228,12 @@ impl Run {
         Journal::start(self.base.audit.as_ref(), behaviour, &self.base.model, messages, &options)
     }
 
+    /// The model as a judge. What is judged goes to `made`, if the run is recorded.
+    fn judge(&self, made: Option<&Judgements>) -> Option<SharedJudge> {
+        let kept = made.filter(|_| self.base.audit.is_some()).cloned();
+        self.base.bench.as_ref().map(|bench| bench.judge(self.options.now, kept))
+    }
+
     fn tell(&self, event: Event) {
         if matches!(event, Event::Intervention(_)) {
             lock(&self.stats).interventions += 1;
@@ -230,10 +245,16 @@ impl Run {
         self.cancel.load(Ordering::Relaxed)
     }
 
-    /// A text of the agent that is not part of the answer, such as a line of its log, if the policies let it pass as an
-    /// answer, and a word in its place if not.
+    /// A line of the agent's log, if the policies let it pass behind those before it, and a word in its place if not.
+    fn logged(&self, line: &str) -> String {
+        let judge = self.judge(None);
+        lock(&self.log).next(&self.base.host, &self.base.behaviour.policies, judge.as_ref(), line)
+    }
+
+    /// A text of the agent that is not part of the answer, such as an error, if the policies let it pass as an answer, and a
+    /// word in its place if not.
     fn judged(&self, text: &str) -> String {
-        PolicyChain::judged(&self.base.host, &self.base.behaviour.policies, text)
+        PolicyChain::judged_with(&self.base.host, &self.base.behaviour.policies, self.judge(None), text)
     }
 
     /// Verdicts that belong to no record that is open.

@@ -21,7 +21,9 @@ use crate::answer::{in_reasoning, merge, render, to_host};
 use crate::behaviour::Running;
 use crate::error::{GenerateError, Stopped};
 use crate::event::{EndReason, Event};
+use crate::judge::Judgements;
 use crate::reload::Changes;
+use crate::scoring;
 
 /// Continuations that are scored at a time: each is a fork.
 const SCORED_TOGETHER: usize = 16;
@@ -81,6 +83,8 @@ struct Origin {
 /// A request that policies have let pass, and who will look at the answer.
 struct Asked {
     policies: PolicyChain,
+    /// What the model judges for them.
+    judgements: Judgements,
     /// Verdicts on the request.
     verdicts: Vec<Intervention>,
     /// What the policies saw of the prompt.
@@ -115,15 +119,23 @@ impl AgentSession {
 
     /// Sends a context through the hooks for request and prompt.
     fn ask(&self, context: &Context<'_>) -> Answer<Asked> {
-        let base = &self.run.base;
-        let mut policies = PolicyChain::start(&base.host, &base.behaviour.policies)
-            .map_err(|error| InferenceError::Failed(error.to_string()))?;
+        let (mut policies, judgements) = self.policies()?;
         let mut verdicts = Vec::new();
         match self.hooks(&mut policies, context, &mut verdicts) {
-            Ok(rendered) => Ok(Asked { policies, verdicts, rendered }),
+            Ok(rendered) => Ok(Asked { policies, judgements, verdicts, rendered }),
             Err(Stopped::Failed(error)) => Err(of(error)),
-            Err(Stopped::Refused(refused)) => Err(self.refused(context, verdicts, refused)),
+            Err(Stopped::Refused(refused)) => Err(self.refused(context, verdicts, refused, judgements)),
         }
+    }
+
+    /// The policies for a generation, and where what the model judges for them is found.
+    fn policies(&self) -> Answer<(PolicyChain, Judgements)> {
+        let base = &self.run.base;
+        let judgements = Judgements::default();
+        let judge = self.run.judge(Some(&judgements));
+        let policies = PolicyChain::start_with(&base.host, &base.behaviour.policies, judge)
+            .map_err(|error| InferenceError::Failed(error.to_string()))?;
+        Ok((policies, judgements))
     }
 
     /// The hooks; gives what the policies saw of the prompt.
@@ -171,14 +183,13 @@ impl AgentSession {
     /// The tokens of a conversation, after what policies make of it.
     fn conversation(&self, given: &[ChatMessage], tools: bool) -> Answer<Vec<u32>> {
         let base = &self.run.base;
-        let mut policies = PolicyChain::start(&base.host, &base.behaviour.policies)
-            .map_err(|error| InferenceError::Failed(error.to_string()))?;
+        let (mut policies, judgements) = self.policies()?;
         let messages: Vec<Message> = given.iter().map(to_host).collect();
         let outcome = match policies.request(messages.clone()) {
             Ok(outcome) => outcome,
             Err(refused) => {
                 let context = Context { given, tools: Some(tools), ids: &[] };
-                return Err(self.refused(&context, Vec::new(), refused));
+                return Err(self.refused(&context, Vec::new(), refused, judgements));
             }
         };
         let prompt = self.render(&merge(given, &messages, outcome.messages), tools).map_err(of)?;
@@ -192,9 +203,11 @@ impl AgentSession {
         context: &Context<'_>,
         verdicts: Vec<Intervention>,
         refused: Refused,
+        judgements: Judgements,
     ) -> InferenceError {
         let journal = self.run.journal(context.given, 0, None, context.tools.is_none(), None);
         let ended = journal.and_then(|mut journal| {
+            journal.watch(judgements);
             for made in [&verdicts, &refused.interventions] {
                 journal.verdicts(made);
                 made.iter().for_each(|verdict| self.run.tell(Event::Intervention(verdict.into())));
@@ -231,6 +244,7 @@ impl AgentSession {
         let most = options.max_tokens.map(|most| most as usize);
         let mut journal =
             self.run.journal(context.given, seed, most, context.tools.is_none(), grammar).map_err(of)?;
+        journal.watch(asked.judgements);
         journal.verdicts(&asked.verdicts);
         for intervention in &asked.verdicts {
             self.run.tell(Event::Intervention(intervention.into()));
@@ -414,31 +428,11 @@ fn ready(session: &mut Session) -> Answer<()> {
     session.sync(&tokens).map(drop).map_err(inference_error)
 }
 
-/// Log probabilities of continuations behind a context, each in a fork, together.
+/// Log probabilities of continuations behind a context, together.
 fn score(session: &Session, continuations: &[Vec<u32>]) -> Result<Vec<Score>, EngineError> {
-    let mut forks: Vec<Session> = continuations.iter().map(|_| session.fork()).collect();
-    let mut sums = vec![0.0; continuations.len()];
-    let longest = continuations.iter().map(Vec::len).max().unwrap_or(0);
-    for at in 0..longest {
-        let lengths = continuations.iter().map(Vec::len);
-        for ((fork, sum), ids) in forks.iter().zip(&mut sums).zip(continuations) {
-            *sum += ids.get(at).map_or(0.0, |id| log_probability(fork.logits(), *id));
-        }
-        // Behind the last token nothing is asked.
-        let wanted = forks.iter_mut().zip(continuations).zip(lengths).filter(|(_, length)| at + 1 < *length);
-        let mut together: Vec<(&mut Session, &[u32])> =
-            wanted.map(|((fork, ids), _)| (fork, &ids[at..=at])).collect();
-        Session::append_all(&mut together)?;
-    }
     let score =
         |(log_probability, ids): (f64, &Vec<u32>)| Score { log_probability, tokens: ids.len() as u32 };
-    Ok(sums.into_iter().zip(continuations).map(score).collect())
-}
-
-fn log_probability(logits: &[f32], token: u32) -> f64 {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mass: f64 = logits.iter().map(|logit| f64::from(logit - most).exp()).sum();
-    f64::from(logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY) - most) - mass.ln()
+    Ok(scoring::together(session, continuations)?.into_iter().zip(continuations).map(score).collect())
 }
 
 fn message(turn: &Turn) -> Answer<ChatMessage> {

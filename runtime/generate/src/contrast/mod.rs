@@ -99,14 +99,14 @@ pub fn contrast(
     let messages = messages(answer.number, script)?;
     let reason = answer.end().map(|end| end.reason.as_str());
     let record = Record { messages: &messages, script, policies: recorded, reason };
-    let walks = |last: usize| -> Result<(Walk, Walk)> {
-        Ok((Walk::of(host, a, record, last)?, Walk::of(host, b, record, last)?))
+    let walks = |steps: usize| -> Result<(Walk, Walk)> {
+        Ok((Walk::of(host, a, record, steps)?, Walk::of(host, b, record, steps)?))
     };
     let (a, b) = walks(usize::MAX)?;
     let unknown = [&a, &b].into_iter().filter_map(|walk| walk.unknown.clone()).min();
     // Behind the first place from which on one of them is not known, nothing is compared.
     let (a, b) = match &unknown {
-        Some((step, _)) => walks(*step)?,
+        Some((steps, _)) => walks(*steps)?,
         None => (a, b),
     };
     let differences = Comparison { a: &a, b: &b, given: record }.all();

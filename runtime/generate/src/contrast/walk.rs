@@ -10,10 +10,13 @@ use super::withheld;
 use crate::answer::to_host;
 use crate::calls::denied;
 use crate::error::Result;
+use crate::judge::{Missing, Recorded};
 
 /// What a chain of policies made of an answer.
 pub(super) struct Walk {
     chain: PolicyChain,
+    /// What the record does not say of what the model judges.
+    unjudged: Missing,
     /// The policies' names, in their order.
     names: Vec<String>,
     /// The request as it passed; none if it did not.
@@ -30,7 +33,7 @@ pub(super) struct Walk {
     pub end: Option<End>,
     /// A policy forced a text: what was pending then is gone, and nothing behind it is known.
     turned: bool,
-    /// Where what follows ceased to be known, and why.
+    /// How many steps are known, where that is not all, and why.
     pub unknown: Option<(usize, String)>,
 }
 
@@ -74,11 +77,13 @@ pub(super) struct Record<'a> {
 }
 
 impl Walk {
-    /// Shows the answer to policies, up to the step with the number `last`: the request is step 0.
-    pub fn of(host: &Host, policies: &[Plugin], record: Record<'_>, last: usize) -> Result<Self> {
+    /// Shows so many steps of the answer to policies, of which the request is the first.
+    pub fn of(host: &Host, policies: &[Plugin], record: Record<'_>, steps: usize) -> Result<Self> {
+        let (judge, unjudged) = Recorded::of(record.script);
         let names = policies.iter().map(|policy| policy.name().to_owned()).collect();
         let mut walk = Self {
-            chain: PolicyChain::start(host, policies)?,
+            chain: PolicyChain::start_with(host, policies, Some(judge))?,
+            unjudged,
             names,
             request: None,
             calls: Vec::new(),
@@ -89,11 +94,16 @@ impl Walk {
             turned: false,
             unknown: None,
         };
-        for step in 0..=(record.script.steps.len() + 1).min(last) {
-            match walk.step(policies, record, step) {
+        for step in 0..(record.script.steps.len() + 2).min(steps) {
+            let shown = walk.step(policies, record, step);
+            if let Some(why) = walk.unjudged.get() {
+                walk.unknown = Some((step, why));
+                break;
+            }
+            match shown {
                 Ok(()) => continue,
                 Err(Left::Stopped) => walk.end = Some(End { message: None }),
-                Err(Left::Unknown(why)) => walk.unknown = Some((step, why)),
+                Err(Left::Unknown(why)) => walk.unknown = Some((step + 1, why)),
                 Err(Left::Refused(refused)) => {
                     walk.verdicts.extend(refused.interventions);
                     walk.end = Some(End { message: Some(refused.message) });

@@ -4,7 +4,7 @@ use crate::bindings::agent::Agent;
 use crate::call::Instance;
 use crate::error::{Cause, Failure};
 use crate::exports::agent::{Configure, Run};
-use crate::limits::{MAX_SHOWN_BYTES, MAX_TASK_BYTES};
+use crate::limits::{MAX_ANSWER_BYTES, MAX_SHOWN_BYTES, MAX_TASK_BYTES};
 use crate::plugin::Plugin;
 use crate::state::Agency;
 use crate::{World, agent::Environment, agent::Store};
@@ -35,7 +35,8 @@ impl AgentRun {
         store: Option<Store>,
     ) -> Result<Self, Failure> {
         if plugin.world() != World::Agent {
-            let cause = Cause::Broke(format!("it is a {}, not an {}", plugin.world(), World::Agent));
+            let is = plugin.world().with_article();
+            let cause = Cause::Broke(format!("it is {is}, not {}", World::Agent.with_article()));
             return Err(Failure { plugin: plugin.name().to_owned(), hook: "start", cause });
         }
         let mut instance = Instance::start_in(plugin, Some(Agency::new(environment, store)))?;
@@ -54,6 +55,10 @@ impl AgentRun {
         let result = self.0.hook(&Run { task });
         match result {
             _ if self.0.state().ended() => RunEnd::Ended,
+            Ok(Ok(rest)) if rest.len() > MAX_ANSWER_BYTES => {
+                let what = format!("it gave more than {} MiB", MAX_ANSWER_BYTES >> 20);
+                RunEnd::Failed(self.0.broke("run", what))
+            }
             Ok(Ok(rest)) => RunEnd::Done(rest),
             Ok(Err(why)) => RunEnd::GaveUp(crate::text::clean(&why, MAX_SHOWN_BYTES)),
             Err(failure) => RunEnd::Failed(failure),

@@ -21,6 +21,7 @@
 //! ```
 
 mod agents;
+mod judges;
 mod policies;
 mod read;
 mod report;

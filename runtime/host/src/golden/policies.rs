@@ -6,12 +6,14 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::judges::Played;
 use super::read::typed;
 use super::report::{Mismatch, Place};
 use super::started;
 use crate::conversation::{Invocation, Message, Role};
 use crate::engine::Host;
 use crate::error::Result;
+use crate::judge::SharedJudge;
 use crate::plugin::Plugin;
 use crate::policy::{Ended, Intervention, PolicyChain, Refused, ToolCallOutcome};
 
@@ -19,6 +21,8 @@ use crate::policy::{Ended, Intervention, PolicyChain, Refused, ToolCallOutcome};
 #[derive(Debug)]
 pub struct Case {
     hooks: Vec<Hook>,
+    /// The model that judges, where the case plays one.
+    judge: Option<Played>,
 }
 
 /// How the pieces of an answer are cut. Each case is run in all of these ways, and all must release the same.
@@ -131,17 +135,22 @@ impl Case {
     pub fn read(mut body: Map<String, Value>) -> Result<Self, String> {
         let hooks: Vec<Map<String, Value>> =
             typed("hooks", body.remove("hooks").ok_or("`hooks` is missing")?)?;
+        let judge = body.remove("judge").map(|judge| typed("judge", judge)).transpose()?;
         if let Some(stranger) = body.keys().next() {
-            return Err(format!("`{stranger}` is not known here: a case of a policy has `hooks`"));
+            return Err(format!(
+                "`{stranger}` is not known here: a case of a policy has `hooks` and `judge`"
+            ));
         }
         let read = |(index, hook)| Hook::read(hook).map_err(|why| format!("hook {}: {why}", index + 1));
-        Ok(Self { hooks: hooks.into_iter().enumerate().map(read).collect::<Result<_, _>>()? })
+        Ok(Self { hooks: hooks.into_iter().enumerate().map(read).collect::<Result<_, _>>()?, judge })
     }
 
     /// Starts the policy and calls its hooks, once for each way to cut the answer.
     pub fn run(&self, host: &Host, plugin: &Plugin) -> Result<(), Mismatch> {
         for cut in [Cut::AsGiven, Cut::Whole, Cut::Characters] {
-            let mut chain = started(PolicyChain::start(host, std::slice::from_ref(plugin)))?;
+            let judge = self.judge.clone().map(SharedJudge::new);
+            let chain = PolicyChain::start_with(host, std::slice::from_ref(plugin), judge);
+            let mut chain = started(chain)?;
             for (index, hook) in self.hooks.iter().enumerate() {
                 let place = Place::Hook { number: index + 1, name: hook.name(), cut };
                 hook.run(&mut chain, cut, place)?;

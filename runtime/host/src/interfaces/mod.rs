@@ -7,6 +7,7 @@ mod files;
 mod history;
 mod http;
 mod inference;
+mod judge;
 mod log;
 mod logits;
 mod output;
@@ -20,7 +21,8 @@ use wasmtime::component::{HasSelf, Linker};
 
 use crate::World;
 use crate::bindings::{
-    agent::membrane::plugin as agent, sampler::membrane::plugin as sampler, tool::membrane::plugin as tool,
+    agent::membrane::plugin as agent, policy::membrane::plugin as policy,
+    sampler::membrane::plugin as sampler, tool::membrane::plugin as tool,
 };
 use crate::grants::Grant;
 use crate::state::State;
@@ -36,6 +38,7 @@ pub(crate) trait Interfaces:
     + sampler::vocabulary::Host
     + sampler::random::Host
     + sampler::all_logits::Host
+    + policy::judge::Host
     + tool::clock::Host
     + tool::files::Host
     + tool::http::Host
@@ -58,6 +61,7 @@ impl<T> Interfaces for T where
         + sampler::vocabulary::Host
         + sampler::random::Host
         + sampler::all_logits::Host
+        + policy::judge::Host
         + tool::clock::Host
         + tool::files::Host
         + tool::http::Host
@@ -116,6 +120,7 @@ pub(crate) fn offer<'g, T: Interfaces>(
         match grant {
             Grant::RawDecoding => agent::raw_decoding::add_to_linker::<T, HasSelf<T>>(linker, |state| state)?,
             Grant::Store => agent::store::add_to_linker::<T, HasSelf<T>>(linker, |state| state)?,
+            Grant::Judge => policy::judge::add_to_linker::<T, HasSelf<T>>(linker, |state| state)?,
             Grant::AllLogits => sampler::all_logits::add_to_linker::<T, HasSelf<T>>(linker, |state| state)?,
             Grant::Clock => tool::clock::add_to_linker::<T, HasSelf<T>>(linker, |state| state)?,
             Grant::Files => tool::files::add_to_linker::<T, HasSelf<T>>(linker, |state| state)?,

@@ -14,7 +14,8 @@ use wasmtime::component::Resource;
 
 use crate::agent::{GenerationHandle, SessionHandle};
 use crate::bindings::{
-    agent::membrane::plugin as agent, sampler::membrane::plugin as sampler, tool::membrane::plugin as tool,
+    agent::membrane::plugin as agent, policy::membrane::plugin as policy,
+    sampler::membrane::plugin as sampler, tool::membrane::plugin as tool,
 };
 use crate::exports::encode;
 use crate::isolation::inmate::Inmate;
@@ -45,6 +46,7 @@ macro_rules! plain {
 plain! {
     (), bool, u32, u64, i32, f32, String,
     sampler::log::Level, sampler::logits::MaskKind, sampler::logits::Drawn, sampler::types::Invocation,
+    policy::judge::Question,
     tool::files::Entry, tool::http::Request, tool::http::Response,
     agent::inference::ModelInfo, agent::inference::GenerationOptions, agent::inference::Completion,
     agent::inference::InferenceError, agent::inference::Synced,
@@ -243,6 +245,9 @@ brokered! {
     }
     agent::output::Host as output "output" {
         write(text: String) -> ();
+    }
+    policy::judge::Host as judge "judge" {
+        score(question: Question, continuations: Vec<String>) -> Result<Vec<f64>, String>;
     }
     agent::store::Host as store "store" {
         get(key: String) -> Result<Option<Vec<u8>>, String>;

@@ -106,11 +106,14 @@ impl Confined {
     fn work(mut self) -> Result<(), Broken> {
         let (message, behind) = self.host.receive(usize::MAX, &mut ())?;
         let ToProcess::Load { plugin, compiled } = message else { return Err(unexpected()) };
-        let engine = if plugin.draft { &self.engines.draft } else { &self.engines.best };
+        let Engines { best, draft } = &self.engines;
         let component = if compiled {
-            membrane_codecache::load_confined(engine, behind)
+            membrane_codecache::load_confined(if plugin.draft { draft } else { best }, behind)
+        } else if plugin.draft {
+            // What the compiler in haste can't take the other can.
+            Component::from_binary(draft, behind).or_else(|_| Component::from_binary(best, behind))
         } else {
-            Component::from_binary(engine, behind)
+            Component::from_binary(best, behind)
         };
         let component = match component {
             Ok(component) => component,
@@ -120,7 +123,7 @@ impl Confined {
         };
         let grants: Vec<Grant> = plugin.grants.iter().filter_map(|name| name.parse().ok()).collect();
         let (world, state) = (plugin.world, plugin.exports_state);
-        let prepared = match Prepared::<Inmate>::new(engine, &component, world, &grants, state) {
+        let prepared = match Prepared::<Inmate>::new(&component, world, &grants, state) {
             Ok(prepared) => prepared,
             Err(error) => return self.host.send(&ToHost::Mismatch { names: mismatch(&error) }, &[]),
         };

@@ -57,6 +57,7 @@ mod kernel {
     use landlock::{
         ABI, Access, AccessFs, AccessNet, LandlockStatus, Ruleset, RulesetAttr, RulesetStatus, Scope,
     };
+    use nix::sys::signal::Signal;
     use seccompiler::{
         BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
         SeccompRule,
@@ -68,6 +69,8 @@ mod kernel {
     const RIGHTS: ABI = ABI::V6;
 
     pub fn enter() -> io::Result<Confinement> {
+        // A host that is gone already is noticed at the stream.
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         nix::sys::prctl::set_no_new_privs()?;
         // What it wrote, and its memory, are for no other process of the user; nor does it leave a core file.
         nix::sys::prctl::set_dumpable(false)?;

@@ -13,7 +13,7 @@
 //! failure of the plugin; the next instance gets a new process. Compiled code that comes out of the process goes
 //! back into such processes and nowhere else.
 //!
-//! - `jail.rs`: what a process gives up.
+//! - `starter.rs`: how a process begins. `jail.rs`: what it gives up.
 //! - `protocol.rs`, `frames.rs`: what the two say to each other, and in which form.
 //! - `imports.rs`: the imports. **A new function of a WIT interface is a line there**, a new interface a block.
 //!   Functions that plugins export are lines of `exports.rs`, in both modes.
@@ -28,9 +28,9 @@ mod inmate;
 mod jail;
 mod process;
 mod protocol;
+mod starter;
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ use serde::{Deserialize, Serialize};
 pub use inmate::{Confined, confine, serve};
 pub use process::probe;
 pub(crate) use process::{Launch, Process, Remote};
+#[cfg(unix)]
+pub use starter::start;
 
 /// The program that plugins run in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,22 +102,4 @@ impl std::fmt::Display for Confinement {
         }
         f.write_str(if self.seccomp { ", seccomp" } else { ", no seccomp" })
     }
-}
-
-/// Starts a program with no environment, and with one end of a socket pair as its standard input. Gives the other.
-///
-/// # Errors
-/// It can't be started.
-#[cfg(unix)]
-pub fn start(program: &Program) -> std::io::Result<(Child, std::os::unix::net::UnixStream)> {
-    let (own, other) = std::os::unix::net::UnixStream::pair()?;
-    let child = Command::new(&program.path)
-        .args(&program.arguments)
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::from(std::os::fd::OwnedFd::from(other)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    Ok((child, own))
 }

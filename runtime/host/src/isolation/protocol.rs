@@ -10,7 +10,7 @@ use crate::ending::Ending;
 use crate::isolation::Confinement;
 
 /// Version of this protocol and of everything behind messages. A process of another is refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// From the host.
 #[derive(Debug, Serialize, Deserialize)]

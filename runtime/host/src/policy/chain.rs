@@ -13,6 +13,7 @@ use crate::error::{Failure, Result};
 use crate::exports::Export;
 use crate::exports::policy::{Configure, Finish, Prompt, Request, ToolCall, ToolResult};
 use crate::grants::Grant;
+use crate::judge::SharedJudge;
 use crate::limits::{MAX_ARGUMENTS_BYTES, MAX_MESSAGE_BYTES, MAX_MESSAGES, MAX_RESULT_BYTES};
 use crate::plugin::Plugin;
 use crate::policy::verdict::{Intervention, Refused};
@@ -32,6 +33,8 @@ pub struct PolicyChain {
     pub(crate) journal: Option<Vec<Seen>>,
     /// Policies that have joined.
     pub(crate) joined: usize,
+    /// Whom those that were granted it may ask.
+    pub(crate) judge: Option<SharedJudge>,
 }
 
 /// One policy of the chain.
@@ -85,28 +88,47 @@ pub struct ToolResultOutcome {
 }
 
 /// In place of a text that a policy does not let pass as it is.
-const WITHHELD: &str = "(withheld by a policy)";
+pub(super) const WITHHELD: &str = "(withheld by a policy)";
 
 impl PolicyChain {
     /// A text that is no part of an answer, such as a line of a plugin's log: itself, if each of these policies lets it pass
     /// as an answer, and a word in its place if not.
+    ///
+    /// Where a policy needs the model for that, nothing passes.
     pub fn judged(host: &Host, plugins: &[Plugin], text: &str) -> String {
-        let passes = || {
-            let Ok(mut chain) = Self::start(host, plugins) else { return false };
-            if chain.request(vec![Message { role: Role::User, content: String::new() }]).is_err() {
-                return false;
-            }
-            let outcome = chain.output(text, true);
-            outcome.ended.is_none() && outcome.released == text && chain.finish(text).is_ok()
-        };
-        if plugins.is_empty() || passes() { text.to_owned() } else { WITHHELD.to_owned() }
+        Self::judged_with(host, plugins, None, text)
+    }
+
+    /// The same, with a judge for the policies that were granted one.
+    pub fn judged_with(host: &Host, plugins: &[Plugin], judge: Option<SharedJudge>, text: &str) -> String {
+        if plugins.is_empty() || Self::passes(host, plugins, judge, text) {
+            text.to_owned()
+        } else {
+            WITHHELD.to_owned()
+        }
+    }
+
+    /// Whether policies let a text pass as an answer, as it is.
+    pub(super) fn passes(host: &Host, plugins: &[Plugin], judge: Option<SharedJudge>, text: &str) -> bool {
+        let Ok(mut chain) = Self::start_with(host, plugins, judge) else { return false };
+        if chain.request(vec![Message { role: Role::User, content: String::new() }]).is_err() {
+            return false;
+        }
+        let outcome = chain.output(text, true);
+        outcome.ended.is_none() && outcome.released == text && chain.finish(text).is_ok()
     }
 
     /// Starts an instance of each plugin and configures it. Errors: a plugin that is no policy or fails to
     /// start; nothing may be answered then.
-    pub fn start(_host: &Host, plugins: &[Plugin]) -> Result<Self> {
-        let members = plugins.iter().map(Member::start).collect::<Result<_>>()?;
-        Ok(Self { members, refused: None, stopped: false, forced: 0, journal: None, joined: 0 })
+    pub fn start(host: &Host, plugins: &[Plugin]) -> Result<Self> {
+        Self::start_with(host, plugins, None)
+    }
+
+    /// The same, with a judge for those that were granted one. Without one, a hook that asks it fails.
+    pub fn start_with(_host: &Host, plugins: &[Plugin], judge: Option<SharedJudge>) -> Result<Self> {
+        let members = plugins.iter().map(|plugin| Member::start(plugin, judge.as_ref()));
+        let members = members.collect::<Result<_>>()?;
+        Ok(Self { members, refused: None, stopped: false, forced: 0, journal: None, joined: 0, judge })
     }
 
     /// Whether there are no policies.
@@ -274,11 +296,14 @@ impl PolicyChain {
 }
 
 impl Member {
-    pub fn start(plugin: &Plugin) -> Result<Self> {
+    pub fn start(plugin: &Plugin, judge: Option<&SharedJudge>) -> Result<Self> {
         plugin.require(World::Policy)?;
         let instance = Instance::start(plugin)?;
         let mut member = Self { instance, pending: String::new(), out: 0, passed_bytes: 0, taken_bytes: 0 };
         member.hook(&Configure { parameters: plugin.parameters() })?;
+        if plugin.grants().contains(&Grant::Judge) {
+            member.instance.state().bench = judge.cloned().map(Into::into);
+        }
         Ok(member)
     }
 

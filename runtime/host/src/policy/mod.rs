@@ -2,11 +2,13 @@
 //! nothing.
 
 mod chain;
+mod lines;
 mod output;
 mod verdict;
 
 pub(crate) use chain::Member;
 pub use chain::{PolicyChain, RequestOutcome, ToolCallOutcome, ToolResultOutcome};
+pub use lines::JudgedLines;
 pub(crate) use output::Turn;
 pub use output::{Ended, OutputOutcome};
 pub use verdict::{Edit, Intervention, POLICY_FAILED, Refused};

@@ -115,8 +115,15 @@ impl Member {
         if self.pending.is_empty() && !done {
             return Ok((passed, Turn::Go));
         }
+        // One that makes 64 KiB of each byte.
+        let most = self.pending.len() + MAX_PENDING_BYTES;
         for _ in 0..MAX_REPLACEMENTS {
             let turn = self.ask(done, &mut passed, interventions)?;
+            if passed.len() > most {
+                let what =
+                    format!("more than {MAX_PENDING_BYTES} bytes in replacements of one piece of text");
+                return Err(Refused::failed(&self.instance.broke("output", what)));
+            }
             let Some(turn) = turn else { continue };
             self.passed_bytes += passed.len() as u64;
             return Ok((passed, turn));

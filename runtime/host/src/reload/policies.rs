@@ -105,7 +105,7 @@ impl PolicyChain {
             return Err(format!("{MAX_JOINED} policies have joined this answer"));
         }
         let journal = self.journal.as_ref().ok_or("this answer keeps no journal")?;
-        let mut member = Member::start(plugin).map_err(|error| error.to_string())?;
+        let mut member = Member::start(plugin, self.judge.as_ref()).map_err(|error| error.to_string())?;
         let walked = member.walk(journal).map_err(|failure| failure.to_string())?;
         let interventions = match walked {
             Walked::Waits(why) => return Err(why),

@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use membrane_host::isolation::{ProcessOptions, Program};
 use membrane_host::{
-    AnswerContext, CodeCache, DEFAULT_CAPACITY_BYTES, Grant, Host, HostError, HostOptions, Isolation, Limits,
-    Plugin, PluginSource, Vocabulary, World,
+    AnswerContext, CodeCache, DEFAULT_CAPACITY_BYTES, Grant, Host, HostOptions, Isolation, Limits, Plugin,
+    PluginSource, Vocabulary, World,
 };
 use serde_json::Value;
 
@@ -129,18 +129,16 @@ pub fn sampler(host: &Host, mode: &str) -> Plugin {
     guest(host, World::Sampler, serde_json::json!({ "mode": mode }))
 }
 
-/// The error of loading a component.
-pub fn refusal(bytes: Vec<u8>, world: World, grants: &[Grant]) -> HostError {
-    let mut source = source("x", bytes, world, serde_json::json!({}));
-    source.grants.extend(grants);
-    host().load(source, world).expect_err("it must be refused")
-}
-
 /// The component of a guest of `tests/guests`, built on first use.
 pub fn component(world: World) -> Vec<u8> {
+    package(&format!("test-{world}"))
+}
+
+/// The same by the name of its package.
+pub fn package(name: &str) -> Vec<u8> {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(build);
-    std::fs::read(folder.join(format!("test_{world}.wasm"))).unwrap()
+    std::fs::read(folder.join(format!("{}.wasm", name.replace('-', "_")))).unwrap()
 }
 
 fn build() -> PathBuf {

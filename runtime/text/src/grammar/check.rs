@@ -3,8 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Grammar;
 use super::error::GrammarError;
+use super::{Grammar, keywords};
 use crate::limits::{
     GRAMMAR_INTERSECTIONS, GRAMMAR_NESTING, MAX_LARK_BYTES, MAX_REGEX_BYTES, MAX_SCHEMA_BYTES,
     SCHEMA_MULTIPLES, SCHEMA_PATTERNS,
@@ -61,6 +61,9 @@ fn check_schema(schema: &Value) -> Result<(), GrammarError> {
     let kind = "JSON schema";
     within(kind, "levels", levels(schema), GRAMMAR_NESTING)?;
     within(kind, "bytes", schema.to_string().len(), MAX_SCHEMA_BYTES)?;
+    if let Some(reason) = keywords::rounded(schema) {
+        return refuse(&reason);
+    }
     let parts = Parts::of(schema);
     if parts.options {
         return refuse("`x-guidance` is no part of JSON Schema and is not taken; leave it out");

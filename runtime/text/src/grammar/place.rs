@@ -3,7 +3,16 @@
 use serde_json::{Map, Value};
 
 /// Keywords below which a schema stands.
-const ONE: [&str; 3] = ["items", "additionalProperties", "additionalItems"];
+const ONE: [&str; 8] = [
+    "items",
+    "additionalProperties",
+    "additionalItems",
+    "not",
+    "contains",
+    "propertyNames",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+];
 /// Keywords below which there is a list of schemas.
 const LISTS: [&str; 4] = ["allOf", "anyOf", "oneOf", "prefixItems"];
 /// Keywords below which there are schemas by name.
@@ -12,7 +21,7 @@ const NAMED: [&str; 4] = ["properties", "patternProperties", "$defs", "definitio
 const DEFINITIONS: [&str; 3] = ["$schema", "$defs", "definitions"];
 
 /// Parts that are compiled alone to find it.
-const TRIES: usize = 32;
+const TRIES: usize = 64;
 
 /// A JSON pointer to the deepest part that fails in the same way alone, as a reference is written: `#/properties/a`.
 pub(super) fn of(schema: &Value, fails_alike: &mut dyn FnMut(&Value) -> bool) -> String {

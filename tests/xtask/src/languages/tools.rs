@@ -1,5 +1,6 @@
 //! The toolchains of guest languages, under `target/tools`: pinned versions, with the digests that `tests/xtask/tools` lists.
 
+use crate::pool::{self, Job};
 use crate::workspace::{output, phase, root, run, scratch};
 use anyhow::{Context, Result};
 use std::ffi::OsString;
@@ -15,19 +16,40 @@ const NODE_MAJOR: u32 = 20;
 /// # Errors
 /// When python3 with pip, or a package, is out of reach, or a digest is not the listed one.
 pub fn path(membrane: &Path) -> Result<OsString> {
-    let lists = root().join("tests/xtask/tools");
-    let python = environment("python", &lists.join("requirements.txt"))?;
-    let mut folders = vec![membrane.parent().context("membrane lies in no folder")?.to_owned(), python];
-    if !has_node() {
-        folders.push(environment("node", &lists.join("node.txt"))?);
-    }
-    let before = std::env::var_os("PATH").unwrap_or_default();
-    let with = |folders: &[PathBuf]| {
-        let all = folders.iter().cloned().chain(std::env::split_paths(&before));
-        std::env::join_paths(all).context("a folder of PATH can't be in PATH")
+    let lists = lists();
+    let own = membrane.parent().context("membrane lies in no folder")?.to_owned();
+    let python = || Ok(vec![environment("python", &lists.join("requirements.txt"))?]);
+    let javascript = || {
+        let node = node()?;
+        let path = with(node.as_slice())?;
+        Ok(std::iter::once(javascript(&lists, &path)?).chain(node).collect())
     };
-    folders.insert(1, javascript(&lists, &with(&folders)?)?);
-    with(&folders)
+    let installed =
+        pool::run(vec![Job::new("Python packages", python), Job::new("JavaScript packages", javascript)])?;
+    with(&std::iter::once(own).chain(installed.into_iter().flatten()).collect::<Vec<PathBuf>>())
+}
+
+/// The folder of Node.js, which is installed if the machine has none that is new enough. None if it has one.
+///
+/// # Errors
+/// As for [`path`].
+pub fn node() -> Result<Option<PathBuf>> {
+    if has_node() { Ok(None) } else { environment("node", &lists().join("node.txt")).map(Some) }
+}
+
+/// What is installed, by kind.
+fn lists() -> PathBuf {
+    root().join("tests/xtask/tools")
+}
+
+/// `PATH` with folders in front.
+///
+/// # Errors
+/// When one can't be in `PATH`.
+pub fn with(folders: &[PathBuf]) -> Result<OsString> {
+    let before = std::env::var_os("PATH").unwrap_or_default();
+    let all = folders.iter().cloned().chain(std::env::split_paths(&before));
+    std::env::join_paths(all).context("a folder of PATH can't be in PATH")
 }
 
 /// A Python environment with the packages of a list; gives the folder of its programs.

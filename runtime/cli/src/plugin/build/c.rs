@@ -19,16 +19,21 @@ use crate::plugin::package::Package;
 const BINDINGS: &str = "membrane";
 
 /// What the compiler is told, whichever it is. The module is a library (a reactor), without a `main`. Zig's own stack has
-/// 16 MiB, more than an instance has under a memory budget.
-const FLAGS: [&str; 7] = [
+/// 16 MiB, more than an instance has under a memory budget. A function that no header declares and that is not static may be
+/// meant as a hook: misspelt, it would never be called, and a policy would let pass what it means to stop.
+const FLAGS: [&str; 8] = [
     "-std=c17",
     "-Os",
     "-Wall",
     "-Wextra",
+    "-Werror=missing-prototypes",
     "-mexec-model=reactor",
     "-Wl,--strip-all",
     "-Wl,-z,stack-size=262144",
 ];
+
+/// Generated bindings declare no prototypes of their exports.
+const GENERATED: &str = "#pragma clang diagnostic ignored \"-Wmissing-prototypes\"\n";
 
 /// The source of a plugin in Zig.
 const ZIG_SOURCE: &str = "plugin.zig";
@@ -79,6 +84,8 @@ fn bind(package: &Package) -> Result<PathBuf> {
     fs::create_dir_all(&folder).with_context(|| format!("can't make the folder {}", folder.display()))?;
     for (name, bytes) in files.iter() {
         let path = folder.join(name);
+        let before = if name.ends_with(".c") { GENERATED } else { "" };
+        let bytes = [before.as_bytes(), bytes].concat();
         fs::write(&path, bytes).with_context(|| format!("can't write {}", path.display()))?;
     }
     Ok(folder)

@@ -4,6 +4,7 @@
 //! refuses a component that imports what it was not granted.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use membrane_host::Grant;
@@ -27,6 +28,27 @@ pub fn granted(package: &Package) -> Result<(Resolve, WorldId)> {
     };
     resolve.worlds[world].imports.retain(keep);
     Ok((resolve, world))
+}
+
+/// What to write into the manifest, where a source that could not be built names an interface that is by grant: it is missing from
+/// what the generator was given, and the generator does not know why.
+pub fn missing_grant(package: &Package, source: &Path) -> Option<String> {
+    let text = fs::read_to_string(package.folder.join(source)).ok()?;
+    let granted = |name: &str| package.manifest.grants.iter().any(|grant| grant == name);
+    let imports: Vec<&str> =
+        text.lines().filter(|line| line.contains("membrane:plugin/") || line.contains("wit_world")).collect();
+    let is_imported = |name: &str| {
+        let named = |word: &str| word == name || word.replace('_', "-") == name;
+        imports
+            .iter()
+            .any(|line| line.split(|c: char| !c.is_alphanumeric() && c != '-' && c != '_').any(named))
+    };
+    let missing =
+        Grant::ALL.iter().map(|grant| grant.name()).find(|name| is_imported(name) && !granted(name))?;
+    Some(format!(
+        "{} imports `{missing}`, which is by grant: add it to the grants of plugin.toml, such as `grants = [\"{missing}\"]`",
+        source.display()
+    ))
 }
 
 /// Writes it to `build/wit` of the plugin's folder, for tools that read WIT.

@@ -1,5 +1,6 @@
 //! Python: componentize-py puts the interpreter and the plugin's modules into a component.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -22,5 +23,8 @@ pub fn build(package: &Package) -> Result<()> {
     command.current_dir(&package.folder);
     command.args(["--wit-path", "build/wit", "--world", world, "componentize", "--stub-wasi"]);
     command.args(["--python-path", ".", "--python-path", "sdk", "plugin", "--output"]).arg(component);
-    run(&mut command)
+    run(&mut command).map_err(|error| match contract::missing_grant(package, Path::new("plugin.py")) {
+        Some(grant) => error.context(grant),
+        None => error,
+    })
 }

@@ -44,7 +44,8 @@ pub fn succeeds(command: &mut Command) -> bool {
 pub fn run(command: &mut Command) -> Result<()> {
     let shown = shown(command);
     eprintln!("   {shown}");
-    let status = command.stdin(Stdio::null()).stdout(io::stderr()).status();
+    // Tools written in Rust would show a page of their own frames with each mistake in a plugin.
+    let status = command.env_remove("RUST_BACKTRACE").stdin(Stdio::null()).stdout(io::stderr()).status();
     let status = status.with_context(|| format!("can't run `{shown}`"))?;
     if !status.success() {
         bail!("`{shown}` failed ({status}); what it said is above");

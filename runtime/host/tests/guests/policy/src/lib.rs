@@ -71,6 +71,15 @@ impl Test {
                 let text = "x".repeat(65_537);
                 return OutputVerdict::Replace(Replacement { bytes: 1, text, reason: reason() });
             }
+            "amplify" => {
+                let text = "x".repeat(65_536);
+                return OutputVerdict::Replace(Replacement { bytes: 1, text, reason: reason() });
+            }
+            "nibble" => return OutputVerdict::Replace(Replacement { bytes: 1, text, reason: reason() }),
+            "long-refusal" => {
+                let message = "\u{1b}]0;title\u{7}".repeat(700_000);
+                return OutputVerdict::Refuse(Refusal { message, reason: reason() });
+            }
             "force-always" => return OutputVerdict::Force(ForcedText { text, reason: reason() }),
             _ => {}
         }
@@ -117,6 +126,14 @@ impl Policy for Test {
             }
             "system-to-user" => {
                 messages.iter_mut().for_each(|message| message.role = Role::User);
+                Ok(RequestVerdict::Rewrite(RewrittenRequest { messages, reason: reason() }))
+            }
+            "messages" => {
+                messages.resize(20_001, Message::new(Role::User, ""));
+                Ok(RequestVerdict::Rewrite(RewrittenRequest { messages, reason: reason() }))
+            }
+            "long-message" => {
+                messages.push(Message::new(Role::User, "x".repeat(17 << 20)));
                 Ok(RequestVerdict::Rewrite(RewrittenRequest { messages, reason: reason() }))
             }
             "rewrite-users" => {

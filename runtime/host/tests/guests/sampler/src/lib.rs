@@ -70,6 +70,37 @@ impl Sampler for Test {
                 logits::apply(&[logits::Operation::TopP(f32::NAN)])?;
                 Ok(Choice::Pass)
             }
+            "infinite" => {
+                all_logits::write(&vec![f32::INFINITY; vocabulary::size() as usize])?;
+                Ok(Choice::Pass)
+            }
+            "few" => {
+                all_logits::write(&[0.0; 5])?;
+                Ok(Choice::Pass)
+            }
+            "bias-nan" => bias(1, f32::NAN),
+            "bias-beyond" => bias(u32::MAX, 1.0),
+            "bias-sum" => {
+                for _ in 0..3 {
+                    bias(3, f32::MAX)?;
+                }
+                Ok(Choice::Token(logits::greedy()?.token))
+            }
+            "mask-beyond" => {
+                logits::mask(logits::MaskKind::Allow, &[u32::MAX])?;
+                Ok(Choice::Pass)
+            }
+            "breakers" => {
+                let breakers = vec!["\n".to_owned(); 100_000];
+                let dry = logits::Dry { multiplier: 1.0, base: 2.0, allowed_length: 2, last: -1, breakers };
+                logits::apply(&[logits::Operation::Dry(dry)])?;
+                Ok(Choice::Pass)
+            }
+            "encode" => {
+                vocabulary::encode(&"7 ".repeat(1 << 20))?;
+                Ok(Choice::Pass)
+            }
+            "count-prompt" => Ok(Choice::Token(history::tail(u32::MAX).len() as u32)),
             "count-down" => {
                 let token = history::tail(1).first().map_or(0, |last| last.saturating_sub(1));
                 Ok(Choice::Token(token))
@@ -80,6 +111,10 @@ impl Sampler for Test {
             other => Err(format!("there is no mode {other}")),
         }
     }
+}
+
+fn bias(token: u32, bias: f32) -> Result<Choice, String> {
+    logits::add(&[logits::Bias { token, bias }]).map(|()| Choice::Pass)
 }
 
 fn forever<T>() -> T {

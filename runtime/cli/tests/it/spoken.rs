@@ -1,0 +1,69 @@
+//! What samplers say beside the answer, in their logs and their errors, is judged by the policies as the answer is.
+
+use std::fs;
+use std::path::Path;
+
+use crate::component;
+use crate::program::{Ended, MOE, fixture, membrane};
+
+/// A sampler that logs lines, and then fails with an error or, without one, lets the next one choose.
+fn sampler(lines: &[&str], error: Option<&str>) -> Vec<u8> {
+    let (mut data, mut calls) = (String::new(), String::new());
+    for (number, line) in lines.iter().enumerate() {
+        let at = 1024 + 256 * number;
+        data += &format!("(data (i32.const {at}) {line:?})");
+        calls += &format!("(call $log (i32.const 1) (i32.const {at}) (i32.const {}))", line.len());
+    }
+    component::sampler(&data, &calls, error)
+}
+
+fn run(folder: &Path, component: &[u8], more: &[&str]) -> Ended {
+    let path = folder.join("talker.wasm");
+    fs::write(&path, component).unwrap();
+    let rules = folder.join("rules.toml");
+    fs::write(
+        &rules,
+        "[[clause]]\nid = \"c\"\nwhen = \"output\"\nmatch = \"heliotrope\"\naction = \"refuse\"\nmessage = \"No.\"\n",
+    )
+    .unwrap();
+    let guard = format!("guard,rules=file:{}", rules.display());
+    let (model, talker) = (fixture(MOE), path.display().to_string());
+    let arguments =
+        ["run", &model, "Hello.", "-n", "3", "--seed", "1", "--threads", "1", "--sampler", &talker];
+    let greedy = ["--sampler", "greedy"];
+    let policy: &[&str] = if more.contains(&"--free") { &[] } else { &["--policy", &guard] };
+    let more: Vec<&str> = more.iter().copied().filter(|word| *word != "--free").collect();
+    membrane(&[&arguments[..], &greedy, policy, &more].concat())
+}
+
+#[test]
+fn a_forbidden_text_in_a_samplers_log_is_withheld() {
+    let folder = tempfile::tempdir().unwrap();
+    for lines in [&["it is heliotrope", "fine"][..], &["it is helio", "trope", "fine"]] {
+        let component = sampler(lines, None);
+        let free = run(folder.path(), &component, &["--free"]).good();
+        lines.iter().for_each(|line| assert!(free.stderr.contains(line), "{line}: {}", free.stderr));
+        for isolation in ["none", "process"] {
+            let judged = run(folder.path(), &component, &["--isolation", isolation]).good();
+            assert!(!judged.stderr.contains("trope"), "{isolation}: {}", judged.stderr);
+            assert!(judged.stderr.contains("(withheld by a policy)"), "{isolation}: {}", judged.stderr);
+            assert!(judged.stderr.contains("[talker: fine]"), "{isolation}: {}", judged.stderr);
+        }
+    }
+}
+
+#[test]
+fn a_forbidden_text_in_a_samplers_error_is_withheld() {
+    let folder = tempfile::tempdir().unwrap();
+    let component = sampler(&[], Some("it is heliotrope"));
+    run(folder.path(), &component, &["--free"]).failed_saying(&["sample failed: it is heliotrope"]);
+    for more in [&[][..], &["--json"], &["--isolation", "process"]] {
+        let judged = run(folder.path(), &component, more);
+        assert_eq!(judged.code, Some(2), "{}", judged.stderr);
+        let all = judged.stdout + &judged.stderr;
+        assert!(!all.contains("heliotrope") && all.contains("(withheld by a policy)"), "{all}");
+    }
+    // What is harmless is told.
+    run(folder.path(), &sampler(&[], Some("out of order")), &[])
+        .failed_saying(&["sample failed: out of order"]);
+}

@@ -1,0 +1,171 @@
+//! The model as the judge of policies: continuations scored behind questions, in a session of their own.
+//!
+//! The session is beside those that answers are made in, in room that the memory plan has for it, so that nothing of a
+//! judgement touches an answer. It is kept over questions and answers: what a question has in common with the one before
+//! is not computed again.
+
+mod recorded;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use membrane_audit::JudgedIds;
+use membrane_engine::{EngineError, Model, Session};
+use membrane_host::{Grant, Judge, JudgeError, Judged, Plugin, Question, SharedJudge};
+use membrane_text::{ChatMessage, ChatTemplate, Specials};
+use serde_json::{Map, Value};
+
+use crate::answer::{from_host, render_with};
+use crate::scoring;
+
+pub(crate) use recorded::{Missing, Recorded, written};
+
+/// Whether a policy may ask the model.
+pub fn asks_the_model(policies: &[Plugin]) -> bool {
+    policies.iter().any(|policy| policy.grants().contains(&Grant::Judge))
+}
+
+/// A model that judges. Clones share its session.
+#[derive(Clone)]
+pub(crate) struct Bench(Arc<Shared>);
+
+struct Shared {
+    model: Model,
+    template: Option<ChatTemplate>,
+    /// Made with the first question.
+    session: Mutex<Option<Session>>,
+}
+
+/// Something that was judged, for the record.
+pub(crate) struct Judgement {
+    pub policy: String,
+    pub question: Question,
+    pub continuations: Vec<String>,
+    pub ids: JudgedIds,
+    pub outcome: Result<Judged, JudgeError>,
+}
+
+/// What was judged and is not on record yet. Clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct Judgements(Arc<Mutex<Vec<Judgement>>>);
+
+impl Judgements {
+    fn push(&self, judgement: Judgement) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(judgement);
+    }
+
+    /// Takes all, in their order.
+    pub fn take(&self) -> Vec<Judgement> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Bench {
+    /// None where the memory plan has no room for a judge.
+    pub fn new(model: &Model, template: Option<&ChatTemplate>) -> Option<Self> {
+        let (template, session) = (template.cloned(), Mutex::default());
+        let room = model.plan().side_kv.0 > 0;
+        room.then(|| Self(Arc::new(Shared { model: model.clone(), template, session })))
+    }
+
+    /// A judge for one answer. `now`: the time that chat templates are told. What is judged goes to `made` too, if the answer
+    /// is recorded.
+    pub fn judge(&self, now: i64, made: Option<Judgements>) -> SharedJudge {
+        SharedJudge::new(ModelJudge { bench: self.clone(), now, made })
+    }
+
+    fn tokens(
+        &self,
+        question: &Question,
+        continuations: &[String],
+        now: i64,
+    ) -> Result<JudgedIds, JudgeError> {
+        let invalid = |error: &dyn std::fmt::Display| JudgeError::Invalid(error.to_string());
+        let model = &self.0.model;
+        let tokenizer = model.tokenizer().map_err(|error| JudgeError::Unavailable(error.to_string()))?;
+        let question = match question {
+            Question::Text(text) => {
+                let bos = tokenizer.bos().filter(|_| tokenizer.add_bos());
+                let ids = tokenizer.encode(text, Specials::AsText).map_err(|error| invalid(&error))?;
+                bos.into_iter().chain(ids).collect()
+            }
+            Question::Chat(messages) => {
+                let messages: Vec<ChatMessage> = messages.iter().cloned().map(from_host).collect();
+                let extra = Map::from_iter([("enable_thinking".to_owned(), Value::Bool(false))]);
+                let prompt = render_with(model, self.0.template.as_ref(), &messages, &[], now, &extra);
+                let prompt = prompt.map_err(|error| invalid(&error))?;
+                tokenizer.encode_prompt(&prompt).map_err(|error| invalid(&error))?
+            }
+        };
+        let encode =
+            |text: &String| tokenizer.encode(text, Specials::AsText).map_err(|error| invalid(&error));
+        Ok(JudgedIds { question, continuations: continuations.iter().map(encode).collect::<Result<_, _>>()? })
+    }
+
+    fn score(&self, ids: &JudgedIds, left: u64) -> Result<Judged, JudgeError> {
+        let tokens = count(ids);
+        if tokens > left {
+            return Err(JudgeError::Tokens { tokens });
+        }
+        if ids.question.is_empty() || ids.continuations.iter().any(Vec::is_empty) {
+            return Err(JudgeError::Invalid("a question or a continuation has no tokens".into()));
+        }
+        let context = self.0.model.plan().context as usize;
+        let longest = ids.continuations.iter().map(Vec::len).max().unwrap_or(0);
+        // Behind the last token of a continuation nothing is asked.
+        if ids.question.len() + longest > context + 1 {
+            return Err(JudgeError::Invalid(format!(
+                "a question of {} tokens and a continuation of {longest}, and the context holds {context}; nothing was \
+                 cut. Ask about less, or give a larger --ctx",
+                ids.question.len()
+            )));
+        }
+        let mut session = self.0.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = session.get_or_insert_with(|| self.0.model.side_session());
+        let scores = scoring::in_turn(session, &ids.question, &ids.continuations).map_err(unavailable)?;
+        Ok(Judged { scores, tokens })
+    }
+}
+
+fn unavailable(error: EngineError) -> JudgeError {
+    JudgeError::Unavailable(error.to_string())
+}
+
+/// Tokens of a question and its continuations together.
+pub(crate) fn count(ids: &JudgedIds) -> u64 {
+    (ids.question.len() + ids.continuations.iter().map(Vec::len).sum::<usize>()) as u64
+}
+
+/// The judge of one answer.
+struct ModelJudge {
+    bench: Bench,
+    now: i64,
+    made: Option<Judgements>,
+}
+
+impl Judge for ModelJudge {
+    fn score(
+        &mut self,
+        policy: &str,
+        question: &Question,
+        continuations: &[String],
+        left: u64,
+    ) -> Result<Judged, JudgeError> {
+        let (ids, outcome) = match self.bench.tokens(question, continuations, self.now) {
+            Ok(ids) => {
+                let outcome = self.bench.score(&ids, left);
+                (ids, outcome)
+            }
+            Err(error) => (JudgedIds::default(), Err(error)),
+        };
+        if let Some(made) = &self.made {
+            made.push(Judgement {
+                policy: policy.to_owned(),
+                question: question.clone(),
+                continuations: continuations.to_vec(),
+                ids,
+                outcome: outcome.clone(),
+            });
+        }
+        outcome
+    }
+}

@@ -1,0 +1,294 @@
+//! Keywords of JSON schemas: those that there are not, and numbers of some that would not be kept as they are written.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::error::shown;
+
+/// Keywords of JSON Schema, drafts 4 to 2020-12, and of OpenAPI.
+const KNOWN: &[&str] = &[
+    "$anchor",
+    "$comment",
+    "$defs",
+    "$dynamicAnchor",
+    "$dynamicRef",
+    "$id",
+    "$recursiveAnchor",
+    "$recursiveRef",
+    "$ref",
+    "$schema",
+    "$vocabulary",
+    "additionalItems",
+    "additionalProperties",
+    "allOf",
+    "anyOf",
+    "const",
+    "contains",
+    "contentEncoding",
+    "contentMediaType",
+    "contentSchema",
+    "default",
+    "definitions",
+    "dependencies",
+    "dependentRequired",
+    "dependentSchemas",
+    "deprecated",
+    "description",
+    "discriminator",
+    "else",
+    "enum",
+    "example",
+    "examples",
+    "exclusiveMaximum",
+    "exclusiveMinimum",
+    "externalDocs",
+    "format",
+    "id",
+    "if",
+    "items",
+    "maxContains",
+    "maxItems",
+    "maxLength",
+    "maxProperties",
+    "maximum",
+    "minContains",
+    "minItems",
+    "minLength",
+    "minProperties",
+    "minimum",
+    "multipleOf",
+    "not",
+    "nullable",
+    "oneOf",
+    "pattern",
+    "patternProperties",
+    "prefixItems",
+    "properties",
+    "propertyNames",
+    "readOnly",
+    "required",
+    "then",
+    "title",
+    "type",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "uniqueItems",
+    "writeOnly",
+    "xml",
+];
+/// Keywords below which a schema stands, a list of schemas, or schemas by name.
+const ONE: [&str; 12] = [
+    "items",
+    "additionalProperties",
+    "additionalItems",
+    "not",
+    "if",
+    "then",
+    "else",
+    "contains",
+    "propertyNames",
+    "contentSchema",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+];
+const LISTS: [&str; 5] = ["allOf", "anyOf", "oneOf", "prefixItems", "items"];
+const NAMED: [&str; 6] =
+    ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
+
+/// The largest whole number up to which all are kept: the library has numbers of 64 bits with a point.
+const LARGEST_EXACT: u64 = 1 << 53;
+
+/// A keyword of a schema that JSON Schema does not have. It is allowed, and means nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownKeyword {
+    /// A JSON pointer to its schema, as a reference is written: `#/properties/a`.
+    pub place: String,
+    /// The keyword.
+    pub keyword: String,
+    /// The keyword that may be meant.
+    pub meant: Option<&'static str>,
+}
+
+impl fmt::Display for UnknownKeyword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (place, keyword) = (shown(&self.place), shown(&self.keyword));
+        write!(f, "at {place}: {keyword} is no keyword of JSON Schema, and is ignored")?;
+        self.meant.map_or(Ok(()), |meant| write!(f, "; `{meant}` may be meant"))
+    }
+}
+
+/// Keywords that there are not. Those that begin with `x-` are somebody's own.
+pub(super) fn unknown(schema: &Value) -> Vec<UnknownKeyword> {
+    let mut found = Vec::new();
+    walk(schema, &mut |place, keyword, _| {
+        if !KNOWN.contains(&keyword) && !keyword.starts_with("x-") {
+            let (place, keyword) = (place.to_owned(), keyword.to_owned());
+            found.push(UnknownKeyword { place, meant: nearest(&keyword), keyword });
+        }
+    });
+    found
+}
+
+/// Why a value that is demanded can't be written: it holds a whole number that would be rounded.
+pub(super) fn rounded(schema: &Value) -> Option<String> {
+    let mut found = None;
+    walk(schema, &mut |place, keyword, value| {
+        if found.is_none() && ["const", "enum"].contains(&keyword) {
+            found = inexact(value).map(|number| {
+                format!(
+                    "at {}: the {keyword} has {number}, and whole numbers beyond 2^53 are not kept exactly; use a string",
+                    shown(place)
+                )
+            });
+        }
+    });
+    found
+}
+
+/// A number in a value that would be rounded.
+fn inexact(value: &Value) -> Option<String> {
+    match value {
+        Value::Array(values) => values.iter().find_map(inexact),
+        Value::Object(fields) => fields.values().find_map(inexact),
+        Value::Number(number) => {
+            let whole = number.as_u64().or(number.as_i64().map(i64::unsigned_abs));
+            // One that has more digits than 64 bits was rounded when it was read.
+            let large = whole.map_or_else(
+                || {
+                    number
+                        .as_f64()
+                        .is_some_and(|float| float.fract() == 0.0 && float.abs() > LARGEST_EXACT as f64)
+                },
+                |whole| whole > LARGEST_EXACT,
+            );
+            large.then(|| number.to_string())
+        }
+        _ => None,
+    }
+}
+
+/// Shows each keyword of a schema and of those in it, with the place of its schema and its value.
+fn walk<'s>(schema: &'s Value, look: &mut dyn FnMut(&str, &str, &'s Value)) {
+    let mut left = vec![("#".to_owned(), schema)];
+    while let Some((place, schema)) = left.pop() {
+        let Some(fields) = schema.as_object() else { continue };
+        for (keyword, value) in fields {
+            look(&place, keyword, value);
+            let keyword = keyword.as_str();
+            match value {
+                Value::Array(list) if LISTS.contains(&keyword) => {
+                    let parts = list.iter().enumerate();
+                    left.extend(parts.map(|(index, part)| (format!("{place}/{keyword}/{index}"), part)));
+                }
+                Value::Object(named) if NAMED.contains(&keyword) => {
+                    let escaped = |name: &str| name.replace('~', "~0").replace('/', "~1");
+                    let parts = named.iter();
+                    left.extend(
+                        parts.map(|(name, part)| (format!("{place}/{keyword}/{}", escaped(name)), part)),
+                    );
+                }
+                Value::Object(_) if ONE.contains(&keyword) => {
+                    left.push((format!("{place}/{keyword}"), value))
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The known keyword that is spelt most like a text, if one nearly is.
+fn nearest(text: &str) -> Option<&'static str> {
+    let lower = text.to_ascii_lowercase().replace(['_', '-'], "");
+    let near = KNOWN.iter().map(|known| (distance(&lower, &known.to_ascii_lowercase()), *known));
+    near.min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, known)| *distance <= known.len() / 3)
+        .map(|near| near.1)
+}
+
+/// How many letters are to be put in, taken out or exchanged (Levenshtein). Of long texts the beginning counts.
+fn distance(a: &str, b: &str) -> usize {
+    const LONGEST: usize = 64;
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (above, x) in a.chars().take(LONGEST).enumerate() {
+        let mut corner = row[0];
+        row[0] = above + 1;
+        for (at, y) in b.iter().enumerate() {
+            let swapped = corner + usize::from(x != *y);
+            corner = row[at + 1];
+            row[at + 1] = swapped.min(row[at] + 1).min(corner + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn misspelt_keywords_are_found_where_schemas_stand_and_nowhere_else() {
+        let schema = json!({
+            "type": "object",
+            "propertys": {},
+            "properties": {
+                "maxlength": {"type": "string", "maxlength": 3, "x-own": 1, "default": {"requird": 1}},
+                "a/b": {"items": {"anyOf": [{"enumm": [1]}, {"const": {"requird": 1}}]}},
+            },
+            "additional_properties": false,
+            "requird": [],
+            "hxqwz": 1,
+        });
+        let mut found: Vec<String> = unknown(&schema).iter().map(ToString::to_string).collect();
+        found.sort();
+        let said = |place: &str, keyword: &str| {
+            format!("at {place:?}: {keyword:?} is no keyword of JSON Schema, and is ignored")
+        };
+        let meant = |place: &str, keyword: &str, meant: &str| {
+            format!("{}; `{meant}` may be meant", said(place, keyword))
+        };
+        let mut expected = vec![
+            meant("#", "propertys", "properties"),
+            meant("#/properties/maxlength", "maxlength", "maxLength"),
+            meant("#/properties/a~1b/items/anyOf/0", "enumm", "enum"),
+            meant("#", "additional_properties", "additionalProperties"),
+            meant("#", "requird", "required"),
+            said("#", "hxqwz"),
+        ];
+        expected.sort();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_is_known_is_not_told() {
+        let all: serde_json::Map<String, Value> =
+            KNOWN.iter().map(|known| ((*known).to_owned(), json!(1))).collect();
+        assert_eq!(unknown(&Value::Object(all)), []);
+        assert!(KNOWN.iter().all(|known| nearest(known) == Some(*known)));
+    }
+
+    #[test]
+    fn whole_numbers_beyond_2_to_the_53_are_found_in_demanded_values() {
+        for (schema, place) in [
+            (json!({"const": 9_007_199_254_740_993_u64}), Some("#")),
+            (
+                json!({"properties": {"a": {"enum": ["x", [-9_007_199_254_740_993_i64]]}}}),
+                Some("#/properties/a"),
+            ),
+            (serde_json::from_str(r#"{"const": 123456789012345678901234567890}"#).unwrap(), Some("#")),
+            (json!({"const": 9_007_199_254_740_992_u64}), None),
+            (json!({"const": "9007199254740993"}), None),
+            (json!({"enum": [1.5, 1e-300]}), None),
+            (json!({"maximum": u64::MAX, "default": u64::MAX}), None),
+        ] {
+            let found = rounded(&schema);
+            assert_eq!(found.is_some(), place.is_some(), "{schema}: {found:?}");
+            assert!(
+                place.is_none_or(|place| found.as_ref().unwrap().starts_with(&format!("at {place:?}: "))),
+                "{found:?}"
+            );
+        }
+    }
+}
