@@ -311,8 +311,9 @@ impl Work {
                 cases += watch::run_cases(assembled.host(), plugin, &folder)?;
             }
         }
+        let agents = self.agents.behaving(assembled.behaviour().clone())?;
         self.store = store(&agent, args.store.as_ref())?;
-        self.agents = self.agents.behaving(assembled.behaviour().clone());
+        self.agents = agents;
         (self.agent, self.digest) = (agent, assembled.digest);
         self.profile = report::printable(&format!("{} {}", assembled.profile.name, self.digest.short()));
         let now: Vec<Plugin> = self.agents.behaviour().plugins().chain([&self.agent]).cloned().collect();

@@ -6,6 +6,7 @@ use anyhow::Result;
 use membrane_host::limits::MAX_MESSAGE_BYTES;
 
 use crate::judged;
+use crate::plugin_log;
 use crate::printer;
 use crate::report::printable;
 use crate::run::Conversation;
@@ -47,7 +48,9 @@ pub fn run(conversation: &mut Conversation) -> Result<()> {
             "/clear" => conversation.messages.clone_from(&system),
             text if text.starts_with('/') => eprintln!("{} is not a command\n{HELP}", printable(text)),
             text => {
-                if let Err(error) = conversation.ask(text.to_owned()) {
+                let answered = conversation.ask(text.to_owned());
+                plugin_log::flush();
+                if let Err(error) = answered {
                     if conversation.json {
                         printer::error(&error)?;
                     }

@@ -6,24 +6,26 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use membrane_generate::GenerateError;
-use membrane_host::{Host, HostError, HostOptions, JudgedLines, Plugin, PolicyChain};
+use membrane_host::{Host, HostError, JudgedLines, Plugin, PolicyChain};
 
 use crate::report;
 
-/// The policies of this program's behaviours. One that was replaced stays: it was in force when something was withheld.
-static POLICIES: Mutex<Vec<Plugin>> = Mutex::new(Vec::new());
+/// The policies of this program's behaviours, with a host of theirs. One that was replaced stays: it was in force when
+/// something was withheld.
+static POLICIES: Mutex<Option<(Host, Vec<Plugin>)>> = Mutex::new(None);
 
 /// What each plugin has logged, by its name.
 static LOGS: Mutex<BTreeMap<String, JudgedLines>> = Mutex::new(BTreeMap::new());
 
 thread_local! {
-    /// Policies are asked on this thread just now; what they log meanwhile is not judged by themselves.
+    /// Policies are asked on this thread just now.
     static JUDGING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Adds policies to those that judge. One that does not start withholds every answer, so that there is nothing to judge by it.
 pub fn by(host: &Host, policies: &[Plugin]) {
     let mut all = POLICIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let (host, all) = all.get_or_insert_with(|| (host.clone(), Vec::new()));
     for policy in policies {
         let known = all.iter().any(|known| known.same(policy));
         if !known && PolicyChain::start(host, std::slice::from_ref(policy)).is_ok() {
@@ -46,14 +48,18 @@ pub fn line(plugin: &str, line: &str) -> String {
 }
 
 fn judge(text: &str, judged: impl FnOnce(&Host, &[Plugin]) -> String) -> String {
-    let policies = POLICIES.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    if policies.is_empty() || JUDGING.replace(true) {
+    let Some((host, policies)) = POLICIES.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
         return text.to_owned();
-    }
-    let host = Host::new(HostOptions::default());
-    let judged = host.map(|host| judged(&host, &policies));
+    };
+    JUDGING.set(true);
+    let judged = judged(&host, &policies);
     JUDGING.set(false);
-    judged.unwrap_or_default()
+    judged
+}
+
+/// Whether this thread is asking policies just now.
+pub fn is_judging() -> bool {
+    JUDGING.get()
 }
 
 /// An error with its causes; judged where it is a plugin that speaks.
@@ -62,7 +68,8 @@ pub fn error(error: &anyhow::Error) -> String {
     if error.chain().any(is_a_plugins) { text(&described) } else { described }
 }
 
-/// Whether a plugin speaks in an error, other than the policies themselves.
+/// Whether a plugin speaks in an error of what it has seen: one other than the policies themselves, and not before anything
+/// was generated.
 fn is_a_plugins(cause: &(dyn std::error::Error + 'static)) -> bool {
     let host = match cause.downcast_ref() {
         Some(GenerateError::Host(error)) => Some(error),
@@ -70,5 +77,6 @@ fn is_a_plugins(cause: &(dyn std::error::Error + 'static)) -> bool {
     };
     let Some(HostError::Failed(failure)) = host else { return false };
     let policies = POLICIES.lock().unwrap_or_else(PoisonError::into_inner);
-    !policies.iter().any(|policy| policy.name() == failure.plugin)
+    let mut names = policies.iter().flat_map(|(_, policies)| policies).map(Plugin::name);
+    !matches!(failure.hook, "start" | "configure") && !names.any(|name| name == failure.plugin)
 }

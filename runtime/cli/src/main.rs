@@ -30,6 +30,7 @@ mod model_lock;
 mod options;
 mod peer;
 mod plugin;
+mod plugin_log;
 mod printer;
 mod profile;
 mod recording;
@@ -106,6 +107,7 @@ fn main() -> ExitCode {
         Verb::Replay(args) => replay::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
     };
+    plugin_log::flush();
     match result {
         Ok(code) => code,
         Err(error) if closed_pipe(&error) => ExitCode::from(FAILURE),

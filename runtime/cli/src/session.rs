@@ -8,9 +8,7 @@ use membrane_audit as audit;
 use membrane_engine::{Model, Prepared};
 use membrane_formats::Checkpoint;
 use membrane_generate::{Behaviour, Generator, asks_the_model};
-use membrane_host::{
-    CompileLimits, Component, Host, HostOptions, LogLevel, LogLine, Plugin, PluginSource, first_party,
-};
+use membrane_host::{CompileLimits, Component, Host, HostOptions, Plugin, PluginSource, first_party};
 use membrane_profile::{
     Isolation, Kind, Location, Lock, Manifest, PluginArgument, Profile, ProfileDigest, ResolvedPlugin,
 };
@@ -21,6 +19,7 @@ use crate::isolation;
 use crate::judged;
 use crate::model_lock;
 use crate::options::ModelOptions;
+use crate::plugin_log;
 use crate::report;
 use crate::resolution::{self, Resolution};
 
@@ -246,16 +245,9 @@ impl BehaviourOptions {
 
 /// The host of plugins, whose log lines are shown unless it is to be quiet.
 pub fn host(quiet: bool) -> Result<Host> {
-    let log = (!quiet).then(|| Arc::new(log) as _);
+    let log = (!quiet).then(|| Arc::new(plugin_log::show) as _);
     let processes = Some(isolation::options());
     Ok(Host::new(HostOptions { log, cache: code::cache(quiet), processes, ..HostOptions::default() })?)
-}
-
-/// Shows a line that a plugin logged; the host has taken control characters out of it.
-fn log(line: &LogLine) {
-    if line.level >= LogLevel::Info {
-        eprintln!("[{}: {}]", line.plugin, judged::line(&line.plugin, &line.text));
-    }
 }
 
 /// Compiles one plugin, if it is not among those of `running`. `most`: bytes that an instance may take where its entry

@@ -118,6 +118,10 @@ fn source(entry: &FirstParty) -> PluginSource {
             "[[clause]]\nid = \"a\"\nwhen = [\"output\"]\nmatch = [\"secret\"]\naction = \"redact\"\n";
         source.parameters = serde_json::json!({ "rules": rules });
     }
+    if let "judged-guard" = entry.name {
+        let rules = "[[clause]]\nid = \"a\"\nwhen = \"request\"\nquestion = \"Is it?\"\naction = \"refuse\"\nmessage = \"No.\"\n";
+        source.parameters = serde_json::json!({ "rules": rules });
+    }
     source
 }
 

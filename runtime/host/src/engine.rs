@@ -5,7 +5,7 @@ use std::sync::{Arc, Once};
 use membrane_codecache::CodeCache;
 use membrane_profile::Digest;
 use wasmtime::component::Component;
-use wasmtime::{Config, Engine, OptLevel, RegallocAlgorithm, Strategy};
+use wasmtime::{Config, Engine, OptLevel, RegallocAlgorithm};
 
 use crate::World;
 use crate::compile::{CompileLimits, compile};
@@ -66,8 +66,8 @@ pub struct Host {
     tools: Engine,
     /// Ends calls of tools by the clock.
     clock: Arc<Clock>,
-    /// The host that compiles well, of one that compiles in haste.
-    well: Option<Box<Host>>,
+    /// Whether it compiles in haste.
+    draft: bool,
     log: Option<LogSink>,
     compile: CompileLimits,
     cache: Option<Arc<CodeCache>>,
@@ -82,17 +82,15 @@ impl Host {
         let HostOptions { log, compile, cache, network, processes } = options;
         let (engine, tools) = engines(config(false, false))?;
         let (clock, warned) = (Arc::new(Clock::new(&tools)), Arc::new(Once::new()));
-        Ok(Self { engine, tools, clock, well: None, log, compile, cache, network, processes, warned })
+        Ok(Self { engine, tools, clock, log, compile, cache, network, processes, draft: false, warned })
     }
 
-    /// A host that compiles in a fraction of the time, to code that is slower and otherwise does the same: the same results, and
-    /// within a tenth the same fuel. What its compiler can't take it compiles as this one does. Its plugins run beside those of this host.
-    /// It keeps nothing in the cache.
+    /// A host that compiles in half the time, to code that is slower and otherwise does the same: the same results, the
+    /// same fuel. Its plugins run beside those of this host. It keeps nothing in the cache.
     pub fn draft(&self) -> Result<Self> {
         let (engine, tools) = engines(config(true, false))?;
         self.clock.add(&tools);
-        let well = Self { cache: None, ..self.clone() };
-        Ok(Self { engine, tools, well: Some(Box::new(well.clone())), ..well })
+        Ok(Self { engine, tools, cache: None, draft: true, ..self.clone() })
     }
 
     /// The same host with other bounds on compiling.
@@ -138,10 +136,7 @@ impl Host {
         if let Some(component) = cached {
             return Ok(component);
         }
-        let component = match (compile(engine, bytes, self.compile), &self.well) {
-            (Err(_), Some(well)) => return well.component(bytes, digest, world),
-            (compiled, _) => compiled?,
-        };
+        let component = compile(engine, bytes, self.compile)?;
         if let Some(cache) = &self.cache {
             // Where it can't be kept (a full disk) it is compiled again the next time.
             let _ = cache.store(engine, digest.as_bytes(), &component);
@@ -158,7 +153,7 @@ impl Host {
     }
 
     pub(crate) fn is_draft(&self) -> bool {
-        self.well.is_some()
+        self.draft
     }
 
     pub(crate) fn processes(&self) -> Option<&ProcessOptions> {
@@ -190,8 +185,7 @@ fn engines(mut config: Config) -> Result<(Engine, Engine)> {
     Ok((engine(&config)?, engine(config.epoch_interruption(true))?))
 }
 
-/// Deterministic, with fuel, and with no more of WebAssembly than plugins need. `draft`: compile in haste, which not all
-/// components can be. `confined`: for a process that can make no files, in which memories can't begin as copies of one.
+/// Deterministic, with fuel, and with no more of WebAssembly than plugins need. `draft`: compile in haste. `confined`: for a process that can make no files, in which memories can't begin as copies of one.
 pub(crate) fn config(draft: bool, confined: bool) -> Config {
     let mut config = Config::new();
     config
@@ -211,32 +205,9 @@ pub(crate) fn config(draft: bool, confined: bool) -> Config {
         .generate_address_map(false)
         .memory_init_cow(!confined);
     if draft {
-        // What joins a component's modules is Cranelift's in any case.
         config
             .cranelift_opt_level(OptLevel::None)
             .cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass);
-        if cfg!(target_arch = "x86_64") {
-            config.strategy(Strategy::Winch).wasm_relaxed_simd(false);
-        }
     }
     config
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_compiler_in_haste_can_not_take_is_compiled_well() {
-        let text = "(component (core module (func (param v128 v128) (result v128)
-            (i8x16.relaxed_swizzle (local.get 0) (local.get 1)))))";
-        let bytes = wat::parse_str(text).unwrap();
-        let host = Host::new(HostOptions::default()).unwrap();
-        let draft = host.draft().unwrap();
-        for world in [World::Sampler, World::Tool] {
-            let component = draft.component(&bytes, &Digest::of(&bytes), world).unwrap();
-            assert!(Engine::same(component.engine(), host.engine(world)), "{world}");
-        }
-    }
 }

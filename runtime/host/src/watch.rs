@@ -17,7 +17,7 @@ const QUIET: Duration = Duration::from_millis(20);
 const AT_MOST: Duration = Duration::from_millis(500);
 
 /// Folders inside a watched folder that are not: what is built, and what version control keeps.
-const IGNORED: [&str; 2] = ["target", "node_modules"];
+const IGNORED: [&str; 4] = ["target", "build", "node_modules", "__pycache__"];
 /// Folders of one watched folder, below which nothing is watched (a whole disk by mistake).
 const MAX_FOLDERS: usize = 4096;
 

@@ -16,8 +16,8 @@ use crate::watch::Sources;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The plugin: a folder with a Cargo.toml, which is built on every change, or a component (.wasm); with
-    /// parameters and grants as PATH[,KEY=VALUE]...
+    /// The plugin: its folder, which is built on every change, or a component (.wasm); with parameters and
+    /// grants as PATH[,KEY=VALUE]...
     #[arg(value_name = "PATH")]
     plugin: PluginArgument,
     /// The model: a GGUF file, or the first of a split one

@@ -6,10 +6,22 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-/// A folder with a Cargo.toml.
+use super::build;
+use super::package::Package;
+
+/// A folder with the source of a plugin.
 pub struct Project {
     folder: PathBuf,
     component: PathBuf,
+    toolchain: Toolchain,
+}
+
+/// What builds it.
+enum Toolchain {
+    /// Cargo alone, which also takes folders without a manifest of the plugin.
+    Cargo,
+    /// That of the plugin's language.
+    Own(Box<Package>),
 }
 
 impl Project {
@@ -18,12 +30,14 @@ impl Project {
     /// # Errors
     /// It can't be built, or what is built is no component.
     pub fn open(folder: &Path) -> Result<Self> {
-        ensure!(
-            folder.join("Cargo.toml").is_file(),
-            "{}: has no Cargo.toml; build the plugin with its own toolchain and give the component (.wasm)",
-            folder.display()
-        );
-        Ok(Self { component: build(folder)?, folder: folder.to_owned() })
+        // As a behaviour names the component, which is not watched beside its sources.
+        let folder = std::path::absolute(folder)?;
+        if folder.join("Cargo.toml").is_file() {
+            return Ok(Self { component: cargo(&folder)?, folder, toolchain: Toolchain::Cargo });
+        }
+        let package = Box::new(Package::open(&folder)?);
+        build::up_to_date(&package, None)?;
+        Ok(Self { component: package.component(), folder, toolchain: Toolchain::Own(package) })
     }
 
     /// The folder.
@@ -38,12 +52,15 @@ impl Project {
 
     /// Builds it. Errors: it can't be built; the compiler has said on standard error why.
     pub fn build(&self) -> Result<()> {
-        build(&self.folder).map(drop)
+        match &self.toolchain {
+            Toolchain::Cargo => cargo(&self.folder).map(drop),
+            Toolchain::Own(package) => build::build(package).map(drop),
+        }
     }
 }
 
 /// Runs cargo as its user would in that folder, and gives the component.
-fn build(folder: &Path) -> Result<PathBuf> {
+fn cargo(folder: &Path) -> Result<PathBuf> {
     let mut cargo = Command::new("cargo");
     // The folder's own .cargo/config.toml says the target and the linker.
     cargo.current_dir(folder).args(["build", "--release", "--message-format", "json-render-diagnostics"]);

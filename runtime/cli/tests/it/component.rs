@@ -1,4 +1,4 @@
-//! Samplers for tests, from WAT and the contract's WIT.
+//! Samplers and policies for tests, from WAT and the contract's WIT.
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -20,9 +20,33 @@ pub fn sampler(data: &str, body: &str, error: Option<&str>) -> Vec<u8> {
         (func (export "{interface}#sample") (result i32) {body} i32.const 64))"#,
         error.len()
     );
+    component("sampler", &wat)
+}
+
+/// A policy that does `body` with each request, in which `$log` logs, and allows everything.
+pub fn policy(data: &str, body: &str) -> Vec<u8> {
+    let interface = "membrane:plugin/policy-plugin@0.1.0";
+    // At 16 stand zeros, which allow. At 64 stands the result of `output`, which releases what there is.
+    let wat = format!(
+        r#"(module (import "membrane:plugin/log@0.1.0" "write" (func $log (param i32 i32 i32)))
+        (memory (export "memory") 1) {data}
+        (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 32768)
+        (func (export "{interface}#configure") (param i32 i32) (result i32) i32.const 16)
+        (func (export "{interface}#request") (param i32 i32) (result i32) {body} i32.const 16)
+        (func (export "{interface}#prompt") (param i32 i32) (result i32) i32.const 16)
+        (func (export "{interface}#output") (param i32 i32 i32) (result i32)
+            (i32.store (i32.const 72) (local.get 1)) i32.const 64)
+        (func (export "{interface}#tool-call") (param i32 i32 i32 i32) (result i32) i32.const 16)
+        (func (export "{interface}#tool-result") (param i32 i32 i32 i32 i32 i32) (result i32) i32.const 16)
+        (func (export "{interface}#finish") (param i32 i32) (result i32) i32.const 16))"#
+    );
+    component("policy", &wat)
+}
+
+fn component(world: &str, wat: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_dir(workspace().join("wit")).unwrap();
-    let world = resolve.select_world(&[package], Some("sampler")).unwrap();
+    let world = resolve.select_world(&[package], Some(world)).unwrap();
     let mut module = wat::parse_str(wat).unwrap();
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
     ComponentEncoder::default().module(&module).unwrap().encode().unwrap()

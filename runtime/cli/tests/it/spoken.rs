@@ -52,6 +52,37 @@ fn a_forbidden_text_in_a_samplers_log_is_withheld() {
     }
 }
 
+/// A line of a policy is judged by that policy, too, which in a process of its own can't be asked before its call is over.
+#[test]
+fn a_policy_that_logs_is_judged_when_its_call_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, model) = (folder.path().join("logs.wasm"), fixture(MOE));
+    let data = r#"(data (i32.const 1024) "it is asked")"#;
+    let says = "(call $log (i32.const 1) (i32.const 1024) (i32.const 11))";
+    for (body, status) in [(says.to_owned(), 0), (format!("{says} unreachable"), 2)] {
+        fs::write(&path, component::policy(data, &body)).unwrap();
+        let policy = path.display().to_string();
+        for isolation in ["none", "process"] {
+            let ended = membrane(&[
+                "run",
+                &model,
+                "Hello.",
+                "-n",
+                "3",
+                "--policy",
+                &policy,
+                "--isolation",
+                isolation,
+            ]);
+            assert_eq!(ended.code, Some(status), "{isolation}: {}", ended.stderr);
+            let lines = ended.stderr.matches("[logs: ").count();
+            assert_eq!(lines, 1, "{isolation}: {}", ended.stderr);
+            let shown = if status == 0 { "[logs: it is asked]" } else { "(withheld by a policy)" };
+            assert!(ended.stderr.contains(shown), "{isolation}: {}", ended.stderr);
+        }
+    }
+}
+
 #[test]
 fn a_forbidden_text_in_a_samplers_error_is_withheld() {
     let folder = tempfile::tempdir().unwrap();

@@ -106,14 +106,11 @@ impl Confined {
     fn work(mut self) -> Result<(), Broken> {
         let (message, behind) = self.host.receive(usize::MAX, &mut ())?;
         let ToProcess::Load { plugin, compiled } = message else { return Err(unexpected()) };
-        let Engines { best, draft } = &self.engines;
+        let engine = if plugin.draft { &self.engines.draft } else { &self.engines.best };
         let component = if compiled {
-            membrane_codecache::load_confined(if plugin.draft { draft } else { best }, behind)
-        } else if plugin.draft {
-            // What the compiler in haste can't take the other can.
-            Component::from_binary(draft, behind).or_else(|_| Component::from_binary(best, behind))
+            membrane_codecache::load_confined(engine, behind)
         } else {
-            Component::from_binary(best, behind)
+            Component::from_binary(engine, behind)
         };
         let component = match component {
             Ok(component) => component,

@@ -40,11 +40,10 @@ pub fn start(program: &Program) -> Started {
             orders
         }
     };
-    let sent = orders.send(order);
+    let gone = || io::Error::other("the thread that starts processes is gone");
+    orders.send(order).map_err(|_| gone())?;
     *starter = Some(orders);
     drop(starter);
-    let gone = || io::Error::other("the thread that starts processes is gone");
-    sent.map_err(|_| gone())?;
     started.recv().unwrap_or_else(|_| Err(gone()))
 }
 

@@ -1,4 +1,5 @@
-//! Lines of a plugin's log, as policies let them pass: a text that they withhold could be cut into several lines.
+//! Lines of a plugin's log, as policies let them pass: a text that they withhold could be cut into several lines, between its
+//! words or within one. What is cut in both ways at once is not found.
 
 use crate::engine::Host;
 use crate::judge::SharedJudge;
