@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::LazyLock;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, LazyLock};
 
 use membrane_engine::{LoadOptions, Model};
 use membrane_generate::{
@@ -177,7 +176,7 @@ impl Stage {
             constraint: self.constraint.clone(),
         };
         let mut events = Vec::new();
-        let cancel = AtomicBool::new(false);
+        let cancel = Arc::default();
         let answer = generator.answer(messages, &options, &cancel, &mut |event| {
             at(&event);
             events.push(event);

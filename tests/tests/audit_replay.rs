@@ -4,8 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, LazyLock};
 
 use membrane_audit::text::Texts;
 use membrane_audit::verify::{Trusted, verify};
@@ -70,7 +69,7 @@ fn generator(name: &str, threads: usize, share: u64) -> Generator {
 
 /// Two turns of a chat for each seed, so that every second prompt has a prefix that the session holds.
 fn chats(generator: &mut Generator, seeds: std::ops::Range<u64>, tokens: usize) {
-    let cancel = AtomicBool::new(false);
+    let cancel = Arc::default();
     for seed in seeds {
         let mut messages = Vec::new();
         for turn in 0..2 {

@@ -5,8 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::path::Path;
-use std::sync::LazyLock;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, LazyLock};
 
 use membrane_audit::text::Texts;
 use membrane_audit::{Keep, Script, Step, Transcript};
@@ -38,7 +37,7 @@ fn ask(generator: &mut Generator, grammar: &Grammar, seed: u64) -> Result<(Answe
         AnswerOptions { seed, max_tokens: Some(700), raw: false, now: 0, constraint: Some(grammar.clone()) };
     let mut text = String::new();
     let messages = [ChatMessage::new(Role::User, "Who are you?")];
-    let answer = generator.answer(&messages, &options, &AtomicBool::new(false), &mut |event| {
+    let answer = generator.answer(&messages, &options, &Arc::default(), &mut |event| {
         if let Event::Text { text: more } = event {
             text += &more;
         }

@@ -3,12 +3,13 @@
 
 mod isolated;
 
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use membrane_audit::{Keep, LogProbability, Record, Script};
 use membrane_engine::{LoadOptions, Model, Session};
 use membrane_generate::contrast::{Outcome, contrast};
-use membrane_generate::{EndReason, GenerateError, Generator, Sameness, Versions, decide};
+use membrane_generate::{AnswerOptions, EndReason, GenerateError, Generator, Sameness, Versions, decide};
 use membrane_host::{Plugin, World};
 use membrane_tests::recorder::Recorder;
 use membrane_tests::stage::{Seen, Stage};
@@ -230,10 +231,64 @@ fn a_log_of_digests_tells_nothing_of_what_was_judged() {
 fn what_no_context_holds_is_refused_and_not_cut() {
     let rules = clause("\"request\"", 1.0, "").replace("Does the text", &"Does the text or ".repeat(240));
     let stage = judged(&rules);
-    let seen = stage.ask(&"many words ".repeat(350));
+    let mut generator = stage.generator();
+    let recorder = Recorder::keeping(&mut generator, Keep::Text);
+    let seen = stage.ask_with(&mut generator, &user(&"many words ".repeat(350)));
     assert_eq!(reason(&seen), EndReason::Refused);
     let message = seen.refusal().unwrap();
     assert!(message.contains("the context holds 2048; nothing was cut"), "{message}");
+    // Nothing is kept of it but what tells that the same is asked again.
+    let recorded = recorder.read();
+    let (answer, script) = recorded.answer(0);
+    let [judged] = &script.judgements[..] else { panic!("{:?}", script.judgements) };
+    let text = judged.text.as_ref().unwrap();
+    assert!(text.question["digest"].is_string() && text.continuations.is_empty(), "{text:?}");
+    assert!(text.ids.question.is_empty() && text.ids.continuations.is_empty());
+    let decided = decide(stage.host(), stage.policies(), answer.number, &script, None).unwrap();
+    assert_eq!((decided.unknown, decided.refused), (None, Some(message)));
+}
+
+fn ask(generator: &mut Generator, cancel: &Arc<AtomicBool>) -> Seen {
+    let options = AnswerOptions { seed: 1, max_tokens: None, raw: false, now: 0, constraint: None };
+    let mut events = Vec::new();
+    let answer = generator.answer(&user("Hello"), &options, cancel, &mut |event| events.push(event));
+    Seen { events, answer }
+}
+
+#[test]
+fn a_cancelled_judgement_cancels_the_answer_and_is_no_fault_of_its_policy() {
+    let stage = judged(&clause("[\"request\", \"output\"]", 1.0, ""));
+    let mut generator = stage.generator();
+    let recorder = Recorder::new(&mut generator);
+    let reloads = generator.reloads();
+    let strict = judged(&clause("\"request\"", 0.0, ""));
+    reloads.offer(strict.behaviour()).unwrap();
+    // Before the question.
+    let seen = ask(&mut generator, &Arc::new(AtomicBool::new(true)));
+    assert_eq!((reason(&seen), seen.text().as_str(), seen.refusal()), (EndReason::Cancelled, "", None));
+    assert_eq!(seen.verdicts().len(), 0);
+    // While the model reads it, over and over.
+    let (pass, done) = (generator.model().cancel_flag(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                pass.store(true, Ordering::Relaxed);
+            }
+        });
+        // Where the other thread does not get its turn, the answer is refused.
+        let mut asked = (0..50).map(|_| ask(&mut generator, &Arc::default()));
+        let seen = asked.find(|seen| reason(seen) == EndReason::Cancelled);
+        done.store(true, Ordering::Relaxed);
+        let seen = seen.expect("a pass was cancelled");
+        assert_eq!((seen.text().as_str(), seen.refusal(), seen.verdicts().len()), ("", None, 0));
+    });
+    // The policy that was on trial meanwhile is in force, and may come again.
+    assert_eq!(reason(&stage.ask_with(&mut generator, &user("Hello"))), EndReason::Refused);
+    reloads.offer(strict.behaviour()).unwrap();
+    let recorded = recorder.read();
+    let scripts = (0..recorded.transcript.answers.len()).map(|index| recorded.answer(index).1);
+    let cancelled = scripts.filter(|script| script.verdicts.is_empty());
+    assert_eq!(cancelled.map(|script| assert!(script.judgements.is_empty())).count(), 2);
 }
 
 #[test]

@@ -78,7 +78,8 @@ pub struct JudgedIds {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JudgementText {
-    /// A text, or the messages of a conversation: objects with `role` and `content`.
+    /// A text, or the messages of a conversation: objects with `role` and `content`. Where the policy was told that it can't
+    /// be judged, an object with the `digest` of this and of the texts, of which then none are here.
     pub question: Value,
     /// The texts.
     pub continuations: Vec<String>,

@@ -12,6 +12,8 @@ use crate::report::printable;
 
 /// Bytes of a file that are read; blanks and comments are not counted where the limit of a grammar is.
 const MAX_FILE_BYTES: u64 = 8 * MAX_SCHEMA_BYTES as u64;
+/// Unknown keywords that are told one by one (a schema of 10^5 of them).
+const MAX_TOLD: usize = 10;
 
 /// What answers must follow; one of these.
 #[derive(clap::Args)]
@@ -37,9 +39,7 @@ impl ConstraintOptions {
             let inline = start.starts_with('{') || matches!(start.trim_end(), "true" | "false");
             let text = if inline { given.clone() } else { read("--json-schema", Path::new(given))? };
             let grammar = Grammar::json_schema(&text).context("--json-schema")?;
-            for unknown in grammar.unknown_keywords() {
-                eprintln!("membrane: --json-schema: {}", printable(&unknown.to_string()));
-            }
+            warnings(&grammar).iter().for_each(|warning| eprintln!("membrane: --json-schema: {warning}"));
             return Ok(Some(grammar));
         }
         if let Some(path) = &self.grammar {
@@ -49,6 +49,17 @@ impl ConstraintOptions {
     }
 }
 
+/// What is ignored of a schema, a line each.
+fn warnings(grammar: &Grammar) -> Vec<String> {
+    let unknown = grammar.unknown_keywords();
+    let mut lines: Vec<String> =
+        unknown.iter().take(MAX_TOLD).map(|unknown| printable(&unknown.to_string())).collect();
+    if unknown.len() > MAX_TOLD {
+        lines.push(format!("and {} more keywords that are ignored", unknown.len() - MAX_TOLD));
+    }
+    lines
+}
+
 fn read(flag: &str, path: &Path) -> Result<String> {
     let failed = || format!("{flag}: reading {}", path.display());
     let mut text = String::new();
@@ -56,4 +67,21 @@ fn read(flag: &str, path: &Path) -> Result<String> {
     let read = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).with_context(failed)? as u64;
     ensure!(read <= MAX_FILE_BYTES, "{flag}: {} is longer than {MAX_FILE_BYTES} bytes", path.display());
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_unknown_keywords_are_few_lines() {
+        let told = |count: usize| {
+            let fields: Vec<String> = (0..count).map(|number| format!("\"zq{number}\": 1")).collect();
+            warnings(&Grammar::json_schema(&format!("{{{}}}", fields.join(", "))).unwrap())
+        };
+        assert_eq!((told(0).len(), told(10).len()), (0, 10));
+        let many = told(500);
+        assert_eq!(many.len(), 11);
+        assert_eq!(many[10], "and 490 more keywords that are ignored");
+    }
 }

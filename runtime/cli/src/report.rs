@@ -112,12 +112,17 @@ pub fn summary(stats: &Stats, profile: &str) -> String {
 }
 
 /// Text with a sign in place of each control character other than newline and tab: models, files and plugins must not
-/// drive the terminal. A line end of two stays one. They are not left out: what stands on both sides of one would become a
-/// word that no policy has seen.
+/// drive the terminal, nor turn the order of what stands there. A line end of two stays one. They are not left out: what
+/// stands on both sides of one would become a word that no policy has seen.
 pub fn printable(text: &str) -> String {
-    let shown =
-        |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { char::REPLACEMENT_CHARACTER } else { c };
+    let drives = |c: char| c.is_control() && !matches!(c, '\n' | '\t') || turns(c);
+    let shown = |c: char| if drives(c) { char::REPLACEMENT_CHARACTER } else { c };
     text.replace("\r\n", "\n").chars().map(shown).collect()
+}
+
+/// Whether a character says in which order others are shown (a name that looks like another one).
+fn turns(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{61c}')
 }
 
 /// An error with its causes. One that its cause repeats word for word is said once.
@@ -204,6 +209,19 @@ mod tests {
     #[test]
     fn a_control_character_does_not_vanish_from_within_a_word() {
         assert_eq!(printable("he\u{1}lio\u{9b}trope\n\t"), "he\u{fffd}lio\u{fffd}trope\n\t");
+    }
+
+    #[test]
+    fn nothing_turns_the_order_of_what_is_shown() {
+        for turning in
+            "\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}\u{200e}\u{200f}\u{61c}"
+                .chars()
+        {
+            assert_eq!(printable(&format!("a{turning}b")), "a\u{fffd}b", "{turning:?}");
+        }
+        let plain =
+            "\u{5e9}\u{5dc}\u{5d5}\u{5dd}, \u{645}\u{631}\u{62d}\u{628}\u{627}, \u{1f469}\u{200d}\u{1f4bb}";
+        assert_eq!(printable(plain), plain);
     }
 
     #[test]

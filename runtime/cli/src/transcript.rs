@@ -89,6 +89,8 @@ fn details(transcript: &Transcript, answer: &RecordedAnswer, out: &mut impl Writ
     for event in &answer.events {
         match event {
             Event::Round(round) => writeln!(out, "  round: a prompt of {} tokens", round.tokens)?,
+            // What policies were shown behind the last token, as before a judgement.
+            Event::Tokens(tokens) if tokens.count == 0 => {}
             Event::Tokens(tokens) => {
                 let by: Vec<&str> = tokens.by.iter().map(|(name, _)| name.as_str()).collect();
                 let last = tokens.first.saturating_add(tokens.count);

@@ -5,7 +5,6 @@
 
 use std::error::Error;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -112,7 +111,7 @@ fn record(folder: &Path) -> Result<Audit, Box<dyn Error>> {
 fn with_plugins(generator: &mut Generator, tokens: usize) -> Result<(f64, String), Box<dyn Error>> {
     let options = AnswerOptions { seed: SEED, max_tokens: Some(tokens), raw: true, now: 0, constraint: None };
     let messages = [ChatMessage::new(Role::User, PROMPT)];
-    let answer = generator.answer(&messages, &options, &AtomicBool::new(false), &mut |_| {})?;
+    let answer = generator.answer(&messages, &options, &Arc::default(), &mut |_| {})?;
     let text = answer.messages.last().map(|message| message.content.clone()).unwrap_or_default();
     Ok((answer.stats.decode_speed().unwrap_or_default(), text))
 }

@@ -17,7 +17,7 @@ use crate::decode::{Decoder, Flow, Round, RoundEnd, release};
 use crate::error::{GenerateError, Result, Stopped};
 use crate::event::{EndReason, Event, Intervention, Stats};
 use crate::journal::{Audit, Journal};
-use crate::judge::{Bench, Judgements};
+use crate::judge::{Bench, Interrupt, Judgements};
 use crate::reload::{Changes, Reloads};
 
 /// Rounds of tool calls in one answer; a model that calls tools for ever is ended there.
@@ -115,13 +115,14 @@ impl Generator {
         &mut self,
         messages: &[ChatMessage],
         options: &AnswerOptions,
-        cancel: &AtomicBool,
+        cancel: &Arc<AtomicBool>,
         sink: &mut dyn FnMut(Event),
     ) -> Result<Answer> {
         let counters = self.model.counters();
         let judgements = Judgements::default();
         let kept = self.audit.is_some().then(|| judgements.clone());
-        let judge = self.bench.as_ref().map(|bench| bench.judge(options.now, kept));
+        let interrupt = Interrupt::by(cancel);
+        let judge = self.bench.as_ref().map(|bench| bench.judge(options.now, interrupt.clone(), kept));
         let mut running = self.behaviours.start(&self.host, &self.words, options.seed, judge, sink)?;
         let constraint = self.constraint(&running, options)?;
         let behaviours = (running.changes.now(), running.changes.before());
@@ -131,6 +132,7 @@ impl Generator {
             generator: self,
             options,
             cancel,
+            interrupt,
             sink,
             constraint,
             stats: Stats::default(),
@@ -138,12 +140,15 @@ impl Generator {
             released: String::new(),
         };
         let outcome = run.all(&mut running);
-        run.generator.behaviours.conclude(&mut running, &outcome, run.sink);
+        let cancelled = run.interrupt.met();
+        run.generator.behaviours.conclude(&mut running, &outcome, cancelled, run.sink);
         let (reason, message) = match outcome {
+            Ok(_) if cancelled => (EndReason::Cancelled, None),
             Ok(reason) => (reason, None),
             Err(Stopped::Refused(refused)) => {
-                run.intervened(&mut running, &refused.interventions);
-                (EndReason::Refused, Some(refused.message))
+                let verdicts = run.interrupt.verdicts(&refused);
+                run.intervened(&mut running, &verdicts);
+                run.interrupt.end(&refused)
             }
             Err(Stopped::Failed(error)) => {
                 running.journal.failed(&error);
@@ -175,6 +180,7 @@ struct Run<'a> {
     options: &'a AnswerOptions,
     constraint: Option<Constraint>,
     cancel: &'a AtomicBool,
+    interrupt: Interrupt,
     sink: &'a mut dyn FnMut(Event),
     stats: Stats,
     messages: Vec<ChatMessage>,

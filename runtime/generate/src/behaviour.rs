@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use membrane_audit as audit;
+use membrane_engine::Model;
 use membrane_host::{
     AnswerContext, Host, Plugin, PolicyChain, SamplerChain, SharedJudge, ToolSet, Vocabulary,
 };
 use membrane_text::{Specials, Tokenizer};
 
-use crate::error::Result;
+use crate::error::{GenerateError, Result};
 use crate::journal::Journal;
+use crate::judge::asks_the_model;
 use crate::reload::Changes;
 
 /// The plugins of a profile, compiled, in the profile's order.
@@ -53,6 +55,14 @@ impl Behaviour {
         Arc::new(audit::Behaviour { profile: String::new(), digest: audit::Digest::of(&json), plugins })
     }
 
+    /// Errors: a policy may ask the model, and its memory plan has no room for a judge.
+    pub(crate) fn has_its_judge(&self, model: &Model) -> Result<()> {
+        if asks_the_model(&self.policies) && model.plan().side_kv.0 == 0 {
+            return Err(GenerateError::NoJudge);
+        }
+        Ok(())
+    }
+
     /// Starts instances for an answer. `judge`: whom policies that were granted it may ask.
     pub(crate) fn start(
         &self,
@@ -91,7 +101,7 @@ fn recorded(plugin: &Plugin) -> audit::Plugin {
 }
 
 /// The tokenizer as plugins see it.
-pub(crate) struct Words(pub membrane_engine::Model);
+pub(crate) struct Words(pub Model);
 
 impl Words {
     fn tokenizer(&self) -> Option<&Tokenizer> {

@@ -157,21 +157,7 @@ impl Journal {
         }))?;
         let keep = log.keep();
         drop(log);
-        Ok(Self(Some(Box::new(Open {
-            audit: audit.clone(),
-            answer,
-            keep,
-            failure: None,
-            before: 0,
-            run: Run::default(),
-            rendered: None,
-            call: None,
-            rounds: 0,
-            released: String::new(),
-            notes: Vec::new(),
-            places: Places::default(),
-            judgements: Judgements::default(),
-        }))))
+        Ok(Self(Some(Box::new(Open::new(audit.clone(), answer, keep)))))
     }
 
     /// Records from now on what the model judges for the answer's policies, before whatever else is told.
@@ -179,6 +165,20 @@ impl Journal {
         if let Some(open) = &mut self.0 {
             open.judgements = judgements;
         }
+    }
+
+    /// Records what the model judged for the answer's policies where nothing else is told. Fails if something of the answer
+    /// could not be recorded.
+    pub fn judged(&mut self, judgements: Judgements) -> Result<()> {
+        self.watch(judgements);
+        self.tell(|_| Ok(()));
+        self.check()
+    }
+
+    /// A journal of the same answer, for what is judged beside what this one is told.
+    pub fn beside(&self) -> Self {
+        let beside = |open: &Open| Open::new(open.audit.clone(), open.answer, open.keep);
+        Self(self.0.as_deref().map(beside).map(Box::new))
     }
 
     /// Tells the journal something. A failure is kept for the next `check`.
@@ -308,6 +308,25 @@ impl Journal {
 }
 
 impl Open {
+    /// A record in which nothing has happened yet.
+    fn new(audit: Audit, answer: u64, keep: Keep) -> Self {
+        Self {
+            audit,
+            answer,
+            keep,
+            failure: None,
+            before: 0,
+            run: Run::default(),
+            rendered: None,
+            call: None,
+            rounds: 0,
+            released: String::new(),
+            notes: Vec::new(),
+            places: Places::default(),
+            judgements: Judgements::default(),
+        }
+    }
+
     /// Tokens that were chosen so far.
     fn chosen(&self) -> u64 {
         self.before + self.run.ids.len() as u64
@@ -387,15 +406,19 @@ impl Open {
         for judgement in self.judgements.take() {
             self.flush()?;
             let Judgement { policy, question, continuations, ids, outcome } = judgement;
-            let tokens = judge::count(&ids);
+            let tokens = match outcome {
+                Err(JudgeError::Tokens { tokens }) => tokens,
+                _ => judge::count(&ids),
+            };
             let inline = (self.keep == Keep::Tokens).then(|| ids.clone());
             let (scores, error, failed) = match outcome {
                 Ok(judged) => (Some(judged.scores.into_iter().map(LogProbability).collect()), None, false),
                 Err(JudgeError::Tokens { .. }) => (None, None, false),
                 Err(JudgeError::Invalid(why)) => (None, Some(why), false),
-                Err(JudgeError::Unavailable(why)) => (None, Some(why), true),
+                Err(error @ (JudgeError::Unavailable(_) | JudgeError::Cancelled)) => {
+                    (None, Some(error.to_string()), true)
+                }
             };
-            let question = judge::written(&question);
             let text = JudgementText { question, continuations, ids, error, failed };
             let text = self.seal(Content::Judgement(text))?;
             let (answer, token) = (self.answer, self.before);

@@ -14,7 +14,6 @@ use crate::behaviour::{Behaviour, Running, Words};
 use crate::error::{GenerateError, Result, Stopped};
 use crate::event::{EndReason, Event, Intervention, Reload};
 use crate::journal::Journal;
-use crate::judge::asks_the_model;
 
 /// Plugins that failed on trial which are remembered; a file that changes all the time must not fill the memory.
 const MAX_FAILED: usize = 64;
@@ -51,9 +50,7 @@ impl Reloads {
                 return Err(GenerateError::FailedBefore { plugin, digest, why: why.clone() });
             }
         }
-        if asks_the_model(&behaviour.policies) && self.0.words.0.plan().side_kv.0 == 0 {
-            return Err(GenerateError::NoJudge);
-        }
+        behaviour.has_its_judge(&self.0.words.0)?;
         behaviour.start(&self.0.host, &self.0.words, 0, None)?;
         *lock(&self.0.waiting) = Some(behaviour);
         self.0.waits.store(true, Ordering::Release);
@@ -156,11 +153,13 @@ impl Changes {
         Ok(running)
     }
 
-    /// Takes the behaviours back when an answer is over, and judges what is on trial.
+    /// Takes the behaviours back when an answer is over, and judges what is on trial. `cancelled`: a policy's call ended with a
+    /// judgement that was cancelled, which is no fault of the policy.
     pub fn conclude(
         &mut self,
         running: &mut Running,
         outcome: &Result<EndReason, Stopped>,
+        cancelled: bool,
         sink: &mut dyn FnMut(Event),
     ) {
         *self = std::mem::take(&mut running.changes);
@@ -169,6 +168,7 @@ impl Changes {
             Err(Stopped::Failed(GenerateError::Host(HostError::Failed(failure)))) => {
                 Some(failure.plugin.as_str())
             }
+            _ if cancelled => None,
             _ => running.policies.failed(),
         };
         let failed = ended_by.into_iter().chain(running.tools.failed().iter().map(String::as_str));

@@ -185,7 +185,8 @@ fn engines(mut config: Config) -> Result<(Engine, Engine)> {
     Ok((engine(&config)?, engine(config.epoch_interruption(true))?))
 }
 
-/// Deterministic, with fuel, and with no more of WebAssembly than plugins need. `draft`: compile in haste. `confined`: for a process that can make no files, in which memories can't begin as copies of one.
+/// Deterministic, with fuel, and with no more of WebAssembly than plugins need. `draft`: compile in haste.
+/// `confined`: for a process that can make no files, in which memories can't begin as copies of one.
 pub(crate) fn config(draft: bool, confined: bool) -> Config {
     let mut config = Config::new();
     config

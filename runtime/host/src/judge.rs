@@ -40,6 +40,9 @@ pub enum JudgeError {
     /// There is no model, or it failed. It ends the policy's call, which counts as a failure of the policy.
     #[error("{0}")]
     Unavailable(String),
+    /// The answer is to be cancelled. It ends the policy's call.
+    #[error("the answer is cancelled")]
+    Cancelled,
 }
 
 /// Who scores continuations for the policies of an answer.
@@ -78,11 +81,13 @@ pub(crate) struct Bench {
     pub calls: u32,
     /// Tokens of all that was judged in this answer.
     pub tokens: u64,
+    /// Bytes of all that was asked in this answer.
+    pub bytes: usize,
 }
 
 impl From<SharedJudge> for Bench {
     fn from(judge: SharedJudge) -> Self {
-        Self { judge, calls: 0, tokens: 0 }
+        Self { judge, calls: 0, tokens: 0, bytes: 0 }
     }
 }
 

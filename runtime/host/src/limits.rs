@@ -86,6 +86,11 @@ pub const MAX_JUDGE_CALLS: u32 = 2048;
 /// Tokens of all that a policy has the model judge in one answer, those that the model need not read again included (few
 /// calls, each as long as may be).
 pub const MAX_JUDGE_TOKENS: u64 = 1 << 20;
+/// Bytes of all that a policy asks the model to judge in one answer, refused questions included: each is cut into tokens before
+/// it is known to have too many (2,048 long questions, which take minutes and fill the memory and no context holds).
+pub const MAX_JUDGED_BYTES_TOGETHER: usize = 8 << 20;
+/// Bytes of a refused question that are counted as one token of those that the model judges.
+pub(crate) const REFUSED_BYTES_PER_TOKEN: u64 = 4;
 
 /// Tools of one component.
 pub const MAX_TOOLS: usize = 64;

@@ -46,6 +46,8 @@ pub struct State {
     pub(crate) agency: Option<Box<Agency>>,
     /// Whom a policy may ask.
     pub(crate) bench: Option<Bench>,
+    /// Whether the policy is configured.
+    pub(crate) configured: bool,
 }
 
 /// What the instance of an agent works with.
@@ -151,6 +153,7 @@ impl State {
             step: None,
             agency: None,
             bench: None,
+            configured: false,
         }
     }
 
@@ -232,7 +235,8 @@ impl State {
     /// Whom a policy may ask, and the policy's name. The error ends the call: there is nobody.
     pub fn bench(&mut self) -> wasmtime::Result<(&mut Bench, String)> {
         if self.bench.is_none() {
-            return Err(self.unjudged("there is none here, or not yet: `configure` can't ask"));
+            let why = if self.configured { "there is no model to ask here" } else { "`configure` can't ask" };
+            return Err(self.unjudged(why));
         }
         let name = self.plugin.clone();
         let bench = self.bench.as_mut().ok_or_else(|| wasmtime::Error::msg("no judge"))?;

@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use membrane_host::limits::{MAX_JUDGE_CALLS, MAX_JUDGE_TOKENS};
+use membrane_host::limits::{MAX_JUDGE_CALLS, MAX_JUDGE_TOKENS, MAX_JUDGED_BYTES_TOGETHER};
 use membrane_host::{
     Grant, Host, HostError, Judge, JudgeError, Judged, Limits, Message, POLICY_FAILED, Plugin, PluginSource,
     PolicyChain, Question, Refused, Role, SharedJudge, World,
@@ -18,6 +18,8 @@ use serde_json::json;
 struct Lengths {
     tokens: u64,
     calls: Arc<AtomicU64>,
+    /// What was left at the last call.
+    left: Arc<AtomicU64>,
 }
 
 impl Judge for Lengths {
@@ -30,6 +32,7 @@ impl Judge for Lengths {
     ) -> Result<Judged, JudgeError> {
         assert_eq!(policy, "x");
         self.calls.fetch_add(1, Ordering::Relaxed);
+        self.left.store(left, Ordering::Relaxed);
         if *question == Question::Text("unknown".into()) {
             return Err(JudgeError::Unavailable("nobody\u{1b}[31m is there".into()));
         }
@@ -52,13 +55,20 @@ fn judging(host: &Host, act: &str, granted: bool) -> Result<Plugin, HostError> {
 }
 
 fn refused(act: &str, tokens: u64) -> (Refused, u64) {
+    let (refused, calls, _) = refused_with(act, tokens);
+    (refused, calls)
+}
+
+/// The same, with how many tokens were left at the last call.
+fn refused_with(act: &str, tokens: u64) -> (Refused, u64, u64) {
     let host = common::host();
     let plugin = judging(&host, act, true).unwrap();
     let calls = Arc::new(AtomicU64::new(0));
-    let judge = SharedJudge::new(Lengths { tokens, calls: calls.clone() });
+    let left = Arc::new(AtomicU64::new(MAX_JUDGE_TOKENS));
+    let judge = SharedJudge::new(Lengths { tokens, calls: calls.clone(), left: left.clone() });
     let mut chain = PolicyChain::start_with(&host, &[plugin], Some(judge)).unwrap();
     let refused = chain.request(vec![Message { role: Role::User, content: "Hi".into() }]).unwrap_err();
-    (refused, calls.load(Ordering::Relaxed))
+    (refused, calls.load(Ordering::Relaxed), left.load(Ordering::Relaxed))
 }
 
 #[test]
@@ -109,7 +119,19 @@ fn asking_for_ever_ends_by_calls_by_tokens_and_by_fuel() {
     assert_eq!(calls, 10, "nine were judged");
     let (blind, calls) = refused("endless-blindly", 1);
     assert!(blind.message.contains("ran out of fuel"), "{}", blind.message);
-    assert!((2..=u64::from(MAX_JUDGE_CALLS)).contains(&calls), "{calls}");
+    assert_eq!(calls, MAX_JUDGED_BYTES_TOGETHER as u64 / 60_001);
+}
+
+#[test]
+fn refused_questions_count_too() {
+    let most = MAX_JUDGED_BYTES_TOGETHER as u64 / 65_536;
+    let (much, calls, left) = refused_with("much", 1);
+    assert!(much.message.contains("the limit is 8388608"), "{}", much.message);
+    assert_eq!((calls, left), (most, MAX_JUDGE_TOKENS - (most - 1)));
+    // More tokens than an answer has: each call is refused, and is paid for all the same.
+    let (much, calls, left) = refused_with("much", MAX_JUDGE_TOKENS + 1);
+    assert!(much.message.contains("the limit is 8388608"), "{}", much.message);
+    assert_eq!((calls, left), (most, 0));
 }
 
 #[test]
@@ -134,9 +156,9 @@ fn without_a_judge_and_in_configure_asking_fails() {
     let mut chain = PolicyChain::start(&host, &[plugin]).unwrap();
     let refused = chain.request(Vec::new()).unwrap_err();
     assert_eq!(refused.clause, POLICY_FAILED);
-    assert!(refused.message.contains("can't be done: there is none here"), "{}", refused.message);
+    assert!(refused.message.contains("can't be done: there is no model to ask here"), "{}", refused.message);
     let plugin = judging(&host, "configure", true).unwrap();
-    let judge = SharedJudge::new(Lengths { tokens: 1, calls: Arc::default() });
+    let judge = SharedJudge::new(Lengths { tokens: 1, calls: Arc::default(), left: Arc::default() });
     let Err(error) = PolicyChain::start_with(&host, &[plugin], Some(judge)) else { panic!("it started") };
     assert!(error.to_string().contains("`configure` can't ask"), "{error}");
 }

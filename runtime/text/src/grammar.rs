@@ -17,6 +17,8 @@ mod words;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::error::shown;
+
 pub use compiler::GrammarCompiler;
 pub use constraint::Constraint;
 pub use error::GrammarError;
@@ -40,6 +42,12 @@ impl Grammar {
         check::schema_size(text.len())?;
         let schema = serde_json::from_str(text);
         let schema = schema.map_err(|error| GrammarError::schema(format!("it is no JSON: {error}")))?;
+        if let Some(number) = keywords::rounded_when_read(text) {
+            let number = shown(number);
+            return Err(GrammarError::schema(format!(
+                "it has the number {number}, which is not kept exactly"
+            )));
+        }
         Ok(Self::JsonSchema(schema))
     }
 

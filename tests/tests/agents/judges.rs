@@ -1,15 +1,17 @@
 //! Policies that have the model judge what agents ask, generate and say.
 
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use membrane_audit::text::Texts;
 use membrane_audit::{self as audit, Keep, Log, LogOptions, Script, Transcript};
 use membrane_engine::LoadOptions;
-use membrane_generate::{Agents, Audit, Behaviour, EndReason, Versions, decide};
+use membrane_generate::{Agents, Audit, Behaviour, EndReason, GenerateError, Versions, decide};
 use membrane_host::{Grant, Plugin, World, first_party};
 use serde_json::json;
 
-use crate::{host, load, model, own, run, run_with, saying};
+use crate::policies::TURN;
+use crate::{host, load, model, own, run, run_with, saying, scripted};
 
 fn judge(threshold: f64) -> Plugin {
     let plugin = first_party::find("judged-guard").unwrap();
@@ -41,13 +43,48 @@ fn an_agent_is_judged_by_the_model_and_learns_nothing_of_it() {
     assert_eq!(refused.answer.why.as_deref(), Some("No."));
 }
 
-/// Several agents at a time ask one model, and each judgement stands with the answer that it is of.
 #[test]
-fn what_is_judged_of_generations_at_the_same_time_is_on_their_records() {
+fn a_behaviour_that_asks_where_no_memory_was_set_aside_is_not_taken() {
+    let plain = LoadOptions { threads: Some(1), ..LoadOptions::default() };
+    let agents = Agents::new(host(), model(plain), saying(&["It is fine."]), None).unwrap();
+    let more = Behaviour { policies: vec![judge(1.0)], ..agents.behaviour().clone() };
+    let Err(error) = agents.behaving(more.clone()) else { panic!("it was taken") };
+    assert!(matches!(error, GenerateError::NoJudge), "{error}");
+    assert!(judged(1.0, None).behaving(more).is_ok());
+    assert!(agents.behaving(saying(&["Fine."])).is_ok());
+}
+
+/// What is asked of conversations from which nothing is generated, of log lines and of failures is on the record of the run.
+#[test]
+fn what_is_judged_beside_generations_is_on_the_record_of_the_run() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log.jsonl");
+    let (log, audit) = recording(&path);
+    let agents = judged(1.0, Some(audit));
+    let script = json!([
+        {"new": "a"},
+        {"chat": ["a", [["user", "Talk only"]], false]},
+        {"log": "A line of the log"},
+        {"give-up": "A sad end"},
+    ]);
+    let seen = run(&agents, &scripted(), &script.to_string());
+    assert_eq!(seen.answer.reason, EndReason::GaveUp, "{:?}", seen.answer.why);
+    log.lock().unwrap().close().unwrap();
+    let transcript = Transcript::read(&path, None).unwrap();
+    assert_eq!(transcript.answers.len(), 1);
+    let script = Script::of(&transcript.answers[0], Texts::beside(&path).unwrap().as_ref()).unwrap();
+    let questions: Vec<String> =
+        script.judgements.iter().map(|judged| judged.text.as_ref().unwrap().question.to_string()).collect();
+    for asked in ["Talk only", "A line of the log", "A sad end"] {
+        assert!(questions.iter().any(|question| question.contains(asked)), "{asked}: {questions:?}");
+    }
+    assert!(script.judgements.iter().all(|judged| judged.scores.is_some()));
+}
+
+fn recording(path: &Path) -> (Arc<Mutex<Log>>, Audit) {
     let options = LogOptions { program: "test 1.0.0".into(), keep: Keep::Text, key: None };
-    let log = Arc::new(Mutex::new(Log::open(&path, options).unwrap()));
+    let log = Arc::new(Mutex::new(Log::open(path, options).unwrap()));
     let recorded = audit::Model {
         path: "model.gguf".into(),
         architecture: "test".into(),
@@ -55,7 +92,17 @@ fn what_is_judged_of_generations_at_the_same_time_is_on_their_records() {
         tokenizer: audit::Digest::of(b""),
         template: None,
     };
-    let agents = judged(1.0, Some(Audit::new(log.clone(), recorded).unwrap()));
+    let audit = Audit::new(log.clone(), recorded).unwrap();
+    (log, audit)
+}
+
+/// Several agents at a time ask one model, and each judgement stands with the answer that it is of.
+#[test]
+fn what_is_judged_of_generations_at_the_same_time_is_on_their_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.jsonl");
+    let (log, audit) = recording(&path);
+    let agents = judged(1.0, Some(audit));
     let agent = own("best-of-n", json!({ "n": 3, "max_tokens": 40 }));
     std::thread::scope(|scope| {
         for seed in 0..3 {

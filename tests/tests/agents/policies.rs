@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{LOGGED, agents, load, own, run, saying, scripted, steps};
 
 /// Tests that look at what was logged take turns.
-static TURN: Mutex<()> = Mutex::new(());
+pub static TURN: Mutex<()> = Mutex::new(());
 
 /// What is asked may have the word, what is said may not.
 const OUTPUT_RULES: &str = r#"

@@ -195,9 +195,12 @@ fn shares() -> Vec<Attack> {
         told("names without end", "keeps 100 contexts", &["there are 64 names already"], || {
             behind((0..100).map(|number| json!({"save": ["a", format!("name {number}")]})))
         }),
-        told("long name of a context", "keeps a context under 1 MB of name", &["a name has 1 to 64 bytes"], || {
-            behind([json!({"save": ["a", "n".repeat(1_000_000)]})])
-        }),
+        told(
+            "long name of a context",
+            "keeps a context under 1 MB of name",
+            &["a name has 1 to 64 bytes"],
+            || behind([json!({"save": ["a", "n".repeat(1_000_000)]})]),
+        ),
         told("text beyond the context", "fills more than the context", &["room for"], || {
             behind([json!({"append": ["a", "word ".repeat(3000)]})])
         }),

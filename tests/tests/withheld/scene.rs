@@ -215,7 +215,7 @@ impl Scene {
             now: 0,
             constraint: None,
         };
-        let (cancel, mut events) = (AtomicBool::new(false), Vec::new());
+        let (cancel, mut events) = (Arc::new(AtomicBool::new(false)), Vec::new());
         let answer = generator.answer(messages, &options, &cancel, &mut |event| {
             at(&event);
             events.push(event);

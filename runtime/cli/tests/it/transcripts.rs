@@ -189,3 +189,21 @@ fn what_only_the_model_could_judge_is_not_guessed() {
     let plan = membrane(&["run", &model, "Hi", "-n", "1", "--ctx", "1024", "--policy", &rules]);
     assert!(plan.stderr.contains("2 times 1024 tokens"), "{}", plan.stderr);
 }
+
+#[test]
+fn what_is_judged_behind_the_last_token_is_no_run_of_tokens() {
+    let desk = Desk::new();
+    let profile = asking(&desk, "said", "Is it bad?");
+    let rules = fs::read_to_string(desk.path("said.rules")).unwrap();
+    fs::write(desk.path("said.rules"), rules.replace("\"request\"", "\"output\"")).unwrap();
+    let (model, log) = (fixture(MOE), desk.path("said.jsonl"));
+    let recording = ["--audit", &log, "--audit-keep", "text", "--audit-weights", "header", "-q"];
+    let ran = ["run", &model, "Good morning", "-n", "8", "--ctx", "1024", "--profile", &profile];
+    membrane(&[&ran[..], &recording[..]].concat()).good();
+    let number =
+        membrane(&["audit", "show", &log]).good().stdout.split_whitespace().nth(1).unwrap().to_owned();
+    let shown = membrane(&["audit", "show", &log, "--answer", &number]).good().stdout;
+    assert!(shown.contains("judged for policy judged-guard, "), "{shown}");
+    let runs: Vec<&str> = shown.lines().filter(|line| line.trim_start().starts_with("tokens ")).collect();
+    assert!(!runs.is_empty() && runs.iter().all(|run| !run.trim_end().ends_with(" by")), "{shown}");
+}

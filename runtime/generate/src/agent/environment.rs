@@ -93,7 +93,7 @@ impl Front {
             Some(Stop::Policy) => (reason, why) = (EndReason::PolicyStop, None),
             Some(Stop::Refused(refused)) => {
                 self.run.refused(running, &refused);
-                (reason, why) = (EndReason::Refused, Some(refused.message));
+                (reason, why) = self.run.interrupt.end(&refused);
             }
             Some(Stop::Failed(error)) => {
                 running.journal.failed(&error);

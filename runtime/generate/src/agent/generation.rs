@@ -225,8 +225,9 @@ fn refuse(
     refused: membrane_host::Refused,
 ) -> Result<Completion, InferenceError> {
     run.refused(running, &refused);
-    running.journal.end(EndReason::Refused, Some(&refused.message)).map_err(of)?;
-    Err(refusal(refused))
+    let (reason, message) = run.interrupt.end(&refused);
+    running.journal.end(reason, message.as_deref()).map_err(of)?;
+    if reason == EndReason::Cancelled { Ok(cancelled()) } else { Err(refusal(refused)) }
 }
 
 fn to_agent(reason: EndReason) -> AgentEnd {

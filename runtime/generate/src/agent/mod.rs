@@ -26,7 +26,7 @@ use crate::calls::intervened;
 use crate::error::{GenerateError, Result, Stopped};
 use crate::event::{EndReason, Event, Stats};
 use crate::journal::{Audit, Journal};
-use crate::judge::{Bench, Judgements};
+use crate::judge::{Bench, Interrupt, Judgements};
 use crate::passes::Passes;
 use environment::Front;
 
@@ -80,6 +80,10 @@ pub(crate) struct Run {
     agent: Plugin,
     options: AgentOptions,
     cancel: Arc<AtomicBool>,
+    /// Of all that is judged in the run.
+    interrupt: Interrupt,
+    /// Where judgements are recorded that belong to no text that is generated.
+    aside: Mutex<Journal>,
     sink: EventSink,
     stats: Mutex<Stats>,
     clock: Mutex<Clock>,
@@ -126,9 +130,13 @@ impl Agents {
     }
 
     /// The same with another behaviour, for runs to come. They share passes and contexts under names with those under way.
-    pub fn behaving(&self, behaviour: Behaviour) -> Self {
+    ///
+    /// # Errors
+    /// A policy of it may ask the model, and the memory plan has no room for that.
+    pub fn behaving(&self, behaviour: Behaviour) -> Result<Self> {
+        behaviour.has_its_judge(self.model())?;
         let Base { host, model, words, template, behaviour: _, passes, prefixes, bench, audit } = &*self.0;
-        Self(Arc::new(Base {
+        Ok(Self(Arc::new(Base {
             host: host.clone(),
             model: model.clone(),
             words: words.clone(),
@@ -138,7 +146,7 @@ impl Agents {
             prefixes: prefixes.clone(),
             bench: bench.clone(),
             audit: audit.clone(),
-        }))
+        })))
     }
 
     /// The model.
@@ -179,6 +187,8 @@ impl Agents {
             agent: agent.clone(),
             options: options.clone(),
             cancel: cancel.clone(),
+            interrupt: Interrupt::by(cancel),
+            aside: Mutex::default(),
             sink: sink.clone(),
             stats: Mutex::default(),
             clock: Mutex::default(),
@@ -186,11 +196,12 @@ impl Agents {
         });
         let own = Behaviour { samplers: Vec::new(), ..base.behaviour.clone() };
         let judgements = Judgements::default();
-        let judge = run.judge(Some(&judgements));
+        let judge = run.judge(&judgements);
         let mut running = own.start(&base.host, &base.words, options.seed, judge)?;
         running.journal =
             run.journal(&[ChatMessage::new(Role::User, task)], options.seed, None, false, None)?;
         running.journal.watch(judgements);
+        *lock(&run.aside) = running.journal.beside();
         let front = Front::new(run.clone(), running);
         let outcome = pursue(agent, task, store, &front);
         let (reason, why) = front.conclude(outcome)?;
@@ -229,9 +240,9 @@ impl Run {
     }
 
     /// The model as a judge. What is judged goes to `made`, if the run is recorded.
-    fn judge(&self, made: Option<&Judgements>) -> Option<SharedJudge> {
-        let kept = made.filter(|_| self.base.audit.is_some()).cloned();
-        self.base.bench.as_ref().map(|bench| bench.judge(self.options.now, kept))
+    fn judge(&self, made: &Judgements) -> Option<SharedJudge> {
+        let kept = self.base.audit.is_some().then(|| made.clone());
+        self.base.bench.as_ref().map(|bench| bench.judge(self.options.now, self.interrupt.clone(), kept))
     }
 
     fn tell(&self, event: Event) {
@@ -247,18 +258,29 @@ impl Run {
 
     /// A line of the agent's log, if the policies let it pass behind those before it, and a word in its place if not.
     fn logged(&self, line: &str) -> String {
-        let judge = self.judge(None);
-        lock(&self.log).next(&self.base.host, &self.base.behaviour.policies, judge.as_ref(), line)
+        self.passing(|judge| {
+            lock(&self.log).next(&self.base.host, &self.base.behaviour.policies, judge.as_ref(), line)
+        })
     }
 
     /// A text of the agent that is not part of the answer, such as an error, if the policies let it pass as an answer, and a
     /// word in its place if not.
     fn judged(&self, text: &str) -> String {
-        PolicyChain::judged_with(&self.base.host, &self.base.behaviour.policies, self.judge(None), text)
+        self.passing(|judge| {
+            PolicyChain::judged_with(&self.base.host, &self.base.behaviour.policies, judge, text)
+        })
+    }
+
+    /// What policies make of a text, if what is judged for it can be recorded.
+    fn passing(&self, ask: impl FnOnce(Option<SharedJudge>) -> String) -> String {
+        let judgements = Judgements::default();
+        let text = ask(self.judge(&judgements));
+        let recorded = lock(&self.aside).judged(judgements);
+        recorded.map_or_else(|error| format!("(withheld: {error})"), |()| text)
     }
 
     /// Verdicts that belong to no record that is open.
     fn refused(&self, running: &mut crate::behaviour::Running, refused: &membrane_host::Refused) {
-        intervened(running, &refused.interventions, &mut |event| self.tell(event));
+        intervened(running, &self.interrupt.verdicts(refused), &mut |event| self.tell(event));
     }
 }

@@ -20,7 +20,7 @@ use super::{Run, lock};
 use crate::answer::{in_reasoning, merge, render, to_host};
 use crate::behaviour::Running;
 use crate::error::{GenerateError, Stopped};
-use crate::event::{EndReason, Event};
+use crate::event::Event;
 use crate::judge::Judgements;
 use crate::reload::Changes;
 use crate::scoring;
@@ -123,7 +123,10 @@ impl AgentSession {
         let mut verdicts = Vec::new();
         match self.hooks(&mut policies, context, &mut verdicts) {
             Ok(rendered) => Ok(Asked { policies, judgements, verdicts, rendered }),
-            Err(Stopped::Failed(error)) => Err(of(error)),
+            Err(Stopped::Failed(error)) => {
+                lock(&self.run.aside).judged(judgements).map_err(of)?;
+                Err(of(error))
+            }
             Err(Stopped::Refused(refused)) => Err(self.refused(context, verdicts, refused, judgements)),
         }
     }
@@ -132,7 +135,7 @@ impl AgentSession {
     fn policies(&self) -> Answer<(PolicyChain, Judgements)> {
         let base = &self.run.base;
         let judgements = Judgements::default();
-        let judge = self.run.judge(Some(&judgements));
+        let judge = self.run.judge(&judgements);
         let policies = PolicyChain::start_with(&base.host, &base.behaviour.policies, judge)
             .map_err(|error| InferenceError::Failed(error.to_string()))?;
         Ok((policies, judgements))
@@ -192,6 +195,7 @@ impl AgentSession {
                 return Err(self.refused(&context, Vec::new(), refused, judgements));
             }
         };
+        lock(&self.run.aside).judged(judgements).map_err(of)?;
         let prompt = self.render(&merge(given, &messages, outcome.messages), tools).map_err(of)?;
         let tokenizer = base.model.tokenizer().map_err(inference_error)?;
         tokenizer.encode_prompt(&prompt).map_err(|error| of(error.into()))
@@ -208,11 +212,12 @@ impl AgentSession {
         let journal = self.run.journal(context.given, 0, None, context.tools.is_none(), None);
         let ended = journal.and_then(|mut journal| {
             journal.watch(judgements);
-            for made in [&verdicts, &refused.interventions] {
+            let (reason, message) = self.run.interrupt.end(&refused);
+            for made in [&verdicts, &self.run.interrupt.verdicts(&refused)] {
                 journal.verdicts(made);
                 made.iter().for_each(|verdict| self.run.tell(Event::Intervention(verdict.into())));
             }
-            journal.end(EndReason::Refused, Some(&refused.message))
+            journal.end(reason, message.as_deref())
         });
         ended.map_or_else(of, |()| refusal(refused))
     }
@@ -396,15 +401,31 @@ impl AgentSession {
         let context = Context { given, tools, ids: &prompt };
         let grammar = options.constraint.as_ref().map(grammar).transpose()?;
         let asked = self.ask(&context)?;
-        let constraint = match &grammar {
-            Some(_) if tools == Some(true) => return Err(of(GenerateError::GrammarWithTools)),
-            Some(_) if in_reasoning(&asked.rendered) => return Err(of(GenerateError::GrammarInReasoning)),
-            Some(grammar) => Some(self.compile(grammar).map_err(of)?),
-            None => None,
-        };
-        let running = self.running(asked, &context, &options, grammar)?;
+        let judgements = asked.judgements.clone();
+        let ready = self.constraint(&asked, &context, grammar.as_ref()).and_then(|constraint| {
+            self.running(asked, &context, &options, grammar).map(|running| (constraint, running))
+        });
+        if ready.is_err() {
+            lock(&self.run.aside).judged(judgements).map_err(of)?;
+        }
+        let (constraint, running) = ready?;
         let tools = tools == Some(true);
         Ok(Task { running, prompt, tools, constraint, options })
+    }
+
+    /// What a generation must follow, compiled.
+    fn constraint(
+        &self,
+        asked: &Asked,
+        context: &Context<'_>,
+        grammar: Option<&Grammar>,
+    ) -> Answer<Option<Constraint>> {
+        match grammar {
+            Some(_) if context.tools == Some(true) => Err(of(GenerateError::GrammarWithTools)),
+            Some(_) if in_reasoning(&asked.rendered) => Err(of(GenerateError::GrammarInReasoning)),
+            Some(grammar) => self.compile(grammar).map(Some).map_err(of),
+            None => Ok(None),
+        }
     }
 }
 

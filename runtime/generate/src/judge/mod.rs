@@ -6,18 +6,23 @@
 
 mod recorded;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use membrane_audit::JudgedIds;
 use membrane_engine::{EngineError, Model, Session};
-use membrane_host::{Grant, Judge, JudgeError, Judged, Plugin, Question, SharedJudge};
+use membrane_host::{
+    Grant, Intervention, Judge, JudgeError, Judged, POLICY_FAILED, Plugin, Question, Refused, SharedJudge,
+};
 use membrane_text::{ChatMessage, ChatTemplate, Specials};
 use serde_json::{Map, Value};
 
 use crate::answer::{from_host, render_with};
+use crate::event::EndReason;
 use crate::scoring;
 
-pub(crate) use recorded::{Missing, Recorded, written};
+pub(crate) use recorded::{Missing, Recorded};
+use recorded::{digested, written};
 
 /// Whether a policy may ask the model.
 pub fn asks_the_model(policies: &[Plugin]) -> bool {
@@ -38,10 +43,52 @@ struct Shared {
 /// Something that was judged, for the record.
 pub(crate) struct Judgement {
     pub policy: String,
-    pub question: Question,
+    /// As the log has it. Of what was refused only a digest: a policy may ask for thousands of such questions in one hook.
+    pub question: Value,
     pub continuations: Vec<String>,
     pub ids: JudgedIds,
     pub outcome: Result<Judged, JudgeError>,
+}
+
+/// Whether the judgements of an answer are to be cancelled, and whether one was. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Interrupt {
+    asked: Arc<AtomicBool>,
+    met: Arc<AtomicBool>,
+}
+
+impl Interrupt {
+    /// By the flag that cancels the answer.
+    pub fn by(asked: &Arc<AtomicBool>) -> Self {
+        Self { asked: asked.clone(), met: Arc::default() }
+    }
+
+    /// Whether a judgement was cancelled. The call of its policy failed for that, which says nothing of the policy.
+    pub fn met(&self) -> bool {
+        self.met.load(Ordering::Relaxed)
+    }
+
+    /// How an answer ends that was refused, and what the person is told.
+    pub fn end(&self, refused: &Refused) -> (EndReason, Option<String>) {
+        match self.met() {
+            true => (EndReason::Cancelled, None),
+            false => (EndReason::Refused, Some(refused.message.clone())),
+        }
+    }
+
+    /// The verdicts with a refusal. What the host makes of a call that ended for a cancelled judgement is none.
+    pub fn verdicts(&self, refused: &Refused) -> Vec<Intervention> {
+        let made = refused.interventions.iter();
+        made.filter(|made| !self.met() || made.clause != POLICY_FAILED).cloned().collect()
+    }
+
+    fn asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    fn meet(&self) {
+        self.met.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What was judged and is not on record yet. Clones are the same.
@@ -69,8 +116,8 @@ impl Bench {
 
     /// A judge for one answer. `now`: the time that chat templates are told. What is judged goes to `made` too, if the answer
     /// is recorded.
-    pub fn judge(&self, now: i64, made: Option<Judgements>) -> SharedJudge {
-        SharedJudge::new(ModelJudge { bench: self.clone(), now, made })
+    pub fn judge(&self, now: i64, interrupt: Interrupt, made: Option<Judgements>) -> SharedJudge {
+        SharedJudge::new(ModelJudge { bench: self.clone(), now, interrupt, made })
     }
 
     fn tokens(
@@ -127,7 +174,10 @@ impl Bench {
 }
 
 fn unavailable(error: EngineError) -> JudgeError {
-    JudgeError::Unavailable(error.to_string())
+    match error {
+        EngineError::Cancelled => JudgeError::Cancelled,
+        error => JudgeError::Unavailable(error.to_string()),
+    }
 }
 
 /// Tokens of a question and its continuations together.
@@ -139,6 +189,7 @@ pub(crate) fn count(ids: &JudgedIds) -> u64 {
 struct ModelJudge {
     bench: Bench,
     now: i64,
+    interrupt: Interrupt,
     made: Option<Judgements>,
 }
 
@@ -150,6 +201,11 @@ impl Judge for ModelJudge {
         continuations: &[String],
         left: u64,
     ) -> Result<Judged, JudgeError> {
+        // A pass of the model that begins drops the wish to end the one before it, so that many short ones would go on.
+        if self.interrupt.asked() {
+            self.interrupt.meet();
+            return Err(JudgeError::Cancelled);
+        }
         let (ids, outcome) = match self.bench.tokens(question, continuations, self.now) {
             Ok(ids) => {
                 let outcome = self.bench.score(&ids, left);
@@ -157,14 +213,16 @@ impl Judge for ModelJudge {
             }
             Err(error) => (JudgedIds::default(), Err(error)),
         };
-        if let Some(made) = &self.made {
-            made.push(Judgement {
-                policy: policy.to_owned(),
-                question: question.clone(),
-                continuations: continuations.to_vec(),
-                ids,
-                outcome: outcome.clone(),
-            });
+        if outcome == Err(JudgeError::Cancelled) {
+            self.interrupt.meet();
+        } else if let Some(made) = &self.made {
+            let refused = matches!(outcome, Err(JudgeError::Tokens { .. } | JudgeError::Invalid(_)));
+            let (question, continuations, ids) = match refused {
+                true => (digested(question, continuations), Vec::new(), JudgedIds::default()),
+                false => (written(question), continuations.to_vec(), ids),
+            };
+            let (policy, outcome) = (policy.to_owned(), outcome.clone());
+            made.push(Judgement { policy, question, continuations, ids, outcome });
         }
         outcome
     }

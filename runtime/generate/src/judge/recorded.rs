@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use membrane_audit::{self as audit, JudgementText, Script};
+use membrane_audit::{self as audit, Digest, JudgementText, Script};
 use membrane_host::{Judge, JudgeError, Judged, Question, SharedJudge};
 use serde_json::{Value, json};
 
@@ -56,8 +56,14 @@ fn outcome(judged: &audit::Judged, text: &JudgementText) -> Outcome {
     }
 }
 
+/// What the log has in the place of a refused question and its continuations: an object with the `digest` of both.
+pub(super) fn digested(question: &Question, continuations: &[String]) -> Value {
+    let whole = json!([written(question), continuations]).to_string();
+    json!({ "digest": Digest::of(whole.as_bytes()) })
+}
+
 /// A question as the log has it.
-pub(crate) fn written(question: &Question) -> Value {
+pub(super) fn written(question: &Question) -> Value {
     match question {
         Question::Text(text) => Value::String(text.clone()),
         Question::Chat(messages) => messages
@@ -72,7 +78,9 @@ pub(crate) fn written(question: &Question) -> Value {
 impl Judge for Recorded {
     fn score(&mut self, policy: &str, question: &Question, continuations: &[String], left: u64) -> Outcome {
         let key = (written(question).to_string(), continuations.to_vec());
-        let known = self.judgements.get_mut(&key);
+        let refused = || (digested(question, continuations).to_string(), Vec::new());
+        let known = if self.judgements.contains_key(&key) { key } else { refused() };
+        let known = self.judgements.get_mut(&known);
         // The last stays: the same question has the same answer.
         let found =
             known.and_then(|known| if known.len() > 1 { known.pop_front() } else { known.front().cloned() });

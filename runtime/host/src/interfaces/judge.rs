@@ -6,14 +6,15 @@ use crate::bindings::policy::membrane::plugin::judge::{Host, Question};
 use crate::judge::JudgeError;
 use crate::limits::{
     MAX_JUDGE_CALLS, MAX_JUDGE_CONTINUATION_BYTES, MAX_JUDGE_CONTINUATIONS, MAX_JUDGE_TOKENS,
-    MAX_JUDGED_BYTES, MAX_JUDGED_MESSAGES,
+    MAX_JUDGED_BYTES, MAX_JUDGED_BYTES_TOGETHER, MAX_JUDGED_MESSAGES, REFUSED_BYTES_PER_TOKEN,
 };
 use crate::state::State;
 
 impl Host for State {
     fn score(&mut self, question: Question, continuations: Vec<String>) -> Result<Result<Vec<f64>, String>> {
         let texts = continuations.iter().map(String::len).sum::<usize>();
-        self.charge(bytes(&question).saturating_add(texts))?;
+        let asked = bytes(&question).saturating_add(texts);
+        self.charge(asked)?;
         if let Err(why) = check(&question, &continuations) {
             return Ok(Err(why));
         }
@@ -24,11 +25,23 @@ impl Host for State {
             )));
         }
         bench.calls += 1;
+        let together = bench.bytes.saturating_add(asked);
+        if together > MAX_JUDGED_BYTES_TOGETHER {
+            return Ok(Err(format!(
+                "with this question the policy asks {together} bytes in this answer; the limit is \
+                 {MAX_JUDGED_BYTES_TOGETHER}"
+            )));
+        }
+        bench.bytes = together;
         let left = MAX_JUDGE_TOKENS - bench.tokens;
         let judged = bench.judge.lock().score(&policy, &question.into(), &continuations, left);
-        if let Ok(judged) = &judged {
-            bench.tokens = bench.tokens.saturating_add(judged.tokens).min(MAX_JUDGE_TOKENS);
-        }
+        let spent = match &judged {
+            Ok(judged) => judged.tokens,
+            // It was cut into tokens to find out.
+            Err(JudgeError::Tokens { .. } | JudgeError::Invalid(_)) => asked as u64 / REFUSED_BYTES_PER_TOKEN,
+            Err(JudgeError::Unavailable(_) | JudgeError::Cancelled) => 0,
+        };
+        bench.tokens = bench.tokens.saturating_add(spent).min(MAX_JUDGE_TOKENS);
         match judged {
             Ok(judged) if judged.scores.len() == continuations.len() => Ok(Ok(judged.scores)),
             Ok(_) => Err(self.unjudged("it gave another number of scores")),
@@ -37,7 +50,9 @@ impl Host for State {
                  answer are left"
             ))),
             Err(JudgeError::Invalid(why)) => Ok(Err(why)),
-            Err(JudgeError::Unavailable(why)) => Err(self.unjudged(&why)),
+            Err(error @ (JudgeError::Unavailable(_) | JudgeError::Cancelled)) => {
+                Err(self.unjudged(&error.to_string()))
+            }
         }
     }
 }

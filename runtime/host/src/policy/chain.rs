@@ -301,8 +301,10 @@ impl Member {
         let instance = Instance::start(plugin)?;
         let mut member = Self { instance, pending: String::new(), out: 0, passed_bytes: 0, taken_bytes: 0 };
         member.hook(&Configure { parameters: plugin.parameters() })?;
+        let state = member.instance.state();
+        state.configured = true;
         if plugin.grants().contains(&Grant::Judge) {
-            member.instance.state().bench = judge.cloned().map(Into::into);
+            state.bench = judge.cloned().map(Into::into);
         }
         Ok(member)
     }

@@ -96,8 +96,8 @@ const LISTS: [&str; 5] = ["allOf", "anyOf", "oneOf", "prefixItems", "items"];
 const NAMED: [&str; 6] =
     ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
 
-/// The largest whole number up to which all are kept: the library has numbers of 64 bits with a point.
-const LARGEST_EXACT: u64 = 1 << 53;
+/// Keywords that bound numbers. The library has them, and values that are demanded, as numbers of 64 bits with a point.
+const BOUNDS: [&str; 5] = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"];
 
 /// A keyword of a schema that JSON Schema does not have. It is allowed, and means nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,42 +130,76 @@ pub(super) fn unknown(schema: &Value) -> Vec<UnknownKeyword> {
     found
 }
 
-/// Why a value that is demanded can't be written: it holds a whole number that would be rounded.
+/// Why a value or a bound that is demanded can't be kept: it has a whole number that would be rounded.
 pub(super) fn rounded(schema: &Value) -> Option<String> {
     let mut found = None;
     walk(schema, &mut |place, keyword, value| {
-        if found.is_none() && ["const", "enum"].contains(&keyword) {
-            found = inexact(value).map(|number| {
-                format!(
-                    "at {}: the {keyword} has {number}, and whole numbers beyond 2^53 are not kept exactly; use a string",
-                    shown(place)
-                )
+        let bound = BOUNDS.contains(&keyword);
+        if found.is_none() && (bound || ["const", "enum"].contains(&keyword)) {
+            found = inexact(value, bound).map(|number| {
+                let (place, more) = (shown(place), if bound { "" } else { "; use a string" });
+                format!("at {place}: the {keyword} has {number}, which is not kept exactly{more}")
             });
         }
     });
     found
 }
 
-/// A number in a value that would be rounded.
-fn inexact(value: &Value) -> Option<String> {
+/// A number in a value that would be rounded. Bounds are kept in 64 bits with a sign, too.
+fn inexact(value: &Value, bound: bool) -> Option<String> {
     match value {
-        Value::Array(values) => values.iter().find_map(inexact),
-        Value::Object(fields) => fields.values().find_map(inexact),
+        Value::Array(values) => values.iter().find_map(|value| inexact(value, bound)),
+        Value::Object(fields) => fields.values().find_map(|value| inexact(value, bound)),
         Value::Number(number) => {
-            let whole = number.as_u64().or(number.as_i64().map(i64::unsigned_abs));
-            // One that has more digits than 64 bits was rounded when it was read.
-            let large = whole.map_or_else(
-                || {
-                    number
-                        .as_f64()
-                        .is_some_and(|float| float.fract() == 0.0 && float.abs() > LARGEST_EXACT as f64)
-                },
-                |whole| whole > LARGEST_EXACT,
-            );
-            large.then(|| number.to_string())
+            let exact = match (number.as_i64(), number.as_u64()) {
+                (Some(whole), _) => whole as f64 as i128 == i128::from(whole),
+                (None, Some(whole)) => !bound && whole as f64 as i128 == i128::from(whole),
+                (None, None) => true,
+            };
+            (!exact).then(|| number.to_string())
         }
         _ => None,
     }
+}
+
+/// A whole number in the text of a JSON that has more digits than 64 bits hold, and was rounded when it was read.
+pub(super) fn rounded_when_read(json: &str) -> Option<&str> {
+    let bytes = json.as_bytes();
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b'"' => at = behind_string(bytes, at + 1),
+            b'-' | b'0'..=b'9' => {
+                let of_number = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+                let end = at + bytes[at..].iter().take_while(of_number).count();
+                if was_rounded(&json[at..end]) {
+                    return Some(&json[at..end]);
+                }
+                at = end;
+            }
+            _ => at += 1,
+        }
+    }
+    None
+}
+
+/// The place behind a string whose first byte is here.
+fn behind_string(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    at
+}
+
+fn was_rounded(number: &str) -> bool {
+    let digits = number.trim_start_matches('-');
+    let long = number.parse::<i64>().is_err() && number.parse::<u64>().is_err();
+    let whole = long && digits.bytes().all(|byte| byte.is_ascii_digit());
+    whole && digits.parse::<f64>().is_ok_and(|read| format!("{read:.0}") != digits)
 }
 
 /// Shows each keyword of a schema and of those in it, with the place of its schema and its value.
@@ -270,18 +304,30 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_beyond_2_to_the_53_are_found_in_demanded_values() {
+    fn whole_numbers_that_would_be_rounded_are_found_in_what_is_demanded() {
         for (schema, place) in [
             (json!({"const": 9_007_199_254_740_993_u64}), Some("#")),
             (
                 json!({"properties": {"a": {"enum": ["x", [-9_007_199_254_740_993_i64]]}}}),
                 Some("#/properties/a"),
             ),
-            (serde_json::from_str(r#"{"const": 123456789012345678901234567890}"#).unwrap(), Some("#")),
+            (json!({"minimum": 9_007_199_254_740_993_u64}), Some("#")),
+            (json!({"items": {"maximum": -9_007_199_254_740_993_i64}}), Some("#/items")),
+            (json!({"exclusiveMinimum": 9_007_199_254_740_993_u64}), Some("#")),
+            (json!({"exclusiveMaximum": 9_007_199_254_740_993_u64}), Some("#")),
+            (json!({"multipleOf": 9_007_199_254_740_993_u64}), Some("#")),
+            (json!({"maximum": u64::MAX}), Some("#")),
+            (json!({"minimum": 1_u64 << 63}), Some("#")),
+            (json!({"const": [1_u64 << 63, i64::MIN, 9_007_199_254_740_994_u64]}), None),
+            (
+                json!({"minimum": i64::MIN, "maximum": 9_007_199_254_740_994_u64, "exclusiveMinimum": true}),
+                None,
+            ),
+            (json!({"const": 1e300, "maximum": 1e300}), None),
             (json!({"const": 9_007_199_254_740_992_u64}), None),
             (json!({"const": "9007199254740993"}), None),
             (json!({"enum": [1.5, 1e-300]}), None),
-            (json!({"maximum": u64::MAX, "default": u64::MAX}), None),
+            (json!({"default": u64::MAX}), None),
         ] {
             let found = rounded(&schema);
             assert_eq!(found.is_some(), place.is_some(), "{schema}: {found:?}");
@@ -289,6 +335,25 @@ mod tests {
                 place.is_none_or(|place| found.as_ref().unwrap().starts_with(&format!("at {place:?}: "))),
                 "{found:?}"
             );
+        }
+    }
+    #[test]
+    fn whole_numbers_of_more_than_64_bits_are_found_where_reading_rounds_them() {
+        for (json, found) in [
+            (r#"{"const": 123456789012345678901234567890}"#, Some("123456789012345678901234567890")),
+            (r#"[{"minimum":-18446744073709551615}]"#, Some("-18446744073709551615")),
+            (
+                r#"{"const": 18446744073709551616, "a": -9223372036854775808, "b": 18446744073709551615}"#,
+                None,
+            ),
+            (
+                r#"{"const": 1e300, "a": 123456789012345678901234567890.5, "b": 123456789012345678901E3}"#,
+                None,
+            ),
+            (r#"{"a\"12345678901234567890123": "\\", "b": "é123456789012345678901234567890"}"#, None),
+            (r#""\"#, None),
+        ] {
+            assert_eq!(rounded_when_read(json), found, "{json}");
         }
     }
 }

@@ -38,6 +38,13 @@ impl Test {
             "endless-blindly" => loop {
                 let _ = std::hint::black_box(ask(&"x".repeat(60_000), &["a"]));
             },
+            // Looking only for the limit of bytes.
+            "much" => loop {
+                match ask(&"x".repeat(65_535), &["a"]) {
+                    Err(why) if why.contains(" bytes in this answer") => break Err(why),
+                    _ => {}
+                }
+            },
             "panic-between" => {
                 ask("x", &["a"])?;
                 panic!("on purpose");
