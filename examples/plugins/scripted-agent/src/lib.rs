@@ -332,7 +332,8 @@ impl Scripted {
             }
             Step::Fill(count) => {
                 let value = vec![0; 1 << 20];
-                let set: Result<(), String> = (0..count).try_for_each(|key| store::set(&format!("fill {key}"), &value));
+                let set: Result<(), String> =
+                    (0..count).try_for_each(|key| store::set(&format!("fill {key}"), &value));
                 set.map_or_else(|error| json!({ "error": error }), done)
             }
             Step::Get(key) => store::get(&key).map_or_else(
