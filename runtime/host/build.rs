@@ -39,7 +39,7 @@ fn plugins(folder: &Path) -> Result<Vec<String>, Box<dyn Error>> {
 }
 
 fn watch(root: &Path, plugins: &[String]) {
-    let fixed = ["wit", "sdk/rust/src", "sdk/rust/Cargo.toml"].map(str::to_owned);
+    let fixed = ["wit", "sdk/rust/src", "sdk/rust/Cargo.toml", "plugins/guard/clauses"].map(str::to_owned);
     let workspace =
         ["", "/Cargo.toml", "/Cargo.lock", "/.cargo"].iter().skip(1).map(|f| format!("plugins{f}"));
     let sources = plugins

@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
+use membrane_engine::Session;
 use safetensors::{Dtype, SafeTensors};
+
+/// Where the runner-up of a golden continuation is nearer than this, the choice is not compared.
+const GREEDY_MARGIN: f32 = 1e-2;
 
 /// A golden file, read wholly.
 pub struct Golden(Vec<u8>);
@@ -41,6 +45,24 @@ impl Golden {
     /// The elements of an i32 tensor that holds ids, none if it is not there.
     pub fn ids(&self, name: &str) -> Option<Vec<u32>> {
         self.four_bytes(name, Dtype::I32).map(|b| b.iter().map(|b| u32::from_le_bytes(*b)).collect())
+    }
+
+    /// Walks a new session along the golden greedy continuation of a prompt. Gives how many of its choices were compared; panics
+    /// at one that is another. `model`: its name, for that.
+    pub fn assert_greedy(&self, session: &mut Session, prompt: &str, model: &str) -> usize {
+        let ids = |what: &str| self.ids(&format!("{prompt}.{what}")).expect("golden ids");
+        session.append(&ids("input_ids")).expect("the prompt is computed");
+        let margins = self.f32(&format!("{prompt}.greedy_margin")).expect("golden margins");
+        let mut compared = 0;
+        for (step, (token, margin)) in ids("greedy_ids").into_iter().zip(margins).enumerate() {
+            if margin > GREEDY_MARGIN {
+                assert_eq!(argmax(session.logits()), token as usize, "{model} {prompt} step {step}");
+                compared += 1;
+            }
+            // Where two tokens are too close, it goes on with the reference's.
+            session.append(&[token]).expect("a token is computed");
+        }
+        compared
     }
 
     fn four_bytes(&self, name: &str, dtype: Dtype) -> Option<Vec<[u8; 4]>> {

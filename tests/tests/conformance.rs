@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use membrane_engine::{Architecture, Isa, LoadOptions, Observer, Precision, Prepared};
 use membrane_formats::Checkpoint;
-use membrane_tests::golden::{Distance, Golden, argmax, distance};
+use membrane_tests::golden::{Distance, Golden, distance};
 use membrane_tests::references;
 
 /// Largest difference of f32 computations.
@@ -14,9 +14,6 @@ const REFERENCE_MAX_ABS: f32 = 2e-3;
 const FAST_RATIO: f64 = 1.25;
 /// Router choices count where the last chosen expert is ahead of the first rejected one by more than this.
 const ROUTER_MARGIN: f32 = 1e-3;
-
-/// Greedy choices count where the best token is ahead of the next by more than this.
-const GREEDY_MARGIN: f32 = 1e-2;
 
 /// A GGUF file with its golden outputs.
 struct Case {
@@ -180,23 +177,7 @@ fn greedy_continuations_are_the_references() {
             LoadOptions { precision: Precision::Reference, context: Some(128), ..LoadOptions::default() };
         let model = Prepared::open(&case.gguf, &options).unwrap().load(&mut |_, _| {}).unwrap();
         for prompt in ["p7", "p64"] {
-            let mut session = model.session();
-            session.append(&golden.ids(&format!("{prompt}.input_ids")).unwrap()).unwrap();
-            let wanted = golden.ids(&format!("{prompt}.greedy_ids")).unwrap();
-            let margins = golden.f32(&format!("{prompt}.greedy_margin")).unwrap();
-            for (step, (&token, margin)) in wanted.iter().zip(margins).enumerate() {
-                if margin > GREEDY_MARGIN {
-                    assert_eq!(
-                        argmax(session.logits()),
-                        token as usize,
-                        "{} {prompt} step {step}",
-                        case.model
-                    );
-                    compared += 1;
-                }
-                // Where two tokens are too close, go on with the reference's.
-                session.append(&[token]).unwrap();
-            }
+            compared += golden.assert_greedy(&mut model.session(), prompt, &case.model);
         }
     }
     assert!(compared > 0, "the fixture in BF16 is missing");

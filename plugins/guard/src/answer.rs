@@ -5,10 +5,11 @@
 //! behind it, so the search waits there, and releases what is before, until that stretch has arrived. Hence
 //! the pieces in which an answer arrives never change what is released.
 
+use clauses::Stage;
 use membrane_plugin::policy::{Ending, OutputVerdict, Refusal, Replacement};
 
 use crate::matcher::At;
-use crate::rules::{Action, Clause, Stage};
+use crate::rules::{Action, Clause};
 
 /// How much text before a match goes out in one replacement with it, in bytes: a replacement has at most 64
 /// KiB.
@@ -44,7 +45,7 @@ impl Answer {
         let text: String = self.previous.into_iter().chain(pending.chars()).collect();
         for (start, _) in pending.char_indices() {
             let mut found = None;
-            for clause in clauses.iter().filter(|clause| clause.applies(Stage::Output)) {
+            for clause in clauses.iter().filter(|clause| clause.label.applies(Stage::Output)) {
                 match clause.matcher.at(&text, before + start, done) {
                     At::Open => return Found::Nothing(start),
                     At::Match(end) if found.is_none() => {
@@ -67,10 +68,13 @@ impl Answer {
         let prefix = &pending[..pending.floor_char_boundary(start.min(MAX_PREFIX_BYTES))];
         let (bytes, text) = match &clause.action {
             Action::Stop | Action::Deny => {
-                return OutputVerdict::Stop(Ending { release: start as u32, reason: clause.reason() });
+                return OutputVerdict::Stop(Ending { release: start as u32, reason: clause.label.reason() });
             }
             Action::Refuse { message } if start == 0 => {
-                return OutputVerdict::Refuse(Refusal { message: message.clone(), reason: clause.reason() });
+                return OutputVerdict::Refuse(Refusal {
+                    message: message.clone(),
+                    reason: clause.label.reason(),
+                });
             }
             Action::Redact { replacement } if prefix.len() == start => {
                 (end, format!("{prefix}{replacement}"))
@@ -78,7 +82,7 @@ impl Answer {
             Action::Refuse { .. } | Action::Redact { .. } => (prefix.len(), prefix.to_owned()),
         };
         self.pass(&pending[..bytes]);
-        OutputVerdict::Replace(Replacement { bytes: bytes as u32, text, reason: clause.reason() })
+        OutputVerdict::Replace(Replacement { bytes: bytes as u32, text, reason: clause.label.reason() })
     }
 
     fn release(&mut self, pending: &str, bytes: usize) -> OutputVerdict {

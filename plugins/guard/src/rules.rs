@@ -1,48 +1,17 @@
 //! The rules file: reading it, and refusing what would not do what its author thinks.
 
-use membrane_plugin::policy::Reason;
+use clauses::{Label, MAX_TEXT_BYTES, OneOrMany, Stage};
 use serde::Deserialize;
 
 use crate::matcher::{Literals, Matcher, Pattern};
 
 /// Limits that keep the work for each token small.
 const MAX_CLAUSES: usize = 1000;
-const MAX_ID_BYTES: usize = 128;
-const MAX_NOTE_BYTES: usize = 1024;
-const MAX_TEXT_BYTES: usize = 4096;
 
 /// How long a match of a pattern may be where the clause does not say, in bytes.
 const DEFAULT_MAX_MATCH: usize = 256;
 /// At the end of an answer that many places may each be searched that far.
 const LARGEST_MAX_MATCH: usize = 1024;
-
-/// Ids that the host uses for its own clauses start with this.
-const RESERVED_PREFIX: &str = "membrane:";
-
-/// Where a clause looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Stage {
-    /// The messages of users and tools in the request.
-    Request,
-    /// The answer.
-    Output,
-    /// Name and arguments of a tool call.
-    ToolCall,
-    /// What a tool gave back.
-    ToolResult,
-}
-
-impl Stage {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Stage::Request => "request",
-            Stage::Output => "output",
-            Stage::ToolCall => "tool-call",
-            Stage::ToolResult => "tool-result",
-        }
-    }
-}
 
 /// What a clause does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,34 +35,12 @@ pub enum Action {
 /// A clause that holds.
 #[derive(Debug)]
 pub struct Clause {
-    id: String,
-    note: String,
-    stages: Vec<Stage>,
+    /// Its name, and where it looks.
+    pub label: Label,
     /// What it looks for.
     pub matcher: Matcher,
     /// What it does.
     pub action: Action,
-}
-
-impl Clause {
-    /// Whether it looks at this stage. What is for the answer also looks at the calls that the model makes in it
-    /// and at what they give back, since a person sees those too.
-    pub fn applies(&self, stage: Stage) -> bool {
-        let shown = matches!(stage, Stage::ToolCall | Stage::ToolResult);
-        self.stages.contains(&stage) || shown && self.stages.contains(&Stage::Output)
-    }
-
-    /// The reason that a verdict by this clause gives.
-    pub fn reason(&self) -> Reason {
-        Reason::new(self.id.as_str(), self.note.as_str())
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    #[serde(default)]
-    clause: Vec<WrittenClause>,
 }
 
 #[derive(Deserialize)]
@@ -124,59 +71,20 @@ enum Verb {
     Deny,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "a known value or a list of them")]
-enum OneOrMany<T> {
-    One(T),
-    Many(Vec<T>),
-}
-
-impl<T> OneOrMany<T> {
-    fn into_list(self) -> Vec<T> {
-        match self {
-            OneOrMany::One(value) => vec![value],
-            OneOrMany::Many(values) => values,
-        }
-    }
-}
-
 /// Reads the rules. Errors name the line, or the clause and the field.
 pub fn parse(text: &str) -> Result<Vec<Clause>, String> {
-    let written: Written = basic_toml::from_str(text).map_err(|error| error.to_string())?;
-    if written.clause.is_empty() {
-        return Err("there is no [[clause]]: a guard without clauses guards nothing".to_owned());
-    }
-    if written.clause.len() > MAX_CLAUSES {
-        return Err(format!("{} clauses are more than {MAX_CLAUSES}", written.clause.len()));
-    }
-    let mut clauses: Vec<Clause> = Vec::new();
-    for entry in written.clause {
-        let id = entry.id.clone();
-        let clause = entry.check().map_err(|error| format!("clause `{id}`: {error}"))?;
-        if clauses.iter().any(|other| other.id == id) {
-            return Err(format!("clause `{id}`: another clause has this id"));
-        }
-        clauses.push(clause);
-    }
-    Ok(clauses)
+    clauses::parse(text, MAX_CLAUSES, |written: &WrittenClause| written.id.as_str(), WrittenClause::check)
 }
 
 impl WrittenClause {
     fn check(self) -> Result<Clause, String> {
-        check_id(&self.id)?;
-        let note = self.note.clone().unwrap_or_else(|| format!("Matched clause {}.", self.id));
-        if note.len() > MAX_NOTE_BYTES {
-            return Err(format!("`note` is longer than {MAX_NOTE_BYTES} bytes"));
-        }
         let action = self.action()?;
         let matcher = self.matcher()?;
-        let stages = self.when.into_list();
-        if stages.is_empty() {
-            return Err("`when` is empty: use request, output, tool-call or tool-result".to_owned());
-        }
-        match stages.iter().find(|stage| !action.possible(**stage)) {
+        let otherwise = format!("Matched clause {}.", self.id);
+        let label = Label::new(self.id, self.note, &otherwise, self.when)?;
+        match label.stages().iter().find(|stage| !action.possible(**stage)) {
             Some(stage) => Err(format!("`{}` can't {}", stage.as_str(), action.impossible())),
-            None => Ok(Clause { id: self.id, note, stages, matcher, action }),
+            None => Ok(Clause { label, matcher, action }),
         }
     }
 
@@ -258,14 +166,4 @@ impl Action {
             Action::Deny => "deny: that is for tool-call; use refuse",
         }
     }
-}
-
-fn check_id(id: &str) -> Result<(), String> {
-    if id.is_empty() || id.len() > MAX_ID_BYTES || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(format!("`id` is not 1 to {MAX_ID_BYTES} printable ASCII characters without spaces"));
-    }
-    if id.starts_with(RESERVED_PREFIX) {
-        return Err(format!("ids that start with `{RESERVED_PREFIX}` belong to the host"));
-    }
-    Ok(())
 }

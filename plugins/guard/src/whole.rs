@@ -1,8 +1,9 @@
 //! Texts that are there at once: requests, tool calls, tool results.
 
+use clauses::Stage;
 use membrane_plugin::policy::{Invocation, Message, Reason, Refusal, Role, ToolCallVerdict};
 
-use crate::rules::{Action, Clause, Stage};
+use crate::rules::{Action, Clause};
 
 /// What the clauses make of something.
 pub enum Outcome<T> {
@@ -45,12 +46,14 @@ pub fn tool_call(clauses: &[Clause], call: &Invocation) -> ToolCallVerdict {
     let mut texts = call.texts();
     texts.push(format!("{} {}", call.name, call.compact_arguments()));
     let matches = |clause: &&Clause| texts.iter().any(|text| clause.matcher.find(text, 0).is_some());
-    match clauses.iter().filter(|clause| clause.applies(Stage::ToolCall)).find(matches) {
+    match clauses.iter().filter(|clause| clause.label.applies(Stage::ToolCall)).find(matches) {
         Some(clause) => match &clause.action {
             Action::Refuse { message } => {
-                ToolCallVerdict::Refuse(Refusal { message: message.clone(), reason: clause.reason() })
+                ToolCallVerdict::Refuse(Refusal { message: message.clone(), reason: clause.label.reason() })
             }
-            Action::Deny | Action::Stop | Action::Redact { .. } => ToolCallVerdict::Deny(clause.reason()),
+            Action::Deny | Action::Stop | Action::Redact { .. } => {
+                ToolCallVerdict::Deny(clause.label.reason())
+            }
         },
         None => ToolCallVerdict::Allow,
     }
@@ -59,7 +62,7 @@ pub fn tool_call(clauses: &[Clause], call: &Invocation) -> ToolCallVerdict {
 /// Applies the clauses of a stage to a text, each to what the ones before have left.
 fn apply(clauses: &[Clause], stage: Stage, text: &str) -> Outcome<String> {
     let mut current: Option<(String, Reason)> = None;
-    for clause in clauses.iter().filter(|clause| clause.applies(stage)) {
+    for clause in clauses.iter().filter(|clause| clause.label.applies(stage)) {
         let seen = current.as_ref().map_or(text, |(text, _)| text);
         if clause.matcher.find(seen, 0).is_none() {
             continue;
@@ -67,14 +70,14 @@ fn apply(clauses: &[Clause], stage: Stage, text: &str) -> Outcome<String> {
         match &clause.action {
             Action::Redact { replacement } => {
                 let redacted = redact(clause, seen, replacement);
-                let reason = current.map_or_else(|| clause.reason(), |(_, reason)| reason);
+                let reason = current.map_or_else(|| clause.label.reason(), |(_, reason)| reason);
                 current = Some((redacted, reason));
             }
-            Action::Refuse { message } => return Outcome::Refused(message.clone(), clause.reason()),
+            Action::Refuse { message } => return Outcome::Refused(message.clone(), clause.label.reason()),
             Action::Stop => {
                 let end = clause.matcher.find(seen, 0).map_or(seen.len(), |found| found.start);
                 let cut = seen[..end].to_owned();
-                let reason = current.map_or_else(|| clause.reason(), |(_, reason)| reason);
+                let reason = current.map_or_else(|| clause.label.reason(), |(_, reason)| reason);
                 current = Some((cut, reason));
             }
             // The rules allow this for calls only.

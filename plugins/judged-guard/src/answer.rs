@@ -3,10 +3,11 @@
 //! Where its sentences end depends on the text alone, so that the pieces in which it arrives never change what is asked of
 //! the model, and what is released.
 
+use clauses::Stage;
 use membrane_plugin::policy::{OutputVerdict, Replacement};
 
 use crate::question::{Scores, pieces};
-use crate::rules::{Clause, Hold, Stage};
+use crate::rules::{Clause, Hold};
 use crate::{refusal, rules};
 
 /// Longest sentence, in bytes; a longer one is judged in parts.
@@ -41,14 +42,15 @@ impl Answer {
         pending: &str,
         done: bool,
     ) -> Result<OutputVerdict, String> {
-        if !clauses.iter().any(|clause| clause.applies(Stage::Output)) {
+        if !clauses.iter().any(|clause| clause.label.applies(Stage::Output)) {
             return Ok(OutputVerdict::release_all(pending));
         }
         if !pending.starts_with(&self.judged) {
             (self.judged, self.refused) = (String::new(), None);
         }
         self.sentences(clauses, scores, pending, done)?;
-        let waits = clauses.iter().any(|clause| clause.applies(Stage::Output) && clause.hold == Hold::Answer);
+        let waits =
+            clauses.iter().any(|clause| clause.label.applies(Stage::Output) && clause.hold == Hold::Answer);
         if waits && done && self.refused.is_none() {
             self.all(clauses, scores, pending)?;
         }
@@ -64,7 +66,7 @@ impl Answer {
         // A mere release would drop what follows, and the refusal with it.
         let bytes = pending.floor_char_boundary(bytes.min(MAX_PASSED_BYTES));
         let text = self.judged.drain(..bytes).collect();
-        Ok(OutputVerdict::Replace(Replacement { bytes: bytes as u32, text, reason: clause.reason() }))
+        Ok(OutputVerdict::Replace(Replacement { bytes: bytes as u32, text, reason: clause.label.reason() }))
     }
 
     fn release(&mut self, bytes: usize) -> OutputVerdict {
@@ -122,7 +124,7 @@ fn first(
     refuses: impl Fn(&Clause) -> Result<bool, String>,
 ) -> Result<Option<usize>, String> {
     for (index, clause) in clauses.iter().enumerate() {
-        if clause.applies(Stage::Output) && clause.hold == hold && refuses(clause)? {
+        if clause.label.applies(Stage::Output) && clause.hold == hold && refuses(clause)? {
             return Ok(Some(index));
         }
     }

@@ -10,6 +10,7 @@ mod answer;
 mod question;
 mod rules;
 
+use clauses::Stage;
 use membrane_plugin::policy::{
     Invocation, Message, OutputVerdict, Policy, Refusal, RequestVerdict, Role, ToolCallVerdict,
     ToolResultVerdict,
@@ -18,7 +19,7 @@ use serde::Deserialize;
 
 use answer::Answer;
 use question::Scores;
-use rules::{Action, Clause, Stage};
+use rules::{Action, Clause};
 
 /// The parameters in the profile.
 #[derive(Clone, Debug, Deserialize)]
@@ -44,7 +45,7 @@ impl JudgedGuard {
 
     /// The first clause of a stage that does not let a text pass.
     fn judge(&self, stage: Stage, text: &str) -> Result<Option<&Clause>, String> {
-        for clause in self.clauses.iter().filter(|clause| clause.applies(stage)) {
+        for clause in self.clauses.iter().filter(|clause| clause.label.applies(stage)) {
             for piece in question::pieces(text) {
                 if clause.refuses(piece, &self.scores)? {
                     return Ok(Some(clause));
@@ -61,7 +62,7 @@ fn refusal(clause: &Clause) -> Refusal {
         Action::Refuse { message } => message.clone(),
         Action::Deny => String::new(),
     };
-    Refusal { message, reason: clause.reason() }
+    Refusal { message, reason: clause.label.reason() }
 }
 
 impl Policy for JudgedGuard {
@@ -89,7 +90,7 @@ impl Policy for JudgedGuard {
         let text = format!("{} {}", call.name, call.compact_arguments());
         Ok(match self.judge(Stage::ToolCall, &text)? {
             None => ToolCallVerdict::Allow,
-            Some(clause) if clause.action == Action::Deny => ToolCallVerdict::Deny(clause.reason()),
+            Some(clause) if clause.action == Action::Deny => ToolCallVerdict::Deny(clause.label.reason()),
             Some(clause) => ToolCallVerdict::Refuse(refusal(clause)),
         })
     }

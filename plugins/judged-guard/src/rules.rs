@@ -1,33 +1,13 @@
 //! The rules file: reading it, and refusing what would not do what its author thinks.
 
-use membrane_plugin::policy::Reason;
+use clauses::{Label, MAX_TEXT_BYTES, OneOrMany, Stage};
 use serde::Deserialize;
 
 /// Each clause is a question to the model for each text.
 const MAX_CLAUSES: usize = 16;
-const MAX_ID_BYTES: usize = 128;
-const MAX_NOTE_BYTES: usize = 1024;
-const MAX_TEXT_BYTES: usize = 4096;
 /// Of the host: texts of one question, and bytes of each.
 const MAX_ANSWERS: usize = 16;
 const MAX_ANSWER_BYTES: usize = 256;
-
-/// Ids that the host uses for its own clauses start with this.
-const RESERVED_PREFIX: &str = "membrane:";
-
-/// Where a clause looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Stage {
-    /// The messages of users and tools in the request.
-    Request,
-    /// The answer.
-    Output,
-    /// Name and arguments of a tool call.
-    ToolCall,
-    /// What a tool gave back.
-    ToolResult,
-}
 
 /// What a clause does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,9 +35,8 @@ pub enum Hold {
 /// A clause that holds.
 #[derive(Debug)]
 pub struct Clause {
-    id: String,
-    note: String,
-    stages: Vec<Stage>,
+    /// Its name, and where it looks.
+    pub label: Label,
     /// What the model is asked about a text.
     pub question: String,
     /// Answers that refuse.
@@ -70,27 +49,6 @@ pub struct Clause {
     pub hold: Hold,
     /// What it does.
     pub action: Action,
-}
-
-impl Clause {
-    /// Whether it looks at this stage. What is for the answer also looks at the calls that the model makes in it
-    /// and at what they give back, since a person sees those too.
-    pub fn applies(&self, stage: Stage) -> bool {
-        let shown = matches!(stage, Stage::ToolCall | Stage::ToolResult);
-        self.stages.contains(&stage) || shown && self.stages.contains(&Stage::Output)
-    }
-
-    /// The reason that a verdict by this clause gives.
-    pub fn reason(&self) -> Reason {
-        Reason::new(self.id.as_str(), self.note.as_str())
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    #[serde(default)]
-    clause: Vec<WrittenClause>,
 }
 
 #[derive(Deserialize)]
@@ -115,57 +73,19 @@ enum Verb {
     Deny,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "a known value or a list of them")]
-enum OneOrMany<T> {
-    One(T),
-    Many(Vec<T>),
-}
-
-impl<T> OneOrMany<T> {
-    fn into_list(self) -> Vec<T> {
-        match self {
-            OneOrMany::One(value) => vec![value],
-            OneOrMany::Many(values) => values,
-        }
-    }
-}
-
 /// Reads the rules. Errors name the line, or the clause and the field.
 pub fn parse(text: &str) -> Result<Vec<Clause>, String> {
-    let written: Written = basic_toml::from_str(text).map_err(|error| error.to_string())?;
-    if written.clause.is_empty() {
-        return Err("there is no [[clause]]: a guard without clauses guards nothing".to_owned());
-    }
-    if written.clause.len() > MAX_CLAUSES {
-        return Err(format!("{} clauses are more than {MAX_CLAUSES}", written.clause.len()));
-    }
-    let mut clauses: Vec<Clause> = Vec::new();
-    for entry in written.clause {
-        let id = entry.id.clone();
-        let clause = entry.check().map_err(|error| format!("clause `{id}`: {error}"))?;
-        if clauses.iter().any(|other| other.id == id) {
-            return Err(format!("clause `{id}`: another clause has this id"));
-        }
-        clauses.push(clause);
-    }
-    Ok(clauses)
+    clauses::parse(text, MAX_CLAUSES, |written: &WrittenClause| written.id.as_str(), WrittenClause::check)
 }
 
 impl WrittenClause {
     fn check(self) -> Result<Clause, String> {
-        check_id(&self.id)?;
-        let note = self.note.unwrap_or_else(|| format!("The model says that clause {} applies.", self.id));
-        if note.len() > MAX_NOTE_BYTES {
-            return Err(format!("`note` is longer than {MAX_NOTE_BYTES} bytes"));
-        }
+        let otherwise = format!("The model says that clause {} applies.", self.id);
+        let label = Label::new(self.id, self.note, &otherwise, self.when)?;
         if self.question.trim().is_empty() || self.question.len() > MAX_TEXT_BYTES {
             return Err(format!("`question` has {} bytes, not 1 to {MAX_TEXT_BYTES}", self.question.len()));
         }
-        let stages = self.when.into_list();
-        if stages.is_empty() {
-            return Err("`when` is empty: use request, output, tool-call or tool-result".to_owned());
-        }
+        let stages = label.stages();
         if self.action == Verb::Deny && stages.iter().any(|stage| *stage != Stage::ToolCall) {
             return Err("to deny is for `tool-call` alone".to_owned());
         }
@@ -185,8 +105,8 @@ impl WrittenClause {
             return Err(format!("`{both}` is in `refuse_if` and in `allow_if`"));
         }
         let action = action(self.action, self.message)?;
-        let (id, question, hold) = (self.id, self.question, self.hold.unwrap_or_default());
-        Ok(Clause { id, note, stages, question, refuse_if, allow_if, threshold, hold, action })
+        let (question, hold) = (self.question, self.hold.unwrap_or_default());
+        Ok(Clause { label, question, refuse_if, allow_if, threshold, hold, action })
     }
 }
 
@@ -216,14 +136,4 @@ fn answers(field: &str, given: Option<OneOrMany<String>>, default: &str) -> Resu
         Some((_, answer)) => Err(format!("`{field}` has `{answer}` twice")),
         None => Ok(answers),
     }
-}
-
-fn check_id(id: &str) -> Result<(), String> {
-    if id.is_empty() || id.len() > MAX_ID_BYTES || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(format!("`id` must have 1 to {MAX_ID_BYTES} printable ASCII characters"));
-    }
-    if id.starts_with(RESERVED_PREFIX) {
-        return Err(format!("`id` must not start with `{RESERVED_PREFIX}`, which is the host's"));
-    }
-    Ok(())
 }

@@ -54,7 +54,10 @@ pub fn flush() {
 fn serve(told: &Receiver<Told>) {
     while let Ok(told) = told.recv() {
         match told {
-            Told::Line(line) => eprintln!("[{}: {}]", line.plugin, judged::line(&line.plugin, &line.text)),
+            Told::Line(LogLine { plugin, text, judged: true, .. }) => eprintln!("[{plugin}: {text}]"),
+            Told::Line(LogLine { plugin, text, .. }) => {
+                eprintln!("[{plugin}: {}]", judged::line(&plugin, &text));
+            }
             Told::Flush(shown) => drop(shown.send(())),
         }
     }

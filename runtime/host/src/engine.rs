@@ -37,6 +37,8 @@ pub struct LogLine {
     pub level: LogLevel,
     /// One line.
     pub text: String,
+    /// Whether the policies have let it pass already, or this stands in its place.
+    pub judged: bool,
 }
 
 /// Where log lines go.

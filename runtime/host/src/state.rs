@@ -289,7 +289,7 @@ impl State {
         if let Some(agency) = &mut self.agency {
             agency.environment.log(level, &text);
         } else if let Some(sink) = &self.log {
-            sink(&LogLine { plugin: self.plugin.clone(), level, text });
+            sink(&LogLine { plugin: self.plugin.clone(), level, text, judged: false });
         }
     }
 

@@ -124,6 +124,12 @@ fn failures() -> Vec<Attack> {
             || json!([{"repeat": [100_000, {"write": "x".repeat(50_000)}]}]),
         ),
         ends(
+            "long rest",
+            "gives more than it may write",
+            &["plugin `x`: run broke the contract: it gave more than 16 MiB"],
+            || json!([{"return-letters": 17 << 20}]),
+        ),
+        ends(
             "calls without end",
             "calls a tool for ever",
             &["plugin `x`: run ran out of fuel"],

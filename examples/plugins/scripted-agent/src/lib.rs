@@ -60,6 +60,8 @@ enum Step {
     Report,
     GiveUp(String),
     Return(String),
+    /// Gives so many letters.
+    ReturnLetters(usize),
     Panic(String),
     Loop,
     Recurse,
@@ -124,6 +126,7 @@ impl Agent for Scripted {
             match step {
                 Step::GiveUp(why) => return Err(why),
                 Step::Return(text) => return Ok(text),
+                Step::ReturnLetters(count) => return Ok("x".repeat(count)),
                 step => {
                     let result = self.step(step)?;
                     self.results.push(result);

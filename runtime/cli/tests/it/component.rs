@@ -1,4 +1,4 @@
-//! Samplers and policies for tests, from WAT and the contract's WIT.
+//! Samplers, policies and agents for tests, from WAT and the contract's WIT.
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -41,6 +41,20 @@ pub fn policy(data: &str, body: &str) -> Vec<u8> {
         (func (export "{interface}#finish") (param i32 i32) (result i32) i32.const 16))"#
     );
     component("policy", &wat)
+}
+
+/// An agent that does `body` with each task, in which `$log` logs, and gives an empty answer.
+pub fn agent(data: &str, body: &str) -> Vec<u8> {
+    let interface = "membrane:plugin/agent-plugin@0.1.0";
+    // At 16 stand zeros: the task is done, and what is given is empty.
+    let wat = format!(
+        r#"(module (import "membrane:plugin/log@0.1.0" "write" (func $log (param i32 i32 i32)))
+        (memory (export "memory") 1) {data}
+        (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 32768)
+        (func (export "{interface}#configure") (param i32 i32) (result i32) i32.const 16)
+        (func (export "{interface}#run") (param i32 i32) (result i32) {body} i32.const 16))"#
+    );
+    component("agent", &wat)
 }
 
 fn component(world: &str, wat: &str) -> Vec<u8> {

@@ -83,6 +83,26 @@ fn a_policy_that_logs_is_judged_when_its_call_is_over() {
     }
 }
 
+/// Policies judge it with the model in the agent's run; behind that there is no model to ask.
+#[test]
+fn a_line_of_an_agent_is_judged_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let data = r#"(data (i32.const 1024) "all is well")"#;
+    let says = "(call $log (i32.const 1) (i32.const 1024) (i32.const 11))";
+    fs::write(file("agent.wasm"), component::agent(data, says)).unwrap();
+    for (threshold, line) in [(1, "[agent: all is well]"), (0, "[agent: (withheld by a policy)]")] {
+        let clause =
+            "[[clause]]\nid = \"c\"\nwhen = \"output\"\nquestion = \"Is it?\"\naction = \"refuse\"\n";
+        fs::write(file("rules.toml"), format!("{clause}message = \"No.\"\nthreshold = {threshold}\n"))
+            .unwrap();
+        let policy = format!("judged-guard,grant=judge,rules=file:{}", file("rules.toml"));
+        let ended =
+            membrane(&["agent", &file("agent.wasm"), "-m", &fixture(MOE), "Task.", "--policy", &policy]);
+        assert!(ended.stderr.contains(line), "{threshold}: {}", ended.stderr);
+    }
+}
+
 #[test]
 fn a_forbidden_text_in_a_samplers_error_is_withheld() {
     let folder = tempfile::tempdir().unwrap();

@@ -213,7 +213,8 @@ impl Environment for Front {
     fn log(&mut self, level: LogLevel, line: &str) {
         if let Some(sink) = self.run.base.host.log() {
             let text = self.run.logged(line);
-            sink(&LogLine { plugin: self.run.agent.name().to_owned(), level, text });
+            let plugin = self.run.agent.name().to_owned();
+            sink(&LogLine { plugin, level, text, judged: true });
         }
     }
 

@@ -39,7 +39,6 @@ use serde::{Deserialize, Serialize};
 pub use inmate::{Confined, confine, serve};
 pub use process::probe;
 pub(crate) use process::{Launch, Process, Remote};
-#[cfg(unix)]
 pub use starter::start;
 
 /// The program that plugins run in.
