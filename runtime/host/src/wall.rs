@@ -139,3 +139,56 @@ impl Drop for Watchdog {
         self.shared.calls().ends.remove(&self.call);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use wasmtime::{Config, Instance, Module};
+
+    /// Loops on an engine of its own until the epoch has moved. Gives how long that took.
+    fn loops(engine: &Engine) -> Duration {
+        let module =
+            Module::new(engine, wat::parse_str("(module (func (export \"f\") (loop (br 0))))").unwrap());
+        let mut store = Store::new(engine, ());
+        store.set_epoch_deadline(1);
+        let instance = Instance::new(&mut store, &module.unwrap(), &[]).unwrap();
+        let endless = instance.get_typed_func::<(), ()>(&mut store, "f").unwrap();
+        let begun = Instant::now();
+        assert!(endless.call(&mut store, ()).is_err());
+        begun.elapsed()
+    }
+
+    fn engine() -> Engine {
+        Engine::new(Config::new().epoch_interruption(true)).unwrap()
+    }
+
+    fn limits(wall_ms: u64) -> Limits {
+        Limits { wall_ms: Some(wall_ms), ..Limits::of(crate::World::Tool) }
+    }
+
+    /// Also where the thread waits for another call's end, or for nothing; and on an engine that came later.
+    #[test]
+    fn a_call_ends_when_its_time_is_over() {
+        let (engine, later) = (engine(), engine());
+        let clock = Clock::new(&engine);
+        clock.add(&later);
+        let _long = clock.watchdog(&limits(3_600_000));
+        for engine in [&engine, &later, &engine] {
+            let _call = clock.watchdog(&limits(200));
+            let took = loops(engine);
+            assert!(took >= Duration::from_millis(150), "{took:?}");
+            assert!(took < Duration::from_secs(60), "{took:?}");
+        }
+    }
+
+    #[test]
+    fn a_call_that_is_over_ends_no_other() {
+        let engine = engine();
+        let clock = Clock::new(&engine);
+        drop(clock.watchdog(&limits(50)));
+        let _call = clock.watchdog(&limits(1000));
+        let took = loops(&engine);
+        assert!(took >= Duration::from_millis(900), "{took:?}");
+    }
+}

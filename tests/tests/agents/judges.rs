@@ -76,8 +76,12 @@ fn what_is_judged_beside_generations_is_on_the_record_of_the_run() {
     let script = Script::of(&transcript.answers[0], Texts::beside(&path).unwrap().as_ref()).unwrap();
     let questions: Vec<String> =
         script.judgements.iter().map(|judged| judged.text.as_ref().unwrap().question.to_string()).collect();
+    // The task is asked too, and holds all of these.
+    let task = |question: &&String| question.contains("give-up");
+    assert_eq!(questions.iter().filter(task).count(), 1, "{questions:?}");
     for asked in ["Talk only", "A line of the log", "A sad end"] {
-        assert!(questions.iter().any(|question| question.contains(asked)), "{asked}: {questions:?}");
+        let alone = questions.iter().filter(|question| !task(question) && question.contains(asked));
+        assert_eq!(alone.count(), 1, "{asked}: {questions:?}");
     }
     assert!(script.judgements.iter().all(|judged| judged.scores.is_some()));
 }
