@@ -153,6 +153,9 @@ impl Pass<'_> {
                 }
             };
             membrane_kernels::quant::dequantise_row(format, bytes, row);
+            if core.layout.embedding_factor != 1.0 {
+                row.iter_mut().for_each(|x| *x *= core.layout.embedding_factor);
+            }
         }
         if core.hyper.embedding_scale != 1.0 {
             ops::scale(self.region, &mut out[..self.rows() * hidden], core.hyper.embedding_scale);
