@@ -7,6 +7,7 @@ pub mod guests;
 pub mod isolation;
 pub mod recorder;
 pub mod stage;
+pub mod tiny;
 
 use std::path::{Path, PathBuf};
 

@@ -308,6 +308,7 @@ impl Resident {
     pub fn part(&self, weight: &Weight, index: usize, count: usize) -> Result<Matrix<'_>> {
         let (rows, bytes) = (weight.rows / count, weight.bytes as usize / count);
         Matrix::new(weight.format, rows, weight.cols, &self.bytes(weight)[index * bytes..(index + 1) * bytes])
+            .map(|matrix| matrix.times(weight.factor))
             .map_err(|source| EngineError::Weight { tensor: weight.name.clone(), source })
     }
 
@@ -319,6 +320,7 @@ impl Resident {
             &self.bytes(weight)[row * bytes..(row + 1) * bytes],
             out,
         );
+        out.iter_mut().for_each(|x| *x *= weight.factor);
     }
 
     /// The bytes of a weight, row after row.
