@@ -157,7 +157,11 @@ impl Model {
         let attention = Attention {
             heads,
             kv_heads: self.number("attention.head_count_kv"),
-            window: if block % 2 == 0 { self.number("attention.sliding_window") } else { usize::MAX },
+            window: if block.is_multiple_of(2) {
+                self.number("attention.sliding_window")
+            } else {
+                usize::MAX
+            },
             scale: 1.0 / (dim as f64).sqrt(),
             sinks: Some(self.vector(&name("attn_sinks"))),
         };

@@ -1,5 +1,5 @@
 //! Architectures that no fixture has: their generated models against the formulas of their papers in f64, and what they take of
-//! the memory.
+//! the memory; and longer contexts in all architectures whose files ask for them.
 
 #![cfg(test)]
 #![forbid(unsafe_code)]
@@ -8,10 +8,11 @@ mod formula;
 
 use std::path::Path;
 
-use membrane_engine::{Hyperparameters, LoadOptions, Model, Precision, Prepared};
-use membrane_formats::{Checkpoint, Value};
+use membrane_engine::{Hyperparameters, LoadOptions, Model, Precision, Prepared, RopeScaling, Yarn};
+use membrane_formats::gguf::GgufWriter;
+use membrane_formats::{Checkpoint, FormatError, Value};
 use membrane_tests::golden::argmax;
-use membrane_tests::tiny;
+use membrane_tests::{tiny, workspace};
 
 /// Largest difference of logits of f32 computations from those in f64.
 const LOGITS_MAX_ABS: f64 = 1e-3;
@@ -131,6 +132,73 @@ fn the_plan_counts_what_is_kept_of_a_position() {
             planned >= weights && planned < weights + 64 * count,
             "{architecture}: {planned}, tensors {weights}"
         );
+    }
+}
+
+/// Architectures whose files may ask for a longer context, each with its fixture.
+const STRETCHED: [(&str, &str); 5] = [
+    ("qwen3", "tiny-qwen3-Q5_1"),
+    ("qwen3moe", "tiny-qwen3moe-Q8_0"),
+    ("qwen3next", "tiny-qwen3next-Q8_0"),
+    ("qwen35", "tiny-qwen35-Q8_0"),
+    ("qwen35moe", "tiny-qwen35moe-Q8_0"),
+];
+
+#[test]
+fn contexts_are_stretched_where_a_file_asks_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for (architecture, fixture) in STRETCHED {
+        let source =
+            Checkpoint::open(&workspace().join(format!("tests/fixtures/gguf/{fixture}.gguf"))).unwrap();
+        let with = |kind: &str| -> Model {
+            let path = folder.path().join(format!("{kind}.gguf"));
+            let mut metadata = source.metadata().clone();
+            let mut set =
+                |key: &str, value: Value| metadata.set(&format!("{architecture}.rope.scaling.{key}"), value);
+            set("type", Value::Str(kind.into()));
+            set("factor", Value::F32(4.0));
+            set("original_context_length", Value::U32(64));
+            let mut writer = GgufWriter::new(&path, metadata);
+            for tensor in source.tensors() {
+                writer.declare(&tensor.name, tensor.dtype, tensor.shape.dims()).unwrap();
+            }
+            let written = writer.write(|info, sink| -> Result<(), FormatError> {
+                let mut bytes = vec![0; info.bytes as usize];
+                source.read(source.require(&info.name)?, 0, &mut bytes)?;
+                sink.put(&bytes)
+            });
+            written.unwrap();
+            load(&path, Precision::Reference)
+        };
+        let logits = |model: &Model| {
+            let mut session = model.session();
+            session.append(&tokens(200)).unwrap();
+            session.logits().to_vec()
+        };
+        let models = ["none", "linear", "yarn"].map(with);
+        let scaling = |model: &Model| model.hyperparameters().attentions().next().unwrap().rope.scaling;
+        assert_eq!(scaling(&models[0]), RopeScaling::None);
+        assert_eq!(scaling(&models[1]), RopeScaling::Linear(4.0));
+        let magnitude = 0.1 * 4.0_f32.ln() + 1.0;
+        let yarn = Yarn {
+            factor: 4.0,
+            original_context: 64,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            whole_pairs: true,
+            magnitude,
+        };
+        assert_eq!(scaling(&models[2]), RopeScaling::Yarn(yarn));
+        let [none, linear, yarn] = [logits(&models[0]), logits(&models[1]), logits(&models[2])];
+        let furthest = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        for (a, b) in [(&none, &linear), (&none, &yarn), (&linear, &yarn)] {
+            assert!(furthest(a, b) > 1e-3 && furthest(a, b).is_finite(), "{architecture}: nothing changed");
+        }
+        // The plan has 256 positions, whatever the file's factor: beyond them is an error with the numbers.
+        let mut session = models[2].session();
+        session.append(&tokens(250)).unwrap();
+        let error = session.append(&tokens(7)).unwrap_err().to_string();
+        assert!(error.contains("256") && error.contains("250") && error.contains('7'), "{error}");
     }
 }
 

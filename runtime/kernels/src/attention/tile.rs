@@ -217,8 +217,8 @@ fn weigh_part<S: Simd>(
                 let start = tile.start(call, row + i).clamp(begin, end);
                 let end = end.min(tile.limit(call, row + i)).max(start);
                 // SAFETY: the scores of this tile are final; nobody writes them now.
-                *weights =
-                    Weights { first: start - begin, values: unsafe { scores.part(row + i, start..end) } };
+                let values = unsafe { scores.part(row + i, start..end) };
+                *weights = Weights { first: start - begin, values };
             }
             add_rows(s, &weights[..rows], panel, vectors, &mut mixed[row * vectors..(row + rows) * vectors]);
         }

@@ -73,7 +73,7 @@ impl Function for GeGlu {
     #[inline(always)]
     fn of<S: Simd>(s: S, gate: S::V, up: S::V) -> S::V {
         // (1 + tanh y) / 2 is the sigmoid of 2 y, here y = sqrt(2 / pi) * (x + 0.044715 x^3).
-        const LINEAR: f32 = 1.595_769_1;
+        const LINEAR: f32 = 1.595_769;
         const CUBIC: f32 = 0.071_354_82;
         let square = s.mul(gate, gate);
         let slope = s.fma(s.splat(CUBIC), square, s.splat(LINEAR));
