@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use membrane_engine::{EvictionPolicy, IoMode, LoadOptions, Model, Prepared, Session};
+use membrane_engine::{EvictionPolicy, IoMode, Isa, LoadOptions, Model, Prepared, Session};
 use membrane_formats::Checkpoint;
 use membrane_tests::{references, tiny};
 
@@ -80,6 +80,20 @@ fn threads_and_chunks() {
                 let options = LoadOptions { threads: Some(threads), prefill_chunk: Some(chunk), ..options() };
                 assert!(trace(&load(&path, &options)) == wanted, "{path:?} threads {threads} chunk {chunk}");
             }
+        }
+    }
+}
+
+/// Fixtures with golden logits are compared in the tests of conformance.
+#[test]
+fn instruction_sets() {
+    for path in generated() {
+        let scalar = trace(&load(path, &LoadOptions { isa: Some(Isa::Scalar), ..options() }));
+        for isa in Isa::available() {
+            assert!(
+                trace(&load(path, &LoadOptions { isa: Some(isa), ..options() })) == scalar,
+                "{path:?} {isa:?}"
+            );
         }
     }
 }

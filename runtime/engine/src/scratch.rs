@@ -215,3 +215,102 @@ impl Scratch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hyper::{
+        FeedForward, Glu, Layer, Mixer, Norms, Rope, RopeScaling, Router, Scores, SharedExpert,
+    };
+
+    /// A model of two layers with all that needs room: one with plain or gated attention, one with latent attention.
+    fn hyper(gated: bool, query_rank: Option<usize>, biased: bool) -> Hyperparameters {
+        let rope = Rope { dims: 16, base: 1e4, scaling: RopeScaling::None, neox: true };
+        let attention = Attention {
+            heads: 6,
+            kv_heads: 2,
+            head_dim: 48,
+            value_dim: 48,
+            head_norm: true,
+            gated,
+            biased,
+            sinks: true,
+            window: Some(3),
+            scale: 1.0,
+            rope,
+        };
+        let latent = LatentAttention {
+            heads: 5,
+            query_rank,
+            kv_rank: 96,
+            plain_dim: 32,
+            value_dim: 40,
+            scale: 1.0,
+            rope,
+        };
+        let router =
+            Router { scores: Scores::Sigmoid, choice_bias: true, groups: None, normalise: true, scale: 1.0 };
+        let shared = Some(SharedExpert { inner: 128, gated: false });
+        let moe = Moe { experts: 10, top_k: 3, inner: 64, shared, router, biased, glu: Glu::SwiGlu };
+        let dense = FeedForward::Dense { inner: 96, glu: Glu::GeGlu };
+        Hyperparameters {
+            layers: vec![
+                Layer { mixer: Mixer::Attention(attention), feed_forward: dense },
+                Layer { mixer: Mixer::Latent(latent), feed_forward: FeedForward::Moe(moe) },
+            ],
+            mtp_blocks: 0,
+            hidden: 64,
+            norm_eps: 1e-6,
+            embedding_scale: 1.0,
+            norms: Norms { ffn: "ffn_norm", after_mixer: None, after_ffn: None },
+            vocabulary: 500,
+            trained_context: 128,
+        }
+    }
+
+    #[test]
+    fn the_plan_counts_every_buffer() {
+        for (gated, query_rank, biased) in
+            [(false, None, false), (true, Some(24), false), (false, Some(300), true), (true, None, true)]
+        {
+            for chunk in [1, 40, 200] {
+                let shape = ScratchShape::new(&hyper(gated, query_rank, biased), chunk);
+                let s = Scratch::new(&shape, 128, 2);
+                let l = &s.latent;
+                let buffers = [
+                    &s.hidden,
+                    &s.normed,
+                    &s.branch,
+                    &s.joined,
+                    &s.q,
+                    &s.k,
+                    &s.v,
+                    &s.mixer_gate,
+                    &s.decays,
+                    &s.mixed,
+                    &s.gate,
+                    &s.up,
+                    &s.expert_out,
+                    &s.router,
+                    &s.expert_bias,
+                    &s.logits,
+                    &l.queries,
+                    &l.parts,
+                    &l.mixed,
+                ];
+                let floats = buffers.iter().map(|buffer| buffer.len()).sum::<usize>() + l.index.len();
+                // The plan has the logits of a session beside them.
+                assert_eq!(
+                    floats + shape.vocabulary,
+                    shape.floats(),
+                    "{gated} {query_rank:?} {biased} {chunk}"
+                );
+                let beside = shape.bytes(128, 2) - 4 * shape.floats() as u64;
+                let inputs = Activations::bytes(chunk, shape.input_width())
+                    + Activations::bytes(3 * chunk, 128)
+                    + Activations::bytes(chunk.min(LATENT_ROWS) * 5, 96);
+                assert_eq!(beside, (inputs + AttentionScratch::bytes(6, 112, 128, 2)) as u64);
+            }
+        }
+    }
+}

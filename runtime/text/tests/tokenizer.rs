@@ -165,7 +165,7 @@ fn ids_outside_the_vocabulary_are_errors() {
 fn long_texts_are_encoded_as_one() {
     let words = fixture("words.json");
     let texts = strings(&words["texts"]);
-    for pre in ["gpt-2", "smollm", "qwen2", "qwen35", "llama-bpe", "gpt-4o", "deepseek-v3"] {
+    for pre in ["gpt-2", "smollm", "qwen2", "qwen35", "llama-bpe", "gpt-4o", "kimi-k2", "deepseek-v3"] {
         let tokenizer = Tokenizer::new(spec(&words, pre)).unwrap();
         let mut whole = Vec::new();
         let mut long = String::new();
