@@ -11,6 +11,7 @@ mod flags;
 mod inspect;
 mod interrupt;
 mod logits;
+mod model;
 mod plugin;
 mod profile;
 mod program;
