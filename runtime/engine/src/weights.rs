@@ -2,6 +2,7 @@
 //! resident.
 
 mod finder;
+mod latent;
 
 use finder::{Finder, format_of};
 use membrane_formats::Checkpoint;
@@ -10,7 +11,7 @@ use membrane_pager::{Catalog, Record};
 use memmap2::MmapMut;
 
 use crate::error::{EngineError, Result};
-use crate::hyper::{Attention, DeltaShape, Hyperparameters, Moe};
+use crate::hyper::{Attention, DeltaShape, Glu, Hyperparameters, LatentAttention, Moe};
 use crate::plan::Bytes;
 
 /// Resident weights start at multiples of it, in bytes: a cache line and the widest vector.
@@ -27,6 +28,8 @@ pub(crate) struct Weight {
     pub cols: usize,
     offset: u64,
     bytes: u64,
+    /// What all of it is multiplied by: the tensor `.scale` beside it.
+    factor: f32,
 }
 
 /// Format and shape of one of an expert's three matrices, the same for all experts of a block.
@@ -38,19 +41,24 @@ pub(crate) struct ExpertMatrix {
     pub rows: usize,
     /// Inputs; contiguous.
     pub cols: usize,
+    /// What an expert's matrix is multiplied by: the tensor `.scale` beside it. Empty if there is none.
+    factors: Vec<f32>, // [experts]
 }
 
 impl ExpertMatrix {
-    /// The matrix over an expert's bytes.
-    pub fn over<'a>(&self, bytes: &'a [u8]) -> Result<Matrix<'a>> {
+    /// The matrix of expert number `expert`, over its bytes.
+    pub fn over<'a>(&self, expert: u32, bytes: &'a [u8]) -> Result<Matrix<'a>> {
+        let factor = self.factors.get(expert as usize).copied().unwrap_or(1.0);
         Matrix::new(self.format, self.rows, self.cols, bytes)
+            .map(|matrix| matrix.times(factor))
             .map_err(|source| EngineError::Weight { tensor: self.name.clone(), source })
     }
 }
 
-/// A gated feed-forward that is always resident: down(silu(gate x) * up x).
+/// A gated feed-forward that is always resident: down(glu(gate x, up x)).
 #[derive(Debug)]
 pub(crate) struct GatedUnit {
+    pub glu: Glu,
     pub gate: Weight, // [inner, hidden]
     pub up: Weight,   // [inner, hidden]
     pub down: Weight, // [hidden, inner]
@@ -60,12 +68,24 @@ pub(crate) struct GatedUnit {
 #[derive(Debug)]
 pub(crate) struct MoeBlock {
     pub shape: Moe,
-    pub router: Weight,     // [experts, hidden]
-    pub gate: ExpertMatrix, // [inner, hidden]
-    pub up: ExpertMatrix,   // [inner, hidden]
-    pub down: ExpertMatrix, // [hidden, inner]
+    pub router: Weight,                // [experts, hidden]
+    pub gate: ExpertMatrix,            // [inner, hidden]
+    pub up: ExpertMatrix,              // [inner, hidden]
+    pub down: ExpertMatrix,            // [hidden, inner]
+    pub router_bias: Option<Vec<f32>>, // [experts]
+    /// What is added to scores for choosing only, [experts].
+    pub choice_bias: Option<Vec<f32>>,
+    pub biases: Option<ExpertBiases>,
     /// The shared expert and its gate [1, hidden].
-    pub shared: Option<(GatedUnit, Weight)>,
+    pub shared: Option<(GatedUnit, Option<Weight>)>,
+}
+
+/// What is added to the products of each expert; resident.
+#[derive(Debug)]
+pub(crate) struct ExpertBiases {
+    pub gate: Weight, // [experts, inner]
+    pub up: Weight,   // [experts, inner]
+    pub down: Weight, // [experts, hidden]
 }
 
 #[derive(Debug)]
@@ -80,15 +100,50 @@ pub(crate) struct AttentionBlock {
     pub shape: Attention,
     /// Which of the layers that have keys and values it is.
     pub slot: usize,
+    /// Which of the model's tables of rotations it takes.
+    pub rope: usize,
     pub q: Weight, // [heads * head_dim, hidden], or twice as many rows with a gate behind each head
     pub k: Weight, // [kv_heads * head_dim, hidden]
     pub v: Weight, // [kv_heads * value_dim, hidden]
     pub q_bias: Option<Vec<f32>>,
     pub k_bias: Option<Vec<f32>>,
     pub v_bias: Option<Vec<f32>>,
-    pub q_norm: Option<Vec<f32>>, // [head_dim]
-    pub k_norm: Option<Vec<f32>>, // [head_dim]
-    pub output: Weight,           // [hidden, heads * value_dim]
+    pub q_norm: Option<Vec<f32>>,      // [head_dim]
+    pub k_norm: Option<Vec<f32>>,      // [head_dim]
+    pub output: Weight,                // [hidden, heads * value_dim]
+    pub output_bias: Option<Vec<f32>>, // [hidden]
+    pub sinks: Option<Vec<f32>>,       // [heads]
+}
+
+/// How the queries of latent attention are made.
+#[derive(Debug)]
+pub(crate) enum QueryWeights {
+    /// Of the input: [heads * query_dim, hidden].
+    Whole(Weight),
+    /// Of a latent vector, which is normed.
+    Latent {
+        down: Weight,   // [query_rank, hidden]
+        norm: Vec<f32>, // [query_rank]
+        up: Weight,     // [heads * query_dim, query_rank]
+    },
+}
+
+/// Latent attention of a block.
+#[derive(Debug)]
+pub(crate) struct LatentBlock {
+    pub shape: LatentAttention,
+    /// Which of the layers that have keys and values it is.
+    pub slot: usize,
+    /// Which of the model's tables of rotations it takes.
+    pub rope: usize,
+    pub q: QueryWeights,
+    pub kv: Weight,        // [kv_rank + rotated dimensions, hidden]
+    pub kv_norm: Vec<f32>, // [kv_rank]
+    /// From a head's plain query to one over latent vectors.
+    pub absorb: Weight, // [heads * kv_rank, plain_dim]
+    /// From a head's sum of latent vectors to its values.
+    pub values: Weight, // [heads * value_dim, kv_rank]
+    pub output: Weight,    // [hidden, heads * value_dim]
 }
 
 /// The matrices of a delta-net's queries, keys and values [channels, hidden] and of its output's gate [value_width, hidden].
@@ -123,6 +178,7 @@ pub(crate) struct DeltaBlock {
 #[derive(Debug)]
 pub(crate) enum Mixer {
     Attention(Box<AttentionBlock>),
+    Latent(Box<LatentBlock>),
     DeltaNet(Box<DeltaBlock>),
 }
 
@@ -131,8 +187,10 @@ pub(crate) enum Mixer {
 pub(crate) struct Block {
     pub mixer_norm: Vec<f32>, // [hidden]
     pub mixer: Mixer,
-    pub ffn_norm: Vec<f32>, // [hidden]
+    pub after_mixer_norm: Option<Vec<f32>>, // [hidden]
+    pub ffn_norm: Vec<f32>,                 // [hidden]
     pub ffn: FeedForward,
+    pub after_ffn_norm: Option<Vec<f32>>, // [hidden]
 }
 
 /// Where embedding rows are read.
@@ -150,6 +208,8 @@ pub(crate) struct Layout {
     pub blocks: Vec<Block>,
     pub embedding: Embedding,
     pub embedding_format: Format,
+    /// What all of the embedding is multiplied by.
+    pub embedding_factor: f32,
     pub output_norm: Vec<f32>, // [hidden]
     pub head: Weight,          // [vocabulary, hidden]
     /// Divisors of the rotary frequencies (Llama 3's long-context scaling), one a pair.
@@ -176,13 +236,19 @@ impl Layout {
         };
         let (blocks, groups): (Vec<Block>, Vec<Vec<Record>>) = finder.blocks(hyper)?.into_iter().unzip();
         let experts = hyper.moes().next().map(|_| Catalog::new(groups)).transpose()?;
+        // One vector of factors is for all layers.
+        let rope_factors = match hyper.ropes().first() {
+            Some(rope) => finder.optional_vector("rope_freqs.weight", rope.dims / 2)?,
+            None => None,
+        };
         Ok(Self {
             blocks,
             embedding,
             embedding_format,
+            embedding_factor: finder.factor("token_embd.weight")?,
             output_norm: finder.vector("output_norm.weight", hidden)?,
             head,
-            rope_factors: finder.optional_vector("rope_freqs.weight", hyper.rope.dims / 2)?,
+            rope_factors,
             experts,
             resident_bytes: finder.resident_bytes,
             resident: finder.resident,
@@ -234,7 +300,27 @@ impl Resident {
     /// The matrix of a weight.
     pub fn matrix(&self, weight: &Weight) -> Result<Matrix<'_>> {
         Matrix::new(weight.format, weight.rows, weight.cols, self.bytes(weight))
+            .map(|matrix| matrix.times(weight.factor))
             .map_err(|source| EngineError::Weight { tensor: weight.name.clone(), source })
+    }
+
+    /// One of `count` equal parts of a weight's rows, such as a head's.
+    pub fn part(&self, weight: &Weight, index: usize, count: usize) -> Result<Matrix<'_>> {
+        let (rows, bytes) = (weight.rows / count, weight.bytes as usize / count);
+        Matrix::new(weight.format, rows, weight.cols, &self.bytes(weight)[index * bytes..(index + 1) * bytes])
+            .map(|matrix| matrix.times(weight.factor))
+            .map_err(|source| EngineError::Weight { tensor: weight.name.clone(), source })
+    }
+
+    /// One row of a weight as floats.
+    pub fn row(&self, weight: &Weight, row: usize, out: &mut [f32]) {
+        let bytes = weight.bytes as usize / weight.rows;
+        membrane_kernels::quant::dequantise_row(
+            weight.format,
+            &self.bytes(weight)[row * bytes..(row + 1) * bytes],
+            out,
+        );
+        out.iter_mut().for_each(|x| *x *= weight.factor);
     }
 
     /// The bytes of a weight, row after row.

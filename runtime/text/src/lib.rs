@@ -13,6 +13,7 @@ pub mod limits;
 mod pretokenize;
 mod prompt;
 mod reasoning;
+mod sentencepiece;
 mod stream;
 mod template;
 mod tokenizer;

@@ -4,7 +4,7 @@
 //! the value heads over the key heads. Rotary positions have several axes (time, height, width) of which each turns some of
 //! the pairs; all are equal in a text, which leaves plain rotary positions.
 
-use super::{blocks, qwen3next};
+use super::{blocks, qwen3next, rotary};
 use crate::error::Result;
 use crate::hyper::{DeltaNet, FeedForward, HeadOrder, Hyperparameters, Projections};
 use crate::keys::Keys;
@@ -23,6 +23,6 @@ fn decoder(keys: &Keys<'_>, feed_forward: FeedForward) -> Result<Hyperparameters
     let shape = blocks::delta_shape(keys, HeadOrder::Tiled)?;
     let delta_net = DeltaNet { shape, inputs: Projections::Apart, gates: Projections::Apart };
     let hyper = qwen3next::hybrid(keys, delta_net, feed_forward)?;
-    blocks::check_rope_sections(keys, &hyper.rope)?;
+    rotary::check_sections(keys, &hyper)?;
     Ok(hyper)
 }

@@ -5,11 +5,11 @@ use membrane_kernels::Format;
 use membrane_pager::{ByteRange, Record};
 
 use super::{
-    ALIGNMENT, AttentionBlock, Block, DeltaBlock, ExpertMatrix, FeedForward, GateWeights, GatedUnit,
-    InputWeights, Mixer, MoeBlock, Weight,
+    ALIGNMENT, AttentionBlock, Block, DeltaBlock, ExpertBiases, ExpertMatrix, FeedForward, GateWeights,
+    GatedUnit, InputWeights, Mixer, MoeBlock, Weight,
 };
 use crate::error::{EngineError, Result};
-use crate::hyper::{self, Attention, DeltaNet, Hyperparameters, Moe, Projections};
+use crate::hyper::{self, Attention, DeltaNet, Glu, Hyperparameters, Moe, Projections, Rope};
 
 /// The kernels' name of a tensor's type.
 pub(super) fn format_of(tensor: &TensorInfo) -> Result<Format> {
@@ -29,12 +29,14 @@ pub(super) fn format_of(tensor: &TensorInfo) -> Result<Format> {
         DType::Q6_K => Format::Q6K,
         DType::IQ4_NL => Format::IQ4NL,
         DType::IQ4_XS => Format::IQ4XS,
+        DType::MXFP4 => Format::MXFP4,
+        DType::NVFP4 => Format::NVFP4,
         other => {
             return Err(EngineError::TensorType {
                 tensor: tensor.name.clone(),
                 found: other.name().into(),
                 supported: "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, \
-                            IQ4_NL, IQ4_XS"
+                            IQ4_NL, IQ4_XS, MXFP4, NVFP4"
                     .into(),
             });
         }
@@ -73,12 +75,24 @@ impl<'a> Finder<'a> {
     }
 
     pub fn weight(&mut self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
-        let (index, tensor) = self.tensor(name, &[cols, rows])?;
+        self.stacked_weight(name, 1, rows, cols)
+    }
+
+    /// `count` matrices of the same shape in one tensor, [count, rows, cols], as one matrix of all rows.
+    pub fn stacked_weight(&mut self, name: &str, count: usize, rows: usize, cols: usize) -> Result<Weight> {
+        let (index, tensor) = self.tensor(name, &[cols, rows, count])?;
+        let rows = rows * count;
         let format = format_of(tensor)?;
         let offset = self.resident_bytes.next_multiple_of(ALIGNMENT);
         self.resident.push((index, offset));
         self.resident_bytes = offset + tensor.bytes;
-        Ok(Weight { name: name.into(), format, rows, cols, offset, bytes: tensor.bytes })
+        let factor = self.factor(name)?;
+        Ok(Weight { name: name.into(), format, rows, cols, offset, bytes: tensor.bytes, factor })
+    }
+
+    /// What the tensor `x.weight` is multiplied by: the number in `x.scale`, which files with NVFP4 have; 1 without.
+    pub fn factor(&self, name: &str) -> Result<f32> {
+        Ok(self.optional_vector(&scale_name(name), 1)?.map_or(1.0, |factor| factor[0]))
     }
 
     /// A vector of f32, whatever type it is stored in.
@@ -101,34 +115,51 @@ impl<'a> Finder<'a> {
         self.checkpoint.tensor(name).map(|_| self.vector(name, length)).transpose()
     }
 
+    /// A bias, which must be there where the architecture has it.
+    fn bias(&self, name: &str, length: usize, required: bool) -> Result<Option<Vec<f32>>> {
+        if required { self.vector(name, length).map(Some) } else { self.optional_vector(name, length) }
+    }
+
     /// All blocks, each with the records of its experts.
     pub fn blocks(&mut self, hyper: &Hyperparameters) -> Result<Vec<(Block, Vec<Record>)>> {
-        let (mut attentions, mut delta_nets) = (0.., 0..);
+        let (mut caches, mut delta_nets) = (0.., 0..);
+        let ropes = hyper.ropes();
+        let rope_of = |rope: &Rope| ropes.iter().position(|known| known == rope).unwrap_or_default();
         let mut blocks = Vec::with_capacity(hyper.blocks());
         for (index, layer) in hyper.layers.iter().enumerate() {
             let name = |part: &str| format!("blk.{index}.{part}");
             let mixer_norm = self.vector(&name("attn_norm.weight"), hyper.hidden)?;
             let mixer = match &layer.mixer {
                 hyper::Mixer::Attention(shape) => {
-                    let slot = attentions.next().unwrap_or_default();
-                    Mixer::Attention(Box::new(self.attention(index, slot, hyper.hidden, shape)?))
+                    let slot = caches.next().unwrap_or_default();
+                    let rope = rope_of(&shape.rope);
+                    Mixer::Attention(Box::new(self.attention(index, slot, rope, hyper.hidden, shape)?))
+                }
+                hyper::Mixer::Latent(shape) => {
+                    let slot = caches.next().unwrap_or_default();
+                    let rope = rope_of(&shape.rope);
+                    Mixer::Latent(Box::new(self.latent(index, slot, rope, hyper.hidden, shape)?))
                 }
                 hyper::Mixer::DeltaNet(delta_net) => {
                     let slot = delta_nets.next().unwrap_or_default();
                     Mixer::DeltaNet(Box::new(self.delta_net(index, slot, hyper.hidden, delta_net)?))
                 }
             };
-            let ffn_norm = self.vector(&name(&format!("{}.weight", hyper.ffn_norm)), hyper.hidden)?;
+            let norm = |part: &str| self.vector(&name(&format!("{part}.weight")), hyper.hidden);
+            let after_mixer_norm = hyper.norms.after_mixer.map(norm).transpose()?;
+            let ffn_norm = norm(hyper.norms.ffn)?;
+            let after_ffn_norm = hyper.norms.after_ffn.map(norm).transpose()?;
             let (ffn, experts) = match &layer.feed_forward {
                 hyper::FeedForward::Moe(moe) => {
                     let (block, experts) = self.moe(index, hyper.hidden, moe)?;
                     (FeedForward::Moe(Box::new(block)), experts)
                 }
-                hyper::FeedForward::Dense { inner } => {
-                    (FeedForward::Dense(self.gated_unit(index, "", *inner, hyper.hidden)?), Vec::new())
+                hyper::FeedForward::Dense { inner, glu } => {
+                    (FeedForward::Dense(self.gated_unit(index, "", *inner, hyper.hidden, *glu)?), Vec::new())
                 }
             };
-            blocks.push((Block { mixer_norm, mixer, ffn_norm, ffn }, experts));
+            let block = Block { mixer_norm, mixer, after_mixer_norm, ffn_norm, ffn, after_ffn_norm };
+            blocks.push((block, experts));
         }
         Ok(blocks)
     }
@@ -137,6 +168,7 @@ impl<'a> Finder<'a> {
         &mut self,
         index: usize,
         slot: usize,
+        rope: usize,
         hidden: usize,
         shape: &Attention,
     ) -> Result<AttentionBlock> {
@@ -150,15 +182,21 @@ impl<'a> Finder<'a> {
         Ok(AttentionBlock {
             shape: *shape,
             slot,
+            rope,
             q: self.weight(&name("attn_q.weight"), query_rows, hidden)?,
             k: self.weight(&name("attn_k.weight"), key_rows, hidden)?,
             v: self.weight(&name("attn_v.weight"), value_rows, hidden)?,
-            q_bias: self.optional_vector(&name("attn_q.bias"), query_rows)?,
-            k_bias: self.optional_vector(&name("attn_k.bias"), key_rows)?,
-            v_bias: self.optional_vector(&name("attn_v.bias"), value_rows)?,
+            q_bias: self.bias(&name("attn_q.bias"), query_rows, shape.biased)?,
+            k_bias: self.bias(&name("attn_k.bias"), key_rows, shape.biased)?,
+            v_bias: self.bias(&name("attn_v.bias"), value_rows, shape.biased)?,
             q_norm: head_norm(self, "attn_q_norm.weight")?,
             k_norm: head_norm(self, "attn_k_norm.weight")?,
             output: self.weight(&name("attn_output.weight"), hidden, shape.mixed_width())?,
+            output_bias: self.bias(&name("attn_output.bias"), hidden, shape.biased)?,
+            sinks: match shape.sinks {
+                true => Some(self.vector(&name("attn_sinks.weight"), shape.heads)?),
+                false => None,
+            },
         })
     }
 
@@ -207,8 +245,16 @@ impl<'a> Finder<'a> {
         })
     }
 
-    fn gated_unit(&mut self, index: usize, suffix: &str, inner: usize, hidden: usize) -> Result<GatedUnit> {
+    fn gated_unit(
+        &mut self,
+        index: usize,
+        suffix: &str,
+        inner: usize,
+        hidden: usize,
+        glu: Glu,
+    ) -> Result<GatedUnit> {
         Ok(GatedUnit {
+            glu,
             gate: self.weight(&format!("blk.{index}.ffn_gate{suffix}.weight"), inner, hidden)?,
             up: self.weight(&format!("blk.{index}.ffn_up{suffix}.weight"), inner, hidden)?,
             down: self.weight(&format!("blk.{index}.ffn_down{suffix}.weight"), hidden, inner)?,
@@ -216,11 +262,13 @@ impl<'a> Finder<'a> {
     }
 
     fn moe(&mut self, index: usize, hidden: usize, moe: &Moe) -> Result<(MoeBlock, Vec<Record>)> {
-        let shared = if moe.shared_inner > 0 {
-            let unit = self.gated_unit(index, "_shexp", moe.shared_inner, hidden)?;
-            Some((unit, self.weight(&format!("blk.{index}.ffn_gate_inp_shexp.weight"), 1, hidden)?))
-        } else {
-            None
+        let shared = match moe.shared {
+            Some(shared) => {
+                let unit = self.gated_unit(index, "_shexp", shared.inner, hidden, moe.glu)?;
+                let gate = format!("blk.{index}.ffn_gate_inp_shexp.weight");
+                Some((unit, shared.gated.then(|| self.weight(&gate, 1, hidden)).transpose()?))
+            }
+            None => None,
         };
         let router = self.weight(&format!("blk.{index}.ffn_gate_inp.weight"), moe.experts, hidden)?;
         let ((gate, gates), (up, ups)) = self.gates_and_ups(index, hidden, moe)?;
@@ -231,7 +279,22 @@ impl<'a> Finder<'a> {
             .zip(downs)
             .map(|((gate, up), down)| Record { parts: vec![gate, up, down] })
             .collect();
-        Ok((MoeBlock { shape: *moe, router, gate, up, down, shared }, records))
+        let vector = |part: &str| self.vector(&format!("blk.{index}.{part}.bias"), moe.experts);
+        let router_bias = moe.biased.then(|| vector("ffn_gate_inp")).transpose()?;
+        let choice_bias = moe.router.choice_bias.then(|| vector("exp_probs_b")).transpose()?;
+        let biases = moe.biased.then(|| self.expert_biases(index, hidden, moe)).transpose()?;
+        let block =
+            MoeBlock { shape: *moe, router, gate, up, down, router_bias, choice_bias, biases, shared };
+        Ok((block, records))
+    }
+
+    fn expert_biases(&mut self, index: usize, hidden: usize, moe: &Moe) -> Result<ExpertBiases> {
+        let name = |part: &str| format!("blk.{index}.ffn_{part}_exps.bias");
+        Ok(ExpertBiases {
+            gate: self.weight(&name("gate"), moe.experts, moe.inner)?,
+            up: self.weight(&name("up"), moe.experts, moe.inner)?,
+            down: self.weight(&name("down"), moe.experts, hidden)?,
+        })
     }
 
     /// Gates and ups of all experts: in one tensor, the rows of a gate before those of its up, or in a tensor each.
@@ -264,7 +327,11 @@ impl<'a> Finder<'a> {
             let ranges = (0..count as u64)
                 .map(|e| ByteRange { file: tensor.file, offset: tensor.offset + e * bytes, bytes })
                 .collect();
-            return Ok((ExpertMatrix { name: fused, format: format_of(tensor)?, rows, cols }, ranges));
+            let factors = self.optional_vector(&scale_name(&fused), count)?.unwrap_or_default();
+            return Ok((
+                ExpertMatrix { name: fused, format: format_of(tensor)?, rows, cols, factors },
+                ranges,
+            ));
         }
         let (_, tensor) = self.tensor(&first, &[cols, rows])?;
         let format = format_of(tensor)?;
@@ -282,8 +349,16 @@ impl<'a> Finder<'a> {
                 Ok(ByteRange { file: tensor.file, offset: tensor.offset, bytes: tensor.bytes })
             })
             .collect::<Result<_>>()?;
-        Ok((ExpertMatrix { name: first, format, rows, cols }, ranges))
+        let factors = (0..count)
+            .map(|e| self.factor(&format!("blk.{index}.{part}.{e}.weight")))
+            .collect::<Result<_>>()?;
+        Ok((ExpertMatrix { name: first, format, rows, cols, factors }, ranges))
     }
+}
+
+/// The name of the factor beside a tensor.
+fn scale_name(name: &str) -> String {
+    format!("{}.scale", name.trim_end_matches(".weight"))
 }
 
 fn trimmed(dims: impl Iterator<Item = u64>) -> Vec<u64> {
