@@ -18,6 +18,8 @@ pub struct Rope {
     pub scale: f32,
     /// Pairs are (i, i + dims/2) as in GPT-NeoX; otherwise neighbours (2i, 2i + 1).
     pub neox: bool,
+    /// Divisors of the frequencies, one a pair, where the metadata describe them. GGUF files have them in a tensor.
+    pub factors: Option<Vec<f32>>,
 }
 
 /// Softmax attention over all positions so far, with heads of queries that share heads of keys and values.

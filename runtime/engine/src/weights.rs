@@ -168,7 +168,7 @@ impl Layout {
         let hidden = hyper.hidden;
         let embedding_tensor = finder.tensor("token_embd.weight", &[hidden, hyper.vocabulary])?.1;
         let embedding_format = format_of(embedding_tensor)?;
-        let (embedding, head) = if checkpoint.tensor("output.weight").is_some() {
+        let (embedding, head) = if checkpoint.holds("output.weight") {
             let index = finder.index("token_embd.weight")?;
             (Embedding::OnDisk(index), finder.weight("output.weight", hyper.vocabulary, hidden)?)
         } else {

@@ -44,7 +44,9 @@ impl Tokenizer {
         if spec.model != "gpt2" {
             return Err(TextError::Model { found: spec.model.chars().take(64).collect() });
         }
-        let words = Words::named(&spec.pre)?;
+        let mut words = Words::named(&spec.pre)?;
+        words.nfc = spec.nfc.unwrap_or(words.nfc);
+        words.ignore_merges = spec.ignore_merges.unwrap_or(words.ignore_merges);
         let (bos, eos) = (spec.bos, spec.eos);
         let (add_bos, add_eos) = (spec.add_bos.unwrap_or(words.add_bos), spec.add_eos.unwrap_or(false));
         let Vocabulary { kinds, bytes, normal, merges, ends } = Vocabulary::check(spec)?;

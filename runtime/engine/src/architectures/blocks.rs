@@ -20,7 +20,7 @@ pub(super) enum Rotation {
     Neighbours,
 }
 
-/// What becomes of the softmax over all experts.
+/// What becomes of the softmax over all experts where the file does not say it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Weighing {
     /// The chosen experts' weights are made to sum to 1.
@@ -104,21 +104,43 @@ pub(super) fn rope(keys: &Keys<'_>, head_dim: usize, rotation: Rotation) -> Resu
     })?;
     let base = keys.float("rope.freq_base")?.unwrap_or(10_000.0);
     keys.rule("rope.freq_base", base, base.is_finite() && base > 0.0, || "it must be positive".into())?;
-    let scale = match keys.text("rope.scaling.type")?.unwrap_or("none") {
-        "none" => 1.0,
-        "linear" => 1.0 / keys.float("rope.scaling.factor")?.unwrap_or(1.0),
+    let (scale, factors) = match keys.text("rope.scaling.type")?.unwrap_or("none") {
+        "none" => (1.0, None),
+        "linear" => (1.0 / keys.float("rope.scaling.factor")?.unwrap_or(1.0), None),
+        "llama3" => (1.0, Some(llama3_factors(keys, dims, base)?)),
         other => {
             return Err(keys.broken(
                 "rope.scaling.type",
                 other,
-                "this build extends contexts by none or linear only",
+                "this build extends contexts by none, linear or llama3 only",
             ));
         }
     };
     keys.rule("rope.scaling.factor", 1.0 / scale, scale.is_finite() && scale > 0.0, || {
         "it must be positive".into()
     })?;
-    Ok(Rope { dims, base, scale, neox: rotation == Rotation::Halves })
+    Ok(Rope { dims, base, scale, neox: rotation == Rotation::Halves, factors })
+}
+
+/// Divisors of the frequencies as Llama 3 extends contexts: slow pairs by the whole factor, fast ones not at all, those between
+/// by a mean. GGUF files have the result in a tensor.
+fn llama3_factors(keys: &Keys<'_>, dims: usize, base: f32) -> Result<Vec<f32>> {
+    let figure = |key: &str| -> Result<f64> {
+        let value = keys.float(key)?.unwrap_or(f32::NAN);
+        keys.rule(key, value, value.is_finite() && value > 0.0, || "it must be positive".into())?;
+        Ok(f64::from(value))
+    };
+    let factor = figure("rope.scaling.factor")?;
+    let (low, high) = (figure("rope.scaling.low_freq_factor")?, figure("rope.scaling.high_freq_factor")?);
+    let original = figure("rope.scaling.original_context_length")?;
+    keys.rule("rope.scaling.high_freq_factor", high, high > low, || format!("it must be above {low}"))?;
+    let of_pair = |pair: usize| {
+        let frequency = f64::from(base).powf(-2.0 * pair as f64 / dims as f64);
+        let turns = original * frequency / std::f64::consts::TAU;
+        let share = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+        (1.0 / ((1.0 - share) / factor + share)) as f32
+    };
+    Ok((0..dims / 2).map(of_pair).collect())
 }
 
 /// Refuses axes of positions that do not share all rotary pairs among them. In a text their positions are equal, so that
@@ -156,7 +178,8 @@ pub(super) fn optional_moe(keys: &Keys<'_>, weighing: Weighing) -> Result<Option
         Some(inner) => inner,
         None => keys.count("feed_forward_length", MAX_WIDTH)?,
     };
-    Ok(Some(Moe { experts, top_k, inner, shared_inner: 0, normalise: weighing == Weighing::SumToOne }))
+    let normalise = keys.flag("expert_weights_norm")?.unwrap_or(weighing == Weighing::SumToOne);
+    Ok(Some(Moe { experts, top_k, inner, shared_inner: 0, normalise }))
 }
 
 /// Inner width of the gated shared expert.

@@ -1,11 +1,14 @@
 //! Llama 2 and 3 (Touvron et al. 2023); with `expert_count`, Mixtral (Jiang et al. 2024).
 
+use membrane_formats::keys::ROPE_HALVES;
+
 use super::blocks::{self, Rotation, Weighing};
 use crate::error::Result;
 use crate::hyper::{FeedForward, Hyperparameters, Layer, Mixer};
 use crate::keys::Keys;
 
-/// Attention without biases or norms of heads; the converter permutes query and key rows, so rotary pairs are neighbours.
+/// Attention without biases or norms of heads. The GGUF converter permutes query and key rows, so rotary pairs are neighbours
+/// there.
 /// Mixtral's router is a softmax over the chosen experts, which is the softmax over all of them made to sum to 1.
 pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
     let attention = blocks::attention(keys)?;
@@ -13,6 +16,8 @@ pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
         Some(moe) => FeedForward::Moe(moe),
         None => blocks::dense(keys)?,
     };
-    let rope = blocks::rope(keys, attention.head_dim, Rotation::Neighbours)?;
+    let halves = keys.flag(ROPE_HALVES)?.unwrap_or(false);
+    let rotation = if halves { Rotation::Halves } else { Rotation::Neighbours };
+    let rope = blocks::rope(keys, attention.head_dim, rotation)?;
     blocks::decoder(keys, rope, |_| Layer { mixer: Mixer::Attention(attention), feed_forward })
 }

@@ -1,6 +1,6 @@
 //! Looks up the tensors of each block and checks their shapes and types.
 
-use membrane_formats::{Checkpoint, DType, TensorInfo};
+use membrane_formats::{Checkpoint, DType, TensorInfo, Values};
 use membrane_kernels::Format;
 use membrane_pager::{ByteRange, Record};
 
@@ -61,13 +61,14 @@ impl<'a> Finder<'a> {
         Ok(self.checkpoint.tensor_index(name).unwrap_or_default())
     }
 
-    /// A tensor of exactly these dimensions, contiguous one first; trailing dimensions of 1 do not count.
+    /// A tensor of exactly these dimensions, contiguous one first; dimensions of 1 do not count.
     pub fn tensor(&self, name: &str, dims: &[usize]) -> Result<(usize, &'a TensorInfo)> {
         let tensor = self.checkpoint.require(name)?;
-        let found = trimmed(tensor.shape.dims().iter().copied());
-        let wanted = trimmed(dims.iter().map(|&d| d as u64));
-        if found != wanted {
-            return Err(EngineError::TensorShape { tensor: name.into(), found, wanted });
+        let wanted: Vec<u64> = dims.iter().map(|&d| d as u64).collect();
+        let found = tensor.shape.dims();
+        if without_ones(found.iter().copied()) != without_ones(wanted.iter().copied()) {
+            let (tensor, found) = (tensor.name.clone(), found.to_vec());
+            return Err(EngineError::TensorShape { tensor, found, wanted });
         }
         Ok((self.index(name)?, tensor))
     }
@@ -78,7 +79,7 @@ impl<'a> Finder<'a> {
         let offset = self.resident_bytes.next_multiple_of(ALIGNMENT);
         self.resident.push((index, offset));
         self.resident_bytes = offset + tensor.bytes;
-        Ok(Weight { name: name.into(), format, rows, cols, offset, bytes: tensor.bytes })
+        Ok(Weight { name: tensor.name.clone(), format, rows, cols, offset, bytes: tensor.bytes })
     }
 
     /// A vector of f32, whatever type it is stored in.
@@ -94,6 +95,11 @@ impl<'a> Finder<'a> {
         self.checkpoint.read(tensor, 0, &mut bytes)?;
         let mut values = vec![0.0; dims.iter().product()];
         membrane_kernels::quant::dequantise_row(format, &bytes, &mut values);
+        match tensor.values {
+            Values::AsStored => {}
+            Values::OnePlus => values.iter_mut().for_each(|value| *value += 1.0),
+            Values::MinusExp => values.iter_mut().for_each(|value| *value = -value.exp()),
+        }
         Ok(values)
     }
 
@@ -258,23 +264,27 @@ impl<'a> Finder<'a> {
     fn experts(&self, index: usize, part: &str, rows: usize, cols: usize, count: usize) -> Result<Experts> {
         let fused = format!("blk.{index}.{part}_exps.weight");
         let first = format!("blk.{index}.{part}.0.weight");
-        if self.checkpoint.tensor(&fused).is_some() || self.checkpoint.tensor(&first).is_none() {
+        // What is missing is named as the model's own files would.
+        let folder = self.checkpoint.published_name(&first).is_some();
+        let one_by_one = self.checkpoint.tensor(&first).is_some() || folder;
+        if self.checkpoint.tensor(&fused).is_some() || !one_by_one {
             let (_, tensor) = self.tensor(&fused, &[cols, rows, count])?;
             let bytes = tensor.bytes / count as u64;
             let ranges = (0..count as u64)
                 .map(|e| ByteRange { file: tensor.file, offset: tensor.offset + e * bytes, bytes })
                 .collect();
-            return Ok((ExpertMatrix { name: fused, format: format_of(tensor)?, rows, cols }, ranges));
+            let name = tensor.name.clone();
+            return Ok((ExpertMatrix { name, format: format_of(tensor)?, rows, cols }, ranges));
         }
         let (_, tensor) = self.tensor(&first, &[cols, rows])?;
-        let format = format_of(tensor)?;
+        let (first, format) = (tensor.name.clone(), format_of(tensor)?);
         let ranges = (0..count)
             .map(|e| {
                 let name = format!("blk.{index}.{part}.{e}.weight");
                 let (_, tensor) = self.tensor(&name, &[cols, rows])?;
                 if format_of(tensor)? != format {
                     return Err(EngineError::TensorType {
-                        tensor: name,
+                        tensor: tensor.name.clone(),
                         found: tensor.dtype.name().into(),
                         supported: format!("the type of `{first}` for all experts of the block"),
                     });
@@ -286,10 +296,6 @@ impl<'a> Finder<'a> {
     }
 }
 
-fn trimmed(dims: impl Iterator<Item = u64>) -> Vec<u64> {
-    let mut dims: Vec<u64> = dims.collect();
-    while dims.len() > 1 && dims.last() == Some(&1) {
-        dims.pop();
-    }
-    dims
+fn without_ones(dims: impl Iterator<Item = u64>) -> Vec<u64> {
+    dims.filter(|&dim| dim != 1).collect()
 }
