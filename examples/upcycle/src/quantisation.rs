@@ -42,7 +42,7 @@ const fn row(
 /// Two codes in a byte, or the low nibbles of wider ones.
 const NIBBLES: u8 = 0x11;
 
-const ALL: [Quantisation; 9] = [
+const ALL: [Quantisation; 11] = [
     row(DType::Q4_K, Format::Q4K, 15, 16, 144, NIBBLES),
     row(DType::Q5_K, Format::Q5K, 17, 48, 176, NIBBLES),
     row(DType::Q6_K, Format::Q6K, 18, 0, 128, NIBBLES),
@@ -51,6 +51,8 @@ const ALL: [Quantisation; 9] = [
     row(DType::Q4_1, Format::Q4_1, 3, 4, 20, NIBBLES),
     row(DType::Q5_0, Format::Q5_0, 8, 6, 22, NIBBLES),
     row(DType::Q5_1, Format::Q5_1, 9, 8, 24, NIBBLES),
+    row(DType::MXFP4, Format::MXFP4, 38, 1, 17, NIBBLES),
+    row(DType::NVFP4, Format::NVFP4, 39, 4, 36, NIBBLES),
     row(DType::F16, Format::F16, 1, 0, 2, 0x00),
 ];
 

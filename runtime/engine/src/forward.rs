@@ -151,6 +151,9 @@ impl Pass<'_> {
                 }
             };
             membrane_kernels::quant::dequantise_row(format, bytes, row);
+            if core.layout.embedding_factor != 1.0 {
+                row.iter_mut().for_each(|x| *x *= core.layout.embedding_factor);
+            }
         }
         Ok(())
     }

@@ -180,9 +180,9 @@ fn experts(
         let (gate_out, gate_rest) = gate.split_at_mut(range.len() * inner);
         let (up_out, up_rest) = up.split_at_mut(range.len() * inner);
         (gate, up) = (gate_rest, up_rest);
-        let weights = block.gate.over(lease.part(0))?;
+        let weights = block.gate.over(lease.index(), lease.part(0))?;
         products.push(Product { weights, input: &s.input, input_rows, output: gate_out });
-        let weights = block.up.over(lease.part(1))?;
+        let weights = block.up.over(lease.index(), lease.part(1))?;
         products.push(Product { weights, input: &s.input, input_rows, output: up_out });
         for entry in range.clone() {
             routing.result[routing.slots[entry] as usize] = (done + rows + entry - range.start) as u32;
@@ -200,7 +200,7 @@ fn experts(
         let count = routing.range(lease.index()).len();
         let (output, rest) = out.split_at_mut(count * hidden);
         out = rest;
-        let weights = block.down.over(lease.part(2))?;
+        let weights = block.down.over(lease.index(), lease.part(2))?;
         let input_rows = Some(&routing.count[first..first + count]);
         products.push(Product { weights, input: &s.inner, input_rows, output });
         first += count;

@@ -27,6 +27,8 @@ pub(crate) struct Weight {
     pub cols: usize,
     offset: u64,
     bytes: u64,
+    /// What all of it is multiplied by: the tensor `.scale` beside it.
+    factor: f32,
 }
 
 /// Format and shape of one of an expert's three matrices, the same for all experts of a block.
@@ -38,12 +40,16 @@ pub(crate) struct ExpertMatrix {
     pub rows: usize,
     /// Inputs; contiguous.
     pub cols: usize,
+    /// What an expert's matrix is multiplied by: the tensor `.scale` beside it. Empty if there is none.
+    factors: Vec<f32>, // [experts]
 }
 
 impl ExpertMatrix {
-    /// The matrix over an expert's bytes.
-    pub fn over<'a>(&self, bytes: &'a [u8]) -> Result<Matrix<'a>> {
+    /// The matrix of expert number `expert`, over its bytes.
+    pub fn over<'a>(&self, expert: u32, bytes: &'a [u8]) -> Result<Matrix<'a>> {
+        let factor = self.factors.get(expert as usize).copied().unwrap_or(1.0);
         Matrix::new(self.format, self.rows, self.cols, bytes)
+            .map(|matrix| matrix.times(factor))
             .map_err(|source| EngineError::Weight { tensor: self.name.clone(), source })
     }
 }
@@ -150,6 +156,8 @@ pub(crate) struct Layout {
     pub blocks: Vec<Block>,
     pub embedding: Embedding,
     pub embedding_format: Format,
+    /// What all of the embedding is multiplied by.
+    pub embedding_factor: f32,
     pub output_norm: Vec<f32>, // [hidden]
     pub head: Weight,          // [vocabulary, hidden]
     /// Divisors of the rotary frequencies (Llama 3's long-context scaling), one a pair.
@@ -180,6 +188,7 @@ impl Layout {
             blocks,
             embedding,
             embedding_format,
+            embedding_factor: finder.factor("token_embd.weight")?,
             output_norm: finder.vector("output_norm.weight", hidden)?,
             head,
             rope_factors: finder.optional_vector("rope_freqs.weight", hyper.rope.dims / 2)?,
@@ -234,6 +243,7 @@ impl Resident {
     /// The matrix of a weight.
     pub fn matrix(&self, weight: &Weight) -> Result<Matrix<'_>> {
         Matrix::new(weight.format, weight.rows, weight.cols, self.bytes(weight))
+            .map(|matrix| matrix.times(weight.factor))
             .map_err(|source| EngineError::Weight { tensor: weight.name.clone(), source })
     }
 

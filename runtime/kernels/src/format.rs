@@ -37,11 +37,15 @@ pub enum Format {
     IQ4NL,
     /// 256 x 4 bits that index a table, 8 scales of 6 bits.
     IQ4XS,
+    /// 32 x floats of 4 bits, a power of two.
+    MXFP4,
+    /// 64 x floats of 4 bits, 4 scales that are floats of 8 bits. A tensor may have a factor of its own beside it.
+    NVFP4,
 }
 
 impl Format {
     /// Every format.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::F32,
         Self::F16,
         Self::BF16,
@@ -57,13 +61,16 @@ impl Format {
         Self::Q6K,
         Self::IQ4NL,
         Self::IQ4XS,
+        Self::MXFP4,
+        Self::NVFP4,
     ];
 
     /// Elements of a block; 1 for the floats.
     pub const fn block_elems(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::IQ4NL => 32,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::IQ4NL | Self::MXFP4 => 32,
+            Self::NVFP4 => 64,
             Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K | Self::IQ4XS => 256,
         }
     }
@@ -84,6 +91,8 @@ impl Format {
             Self::Q5K => 176,
             Self::Q6K => 210,
             Self::IQ4XS => 136,
+            Self::MXFP4 => 17,
+            Self::NVFP4 => 36,
         }
     }
 
@@ -118,6 +127,8 @@ impl Format {
             Self::Q6K => "Q6_K",
             Self::IQ4NL => "IQ4_NL",
             Self::IQ4XS => "IQ4_XS",
+            Self::MXFP4 => "MXFP4",
+            Self::NVFP4 => "NVFP4",
         }
     }
 }

@@ -10,6 +10,8 @@
 //! acc = fma(minimum, a * asum, acc)      only in formats with a minimum
 //! ```
 //!
+//! A factor of the whole matrix multiplies the finished sum.
+//!
 //! Float weights, and all weights in [`Precision::Reference`], are the float dot product of 16 lanes and a
 //! tree. Nothing depends on how many rows of activations come at once or on who computes which rows of the
 //! weights.
@@ -50,6 +52,8 @@ pub struct Matrix<'a> {
     cols: usize,
     row_bytes: usize,
     bytes: &'a [u8],
+    /// What the whole matrix is multiplied by, beside the scales of its blocks.
+    factor: f32,
 }
 
 impl<'a> Matrix<'a> {
@@ -69,7 +73,13 @@ impl<'a> Matrix<'a> {
         if bytes.len() != expected {
             return Err(ShapeError::WrongLength { format, rows, cols, expected, actual: bytes.len() });
         }
-        Ok(Self { format, rows, cols, row_bytes, bytes })
+        Ok(Self { format, rows, cols, row_bytes, bytes, factor: 1.0 })
+    }
+
+    /// The same weights, all times `factor`: what lies beside an NVFP4 tensor in its file.
+    #[must_use]
+    pub fn times(self, factor: f32) -> Self {
+        Self { factor: self.factor * factor, ..self }
     }
 
     /// Storage format.
@@ -200,6 +210,19 @@ impl<'a> Job<'a> {
 
     /// Computes the output of some weight rows.
     fn run(&self, isa: Isa, precision: Precision, rows: Range<usize>) {
+        self.sums(isa, precision, rows.clone());
+        if self.weights.factor == 1.0 {
+            return;
+        }
+        for i in 0..self.n {
+            let begin = i * self.weights.rows + rows.start;
+            // SAFETY: no other task has the output of these rows, and no slice of it is kept.
+            let sums = unsafe { self.output.range(begin..begin + rows.len()) };
+            sums.iter_mut().for_each(|sum| *sum *= self.weights.factor);
+        }
+    }
+
+    fn sums(&self, isa: Isa, precision: Precision, rows: Range<usize>) {
         if self.weights.format.is_float() {
             float::stored(isa, self, rows);
         } else if precision == Precision::Reference {

@@ -6,12 +6,14 @@
 
 mod encode;
 mod fit;
+mod float4;
 mod super_blocks;
 #[cfg(test)]
 mod tests;
 mod unpack;
 
 pub use encode::quantise_row;
+pub(crate) use float4::{FLOAT4_VALUES, POWERS_OF_TWO, UNSIGNED_FLOAT8};
 pub(crate) use unpack::{IQ4_VALUES, SubBlocks, has_minimum, sub_block_elems, unpack};
 
 use crate::format::Format;

@@ -29,12 +29,14 @@ pub(super) fn format_of(tensor: &TensorInfo) -> Result<Format> {
         DType::Q6_K => Format::Q6K,
         DType::IQ4_NL => Format::IQ4NL,
         DType::IQ4_XS => Format::IQ4XS,
+        DType::MXFP4 => Format::MXFP4,
+        DType::NVFP4 => Format::NVFP4,
         other => {
             return Err(EngineError::TensorType {
                 tensor: tensor.name.clone(),
                 found: other.name().into(),
                 supported: "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, \
-                            IQ4_NL, IQ4_XS"
+                            IQ4_NL, IQ4_XS, MXFP4, NVFP4"
                     .into(),
             });
         }
@@ -79,7 +81,13 @@ impl<'a> Finder<'a> {
         let offset = self.resident_bytes.next_multiple_of(ALIGNMENT);
         self.resident.push((index, offset));
         self.resident_bytes = offset + tensor.bytes;
-        Ok(Weight { name: tensor.name.clone(), format, rows, cols, offset, bytes: tensor.bytes })
+        let factor = self.factor(name)?;
+        Ok(Weight { name: tensor.name.clone(), format, rows, cols, offset, bytes: tensor.bytes, factor })
+    }
+
+    /// What the tensor `x.weight` is multiplied by: the number in `x.scale`, which files with NVFP4 have; 1 without.
+    pub fn factor(&self, name: &str) -> Result<f32> {
+        Ok(self.optional_vector(&scale_name(name), 1)?.map_or(1.0, |factor| factor[0]))
     }
 
     /// A vector of f32, whatever type it is stored in.
@@ -274,7 +282,8 @@ impl<'a> Finder<'a> {
                 .map(|e| ByteRange { file: tensor.file, offset: tensor.offset + e * bytes, bytes })
                 .collect();
             let name = tensor.name.clone();
-            return Ok((ExpertMatrix { name, format: format_of(tensor)?, rows, cols }, ranges));
+            let factors = self.optional_vector(&scale_name(&fused), count)?.unwrap_or_default();
+            return Ok((ExpertMatrix { name, format: format_of(tensor)?, rows, cols, factors }, ranges));
         }
         let (_, tensor) = self.tensor(&first, &[cols, rows])?;
         let (first, format) = (tensor.name.clone(), format_of(tensor)?);
@@ -292,8 +301,16 @@ impl<'a> Finder<'a> {
                 Ok(ByteRange { file: tensor.file, offset: tensor.offset, bytes: tensor.bytes })
             })
             .collect::<Result<_>>()?;
-        Ok((ExpertMatrix { name: first, format, rows, cols }, ranges))
+        let factors = (0..count)
+            .map(|e| self.factor(&format!("blk.{index}.{part}.{e}.weight")))
+            .collect::<Result<_>>()?;
+        Ok((ExpertMatrix { name: first, format, rows, cols, factors }, ranges))
     }
+}
+
+/// The name of the factor beside a tensor.
+fn scale_name(name: &str) -> String {
+    format!("{}.scale", name.trim_end_matches(".weight"))
 }
 
 fn without_ones(dims: impl Iterator<Item = u64>) -> Vec<u64> {

@@ -2,9 +2,11 @@
 //! each of several rows. [`crate::quant`] has the layouts in plain words.
 
 mod blocks;
+mod float4;
 mod super_blocks;
 
 pub(super) use blocks::{Iq4Nl, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+pub(super) use float4::{Mxfp4, Nvfp4};
 pub(super) use super_blocks::{Iq4Xs, Q2K, Q3K, Q4K, Q5K, Q6K};
 
 use super::wide::{Column, Wide};
@@ -90,8 +92,14 @@ fn bits<W: Wide>(w: W, column: Column<W>, by: i32, mask: u8) -> Column<W> {
 /// The values of the IQ4 formats in the place of their indices.
 #[inline(always)]
 fn iq4_values<W: Wide>(w: W, indices: Column<W>) -> Column<W> {
+    values(w, &crate::quant::IQ4_VALUES, indices)
+}
+
+/// The values of a table in the place of their indices.
+#[inline(always)]
+fn values<W: Wide>(w: W, table: &[i8; 16], indices: Column<W>) -> Column<W> {
     // SAFETY: the table has 16 bytes.
-    let table = unsafe { w.repeat_bytes(crate::quant::IQ4_VALUES.as_ptr().cast()) };
+    let table = unsafe { w.repeat_bytes(table.as_ptr().cast()) };
     let [a, b, c, d] = indices;
     [w.pick(table, a), w.pick(table, b), w.pick(table, c), w.pick(table, d)]
 }

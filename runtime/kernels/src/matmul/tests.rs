@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use half::f16;
 
 use super::{Activations, Matrix, Precision, Product, matmul};
@@ -10,12 +12,21 @@ use crate::testing::{Noise, same_bits};
 /// Byte offsets of the half-precision numbers of a block.
 fn halves(format: Format) -> &'static [usize] {
     match format {
-        Format::F32 | Format::BF16 => &[],
+        Format::F32 | Format::BF16 | Format::MXFP4 | Format::NVFP4 => &[],
         Format::Q4_0 | Format::Q5_0 | Format::Q8_0 | Format::IQ4NL | Format::IQ4XS | Format::F16 => &[0],
         Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K => &[0, 2],
         Format::Q2K => &[80, 82],
         Format::Q3K => &[108],
         Format::Q6K => &[208],
+    }
+}
+
+/// The bytes of a block that are floats by themselves.
+fn byte_scales(format: Format) -> Range<usize> {
+    match format {
+        Format::MXFP4 => 0..1,
+        Format::NVFP4 => 0..4,
+        _ => 0..0,
     }
 }
 
@@ -30,6 +41,10 @@ fn random_bytes(format: Format, elems: usize, noise: &mut Noise) -> Vec<u8> {
         if matches!(format, Format::F32 | Format::BF16) {
             let x = noise.float(1.0).to_le_bytes();
             block.copy_from_slice(&x[4 - format.block_bytes()..]);
+        }
+        for scale in &mut block[byte_scales(format)] {
+            // Neither the largest powers of two, whose sums are infinite, nor the smallest.
+            *scale = *scale % 64 + 64;
         }
     }
     bytes
@@ -198,6 +213,45 @@ fn hostile_scales_make_nans_of_their_own_rows_only() {
                 let others = got.iter().enumerate().filter(|(i, _)| i % 24 != 5);
                 assert!(others.into_iter().all(|(_, x)| x.is_finite()), "{format} {isa}");
             }
+        }
+    }
+}
+
+#[test]
+fn every_byte_of_scale_gives_the_same_everywhere() {
+    for format in [Format::MXFP4, Format::NVFP4] {
+        let mut case = Case::new(format, 256, 512, 2, 6);
+        let row = case.weights.len() / 256;
+        for (i, row) in case.weights.chunks_exact_mut(row).enumerate() {
+            row[byte_scales(format)].fill(i as u8);
+        }
+        let expected = case.product(Isa::Scalar, 1, Precision::Fast, None);
+        for isa in Isa::available() {
+            let got = case.product(isa, 2, Precision::Fast, None);
+            same_bits(&got, &expected, &format!("{format} {isa}"));
+        }
+    }
+}
+
+#[test]
+fn a_factor_multiplies_what_comes_out() {
+    let mut rng = Noise::new(12);
+    for format in [Format::NVFP4, Format::F32, Format::Q4K] {
+        for precision in [Precision::Fast, Precision::Reference] {
+            let case = Case::new(format, 37, 512, 6, 7);
+            let plain = case.product(Isa::detect(), 2, precision, None);
+            let factor = rng.float(3.0);
+            let matrix = Matrix::new(format, 37, 512, &case.weights).unwrap().times(factor);
+            let mut output = vec![f32::NAN; plain.len()];
+            let mut input = Activations::new(6, 512);
+            Team::new(2, Isa::detect()).region(|region| {
+                input.set(region, 6, 512, &case.x, precision);
+                let product =
+                    Product { weights: matrix, input: &input, input_rows: None, output: &mut output };
+                matmul(region, precision, &mut [product]);
+            });
+            let expected: Vec<_> = plain.iter().map(|x| x * factor).collect();
+            same_bits(&output, &expected, &format!("{format} {precision:?}"));
         }
     }
 }

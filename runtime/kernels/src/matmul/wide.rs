@@ -76,6 +76,10 @@ pub(super) trait Wide: Copy {
     /// Shift of dwords to the left.
     fn shl32(self, a: Self::V, bits: u32) -> Self::V;
     fn sub32(self, a: Self::V, b: Self::V) -> Self::V;
+    /// In each lane the lower half of `a`, then that of `b`.
+    fn low_quads(self, a: Self::V, b: Self::V) -> Self::V;
+    /// In each lane the upper half of `a`, then that of `b`.
+    fn high_quads(self, a: Self::V, b: Self::V) -> Self::V;
     /// Within each lane, byte i of the result is byte `index[i]` (below 16) of `a`.
     fn pick(self, a: Self::V, index: Self::V) -> Self::V;
     /// 16 in each byte where the bit of `bit` is set in `a`, 0 in the others.
@@ -89,6 +93,8 @@ pub(super) trait Wide: Copy {
     fn low_halves(self, a: Self::V) -> Self::F;
     /// The halves in the high words of dwords.
     fn high_halves(self, a: Self::V) -> Self::F;
+    /// For each dword the entry of the table with this number; only its low byte counts.
+    fn lookup(self, table: &[f32; 256], index: Self::V) -> Self::F;
     /// The dwords as floats.
     fn floats(self, a: Self::V) -> Self::F;
     fn splat(self, x: f32) -> Self::F;

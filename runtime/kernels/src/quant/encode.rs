@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use super::fit::{self, Iq4, Linear};
-use super::super_blocks;
+use super::{float4, super_blocks};
 use crate::format::{Format, ShapeError};
 use crate::isa::Isa;
 
@@ -34,6 +34,8 @@ pub fn quantise_row(format: Format, values: &[f32], out: &mut Vec<u8>) -> Result
             Format::Q6K => super_blocks::q6_k(block, out),
             Format::IQ4NL => iq4_nl(block, out),
             Format::IQ4XS => super_blocks::iq4_xs(block, out),
+            Format::MXFP4 => float4::encode_mxfp4(block, out),
+            Format::NVFP4 => float4::encode_nvfp4(block, out),
         }
     }
     Ok(())

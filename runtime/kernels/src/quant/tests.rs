@@ -43,6 +43,8 @@ fn what_is_lost_is_within_the_bits_of_the_format() {
         (Format::Q4K, 0.073),
         (Format::Q4_1, 0.078),
         (Format::Q4_0, 0.090),
+        (Format::MXFP4, 0.13),
+        (Format::NVFP4, 0.13),
         (Format::Q3K, 0.17),
         (Format::Q2K, 0.33),
     ];

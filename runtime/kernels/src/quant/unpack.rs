@@ -2,6 +2,7 @@
 
 use half::f16;
 
+use super::float4;
 use crate::format::Format;
 
 /// What the 4-bit indices of the IQ4 formats stand for.
@@ -32,7 +33,7 @@ impl Default for SubBlocks {
 /// Elements that share a scale; 1 for the float formats.
 pub(crate) const fn sub_block_elems(format: Format) -> usize {
     match format {
-        Format::Q2K | Format::Q3K | Format::Q6K => 16,
+        Format::Q2K | Format::Q3K | Format::Q6K | Format::NVFP4 => 16,
         _ if format.is_float() => 1,
         _ => 32,
     }
@@ -62,6 +63,8 @@ pub(crate) fn unpack(format: Format, block: &[u8], out: &mut SubBlocks) {
         Format::Q6K => q6_k(block, out),
         Format::IQ4NL => iq4_nl(block, out),
         Format::IQ4XS => iq4_xs(block, out),
+        Format::MXFP4 => float4::mxfp4(block, out),
+        Format::NVFP4 => float4::nvfp4(block, out),
         Format::F32 | Format::F16 | Format::BF16 => unreachable!("{format} has no blocks"),
     }
 }
@@ -71,7 +74,7 @@ fn half_at(block: &[u8], offset: usize) -> f32 {
 }
 
 /// 16 bytes whose low nibbles are elements 0..16 and whose high nibbles are 16..32.
-fn nibbles(bytes: &[u8], q: &mut [i8]) {
+pub(super) fn nibbles(bytes: &[u8], q: &mut [i8]) {
     for (j, byte) in bytes[..16].iter().enumerate() {
         q[j] = (byte & 15) as i8;
         q[j + 16] = (byte >> 4) as i8;

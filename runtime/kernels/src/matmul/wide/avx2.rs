@@ -36,6 +36,8 @@ impl Wide for Avx2 {
         and(a: __m256i, b: __m256i) -> __m256i = _mm256_and_si256;
         or(a: __m256i, b: __m256i) -> __m256i = _mm256_or_si256;
         sub32(a: __m256i, b: __m256i) -> __m256i = _mm256_sub_epi32;
+        low_quads(a: __m256i, b: __m256i) -> __m256i = _mm256_unpacklo_epi64;
+        high_quads(a: __m256i, b: __m256i) -> __m256i = _mm256_unpackhi_epi64;
         pick(a: __m256i, index: __m256i) -> __m256i = _mm256_shuffle_epi8;
         floats(a: __m256i) -> __m256 = _mm256_cvtepi32_ps;
         splat(x: f32) -> __m256 = _mm256_set1_ps;
@@ -161,6 +163,12 @@ impl Wide for Avx2 {
     fn high_halves(self, a: __m256i) -> __m256 {
         // SAFETY: AVX2 and F16C by the token.
         unsafe { halves(_mm256_srli_epi32::<16>(a)) }
+    }
+
+    #[inline(always)]
+    fn lookup(self, table: &[f32; 256], index: __m256i) -> __m256 {
+        // SAFETY: AVX2 by the token; a byte is an index into the table.
+        unsafe { _mm256_i32gather_ps::<4>(table.as_ptr(), _mm256_and_si256(index, _mm256_set1_epi32(0xFF))) }
     }
 
     #[inline(always)]

@@ -36,6 +36,8 @@ impl Wide for Avx512 {
         and(a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512;
         or(a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512;
         sub32(a: __m512i, b: __m512i) -> __m512i = _mm512_sub_epi32;
+        low_quads(a: __m512i, b: __m512i) -> __m512i = _mm512_unpacklo_epi64;
+        high_quads(a: __m512i, b: __m512i) -> __m512i = _mm512_unpackhi_epi64;
         pick(a: __m512i, index: __m512i) -> __m512i = _mm512_shuffle_epi8;
         floats(a: __m512i) -> __m512 = _mm512_cvtepi32_ps;
         splat(x: f32) -> __m512 = _mm512_set1_ps;
@@ -146,6 +148,12 @@ impl Wide for Avx512 {
     fn high_halves(self, a: __m512i) -> __m512 {
         // SAFETY: AVX-512 by the token.
         unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(a))) }
+    }
+
+    #[inline(always)]
+    fn lookup(self, table: &[f32; 256], index: __m512i) -> __m512 {
+        // SAFETY: AVX-512 by the token; a byte is an index into the table.
+        unsafe { _mm512_i32gather_ps::<4>(_mm512_and_si512(index, _mm512_set1_epi32(0xFF)), table.as_ptr()) }
     }
 
     #[inline(always)]
