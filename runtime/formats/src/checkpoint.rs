@@ -158,6 +158,25 @@ impl Checkpoint {
         &self.files
     }
 
+    /// Fills `buf` with the bytes of a file from `offset` on, which must be within its tensors.
+    ///
+    /// Errors: as of [`Checkpoint::read`].
+    pub fn read_range(&self, file: usize, offset: u64, buf: &mut [u8]) -> Result<(), FormatError> {
+        let bytes = buf.len() as u64;
+        let source = self
+            .files
+            .get(file)
+            .filter(|file| offset.checked_add(bytes).is_some_and(|end| end <= file.bytes));
+        let source = source.ok_or_else(|| FormatError::Range {
+            path: self.files.get(file).map_or(&self.path, |file| &file.path).clone(),
+            tensor: "of a range".into(),
+            offset,
+            bytes,
+            size: self.files.get(file).map_or(0, |file| file.bytes),
+        })?;
+        source.read(offset, buf, || "a tensor".into())
+    }
+
     /// Fills `buf` with the bytes of `tensor` from `offset` within it.
     ///
     /// A range outside the tensor is [`FormatError::Range`], whatever the file holds there; a file that was

@@ -19,6 +19,7 @@ pub mod ops;
 pub mod parallel;
 mod probe;
 pub mod quant;
+pub mod recode;
 mod simd;
 #[cfg(test)]
 mod testing;
@@ -31,3 +32,4 @@ pub use matmul::{Activations, Matrix, Precision, Product, matmul};
 pub use ops::{RopeTable, store_f16};
 pub use parallel::{Region, Team};
 pub use probe::{MEMORY_PROBE_BYTES, memory_read_bandwidth};
+pub use recode::{RecodeError, Recoding};
