@@ -4,13 +4,18 @@
 #![cfg(test)]
 #![forbid(unsafe_code)]
 
+#[path = "folders/publish.rs"]
+mod publish;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use membrane_engine::{Architecture, DeltaState, LoadOptions, Model, Observer, Precision, Prepared};
+use membrane_engine::{Architecture, DeltaState, IoMode, LoadOptions, Model, Observer, Precision, Prepared};
 use membrane_formats::Checkpoint;
 use membrane_tests::golden::{Golden, distance};
 use membrane_tests::references;
+use membrane_text::Specials;
+use publish::{Published, SCHEMES, Scheme, in_a_cache};
 
 /// Largest difference of logits.
 const LOGITS_MAX_ABS: f32 = 2e-3;
@@ -35,8 +40,7 @@ fn cases() -> Vec<Case> {
     });
     let mut found: Vec<Case> = folders
         .filter(|(_, folder)| {
-            folder.to_str().unwrap().contains("tiny-")
-                && Checkpoint::open(folder).is_ok_and(|checkpoint| Architecture::of(&checkpoint).is_ok())
+            Checkpoint::open(folder).is_ok_and(|checkpoint| Architecture::of(&checkpoint).is_ok())
         })
         .map(|(root, folder)| {
             let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
@@ -178,6 +182,102 @@ fn the_fast_path_is_near() {
             let found = distance(&logits, &wanted, model.hyperparameters().vocabulary);
             println!("{name} {prompt}: {found:?}");
             assert!(found.nmse < 1e-2, "{name} {prompt}: {found:?}");
+        }
+    }
+}
+
+/// Logits behind a prompt and behind a few further tokens.
+fn trace(path: &Path, options: &LoadOptions) -> (Vec<u32>, Model) {
+    let options = LoadOptions { context: Some(256), ..options.clone() };
+    let model = Prepared::open(path, &options).unwrap().load(&mut |_, _| {}).unwrap();
+    let mut session = model.session();
+    let mut bits = Vec::new();
+    for tokens in [(0..90).map(|i| (i * 7919 + 13) % 1000).collect(), vec![5], vec![900]] {
+        session.append(&tokens).unwrap();
+        assert!(session.logits().iter().all(|logit| logit.is_finite()));
+        bits.extend(session.logits().iter().map(|logit| logit.to_bits()));
+    }
+    drop(session);
+    (bits, model)
+}
+
+#[test]
+fn a_folder_gives_the_bits_of_the_file_that_it_was_made_of_wherever_it_lies() {
+    let root = tempfile::tempdir().unwrap();
+    let published = Published::new();
+    let folder = |name: &str| {
+        let path = root.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        path
+    };
+    let (one, sharded, series) = (folder("one"), folder("sharded"), folder("series"));
+    published.write(&one);
+    published.write_sharded(&sharded, 3);
+    published.write_sharded(&series, 2);
+    std::fs::remove_file(series.join("model.safetensors.index.json")).unwrap();
+    let cached = in_a_cache(&sharded, root.path());
+    let (wanted, gguf) = trace(&publish::source(), &LoadOptions::default());
+    let text = "Ein Satz,\n\tmit 123 Zahlen's and <|im_end|> 漢字 <tool_call>.";
+    for path in [one.clone(), one.join("model.safetensors"), sharded, series, cached] {
+        let (found, model) = trace(&path, &LoadOptions::default());
+        assert!(found == wanted, "{path:?}");
+        for specials in [Specials::AsText, Specials::Parse] {
+            let tokens = |model: &Model| model.tokenizer().unwrap().encode(text, specials).unwrap();
+            assert_eq!(tokens(&model), tokens(&gguf), "{path:?} {specials:?}");
+        }
+        assert_eq!(&model.tokenizer().unwrap().end_tokens()[..2], [1010, 1008]);
+        assert_eq!(model.chat_template(), Some("{{ messages[0].content }}"));
+    }
+}
+
+#[test]
+fn quantised_matrices_stand_for_the_numbers_of_their_formula() {
+    let published = Published::new();
+    let reference = LoadOptions { precision: Precision::Reference, ..LoadOptions::default() };
+    for scheme in SCHEMES {
+        let root = tempfile::tempdir().unwrap();
+        let paths = [root.path().join("quantised"), root.path().join("twin")];
+        let (quantised, twin) = published.quantised(scheme);
+        for (path, model) in paths.iter().zip([&quantised, &twin]) {
+            std::fs::create_dir(path).unwrap();
+            model.write(path);
+        }
+        let [(found, _), (wanted, _)] = paths.each_ref().map(|path| trace(path, &reference));
+        let floats = |bits: &[u32]| bits.iter().map(|bits| f32::from_bits(*bits)).collect::<Vec<_>>();
+        let difference = largest_difference(&floats(&found), &floats(&wanted));
+        let (fast, _) = trace(&paths[0], &LoadOptions::default());
+        let found_fast = distance(&floats(&fast), &floats(&wanted), 1024);
+        println!("{scheme:?}: {difference:e}; fast {found_fast:?}");
+        // The factor of NVFP4 multiplies sums where the twin has it in each element.
+        let exact = !matches!(scheme, Scheme::Nvfp4 { .. });
+        assert!(if exact { found == wanted } else { difference < 1e-4 }, "{scheme:?}: {difference:e}");
+        assert!(found_fast.nmse < 1e-5, "{scheme:?}: {found_fast:?}");
+    }
+}
+
+#[test]
+fn quantised_experts_are_paged_without_a_change_of_a_bit() {
+    let published = Published::new();
+    for scheme in SCHEMES {
+        let root = tempfile::tempdir().unwrap();
+        published.quantised(scheme).0.write_sharded(root.path(), 2);
+        let (wanted, whole) = trace(root.path(), &LoadOptions::default());
+        let experts = whole.plan().experts;
+        for (threads, chunk, share, io) in
+            [(1, 7, 3, IoMode::Direct), (3, 64, 8, IoMode::Buffered), (2, 512, 1, IoMode::Auto)]
+        {
+            let options = LoadOptions {
+                threads: Some(threads),
+                prefill_chunk: Some(chunk),
+                experts: Some(experts / share),
+                io,
+                ..LoadOptions::default()
+            };
+            let (found, model) = trace(root.path(), &options);
+            assert!(found == wanted, "{scheme:?} {threads} {chunk} {share}");
+            let counters = model.counters();
+            assert_eq!(counters.misses > 0, share > 1, "{scheme:?}: {counters:?}");
+            assert!(counters.recode_time_ns > 0, "{scheme:?}: {counters:?}");
         }
     }
 }
