@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use membrane_engine::{Architecture, DeltaState, IoMode, LoadOptions, Model, Observer, Precision, Prepared};
 use membrane_formats::Checkpoint;
 use membrane_tests::golden::{Golden, distance};
-use membrane_tests::references;
+use membrane_tests::{references, workspace};
 use membrane_text::Specials;
 use publish::{Published, SCHEMES, Scheme, in_a_cache};
 
@@ -121,7 +121,8 @@ fn logits_and_routers_are_the_references() {
                 failures.push(format!("{name} {prompt}: {found:?}"));
             }
             for (layer, found) in record.router {
-                let wanted = golden.ids(&format!("{prompt}.router.{layer}.ids")).unwrap();
+                // Those of quantised checkpoints have logits only.
+                let Some(wanted) = golden.ids(&format!("{prompt}.router.{layer}.ids")) else { continue };
                 let margins = golden.f32(&format!("{prompt}.router.{layer}.margin")).unwrap();
                 let wanted = wanted.chunks(wanted.len() / margins.len());
                 for (row, ((found, wanted), margin)) in found.iter().zip(wanted).zip(margins).enumerate() {
@@ -135,14 +136,15 @@ fn logits_and_routers_are_the_references() {
             }
         }
         println!("{name}: {compared} choices of routers compared");
-        assert_eq!(compared > 0, model.hyperparameters().moes().next().is_some(), "{name}");
+        let recorded = golden.has("p7.router.0.ids");
+        assert_eq!(compared > 0, recorded && model.hyperparameters().moes().next().is_some(), "{name}");
     }
     assert!(failures.is_empty(), "{failures:#?}");
 }
 
 #[test]
 fn greedy_continuations_are_the_references() {
-    for Case { name, folder, golden } in cases() {
+    for Case { name, folder, golden } in cases().into_iter().filter(|case| case.golden.has("p7.greedy_ids")) {
         let model = load(&folder, Precision::Reference);
         for prompt in ["p7", "p64"] {
             let compared = golden.assert_greedy(&mut model.session(), prompt, &name);
@@ -174,6 +176,8 @@ fn recurrent_states_are_the_references() {
 
 #[test]
 fn the_fast_path_is_near() {
+    /// A twentieth of what llama.cpp's own fast path loses on such a model in Q4_0 or Q8_0.
+    const NMSE: f64 = 1e-4;
     for Case { name, folder, golden } in cases() {
         let model = load(&folder, Precision::Fast);
         for prompt in ["p7", "p64"] {
@@ -181,9 +185,14 @@ fn the_fast_path_is_near() {
             let wanted = golden.f32(&format!("{prompt}.logits")).unwrap();
             let found = distance(&logits, &wanted, model.hyperparameters().vocabulary);
             println!("{name} {prompt}: {found:?}");
-            assert!(found.nmse < 1e-2, "{name} {prompt}: {found:?}");
+            assert!(found.nmse < NMSE, "{name} {prompt}: {found:?}");
         }
     }
+}
+
+/// The fixture that folders are made of.
+fn source() -> PathBuf {
+    workspace().join("tests/fixtures/gguf/tiny-qwen3moe-BF16.gguf")
 }
 
 /// Logits behind a prompt and behind a few further tokens.
@@ -204,7 +213,7 @@ fn trace(path: &Path, options: &LoadOptions) -> (Vec<u32>, Model) {
 #[test]
 fn a_folder_gives_the_bits_of_the_file_that_it_was_made_of_wherever_it_lies() {
     let root = tempfile::tempdir().unwrap();
-    let published = Published::new();
+    let published = Published::of(&source());
     let folder = |name: &str| {
         let path = root.path().join(name);
         std::fs::create_dir(&path).unwrap();
@@ -216,7 +225,7 @@ fn a_folder_gives_the_bits_of_the_file_that_it_was_made_of_wherever_it_lies() {
     published.write_sharded(&series, 2);
     std::fs::remove_file(series.join("model.safetensors.index.json")).unwrap();
     let cached = in_a_cache(&sharded, root.path());
-    let (wanted, gguf) = trace(&publish::source(), &LoadOptions::default());
+    let (wanted, gguf) = trace(&source(), &LoadOptions::default());
     let text = "Ein Satz,\n\tmit 123 Zahlen's and <|im_end|> 漢字 <tool_call>.";
     for path in [one.clone(), one.join("model.safetensors"), sharded, series, cached] {
         let (found, model) = trace(&path, &LoadOptions::default());
@@ -232,7 +241,7 @@ fn a_folder_gives_the_bits_of_the_file_that_it_was_made_of_wherever_it_lies() {
 
 #[test]
 fn quantised_matrices_stand_for_the_numbers_of_their_formula() {
-    let published = Published::new();
+    let published = Published::of(&source());
     let reference = LoadOptions { precision: Precision::Reference, ..LoadOptions::default() };
     for scheme in SCHEMES {
         let root = tempfile::tempdir().unwrap();
@@ -257,7 +266,7 @@ fn quantised_matrices_stand_for_the_numbers_of_their_formula() {
 
 #[test]
 fn quantised_experts_are_paged_without_a_change_of_a_bit() {
-    let published = Published::new();
+    let published = Published::of(&source());
     for scheme in SCHEMES {
         let root = tempfile::tempdir().unwrap();
         published.quantised(scheme).0.write_sharded(root.path(), 2);

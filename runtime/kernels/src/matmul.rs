@@ -223,9 +223,7 @@ impl<'a> Job<'a> {
     }
 
     fn sums(&self, isa: Isa, precision: Precision, rows: Range<usize>) {
-        if self.weights.format == Format::E4M3 {
-            float::dequantised(isa, self, rows);
-        } else if self.weights.format.is_float() {
+        if self.weights.format.is_float() {
             float::stored(isa, self, rows);
         } else if precision == Precision::Reference {
             float::dequantised(isa, self, rows);

@@ -15,7 +15,6 @@ mod unpack;
 
 pub use encode::quantise_row;
 pub(crate) use float4::{FLOAT4_VALUES, POWERS_OF_TWO, UNSIGNED_FLOAT8};
-#[cfg(test)]
 pub(crate) use float8::FLOAT8_VALUES;
 pub(crate) use unpack::{IQ4_VALUES, SubBlocks, has_minimum, sub_block_elems, unpack};
 

@@ -7,6 +7,7 @@
 //! ```text
 //! FP8                       32 floats of 8 bits behind an f32            Format::E4M3
 //! NVFP4                     the blocks of GGUF; a factor stays outside   Format::NVFP4
+//! the same in narrow rows   element * scale has few bits                 Format::BF16
 //! 4-bit integers, zero 8    scale * (q - 8)                              Format::Q4_0
 //! 4-bit integers            scale * (q - zero), q - zero in -16..16      Format::Q5_0
 //! the same, each input of
@@ -16,6 +17,7 @@
 mod integers;
 
 use crate::format::Format;
+use crate::quant::{FLOAT4_VALUES, FLOAT8_VALUES};
 use integers::Layout;
 
 /// How scales are stored.
@@ -36,7 +38,7 @@ pub enum Parts {
     Fp8 {
         /// How the scales are stored.
         scales: ScaleFormat,
-        /// Rows and columns that share a scale; the columns whole blocks of 32, or all.
+        /// Rows and columns that share a scale.
         block: [usize; 2],
     },
     /// Floats of 4 bits [rows, cols / 2], the first of two in the low nibble; scales that are floats of 8 bits [rows, cols /
@@ -104,10 +106,12 @@ impl Recoding {
             Parts::Fp8 { block: [block_rows, block_cols], .. } => {
                 rule(block_rows > 0 && block_cols > 0, "a block has no elements")?;
                 let whole = block_cols.is_multiple_of(32) || block_cols >= cols;
-                rule(whole, "blocks must have a multiple of 32 columns, or all")?;
-                Format::E4M3
+                if whole && cols.is_multiple_of(32) { Format::E4M3 } else { Format::F32 }
             }
-            Parts::Nvfp4 => Format::NVFP4,
+            Parts::Nvfp4 => {
+                rule(cols.is_multiple_of(16), "16 columns share a scale")?;
+                if cols.is_multiple_of(64) { Format::NVFP4 } else { Format::BF16 }
+            }
             Parts::Gptq { groups, any_order, symmetric, .. } => {
                 rule(rows.is_multiple_of(8) && cols.is_multiple_of(8), "rows and columns come in eights")?;
                 rule(any_order || grouped(groups), "the columns must be whole groups")?;
@@ -192,6 +196,14 @@ impl Recoding {
 
     fn fp8(&self, bytes: &[u8], scale: impl Fn(usize) -> f32, block: [usize; 2], out: &mut [u8]) {
         let scales_in_row = self.cols.div_ceil(block[1]);
+        if self.format == Format::F32 {
+            for (index, (byte, out)) in bytes.iter().zip(out.as_chunks_mut::<4>().0).enumerate() {
+                let (row, col) = (index / self.cols, index % self.cols);
+                let scale = scale(row / block[0] * scales_in_row + col / block[1]);
+                *out = (scale * FLOAT8_VALUES[usize::from(*byte)]).to_le_bytes();
+            }
+            return;
+        }
         let elems = self.format.block_elems();
         let rows = bytes.chunks_exact(self.cols).zip(out.chunks_exact_mut(self.bytes() / self.rows));
         for (row, (bytes, out)) in rows.enumerate() {
@@ -199,7 +211,10 @@ impl Recoding {
             let blocks = bytes.chunks_exact(elems).zip(out.chunks_exact_mut(self.format.block_bytes()));
             for (index, (bytes, out)) in blocks.enumerate() {
                 let (head, body) = out.split_at_mut(size_of::<f32>());
-                head.copy_from_slice(&scale(first + index * elems / block[1]).to_le_bytes());
+                // What is no number stands in the scale, where kernels see it: the product of the row is none either way.
+                let number = bytes.iter().all(|byte| byte & 0x7F != 0x7F);
+                let scale = if number { scale(first + index * elems / block[1]) } else { f32::NAN };
+                head.copy_from_slice(&scale.to_le_bytes());
                 body.copy_from_slice(bytes);
             }
         }
@@ -209,6 +224,16 @@ impl Recoding {
         const LARGEST: u8 = 0x7E;
         if scales.iter().any(|&scale| scale > LARGEST) {
             return Err(RecodeError::Content("a scale of a block is negative or no number"));
+        }
+        if self.format == Format::BF16 {
+            for (index, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                let code = nibbles[index / 2] >> (index % 2 * 4) & 15;
+                // The table has twice the element.
+                let element = f32::from(FLOAT4_VALUES[usize::from(code)]) / 2.0;
+                let scale = FLOAT8_VALUES[usize::from(scales[index / 16])];
+                *out = half::bf16::from_f32(element * scale).to_le_bytes();
+            }
+            return Ok(());
         }
         let blocks = nibbles.chunks_exact(32).zip(scales.as_chunks::<4>().0);
         for (out, (nibbles, scales)) in out.chunks_exact_mut(self.format.block_bytes()).zip(blocks) {

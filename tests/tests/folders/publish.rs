@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use membrane_formats::{Array, Checkpoint, StrArray, Value as Stored};
-use membrane_tests::workspace;
 use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize_to_file};
 use serde_json::{Value, json};
@@ -64,15 +63,10 @@ pub struct Published {
     pub tensors: BTreeMap<String, Tensor>,
 }
 
-/// The fixture that folders are made of.
-pub fn source() -> PathBuf {
-    workspace().join("tests/fixtures/gguf/tiny-qwen3moe-BF16.gguf")
-}
-
 impl Published {
-    /// The fixture as it would have been published.
-    pub fn new() -> Self {
-        let checkpoint = Checkpoint::open(&source()).unwrap();
+    /// A Qwen3-MoE in a GGUF file in BF16 as it would have been published.
+    pub fn of(gguf: &Path) -> Self {
+        let checkpoint = Checkpoint::open(gguf).unwrap();
         let mut tensors = BTreeMap::new();
         for info in checkpoint.tensors() {
             let mut bytes = vec![0; info.bytes as usize];

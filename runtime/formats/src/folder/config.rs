@@ -39,6 +39,8 @@ const COUNTS: [(&str, &[&str]); 15] = [
     ("full_attention_interval", &["full_attention_interval"]),
     ("ssm.conv_kernel", &["linear_conv_kernel_dim"]),
 ];
+/// What norms have where a configuration does not say it.
+const NORM_EPSILON: f64 = 1e-6;
 const DELTA_COUNTS: [(&str, &str); 3] = [
     ("ssm.state_size", "linear_key_head_dim"),
     ("ssm.group_count", "linear_num_key_heads"),
@@ -138,9 +140,8 @@ impl Config<'_> {
         if let (Some(heads), Some(width)) = (heads, self.count("linear_value_head_dim")?) {
             self.set("ssm.inner_size", heads * width);
         }
-        if let Some(epsilon) = self.number(self.text, "rms_norm_eps")? {
-            self.set("attention.layer_norm_rms_epsilon", epsilon as f32);
-        }
+        let epsilon = self.number(self.text, "rms_norm_eps")?.unwrap_or(NORM_EPSILON);
+        self.set("attention.layer_norm_rms_epsilon", epsilon as f32);
         if let Some(value) = self.get("layer_types") {
             let kinds = value.as_array().map(|kinds| {
                 kinds.iter().map(|kind| match kind.as_str()? {
