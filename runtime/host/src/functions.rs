@@ -106,7 +106,7 @@ mod tests {
     fn functions_of_earlier_components_give_way_and_those_of_this_one_stay() {
         let mut kept = Kept::default();
         let most = 4 * size(b"a", &[0; 100]);
-        let mut insert = |kept: &mut Kept, name: &[u8]| kept.insert(name, vec![name[0]; 100], most);
+        let insert = |kept: &mut Kept, name: &[u8]| kept.insert(name, vec![name[0]; 100], most);
         for name in [b"a", b"b", b"c", b"b"] {
             assert!(insert(&mut kept, name));
         }

@@ -41,11 +41,13 @@ pub enum Format {
     MXFP4,
     /// 64 x floats of 4 bits, 4 scales that are floats of 8 bits. A tensor may have a factor of its own beside it.
     NVFP4,
+    /// 32 x floats of 8 bits, a scale in single precision: what published FP8 weights become.
+    E4M3,
 }
 
 impl Format {
     /// Every format.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::F32,
         Self::F16,
         Self::BF16,
@@ -63,6 +65,7 @@ impl Format {
         Self::IQ4XS,
         Self::MXFP4,
         Self::NVFP4,
+        Self::E4M3,
     ];
 
     /// Elements of a block; 1 for the floats.
@@ -70,6 +73,7 @@ impl Format {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
             Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::IQ4NL | Self::MXFP4 => 32,
+            Self::E4M3 => 32,
             Self::NVFP4 => 64,
             Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K | Self::IQ4XS => 256,
         }
@@ -92,7 +96,7 @@ impl Format {
             Self::Q6K => 210,
             Self::IQ4XS => 136,
             Self::MXFP4 => 17,
-            Self::NVFP4 => 36,
+            Self::NVFP4 | Self::E4M3 => 36,
         }
     }
 
@@ -104,9 +108,9 @@ impl Format {
         (cols / self.block_elems()).checked_mul(self.block_bytes())
     }
 
-    /// Whether the elements are floats, not integers in blocks.
+    /// Whether the elements are computed with as floats, not as integers in blocks.
     pub const fn is_float(self) -> bool {
-        matches!(self, Self::F32 | Self::F16 | Self::BF16)
+        matches!(self, Self::F32 | Self::F16 | Self::BF16 | Self::E4M3)
     }
 
     /// The name that GGUF files and tools use: `Q4_K`.
@@ -129,6 +133,7 @@ impl Format {
             Self::IQ4XS => "IQ4_XS",
             Self::MXFP4 => "MXFP4",
             Self::NVFP4 => "NVFP4",
+            Self::E4M3 => "F8_E4M3",
         }
     }
 }

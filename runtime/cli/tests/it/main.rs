@@ -8,6 +8,7 @@ mod authoring;
 mod budget;
 mod component;
 mod flags;
+mod folder;
 mod inspect;
 mod interrupt;
 mod logits;

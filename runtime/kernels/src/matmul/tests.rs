@@ -12,7 +12,7 @@ use crate::testing::{Noise, same_bits};
 /// Byte offsets of the half-precision numbers of a block.
 fn halves(format: Format) -> &'static [usize] {
     match format {
-        Format::F32 | Format::BF16 | Format::MXFP4 | Format::NVFP4 => &[],
+        Format::F32 | Format::BF16 | Format::MXFP4 | Format::NVFP4 | Format::E4M3 => &[],
         Format::Q4_0 | Format::Q5_0 | Format::Q8_0 | Format::IQ4NL | Format::IQ4XS | Format::F16 => &[0],
         Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K => &[0, 2],
         Format::Q2K => &[80, 82],
@@ -41,6 +41,11 @@ fn random_bytes(format: Format, elems: usize, noise: &mut Noise) -> Vec<u8> {
         if matches!(format, Format::F32 | Format::BF16) {
             let x = noise.float(1.0).to_le_bytes();
             block.copy_from_slice(&x[4 - format.block_bytes()..]);
+        }
+        if format == Format::E4M3 {
+            block[..4].copy_from_slice(&noise.float(0.01).to_le_bytes());
+            // No NaN: 0x7F and 0xFF.
+            block[4..].iter_mut().for_each(|element| *element &= 0xFE);
         }
         for scale in &mut block[byte_scales(format)] {
             // Neither the largest powers of two, whose sums are infinite, nor the smallest.

@@ -44,7 +44,7 @@ pub(super) fn product(isa: Isa, job: &Job<'_>, rows: Range<usize>) -> bool {
         Format::IQ4XS => by_isa::<packed::Iq4Xs>(isa, job, rows),
         Format::MXFP4 => by_isa::<packed::Mxfp4>(isa, job, rows),
         Format::NVFP4 => by_isa::<packed::Nvfp4>(isa, job, rows),
-        Format::F32 | Format::F16 | Format::BF16 => false,
+        Format::F32 | Format::F16 | Format::BF16 | Format::E4M3 => false,
     }
 }
 

@@ -33,6 +33,7 @@ fn what_is_lost_is_within_the_bits_of_the_format() {
         (Format::F32, 0.0),
         (Format::F16, 3e-4),
         (Format::BF16, 2.2e-3),
+        (Format::E4M3, 0.03),
         (Format::Q8_0, 6e-3),
         (Format::Q6K, 0.018),
         (Format::Q5K, 0.036),

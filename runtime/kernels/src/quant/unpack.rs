@@ -65,7 +65,9 @@ pub(crate) fn unpack(format: Format, block: &[u8], out: &mut SubBlocks) {
         Format::IQ4XS => iq4_xs(block, out),
         Format::MXFP4 => float4::mxfp4(block, out),
         Format::NVFP4 => float4::nvfp4(block, out),
-        Format::F32 | Format::F16 | Format::BF16 => unreachable!("{format} has no blocks"),
+        Format::F32 | Format::F16 | Format::BF16 | Format::E4M3 => {
+            unreachable!("{format} has no blocks of integers")
+        }
     }
 }
 
