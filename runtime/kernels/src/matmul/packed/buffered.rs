@@ -1,6 +1,8 @@
 //! Formats whose elements are looked up in tables or lie across bytes: each row's block is made bytes in a buffer, and
 //! columns are read out of that.
 
+use std::mem::MaybeUninit;
+
 use super::{Packed, Scales, Sink, Wide};
 use crate::format::Format;
 
@@ -9,17 +11,26 @@ const ROW: usize = 256;
 /// Rows of the widest kernel.
 const MAX_ROWS: usize = 16;
 
-/// Elements of a block as bytes, signed or with an offset as the format says; behind its length they mean nothing.
-pub(super) type Bytes = [u8; ROW];
+/// Elements of a block as bytes, signed or with an offset as the format says. Nothing is behind its length.
+pub(super) type Bytes = [MaybeUninit<u8>; ROW];
+
+/// Writes bytes `N i..N i + N`.
+#[inline(always)]
+pub(super) fn put<const N: usize>(to: &mut Bytes, i: usize, bytes: [u8; N]) {
+    to[N * i..N * i + N].copy_from_slice(&bytes.map(MaybeUninit::new));
+}
 
 /// A quantised format that comes through a buffer. The constants are those of [`Packed`].
-pub(super) trait Buffered {
+///
+/// # Safety
+/// `unpack` must write as many bytes as a block has elements.
+pub(super) unsafe trait Buffered {
     const FORMAT: Format;
     const SUB: usize;
     const SIGNED: bool = true;
     const OFFSET_BITS: u32 = 0;
 
-    /// Makes bytes of one block's elements.
+    /// Makes bytes of all elements of one block.
     fn unpack(block: &[u8], to: &mut Bytes);
 
     /// As [`Packed::scales`].
@@ -37,7 +48,7 @@ impl<B: Buffered> Packed for B {
 
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
-        let mut rows: [Bytes; MAX_ROWS] = [[0; ROW]; MAX_ROWS];
+        let mut rows: [Bytes; MAX_ROWS] = [[MaybeUninit::uninit(); ROW]; MAX_ROWS];
         for (r, row) in rows[..W::ROWS].iter_mut().enumerate() {
             // SAFETY: the caller's promise: a block in each row.
             let block = unsafe { std::slice::from_raw_parts(at.add(r * stride), B::FORMAT.block_bytes()) };
@@ -45,7 +56,7 @@ impl<B: Buffered> Packed for B {
         }
         for sub in 0..<Self as Packed>::SUBS {
             let first = rows.as_ptr().cast::<u8>();
-            // SAFETY: the buffer has the rows, and in each the sub-block.
+            // SAFETY: the buffer has the rows, and in each the sub-block, which `unpack` has written by its promise.
             unsafe {
                 let first = first.add(sub * B::SUB);
                 if B::SUB == 16 {

@@ -1,6 +1,6 @@
 //! The formats with codebooks: eight elements at once are the bytes of a number.
 
-use super::buffered::{Buffered, Bytes};
+use super::buffered::{self, Buffered, Bytes};
 use super::{Scales, Wide};
 use crate::format::Format;
 use crate::quant::{EVEN_SIGN_MASKS, IQ1, IQ1_UP, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, SIGN_MASKS};
@@ -23,7 +23,7 @@ pub(in crate::matmul) struct Iq3S;
 /// Writes elements `8 i..8 i + 8`.
 #[inline(always)]
 fn put(to: &mut Bytes, i: usize, eight: u64) {
-    to[8 * i..8 * i + 8].copy_from_slice(&eight.to_le_bytes());
+    buffered::put(to, i, eight.to_le_bytes());
 }
 
 /// The bytes of `magnitudes`, none of which is 0, negated where `mask` has ones: nothing is carried from one to the next.
@@ -73,7 +73,8 @@ fn nibble_scales<W: Wide>(w: W, unit: W::F, dword: W::V, to: &mut [W::F]) {
     }
 }
 
-impl Buffered for Iq2Xxs {
+// SAFETY: 32 times eight bytes are written.
+unsafe impl Buffered for Iq2Xxs {
     const FORMAT: Format = Format::IQ2XXS;
     const SUB: usize = 32;
 
@@ -102,7 +103,8 @@ impl Buffered for Iq2Xxs {
     }
 }
 
-impl Buffered for Iq2Xs {
+// SAFETY: 32 times eight bytes are written.
+unsafe impl Buffered for Iq2Xs {
     const FORMAT: Format = Format::IQ2XS;
     const SUB: usize = 16;
 
@@ -124,7 +126,8 @@ impl Buffered for Iq2Xs {
     }
 }
 
-impl Buffered for Iq2S {
+// SAFETY: 32 times eight bytes are written.
+unsafe impl Buffered for Iq2S {
     const FORMAT: Format = Format::IQ2S;
     const SUB: usize = 16;
 
@@ -147,7 +150,8 @@ impl Buffered for Iq2S {
     }
 }
 
-impl Buffered for Iq3Xxs {
+// SAFETY: 32 times eight bytes are written.
+unsafe impl Buffered for Iq3Xxs {
     const FORMAT: Format = Format::IQ3XXS;
     const SUB: usize = 32;
 
@@ -179,7 +183,8 @@ impl Buffered for Iq3Xxs {
     }
 }
 
-impl Buffered for Iq3S {
+// SAFETY: 32 times eight bytes are written.
+unsafe impl Buffered for Iq3S {
     const FORMAT: Format = Format::IQ3S;
     const SUB: usize = 32;
 
@@ -207,7 +212,8 @@ fn moved(index: usize, down: bool) -> u64 {
     IQ1[index] + if down { 0 } else { IQ1_UP }
 }
 
-impl Buffered for Iq1S {
+// SAFETY: 32 times eight bytes are written.
+unsafe impl Buffered for Iq1S {
     const FORMAT: Format = Format::IQ1S;
     const SUB: usize = 32;
     const SIGNED: bool = false;
@@ -235,7 +241,8 @@ impl Buffered for Iq1S {
     }
 }
 
-impl Buffered for Iq1M {
+// SAFETY: 32 times eight bytes are written.
+unsafe impl Buffered for Iq1M {
     const FORMAT: Format = Format::IQ1M;
     const SUB: usize = 16;
     const SIGNED: bool = false;

@@ -1,6 +1,6 @@
 //! The formats of one and two bits, and of three values.
 
-use super::buffered::{Buffered, Bytes};
+use super::buffered::{Buffered, Bytes, put};
 use super::{Packed, Scales, Sink, Wide, bits, values};
 use crate::format::Format;
 use crate::quant::SIGN_MASKS;
@@ -55,26 +55,31 @@ unsafe fn first_half<P: Packed, W: Wide>(w: W, at: *const u8, stride: usize, to:
     to.scale[..P::SUBS].fill(w.low_halves(w.dword::<0>(head)));
 }
 
-impl Buffered for Tq1_0 {
+/// The digit that times `power` brings to the top of each byte, less 1.
+#[inline(always)]
+fn digits<const N: usize>(bytes: &[u8], power: u8) -> [u8; N] {
+    let mut digits = [0; N];
+    for (digit, byte) in digits.iter_mut().zip(bytes) {
+        *digit = ((u16::from(byte.wrapping_mul(power)) * 3) >> 8) as u8;
+        *digit = digit.wrapping_sub(1);
+    }
+    digits
+}
+
+// SAFETY: 5 times 32, 5 times 16 and 4 times 4 of 256 bytes are written.
+unsafe impl Buffered for Tq1_0 {
     const FORMAT: Format = Format::TQ1_0;
     const SUB: usize = 32;
 
     #[inline(always)]
     fn unpack(block: &[u8], to: &mut Bytes) {
         const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
-        let digit = |byte: u8, power: u8| ((u16::from(byte.wrapping_mul(power)) * 3) >> 8) as u8;
         for (n, power) in POWERS.into_iter().enumerate() {
-            for m in 0..32 {
-                to[32 * n + m] = digit(block[m], power).wrapping_sub(1);
-            }
-            for m in 0..16 {
-                to[160 + 16 * n + m] = digit(block[32 + m], power).wrapping_sub(1);
-            }
+            put(to, n, digits::<32>(&block[..32], power));
+            put(to, 10 + n, digits::<16>(&block[32..48], power));
         }
         for (n, power) in POWERS.into_iter().take(4).enumerate() {
-            for m in 0..4 {
-                to[240 + 4 * n + m] = digit(block[48 + m], power).wrapping_sub(1);
-            }
+            put(to, 60 + n, digits::<4>(&block[48..52], power));
         }
     }
 
@@ -110,7 +115,8 @@ impl Packed for Tq2_0 {
     }
 }
 
-impl Buffered for Q1_0 {
+// SAFETY: 16 times 8 of 128 bytes are written.
+unsafe impl Buffered for Q1_0 {
     const FORMAT: Format = Format::Q1_0;
     const SUB: usize = 32;
 
@@ -120,7 +126,7 @@ impl Buffered for Q1_0 {
         for i in 0..16 {
             // Where the bit is set 1, else all ones: -1.
             let mask = SIGN_MASKS[usize::from(block[2 + i])];
-            to[8 * i..8 * i + 8].copy_from_slice(&(mask & ONES | !mask).to_le_bytes());
+            put(to, i, (mask & ONES | !mask).to_le_bytes());
         }
     }
 
@@ -131,14 +137,15 @@ impl Buffered for Q1_0 {
     }
 }
 
-impl Buffered for Q2_0 {
+// SAFETY: 16 times 4 of 64 bytes are written.
+unsafe impl Buffered for Q2_0 {
     const FORMAT: Format = Format::Q2_0;
     const SUB: usize = 32;
 
     #[inline(always)]
     fn unpack(block: &[u8], to: &mut Bytes) {
         for i in 0..16 {
-            to[4 * i..4 * i + 4].copy_from_slice(&TWO_BITS[usize::from(block[2 + i])].to_le_bytes());
+            put(to, i, TWO_BITS[usize::from(block[2 + i])].to_le_bytes());
         }
     }
 
