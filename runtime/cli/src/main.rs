@@ -21,6 +21,7 @@ mod code;
 mod components;
 mod constraint;
 mod doctor;
+mod eval;
 mod fingerprint;
 mod inspect;
 mod isolation;
@@ -80,6 +81,9 @@ enum Verb {
     Logits(logits::Args),
     /// Measure prefill and decode beside what this machine's memory and disk allow.
     Bench(bench::Args),
+    /// Measure how good a model is.
+    #[command(subcommand)]
+    Eval(eval::EvalVerb),
     /// Look at audit logs.
     #[command(subcommand)]
     Audit(audit::Verb),
@@ -99,6 +103,7 @@ fn main() -> ExitCode {
         Verb::Plugin(verb) => plugin::run(verb),
         Verb::Logits(args) => logits::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Eval(verb) => eval::run(&verb),
         Verb::Audit(verb) => audit::run(&verb),
         Verb::Replay(args) => replay::run(&args),
         Verb::Doctor(args) => doctor::run(&args),

@@ -7,6 +7,7 @@ mod audit;
 mod authoring;
 mod budget;
 mod component;
+mod eval;
 mod flags;
 mod folder;
 mod inspect;

@@ -1,6 +1,6 @@
 //! Looks up the tensors of each block and checks their shapes and types.
 
-use membrane_formats::{Checkpoint, DType, TensorInfo, Values};
+use membrane_formats::{Checkpoint, TensorInfo, Values};
 use membrane_kernels::Format;
 use membrane_pager::{ByteRange, Record};
 
@@ -12,35 +12,19 @@ use super::{
 use crate::error::{EngineError, Result};
 use crate::hyper::{self, Attention, DeltaNet, Glu, Hyperparameters, Moe, Projections, Rope};
 
-/// The kernels' name of a tensor's type.
+/// The kernels' name of a tensor's type. Integers, and blocks that only activations have, are no weights.
 pub(super) fn format_of(tensor: &TensorInfo) -> Result<Format> {
-    Ok(match tensor.dtype {
-        DType::F32 => Format::F32,
-        DType::F16 => Format::F16,
-        DType::BF16 => Format::BF16,
-        DType::Q4_0 => Format::Q4_0,
-        DType::Q4_1 => Format::Q4_1,
-        DType::Q5_0 => Format::Q5_0,
-        DType::Q5_1 => Format::Q5_1,
-        DType::Q8_0 => Format::Q8_0,
-        DType::Q2_K => Format::Q2K,
-        DType::Q3_K => Format::Q3K,
-        DType::Q4_K => Format::Q4K,
-        DType::Q5_K => Format::Q5K,
-        DType::Q6_K => Format::Q6K,
-        DType::IQ4_NL => Format::IQ4NL,
-        DType::IQ4_XS => Format::IQ4XS,
-        DType::MXFP4 => Format::MXFP4,
-        DType::NVFP4 => Format::NVFP4,
-        other => {
-            return Err(EngineError::TensorType {
-                tensor: tensor.name.clone(),
-                found: other.name().into(),
-                supported: "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, \
-                            IQ4_NL, IQ4_XS, MXFP4, NVFP4"
-                    .into(),
-            });
-        }
+    // Blocks of it are made of a matrix and its scales, and no file has them.
+    let stored = |format: &Format| *format != Format::E4M3;
+    Format::from_name(tensor.dtype.name()).filter(stored).ok_or_else(|| EngineError::TensorType {
+        tensor: tensor.name.clone(),
+        found: tensor.dtype.name().into(),
+        supported: Format::ALL
+            .iter()
+            .filter(|format| stored(format))
+            .map(|format| format.name())
+            .collect::<Vec<_>>()
+            .join(", "),
     })
 }
 
