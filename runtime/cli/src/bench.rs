@@ -1,6 +1,7 @@
 //! `membrane bench`: prefill and decode, beside what the machine's memory and disk allow and beside a peer.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Instant;
@@ -63,6 +64,8 @@ struct Figures {
     /// Of the decode: bytes read from disk for each token.
     read_per_token: u64,
     prefill_read: u64,
+    /// Of the decode: time of I/O threads for each token in which experts were recoded, milliseconds.
+    recode_ms_per_token: f64,
     peak_memory: u64,
     disk_gb_s: Option<f64>,
     /// None where the budget leaves no room to measure it.
@@ -133,6 +136,7 @@ fn measure(args: &Args) -> Result<Figures> {
     let tokens = decoded.max(1) as u64;
     let bytes_per_token = bytes_per_token(&model) / u64::from(args.sessions);
     let (paged, team) = (model.plan().paged(), model.team());
+    let weights = model.checkpoint().files()[0].path.clone();
     // The measurement of memory takes some itself: under a limit there is no room for it beside the model.
     drop(sessions);
     drop(model);
@@ -142,8 +146,9 @@ fn measure(args: &Args) -> Result<Figures> {
         hit_rate: hit_rate(&middle, &after),
         read_per_token: (after.bytes_read - middle.bytes_read) / tokens,
         prefill_read: middle.bytes_read - before.bytes_read,
+        recode_ms_per_token: (after.recode_time_ns - middle.recode_time_ns) as f64 / 1e6 / tokens as f64,
         peak_memory,
-        disk_gb_s: paged.then(|| disk(args)).transpose()?,
+        disk_gb_s: paged.then(|| disk(&weights)).transpose()?,
         memory_gb_s: memory_probe_bytes(args)
             .map(|bytes| team.region(|region| memory_read_bandwidth(region, bytes))),
     };
@@ -203,8 +208,9 @@ fn hit_rate(before: &Counters, after: &Counters) -> Option<f64> {
     (requests > 0).then(|| (after.hits - before.hits) as f64 / requests as f64)
 }
 
-fn disk(args: &Args) -> Result<f64> {
-    let probe = membrane_pager::probe_disk(&args.model.model)?;
+/// `weights`: a file on the disk.
+fn disk(weights: &Path) -> Result<f64> {
+    let probe = membrane_pager::probe_disk(weights)?;
     Ok(probe.ceiling_gb_s())
 }
 
@@ -241,6 +247,9 @@ fn print(args: &Args, figures: &[Figures], out: &mut impl Write) -> io::Result<(
             Bytes(last.read_per_token),
             Bytes(last.prefill_read)
         )?;
+        if last.recode_ms_per_token > 0.0 {
+            writeln!(out, "recoding of experts: {:.2} ms of I/O threads a token", last.recode_ms_per_token)?;
+        }
         if read > 0.0 {
             let ceiling = disk * 1e9 / read;
             writeln!(

@@ -1,4 +1,4 @@
-//! `membrane model inspect`: what is in a model file and what it would take to run it.
+//! `membrane model inspect`: what is in a model's files and what it would take to run it.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
@@ -10,7 +10,7 @@ use membrane_engine::{
     Architecture, Attention, Bytes, DeltaNet, DeltaShape, EngineError, Hyperparameters, LatentAttention,
     MemoryPlan, Prepared,
 };
-use membrane_formats::{Checkpoint, Metadata, Value};
+use membrane_formats::{Checkpoint, Container, Metadata, Value};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use crate::options::ModelOptions;
@@ -37,7 +37,10 @@ pub struct Args {
 struct Report<'a> {
     files: Vec<String>,
     bytes: u64,
-    gguf_version: u32,
+    /// `gguf` or `safetensors`.
+    format: &'static str,
+    /// None for safetensors files.
+    gguf_version: Option<u32>,
     architecture: String,
     /// Why the model can't be run by this build, or with these options, if it can't.
     problem: Option<String>,
@@ -80,6 +83,10 @@ fn examine(checkpoint: &Checkpoint, prepared: Result<Prepared, EngineError>) -> 
         entry.bytes += tensor.bytes;
     }
     let shape = Architecture::of(checkpoint).and_then(|a| Hyperparameters::read(checkpoint, &a)).ok();
+    let (format, gguf_version) = match checkpoint.container() {
+        Container::Gguf { version, .. } => ("gguf", Some(version)),
+        Container::Folder => ("safetensors", None),
+    };
     let (plan, problem) = match prepared {
         Ok(prepared) => (Some(prepared.plan().clone()), None),
         Err(error) => (None, Some(error.to_string())),
@@ -87,7 +94,8 @@ fn examine(checkpoint: &Checkpoint, prepared: Result<Prepared, EngineError>) -> 
     Ok(Report {
         files: checkpoint.files().iter().map(|file| file.path.display().to_string()).collect(),
         bytes: checkpoint.files().iter().map(|file| file.bytes).sum(),
-        gguf_version: checkpoint.version(),
+        format,
+        gguf_version,
         architecture: checkpoint.metadata().str("general.architecture")?.unwrap_or("(none)").to_owned(),
         problem,
         parameters: tensors.values().map(|t| t.parameters).sum(),
@@ -149,8 +157,8 @@ fn print(report: &Report<'_>, out: &mut impl Write) -> io::Result<()> {
     }
     writeln!(
         out,
-        "GGUF version {}, {}, {} parameters",
-        report.gguf_version,
+        "{}, {}, {} parameters",
+        report.gguf_version.map_or("safetensors".into(), |version| format!("GGUF version {version}")),
         Bytes(report.bytes),
         report.parameters
     )?;

@@ -32,7 +32,7 @@ pub fn of(checkpoint: &Checkpoint, quiet: bool) -> Result<LockedModel> {
     progress.done();
     let chat_template = membrane_engine::chat_template(checkpoint)?;
     Ok(LockedModel {
-        tokenizer: tokenizer(checkpoint),
+        tokenizer: tokenizer(checkpoint)?,
         chat_template: chat_template.map(|template| Digest::of(template.as_bytes())),
         files,
     })
@@ -57,12 +57,16 @@ fn digest(file: &SourceFile, progress: &mut dyn FnMut(u64)) -> io::Result<Digest
     }
 }
 
-/// The digest over keys and values, in the order of the keys, of what the tokenizer is made from.
-fn tokenizer(checkpoint: &Checkpoint) -> Option<Digest> {
+/// The digest of what the tokenizer is made from: of a folder its `tokenizer.json`, of a GGUF file keys and values in the order
+/// of the keys.
+fn tokenizer(checkpoint: &Checkpoint) -> Result<Option<Digest>> {
+    if let Some(json) = checkpoint.tokenizer_json()? {
+        return Ok(Some(Digest::of(&json)));
+    }
     let mut entries: Vec<(&str, &Value)> =
         checkpoint.metadata().iter().filter(|(key, _)| key.starts_with(TOKENIZER)).collect();
     if entries.is_empty() {
-        return None;
+        return Ok(None);
     }
     entries.sort_unstable_by_key(|(key, _)| *key);
     let mut digester = Digester::default();
@@ -71,7 +75,7 @@ fn tokenizer(checkpoint: &Checkpoint) -> Option<Digest> {
         text(&mut digester, value.type_name());
         add(&mut digester, value);
     }
-    Some(digester.finish())
+    Ok(Some(digester.finish()))
 }
 
 /// Adds a text behind its length, so that no two lists of texts are the same bytes.

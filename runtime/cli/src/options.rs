@@ -10,7 +10,7 @@ use membrane_profile::ByteSize;
 /// A model and how it is loaded.
 #[derive(Args, Clone)]
 pub struct ModelOptions {
-    /// The model: a GGUF file, or the first of a split one
+    /// The model: a GGUF file, the first of a split one, or a folder with config.json and safetensors files
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
     #[command(flatten)]

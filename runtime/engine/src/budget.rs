@@ -2,7 +2,7 @@
 
 use membrane_formats::Checkpoint;
 use membrane_kernels::RopeTable;
-use membrane_pager::Pager;
+use membrane_pager::{Catalog, Pager, PagerConfig};
 
 use crate::error::{EngineError, Result};
 use crate::hyper::Hyperparameters;
@@ -101,6 +101,9 @@ pub(crate) fn plan(
     let top_k = hyper.moes().map(|moe| moe.top_k as u64).max().unwrap_or(0);
     let all = experts * slot;
     let most = options.experts.map_or(experts, |most| most.clamp(1, experts.max(1)));
+    // What I/O threads read before it is recoded into a slot.
+    let staging = layout.experts.as_ref().map_or(0, Catalog::staging_bytes) * PagerConfig::IO_THREADS as u64;
+    let scratch_of = |chunk: usize| scratch_of(chunk) + staging;
     let fixed = process + reserve + layout.resident_bytes + kv + recurrent;
     let chunk_limit = (context as usize).max(1);
     let asked = options.prefill_chunk.map(|chunk| chunk.clamp(1, chunk_limit));

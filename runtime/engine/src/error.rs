@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use membrane_formats::FormatError;
-use membrane_kernels::ShapeError;
+use membrane_kernels::{RecodeError, ShapeError};
 use membrane_pager::PagerError;
 use membrane_text::{GrammarError, TextError};
 use thiserror::Error;
@@ -63,6 +63,30 @@ pub enum EngineError {
         found: String,
         /// The rule that it breaks.
         rule: String,
+    },
+    /// A quantised matrix that can't be made rows of blocks.
+    #[error("tensor `{tensor}`: {source}")]
+    Recode {
+        /// Name of its first part.
+        tensor: String,
+        /// Why.
+        source: RecodeError,
+    },
+    /// A part of a quantised matrix whose size does not follow from the matrix.
+    #[error(
+        "tensor `{tensor}` is {dtype} {found:?}, which is not what a quantised matrix of {} x {} has; the file is damaged, or \
+         quantised in a way that is not read here",
+        matrix[0], matrix[1]
+    )]
+    PartShape {
+        /// Name of the part.
+        tensor: String,
+        /// Its shape in the file, as the file lists it.
+        found: Vec<u64>,
+        /// Its type.
+        dtype: &'static str,
+        /// Rows and columns of the matrix.
+        matrix: [usize; 2],
     },
     /// A tensor whose shape does not follow from the hyper-parameters.
     #[error(
@@ -174,9 +198,12 @@ impl EngineError {
     /// The error with the name of the file that it is about, if it does not say that itself.
     pub(crate) fn of_file(self, path: &Path) -> Self {
         match self {
-            Self::Text(_) | Self::Weight { .. } | Self::TensorShape { .. } | Self::TensorType { .. } => {
-                Self::File { path: path.to_owned(), source: Box::new(self) }
-            }
+            Self::Text(_)
+            | Self::Weight { .. }
+            | Self::Recode { .. }
+            | Self::PartShape { .. }
+            | Self::TensorShape { .. }
+            | Self::TensorType { .. } => Self::File { path: path.to_owned(), source: Box::new(self) },
             named => named,
         }
     }

@@ -1,7 +1,7 @@
 //! The shape of a model: what an architecture's description makes of a file's metadata.
 
 use membrane_formats::Checkpoint;
-pub use membrane_kernels::{DeltaShape, Glu, HeadOrder, Rope, RopeScaling, Yarn};
+pub use membrane_kernels::{DeltaShape, Glu, HeadOrder, Llama3, Rope, RopeScaling, Yarn};
 
 use crate::architectures::Architecture;
 use crate::error::Result;

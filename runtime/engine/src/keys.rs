@@ -78,6 +78,11 @@ impl<'a> Keys<'a> {
         Ok(self.metadata.u32_array(&self.name(key))?.map(|numbers| numbers.into_owned()))
     }
 
+    /// A truth value, if it is there.
+    pub fn flag(&self, key: &str) -> Result<Option<bool>> {
+        Ok(self.metadata.bool(&self.name(key))?)
+    }
+
     /// Truth values, if they are there.
     pub fn truths(&self, key: &str) -> Result<Option<&'a [bool]>> {
         match self.metadata.get(&self.name(key)) {
@@ -110,7 +115,7 @@ impl<'a> Keys<'a> {
     pub fn broken(&self, key: &str, found: impl ToString, rule: impl Into<String>) -> EngineError {
         EngineError::Hyperparameter {
             path: self.path.to_owned(),
-            key: self.name(key),
+            key: self.checkpoint.shown_key(&self.name(key)),
             found: shown(&found.to_string()),
             rule: rule.into(),
         }

@@ -93,7 +93,7 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Opens a model file and plans its memory.
+    /// Opens a model, a GGUF file or a published folder, and plans its memory.
     ///
     /// Errors: a damaged file, an unsupported architecture, tensor or tokenizer, a budget that can't hold
     /// the resident part.
@@ -118,7 +118,9 @@ impl Prepared {
         let layout = Layout::of(&checkpoint, &hyper).map_err(|error| error.of_file(checkpoint.path()))?;
         let tokenizer = if text {
             vocabulary::check_rows(&checkpoint, hyper.vocabulary)?;
-            Some(vocabulary::tokenizer(&checkpoint)?)
+            let tokenizer = vocabulary::tokenizer(&checkpoint)?;
+            vocabulary::check_tokens(&checkpoint, tokenizer.vocab_size(), hyper.vocabulary)?;
+            Some(tokenizer)
         } else {
             None
         };

@@ -1,10 +1,11 @@
-//! The tokenizer of a GGUF file: its metadata, put into the form that the text crate takes.
+//! The tokenizer of a model: the metadata of a GGUF file, or the documents of a folder, put into the form that the text crate
+//! takes.
 //!
-//! Keys as the GGUF specification names them, `tokenizer.ggml.*`.
+//! Keys as the GGUF specification names them, `tokenizer.ggml.*`, and those of [`membrane_formats::keys`].
 
 use std::borrow::Cow;
 
-use membrane_formats::{Checkpoint, Metadata, StrArray, Value};
+use membrane_formats::{Checkpoint, Metadata, StrArray, Value, keys};
 use membrane_text::{Tokenizer, VocabularySpec};
 
 use crate::error::{EngineError, Result};
@@ -16,20 +17,29 @@ const MERGES: &str = "tokenizer.ggml.merges";
 
 /// Builds the tokenizer of a checkpoint.
 pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer> {
-    let build = || -> Result<Tokenizer> { Ok(Tokenizer::new(spec(checkpoint.metadata())?)?) };
+    let build = || -> Result<Tokenizer> {
+        match checkpoint.tokenizer_json()? {
+            Some(json) => Ok(Tokenizer::new(published_spec(checkpoint.metadata(), &json)?)?),
+            None => Ok(Tokenizer::new(spec(checkpoint.metadata())?)?),
+        }
+    };
     build().map_err(|error| error.of_file(checkpoint.path()))
 }
 
-/// Refuses a checkpoint with more tokens than its embedding has rows. It costs nothing: a tokenizer of a
+/// Refuses a GGUF file with more tokens than its embedding has rows; [`check_tokens`] does so of a folder. It costs nothing: a tokenizer of a
 /// million tokens that no row belongs to would take seconds.
 pub(crate) fn check_rows(checkpoint: &Checkpoint, rows: usize) -> Result<()> {
-    let tokens = length(checkpoint.metadata(), TOKENS);
+    check_tokens(checkpoint, length(checkpoint.metadata(), TOKENS), rows)
+}
+
+/// Refuses more tokens than the embedding has rows.
+pub(crate) fn check_tokens(checkpoint: &Checkpoint, tokens: usize, rows: usize) -> Result<()> {
     if tokens <= rows {
         return Ok(());
     }
     Err(EngineError::Hyperparameter {
         path: checkpoint.path().to_owned(),
-        key: TOKENS.into(),
+        key: if checkpoint.tokenizer_file().is_some() { "tokenizer.json".into() } else { TOKENS.into() },
         found: format!("{tokens} tokens"),
         rule: format!("the embedding has {rows} rows"),
     })
@@ -52,6 +62,24 @@ fn borrowed(array: Option<&StrArray>) -> Vec<Cow<'_, str>> {
     array.map(|array| array.iter().map(Cow::Borrowed).collect()).unwrap_or_default()
 }
 
+/// The vocabulary of a folder: `tokenizer.json`, and what the documents beside it say of special tokens.
+fn published_spec(metadata: &Metadata, json: &[u8]) -> Result<VocabularySpec<'static>> {
+    let mut spec = VocabularySpec::from_tokenizer_json(json)?;
+    let named = |key: &str| -> Result<Option<u32>> {
+        let Some(text) = metadata.str(key)? else { return Ok(None) };
+        let place = spec.tokens.iter().position(|token| token == text);
+        Ok(place.map(|place| place as u32))
+    };
+    let (bos, eos) = (named(keys::BOS_TOKEN)?, named(keys::EOS_TOKEN)?);
+    let ends = metadata.u32_array(keys::END_TOKENS)?.map(Cow::into_owned).unwrap_or_default();
+    spec.bos = bos;
+    spec.eos = ends.first().copied().or(eos);
+    spec.ends = ends.into_iter().chain(eos).collect();
+    spec.add_bos = metadata.bool(keys::ADD_BOS)?.or(spec.add_bos);
+    spec.add_eos = metadata.bool(keys::ADD_EOS)?;
+    Ok(spec)
+}
+
 fn spec(metadata: &Metadata) -> Result<VocabularySpec<'_>> {
     let (tokens, merges) = (metadata.str_array(TOKENS)?, metadata.str_array(MERGES)?);
     VocabularySpec::check_lengths(
@@ -62,6 +90,9 @@ fn spec(metadata: &Metadata) -> Result<VocabularySpec<'_>> {
     let special = |name: &str| metadata.u32(&format!("tokenizer.ggml.{name}_token_id"));
     Ok(VocabularySpec {
         model: metadata.str("tokenizer.ggml.model")?.unwrap_or("").to_owned(),
+        nfc: None,
+        ignore_merges: None,
+        ends: Vec::new(),
         pre: metadata.str("tokenizer.ggml.pre")?.unwrap_or("default").to_owned(),
         tokens: borrowed(tokens),
         token_types: metadata.i32_array(TYPES)?.map(Cow::into_owned).unwrap_or_default(),

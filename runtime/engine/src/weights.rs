@@ -3,12 +3,16 @@
 
 mod finder;
 mod latent;
+mod stored;
+
+use std::sync::Arc;
 
 use finder::{Finder, format_of};
 use membrane_formats::Checkpoint;
 use membrane_kernels::{Format, Matrix};
 use membrane_pager::{Catalog, Record};
 use memmap2::MmapMut;
+use stored::Stored;
 
 use crate::error::{EngineError, Result};
 use crate::hyper::{Attention, DeltaShape, Glu, Hyperparameters, LatentAttention, Moe};
@@ -218,7 +222,7 @@ pub(crate) struct Layout {
     pub experts: Option<Catalog>,
     /// Size of the resident memory.
     pub resident_bytes: u64,
-    resident: Vec<(usize, u64)>, // (tensor index, offset in the resident memory)
+    resident: Vec<(Stored, u64)>, // with its offset in the resident memory
 }
 
 impl Layout {
@@ -228,14 +232,19 @@ impl Layout {
         let hidden = hyper.hidden;
         let embedding_tensor = finder.tensor("token_embd.weight", &[hidden, hyper.vocabulary])?.1;
         let embedding_format = format_of(embedding_tensor)?;
-        let (embedding, head) = if checkpoint.tensor("output.weight").is_some() {
+        let (embedding, head) = if checkpoint.holds("output.weight") {
             let index = finder.index("token_embd.weight")?;
             (Embedding::OnDisk(index), finder.weight("output.weight", hyper.vocabulary, hidden)?)
         } else {
             (Embedding::Tied, finder.weight("token_embd.weight", hyper.vocabulary, hidden)?)
         };
         let (blocks, groups): (Vec<Block>, Vec<Vec<Record>>) = finder.blocks(hyper)?.into_iter().unzip();
-        let experts = hyper.moes().next().map(|_| Catalog::new(groups)).transpose()?;
+        let recoding = std::mem::take(&mut finder.recoding);
+        let catalog = |groups| match recoding.is_needed() {
+            true => Catalog::recoded(groups, Arc::new(recoding)),
+            false => Catalog::new(groups),
+        };
+        let experts = hyper.moes().next().map(|_| catalog(groups)).transpose()?;
         // One vector of factors is for all layers.
         let rope_factors = match hyper.ropes().first() {
             Some(rope) => finder.optional_vector("rope_freqs.weight", rope.dims / 2)?,
@@ -280,11 +289,12 @@ impl Layout {
             let _ = memory.advise(memmap2::Advice::HugePage);
         }
         let mut done = 0;
-        for &(index, offset) in &self.resident {
-            let tensor = &checkpoint.tensors()[index];
-            let start = offset as usize;
-            checkpoint.read(tensor, 0, &mut memory[start..start + tensor.bytes as usize])?;
-            done += tensor.bytes;
+        let mut read = Vec::new();
+        for (stored, offset) in &self.resident {
+            let start = *offset as usize;
+            let into = &mut memory[start..start + stored.bytes as usize];
+            stored.load(checkpoint, &mut read, into)?;
+            done += stored.bytes;
             progress(done);
         }
         Ok(Resident { memory })

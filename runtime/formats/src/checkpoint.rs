@@ -3,33 +3,57 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{FormatError, quoted};
+use crate::folder::{self, Names};
 use crate::gguf;
+use crate::limits;
 use crate::metadata::Metadata;
 use crate::source::SourceFile;
 use crate::tensor::TensorInfo;
 
+/// The form that a model's files have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Container {
+    /// One GGUF file or a split series.
+    Gguf {
+        /// The version of the (first) file: 2 or 3.
+        version: u32,
+        /// What tensors are aligned to in the (first) file, bytes; a power of two.
+        alignment: u32,
+    },
+    /// A folder as it was published: safetensors files with `config.json`.
+    Folder,
+}
+
 /// A model's metadata, its tensors and the files with their bytes.
 ///
-/// Opening reads the headers only. Weights are read by [`Checkpoint::read`], or from [`Checkpoint::files`] at
+/// Metadata and tensors are asked for by the names that GGUF files have, whatever the form of the files. Opening reads the headers only. Weights are read by [`Checkpoint::read`], or from [`Checkpoint::files`] at
 /// the offsets of [`TensorInfo`] by who has a better way.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
     path: PathBuf,
-    version: u32,
-    alignment: u32,
+    container: Container,
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
+    /// How a folder names tensors.
+    names: Option<Names>,
     /// Indices into `tensors`, ordered by name.
     by_name: Vec<u32>,
     files: Vec<SourceFile>,
 }
 
 impl Checkpoint {
-    /// Opens a GGUF file, and with the first file of a split model the others beside it.
+    /// Opens a GGUF file, and with the first file of a split model the others beside it; or a folder with a model as it was
+    /// published, by its own path or by that of a safetensors file in it.
     ///
     /// Takes time and memory in proportion to the headers, within [`crate::limits`]; no file makes it panic.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
-        let gguf::Parts { version, alignment, metadata, tensors, files } = gguf::open(path)?;
+        let (container, metadata, tensors, files, names) = if folder::is_one(path) {
+            let folder::Parts { metadata, tensors, files, names } = folder::open(path)?;
+            (Container::Folder, metadata, tensors, files, Some(names))
+        } else {
+            let gguf::Parts { version, alignment, metadata, tensors, files } = gguf::open(path)?;
+            (Container::Gguf { version, alignment }, metadata, tensors, files, None)
+        };
         let mut by_name: Vec<u32> = (0..tensors.len() as u32).collect();
         by_name.sort_unstable_by_key(|&index| &tensors[index as usize].name);
         let twice = by_name.windows(2).map(|pair| (&tensors[pair[0] as usize], &tensors[pair[1] as usize]));
@@ -40,7 +64,7 @@ impl Checkpoint {
                 name: quoted(&first.name),
             });
         }
-        Ok(Self { path: path.to_owned(), version, alignment, metadata, tensors, by_name, files })
+        Ok(Self { path: path.to_owned(), container, metadata, tensors, names, by_name, files })
     }
 
     /// The path that was opened: of a split model, its first file.
@@ -48,47 +72,109 @@ impl Checkpoint {
         &self.path
     }
 
-    /// The GGUF version of the (first) file: 2 or 3.
-    pub fn version(&self) -> u32 {
-        self.version
+    /// The form of the files.
+    pub fn container(&self) -> Container {
+        self.container
     }
 
-    /// What tensors are aligned to in the (first) file, bytes; a power of two.
-    pub fn alignment(&self) -> u32 {
-        self.alignment
-    }
-
-    /// The metadata; of a split model that of its first file.
+    /// The metadata; of a split model that of its first file, of a folder what its documents say.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
 
-    /// All tensors, in the order of the files' lists.
+    /// All tensors, in the order of the files' lists, with the names that they have there.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }
 
-    /// The index in [`Checkpoint::tensors`] of the tensor with this name.
+    /// The index in [`Checkpoint::tensors`] of the tensor that a GGUF file calls so.
     pub fn tensor_index(&self, name: &str) -> Option<usize> {
+        match &self.names {
+            None => self.stored_index(name),
+            Some(names) => self.stored_index(&names.published(name)?),
+        }
+    }
+
+    /// The tensor that a GGUF file calls so.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensor_index(name).map(|index| &self.tensors[index])
+    }
+
+    /// Whether there is a tensor that a GGUF file calls so, stored as one or quantised into several.
+    pub fn holds(&self, name: &str) -> bool {
+        self.tensor(name).is_some() || matches!(self.quantised(name), Ok(Some(_)))
+    }
+
+    /// The tensor that a GGUF file calls so; absence is an error, which names it as the model's files would.
+    pub fn require(&self, name: &str) -> Result<&TensorInfo, FormatError> {
+        self.tensor(name).ok_or_else(|| FormatError::TensorMissing {
+            path: self.path.clone(),
+            tensor: quoted(&self.published_name(name).unwrap_or_else(|| name.to_owned())),
+        })
+    }
+
+    /// What a folder calls the tensor; none in a GGUF file, and where nothing is published under a name.
+    pub fn published_name(&self, name: &str) -> Option<String> {
+        self.names.as_ref()?.published(name)
+    }
+
+    /// What the model's own files call a key of metadata.
+    pub fn shown_key(&self, key: &str) -> String {
+        let published = self.names.as_ref().and_then(|_| folder::published_key(key));
+        published.unwrap_or(key).to_owned()
+    }
+
+    /// The tensor of this very name.
+    pub(crate) fn stored(&self, name: &str) -> Option<&TensorInfo> {
+        self.stored_index(name).map(|index| &self.tensors[index])
+    }
+
+    /// The tensor of this very name; absence is an error.
+    pub(crate) fn require_stored(&self, name: &str) -> Result<&TensorInfo, FormatError> {
+        self.stored(name)
+            .ok_or_else(|| FormatError::TensorMissing { path: self.path.clone(), tensor: quoted(name) })
+    }
+
+    fn stored_index(&self, name: &str) -> Option<usize> {
         let order = |&index: &u32| self.tensors[index as usize].name.as_str().cmp(name);
         let place = self.by_name.binary_search_by(order).ok()?;
         Some(self.by_name[place] as usize)
     }
 
-    /// The tensor with this name.
-    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
-        self.tensor_index(name).map(|index| &self.tensors[index])
+    /// The open file of a folder's `tokenizer.json`, if it has one.
+    pub fn tokenizer_file(&self) -> Option<&SourceFile> {
+        let names = self.names.as_ref().map(|_| folder::TOKENIZER)?;
+        self.files.iter().find(|file| file.path.file_name().is_some_and(|name| name == names))
     }
 
-    /// The tensor with this name; absence is an error.
-    pub fn require(&self, name: &str) -> Result<&TensorInfo, FormatError> {
-        self.tensor(name)
-            .ok_or_else(|| FormatError::TensorMissing { path: self.path.clone(), tensor: quoted(name) })
+    /// The whole of [`Checkpoint::tokenizer_file`]. Errors: it can't be read, or is longer than
+    /// [`limits::TOKENIZER_BYTES`].
+    pub fn tokenizer_json(&self) -> Result<Option<Vec<u8>>, FormatError> {
+        self.tokenizer_file().map(|file| folder::document(file, limits::TOKENIZER_BYTES)).transpose()
     }
 
     /// The open files; [`TensorInfo::file`] is an index into them.
     pub fn files(&self) -> &[SourceFile] {
         &self.files
+    }
+
+    /// Fills `buf` with the bytes of a file from `offset` on, which must be within its tensors.
+    ///
+    /// Errors: as of [`Checkpoint::read`].
+    pub fn read_range(&self, file: usize, offset: u64, buf: &mut [u8]) -> Result<(), FormatError> {
+        let bytes = buf.len() as u64;
+        let source = self
+            .files
+            .get(file)
+            .filter(|file| offset.checked_add(bytes).is_some_and(|end| end <= file.bytes));
+        let source = source.ok_or_else(|| FormatError::Range {
+            path: self.files.get(file).map_or(&self.path, |file| &file.path).clone(),
+            tensor: "of a range".into(),
+            offset,
+            bytes,
+            size: self.files.get(file).map_or(0, |file| file.bytes),
+        })?;
+        source.read(offset, buf, || "a tensor".into())
     }
 
     /// Fills `buf` with the bytes of `tensor` from `offset` within it.

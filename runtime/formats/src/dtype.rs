@@ -2,11 +2,14 @@
 
 use crate::shape::{Shape, ShapeError};
 
+/// Ids from here on are none of ggml's: types that only safetensors files have.
+const PUBLISHED: u32 = 1 << 16;
+
 /// Declares [`DType`] from a table: name = id, elements of a block, bytes of a block.
 macro_rules! dtypes {
     ($($name:ident = $id:literal, $elems:literal, $bytes:literal, $doc:literal;)*) => {
         /// How a tensor's elements are stored: every type of ggml that files still use, by ggml's names and
-        /// ids.
+        /// ids, and those of safetensors files that ggml has not, by their names there.
         ///
         /// Elements come in blocks along a row. The byte order inside a block is the type's own and is the
         /// kernels' matter; here only names and sizes are known.
@@ -21,7 +24,7 @@ macro_rules! dtypes {
             /// Every type, by ascending id.
             pub const ALL: &'static [DType] = &[$(DType::$name),*];
 
-            /// The name that ggml gives the type, in capitals.
+            /// The name that ggml or safetensors gives the type, in capitals.
             pub fn name(self) -> &'static str {
                 match self { $(DType::$name => stringify!($name),)* }
             }
@@ -38,7 +41,7 @@ macro_rules! dtypes {
 
             /// The type with this id in a GGUF file, if there is one.
             pub fn from_ggml_id(id: u32) -> Option<Self> {
-                match id { $($id => Some(DType::$name),)* _ => None }
+                match id { $($id if $id < PUBLISHED => Some(DType::$name),)* _ => None }
             }
         }
     };
@@ -80,10 +83,24 @@ dtypes! {
     NVFP4 = 40, 64, 36, "4-bit floats, an 8-bit float for each 16.";
     Q1_0 = 41, 128, 18, "1 bit, one scale for 128.";
     Q2_0 = 42, 64, 18, "2 bits, one scale for 64.";
+    BOOL = 0x10000, 1, 1, "Truth value.";
+    U8 = 0x10001, 1, 1, "Unsigned 8-bit integer, or two 4-bit floats.";
+    U16 = 0x10002, 1, 2, "Unsigned 16-bit integer.";
+    U32 = 0x10003, 1, 4, "Unsigned 32-bit integer.";
+    U64 = 0x10004, 1, 8, "Unsigned 64-bit integer.";
+    F8_E4M3 = 0x10005, 1, 1, "8-bit float with 4 bits of exponent and no infinity.";
+    F8_E5M2 = 0x10006, 1, 1, "8-bit float with 5 bits of exponent.";
+    F8_E8M0 = 0x10007, 1, 1, "A power of two.";
 }
 
 impl DType {
-    /// The id of the type in a GGUF file.
+    /// The type that safetensors files call so, if it is one of whole bytes.
+    pub fn of_safetensors(name: &str) -> Option<Self> {
+        let plain = |dtype: &Self| dtype.block_elems() == 1 && dtype.name() == name;
+        Self::ALL.iter().copied().find(plain)
+    }
+
+    /// The id of the type in a GGUF file; beyond all of ggml's for one that only safetensors files have.
     pub fn id(self) -> u32 {
         self as u32
     }
@@ -131,7 +148,9 @@ mod tests {
     #[test]
     fn ids_and_names_lead_back() {
         for &dtype in DType::ALL {
-            assert_eq!(DType::from_ggml_id(dtype.id()), Some(dtype));
+            let ggml = dtype.id() < PUBLISHED;
+            assert_eq!(DType::from_ggml_id(dtype.id()), ggml.then_some(dtype));
+            assert_eq!(DType::of_safetensors(dtype.name()).is_some(), dtype.block_elems() == 1);
             assert_eq!(DType::from_name(&dtype.name().to_lowercase()), Some(dtype));
             assert_eq!(DType::removed(dtype.id()), None);
         }

@@ -23,7 +23,7 @@ pub enum FormatError {
         source: io::Error,
     },
     /// A folder, pipe, device or socket stands where a file should.
-    #[error("{}: is {found}, not a file; name a .gguf file", path.display())]
+    #[error("{}: is {found}, not a file; name a .gguf file or a model's folder", path.display())]
     NotAFile {
         /// The path as given.
         path: PathBuf,
@@ -98,7 +98,7 @@ pub enum FormatError {
     },
     /// Not a GGUF file at all.
     #[error(
-        "{}: begins with {:?}, not \"GGUF\"; name a GGUF file, or convert the model to GGUF",
+        "{}: begins with {:?}, not \"GGUF\"; name a GGUF file, or a folder with config.json and safetensors files",
         path.display(), found.escape_ascii().to_string()
     )]
     Magic {
@@ -264,6 +264,34 @@ pub enum FormatError {
     #[error("{}: {rule}", path.display())]
     Split {
         /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        rule: String,
+    },
+    /// A JSON document, or the header of a safetensors file, breaks a rule.
+    #[error("{}: {rule}; the file is damaged or hostile: fetch it again", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with its place where there is one.
+        rule: String,
+    },
+    /// A value of `config.json` is one that the model can't be run with.
+    #[error("{}: {key} is {found}, and {rule}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// Its value, quoted.
+        found: String,
+        /// The rule that it breaks.
+        rule: String,
+    },
+    /// A folder is not one with a model, or not complete.
+    #[error("{}: {rule}", path.display())]
+    Folder {
+        /// The folder, or the file in it.
         path: PathBuf,
         /// What is wrong and what to do.
         rule: String,

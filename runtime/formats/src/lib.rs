@@ -1,6 +1,7 @@
 //! Model files -> one [`Checkpoint`]: metadata, named tensors and where their bytes lie.
 //!
-//! Reads GGUF versions 2 and 3, also split over several files, and writes version 3 ([`gguf::GgufWriter`]).
+//! Reads GGUF versions 2 and 3, also split over several files, and writes version 3 ([`gguf::GgufWriter`]). Reads folders of
+//! safetensors files as they are published, under the names of GGUF.
 //! Nothing here computes on weights, starts a thread or maps a file: bytes are read by position, so that a
 //! file cut short while it is in use is an error and not a signal.
 //!
@@ -13,7 +14,9 @@
 mod checkpoint;
 mod dtype;
 mod error;
+mod folder;
 pub mod gguf;
+pub mod keys;
 pub mod limits;
 mod metadata;
 mod shape;
@@ -21,11 +24,12 @@ mod source;
 mod tensor;
 mod value;
 
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, Container};
 pub use dtype::DType;
 pub use error::FormatError;
+pub use folder::{Quantised, Scheme};
 pub use metadata::Metadata;
 pub use shape::{Shape, ShapeError};
 pub use source::SourceFile;
-pub use tensor::TensorInfo;
+pub use tensor::{TensorInfo, Values};
 pub use value::{Array, StrArray, Value};

@@ -12,7 +12,7 @@ pub(crate) use choose::exponentials;
 pub use choose::{argmax, sigmoids, softmax, top_k};
 pub use columns::{copy_columns, merge_heads};
 pub use glu::{Glu, glu};
-pub use rope::{Rope, RopeScaling, RopeTable, Yarn, rope};
+pub use rope::{Llama3, Rope, RopeScaling, RopeTable, Yarn, rope};
 
 use crate::isa::Isa;
 use crate::parallel::Region;

@@ -4,16 +4,24 @@
 //! own: element = scale * q + minimum, q a small integer. `unpack` is the one place where the layouts are
 //! written down plainly; the vector kernels are tested against it.
 
+mod codebooks;
 mod encode;
+mod few_bits;
 mod fit;
 mod float4;
+mod float8;
+mod patterns;
 mod super_blocks;
 #[cfg(test)]
 mod tests;
 mod unpack;
 
+pub(crate) use codebooks::{
+    EVEN_SIGN_MASKS, IQ1, IQ1_UP, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, SIGN_MASKS,
+};
 pub use encode::quantise_row;
 pub(crate) use float4::{FLOAT4_VALUES, POWERS_OF_TWO, UNSIGNED_FLOAT8};
+pub(crate) use float8::FLOAT8_VALUES;
 pub(crate) use unpack::{IQ4_VALUES, SubBlocks, has_minimum, sub_block_elems, unpack};
 
 use crate::format::Format;
@@ -29,6 +37,12 @@ pub fn dequantise_row(format: Format, bytes: &[u8], out: &mut [f32]) {
         Format::F32 => widen(bytes, out, f32::from_le_bytes),
         Format::F16 => widen(bytes, out, |bytes| f16::from_le_bytes(bytes).to_f32()),
         Format::BF16 => widen(bytes, out, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+        Format::E4M3 => {
+            let blocks = bytes.chunks_exact(format.block_bytes());
+            blocks.zip(out.chunks_exact_mut(format.block_elems())).for_each(|(block, out)| {
+                float8::dequantise(block, out);
+            });
+        }
         _ => {
             let blocks = bytes.chunks_exact(format.block_bytes());
             let mut parts = SubBlocks::default();

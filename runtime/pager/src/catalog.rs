@@ -1,5 +1,9 @@
 //! Where experts lie in their files, and how a record is laid out in a slot.
 
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
 use crate::error::PagerError;
 
 /// Direct reads start, end and land on multiples of this; the largest logical block of common devices, in
@@ -40,6 +44,19 @@ pub struct ExpertKey {
     pub index: u32,
 }
 
+/// What makes of an expert's parts, as the files have them, those that its slot holds: other in number and length, with the
+/// same meaning. It runs in the I/O threads.
+pub trait Recode: fmt::Debug + Send + Sync {
+    /// Bytes of each part in the slots of a group.
+    fn part_bytes(&self, group: u32) -> &[usize];
+
+    /// Fills `into`, whose parts have the lengths of [`Recode::part_bytes`]. Error: what is wrong with the content.
+    fn recode(&self, key: ExpertKey, parts: &[&[u8]], into: &mut [&mut [u8]]) -> Result<(), String>;
+}
+
+/// Parts of a recoded expert start at multiples of it in their slot, in bytes: a cache line.
+const PART_ALIGNMENT: usize = 64;
+
 /// All experts of a model: groups are layers, positions in a group are experts. Groups may be empty (dense
 /// layers) and may differ in length and in the size of their records.
 #[derive(Debug, Clone)]
@@ -49,6 +66,9 @@ pub struct Catalog {
     starts: Vec<usize>,
     bytes: u64,
     slot_bytes: u64,
+    recode: Option<Arc<dyn Recode>>,
+    /// Where the parts of each group lie in a slot, if they are recoded.
+    places: Vec<Vec<Range<usize>>>,
 }
 
 impl Catalog {
@@ -66,7 +86,57 @@ impl Catalog {
             experts += records.len();
             starts.push(experts);
         }
-        Ok(Self { groups, starts, bytes, slot_bytes })
+        Ok(Self { groups, starts, bytes, slot_bytes, recode: None, places: Vec::new() })
+    }
+
+    /// The same experts, whose slots hold what `recode` makes of them. Each I/O thread then has memory of its own for the
+    /// parts as they are read, [`Catalog::staging_bytes`]. Errors: those of [`Catalog::new`], and a part that is too large.
+    pub fn recoded(groups: Vec<Vec<Record>>, recode: Arc<dyn Recode>) -> Result<Self, PagerError> {
+        let mut catalog = Self::new(groups)?;
+        catalog.slot_bytes = 0;
+        for group in 0..catalog.groups.len() {
+            let mut places = Vec::new();
+            let mut end = 0usize;
+            for &bytes in recode.part_bytes(group as u32) {
+                let start = end.next_multiple_of(PART_ALIGNMENT);
+                end = start.saturating_add(bytes);
+                if end as u64 > MAX_RECORD_BYTES {
+                    let rule = "it becomes larger than a terabyte";
+                    return Err(PagerError::Record { group, index: 0, rule });
+                }
+                places.push(start..end);
+            }
+            if !catalog.groups[group].is_empty() {
+                catalog.slot_bytes = catalog.slot_bytes.max((end as u64).next_multiple_of(BLOCK_BYTES));
+            }
+            catalog.places.push(places);
+        }
+        catalog.recode = Some(recode);
+        Ok(catalog)
+    }
+
+    /// Bytes that an I/O thread takes for the parts of an expert before they are recoded; 0 if none are.
+    pub fn staging_bytes(&self) -> u64 {
+        let largest = || self.iter().map(|(_, record)| record.slot_bytes()).max().unwrap_or(0);
+        if self.recode.is_some() { largest() } else { 0 }
+    }
+
+    /// What recodes experts, if anything does.
+    pub(crate) fn recode(&self) -> Option<&Arc<dyn Recode>> {
+        self.recode.as_ref()
+    }
+
+    /// Where the parts of an expert lie in its slot, if they are recoded.
+    pub(crate) fn places(&self, group: u32) -> &[Range<usize>] {
+        &self.places[group as usize]
+    }
+
+    /// Where a part of an expert lies in its slot.
+    pub(crate) fn part(&self, key: ExpertKey, part: usize) -> Option<Range<usize>> {
+        match self.recode {
+            Some(_) => self.places(key.group).get(part).cloned(),
+            None => self.record(key).regions().nth(part).map(|region| region.data()),
+        }
     }
 
     /// Groups of experts, one a layer.
@@ -85,7 +155,7 @@ impl Catalog {
     }
 
     /// Bytes that one slot takes: the largest record, each of its parts widened to whole blocks of 4096
-    /// bytes. 0 if there are no experts.
+    /// bytes, or what the largest becomes when it is recoded. 0 if there are no experts.
     pub fn slot_bytes(&self) -> u64 {
         self.slot_bytes
     }
@@ -188,7 +258,7 @@ impl Region {
     }
 
     /// The data within the slot.
-    pub fn data(&self) -> std::ops::Range<usize> {
+    pub fn data(&self) -> Range<usize> {
         let start = self.slot_offset + self.lead;
         start..start + self.bytes
     }

@@ -32,6 +32,8 @@ pub struct Counters {
     pub disk_busy_ns: u64,
     /// Time for which callers were blocked because nothing was ready, in nanoseconds.
     pub wait_ns: u64,
+    /// Time in which experts were recoded, summed over the I/O threads, in nanoseconds.
+    pub recode_time_ns: u64,
     /// Files that refused direct reads and are read through the page cache instead.
     pub direct_fallbacks: u64,
     /// Experts that could not be read.
@@ -69,6 +71,7 @@ impl Sub for Counters {
             read_time_ns: self.read_time_ns.saturating_sub(earlier.read_time_ns),
             disk_busy_ns: self.disk_busy_ns.saturating_sub(earlier.disk_busy_ns),
             wait_ns: self.wait_ns.saturating_sub(earlier.wait_ns),
+            recode_time_ns: self.recode_time_ns.saturating_sub(earlier.recode_time_ns),
             direct_fallbacks: self.direct_fallbacks.saturating_sub(earlier.direct_fallbacks),
             failures: self.failures.saturating_sub(earlier.failures),
         }

@@ -54,6 +54,16 @@ pub enum PagerError {
         /// Length of the file.
         file_bytes: u64,
     },
+    /// What was read of an expert contradicts what was said of it.
+    #[error("expert {index} of group {group}: {rule}")]
+    Recode {
+        /// Layer.
+        group: u32,
+        /// Expert in the layer.
+        index: u32,
+        /// What is wrong and what to do.
+        rule: String,
+    },
     /// The arena can't hold one expert.
     #[error(
         "an expert arena of {arena_bytes} bytes can't hold one expert of {slot_bytes} bytes; \

@@ -44,6 +44,15 @@ pub(crate) struct Job {
     pub into: Piece,
 }
 
+impl ReadCost {
+    /// Adds that of another read.
+    pub fn add(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.bytes += other.bytes;
+        self.fallbacks += other.fallbacks;
+    }
+}
+
 /// What a read took.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ReadCost {

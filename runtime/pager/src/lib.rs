@@ -22,6 +22,12 @@
 //! All slots have the size of the largest record (see [`Catalog::slot_bytes`]). Where layers differ in type,
 //! the smaller records waste the difference; [`Pager::slot_bytes`] beside [`Catalog::bytes`] shows how much.
 //!
+//! # Recoding
+//!
+//! Where the kernels want an expert in another form than its files have ([`Recode`]), a slot holds that form. An I/O thread
+//! then reads a whole expert into memory of its own and makes of it what the slot holds; what is read stays what the files
+//! have, and the time that it takes is counted.
+//!
 //! # What the caller promises
 //!
 //! Drop the leases of one batch before asking for the next. Each drop lets a further read begin at once, so a
@@ -43,9 +49,10 @@ mod pager;
 mod probe;
 mod request;
 mod shared;
+mod staging;
 mod state;
 
-pub use catalog::{ByteRange, Catalog, ExpertKey, Record};
+pub use catalog::{ByteRange, Catalog, ExpertKey, Recode, Record};
 pub use counters::Counters;
 pub use error::PagerError;
 pub use eviction::{Eviction, EvictionPolicy, Lru, NextUse};

@@ -12,6 +12,7 @@ use crate::files::{Files, PagedFile};
 use crate::probe::{self, IoChoice, IoReason};
 use crate::request::Request;
 use crate::shared::Shared;
+use crate::staging::Staging;
 use crate::state::State;
 
 /// Most I/O threads: more than any queue that pays for reads of this size.
@@ -45,10 +46,18 @@ pub struct PagerConfig {
 }
 
 impl PagerConfig {
+    /// Reads at a time by default.
+    pub const IO_THREADS: usize = 4;
+
     /// An arena of this size with the defaults: measured I/O, four reads at a time, and the default
     /// [`EvictionPolicy`].
     pub fn new(arena_bytes: u64) -> Self {
-        Self { arena_bytes, io: IoMode::Auto, io_threads: 4, eviction: EvictionPolicy::default().start() }
+        Self {
+            arena_bytes,
+            io: IoMode::Auto,
+            io_threads: Self::IO_THREADS,
+            eviction: EvictionPolicy::default().start(),
+        }
     }
 }
 
@@ -95,14 +104,19 @@ impl Pager {
             opened.close_direct();
         }
         let arena = Arena::reserve(slots, slot_bytes as usize)?;
+        let staging = match catalog.staging_bytes() {
+            0 => None,
+            bytes => Some(Arena::reserve(io_threads, bytes as usize)?),
+        };
         let shared = Arc::new(Shared::new(arena, catalog, opened, state));
         let mut pager = Self { shared, threads: Vec::with_capacity(io_threads), io };
         for number in 0..io_threads {
             let shared = Arc::clone(&pager.shared);
+            let staging = staging.as_ref().map(|arena| Staging::new(Arc::clone(arena), number));
             let thread = std::thread::Builder::new()
                 .name(format!("pager-io-{number}"))
                 .stack_size(IO_STACK_BYTES)
-                .spawn(move || shared.serve())
+                .spawn(move || shared.serve(staging))
                 .map_err(|source| PagerError::Thread { source: Arc::new(source) })?;
             pager.threads.push(thread);
         }

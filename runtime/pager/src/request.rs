@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::thread::ThreadId;
 
 use crate::arena::SlotReader;
-use crate::catalog::{ExpertKey, Record};
+use crate::catalog::{Catalog, ExpertKey};
 use crate::error::PagerError;
 use crate::shared::Shared;
 use crate::state::RequestId;
@@ -36,7 +36,7 @@ pub struct Ready<'p> {
 /// An expert in memory. It stays there, unchanged, until the lease is dropped.
 pub struct Lease<'p> {
     key: ExpertKey,
-    record: &'p Record,
+    catalog: &'p Catalog,
     // Fields are dropped in this order: the slot must have no reader when it stops being pinned.
     slot: SlotReader<'p>,
     _pin: Pin<'p>,
@@ -94,7 +94,7 @@ impl<'p> Request<'p> {
 
     fn lease(&self, key: ExpertKey, pin: Pin<'p>) -> Result<Lease<'p>, PagerError> {
         let slot = self.shared.arena.read(pin.slot).ok_or(PagerError::SlotBusy { slot: pin.slot })?;
-        Ok(Lease { key, record: self.shared.catalog.record(key), slot, _pin: pin })
+        Ok(Lease { key, catalog: &self.shared.catalog, slot, _pin: pin })
     }
 }
 
@@ -138,22 +138,22 @@ impl Lease<'_> {
         self.key.index
     }
 
-    /// Bytes of one part of the record, exactly those of its range in the file. They begin at the same offset
-    /// within a block of 4096 bytes as in the file, and have no other alignment.
+    /// Bytes of one part of the record: exactly those of its range in the file, which begin at the same offset
+    /// within a block of 4096 bytes as in the file and have no other alignment; or of the part that was made of them, where
+    /// experts are recoded.
     ///
     /// # Panics
     ///
     /// If the record has no such part.
     pub fn part(&self, part: usize) -> &[u8] {
-        let parts = self.record.parts.len();
-        match self.record.regions().nth(part) {
-            Some(region) => &self.slot.bytes()[region.data()],
-            None => panic!("part {part} of a record with {parts} parts"),
+        match self.catalog.part(self.key, part) {
+            Some(place) => &self.slot.bytes()[place],
+            None => panic!("the record has no part {part}"),
         }
     }
 
     /// The parts in the order of the record.
     pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
-        self.record.regions().map(|region| &self.slot.bytes()[region.data()])
+        (0..).map_while(|part| self.catalog.part(self.key, part)).map(|place| &self.slot.bytes()[place])
     }
 }

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::arena::Arena;
+use crate::arena::{Arena, Piece};
 use crate::catalog::{Catalog, ExpertKey};
 use crate::error::PagerError;
 use crate::files::{Files, Job, ReadCost};
 use crate::request::Batch;
+use crate::staging::Staging;
 use crate::state::{Next, RequestId, State};
 
 /// Longest single read, in bytes; a multiple of the block. Larger regions are cut, so that even one expert
@@ -26,9 +27,26 @@ pub(crate) struct Shared {
     arrived: Condvar,
 }
 
+/// What an I/O thread does next.
+enum Work {
+    /// Reads a piece of an expert to where it stays.
+    Read(Job),
+    /// Reads a whole expert and recodes it into its slot.
+    Recode(ExpertKey, Piece),
+}
+
+impl Work {
+    fn slot(&self) -> usize {
+        match self {
+            Self::Read(job) => job.into.slot(),
+            Self::Recode(_, into) => into.slot(),
+        }
+    }
+}
+
 struct Inner {
     state: State,
-    queue: VecDeque<Job>,
+    queue: VecDeque<Work>,
     closed: bool,
     /// Reads under way.
     reading: usize,
@@ -87,9 +105,13 @@ impl Shared {
 
     /// Queues the reads that fill a slot with an expert, in the order of its parts, and returns how many they
     /// are. `None`, and nothing queued, if the arena does not give the slot.
-    fn jobs(&self, slot: usize, key: ExpertKey, queue: &mut VecDeque<Job>) -> Option<usize> {
+    fn jobs(&self, slot: usize, key: ExpertKey, queue: &mut VecDeque<Work>) -> Option<usize> {
         let before = queue.len();
         let mut writer = self.arena.write(slot)?;
+        if self.catalog.recode().is_some() {
+            queue.push_back(Work::Recode(key, writer.piece(0..self.arena.slot_bytes())?));
+            return Some(1);
+        }
         let record = self.catalog.record(key);
         for (part, region) in record.parts.iter().zip(record.regions()) {
             for start in (0..region.slot_bytes).step_by(PIECE_BYTES) {
@@ -99,12 +121,8 @@ impl Shared {
                     return None;
                 };
                 let data = region.lead.max(start) - start..end.min(region.lead + region.bytes) - start;
-                queue.push_back(Job {
-                    file: part.file,
-                    offset: region.file_offset + start as u64,
-                    data,
-                    into,
-                });
+                let offset = region.file_offset + start as u64;
+                queue.push_back(Work::Read(Job { file: part.file, offset, data, into }));
             }
         }
         Some(queue.len() - before)
@@ -132,16 +150,17 @@ impl Shared {
     }
 
     /// The life of an I/O thread: carries out reads until the pager closes.
-    pub fn serve(&self) {
+    /// `staging`: memory of its own, if experts are recoded.
+    pub fn serve(&self, mut staging: Option<Staging>) {
         let mut inner = self.lock();
         while !inner.closed {
-            let Some(mut job) = inner.queue.pop_front() else {
+            let Some(work) = inner.queue.pop_front() else {
                 inner = self.work.wait(inner).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            let slot = job.into.slot();
+            let slot = work.slot();
             if inner.state.is_doomed(slot) {
-                drop(job);
+                drop(work);
                 inner.state.piece_ended(slot, Ok(()));
                 self.settle(&mut inner);
                 continue;
@@ -150,15 +169,41 @@ impl Shared {
             inner.reading += 1;
             inner.busy_since.get_or_insert(begun);
             drop(inner);
-            let (cost, result) = self.files.read(&mut job);
             // The piece goes back before the slot can be called complete, because readers are refused until
             // then.
-            drop(job);
+            let (cost, recode_ns, result) = match work {
+                Work::Read(mut job) => {
+                    let (cost, result) = self.files.read(&mut job);
+                    (cost, 0, result)
+                }
+                Work::Recode(key, mut into) => self.recode(key, &mut into, staging.as_mut()),
+            };
             inner = self.lock();
-            inner.count_read(begun, cost);
+            inner.count_read(begun, cost, recode_ns);
             inner.state.piece_ended(slot, result);
             self.settle(&mut inner);
         }
+    }
+
+    /// Reads a whole expert into `staging` and fills its slot with what it becomes. Gives the time of the latter, too.
+    fn recode(
+        &self,
+        key: ExpertKey,
+        into: &mut Piece,
+        staging: Option<&mut Staging>,
+    ) -> (ReadCost, u64, Result<(), PagerError>) {
+        let busy = PagerError::SlotBusy { slot: into.slot() };
+        let (Some(staging), Some(recode)) = (staging, self.catalog.recode()) else {
+            return (ReadCost::default(), 0, Err(busy));
+        };
+        let record = self.catalog.record(key);
+        let (cost, read) = staging.fill(&self.files, record);
+        if let Err(error) = read {
+            return (cost, 0, Err(error));
+        }
+        let begun = Instant::now();
+        let result = staging.recode(record, recode.as_ref(), key, self.catalog.places(key.group), into);
+        (cost, nanoseconds_since(begun), result)
     }
 
     /// Lets the I/O threads end after the reads that they are at; what is queued is forgotten.
@@ -171,12 +216,13 @@ impl Shared {
 }
 
 impl Inner {
-    fn count_read(&mut self, begun: Instant, cost: ReadCost) {
+    fn count_read(&mut self, begun: Instant, cost: ReadCost, recode_ns: u64) {
         let counters = &mut self.state.counters;
         counters.reads += cost.calls;
         counters.bytes_read += cost.bytes;
         counters.direct_fallbacks += cost.fallbacks;
-        counters.read_time_ns += nanoseconds_since(begun);
+        counters.read_time_ns += nanoseconds_since(begun).saturating_sub(recode_ns);
+        counters.recode_time_ns += recode_ns;
         self.reading -= 1;
         if self.reading == 0
             && let Some(since) = self.busy_since.take()

@@ -26,6 +26,9 @@ pub enum TextError {
         /// The supported values.
         supported: String,
     },
+    /// A `tokenizer.json` that is broken, or is none of those that are read here.
+    #[error("tokenizer.json: {0}")]
+    Json(String),
     /// The vocabulary has no token.
     #[error("tokenizer.ggml.tokens is empty: the file holds no vocabulary")]
     Empty,

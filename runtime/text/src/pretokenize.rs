@@ -129,13 +129,48 @@ const FAMILIES: &[Family] = &[
     },
 ];
 
+/// A step of a pre-tokenizer as a `tokenizer.json` has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Matches become words; line breaks are escaped.
+    Regex(String),
+    /// Every digit is a word.
+    Digits,
+    /// The words of GPT-2, in the byte-level alphabet.
+    Gpt2,
+    /// Into the byte-level alphabet.
+    Bytes,
+}
+
+/// The name of the family that cuts in exactly these steps.
+pub(crate) fn name_of(steps: &[Step]) -> Option<&'static str> {
+    let same = |family: &&Family| {
+        let own = family.cuts.iter().map(|cut| match cut {
+            Cut::Regex(regex) => Step::Regex((*regex).to_owned()),
+            Cut::Digits => Step::Digits,
+            Cut::Gpt2 => Step::Gpt2,
+        });
+        let gpt2 = family.cuts.iter().any(|cut| matches!(cut, Cut::Gpt2));
+        let bytes = (!gpt2).then_some(Step::Bytes);
+        own.chain(bytes).eq(steps.iter().cloned())
+    };
+    FAMILIES.iter().find(same).map(|family| family.names[0])
+}
+
+/// The names of all families, for messages.
+pub(crate) fn all_names() -> String {
+    let all: Vec<&str> = FAMILIES.iter().flat_map(|family| family.names).copied().collect();
+    all.join(", ")
+}
+
 /// The pre-tokenizer of one vocabulary.
 pub(crate) struct Words {
     /// A word that is a token is that token, whatever the merges say.
     pub ignore_merges: bool,
     /// A beginning-of-text token is put first unless the file says otherwise.
     pub add_bos: bool,
-    nfc: bool,
+    /// Text is brought to Unicode normalisation form C first.
+    pub nfc: bool,
     steps: Vec<PreTokenizerWrapper>,
 }
 
@@ -143,8 +178,7 @@ impl Words {
     /// The pre-tokenizer with this value of `tokenizer.ggml.pre`.
     pub fn named(name: &str) -> Result<Self> {
         let family = FAMILIES.iter().find(|family| family.names.contains(&name)).ok_or_else(|| {
-            let all: Vec<&str> = FAMILIES.iter().flat_map(|family| family.names).copied().collect();
-            TextError::PreTokenizer { found: name.chars().take(64).collect(), supported: all.join(", ") }
+            TextError::PreTokenizer { found: name.chars().take(64).collect(), supported: all_names() }
         })?;
         let mut steps = Vec::new();
         let mut gpt2 = false;

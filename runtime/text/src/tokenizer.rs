@@ -53,7 +53,9 @@ impl Tokenizer {
         let (told_bos, add_eos) = (spec.add_bos, spec.add_eos.unwrap_or(false));
         let (pieces, add_bos, Vocabulary { kinds, bytes, ends, .. }) = match spec.model.as_str() {
             "gpt2" => {
-                let words = Words::named(&spec.pre)?;
+                let mut words = Words::named(&spec.pre)?;
+                words.nfc = spec.nfc.unwrap_or(words.nfc);
+                words.ignore_merges = spec.ignore_merges.unwrap_or(words.ignore_merges);
                 let add_bos = words.add_bos;
                 let mut vocabulary = Vocabulary::check(spec, Spelling::ByteLevel)?;
                 (byte_level(words, &mut vocabulary)?, add_bos, vocabulary)

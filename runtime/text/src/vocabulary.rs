@@ -18,6 +18,10 @@ pub struct VocabularySpec<'a> {
     pub model: String,
     /// `pre`: the name of the pre-tokenizer.
     pub pre: String,
+    /// Whether text is brought to Unicode normalisation form C first; by default as `pre` says.
+    pub nfc: Option<bool>,
+    /// Whether a word that is a token is that token, whatever the merges say; by default as `pre` says.
+    pub ignore_merges: Option<bool>,
     /// `tokens`: the text of each token, normal ones in the byte-level alphabet.
     pub tokens: Vec<Cow<'a, str>>,
     /// `token_type`: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte. Empty: all normal.
@@ -32,6 +36,8 @@ pub struct VocabularySpec<'a> {
     pub eos: Option<u32>,
     /// `eot_token_id`: end of a turn.
     pub eot: Option<u32>,
+    /// Further tokens that end an answer.
+    pub ends: Vec<u32>,
     /// `unknown_token_id`.
     pub unk: Option<u32>,
     /// `padding_token_id`.
@@ -119,9 +125,8 @@ const END_TEXTS: &[&str] = &[
 impl Vocabulary {
     /// Checks a specification. It is taken by value so that texts of its own are moved, not copied.
     pub fn check(spec: VocabularySpec<'_>, spelling: Spelling) -> Result<Self> {
-        let VocabularySpec { tokens, token_types, merges, scores, .. } = spec;
-        let count = tokens.len();
-        VocabularySpec::check_lengths(count, token_types.len(), merges.len())?;
+        let count = spec.tokens.len();
+        VocabularySpec::check_lengths(count, spec.token_types.len(), spec.merges.len())?;
         let specials = [
             ("bos", spec.bos),
             ("eos", spec.eos),
@@ -129,13 +134,16 @@ impl Vocabulary {
             ("unknown", spec.unk),
             ("padding", spec.pad),
         ];
-        for (name, id) in specials {
+        let further = spec.ends.iter().map(|&id| ("eos", Some(id)));
+        for (name, id) in specials.into_iter().chain(further) {
             if let Some(id) = id.filter(|&id| id as usize >= count) {
                 return Err(TextError::SpecialId { name, id, tokens: count });
             }
         }
+        let VocabularySpec { tokens, token_types, merges, scores, eos, eot, ends: further, .. } = spec;
+        let named = eos.into_iter().chain(eot).chain(further);
         let mut kinds = kinds(&tokens, &token_types)?;
-        let ends = ends(&tokens, &kinds, [spec.eos, spec.eot]);
+        let ends = ends(&tokens, &kinds, named);
         for &end in &ends {
             kinds[end as usize] = Kind::Control;
         }
@@ -184,13 +192,13 @@ fn kinds(tokens: &[Cow<'_, str>], types: &[i32]) -> Result<Vec<Kind>> {
 }
 
 /// Tokens that end an answer: those that the file names, then those that are known by their text.
-fn ends(tokens: &[Cow<'_, str>], kinds: &[Kind], named: [Option<u32>; 2]) -> Vec<u32> {
+fn ends(tokens: &[Cow<'_, str>], kinds: &[Kind], named: impl Iterator<Item = u32>) -> Vec<u32> {
     let mut ends: Vec<u32> = Vec::new();
     let known = |(index, text): (usize, &Cow<'_, str>)| {
         let special = matches!(kinds[index], Kind::Control | Kind::UserDefined);
         (special && END_TEXTS.contains(&text.as_ref())).then_some(index as u32)
     };
-    for id in named.into_iter().flatten().chain(tokens.iter().enumerate().filter_map(known)) {
+    for id in named.chain(tokens.iter().enumerate().filter_map(known)) {
         if !ends.contains(&id) {
             ends.push(id);
         }

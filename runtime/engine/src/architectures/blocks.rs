@@ -15,7 +15,7 @@ const MAX_DELTA: u32 = 1 << 16;
 /// Layers from one with attention to the next where a hybrid does not say it.
 const ATTENTION_INTERVAL: usize = 4;
 
-/// What becomes of the softmax over all experts.
+/// What becomes of the softmax over all experts where the file does not say it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Weighing {
     /// The chosen experts' weights are made to sum to 1.
@@ -146,7 +146,7 @@ pub(super) fn optional_moe(keys: &Keys<'_>, weighing: Weighing) -> Result<Option
         scores: Scores::Softmax,
         choice_bias: false,
         groups: None,
-        normalise: weighing == Weighing::SumToOne,
+        normalise: keys.flag("expert_weights_norm")?.unwrap_or(weighing == Weighing::SumToOne),
         scale: 1.0,
     };
     Ok(Some(Moe { experts, top_k, inner, shared: None, router, biased: false, glu: Glu::SwiGlu }))

@@ -53,7 +53,7 @@ fn latent_attention(keys: &Keys<'_>) -> Result<LatentAttention> {
     }
     let (growth, rope) = match rope.scaling {
         RopeScaling::Yarn(yarn) => score_growth(keys, rope, yarn)?,
-        RopeScaling::None | RopeScaling::Linear(_) => (1.0, rope),
+        RopeScaling::None | RopeScaling::Linear(_) | RopeScaling::Llama3(_) => (1.0, rope),
     };
     Ok(LatentAttention {
         heads,

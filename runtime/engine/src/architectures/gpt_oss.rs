@@ -32,6 +32,6 @@ fn unrounded(rope: Rope) -> Rope {
         RopeScaling::Yarn(yarn) => {
             Rope { scaling: RopeScaling::Yarn(Yarn { whole_pairs: false, ..yarn }), ..rope }
         }
-        RopeScaling::None | RopeScaling::Linear(_) => rope,
+        RopeScaling::None | RopeScaling::Linear(_) | RopeScaling::Llama3(_) => rope,
     }
 }

@@ -1,8 +1,10 @@
 //! Qwen3.5 and Qwen3.6, the text part, dense and as a mixture of experts (Qwen team, 2026).
 //!
-//! The hybrid of Qwen3-Next. What differs stands in the file: the gates have matrices of their own, and the converter tiles
-//! the value heads over the key heads. Rotary positions have several axes (time, height, width) of which each turns some of
+//! The hybrid of Qwen3-Next. What differs stands in the file: the gates have matrices of their own, and the GGUF converter
+//! tiles the value heads over the key heads. Rotary positions have several axes (time, height, width) of which each turns some of
 //! the pairs; all are equal in a text, which leaves plain rotary positions.
+
+use membrane_formats::keys::GROUPED_VALUE_HEADS;
 
 use super::{blocks, qwen3next, rotary};
 use crate::error::Result;
@@ -20,7 +22,8 @@ pub(super) fn moe(keys: &Keys<'_>) -> Result<Hyperparameters> {
 }
 
 fn decoder(keys: &Keys<'_>, feed_forward: FeedForward) -> Result<Hyperparameters> {
-    let shape = blocks::delta_shape(keys, HeadOrder::Tiled)?;
+    let grouped = keys.flag(GROUPED_VALUE_HEADS)?.unwrap_or(false);
+    let shape = blocks::delta_shape(keys, if grouped { HeadOrder::Grouped } else { HeadOrder::Tiled })?;
     let delta_net = DeltaNet { shape, inputs: Projections::Apart, gates: Projections::Apart };
     let hyper = qwen3next::hybrid(keys, delta_net, feed_forward)?;
     rotary::check_sections(keys, &hyper)?;

@@ -2,7 +2,7 @@
 //!
 //! Three layers of four are gated delta-nets, the fourth is attention, whose output a gate from the query matrix scales and
 //! of whose heads a part only is rotated. Every feed-forward is a mixture of many small experts beside a gated shared one.
-//! The file holds w + 1 of all RMS norms but the delta-net's own, so they are plain here.
+//! GGUF files hold w + 1 of all RMS norms but the delta-net's own, and so these are read from folders; they are plain here.
 
 use super::blocks::{self, Weighing};
 use super::rotary::Rotation;
@@ -15,7 +15,7 @@ use crate::keys::Keys;
 /// Value heads stand as in the checkpoint, grouped by key head, and so do the rows of the fused gates; in files of the first
 /// converters those of queries, keys, values and the output's gate, too.
 pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
-    let fused = keys.checkpoint.tensor("blk.0.ssm_in.weight").is_some();
+    let fused = keys.checkpoint.holds("blk.0.ssm_in.weight");
     let delta_net = DeltaNet {
         shape: blocks::delta_shape(keys, HeadOrder::Grouped)?,
         inputs: if fused { Projections::ByKeyHead } else { Projections::Apart },

@@ -1,7 +1,7 @@
 //! Rotary positions, and how a file asks for a longer context than that of the training.
 
 use crate::error::Result;
-use crate::hyper::{Hyperparameters, Rope, RopeScaling, Yarn};
+use crate::hyper::{Hyperparameters, Llama3, Rope, RopeScaling, Yarn};
 use crate::keys::{Keys, MAX_WIDTH};
 
 /// What YaRN's paper found best for the magnitude of queries and keys, for each factor e of the context.
@@ -37,8 +37,26 @@ fn scaling(keys: &Keys<'_>, base: f32) -> Result<RopeScaling> {
         "none" => Ok(RopeScaling::None),
         "linear" => Ok(RopeScaling::Linear(factor)),
         "yarn" => Ok(RopeScaling::Yarn(yarn(keys, base, factor)?)),
-        other => Err(keys.broken(TYPE, other, "this build extends contexts by none, linear or yarn only")),
+        "llama3" => Ok(RopeScaling::Llama3(llama3(keys, factor)?)),
+        other => {
+            Err(keys.broken(TYPE, other, "this build extends contexts by none, linear, yarn or llama3 only"))
+        }
     }
+}
+
+/// What configurations say of Llama 3's way. GGUF files have the result in a tensor.
+fn llama3(keys: &Keys<'_>, factor: f32) -> Result<Llama3> {
+    let figure = |key: &str| match keys.positive(key)? {
+        Some(figure) => Ok(figure),
+        None => Err(keys.broken(key, "absent", "rope.scaling.type llama3 needs it")),
+    };
+    let low_turns = figure("rope.scaling.low_freq_factor")?;
+    let high_turns = figure("rope.scaling.high_freq_factor")?;
+    keys.rule("rope.scaling.high_freq_factor", high_turns, high_turns > low_turns, || {
+        format!("it must be above {low_turns}")
+    })?;
+    let original_context = keys.count("rope.scaling.original_context_length", u32::MAX)? as u32;
+    Ok(Llama3 { factor, low_turns, high_turns, original_context })
 }
 
 fn yarn(keys: &Keys<'_>, base: f32, factor: f32) -> Result<Yarn> {

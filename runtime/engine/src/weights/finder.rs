@@ -1,9 +1,10 @@
 //! Looks up the tensors of each block and checks their shapes and types.
 
-use membrane_formats::{Checkpoint, DType, TensorInfo};
+use membrane_formats::{Checkpoint, TensorInfo, Values};
 use membrane_kernels::Format;
 use membrane_pager::{ByteRange, Record};
 
+use super::stored::{ExpertForm, ExpertRecoding, Stored};
 use super::{
     ALIGNMENT, AttentionBlock, Block, DeltaBlock, ExpertBiases, ExpertMatrix, FeedForward, GateWeights,
     GatedUnit, InputWeights, Mixer, MoeBlock, Weight,
@@ -11,51 +12,43 @@ use super::{
 use crate::error::{EngineError, Result};
 use crate::hyper::{self, Attention, DeltaNet, Glu, Hyperparameters, Moe, Projections, Rope};
 
-/// The kernels' name of a tensor's type.
+/// The kernels' name of a tensor's type. Integers, and blocks that only activations have, are no weights.
 pub(super) fn format_of(tensor: &TensorInfo) -> Result<Format> {
-    Ok(match tensor.dtype {
-        DType::F32 => Format::F32,
-        DType::F16 => Format::F16,
-        DType::BF16 => Format::BF16,
-        DType::Q4_0 => Format::Q4_0,
-        DType::Q4_1 => Format::Q4_1,
-        DType::Q5_0 => Format::Q5_0,
-        DType::Q5_1 => Format::Q5_1,
-        DType::Q8_0 => Format::Q8_0,
-        DType::Q2_K => Format::Q2K,
-        DType::Q3_K => Format::Q3K,
-        DType::Q4_K => Format::Q4K,
-        DType::Q5_K => Format::Q5K,
-        DType::Q6_K => Format::Q6K,
-        DType::IQ4_NL => Format::IQ4NL,
-        DType::IQ4_XS => Format::IQ4XS,
-        DType::MXFP4 => Format::MXFP4,
-        DType::NVFP4 => Format::NVFP4,
-        other => {
-            return Err(EngineError::TensorType {
-                tensor: tensor.name.clone(),
-                found: other.name().into(),
-                supported: "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, \
-                            IQ4_NL, IQ4_XS, MXFP4, NVFP4"
-                    .into(),
-            });
-        }
+    // Blocks of it are made of a matrix and its scales, and no file has them.
+    let stored = |format: &Format| *format != Format::E4M3;
+    Format::from_name(tensor.dtype.name()).filter(stored).ok_or_else(|| EngineError::TensorType {
+        tensor: tensor.name.clone(),
+        found: tensor.dtype.name().into(),
+        supported: Format::ALL
+            .iter()
+            .filter(|format| stored(format))
+            .map(|format| format.name())
+            .collect::<Vec<_>>()
+            .join(", "),
     })
 }
 
-/// The same matrix of all experts of a block, and where each one's bytes lie.
-type Experts = (ExpertMatrix, Vec<ByteRange>);
+/// The same matrix of all experts of a block.
+struct Experts {
+    matrix: ExpertMatrix,
+    form: ExpertForm,
+    /// Bytes in a slot.
+    bytes: u64,
+    /// Where the parts of each expert's lie.
+    parts: Vec<Vec<ByteRange>>,
+}
 
 /// Looks tensors up, checks them and gives the resident ones a place.
 pub(super) struct Finder<'a> {
-    checkpoint: &'a Checkpoint,
-    pub resident: Vec<(usize, u64)>, // (tensor index, offset in the resident memory)
+    pub(super) checkpoint: &'a Checkpoint,
+    pub resident: Vec<(Stored, u64)>, // with its offset in the resident memory
+    pub recoding: ExpertRecoding,
     pub resident_bytes: u64,
 }
 
 impl<'a> Finder<'a> {
     pub fn new(checkpoint: &'a Checkpoint) -> Self {
-        Self { checkpoint, resident: Vec::new(), resident_bytes: 0 }
+        Self { checkpoint, resident: Vec::new(), recoding: ExpertRecoding::default(), resident_bytes: 0 }
     }
 
     pub fn index(&self, name: &str) -> Result<usize> {
@@ -63,31 +56,37 @@ impl<'a> Finder<'a> {
         Ok(self.checkpoint.tensor_index(name).unwrap_or_default())
     }
 
-    /// A tensor of exactly these dimensions, contiguous one first; trailing dimensions of 1 do not count.
+    /// A tensor of exactly these dimensions, contiguous one first; dimensions of 1 do not count.
     pub fn tensor(&self, name: &str, dims: &[usize]) -> Result<(usize, &'a TensorInfo)> {
         let tensor = self.checkpoint.require(name)?;
-        let found = trimmed(tensor.shape.dims().iter().copied());
-        let wanted = trimmed(dims.iter().map(|&d| d as u64));
-        if found != wanted {
-            return Err(EngineError::TensorShape { tensor: name.into(), found, wanted });
+        let wanted: Vec<u64> = dims.iter().map(|&d| d as u64).collect();
+        let found = tensor.shape.dims();
+        if without_ones(found.iter().copied()) != without_ones(wanted.iter().copied()) {
+            let (tensor, found) = (tensor.name.clone(), found.to_vec());
+            return Err(EngineError::TensorShape { tensor, found, wanted });
         }
         Ok((self.index(name)?, tensor))
     }
 
     pub fn weight(&mut self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
-        self.stacked_weight(name, 1, rows, cols)
+        let stored = Stored::find(self, name, rows, cols)?;
+        Ok(self.resident(stored, rows, cols))
     }
 
     /// `count` matrices of the same shape in one tensor, [count, rows, cols], as one matrix of all rows.
     pub fn stacked_weight(&mut self, name: &str, count: usize, rows: usize, cols: usize) -> Result<Weight> {
-        let (index, tensor) = self.tensor(name, &[cols, rows, count])?;
-        let rows = rows * count;
-        let format = format_of(tensor)?;
+        let stored = Stored::stacked(self, name, count, rows, cols)?;
+        Ok(self.resident(stored, count * rows, cols))
+    }
+
+    /// Gives a matrix a place in the resident memory.
+    fn resident(&mut self, stored: Stored, rows: usize, cols: usize) -> Weight {
         let offset = self.resident_bytes.next_multiple_of(ALIGNMENT);
-        self.resident.push((index, offset));
-        self.resident_bytes = offset + tensor.bytes;
-        let factor = self.factor(name)?;
-        Ok(Weight { name: name.into(), format, rows, cols, offset, bytes: tensor.bytes, factor })
+        let Stored { ref name, format, bytes, factor, .. } = stored;
+        let weight = Weight { name: name.clone(), format, rows, cols, offset, bytes, factor };
+        self.resident_bytes = offset + bytes;
+        self.resident.push((stored, offset));
+        weight
     }
 
     /// What the tensor `x.weight` is multiplied by: the number in `x.scale`, which files with NVFP4 have; 1 without.
@@ -108,6 +107,11 @@ impl<'a> Finder<'a> {
         self.checkpoint.read(tensor, 0, &mut bytes)?;
         let mut values = vec![0.0; dims.iter().product()];
         membrane_kernels::quant::dequantise_row(format, &bytes, &mut values);
+        match tensor.values {
+            Values::AsStored => {}
+            Values::OnePlus => values.iter_mut().for_each(|value| *value += 1.0),
+            Values::MinusExp => values.iter_mut().for_each(|value| *value = -value.exp()),
+        }
         Ok(values)
     }
 
@@ -155,6 +159,7 @@ impl<'a> Finder<'a> {
                     (FeedForward::Moe(Box::new(block)), experts)
                 }
                 hyper::FeedForward::Dense { inner, glu } => {
+                    self.recoding.add(Vec::new());
                     (FeedForward::Dense(self.gated_unit(index, "", *inner, hyper.hidden, *glu)?), Vec::new())
                 }
             };
@@ -271,21 +276,20 @@ impl<'a> Finder<'a> {
             None => None,
         };
         let router = self.weight(&format!("blk.{index}.ffn_gate_inp.weight"), moe.experts, hidden)?;
-        let ((gate, gates), (up, ups)) = self.gates_and_ups(index, hidden, moe)?;
-        let (down, downs) = self.experts(index, "ffn_down", hidden, moe.inner, moe.experts)?;
-        let records = gates
-            .into_iter()
-            .zip(ups)
-            .zip(downs)
-            .map(|((gate, up), down)| Record { parts: vec![gate, up, down] })
-            .collect();
+        let [gate, up] = self.gates_and_ups(index, hidden, moe)?;
+        let down = self.experts(index, "ffn_down", hidden, moe.inner, moe.experts)?;
+        let parts = |expert: usize| {
+            [&gate, &up, &down].into_iter().flat_map(move |matrix| matrix.parts[expert].iter().copied())
+        };
+        let records = (0..moe.experts).map(|expert| Record { parts: parts(expert).collect() }).collect();
+        let [gate, up, down] = [gate, up, down].map(|matrix| (matrix.matrix, (matrix.form, matrix.bytes)));
+        self.recoding.add(vec![gate.1, up.1, down.1]);
         let vector = |part: &str| self.vector(&format!("blk.{index}.{part}.bias"), moe.experts);
         let router_bias = moe.biased.then(|| vector("ffn_gate_inp")).transpose()?;
         let choice_bias = moe.router.choice_bias.then(|| vector("exp_probs_b")).transpose()?;
         let biases = moe.biased.then(|| self.expert_biases(index, hidden, moe)).transpose()?;
-        let block =
-            MoeBlock { shape: *moe, router, gate, up, down, router_bias, choice_bias, biases, shared };
-        Ok((block, records))
+        let (shape, gate, up, down) = (*moe, gate.0, up.0, down.0);
+        Ok((MoeBlock { shape, router, gate, up, down, router_bias, choice_bias, biases, shared }, records))
     }
 
     fn expert_biases(&mut self, index: usize, hidden: usize, moe: &Moe) -> Result<ExpertBiases> {
@@ -298,61 +302,79 @@ impl<'a> Finder<'a> {
     }
 
     /// Gates and ups of all experts: in one tensor, the rows of a gate before those of its up, or in a tensor each.
-    fn gates_and_ups(&self, index: usize, hidden: usize, moe: &Moe) -> Result<(Experts, Experts)> {
+    fn gates_and_ups(&self, index: usize, hidden: usize, moe: &Moe) -> Result<[Experts; 2]> {
         let fused = format!("blk.{index}.ffn_gate_up_exps.weight");
         if self.checkpoint.tensor(&fused).is_none() {
             let gates = self.experts(index, "ffn_gate", moe.inner, hidden, moe.experts)?;
-            return Ok((gates, self.experts(index, "ffn_up", moe.inner, hidden, moe.experts)?));
+            return Ok([gates, self.experts(index, "ffn_up", moe.inner, hidden, moe.experts)?]);
         }
-        let (both, ranges) = self.experts(index, "ffn_gate_up", 2 * moe.inner, hidden, moe.experts)?;
-        let half = |number: u64| {
+        let both = self.experts(index, "ffn_gate_up", 2 * moe.inner, hidden, moe.experts)?;
+        Ok([0, 1].map(|number| {
             let range = |range: &ByteRange| {
                 let bytes = range.bytes / 2;
                 ByteRange { offset: range.offset + number * bytes, bytes, ..*range }
             };
-            let matrix = ExpertMatrix { rows: moe.inner, ..both.clone() };
-            (matrix, ranges.iter().map(range).collect())
-        };
-        Ok((half(0), half(1)))
+            Experts {
+                matrix: ExpertMatrix { rows: moe.inner, ..both.matrix.clone() },
+                form: both.form.clone(),
+                bytes: both.bytes / 2,
+                parts: both.parts.iter().map(|parts| parts.iter().map(range).collect()).collect(),
+            }
+        }))
     }
 
-    /// The same matrix of every expert: one fused tensor [experts, rows, cols], or one tensor an expert as
-    /// early Mixtral files have it.
+    /// The same matrix of every expert: one fused tensor [experts, rows, cols], or one an expert, as folders and early
+    /// Mixtral files have it.
     fn experts(&self, index: usize, part: &str, rows: usize, cols: usize, count: usize) -> Result<Experts> {
         let fused = format!("blk.{index}.{part}_exps.weight");
-        let first = format!("blk.{index}.{part}.0.weight");
-        if self.checkpoint.tensor(&fused).is_some() || self.checkpoint.tensor(&first).is_none() {
-            let (_, tensor) = self.tensor(&fused, &[cols, rows, count])?;
-            let bytes = tensor.bytes / count as u64;
-            let ranges = (0..count as u64)
-                .map(|e| ByteRange { file: tensor.file, offset: tensor.offset + e * bytes, bytes })
-                .collect();
-            let factors = self.optional_vector(&scale_name(&fused), count)?.unwrap_or_default();
-            return Ok((
-                ExpertMatrix { name: fused, format: format_of(tensor)?, rows, cols, factors },
-                ranges,
-            ));
+        let of_one = |expert: usize| format!("blk.{index}.{part}.{expert}.weight");
+        // In a folder, one that is missing is named as its files would.
+        let one_by_one =
+            self.checkpoint.holds(&of_one(0)) || self.checkpoint.published_name(&of_one(0)).is_some();
+        if self.checkpoint.tensor(&fused).is_none() && one_by_one {
+            return self.experts_one_by_one(of_one, rows, cols, count);
         }
-        let (_, tensor) = self.tensor(&first, &[cols, rows])?;
-        let format = format_of(tensor)?;
-        let ranges = (0..count)
-            .map(|e| {
-                let name = format!("blk.{index}.{part}.{e}.weight");
-                let (_, tensor) = self.tensor(&name, &[cols, rows])?;
-                if format_of(tensor)? != format {
-                    return Err(EngineError::TensorType {
-                        tensor: name,
-                        found: tensor.dtype.name().into(),
-                        supported: format!("the type of `{first}` for all experts of the block"),
-                    });
-                }
-                Ok(ByteRange { file: tensor.file, offset: tensor.offset, bytes: tensor.bytes })
-            })
-            .collect::<Result<_>>()?;
-        let factors = (0..count)
-            .map(|e| self.factor(&format!("blk.{index}.{part}.{e}.weight")))
-            .collect::<Result<_>>()?;
-        Ok((ExpertMatrix { name: first, format, rows, cols, factors }, ranges))
+        let (_, tensor) = self.tensor(&fused, &[cols, rows, count])?;
+        let bytes = tensor.bytes / count as u64;
+        let range = |e: u64| ByteRange { file: tensor.file, offset: tensor.offset + e * bytes, bytes };
+        let factors = self.optional_vector(&scale_name(&fused), count)?.unwrap_or_default();
+        let (name, format) = (tensor.name.clone(), format_of(tensor)?);
+        Ok(Experts {
+            matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors },
+            form: ExpertForm { name, parts: 1, recoding: None },
+            bytes,
+            parts: (0..count as u64).map(|expert| vec![range(expert)]).collect(),
+        })
+    }
+
+    fn experts_one_by_one(
+        &self,
+        of_one: impl Fn(usize) -> String,
+        rows: usize,
+        cols: usize,
+        count: usize,
+    ) -> Result<Experts> {
+        let first = Stored::find(self, &of_one(0), rows, cols)?;
+        let (mut parts, mut factors) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for expert in 0..count {
+            let stored = Stored::find(self, &of_one(expert), rows, cols)?;
+            if !stored.same_form(&first) {
+                return Err(EngineError::TensorType {
+                    tensor: stored.name,
+                    found: stored.format.name().into(),
+                    supported: format!("the form of `{}` for all experts of the block", first.name),
+                });
+            }
+            parts.push(stored.parts);
+            factors.push(stored.factor);
+        }
+        let Stored { name, format, bytes, recoding, .. } = first;
+        Ok(Experts {
+            matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors },
+            form: ExpertForm { name, parts: parts[0].len(), recoding },
+            bytes,
+            parts,
+        })
     }
 }
 
@@ -361,10 +383,6 @@ fn scale_name(name: &str) -> String {
     format!("{}.scale", name.trim_end_matches(".weight"))
 }
 
-fn trimmed(dims: impl Iterator<Item = u64>) -> Vec<u64> {
-    let mut dims: Vec<u64> = dims.collect();
-    while dims.len() > 1 && dims.last() == Some(&1) {
-        dims.pop();
-    }
-    dims
+fn without_ones(dims: impl Iterator<Item = u64>) -> Vec<u64> {
+    dims.filter(|&dim| dim != 1).collect()
 }

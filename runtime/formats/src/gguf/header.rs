@@ -12,7 +12,7 @@ use crate::limits;
 use crate::metadata::Metadata;
 use crate::shape::{Shape, ShapeError};
 use crate::source::SourceFile;
-use crate::tensor::TensorInfo;
+use crate::tensor::{TensorInfo, Values};
 use crate::value::{Array, StrArray, Value};
 
 /// Bytes of the shortest entry: key length, one byte of key, type, one byte of value.
@@ -356,6 +356,6 @@ impl Reader<'_> {
         })?;
         let bytes = dtype.tensor_bytes(&shape).map_err(shape_error)?;
         let offset = self.cursor.u64(&what)?;
-        Ok(TensorInfo { name, dtype, shape, file, offset, bytes })
+        Ok(TensorInfo { name, dtype, shape, file, offset, bytes, values: Values::AsStored })
     }
 }

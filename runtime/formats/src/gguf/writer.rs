@@ -10,7 +10,7 @@ use crate::error::{FormatError, quoted};
 use crate::limits;
 use crate::metadata::Metadata;
 use crate::shape::Shape;
-use crate::tensor::TensorInfo;
+use crate::tensor::{TensorInfo, Values};
 use crate::value::{Array, Value};
 
 const VERSION: u32 = 3;
@@ -48,7 +48,15 @@ impl GgufWriter {
             |source| FormatError::TensorShape { path: self.path.clone(), tensor: quoted(name), source };
         let shape = Shape::new(dims).map_err(shape_error)?;
         let bytes = dtype.tensor_bytes(&shape).map_err(shape_error)?;
-        self.tensors.push(TensorInfo { name: name.to_owned(), dtype, shape, file: 0, offset: 0, bytes });
+        self.tensors.push(TensorInfo {
+            name: name.to_owned(),
+            dtype,
+            shape,
+            file: 0,
+            offset: 0,
+            bytes,
+            values: Values::AsStored,
+        });
         Ok(())
     }
 

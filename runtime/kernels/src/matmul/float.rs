@@ -8,7 +8,7 @@ use super::Job;
 use crate::format::Format;
 use crate::isa::Isa;
 use crate::quant::dequantise_row;
-use crate::simd::{Simd, Stored, StoredBf16, StoredF16, StoredF32, dispatch, dots_stored};
+use crate::simd::{LANES, Simd, Stored, StoredBf16, StoredF16, StoredF32, dispatch, dots_stored};
 
 /// Weight rows of a tile.
 const TILE_ROWS: usize = 2;
@@ -46,26 +46,121 @@ fn rows_times_inputs(isa: Isa, job: &Job<'_>, first: usize, format: Format, byte
     match format {
         Format::F16 => f16_rows(isa, job, first, bytes),
         Format::BF16 => bf16_rows(isa, job, first, bytes),
+        Format::E4M3 => float8_rows(isa, job, first, bytes),
         _ => f32_rows(isa, job, first, bytes),
     }
 }
 
 dispatch! {
-    fn f32_rows(job: &Job<'_>, first: usize, bytes: &[u8]) => tiles::<StoredF32, _>;
+    fn f32_rows(job: &Job<'_>, first: usize, bytes: &[u8]) => tiles::<Plain<StoredF32>, _>;
 }
 
 dispatch! {
-    fn f16_rows(job: &Job<'_>, first: usize, bytes: &[u8]) => tiles::<StoredF16, _>;
+    fn f16_rows(job: &Job<'_>, first: usize, bytes: &[u8]) => tiles::<Plain<StoredF16>, _>;
 }
 
 dispatch! {
-    fn bf16_rows(job: &Job<'_>, first: usize, bytes: &[u8]) => tiles::<StoredBf16, _>;
+    fn bf16_rows(job: &Job<'_>, first: usize, bytes: &[u8]) => tiles::<Plain<StoredBf16>, _>;
+}
+
+dispatch! {
+    fn float8_rows(job: &Job<'_>, first: usize, bytes: &[u8]) => tiles::<Float8, _>;
+}
+
+/// Rows of weights that products can be made with.
+trait Rows {
+    /// Bytes of a row.
+    fn row_bytes(cols: usize) -> usize;
+
+    /// The canonical dot products of each row of weights with each of floats, [n][r].
+    fn dots<S: Simd, const R: usize, const N: usize>(
+        s: S,
+        weights: [&[u8]; R],
+        x: [&[f32]; N],
+    ) -> [[f32; R]; N];
+}
+
+/// Floats that follow one another.
+struct Plain<W>(std::marker::PhantomData<W>);
+
+impl<W: Stored> Rows for Plain<W> {
+    #[inline(always)]
+    fn row_bytes(cols: usize) -> usize {
+        cols * W::BYTES
+    }
+
+    #[inline(always)]
+    fn dots<S: Simd, const R: usize, const N: usize>(
+        s: S,
+        weights: [&[u8]; R],
+        x: [&[f32]; N],
+    ) -> [[f32; R]; N] {
+        dots_stored::<W, S, R, N>(s, weights, x)
+    }
+}
+
+/// Blocks of floats of 8 bits. Each element times its scale is rounded, as where they are made floats first.
+struct Float8;
+
+impl Rows for Float8 {
+    #[inline(always)]
+    fn row_bytes(cols: usize) -> usize {
+        cols / Format::E4M3.block_elems() * Format::E4M3.block_bytes()
+    }
+
+    #[inline(always)]
+    fn dots<S: Simd, const R: usize, const N: usize>(
+        s: S,
+        weights: [&[u8]; R],
+        x: [&[f32]; N],
+    ) -> [[f32; R]; N] {
+        const SCALE: usize = size_of::<f32>();
+        let (elems, bytes) = (Format::E4M3.block_elems(), Format::E4M3.block_bytes());
+        let mut acc = [[s.zero(); R]; N];
+        for block in 0..x[0].len() / elems {
+            let blocks = weights.map(|row| &row[block * bytes..][..bytes]);
+            for half in 0..elems / LANES {
+                let mut w = [s.zero(); R];
+                for (w, block) in w.iter_mut().zip(blocks) {
+                    let scale = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
+                    *w = s.mul(s.splat(scale), float8s(s, &block[SCALE + half * LANES..]));
+                }
+                for (acc, x) in acc.iter_mut().zip(x) {
+                    let x = x[block * elems + half * LANES..].first_chunk();
+                    let x = x.map_or(s.zero(), |x| s.load(x));
+                    for (acc, w) in acc.iter_mut().zip(w) {
+                        *acc = s.fma(w, x, *acc);
+                    }
+                }
+            }
+        }
+        let mut sums = [[0.0; R]; N];
+        for (sums, acc) in sums.iter_mut().zip(acc) {
+            for (sum, acc) in sums.iter_mut().zip(acc) {
+                *sum = s.sum(acc);
+            }
+        }
+        sums
+    }
+}
+
+/// Sixteen floats of 8 bits. Moved by a bit they are halves, denormals too, but for the bias of the exponent; what the format
+/// calls no number does not occur ([`crate::recode`]).
+#[inline(always)]
+fn float8s<S: Simd>(s: S, bytes: &[u8]) -> S::V {
+    /// 2 to the power of the difference of the biases.
+    const BIAS: f32 = 256.0;
+    let mut halves = [0; LANES];
+    for (half, byte) in halves.iter_mut().zip(bytes) {
+        *half = u16::from(byte & 0x80) << 8 | u16::from(byte & 0x7F) << 7;
+    }
+    s.mul(s.splat(BIAS), s.load_f16(&halves))
 }
 
 /// All tiles of some weight rows: the inputs of a tile stay in the first cache while the rows go by.
 #[inline(always)]
-fn tiles<W: Stored, S: Simd>(s: S, job: &Job<'_>, first: usize, bytes: &[u8]) {
-    let row_bytes = (job.weights.cols * W::BYTES).max(1);
+fn tiles<W: Rows, S: Simd>(s: S, job: &Job<'_>, first: usize, bytes: &[u8]) {
+    let row_bytes = W::row_bytes(job.weights.cols).max(1);
     let rows = bytes.len() / row_bytes;
     let row = |r: usize| &bytes[r * row_bytes..(r + 1) * row_bytes];
     let input = |i: usize| job.input.values(job.input_row(i));
@@ -73,18 +168,18 @@ fn tiles<W: Stored, S: Simd>(s: S, job: &Job<'_>, first: usize, bytes: &[u8]) {
     for i in (0..whole.1).step_by(TILE_INPUTS) {
         let x = [input(i), input(i + 1), input(i + 2)];
         for r in (0..whole.0).step_by(TILE_ROWS) {
-            put(job, i, first + r, dots_stored::<W, S, TILE_ROWS, TILE_INPUTS>(s, [row(r), row(r + 1)], x));
+            put(job, i, first + r, W::dots::<S, TILE_ROWS, TILE_INPUTS>(s, [row(r), row(r + 1)], x));
         }
         for r in whole.0..rows {
-            put(job, i, first + r, dots_stored::<W, S, 1, TILE_INPUTS>(s, [row(r)], x));
+            put(job, i, first + r, W::dots::<S, 1, TILE_INPUTS>(s, [row(r)], x));
         }
     }
     for i in whole.1..job.n {
         for r in (0..whole.0).step_by(TILE_ROWS) {
-            put(job, i, first + r, dots_stored::<W, S, TILE_ROWS, 1>(s, [row(r), row(r + 1)], [input(i)]));
+            put(job, i, first + r, W::dots::<S, TILE_ROWS, 1>(s, [row(r), row(r + 1)], [input(i)]));
         }
         for r in whole.0..rows {
-            put(job, i, first + r, dots_stored::<W, S, 1, 1>(s, [row(r)], [input(i)]));
+            put(job, i, first + r, W::dots::<S, 1, 1>(s, [row(r)], [input(i)]));
         }
     }
 }

@@ -25,6 +25,22 @@ pub enum RopeScaling {
     Linear(f32),
     /// By the wavelength of a pair.
     Yarn(Yarn),
+    /// By the wavelength of a pair, as Llama 3 does it.
+    Llama3(Llama3),
+}
+
+/// How Llama 3 extends contexts (Grattafiori et al. 2024, and the configuration of its checkpoints): pairs that turn seldom
+/// within the original context are slowed down by the whole factor, those that turn often not at all, those between by a mean.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Llama3 {
+    /// How many times longer the context becomes.
+    pub factor: f32,
+    /// Turns within the original context up to which a pair is slowed down wholly.
+    pub low_turns: f32,
+    /// Turns from which on it stays as it is; more than `low_turns`.
+    pub high_turns: f32,
+    /// Positions of the original context.
+    pub original_context: u32,
 }
 
 /// YaRN (Peng et al. 2023): pairs that turn often within the original context stay as they are, those that turn seldom are
@@ -61,14 +77,25 @@ impl Rope {
                 };
                 (0..pairs).map(mixed).collect()
             }
+            RopeScaling::Llama3(llama) => (0..pairs).map(|i| plain(i) / llama.divisor(plain(i))).collect(),
         }
     }
 
     fn magnitude(&self) -> f64 {
         match &self.scaling {
-            RopeScaling::None | RopeScaling::Linear(_) => 1.0,
+            RopeScaling::None | RopeScaling::Linear(_) | RopeScaling::Llama3(_) => 1.0,
             RopeScaling::Yarn(yarn) => f64::from(yarn.magnitude),
         }
+    }
+}
+
+impl Llama3 {
+    /// What the frequency of a pair, in radians a position, is divided by; single precision, as GGUF files store it.
+    fn divisor(&self, frequency: f64) -> f64 {
+        let turns = f64::from(self.original_context) * frequency / std::f64::consts::TAU;
+        let (low, high) = (f64::from(self.low_turns), f64::from(self.high_turns));
+        let share = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+        f64::from((1.0 / ((1.0 - share) / f64::from(self.factor) + share)) as f32)
     }
 }
 

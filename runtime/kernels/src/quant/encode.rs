@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use super::fit::{self, Iq4, Linear};
-use super::{float4, super_blocks};
+use super::{float4, float8, super_blocks};
 use crate::format::{Format, ShapeError};
 use crate::isa::Isa;
 
@@ -12,7 +12,8 @@ use crate::isa::Isa;
 /// in it comes out as some block.
 ///
 /// # Errors
-/// [`ShapeError::NotWholeBlocks`] if the values are not whole blocks of the format.
+/// [`ShapeError::NotWholeBlocks`] if the values are not whole blocks of the format, [`ShapeError::NotWritten`] if
+/// it is one that is only read.
 pub fn quantise_row(format: Format, values: &[f32], out: &mut Vec<u8>) -> Result<(), ShapeError> {
     let cols = values.len();
     let bytes = format.row_bytes(cols).ok_or(ShapeError::NotWholeBlocks { format, cols })?;
@@ -36,6 +37,8 @@ pub fn quantise_row(format: Format, values: &[f32], out: &mut Vec<u8>) -> Result
             Format::IQ4XS => super_blocks::iq4_xs(block, out),
             Format::MXFP4 => float4::encode_mxfp4(block, out),
             Format::NVFP4 => float4::encode_nvfp4(block, out),
+            Format::E4M3 => float8::encode(block, out),
+            _ => return Err(ShapeError::NotWritten { format }),
         }
     }
     Ok(())

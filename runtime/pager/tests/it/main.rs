@@ -8,5 +8,6 @@ mod failures;
 mod lru;
 #[cfg(target_os = "linux")]
 mod page_cache;
+mod recoding;
 mod threads;
 mod waves;

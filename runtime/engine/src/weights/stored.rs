@@ -1,0 +1,252 @@
+//! Matrices as they are stored: one tensor whose bytes are rows of blocks already, or several that are recoded when they are
+//! read.
+
+use membrane_formats::{Checkpoint, DType, Quantised, Scheme, TensorInfo, keys};
+use membrane_kernels::recode::{Parts, ScaleFormat};
+use membrane_kernels::{Format, Recoding};
+use membrane_pager::{ByteRange, ExpertKey, Recode};
+
+use super::finder::{Finder, format_of};
+use crate::error::{EngineError, Result};
+
+/// A matrix on disk, and what it becomes in memory.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    /// Name of the first part.
+    pub name: String,
+    pub format: Format,
+    /// Where the parts lie.
+    pub parts: Vec<ByteRange>,
+    /// Bytes in memory.
+    pub bytes: u64,
+    /// None if memory holds the one part as it is.
+    pub recoding: Option<Recoding>,
+    /// What all of it is multiplied by.
+    pub factor: f32,
+}
+
+fn range(tensor: &TensorInfo) -> ByteRange {
+    ByteRange { file: tensor.file, offset: tensor.offset, bytes: tensor.bytes }
+}
+
+impl Stored {
+    /// The matrix [rows, cols] of this name. Errors: it is absent, or of another shape or type than can be computed with.
+    pub fn find(finder: &Finder<'_>, name: &str, rows: usize, cols: usize) -> Result<Self> {
+        if let Some(quantised) = finder.checkpoint.quantised(name)? {
+            return Self::quantised(finder.checkpoint, &quantised, rows, cols);
+        }
+        Self::stacked(finder, name, 1, rows, cols)
+    }
+
+    /// `count` matrices [rows, cols] in one tensor of rows of blocks. Errors: as for [`Stored::find`].
+    pub fn stacked(finder: &Finder<'_>, name: &str, count: usize, rows: usize, cols: usize) -> Result<Self> {
+        let (_, tensor) = finder.tensor(name, &[cols, rows, count])?;
+        Ok(Self {
+            name: tensor.name.clone(),
+            format: format_of(tensor)?,
+            parts: vec![range(tensor)],
+            bytes: tensor.bytes,
+            recoding: None,
+            factor: finder.factor(name)?,
+        })
+    }
+
+    fn quantised(checkpoint: &Checkpoint, found: &Quantised<'_>, rows: usize, cols: usize) -> Result<Self> {
+        let Quantised { scheme, parts } = found;
+        let (parts, factor, described) = match scheme {
+            Scheme::Fp8 => (&parts[..], 1.0, fp8(checkpoint, parts[1], rows, cols)?),
+            Scheme::Nvfp4 { divides } => {
+                expect(parts[1], DType::F8_E4M3)?;
+                let factor = scalar(checkpoint, parts[2])?;
+                let factor = if *divides { 1.0 / factor } else { factor };
+                (&parts[..2], factor, Parts::Nvfp4)
+            }
+            Scheme::Gptq => (&parts[..], 1.0, gptq(checkpoint, parts, rows)?),
+            Scheme::Awq => (&parts[..], 1.0, Parts::Awq { groups: groups(parts, rows)? }),
+        };
+        let name = parts[0].name.clone();
+        let recoding = Recoding::new(described, rows, cols)
+            .map_err(|source| EngineError::Recode { tensor: name.clone(), source })?;
+        for (tensor, wanted) in parts.iter().zip(recoding.part_bytes()) {
+            if tensor.bytes != wanted as u64 {
+                return Err(EngineError::PartShape {
+                    tensor: tensor.name.clone(),
+                    found: tensor.shape.dims().iter().rev().copied().collect(),
+                    dtype: tensor.dtype.name(),
+                    matrix: [rows, cols],
+                });
+            }
+        }
+        Ok(Self {
+            name,
+            format: recoding.format(),
+            parts: parts.iter().map(|tensor| range(tensor)).collect(),
+            bytes: recoding.bytes() as u64,
+            recoding: Some(recoding),
+            factor,
+        })
+    }
+
+    /// Reads it into memory. `read` is memory for parts that are recoded.
+    pub fn load(&self, checkpoint: &Checkpoint, read: &mut Vec<u8>, into: &mut [u8]) -> Result<()> {
+        let Some(recoding) = &self.recoding else {
+            return Ok(checkpoint.read_range(self.parts[0].file, self.parts[0].offset, into)?);
+        };
+        let total: u64 = self.parts.iter().map(|part| part.bytes).sum();
+        read.resize(total as usize, 0);
+        let mut rest = &mut read[..];
+        let mut parts: Vec<&[u8]> = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            let (own, after) = rest.split_at_mut(part.bytes as usize);
+            checkpoint.read_range(part.file, part.offset, own)?;
+            parts.push(own);
+            rest = after;
+        }
+        let refused = |source| EngineError::Recode { tensor: self.name.clone(), source };
+        recoding.run(&parts, into).map_err(refused)
+    }
+
+    /// Whether it becomes the same in the same way, which it must for all experts of a layer.
+    pub fn same_form(&self, other: &Self) -> bool {
+        self.format == other.format && self.recoding == other.recoding
+    }
+}
+
+fn expect(tensor: &TensorInfo, dtype: DType) -> Result<()> {
+    if tensor.dtype == dtype {
+        return Ok(());
+    }
+    Err(EngineError::TensorType {
+        tensor: tensor.name.clone(),
+        found: tensor.dtype.name().into(),
+        supported: dtype.name().into(),
+    })
+}
+
+/// One f32, in a tensor of one element.
+fn scalar(checkpoint: &Checkpoint, tensor: &TensorInfo) -> Result<f32> {
+    expect(tensor, DType::F32)?;
+    let mut bytes = [0; 4];
+    if tensor.bytes != 4 {
+        return Err(EngineError::TensorShape {
+            tensor: tensor.name.clone(),
+            found: tensor.shape.dims().to_vec(),
+            wanted: vec![1],
+        });
+    }
+    checkpoint.read(tensor, 0, &mut bytes)?;
+    Ok(f32::from_le_bytes(bytes))
+}
+
+/// Floats of 8 bits: one scale for all, one a row, or one a block.
+fn fp8(checkpoint: &Checkpoint, scale: &TensorInfo, rows: usize, cols: usize) -> Result<Parts> {
+    let scales = match scale.dtype {
+        DType::F32 => ScaleFormat::F32,
+        DType::F16 => ScaleFormat::F16,
+        DType::BF16 => ScaleFormat::BF16,
+        other => {
+            return Err(EngineError::TensorType {
+                tensor: scale.name.clone(),
+                found: other.name().into(),
+                supported: "F32, F16, BF16".into(),
+            });
+        }
+    };
+    let count = scale.shape.elements();
+    let block = if count == 1 {
+        [rows, cols]
+    } else if count == rows as u64 && !scale.name.ends_with("_inv") {
+        [1, cols]
+    } else {
+        let block = checkpoint.metadata().u32_array(keys::BLOCK)?;
+        match block.as_deref() {
+            Some(&[block_rows, block_cols]) => [block_rows as usize, block_cols as usize],
+            _ => [128, 128],
+        }
+    };
+    Ok(Parts::Fp8 { scales, block })
+}
+
+/// How many groups of columns the scales are for.
+fn groups(parts: &[&TensorInfo], rows: usize) -> Result<usize> {
+    expect(parts[0], DType::I32)?;
+    expect(parts[1], DType::I32)?;
+    expect(parts[2], DType::F16)?;
+    Ok(parts[2].shape.elements() as usize / rows.max(1))
+}
+
+fn gptq(checkpoint: &Checkpoint, parts: &[&TensorInfo], rows: usize) -> Result<Parts> {
+    let groups = groups(parts, rows)?;
+    if let Some(indices) = parts.get(3) {
+        expect(indices, DType::I32)?;
+    }
+    let metadata = checkpoint.metadata();
+    let second_form = metadata.str(keys::GPTQ_FORM)? == Some("gptq_v2");
+    Ok(Parts::Gptq {
+        zero_offset: u8::from(!second_form),
+        symmetric: metadata.bool(keys::SYMMETRIC)?.unwrap_or(false),
+        groups,
+        indices: parts.len() > 3,
+        any_order: parts.len() > 3 && metadata.bool(keys::ACT_ORDER)?.unwrap_or(false),
+    })
+}
+
+/// How one of the matrices of each expert of a layer gets into its slot.
+#[derive(Debug, Clone)]
+pub(super) struct ExpertForm {
+    /// Name of the first expert's.
+    pub name: String,
+    /// Parts in the files.
+    pub parts: usize,
+    pub recoding: Option<Recoding>,
+}
+
+/// Recodes the experts of all layers. Layers without experts have no forms.
+#[derive(Debug, Default)]
+pub(super) struct ExpertRecoding {
+    forms: Vec<Vec<ExpertForm>>,
+    bytes: Vec<Vec<usize>>,
+}
+
+impl ExpertRecoding {
+    /// Adds the next layer: how its matrices get into the slots, and how many bytes each takes there.
+    pub fn add(&mut self, layer: Vec<(ExpertForm, u64)>) {
+        let (forms, bytes): (Vec<_>, Vec<_>) =
+            layer.into_iter().map(|(form, bytes)| (form, bytes as usize)).unzip();
+        self.forms.push(forms);
+        self.bytes.push(bytes);
+    }
+
+    /// Whether any matrix is other in its slot than in its files.
+    pub fn is_needed(&self) -> bool {
+        self.forms.iter().flatten().any(|form| form.recoding.is_some())
+    }
+}
+
+impl Recode for ExpertRecoding {
+    fn part_bytes(&self, group: u32) -> &[usize] {
+        self.bytes.get(group as usize).map_or(&[], Vec::as_slice)
+    }
+
+    fn recode(
+        &self,
+        key: ExpertKey,
+        mut parts: &[&[u8]],
+        into: &mut [&mut [u8]],
+    ) -> std::result::Result<(), String> {
+        let forms = self.forms.get(key.group as usize).map_or(&[][..], Vec::as_slice);
+        for (form, into) in forms.iter().zip(into) {
+            let (own, rest) = parts.split_at(form.parts);
+            parts = rest;
+            match &form.recoding {
+                Some(recoding) => {
+                    recoding
+                        .run(own, into)
+                        .map_err(|error| format!("tensors like {}: {error}", form.name))?;
+                }
+                None => into.copy_from_slice(own[0]),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,126 @@
+//! The files of a folder: only those in it, or in the store of blobs that a Hugging Face cache links them to.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::EXTENSION;
+use crate::error::{FormatError, quoted};
+use crate::limits;
+use crate::source::SourceFile;
+
+/// A model's folder. Links are followed only to places that belong to it.
+pub(super) struct Folder {
+    /// As it was given.
+    path: PathBuf,
+    /// Without links.
+    real: PathBuf,
+    /// Where a Hugging Face cache keeps what its snapshots link to, without links.
+    blobs: Option<PathBuf>,
+}
+
+impl Folder {
+    /// The folder at `path`, or the one of the weight file at `path`.
+    pub fn open(path: &Path) -> Result<Self, FormatError> {
+        let folder = if path.is_dir() {
+            path
+        } else {
+            // A weight file that is not there, or no file, is told before its folder is looked at.
+            SourceFile::open(path)?;
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+        };
+        let real = folder.canonicalize().map_err(|source| failed(folder, source))?;
+        // models--OWNER--NAME/snapshots/REVISION/FILE -> ../../blobs/DIGEST
+        let snapshots = real.parent().filter(|parent| parent.file_name().is_some_and(|n| n == "snapshots"));
+        let blobs = snapshots.and_then(Path::parent).map(|root| root.join("blobs"));
+        let blobs = blobs.and_then(|blobs| blobs.canonicalize().ok());
+        Ok(Self { path: folder.to_owned(), real, blobs })
+    }
+
+    /// The file of this name, if there is one. Errors: it is no regular file, or a link out of the folder.
+    pub fn file(&self, name: &str) -> Result<Option<SourceFile>, FormatError> {
+        let path = self.path.join(name);
+        match path.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(failed(&path, source)),
+            Ok(_) => {}
+        }
+        let real = path.canonicalize().map_err(|source| failed(&path, source))?;
+        let inside = real.starts_with(&self.real)
+            || self.blobs.as_ref().is_some_and(|blobs| real.parent() == Some(blobs));
+        if !inside {
+            return Err(FormatError::Folder {
+                path,
+                rule: format!(
+                    "is a link to {}, outside the model's folder; copy the file into it",
+                    quoted(&real.to_string_lossy())
+                ),
+            });
+        }
+        // Opened by the path that was checked, and known by the name that it has in the folder.
+        let opened = SourceFile::open(&real)?;
+        Ok(Some(SourceFile { path, ..opened }))
+    }
+
+    /// The names of the weight files where no index names them: one file, or a complete series.
+    pub fn shards(&self) -> Result<Vec<String>, FormatError> {
+        let mut names = Vec::new();
+        for entry in self.path.read_dir().map_err(|source| failed(&self.path, source))? {
+            let entry = entry.map_err(|source| failed(&self.path, source))?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if name.ends_with(EXTENSION) && !name.starts_with('.') {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        if names.iter().any(|name| name == "model.safetensors") {
+            return Ok(vec!["model.safetensors".to_owned()]);
+        }
+        match names.iter().find_map(|name| series(name)) {
+            Some((_, _, count)) if count > limits::SHARDS => Err(self.broken(format!(
+                "its weights are {count} files, and {} are accepted at most",
+                limits::SHARDS
+            ))),
+            Some((stem, _, count)) => {
+                Ok((1..=count).map(|number| format!("{stem}-{number:05}-of-{count:05}{EXTENSION}")).collect())
+            }
+            None if names.len() == 1 => Ok(names),
+            None if names.is_empty() => Err(self.lacks("model.safetensors")),
+            None => Err(self.broken(format!(
+                "has {} weight files that are neither `model.safetensors` nor a series, and no {}",
+                names.len(),
+                super::INDEX
+            ))),
+        }
+    }
+
+    /// The error of a file that is not there.
+    pub fn lacks(&self, name: &str) -> FormatError {
+        self.broken(format!(
+            "has no {}; a model folder needs it: fetch it from the model's publisher",
+            quoted(name)
+        ))
+    }
+
+    fn broken(&self, rule: String) -> FormatError {
+        FormatError::Folder { path: self.path.clone(), rule }
+    }
+}
+
+/// Stem, number and count of `model-00001-of-00003.safetensors`.
+fn series(name: &str) -> Option<(&str, u64, u64)> {
+    let name = name.strip_suffix(EXTENSION)?;
+    let (rest, count) = name.rsplit_once("-of-")?;
+    let (stem, number) = rest.rsplit_once('-')?;
+    let digits = |text: &str| text.len() == 5 && text.bytes().all(|digit| digit.is_ascii_digit());
+    if !digits(number) || !digits(count) {
+        return None;
+    }
+    Some((stem, number.parse().ok()?, count.parse().ok().filter(|&count| count > 0)?))
+}
+
+fn failed(path: &Path, source: io::Error) -> FormatError {
+    match source.raw_os_error() {
+        Some(libc::ELOOP) => FormatError::SymlinkLoop { path: path.to_owned() },
+        _ => FormatError::Open { path: path.to_owned(), source },
+    }
+}

@@ -1,0 +1,207 @@
+//! The header of a safetensors file: which tensors it has and where.
+//!
+//! ```text
+//! length u64 (little-endian)   header: JSON, padded with spaces   data
+//! {"name": {"dtype": "BF16", "shape": [rows, columns], "data_offsets": [begin, end]}, ..., "__metadata__": {...}}
+//! ```
+//!
+//! Offsets count from the end of the header. The tensors must cover the data, each byte once: what lies in a hole, under two
+//! tensors or behind the last is no model's and could be anything.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+
+use super::json;
+use crate::dtype::DType;
+use crate::error::{FormatError, quoted};
+use crate::limits;
+use crate::shape::Shape;
+use crate::source::SourceFile;
+use crate::tensor::{TensorInfo, Values};
+
+/// Bytes of the length before the header.
+const LENGTH_BYTES: u64 = 8;
+/// The entry that is not a tensor.
+const METADATA: &str = "__metadata__";
+
+/// What is left of the limits that hold over all files of a checkpoint.
+pub(super) struct Budget {
+    pub header_bytes: u64,
+    pub tensors: u64,
+}
+
+/// A tensor as the header describes it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    dtype: String,
+    /// The contiguous dimension last.
+    shape: Vec<u64>,
+    data_offsets: [u64; 2],
+}
+
+/// The tensors of file number `file`, in the order of their data. Empty ones are left out.
+pub(super) fn read(
+    source: &SourceFile,
+    file: usize,
+    budget: &mut Budget,
+) -> Result<Vec<TensorInfo>, FormatError> {
+    let (bytes, data_start) = header(source, budget)?;
+    let entries = json::parse(source, &bytes, Entries { most: budget.tensors })?;
+    budget.tensors -= entries.len() as u64;
+    let mut tensors = Vec::with_capacity(entries.len());
+    let mut places = Vec::with_capacity(entries.len());
+    for (name, Entry { dtype, shape, data_offsets: [begin, end] }) in entries {
+        let refused =
+            |rule: String| FormatError::Tensor { path: source.path.clone(), tensor: quoted(&name), rule };
+        let dtype = DType::of_safetensors(&dtype)
+            .ok_or_else(|| refused(format!("its dtype {} is not one that is read here", quoted(&dtype))))?;
+        let bytes = end
+            .checked_sub(begin)
+            .filter(|_| end <= source.bytes - data_start)
+            .ok_or_else(|| refused(format!("its data_offsets [{begin}, {end}] are not in the file")))?;
+        places.push((begin, end, tensors.len()));
+        let wanted =
+            byte_count(dtype, &shape).map_err(|rule| refused(format!("its shape {shape:?} {rule}")))?;
+        if bytes != wanted {
+            return Err(refused(format!("its shape {shape:?} of {dtype} takes {wanted} bytes, not {bytes}")));
+        }
+        if bytes == 0 {
+            tensors.push(None);
+            continue;
+        }
+        let shape = folded(&shape).map_err(|rule| FormatError::TensorShape {
+            path: source.path.clone(),
+            tensor: quoted(&name),
+            source: rule,
+        })?;
+        let (offset, values) = (data_start + begin, Values::AsStored);
+        tensors.push(Some(TensorInfo { name, dtype, shape, file, offset, bytes, values }));
+    }
+    check_cover(source, &mut places, source.bytes - data_start)?;
+    Ok(places.iter().filter_map(|&(_, _, index)| tensors[index].take()).collect())
+}
+
+/// The bytes of the header, and where the data begins.
+fn header(source: &SourceFile, budget: &mut Budget) -> Result<(Vec<u8>, u64), FormatError> {
+    let mut length = [0; LENGTH_BYTES as usize];
+    source.read(0, &mut length, || "the length of the header".into())?;
+    let length = u64::from_le_bytes(length);
+    let left = source.bytes.saturating_sub(LENGTH_BYTES);
+    if length > left {
+        return Err(FormatError::Truncated {
+            path: source.path.clone(),
+            offset: LENGTH_BYTES,
+            what: "the header".into(),
+            wanted: length,
+            left,
+        });
+    }
+    if length > budget.header_bytes {
+        return Err(FormatError::Limit {
+            path: source.path.clone(),
+            offset: 0,
+            what: "the length of the headers".into(),
+            found: length,
+            limit: budget.header_bytes,
+        });
+    }
+    budget.header_bytes -= length;
+    let mut bytes = vec![0; length as usize];
+    source.read(LENGTH_BYTES, &mut bytes, || "the header".into())?;
+    Ok((bytes, LENGTH_BYTES + length))
+}
+
+/// Bytes of a tensor, or the rule that its shape breaks.
+fn byte_count(dtype: DType, shape: &[u64]) -> Result<u64, &'static str> {
+    let elements = shape.iter().try_fold(1u64, |product, &dim| product.checked_mul(dim));
+    let elements = elements.filter(|&elements| elements <= limits::ELEMENTS);
+    let elements = elements.ok_or("has more than 2^63 - 1 elements")?;
+    elements.checked_mul(dtype.block_bytes()).ok_or("takes more than 2^64 - 1 bytes")
+}
+
+/// The shape in our order. A scalar is one element; dimensions beyond four, of which no matrix has any, are taken together.
+fn folded(shape: &[u64]) -> Result<Shape, crate::ShapeError> {
+    let mut dims: Vec<u64> = shape.iter().rev().copied().collect();
+    while dims.len() > limits::DIMS {
+        // The product of all dimensions was computed before.
+        let last = dims.pop().unwrap_or(1);
+        if let Some(dim) = dims.last_mut() {
+            *dim *= last;
+        }
+    }
+    Shape::new(if dims.is_empty() { &[1] } else { &dims })
+}
+
+/// Refuses tensors that don't cover the data, each byte once. Sorts them by their place.
+fn check_cover(
+    source: &SourceFile,
+    places: &mut [(u64, u64, usize)],
+    data_bytes: u64,
+) -> Result<(), FormatError> {
+    places.sort_unstable();
+    let mut covered = 0;
+    for &(begin, end, _) in places.iter() {
+        if begin != covered {
+            let what = if begin < covered { "overlap" } else { "leave a hole" };
+            return Err(json::broken(source, &format!("tensors {what} at byte {begin} of the data")));
+        }
+        covered = end;
+    }
+    if covered != data_bytes {
+        let behind = data_bytes - covered;
+        return Err(json::broken(source, &format!("{behind} bytes behind the last tensor belong to none")));
+    }
+    Ok(())
+}
+
+/// Reads the entries of a header, at most so many.
+struct Entries {
+    most: u64,
+}
+
+impl<'de> DeserializeSeed<'de> for Entries {
+    type Value = Vec<(String, Entry)>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
+        json.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = Vec<(String, Entry)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the tensors of a safetensors header")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut entries = Vec::new();
+        let mut described = false;
+        while let Some(name) = map.next_key::<String>()? {
+            if name == METADATA {
+                if described {
+                    return Err(A::Error::custom("\"__metadata__\" occurs twice"));
+                }
+                described = true;
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            if name.is_empty() || name.len() as u64 > limits::PUBLISHED_NAME_BYTES {
+                let most = limits::PUBLISHED_NAME_BYTES;
+                return Err(A::Error::custom(format_args!(
+                    "a tensor's name has {} bytes, and 1 to {most} are possible",
+                    name.len()
+                )));
+            }
+            if entries.len() as u64 == self.most {
+                let most = limits::PUBLISHED_TENSORS;
+                return Err(A::Error::custom(format_args!("more than {most} tensors")));
+            }
+            entries.push((name, map.next_value()?));
+        }
+        Ok(entries)
+    }
+}

@@ -1,0 +1,121 @@
+//! Folders as models are published: `config.json`, a tokenizer, weights in safetensors files.
+//!
+//! A folder is opened as it stands, read-only: nothing is converted. Its `config.json` becomes the metadata that a GGUF file
+//! of the model would have ([`config`]), and tensors are found by the names that they would have there ([`names`]), so that
+//! whoever reads a checkpoint needs to know one set of names. What a converter would bake into the numbers stays as it is;
+//! [`Values`](crate::Values) and a few keys of our own say so.
+
+mod config;
+mod files;
+mod header;
+mod index;
+mod json;
+mod names;
+mod quantisation;
+mod tokenizer;
+
+use std::path::Path;
+
+use crate::error::FormatError;
+use crate::limits;
+use crate::metadata::Metadata;
+use crate::source::SourceFile;
+use crate::tensor::TensorInfo;
+
+pub(crate) use config::published_key;
+use files::Folder;
+use header::Budget;
+use index::Index;
+pub(crate) use json::document;
+pub(crate) use names::Names;
+pub use quantisation::{Quantised, Scheme};
+
+/// How the names of weight files end.
+const EXTENSION: &str = ".safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const CONFIG: &str = "config.json";
+const GENERATION_CONFIG: &str = "generation_config.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const TEMPLATE: &str = "chat_template.jinja";
+const QUANT_CONFIG: &str = "hf_quant_config.json";
+/// The tokenizer, by the name under which [`crate::Checkpoint::document`] gives it.
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
+
+/// What a folder says.
+pub(crate) struct Parts {
+    pub metadata: Metadata,
+    pub tensors: Vec<TensorInfo>,
+    /// The shards, then the documents.
+    pub files: Vec<SourceFile>,
+    pub names: Names,
+}
+
+/// Whether a path names a folder or a file of one.
+pub(crate) fn is_one(path: &Path) -> bool {
+    path.is_dir() || path.extension().is_some_and(|extension| extension == &EXTENSION[1..])
+}
+
+/// Opens the folder at `path`, or the one that has the weight file at `path`.
+pub(crate) fn open(path: &Path) -> Result<Parts, FormatError> {
+    let folder = Folder::open(path)?;
+    let config = folder.file(CONFIG)?.ok_or_else(|| folder.lacks(CONFIG))?;
+    let object = json::object(&config)?;
+    let mut documents = vec![config];
+    let (mut tensors, mut files) = weights(&folder, &mut documents)?;
+    let mut metadata = config::metadata(&documents[0], &object)?;
+    let generation = optional(&folder, GENERATION_CONFIG, &mut documents)?;
+    let tokenizer_config = optional(&folder, TOKENIZER_CONFIG, &mut documents)?;
+    let quant_config = optional(&folder, QUANT_CONFIG, &mut documents)?;
+    let template = folder.file(TEMPLATE)?;
+    let text = template.as_ref().map(tokenizer::template).transpose()?;
+    documents.extend(template);
+    documents.extend(folder.file(TOKENIZER)?);
+    tokenizer::describe(&mut metadata, &object, generation.as_ref(), tokenizer_config.as_ref(), text);
+    quantisation::describe(&mut metadata, &object, quant_config.as_ref());
+    let names = Names::new(&documents[0], &object, &metadata, &tensors)?;
+    names.mark_values(&metadata, &mut tensors);
+    files.append(&mut documents);
+    Ok(Parts { metadata, tensors, files, names })
+}
+
+/// A JSON document that a folder may have. It is kept among the `documents`.
+fn optional(
+    folder: &Folder,
+    name: &str,
+    documents: &mut Vec<SourceFile>,
+) -> Result<Option<serde_json::Map<String, serde_json::Value>>, FormatError> {
+    let Some(source) = folder.file(name)? else { return Ok(None) };
+    let object = json::object(&source)?;
+    documents.push(source);
+    Ok(Some(object))
+}
+
+/// The tensors of all shards, and the shards.
+fn weights(
+    folder: &Folder,
+    documents: &mut Vec<SourceFile>,
+) -> Result<(Vec<TensorInfo>, Vec<SourceFile>), FormatError> {
+    let mut budget =
+        Budget { header_bytes: limits::PUBLISHED_HEADER_BYTES, tensors: limits::PUBLISHED_TENSORS };
+    let indexed = folder.file(INDEX)?;
+    let mut index = indexed.as_ref().map(Index::read).transpose()?;
+    let shards = match &index {
+        Some(index) => index.shards.clone(),
+        None => folder.shards()?,
+    };
+    let (mut tensors, mut files) = (Vec::new(), Vec::with_capacity(shards.len()));
+    for (number, name) in shards.iter().enumerate() {
+        let shard = folder.file(name)?.ok_or_else(|| folder.lacks(name))?;
+        let mut found = header::read(&shard, number, &mut budget)?;
+        if let (Some(index), Some(source)) = (&mut index, &indexed) {
+            found = index.choose(source, number, found)?;
+        }
+        tensors.append(&mut found);
+        files.push(shard);
+    }
+    if let (Some(index), Some(source)) = (&index, &indexed) {
+        index.check_all_found(source)?;
+    }
+    documents.extend(indexed);
+    Ok((tensors, files))
+}

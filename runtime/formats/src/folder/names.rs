@@ -1,0 +1,210 @@
+//! Names of tensors in published folders, and what the numbers in them leave to be done.
+
+use serde_json::{Map, Value};
+
+use super::config::text_part;
+use crate::error::{FormatError, quoted};
+use crate::metadata::Metadata;
+use crate::source::SourceFile;
+use crate::tensor::{TensorInfo, Values};
+
+/// What stands before `embed_tokens`, `layers` and `norm`: of text models, and of the text part of others.
+const PREFIXES: [&str; 3] = ["model.", "model.language_model.", "language_model.model."];
+/// Names of the output head.
+const HEADS: [&str; 3] = ["lm_head", "language_model.lm_head", "model.lm_head"];
+/// How matrices end, quantised or not.
+pub(super) const MATRICES: [&str; 3] = ["weight", "qweight", "weight_packed"];
+
+/// Parts of a block: our name, the published one.
+const PARTS: [(&str, &str); 31] = [
+    ("attn_norm.weight", "input_layernorm.weight"),
+    ("ffn_norm.weight", "post_attention_layernorm.weight"),
+    ("post_attention_norm.weight", "post_attention_layernorm.weight"),
+    ("attn_q.weight", "self_attn.q_proj.weight"),
+    ("attn_k.weight", "self_attn.k_proj.weight"),
+    ("attn_v.weight", "self_attn.v_proj.weight"),
+    ("attn_q.bias", "self_attn.q_proj.bias"),
+    ("attn_k.bias", "self_attn.k_proj.bias"),
+    ("attn_v.bias", "self_attn.v_proj.bias"),
+    ("attn_output.weight", "self_attn.o_proj.weight"),
+    ("attn_q_norm.weight", "self_attn.q_norm.weight"),
+    ("attn_k_norm.weight", "self_attn.k_norm.weight"),
+    ("attn_qkv.weight", "linear_attn.in_proj_qkv.weight"),
+    ("attn_gate.weight", "linear_attn.in_proj_z.weight"),
+    ("ssm_in.weight", "linear_attn.in_proj_qkvz.weight"),
+    ("ssm_ba.weight", "linear_attn.in_proj_ba.weight"),
+    ("ssm_beta.weight", "linear_attn.in_proj_b.weight"),
+    ("ssm_alpha.weight", "linear_attn.in_proj_a.weight"),
+    ("ssm_conv1d.weight", "linear_attn.conv1d.weight"),
+    ("ssm_dt.bias", "linear_attn.dt_bias"),
+    ("ssm_a", "linear_attn.A_log"),
+    ("ssm_norm.weight", "linear_attn.norm.weight"),
+    ("ssm_out.weight", "linear_attn.out_proj.weight"),
+    ("ffn_gate.weight", "mlp.gate_proj.weight"),
+    ("ffn_up.weight", "mlp.up_proj.weight"),
+    ("ffn_down.weight", "mlp.down_proj.weight"),
+    ("ffn_gate_inp_shexp.weight", "mlp.shared_expert_gate.weight"),
+    ("ffn_gate_shexp.weight", "mlp.shared_expert.gate_proj.weight"),
+    ("ffn_up_shexp.weight", "mlp.shared_expert.up_proj.weight"),
+    ("ffn_down_shexp.weight", "mlp.shared_expert.down_proj.weight"),
+    ("ffn_gate_inp.weight", "mlp.gate.weight"),
+];
+
+/// Biases that these architectures have no place for. A checkpoint with one of them would be computed wrongly.
+const UNUSED_BIASES: [&str; 5] = [
+    "self_attn.o_proj.bias",
+    "mlp.gate_proj.bias",
+    "mlp.up_proj.bias",
+    "mlp.down_proj.bias",
+    "mlp.gate.bias",
+];
+
+/// The names of one folder's tensors.
+#[derive(Debug, Clone)]
+pub(crate) struct Names {
+    prefix: &'static str,
+    /// None where the embedding is the head.
+    head: Option<&'static str>,
+    /// Mixtral's names of a mixture's matrices.
+    block_sparse: bool,
+}
+
+impl Names {
+    /// Looks how this folder names its tensors. Error: it has no embedding, or no output head although it says so.
+    pub fn new(
+        config: &SourceFile,
+        object: &Map<String, Value>,
+        metadata: &Metadata,
+        tensors: &[TensorInfo],
+    ) -> Result<Self, FormatError> {
+        let has = |name: &str| tensors.iter().any(|tensor| tensor.name == name);
+        let missing =
+            |name: &str| FormatError::TensorMissing { path: config.path.clone(), tensor: quoted(name) };
+        let prefix = PREFIXES.into_iter().find(|prefix| has(&format!("{prefix}embed_tokens.weight")));
+        let prefix = prefix.ok_or_else(|| missing("model.embed_tokens.weight"))?;
+        let has_head = |head: &&str| MATRICES.iter().any(|kind| has(&format!("{head}.{kind}")));
+        let tied = text_part(object).get("tie_word_embeddings").or_else(|| object.get("tie_word_embeddings"));
+        let head = match tied.and_then(Value::as_bool) {
+            Some(true) => None,
+            Some(false) => Some(HEADS.into_iter().find(has_head).ok_or_else(|| missing("lm_head.weight"))?),
+            None => HEADS.into_iter().find(has_head),
+        };
+        let names = Self { prefix, head, block_sparse: false };
+        let block_sparse = tensors.iter().any(|tensor| tensor.name.contains(".block_sparse_moe."));
+        let names = Self { block_sparse, ..names };
+        let known = metadata.get("general.architecture").is_some();
+        let bias = tensors.iter().find(|tensor| known && names.is_unused_bias(&tensor.name));
+        bias.map_or(Ok(names), |bias| {
+            Err(FormatError::Tensor {
+                path: config.path.clone(),
+                tensor: quoted(&bias.name),
+                rule: "is a bias that this architecture is computed without here".into(),
+            })
+        })
+    }
+
+    fn is_unused_bias(&self, name: &str) -> bool {
+        let part = name.strip_prefix(self.prefix).and_then(|rest| rest.strip_prefix("layers."));
+        let part = part.and_then(|rest| rest.split_once('.')).map(|(_, part)| part);
+        part.is_some_and(|part| UNUSED_BIASES.contains(&part))
+    }
+
+    /// The published name of what a GGUF file calls `name`. Error: names that nothing is published under stay as they are,
+    /// for messages.
+    pub fn published(&self, name: &str) -> Option<String> {
+        let prefix = self.prefix;
+        Some(match name {
+            "token_embd.weight" => format!("{prefix}embed_tokens.weight"),
+            "output_norm.weight" => format!("{prefix}norm.weight"),
+            "output.weight" => format!("{}.weight", self.head?),
+            _ => {
+                let (block, part) = name.strip_prefix("blk.")?.split_once('.')?;
+                format!("{prefix}layers.{block}.{}", self.part(part)?)
+            }
+        })
+    }
+
+    fn part(&self, part: &str) -> Option<String> {
+        if self.block_sparse && part == "ffn_gate_inp.weight" {
+            return Some("block_sparse_moe.gate.weight".into());
+        }
+        if let Some((_, published)) = PARTS.iter().find(|(ours, _)| *ours == part) {
+            return Some((*published).to_owned());
+        }
+        match part {
+            "ffn_gate_up_exps.weight" => return Some("mlp.experts.gate_up_proj".into()),
+            "ffn_down_exps.weight" => return Some("mlp.experts.down_proj".into()),
+            _ => {}
+        }
+        // ffn_gate.7.weight: one matrix of expert 7.
+        let (matrix, expert) = part.strip_prefix("ffn_")?.strip_suffix(".weight")?.split_once('.')?;
+        let expert: u32 = expert.parse().ok()?;
+        let (dense, sparse) = match matrix {
+            "gate" => ("gate_proj", "w1"),
+            "up" => ("up_proj", "w3"),
+            "down" => ("down_proj", "w2"),
+            _ => return None,
+        };
+        Some(if self.block_sparse {
+            format!("block_sparse_moe.experts.{expert}.{sparse}.weight")
+        } else {
+            format!("mlp.experts.{expert}.{dense}.weight")
+        })
+    }
+
+    /// Says of each tensor what its numbers stand for.
+    pub fn mark_values(&self, metadata: &Metadata, tensors: &mut [TensorInfo]) {
+        let zero_centred =
+            matches!(metadata.str("general.architecture"), Ok(Some("qwen3next" | "qwen35" | "qwen35moe")));
+        for tensor in tensors {
+            let Some(name) = tensor.name.strip_prefix(self.prefix) else { continue };
+            if name.ends_with("linear_attn.A_log") {
+                tensor.values = Values::MinusExp;
+            } else if zero_centred && is_zero_centred(name) {
+                tensor.values = Values::OnePlus;
+            }
+        }
+    }
+}
+
+/// Whether the hybrids keep w of a norm by 1 + w: all but the norm behind a delta-net.
+fn is_zero_centred(name: &str) -> bool {
+    const NORMS: [&str; 4] =
+        ["input_layernorm.weight", "post_attention_layernorm.weight", "q_norm.weight", "k_norm.weight"];
+    name == "norm.weight" || NORMS.iter().any(|norm| name.ends_with(norm))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(block_sparse: bool) -> Names {
+        Names { prefix: "model.language_model.", head: Some("lm_head"), block_sparse }
+    }
+
+    #[test]
+    fn our_names_lead_to_published_ones() {
+        let found = |name: &str| names(false).published(name).unwrap_or_default();
+        assert_eq!(found("output.weight"), "lm_head.weight");
+        assert_eq!(found("blk.3.attn_q.weight"), "model.language_model.layers.3.self_attn.q_proj.weight");
+        assert_eq!(
+            found("blk.12.ffn_down.511.weight"),
+            "model.language_model.layers.12.mlp.experts.511.down_proj.weight"
+        );
+        assert_eq!(
+            found("blk.0.ffn_gate_up_exps.weight"),
+            "model.language_model.layers.0.mlp.experts.gate_up_proj"
+        );
+        for unknown in ["rope_freqs.weight", "blk.0.ffn_gate.x.weight", "blk.0.unheard_of", "blk."] {
+            assert_eq!(found(unknown), "");
+        }
+        let mixtral = names(true).published("blk.1.ffn_up.2.weight").unwrap();
+        assert!(mixtral.ends_with("layers.1.block_sparse_moe.experts.2.w3.weight"));
+    }
+
+    #[test]
+    fn a_delta_nets_own_norm_is_plain() {
+        assert!(is_zero_centred("norm.weight") && is_zero_centred("layers.0.self_attn.q_norm.weight"));
+        assert!(!is_zero_centred("layers.0.linear_attn.norm.weight"));
+    }
+}

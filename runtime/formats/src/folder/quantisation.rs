@@ -1,0 +1,112 @@
+//! Quantised matrices of published folders: several tensors that make one.
+
+use serde_json::{Map, Value};
+
+use crate::checkpoint::Checkpoint;
+use crate::dtype::DType;
+use crate::error::{FormatError, quoted};
+use crate::keys;
+use crate::metadata::Metadata;
+use crate::tensor::TensorInfo;
+use crate::value::Array;
+
+/// How a matrix of `rows` outputs and `columns` inputs is quantised, and what its parts are, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// `weight` e4m3 [rows, columns]; scales that multiply: one, one a row, or one a block.
+    Fp8,
+    /// `weight` of two 4-bit floats a byte [rows, columns / 2], the first in the low nibble; `weight_scale` e4m3 [rows,
+    /// columns / 16]; a factor for all, f32.
+    Nvfp4 {
+        /// The factor divides; otherwise it multiplies.
+        divides: bool,
+    },
+    /// `qweight` [columns / 8, rows], eight nibbles a word along the inputs; `qzeros` [groups, rows / 8], eight along the
+    /// outputs; `scales` f16 [groups, rows]; if it is there, `g_idx` [columns], the group of each input.
+    Gptq,
+    /// `qweight` [columns, rows / 8], eight nibbles a word along the outputs in AWQ's order; `qzeros` and `scales` as in GPTQ,
+    /// in that order.
+    Awq,
+}
+
+/// A quantised matrix: its parts in the order of its [`Scheme`].
+#[derive(Debug, Clone)]
+pub struct Quantised<'a> {
+    /// How.
+    pub scheme: Scheme,
+    /// What it is made of.
+    pub parts: Vec<&'a TensorInfo>,
+}
+
+impl Checkpoint {
+    /// The parts of a quantised matrix that a GGUF file would call `name`, if it is one. Error: a part is missing.
+    pub fn quantised(&self, name: &str) -> Result<Option<Quantised<'_>>, FormatError> {
+        let Some(published) = self.published_name(name) else { return Ok(None) };
+        let Some(base) = published.strip_suffix(".weight") else { return Ok(None) };
+        let find = |part: &str| self.stored(&format!("{base}.{part}"));
+        let need = |part: &str| self.require_stored(&format!("{base}.{part}"));
+        if let Some(weight) = find("qweight") {
+            let mut parts = vec![weight, need("qzeros")?, need("scales")?];
+            let awq = matches!(self.metadata().str(keys::QUANTISATION), Ok(Some("awq")));
+            parts.extend(find("g_idx").filter(|_| !awq));
+            let scheme = if awq { Scheme::Awq } else { Scheme::Gptq };
+            return Ok(Some(Quantised { scheme, parts }));
+        }
+        if let Some(weight) = find("weight_packed") {
+            if weight.dtype != DType::U8 {
+                return Err(FormatError::Tensor {
+                    path: self.path().to_owned(),
+                    tensor: quoted(&weight.name),
+                    rule: format!("packs integers in {}, and only 4-bit floats (U8) are read", weight.dtype),
+                });
+            }
+            let parts = vec![weight, need("weight_scale")?, need("weight_global_scale")?];
+            return Ok(Some(Quantised { scheme: Scheme::Nvfp4 { divides: true }, parts }));
+        }
+        let Some(weight) = find("weight") else { return Ok(None) };
+        let (scheme, parts) = match weight.dtype {
+            DType::F8_E4M3 => {
+                let scale = find("weight_scale_inv").or_else(|| find("weight_scale"));
+                let scale = scale.map_or_else(|| need("weight_scale_inv"), Ok)?;
+                (Scheme::Fp8, vec![weight, scale])
+            }
+            DType::U8 => {
+                let parts = vec![weight, need("weight_scale")?, need("weight_scale_2")?];
+                (Scheme::Nvfp4 { divides: false }, parts)
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(Quantised { scheme, parts }))
+    }
+}
+
+/// Adds what the parts of a matrix do not say of themselves.
+pub(super) fn describe(
+    metadata: &mut Metadata,
+    config: &Map<String, Value>,
+    separate: Option<&Map<String, Value>>,
+) {
+    let group = [config, super::config::text_part(config)]
+        .into_iter()
+        .find_map(|object| object.get("quantization_config").and_then(Value::as_object));
+    let group = group.or_else(|| separate?.get("quantization").and_then(Value::as_object));
+    let Some(group) = group else { return };
+    let method = ["quant_method", "quant_algo"].into_iter().find_map(|key| group.get(key)?.as_str());
+    if let Some(method) = method {
+        metadata.set(keys::QUANTISATION, method);
+    }
+    if let Some(form) = group.get("checkpoint_format").and_then(Value::as_str) {
+        metadata.set(keys::GPTQ_FORM, form);
+    }
+    for (ours, published) in [(keys::SYMMETRIC, "sym"), (keys::ACT_ORDER, "desc_act")] {
+        if let Some(flag) = group.get(published).and_then(Value::as_bool) {
+            metadata.set(ours, flag);
+        }
+    }
+    let size = |value: &Value| value.as_u64().and_then(|size| u32::try_from(size).ok());
+    let block = group.get("weight_block_size").and_then(Value::as_array);
+    let block: Option<Vec<u32>> = block.and_then(|sizes| sizes.iter().map(size).collect());
+    if let Some(block) = block {
+        metadata.set(keys::BLOCK, Array::U32(block));
+    }
+}

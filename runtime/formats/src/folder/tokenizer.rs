@@ -1,0 +1,82 @@
+//! What the documents beside `tokenizer.json` say of the text: special tokens and the chat template.
+
+use serde_json::{Map, Value};
+
+use super::json;
+use crate::error::FormatError;
+use crate::keys;
+use crate::limits;
+use crate::metadata::Metadata;
+use crate::source::SourceFile;
+use crate::value::Array;
+
+/// The text of a chat template's own file.
+pub(super) fn template(source: &SourceFile) -> Result<String, FormatError> {
+    let bytes = json::document(source, limits::STRING_BYTES)?;
+    String::from_utf8(bytes).map_err(|_| FormatError::Utf8 {
+        path: source.path.clone(),
+        offset: 0,
+        what: "the chat template".into(),
+    })
+}
+
+/// Adds the tokens that end an answer, the special tokens by their texts, and the chat template. What has another form than
+/// these have is as good as absent: nothing of it is needed to compute.
+pub(super) fn describe(
+    metadata: &mut Metadata,
+    config: &Map<String, Value>,
+    generation: Option<&Map<String, Value>>,
+    tokenizer: Option<&Map<String, Value>>,
+    template: Option<String>,
+) {
+    let text = super::config::text_part(config);
+    let ends = [generation, Some(text), Some(config)].into_iter().flatten();
+    let ends = ends.map(|object| ids(object.get("eos_token_id"))).find(|ids| !ids.is_empty());
+    if let Some(ends) = ends {
+        metadata.set(keys::END_TOKENS, Array::U32(ends));
+    }
+    let Some(tokenizer) = tokenizer else {
+        if let Some(template) = template {
+            metadata.set(keys::CHAT_TEMPLATE, template);
+        }
+        return;
+    };
+    for (ours, published) in [(keys::BOS_TOKEN, "bos_token"), (keys::EOS_TOKEN, "eos_token")] {
+        let value = tokenizer.get(published);
+        let content = value.and_then(|value| value.as_str().or_else(|| value.get("content")?.as_str()));
+        if let Some(content) = content {
+            metadata.set(ours, content);
+        }
+    }
+    for (ours, published) in [(keys::ADD_BOS, "add_bos_token"), (keys::ADD_EOS, "add_eos_token")] {
+        if let Some(add) = tokenizer.get(published).and_then(Value::as_bool) {
+            metadata.set(ours, add);
+        }
+    }
+    if let Some(template) = template.or_else(|| inline_template(tokenizer.get("chat_template")?)) {
+        metadata.set(keys::CHAT_TEMPLATE, template);
+    }
+}
+
+/// One id or a list of ids.
+fn ids(value: Option<&Value>) -> Vec<u32> {
+    let one = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Some(Value::Array(ids)) => ids.iter().filter_map(one).take(limits::END_TOKENS).collect(),
+        Some(id) => one(id).into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+/// A template in `tokenizer_config.json`: a text, or a list of named ones of which one is the default.
+fn inline_template(value: &Value) -> Option<String> {
+    let text = match value {
+        Value::Array(named) => {
+            let default =
+                named.iter().find(|named| named.get("name").and_then(Value::as_str) == Some("default"));
+            default?.get("template")?.as_str()?
+        }
+        value => value.as_str()?,
+    };
+    Some(text.to_owned())
+}

@@ -1,0 +1,30 @@
+//! Keys of metadata that published folders have and GGUF files have not. The first two follow the name of the architecture.
+
+/// A truth value: rotary pairs are half the rotated part apart, where a converter would have made them neighbours.
+pub const ROPE_HALVES: &str = "rope.halves";
+/// A truth value: value heads of delta-nets are grouped by key head, where a converter would have tiled them.
+pub const GROUPED_VALUE_HEADS: &str = "ssm.grouped_value_heads";
+
+/// The tokens that end an answer, most important first.
+pub const END_TOKENS: &str = "tokenizer.end_token_ids";
+/// The text of the beginning-of-text token.
+pub const BOS_TOKEN: &str = "tokenizer.bos_token";
+/// The text of the end-of-text or end-of-turn token.
+pub const EOS_TOKEN: &str = "tokenizer.eos_token";
+/// A truth value: the beginning-of-text token is put before a plain text.
+pub const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+/// A truth value: the end-of-text token is put behind a plain text.
+pub const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
+/// The source of the chat template; GGUF files have the key as well.
+pub const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
+
+/// The name of the quantisation method: `gptq`, `awq`, `fp8`, `modelopt`, `compressed-tensors`.
+pub const QUANTISATION: &str = "quantization.method";
+/// `gptq`, whose zero points are stored less 1, or `gptq_v2`.
+pub const GPTQ_FORM: &str = "quantization.checkpoint_format";
+/// A truth value: all zero points are 8.
+pub const SYMMETRIC: &str = "quantization.symmetric";
+/// A truth value: groups are not runs of inputs.
+pub const ACT_ORDER: &str = "quantization.act_order";
+/// Rows and columns that share a scale.
+pub const BLOCK: &str = "quantization.block";

@@ -1,0 +1,178 @@
+//! 4-bit integers with zero points and scales by groups of columns.
+
+use half::f16;
+
+use super::{RecodeError, spread};
+use crate::format::Format;
+
+/// Which nibble of a word belongs to each of the eight rows that share it, by AWQ.
+const AWQ_NIBBLES: [usize; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
+const IN_ORDER: [usize; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
+/// The zero point of symmetric groups.
+const MIDDLE: u8 = 8;
+/// Elements of a block with one scale.
+const BLOCK: usize = 32;
+
+/// The format that represents such a matrix exactly.
+pub(super) fn format(one_by_one: bool, symmetric: bool) -> Format {
+    match (one_by_one, symmetric) {
+        (true, _) => Format::F32,
+        (false, true) => Format::Q4_0,
+        (false, false) => Format::Q5_0,
+    }
+}
+
+/// Where the numbers of a matrix are.
+pub(super) struct Layout {
+    rows: usize,
+    cols: usize,
+    groups: usize,
+    /// Nibbles of the matrix follow one another along the columns of a row; otherwise along the rows.
+    along_columns: bool,
+    nibbles: [usize; 8],
+    zero_offset: u8,
+}
+
+impl Layout {
+    pub fn gptq(rows: usize, cols: usize, groups: usize, zero_offset: u8) -> Self {
+        Self { rows, cols, groups, along_columns: true, nibbles: IN_ORDER, zero_offset }
+    }
+
+    pub fn awq(rows: usize, cols: usize, groups: usize) -> Self {
+        Self { rows, cols, groups, along_columns: false, nibbles: AWQ_NIBBLES, zero_offset: 0 }
+    }
+
+    /// The group of each column. Errors: an index names no group, or another than its place says where that counts.
+    pub fn order(&self, indices: Option<&[u8]>, any: bool) -> Result<Vec<usize>, RecodeError> {
+        let run = |column: usize| column * self.groups / self.cols;
+        let Some(indices) = indices else { return Ok((0..self.cols).map(run).collect()) };
+        let indices = indices.as_chunks::<4>().0.iter().map(|index| u32::from_le_bytes(*index) as usize);
+        let order: Vec<usize> = indices.collect();
+        if order.iter().any(|&group| group >= self.groups) {
+            return Err(RecodeError::Content("g_idx names a group that has no scales"));
+        }
+        if !any && order.iter().enumerate().any(|(column, &group)| group != run(column)) {
+            return Err(RecodeError::Content(
+                "g_idx is not in the order of the columns although the configuration says no desc_act",
+            ));
+        }
+        Ok(order)
+    }
+
+    /// Error: a zero point is not the middle.
+    pub fn check_symmetric(&self, zeros: &[u8]) -> Result<(), RecodeError> {
+        let stored = MIDDLE - self.zero_offset;
+        if zeros.iter().any(|&two| two != stored | stored << 4) {
+            return Err(RecodeError::Content(
+                "a zero point is not 8 although the configuration says that they are symmetric",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The zero point of a row in a group.
+    fn zero(&self, zeros: &[u8], group: usize, row: usize) -> u8 {
+        let word = word(zeros, group * self.rows / 8 + row / 8);
+        (word >> (4 * self.nibbles[row % 8]) & 15) as u8 + self.zero_offset
+    }
+
+    /// The words that hold the integers of 32 columns from `first` on of a row, eight in a word.
+    fn integers(&self, nibbles: &[u8], first: usize, row: usize) -> [u32; 4] {
+        if self.along_columns {
+            return std::array::from_fn(|i| word(nibbles, (first / 8 + i) * self.rows + row));
+        }
+        let shift = 4 * self.nibbles[row % 8];
+        std::array::from_fn(|i| {
+            (0..8).fold(0, |all, column| {
+                let word = word(nibbles, (first + 8 * i + column) * (self.rows / 8) + row / 8);
+                all | (word >> shift & 15) << (4 * column)
+            })
+        })
+    }
+
+    /// Writes all rows. Parts: nibbles, zero points, scales.
+    pub fn recode(&self, format: Format, parts: [&[u8]; 3], order: &[usize], out: &mut [u8]) {
+        let row_bytes = out.len() / self.rows;
+        if format == Format::F32 {
+            for (row, out) in out.chunks_exact_mut(row_bytes).enumerate() {
+                self.floats(parts, order, row, out);
+            }
+            return;
+        }
+        let block_bytes = format.block_bytes();
+        // By columns first: then the words of neighbouring rows, which lie side by side, are read one after the other.
+        for first in (0..self.cols).step_by(BLOCK) {
+            for row in 0..self.rows {
+                let at = row * row_bytes + first / BLOCK * block_bytes;
+                self.block(format, parts, (order[first], first, row), &mut out[at..at + block_bytes]);
+            }
+        }
+    }
+
+    fn block(
+        &self,
+        format: Format,
+        [nibbles, zeros, scales]: [&[u8]; 3],
+        (group, first, row): (usize, usize, usize),
+        out: &mut [u8],
+    ) {
+        let place = 2 * (group * self.rows + row);
+        out[..2].copy_from_slice(&scales[place..place + 2]);
+        let words = self.integers(nibbles, first, row).map(spread);
+        if format == Format::Q4_0 {
+            out[2..10].copy_from_slice(&(words[0] | words[2] << 4).to_le_bytes());
+            out[10..18].copy_from_slice(&(words[1] | words[3] << 4).to_le_bytes());
+            return;
+        }
+        // q - zero + 16 in five bits, of which the fifth stand apart.
+        let zero = u64::from(16 - self.zero(zeros, group, row)) * 0x0101_0101_0101_0101;
+        let moved = words.map(|eight| eight + zero);
+        let fifth = moved.map(|eight| {
+            let bits = eight >> 4 & 0x0101_0101_0101_0101;
+            (bits.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8
+        });
+        out[2..6].copy_from_slice(&fifth);
+        let low = moved.map(|eight| eight & 0x0F0F_0F0F_0F0F_0F0F);
+        out[6..14].copy_from_slice(&(low[0] | low[2] << 4).to_le_bytes());
+        out[14..22].copy_from_slice(&(low[1] | low[3] << 4).to_le_bytes());
+    }
+
+    fn floats(&self, [nibbles, zeros, scales]: [&[u8]; 3], order: &[usize], row: usize, out: &mut [u8]) {
+        let mut held = [0; 4];
+        for (column, (out, &group)) in out.as_chunks_mut::<4>().0.iter_mut().zip(order).enumerate() {
+            let first = column - column % BLOCK;
+            if column == first {
+                // A last block may be shorter; its words are then read one by one.
+                held = if first + BLOCK <= self.cols {
+                    self.integers(nibbles, first, row)
+                } else {
+                    self.tail(nibbles, first, row)
+                };
+            }
+            let q = held[column % BLOCK / 8] >> (4 * (column % 8)) & 15;
+            let place = 2 * (group * self.rows + row);
+            let scale = f16::from_le_bytes([scales[place], scales[place + 1]]).to_f32();
+            let steps = q as i32 - i32::from(self.zero(zeros, group, row));
+            *out = (scale * steps as f32).to_le_bytes();
+        }
+    }
+
+    /// As [`Layout::integers`] of the columns that are left, zeros behind them.
+    fn tail(&self, nibbles: &[u8], first: usize, row: usize) -> [u32; 4] {
+        let mut words = [0; 4];
+        for column in first..self.cols {
+            let q = if self.along_columns {
+                word(nibbles, column / 8 * self.rows + row) >> (4 * (column % 8))
+            } else {
+                word(nibbles, column * (self.rows / 8) + row / 8) >> (4 * self.nibbles[row % 8])
+            };
+            words[(column - first) / 8] |= (q & 15) << (4 * (column % 8));
+        }
+        words
+    }
+}
+
+fn word(bytes: &[u8], index: usize) -> u32 {
+    let at = 4 * index;
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}

@@ -1,0 +1,193 @@
+use super::*;
+use crate::quant::dequantise_row;
+use crate::testing::Noise;
+
+/// What a recoded matrix stands for.
+fn recoded(recoding: &Recoding, parts: &[&[u8]]) -> Vec<f32> {
+    let mut out = vec![0; recoding.bytes()];
+    recoding.run(parts, &mut out).unwrap();
+    let (rows, cols) = (recoding.rows, recoding.cols);
+    let mut floats = vec![0.0; rows * cols];
+    for (bytes, floats) in out.chunks_exact(out.len() / rows).zip(floats.chunks_exact_mut(cols)) {
+        dequantise_row(recoding.format, bytes, floats);
+    }
+    floats
+}
+
+fn bytes(noise: &mut Noise, count: usize) -> Vec<u8> {
+    (0..count).map(|_| (noise.float(1.0) * 1e6) as i32 as u8).collect()
+}
+
+fn halves(noise: &mut Noise, count: usize) -> Vec<u8> {
+    (0..count).flat_map(|_| half::f16::from_f32(noise.float(0.1)).to_le_bytes()).collect()
+}
+
+fn nibble(words: &[u8], index: usize, nibble: usize) -> i32 {
+    let word = u32::from_le_bytes(words[4 * index..4 * index + 4].try_into().unwrap());
+    (word >> (4 * nibble) & 15) as i32
+}
+
+fn half_at(scales: &[u8], index: usize) -> f32 {
+    half::f16::from_le_bytes([scales[2 * index], scales[2 * index + 1]]).to_f32()
+}
+
+#[test]
+fn floats_of_8_bits_get_the_scale_of_their_block() {
+    for (rows, cols) in [(130, 160), (9, 40)] {
+        float8_matrix(rows, cols);
+    }
+}
+
+fn float8_matrix(rows: usize, cols: usize) {
+    let mut noise = Noise::new(1);
+    let elements: Vec<u8> = bytes(&mut noise, rows * cols).iter().map(|byte| byte & 0xF7).collect();
+    for (block, stored) in
+        [([128, 128], ScaleFormat::BF16), ([1, cols], ScaleFormat::F32), ([rows, cols], ScaleFormat::F16)]
+    {
+        let counts = [rows.div_ceil(block[0]), cols.div_ceil(block[1])];
+        let scales: Vec<f32> = (0..counts[0] * counts[1]).map(|_| 0.5 + noise.float(0.25)).collect();
+        let (kept, bytes): (Vec<f32>, Vec<Vec<u8>>) = scales
+            .iter()
+            .map(|scale| match stored {
+                ScaleFormat::F32 => (*scale, scale.to_le_bytes().to_vec()),
+                ScaleFormat::F16 => {
+                    let half = half::f16::from_f32(*scale);
+                    (half.to_f32(), half.to_le_bytes().to_vec())
+                }
+                ScaleFormat::BF16 => {
+                    let half = half::bf16::from_f32(*scale);
+                    (half.to_f32(), half.to_le_bytes().to_vec())
+                }
+            })
+            .unzip();
+        let recoding = Recoding::new(Parts::Fp8 { scales: stored, block }, rows, cols).unwrap();
+        let found = recoded(&recoding, &[&elements, &bytes.concat()]);
+        for (index, found) in found.iter().enumerate() {
+            let (row, col) = (index / cols, index % cols);
+            let scale = kept[row / block[0] * counts[1] + col / block[1]];
+            assert_eq!(*found, scale * FLOAT8_VALUES[usize::from(elements[index])], "{row} {col}");
+        }
+    }
+}
+
+#[test]
+fn floats_of_4_bits_keep_their_places() {
+    for (rows, cols) in [(3, 128), (5, 48)] {
+        float4_matrix(rows, cols);
+    }
+}
+
+fn float4_matrix(rows: usize, cols: usize) {
+    const MAGNITUDES: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
+    let mut noise = Noise::new(2);
+    let nibbles = bytes(&mut noise, rows * cols / 2);
+    let scales: Vec<u8> = bytes(&mut noise, rows * cols / 16).iter().map(|byte| byte & 0x77).collect();
+    let recoding = Recoding::new(Parts::Nvfp4, rows, cols).unwrap();
+    for (index, found) in recoded(&recoding, &[&nibbles, &scales]).iter().enumerate() {
+        let code = nibbles[index / 2] >> (index % 2 * 4) & 15;
+        let value = MAGNITUDES[usize::from(code & 7)] * if code & 8 == 0 { 1.0 } else { -1.0 };
+        assert_eq!(*found, value * FLOAT8_VALUES[usize::from(scales[index / 16])], "{index}");
+    }
+    for bad in [0x7F, 0x80, 0xFF] {
+        let scales = vec![bad; scales.len()];
+        let refused = recoding.run(&[&nibbles, &scales], &mut vec![0; recoding.bytes()]);
+        assert!(matches!(refused, Err(RecodeError::Content(_))), "{bad:x}");
+    }
+}
+
+#[test]
+fn a_float_that_is_no_number_makes_its_block_none() {
+    let (rows, cols) = (2, 64);
+    let mut elements = vec![0x38; rows * cols];
+    elements[40] = 0xFF;
+    let parts = Parts::Fp8 { scales: ScaleFormat::F32, block: [rows, cols] };
+    let recoding = Recoding::new(parts, rows, cols).unwrap();
+    let found = recoded(&recoding, &[&elements, &2f32.to_le_bytes()]);
+    let expected = |(index, x): (usize, &f32)| if (32..64).contains(&index) { x.is_nan() } else { *x == 2.0 };
+    assert!(found.iter().enumerate().all(expected), "{found:?}");
+}
+
+/// Compares a recoded GPTQ matrix with its formula.
+fn check_gptq(parts: Parts, rows: usize, cols: usize, seed: u64, order: Option<Vec<u32>>) {
+    let Parts::Gptq { zero_offset, symmetric, groups, .. } = parts else { panic!("not GPTQ") };
+    let mut noise = Noise::new(seed);
+    let (nibbles, scales) = (bytes(&mut noise, rows * cols / 2), halves(&mut noise, groups * rows));
+    let stored = 8 - zero_offset;
+    let zeros = match symmetric {
+        true => vec![stored | stored << 4; groups * rows / 2],
+        false => bytes(&mut noise, groups * rows / 2),
+    };
+    let indices: Vec<u8> = order.iter().flatten().flat_map(|group| group.to_le_bytes()).collect();
+    let mut given: Vec<&[u8]> = vec![&nibbles, &zeros, &scales];
+    given.extend(order.as_ref().map(|_| &indices[..]));
+    let recoding = Recoding::new(parts, rows, cols).unwrap();
+    for (index, found) in recoded(&recoding, &given).iter().enumerate() {
+        let (row, col) = (index / cols, index % cols);
+        let group = order.as_ref().map_or(col * groups / cols, |order| order[col] as usize);
+        let q = nibble(&nibbles, col / 8 * rows + row, col % 8);
+        let zero = nibble(&zeros, group * rows / 8 + row / 8, row % 8) + i32::from(zero_offset);
+        assert_eq!(*found, half_at(&scales, group * rows + row) * (q - zero) as f32, "{parts:?} {row} {col}");
+    }
+}
+
+#[test]
+fn gptq_is_its_formula() {
+    for zero_offset in [0, 1] {
+        for symmetric in [true, false] {
+            for (groups, indices) in [(1, false), (4, true)] {
+                let parts = Parts::Gptq { zero_offset, symmetric, groups, indices, any_order: false };
+                let order = (0..128).map(|col| col * groups as u32 / 128).collect();
+                check_gptq(parts, 24, 128, 3, indices.then_some(order));
+            }
+            let parts = Parts::Gptq { zero_offset, symmetric, groups: 4, indices: true, any_order: true };
+            check_gptq(parts, 16, 72, 4, Some((0..72).map(|col| col * 7 % 4).collect()));
+        }
+    }
+    let small = Parts::Gptq { zero_offset: 1, symmetric: true, groups: 8, indices: false, any_order: false };
+    check_gptq(small, 8, 128, 5, None);
+}
+
+#[test]
+fn awq_is_its_formula() {
+    let (rows, cols, groups) = (16, 64, 2);
+    let mut noise = Noise::new(6);
+    let (nibbles, zeros) = (bytes(&mut noise, rows * cols / 2), bytes(&mut noise, groups * rows / 2));
+    let scales = halves(&mut noise, groups * rows);
+    let recoding = Recoding::new(Parts::Awq { groups }, rows, cols).unwrap();
+    for (index, found) in recoded(&recoding, &[&nibbles, &zeros, &scales]).iter().enumerate() {
+        let (row, col) = (index / cols, index % cols);
+        let place = [0, 4, 1, 5, 2, 6, 3, 7][row % 8];
+        let group = col * groups / cols;
+        let q = nibble(&nibbles, (col * rows + row) / 8, place);
+        let zero = nibble(&zeros, (group * rows + row) / 8, place);
+        assert_eq!(*found, half_at(&scales, group * rows + row) * (q - zero) as f32, "{row} {col}");
+    }
+}
+
+#[test]
+fn contradictions_are_refused() {
+    let (rows, cols) = (8, 64);
+    let parts = Parts::Gptq { zero_offset: 1, symmetric: true, groups: 2, indices: true, any_order: false };
+    let recoding = Recoding::new(parts, rows, cols).unwrap();
+    let (nibbles, scales) = (vec![0; rows * cols / 2], vec![0; 2 * rows * 2]);
+    let run = |zero: u8, index: &dyn Fn(u32) -> u32| {
+        let indices: Vec<u8> = (0..cols as u32).flat_map(|col| index(col).to_le_bytes()).collect();
+        recoding.run(&[&nibbles, &vec![zero; rows], &scales, &indices], &mut vec![0; recoding.bytes()])
+    };
+    let right = |col: u32| col / 32;
+    assert_eq!(run(0x77, &right), Ok(()));
+    assert!(run(0x87, &right).is_err());
+    assert!(run(0x77, &|col| col / 32 + 1).is_err());
+    assert!(run(0x77, &|col| 1 - col / 32).is_err());
+    assert!(run(0x77, &|_| u32::MAX).is_err());
+    for (parts, rows, cols) in [
+        (Parts::Nvfp4, 1, 72),
+        (Parts::Awq { groups: 0 }, 8, 64),
+        (Parts::Awq { groups: 1 }, 7, 64),
+        (Parts::Fp8 { scales: ScaleFormat::F32, block: [0, 128] }, 8, 128),
+        (Parts::Nvfp4, 0, 64),
+        (Parts::Nvfp4, usize::MAX, 64),
+    ] {
+        assert!(matches!(Recoding::new(parts, rows, cols), Err(RecodeError::Shape { .. })), "{parts:?}");
+    }
+}

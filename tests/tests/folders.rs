@@ -1,0 +1,292 @@
+//! Folders as models are published, against the reference outputs of their checkpoints: logits, routers, greedy continuations,
+//! recurrent states. Where the reference is not there, folders made of the fixtures are compared with what they were made of.
+
+#![cfg(test)]
+#![forbid(unsafe_code)]
+
+#[path = "folders/publish.rs"]
+mod publish;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use membrane_engine::{Architecture, DeltaState, IoMode, LoadOptions, Model, Observer, Precision, Prepared};
+use membrane_formats::Checkpoint;
+use membrane_tests::golden::{Golden, distance};
+use membrane_tests::{references, workspace};
+use membrane_text::Specials;
+use publish::{Published, SCHEMES, Scheme, in_a_cache};
+
+/// Largest difference of logits.
+const LOGITS_MAX_ABS: f32 = 2e-3;
+/// Largest difference of an element of a recurrent state.
+const STATE_MAX_ABS: f32 = 1e-3;
+/// Router choices count where the last chosen expert is ahead of the first rejected one by more than this.
+const ROUTER_MARGIN: f32 = 1e-3;
+
+/// A folder with its golden outputs.
+struct Case {
+    name: String,
+    folder: PathBuf,
+    golden: Golden,
+}
+
+/// Every reference folder of an architecture that the engine runs.
+fn cases() -> Vec<Case> {
+    let roots = references().into_iter().filter(|root| root.join("models").is_dir());
+    let folders = roots.flat_map(|root| {
+        let entries = std::fs::read_dir(root.join("models")).unwrap();
+        entries.map(move |entry| (root.clone(), entry.unwrap().path())).collect::<Vec<_>>()
+    });
+    let mut found: Vec<Case> = folders
+        .filter(|(_, folder)| {
+            Checkpoint::open(folder).is_ok_and(|checkpoint| Architecture::of(&checkpoint).is_ok())
+        })
+        .map(|(root, folder)| {
+            let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
+            let golden = Golden::read(&root.join(format!("golden/{name}.safetensors")));
+            Case { name, folder, golden }
+        })
+        .collect();
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    if found.is_empty() {
+        println!("the reference checkpoints are not on this machine: nothing was compared");
+    }
+    found
+}
+
+fn load(folder: &Path, precision: Precision) -> Model {
+    let options = LoadOptions { precision, context: Some(512), threads: Some(2), ..LoadOptions::default() };
+    Prepared::open(folder, &options).unwrap().load(&mut |_, _| {}).unwrap()
+}
+
+/// What a pass shows.
+#[derive(Default)]
+struct Record {
+    logits: Vec<f32>,
+    router: BTreeMap<usize, Vec<Vec<u32>>>,
+    states: BTreeMap<usize, DeltaState>,
+}
+
+impl Observer for Record {
+    fn router(&mut self, layer: usize, rows: usize, ids: &[u32], _weights: &[f32]) {
+        let sorted = ids.chunks(ids.len() / rows).map(|row| {
+            let mut row = row.to_vec();
+            row.sort_unstable();
+            row
+        });
+        self.router.entry(layer).or_default().extend(sorted);
+    }
+
+    fn delta_state(&mut self, layer: usize, state: &DeltaState) {
+        self.states.insert(layer, state.clone());
+    }
+
+    fn logits(&mut self, _position: usize, logits: &[f32]) {
+        self.logits.extend_from_slice(logits);
+    }
+
+    fn wants_logits(&self) -> bool {
+        true
+    }
+}
+
+fn record(model: &Model, tokens: &[u32]) -> Record {
+    let mut record = Record::default();
+    model.session().append_observed(tokens, &mut record).unwrap();
+    record
+}
+
+fn largest_difference(found: &[f32], wanted: &[f32]) -> f32 {
+    assert_eq!(found.len(), wanted.len());
+    let differences = found.iter().zip(wanted).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, |m, d| if d > m || d.is_nan() { d } else { m })
+}
+
+#[test]
+fn logits_and_routers_are_the_references() {
+    let mut failures = Vec::new();
+    for Case { name, folder, golden } in cases() {
+        let model = load(&folder, Precision::Reference);
+        let mut compared = 0;
+        for prompt in ["p1", "p7", "p64", "p300"] {
+            let tokens = golden.ids(&format!("{prompt}.input_ids")).unwrap();
+            let record = record(&model, &tokens);
+            let whole = golden.f32(&format!("{prompt}.logits"));
+            let wanted = whole.or_else(|| golden.f32(&format!("{prompt}.logits_last16"))).unwrap();
+            let vocabulary = model.hyperparameters().vocabulary;
+            let found = distance(&record.logits[record.logits.len() - wanted.len()..], &wanted, vocabulary);
+            println!("{name} {prompt}: {found:?}");
+            if found.max_abs.is_nan() || found.max_abs > LOGITS_MAX_ABS {
+                failures.push(format!("{name} {prompt}: {found:?}"));
+            }
+            for (layer, found) in record.router {
+                // Those of quantised checkpoints have logits only.
+                let Some(wanted) = golden.ids(&format!("{prompt}.router.{layer}.ids")) else { continue };
+                let margins = golden.f32(&format!("{prompt}.router.{layer}.margin")).unwrap();
+                let wanted = wanted.chunks(wanted.len() / margins.len());
+                for (row, ((found, wanted), margin)) in found.iter().zip(wanted).zip(margins).enumerate() {
+                    if margin > ROUTER_MARGIN {
+                        compared += 1;
+                        if found != wanted {
+                            failures.push(format!("{name} {prompt} layer {layer} row {row}"));
+                        }
+                    }
+                }
+            }
+        }
+        println!("{name}: {compared} choices of routers compared");
+        let recorded = golden.has("p7.router.0.ids");
+        assert_eq!(compared > 0, recorded && model.hyperparameters().moes().next().is_some(), "{name}");
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[test]
+fn greedy_continuations_are_the_references() {
+    for Case { name, folder, golden } in cases().into_iter().filter(|case| case.golden.has("p7.greedy_ids")) {
+        let model = load(&folder, Precision::Reference);
+        for prompt in ["p7", "p64"] {
+            let compared = golden.assert_greedy(&mut model.session(), prompt, &name);
+            assert!(compared > 0, "{name} {prompt}: nothing was compared");
+        }
+    }
+}
+
+#[test]
+fn recurrent_states_are_the_references() {
+    for Case { name, folder, golden } in cases() {
+        let model = load(&folder, Precision::Reference);
+        let record = record(&model, &golden.ids("p64.input_ids").unwrap());
+        assert_eq!(record.states.len(), model.hyperparameters().delta_nets().count());
+        for (layer, state) in record.states {
+            let wanted = golden.f32(&format!("p64.state.{layer}.recurrent")).unwrap();
+            let memory = largest_difference(&state.memory(), &wanted);
+            // All inputs that the convolution sees, the newest last; the state has no need of the oldest.
+            let wanted = golden.f32(&format!("p64.state.{layer}.conv")).unwrap();
+            let shape = model.hyperparameters().delta_nets().next().unwrap().shape;
+            let kernel = wanted.len() / shape.channels();
+            let tap = |tap: usize| wanted.iter().skip(tap).step_by(kernel).copied();
+            let history = largest_difference(state.history(), &(1..kernel).flat_map(tap).collect::<Vec<_>>());
+            println!("{name} layer {layer}: memory {memory:e}, history {history:e}");
+            assert!(memory < STATE_MAX_ABS && history < STATE_MAX_ABS, "{name} layer {layer}");
+        }
+    }
+}
+
+#[test]
+fn the_fast_path_is_near() {
+    /// A twentieth of what llama.cpp's own fast path loses on such a model in Q4_0 or Q8_0.
+    const NMSE: f64 = 1e-4;
+    for Case { name, folder, golden } in cases() {
+        let model = load(&folder, Precision::Fast);
+        for prompt in ["p7", "p64"] {
+            let logits = record(&model, &golden.ids(&format!("{prompt}.input_ids")).unwrap()).logits;
+            let wanted = golden.f32(&format!("{prompt}.logits")).unwrap();
+            let found = distance(&logits, &wanted, model.hyperparameters().vocabulary);
+            println!("{name} {prompt}: {found:?}");
+            assert!(found.nmse < NMSE, "{name} {prompt}: {found:?}");
+        }
+    }
+}
+
+/// The fixture that folders are made of.
+fn source() -> PathBuf {
+    workspace().join("tests/fixtures/gguf/tiny-qwen3moe-BF16.gguf")
+}
+
+/// Logits behind a prompt and behind a few further tokens.
+fn trace(path: &Path, options: &LoadOptions) -> (Vec<u32>, Model) {
+    let options = LoadOptions { context: Some(256), ..options.clone() };
+    let model = Prepared::open(path, &options).unwrap().load(&mut |_, _| {}).unwrap();
+    let mut session = model.session();
+    let mut bits = Vec::new();
+    for tokens in [(0..90).map(|i| (i * 7919 + 13) % 1000).collect(), vec![5], vec![900]] {
+        session.append(&tokens).unwrap();
+        assert!(session.logits().iter().all(|logit| logit.is_finite()));
+        bits.extend(session.logits().iter().map(|logit| logit.to_bits()));
+    }
+    drop(session);
+    (bits, model)
+}
+
+#[test]
+fn a_folder_gives_the_bits_of_the_file_that_it_was_made_of_wherever_it_lies() {
+    let root = tempfile::tempdir().unwrap();
+    let published = Published::of(&source());
+    let folder = |name: &str| {
+        let path = root.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        path
+    };
+    let (one, sharded, series) = (folder("one"), folder("sharded"), folder("series"));
+    published.write(&one);
+    published.write_sharded(&sharded, 3);
+    published.write_sharded(&series, 2);
+    std::fs::remove_file(series.join("model.safetensors.index.json")).unwrap();
+    let cached = in_a_cache(&sharded, root.path());
+    let (wanted, gguf) = trace(&source(), &LoadOptions::default());
+    let text = "Ein Satz,\n\tmit 123 Zahlen's and <|im_end|> 漢字 <tool_call>.";
+    for path in [one.clone(), one.join("model.safetensors"), sharded, series, cached] {
+        let (found, model) = trace(&path, &LoadOptions::default());
+        assert!(found == wanted, "{path:?}");
+        for specials in [Specials::AsText, Specials::Parse] {
+            let tokens = |model: &Model| model.tokenizer().unwrap().encode(text, specials).unwrap();
+            assert_eq!(tokens(&model), tokens(&gguf), "{path:?} {specials:?}");
+        }
+        assert_eq!(&model.tokenizer().unwrap().end_tokens()[..2], [1010, 1008]);
+        assert_eq!(model.chat_template(), Some("{{ messages[0].content }}"));
+    }
+}
+
+#[test]
+fn quantised_matrices_stand_for_the_numbers_of_their_formula() {
+    let published = Published::of(&source());
+    let reference = LoadOptions { precision: Precision::Reference, ..LoadOptions::default() };
+    for scheme in SCHEMES {
+        let root = tempfile::tempdir().unwrap();
+        let paths = [root.path().join("quantised"), root.path().join("twin")];
+        let (quantised, twin) = published.quantised(scheme);
+        for (path, model) in paths.iter().zip([&quantised, &twin]) {
+            std::fs::create_dir(path).unwrap();
+            model.write(path);
+        }
+        let [(found, _), (wanted, _)] = paths.each_ref().map(|path| trace(path, &reference));
+        let floats = |bits: &[u32]| bits.iter().map(|bits| f32::from_bits(*bits)).collect::<Vec<_>>();
+        let difference = largest_difference(&floats(&found), &floats(&wanted));
+        let (fast, _) = trace(&paths[0], &LoadOptions::default());
+        let found_fast = distance(&floats(&fast), &floats(&wanted), 1024);
+        println!("{scheme:?}: {difference:e}; fast {found_fast:?}");
+        // The factor of NVFP4 multiplies sums where the twin has it in each element.
+        let exact = !matches!(scheme, Scheme::Nvfp4 { .. });
+        assert!(if exact { found == wanted } else { difference < 1e-4 }, "{scheme:?}: {difference:e}");
+        assert!(found_fast.nmse < 1e-5, "{scheme:?}: {found_fast:?}");
+    }
+}
+
+#[test]
+fn quantised_experts_are_paged_without_a_change_of_a_bit() {
+    let published = Published::of(&source());
+    for scheme in SCHEMES {
+        let root = tempfile::tempdir().unwrap();
+        published.quantised(scheme).0.write_sharded(root.path(), 2);
+        let (wanted, whole) = trace(root.path(), &LoadOptions::default());
+        let experts = whole.plan().experts;
+        for (threads, chunk, share, io) in
+            [(1, 7, 3, IoMode::Direct), (3, 64, 8, IoMode::Buffered), (2, 512, 1, IoMode::Auto)]
+        {
+            let options = LoadOptions {
+                threads: Some(threads),
+                prefill_chunk: Some(chunk),
+                experts: Some(experts / share),
+                io,
+                ..LoadOptions::default()
+            };
+            let (found, model) = trace(root.path(), &options);
+            assert!(found == wanted, "{scheme:?} {threads} {chunk} {share}");
+            let counters = model.counters();
+            assert_eq!(counters.misses > 0, share > 1, "{scheme:?}: {counters:?}");
+            assert!(counters.recode_time_ns > 0, "{scheme:?}: {counters:?}");
+        }
+    }
+}
