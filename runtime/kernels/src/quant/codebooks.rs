@@ -32,7 +32,7 @@ pub(crate) static SIGN_MASKS: [u64; 256] = {
     while byte < 256 {
         let mut bit = 0;
         while bit < 8 {
-            masks[byte] |= (byte as u64 >> bit & 1) * 0xFF << (8 * bit);
+            masks[byte] |= ((byte as u64 >> bit & 1) * 0xFF) << (8 * bit);
             bit += 1;
         }
         byte += 1;

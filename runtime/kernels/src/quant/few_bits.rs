@@ -32,7 +32,7 @@ pub(super) fn tq1_0(block: &[u8], out: &mut SubBlocks) {
         for digit in 0..digits {
             for (byte, q) in bytes.iter().zip(&mut q) {
                 let rest = byte.wrapping_mul(3_u8.pow(digit));
-                *q = (u16::from(rest) * 3 >> 8) as i8 - 1;
+                *q = ((u16::from(rest) * 3) >> 8) as i8 - 1;
             }
         }
     }
