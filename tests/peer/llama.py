@@ -35,10 +35,11 @@ class Model:
         if not self.context:
             raise SystemExit(f"{path}: llama.cpp can't make a context of {context} tokens")
 
-    def tokenize(self, text, special=False):
+    def tokenize(self, text, special=False, begin=True):
+        """Tokens of a text; `special`: control tokens count; `begin`: behind the one that the model has at the beginning."""
         raw = text.encode()
         ids = (llama.llama_token * (len(raw) + 16))()
-        count = llama.llama_tokenize(self.vocab, raw, len(raw), ids, len(ids), special, special)
+        count = llama.llama_tokenize(self.vocab, raw, len(raw), ids, len(ids), begin, special)
         return list(ids[:count])
 
     def text(self, ids):

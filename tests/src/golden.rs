@@ -42,6 +42,14 @@ impl Golden {
         self.four_bytes(name, Dtype::F32).map(|b| b.iter().map(|b| f32::from_le_bytes(*b)).collect())
     }
 
+    /// The bytes of a u8 tensor, none if it is not there.
+    pub fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+        let tensors = self.tensors();
+        let tensor = tensors.tensor(name).ok()?;
+        assert_eq!(tensor.dtype(), Dtype::U8, "{name}");
+        Some(tensor.data().to_vec())
+    }
+
     /// The elements of an i32 tensor that holds ids, none if it is not there.
     pub fn ids(&self, name: &str) -> Option<Vec<u32>> {
         self.four_bytes(name, Dtype::I32).map(|b| b.iter().map(|b| u32::from_le_bytes(*b)).collect())

@@ -7,6 +7,7 @@ pub mod guests;
 pub mod isolation;
 pub mod recorder;
 pub mod stage;
+pub mod tiny;
 
 use std::path::{Path, PathBuf};
 
@@ -31,6 +32,15 @@ pub fn references() -> Vec<PathBuf> {
 
 /// The dense demo model, if `cargo xtask` has fetched it.
 pub fn demo_model() -> Option<PathBuf> {
-    let path = workspace().join("target/demo/SmolLM2-135M-Instruct.Q4_1.gguf");
+    fetched("SmolLM2-135M-Instruct.Q4_1.gguf")
+}
+
+/// Gemma 3 270M, if `cargo xtask gemma` has fetched it.
+pub fn gemma_model() -> Option<PathBuf> {
+    fetched("gemma-3-270m-q4_k_m.gguf")
+}
+
+fn fetched(file: &str) -> Option<PathBuf> {
+    let path = workspace().join("target/demo").join(file);
     path.exists().then_some(path)
 }

@@ -2,11 +2,13 @@
 //! how a prefix came to be there.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use membrane_engine::{EvictionPolicy, IoMode, LoadOptions, Model, Prepared, Session};
-use membrane_tests::references;
+use membrane_formats::Checkpoint;
+use membrane_tests::{references, tiny};
 
-/// Mixtures of experts, dense models and hybrids of both kinds, from the fixtures.
+/// Mixtures of experts, dense models and hybrids of both kinds, from the fixtures; those without one are generated.
 const MODELS: [&str; 6] = [
     "tiny-qwen3moe-Q8_0.gguf",
     "tiny-qwen2moe-Q8_0.gguf",
@@ -21,7 +23,22 @@ fn models() -> Vec<PathBuf> {
         let mut roots = references().into_iter();
         roots.find_map(|root| Some(root.join("gguf").join(name)).filter(|path| path.exists()))
     };
-    MODELS.iter().map(|name| find(name).unwrap_or_else(|| panic!("the fixture {name} is missing"))).collect()
+    let fixtures =
+        MODELS.iter().map(|name| find(name).unwrap_or_else(|| panic!("the fixture {name} is missing")));
+    fixtures.chain(generated().iter().cloned()).collect()
+}
+
+/// Models of the architectures that have no fixture, written once.
+fn generated() -> &'static [PathBuf] {
+    static WRITTEN: OnceLock<Vec<PathBuf>> = OnceLock::new();
+    WRITTEN.get_or_init(|| {
+        let write = |architecture: &&str| {
+            let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("exactness-{architecture}.gguf"));
+            tiny::write(architecture, &path);
+            path
+        };
+        tiny::ARCHITECTURES.iter().map(write).collect()
+    })
 }
 
 fn options() -> LoadOptions {
@@ -29,7 +46,8 @@ fn options() -> LoadOptions {
 }
 
 fn load(path: &Path, options: &LoadOptions) -> Model {
-    Prepared::open(path, options).unwrap().load(&mut |_, _| {}).unwrap()
+    let checkpoint = Checkpoint::open(path).unwrap().into();
+    Prepared::without_text(checkpoint, options).unwrap().load(&mut |_, _| {}).unwrap()
 }
 
 fn tokens() -> Vec<u32> {

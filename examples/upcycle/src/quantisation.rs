@@ -80,15 +80,7 @@ impl Quantisation {
 
 /// The kernels' name of a tensor type, if they can read it.
 pub fn format_of(dtype: DType) -> Option<Format> {
-    Some(match dtype {
-        DType::F32 => Format::F32,
-        DType::BF16 => Format::BF16,
-        DType::Q2_K => Format::Q2K,
-        DType::Q3_K => Format::Q3K,
-        DType::IQ4_NL => Format::IQ4NL,
-        DType::IQ4_XS => Format::IQ4XS,
-        _ => return ALL.iter().find(|known| known.dtype == dtype).map(|known| known.format),
-    })
+    Format::from_name(dtype.name())
 }
 
 impl FromStr for Quantisation {

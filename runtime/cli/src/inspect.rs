@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use membrane_engine::{
-    Architecture, Attention, Bytes, DeltaNet, DeltaShape, EngineError, Hyperparameters, MemoryPlan, Prepared,
+    Architecture, Attention, Bytes, DeltaNet, DeltaShape, EngineError, Hyperparameters, LatentAttention,
+    MemoryPlan, Prepared,
 };
 use membrane_formats::{Checkpoint, Container, Metadata, Value};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
@@ -113,6 +114,18 @@ fn describe(hyper: &Hyperparameters) -> String {
         let gated = if *gated { ", gated" } else { "" };
         text += &format!(", {heads} query and {kv_heads} kv heads of {head_dim}{gated}");
     }
+    let windows = || hyper.attentions().filter_map(|attention| attention.window);
+    if let Some(window) = windows().next() {
+        text += &format!(", {} blocks over the last {window} positions", windows().count());
+    }
+    if let Some(latent) = hyper.latents().next() {
+        let LatentAttention { heads, kv_rank, .. } = latent;
+        text += &format!(
+            ", {heads} query heads of {} over latent vectors of {kv_rank} and rotated keys of {}",
+            latent.query_dim(),
+            latent.rope.dims
+        );
+    }
     if let Some(DeltaNet { shape, .. }) = hyper.delta_nets().next() {
         let DeltaShape { key_heads, value_heads, key_dim, value_dim, kernel, .. } = shape;
         text += &format!(
@@ -125,8 +138,8 @@ fn describe(hyper: &Hyperparameters) -> String {
     text += &format!(", vocabulary {}, trained context {}", hyper.vocabulary, hyper.trained_context);
     if let Some(moe) = hyper.moes().next() {
         text += &format!(", {} experts of {}, {} a token", moe.experts, moe.inner, moe.top_k);
-        if moe.shared_inner > 0 {
-            text += &format!(", a shared expert of {}", moe.shared_inner);
+        if let Some(shared) = moe.shared {
+            text += &format!(", a shared expert of {}", shared.inner);
         }
     }
     if let Some(inner) = hyper.dense().next() {

@@ -21,11 +21,13 @@ mod code;
 mod components;
 mod constraint;
 mod doctor;
+mod eval;
 mod fingerprint;
 mod inspect;
 mod isolation;
 mod judged;
 mod logits;
+mod model;
 mod model_lock;
 mod options;
 mod peer;
@@ -39,6 +41,7 @@ mod report;
 mod resolution;
 mod run;
 mod session;
+mod signed;
 mod transcript;
 mod watch;
 
@@ -65,9 +68,9 @@ enum Verb {
     Run(Box<run::Args>),
     /// Give tasks to an agent, which uses the model and tools by itself.
     Agent(Box<agent::Args>),
-    /// Look at model files.
+    /// Find model files, look at them, verify them.
     #[command(subcommand)]
-    Model(ModelVerb),
+    Model(model::ModelVerb),
     /// Look at profiles, lock them, compare them.
     #[command(subcommand)]
     Profile(profile::ProfileVerb),
@@ -78,6 +81,9 @@ enum Verb {
     Logits(logits::Args),
     /// Measure prefill and decode beside what this machine's memory and disk allow.
     Bench(bench::Args),
+    /// Measure how good a model is.
+    #[command(subcommand)]
+    Eval(eval::EvalVerb),
     /// Look at audit logs.
     #[command(subcommand)]
     Audit(audit::Verb),
@@ -87,22 +93,17 @@ enum Verb {
     Doctor(doctor::Args),
 }
 
-#[derive(Subcommand)]
-enum ModelVerb {
-    /// Metadata, architecture, tensors by type and the memory plan of a model file.
-    Inspect(inspect::Args),
-}
-
 fn main() -> ExitCode {
     isolation::serve_if_asked();
     let result = match Cli::parse().verb {
         Verb::Run(args) => run::run(*args),
         Verb::Agent(args) => agent::run(*args),
-        Verb::Model(ModelVerb::Inspect(args)) => inspect::run(&args),
+        Verb::Model(verb) => model::run(&verb),
         Verb::Profile(verb) => profile::run(verb),
         Verb::Plugin(verb) => plugin::run(verb),
         Verb::Logits(args) => logits::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Eval(verb) => eval::run(&verb),
         Verb::Audit(verb) => audit::run(&verb),
         Verb::Replay(args) => replay::run(&args),
         Verb::Doctor(args) => doctor::run(&args),

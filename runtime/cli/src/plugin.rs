@@ -4,7 +4,6 @@
 mod bench;
 mod build;
 mod dev;
-mod folder;
 mod inspect;
 mod keygen;
 mod new;

@@ -88,6 +88,8 @@ const PROCESS_UNDER_BUDGET: u64 = 24 << 20;
 /// What compiling a new version may take while the program runs under a memory budget, in bytes; it is set aside. A
 /// component of 180 KB takes about 20 MB.
 const RELOAD_COMPILE: u64 = 64 << 20;
+/// What the process that compiles new versions takes, and the functions that it keeps from one to the next, in bytes.
+const RELOAD_COMPILER: u64 = PROCESS_UNDER_BUDGET + (32 << 20);
 /// Instances of a plugin at a time while versions change: the one in force, the new one, the one to go back to.
 const RELOAD_INSTANCES: u64 = 3;
 
@@ -145,11 +147,7 @@ impl BehaviourOptions {
         budgeted: bool,
         running: &Behaviour,
     ) -> Result<Assembled> {
-        let profile = match self.isolation {
-            Some(isolation) => profile.with_isolation(isolation),
-            None => profile,
-        };
-        let resolution = Resolution::of(profile)?;
+        let resolution = Resolution::of(self.isolated(profile))?;
         let locked = self.lock(&resolution)?;
         let mut behaviour = Behaviour::default();
         let mut agents = Vec::new();
@@ -213,6 +211,18 @@ impl BehaviourOptions {
     /// Files that the behaviour is made of, beside the components of `profile`.
     pub fn files(&self, profile: &Profile) -> Vec<PathBuf> {
         self.profile.iter().chain(profile.files()).cloned().collect()
+    }
+
+    /// The profile with its components, which are not compiled.
+    pub fn resolution(&self) -> Result<Resolution> {
+        Resolution::of(self.isolated(self.resolve()?))
+    }
+
+    fn isolated(&self, profile: Profile) -> Profile {
+        match self.isolation {
+            Some(isolation) => profile.with_isolation(isolation),
+            None => profile,
+        }
     }
 
     fn resolve(&self) -> Result<Profile> {
@@ -323,7 +333,7 @@ impl Assembled {
         if !budgeted {
             return self.host.clone();
         }
-        self.reserve = self.reserve * RELOAD_INSTANCES + RELOAD_COMPILE;
+        self.reserve = self.reserve * RELOAD_INSTANCES + RELOAD_COMPILE + RELOAD_COMPILER;
         let limits =
             CompileLimits { memory_bytes: RELOAD_COMPILE, memory_per_byte: 0, ..CompileLimits::default() };
         self.host.within(limits)

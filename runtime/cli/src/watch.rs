@@ -63,6 +63,7 @@ impl Watch {
         let thread = std::thread::Builder::new().name("watch".into());
         thread
             .spawn(move || {
+                self.foresee(&draft);
                 // What was saved between loading and watching is found by looking once more.
                 let (mut look, well) = (true, self.host.clone());
                 let mut drafted = false;
@@ -90,6 +91,17 @@ impl Watch {
             })
             .context("starting the thread that watches files")?;
         Ok(())
+    }
+
+    /// Lets the draft compile what is in force, so that of its next version only what changed is left to compile.
+    fn foresee(&self, draft: &Host) {
+        // What is wrong with the files is told when they are loaded.
+        let Ok(resolution) = self.options.resolution() else { return };
+        for (plugin, component, _) in resolution.plugins() {
+            if let Location::Path(_) = plugin.location {
+                draft.foresee(&component.bytes, plugin.kind, plugin.isolation());
+            }
+        }
     }
 
     /// Makes the behaviour that the files say now and hands it over. None if it is the one that there is.

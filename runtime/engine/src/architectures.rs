@@ -5,11 +5,15 @@
 //! blocks is a file like `qwen3next.rs` and a line in [`ALL`].
 
 mod blocks;
+mod deepseek2;
+mod gemma3;
+mod gpt_oss;
 mod llama;
 mod qwen2;
 mod qwen3;
 mod qwen35;
 mod qwen3next;
+mod rotary;
 
 use membrane_formats::Checkpoint;
 
@@ -27,7 +31,10 @@ pub struct Architecture {
 }
 
 /// Every architecture that this engine runs.
-pub const ALL: [Architecture; 8] = [
+pub const ALL: [Architecture; 11] = [
+    Architecture { name: "deepseek2", describe: deepseek2::describe },
+    Architecture { name: "gemma3", describe: gemma3::describe },
+    Architecture { name: "gpt-oss", describe: gpt_oss::describe },
     Architecture { name: "llama", describe: llama::describe },
     Architecture { name: "qwen2", describe: qwen2::dense },
     Architecture { name: "qwen2moe", describe: qwen2::moe },

@@ -92,11 +92,10 @@ pub(crate) fn plan(
     let states = RecurrentStates::new(hyper, options);
     let side_states = states.beside(options.side_contexts);
     let recurrent = states.total_bytes() + side_states.total_bytes();
-    let scratch_of = |chunk: usize| {
-        ScratchShape::new(hyper, chunk).bytes(context as usize, threads)
-            + RopeTable::bytes(hyper.rope.dims, context as usize) as u64
-            + logits
-    };
+    let ropes =
+        hyper.ropes().iter().map(|rope| RopeTable::bytes(rope.dims, context as usize) as u64).sum::<u64>();
+    let scratch_of =
+        |chunk: usize| ScratchShape::new(hyper, chunk).bytes(context as usize, threads) + ropes + logits;
     let slot = layout.experts.as_ref().map_or(0, Pager::slot_bytes_for);
     let experts = layout.expert_count();
     let top_k = hyper.moes().map(|moe| moe.top_k as u64).max().unwrap_or(0);

@@ -7,6 +7,7 @@
 
 mod attention;
 mod delta_net;
+mod latent;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -75,12 +76,13 @@ impl Pass<'_> {
     pub fn run(&mut self, compute: &mut Compute, observer: &mut dyn Observer) -> Result<()> {
         let core = self.core;
         self.embed(&mut compute.scratch.hidden)?;
-        compute.rope.extend(self.spans.iter().map(Span::end).max().unwrap_or(0));
+        let end = self.spans.iter().map(Span::end).max().unwrap_or(0);
+        compute.ropes.iter_mut().for_each(|rope| rope.extend(end));
         for (index, block) in core.layout.blocks.iter().enumerate() {
             if self.cancel.load(Ordering::Relaxed) {
                 return Err(EngineError::Cancelled);
             }
-            self.mix(index, block, &mut compute.scratch, &compute.rope, observer)?;
+            self.mix(index, block, &mut compute.scratch, &compute.ropes, observer)?;
             self.feed_forward(index, block, compute, observer)?;
         }
         if observer.wants_logits() {
@@ -155,16 +157,19 @@ impl Pass<'_> {
                 row.iter_mut().for_each(|x| *x *= core.layout.embedding_factor);
             }
         }
+        if core.hyper.embedding_scale != 1.0 {
+            ops::scale(self.region, &mut out[..self.rows() * hidden], core.hyper.embedding_scale);
+        }
         Ok(())
     }
 
-    /// x += output(mixer(norm(x))).
+    /// x += output(mixer(norm(x))), normed where the architecture says so.
     fn mix(
         &mut self,
         index: usize,
         block: &Block,
         s: &mut Scratch,
-        rope: &RopeTable,
+        ropes: &[RopeTable],
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let (core, region, rows) = (self.core, self.region, self.rows());
@@ -172,24 +177,34 @@ impl Pass<'_> {
         let (x, normed) = (&s.hidden[..rows * hidden], &mut s.normed[..rows * hidden]);
         ops::rms_norm(region, x, &block.mixer_norm, core.hyper.norm_eps, normed);
         s.input.set(region, rows, hidden, normed, core.precision);
-        let output = match &block.mixer {
+        let (output, bias) = match &block.mixer {
             Mixer::Attention(block) => {
-                attention::mix(self, block, rows, s, rope)?;
-                &block.output
+                attention::mix(self, block, rows, s, &ropes[block.rope])?;
+                (&block.output, block.output_bias.as_ref())
+            }
+            Mixer::Latent(block) => {
+                latent::mix(self, block, rows, s, &ropes[block.rope])?;
+                (&block.output, None)
             }
             Mixer::DeltaNet(block) => {
                 delta_net::mix(self, index, block, rows, s, observer)?;
-                &block.output
+                (&block.output, None)
             }
         };
         s.input.set(region, rows, output.cols, &s.mixed[..rows * output.cols], core.precision);
         let branch = &mut s.branch[..rows * hidden];
         matmul(region, core.precision, &mut [product(core, output, &s.input, branch)?]);
+        if let Some(bias) = bias {
+            ops::add_bias(region, branch, bias);
+        }
+        if let Some(norm) = &block.after_mixer_norm {
+            ops::rms_norm_in_place(region, branch, norm, core.hyper.norm_eps);
+        }
         ops::add(region, &mut s.hidden[..rows * hidden], branch);
         Ok(())
     }
 
-    /// x += feed_forward(norm(x)).
+    /// x += feed_forward(norm(x)), normed where the architecture says so.
     fn feed_forward(
         &mut self,
         index: usize,
@@ -210,7 +225,11 @@ impl Pass<'_> {
             FeedForward::Moe(moe) => moe::run(core, region, index, moe, rows, compute, observer)?,
         }
         let s = &mut compute.scratch;
-        ops::add(region, &mut s.hidden[..rows * hidden], &s.branch[..rows * hidden]);
+        let branch = &mut s.branch[..rows * hidden];
+        if let Some(norm) = &block.after_ffn_norm {
+            ops::rms_norm_in_place(region, branch, norm, core.hyper.norm_eps);
+        }
+        ops::add(region, &mut s.hidden[..rows * hidden], branch);
         Ok(())
     }
 
@@ -238,7 +257,7 @@ fn product<'a>(
     Ok(Product { weights: core.resident.matrix(weight)?, input, input_rows: None, output })
 }
 
-/// branch = down(silu(gate x) * up x) for the chunk in `s.input`.
+/// branch = down(glu(gate x, up x)) for the chunk in `s.input`.
 pub(crate) fn gated_unit(
     core: &Core,
     region: &Region<'_>,
@@ -251,7 +270,7 @@ pub(crate) fn gated_unit(
     let (gate, up) = (&mut s.gate[..rows * inner], &mut s.up[..rows * inner]);
     let mut products = [product(core, &unit.gate, &s.input, gate)?, product(core, &unit.up, &s.input, up)?];
     matmul(region, precision, &mut products);
-    ops::silu_mul(region, gate, up);
+    ops::glu(region, unit.glu, gate, up);
     s.inner.set(region, rows, inner, gate, precision);
     let branch = &mut s.branch[..rows * core.hyper.hidden];
     matmul(region, precision, &mut [product(core, &unit.down, &s.inner, branch)?]);

@@ -1,29 +1,14 @@
 //! The shape of a model: what an architecture's description makes of a file's metadata.
 
 use membrane_formats::Checkpoint;
-pub use membrane_kernels::{DeltaShape, HeadOrder};
+pub use membrane_kernels::{DeltaShape, Glu, HeadOrder, Llama3, Rope, RopeScaling, Yarn};
 
 use crate::architectures::Architecture;
 use crate::error::Result;
 use crate::keys::Keys;
 
-/// How positions are rotated into queries and keys (Su et al. 2021).
-#[derive(Debug, Clone)]
-pub struct Rope {
-    /// Dimensions of a head that are rotated, from the first.
-    pub dims: usize,
-    /// Base of the frequencies.
-    pub base: f32,
-    /// Positions are multiplied by it (linear context extension); 1 is off.
-    pub scale: f32,
-    /// Pairs are (i, i + dims/2) as in GPT-NeoX; otherwise neighbours (2i, 2i + 1).
-    pub neox: bool,
-    /// Divisors of the frequencies, one a pair, where the metadata describe them. GGUF files have them in a tensor.
-    pub factors: Option<Vec<f32>>,
-}
-
-/// Softmax attention over all positions so far, with heads of queries that share heads of keys and values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Softmax attention over the positions so far, with heads of queries that share heads of keys and values.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Attention {
     /// Query heads.
     pub heads: usize,
@@ -37,6 +22,16 @@ pub struct Attention {
     pub head_norm: bool,
     /// The result is multiplied by the sigmoid of a gate. The query matrix has its rows, behind those of each head.
     pub gated: bool,
+    /// All four matrices have biases. Where it is not set, those of queries, keys and values may have them.
+    pub biased: bool,
+    /// Each head has a score that no position has, beside those of the positions (attention sinks).
+    pub sinks: bool,
+    /// Most positions that a query attends to, its own included; all if none.
+    pub window: Option<usize>,
+    /// Factor on the scores.
+    pub scale: f32,
+    /// Rotary positions of queries and keys, from the first dimension of a head on.
+    pub rope: Rope,
 }
 
 impl Attention {
@@ -53,6 +48,51 @@ impl Attention {
     /// Width of all value heads together.
     pub fn value_width(&self) -> usize {
         self.kv_heads * self.value_dim
+    }
+
+    /// Width of what all heads give.
+    pub fn mixed_width(&self) -> usize {
+        self.heads * self.value_dim
+    }
+}
+
+/// Multi-head latent attention (DeepSeek-AI 2024): keys and values of all heads are made of one narrow latent vector a position,
+/// which is all that is kept of it, beside one rotated key that the heads share.
+///
+/// The matrices that make a head's keys and values of the latent vector are applied to its queries and to its result instead
+/// (absorbed), so that attention goes over the latent vectors as they are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LatentAttention {
+    /// Query heads.
+    pub heads: usize,
+    /// Width of the latent vector that queries are made of; none: they are made of the input.
+    pub query_rank: Option<usize>,
+    /// Width of the latent vector that keys and values are made of.
+    pub kv_rank: usize,
+    /// Dimensions of a query or key head that are not rotated; those rotated stand behind them.
+    pub plain_dim: usize,
+    /// Width of a value head.
+    pub value_dim: usize,
+    /// Factor on the scores.
+    pub scale: f32,
+    /// Rotary positions; all of their dimensions are behind the plain ones.
+    pub rope: Rope,
+}
+
+impl LatentAttention {
+    /// Width of a query head.
+    pub fn query_dim(&self) -> usize {
+        self.plain_dim + self.rope.dims
+    }
+
+    /// Width of all query heads together.
+    pub fn query_width(&self) -> usize {
+        self.heads * self.query_dim()
+    }
+
+    /// Width of what is kept of a position, and of a query over it.
+    pub fn key_width(&self) -> usize {
+        self.kv_rank + self.rope.dims
     }
 
     /// Width of what all heads give.
@@ -84,16 +124,69 @@ pub struct DeltaNet {
 }
 
 /// What mixes the positions in a layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Mixer {
     /// Softmax attention.
     Attention(Attention),
+    /// Softmax attention over latent vectors.
+    Latent(LatentAttention),
     /// A gated delta-net.
     DeltaNet(DeltaNet),
 }
 
-/// The mixture of experts of a layer.
+/// What keys and values of a layer take in the cache, in elements a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheWidths {
+    /// All key heads.
+    pub key: usize,
+    /// All value heads; 0 where values are the first elements of the key.
+    pub value: usize,
+}
+
+/// What becomes of a router's outputs before the best are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scores {
+    /// Softmax over all experts.
+    Softmax,
+    /// The sigmoid of each.
+    Sigmoid,
+}
+
+/// Experts in groups, of which only the best may be chosen from: those whose two best experts have the highest sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpertGroups {
+    /// Groups of consecutive experts, equally large.
+    pub count: usize,
+    /// Groups that experts are chosen from.
+    pub used: usize,
+}
+
+/// What chooses and weighs experts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Router {
+    /// What its outputs become.
+    pub scores: Scores,
+    /// A bias on the scores, for choosing only: the weights are without it.
+    pub choice_bias: bool,
+    /// Groups, if experts are chosen from some of them only.
+    pub groups: Option<ExpertGroups>,
+    /// Whether the chosen experts' weights are made to sum to 1.
+    pub normalise: bool,
+    /// Factor on the weights.
+    pub scale: f32,
+}
+
+/// An expert that every token uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedExpert {
+    /// Inner width.
+    pub inner: usize,
+    /// The sigmoid of its own gate weighs it.
+    pub gated: bool,
+}
+
+/// The mixture of experts of a layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Moe {
     /// Experts in a layer.
     pub experts: usize,
@@ -101,31 +194,49 @@ pub struct Moe {
     pub top_k: usize,
     /// Inner width of an expert.
     pub inner: usize,
-    /// Inner width of the shared expert, which the sigmoid of its own gate weighs; 0 if there is none.
-    pub shared_inner: usize,
-    /// Whether the chosen experts' weights are made to sum to 1.
-    pub normalise: bool,
+    /// The shared expert, if there is one.
+    pub shared: Option<SharedExpert>,
+    /// What chooses and weighs experts.
+    pub router: Router,
+    /// The router and the experts' matrices have biases.
+    pub biased: bool,
+    /// What joins gate and up.
+    pub glu: Glu,
 }
 
 /// What works on each position of a layer by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum FeedForward {
     /// One gated unit of this inner width.
     Dense {
         /// Inner width.
         inner: usize,
+        /// What joins gate and up.
+        glu: Glu,
     },
     /// A mixture of gated units.
     Moe(Moe),
 }
 
-/// One layer of a pre-norm decoder: `x += mixer(norm(x)); x += feed_forward(norm(x))`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One layer of a pre-norm decoder: `x += mixer(norm(x)); x += feed_forward(norm(x))`; with norms of what is added where
+/// [`Norms`] has them.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Layer {
     /// What mixes the positions.
     pub mixer: Mixer,
     /// What works on each position.
     pub feed_forward: FeedForward,
+}
+
+/// The norms of a layer beside the one before its mixer, by the names of their tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Norms {
+    /// Before the feed-forward.
+    pub ffn: &'static str,
+    /// Of what the mixer adds.
+    pub after_mixer: Option<&'static str>,
+    /// Of what the feed-forward adds.
+    pub after_ffn: Option<&'static str>,
 }
 
 /// The shape of a model.
@@ -139,10 +250,10 @@ pub struct Hyperparameters {
     pub hidden: usize,
     /// Epsilon of the RMS norms.
     pub norm_eps: f32,
-    /// Rotary positions.
-    pub rope: Rope,
-    /// Name of the norm before a feed-forward, as tensors call it.
-    pub ffn_norm: &'static str,
+    /// Factor on the rows of the embedding.
+    pub embedding_scale: f32,
+    /// Norms of every layer.
+    pub norms: Norms,
     /// Rows of the embedding.
     pub vocabulary: usize,
     /// Context length that the model was trained for.
@@ -166,15 +277,47 @@ impl Hyperparameters {
     pub fn attentions(&self) -> impl Iterator<Item = &Attention> + Clone {
         self.layers.iter().filter_map(|layer| match &layer.mixer {
             Mixer::Attention(attention) => Some(attention),
+            Mixer::Latent(_) | Mixer::DeltaNet(_) => None,
+        })
+    }
+
+    /// The latent attention of each layer that has one, in order.
+    pub fn latents(&self) -> impl Iterator<Item = &LatentAttention> + Clone {
+        self.layers.iter().filter_map(|layer| match &layer.mixer {
+            Mixer::Latent(latent) => Some(latent),
+            Mixer::Attention(_) | Mixer::DeltaNet(_) => None,
+        })
+    }
+
+    /// What each layer with keys and values takes in the cache, in order.
+    pub fn caches(&self) -> impl Iterator<Item = CacheWidths> + Clone {
+        self.layers.iter().filter_map(|layer| match &layer.mixer {
+            Mixer::Attention(attention) => {
+                Some(CacheWidths { key: attention.key_width(), value: attention.value_width() })
+            }
+            Mixer::Latent(latent) => Some(CacheWidths { key: latent.key_width(), value: 0 }),
             Mixer::DeltaNet(_) => None,
         })
+    }
+
+    /// The rotary positions of the layers, each kind once.
+    pub fn ropes(&self) -> Vec<Rope> {
+        let mut ropes: Vec<Rope> = Vec::new();
+        let all =
+            self.attentions().map(|attention| attention.rope).chain(self.latents().map(|latent| latent.rope));
+        for rope in all {
+            if !ropes.contains(&rope) {
+                ropes.push(rope);
+            }
+        }
+        ropes
     }
 
     /// The delta-net of each layer that has one, in order.
     pub fn delta_nets(&self) -> impl Iterator<Item = &DeltaNet> + Clone {
         self.layers.iter().filter_map(|layer| match &layer.mixer {
             Mixer::DeltaNet(delta_net) => Some(delta_net),
-            Mixer::Attention(_) => None,
+            Mixer::Attention(_) | Mixer::Latent(_) => None,
         })
     }
 
@@ -189,7 +332,7 @@ impl Hyperparameters {
     /// Inner width of each dense feed-forward, in order.
     pub fn dense(&self) -> impl Iterator<Item = usize> + Clone {
         self.layers.iter().filter_map(|layer| match layer.feed_forward {
-            FeedForward::Dense { inner } => Some(inner),
+            FeedForward::Dense { inner, .. } => Some(inner),
             FeedForward::Moe(_) => None,
         })
     }

@@ -56,6 +56,18 @@ impl<'a> Keys<'a> {
         Ok(self.metadata.f32(&self.name(key))?)
     }
 
+    /// A positive floating-point number, if it is there.
+    pub fn positive(&self, key: &str) -> Result<Option<f32>> {
+        let Some(value) = self.float(key)? else { return Ok(None) };
+        self.rule(key, value, value.is_finite() && value > 0.0, || "it must be positive".into())?;
+        Ok(Some(value))
+    }
+
+    /// A truth value, if it is there.
+    pub fn truth(&self, key: &str) -> Result<Option<bool>> {
+        Ok(self.metadata.bool(&self.name(key))?)
+    }
+
     /// A text, if it is there.
     pub fn text(&self, key: &str) -> Result<Option<&'a str>> {
         Ok(self.metadata.str(&self.name(key))?)
@@ -77,6 +89,14 @@ impl<'a> Keys<'a> {
             None => Ok(None),
             Some(Value::Array(Array::Bool(truths))) => Ok(Some(truths)),
             Some(other) => Err(self.broken(key, other, "it must be an array of truth values")),
+        }
+    }
+
+    /// Truth values, if the key holds an array.
+    pub fn truths_if_array(&self, key: &str) -> Result<Option<&'a [bool]>> {
+        match self.metadata.get(&self.name(key)) {
+            Some(Value::Array(_)) => self.truths(key),
+            _ => Ok(None),
         }
     }
 

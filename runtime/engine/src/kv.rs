@@ -5,7 +5,7 @@ use std::sync::Arc;
 use membrane_kernels::{KvSlice, Precision};
 
 use crate::error::Result;
-use crate::hyper::{Attention, Hyperparameters};
+use crate::hyper::{CacheWidths, Hyperparameters};
 use crate::pool::{Charge, Pool};
 
 /// Positions in a block.
@@ -13,7 +13,7 @@ pub(crate) const BLOCK: usize = 64;
 
 /// Bytes that keys and values of one position take over all layers.
 pub(crate) fn bytes_per_token(hyper: &Hyperparameters, precision: Precision) -> u64 {
-    hyper.attentions().map(|attention| Shape::new(attention, precision).bytes_per_token()).sum()
+    hyper.caches().map(|widths| Shape::new(widths, precision).bytes_per_token()).sum()
 }
 
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ impl Rows {
 #[derive(Debug)]
 struct Block {
     keys: Rows,   // [BLOCK, kv_heads * head_dim]
-    values: Rows, // [BLOCK, kv_heads * value_dim]
+    values: Rows, // [BLOCK, kv_heads * value_dim], or nothing where the key holds the values
     _charge: Charge,
 }
 
@@ -75,8 +75,8 @@ struct Shape {
 }
 
 impl Shape {
-    fn new(attention: &Attention, precision: Precision) -> Self {
-        Self { key_width: attention.key_width(), value_width: attention.value_width(), precision }
+    fn new(widths: CacheWidths, precision: Precision) -> Self {
+        Self { key_width: widths.key, value_width: widths.value, precision }
     }
 
     fn bytes_per_token(self) -> u64 {
@@ -101,8 +101,8 @@ pub(crate) struct KvCache {
 
 impl KvCache {
     pub fn new(hyper: &Hyperparameters, precision: Precision, pool: &Arc<Pool>) -> Self {
-        let layer = |attention| Layer { blocks: Vec::new(), shape: Shape::new(attention, precision) };
-        Self { layers: hyper.attentions().map(layer).collect(), pool: pool.clone() }
+        let layer = |widths| Layer { blocks: Vec::new(), shape: Shape::new(widths, precision) };
+        Self { layers: hyper.caches().map(layer).collect(), pool: pool.clone() }
     }
 
     /// Makes room for positions up to `length`, those from `from` on writable.
@@ -121,11 +121,12 @@ impl KvCache {
     }
 
     /// Stores keys [n, kv_heads * head_dim] and values [n, kv_heads * value_dim] of a layer from position
-    /// `first` on; `reserve` has made room.
+    /// `first` on; `reserve` has made room. Where the key holds the values there are none.
     pub fn store(&mut self, layer: usize, first: usize, keys: &[f32], values: &[f32]) {
         let Layer { blocks, shape } = &mut self.layers[layer];
-        let rows = keys.chunks_exact(shape.key_width).zip(values.chunks_exact(shape.value_width));
-        for (position, (key, value)) in (first..).zip(rows) {
+        let Shape { key_width, value_width, .. } = *shape;
+        for (row, key) in keys.chunks_exact(key_width).enumerate() {
+            let (position, value) = (first + row, &values[row * value_width..(row + 1) * value_width]);
             if let Some(block) = Arc::get_mut(&mut blocks[position / BLOCK]) {
                 block.keys.store(position % BLOCK, key);
                 block.values.store(position % BLOCK, value);

@@ -19,6 +19,7 @@ mod moe;
 mod plan;
 mod pool;
 pub mod process;
+mod router;
 mod scratch;
 mod session;
 mod state;
@@ -29,8 +30,9 @@ pub use architectures::{ALL as ARCHITECTURES, Architecture};
 pub use error::{EngineError, Result};
 pub use forward::Observer;
 pub use hyper::{
-    Attention, DeltaNet, DeltaShape, FeedForward, HeadOrder, Hyperparameters, Layer, Mixer, Moe, Projections,
-    Rope,
+    Attention, CacheWidths, DeltaNet, DeltaShape, ExpertGroups, FeedForward, Glu, HeadOrder, Hyperparameters,
+    LatentAttention, Layer, Mixer, Moe, Norms, Projections, Rope, RopeScaling, Router, Scores, SharedExpert,
+    Yarn,
 };
 pub use membrane_kernels::{DeltaState, Isa, Precision};
 pub use membrane_pager::{Counters, EvictionPolicy, IoChoice, IoMode, IoReason};

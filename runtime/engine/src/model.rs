@@ -164,20 +164,18 @@ impl Prepared {
         let resident = self.layout.load(&self.checkpoint, &mut |done| progress(done, total))?;
         let pager = self.layout.experts.as_ref().map(|catalog| self.open_pager(catalog)).transpose()?;
         progress(total, total);
-        let mut rope = RopeTable::new(
-            self.hyper.rope.dims,
-            self.hyper.rope.base,
-            self.hyper.rope.scale,
-            self.hyper.rope.neox,
-            self.hyper.rope.factors.as_deref().or(self.layout.rope_factors.as_deref()),
-        );
-        rope.reserve(self.plan.context as usize);
+        let table = |rope| {
+            let mut table = RopeTable::new(rope, self.layout.rope_factors.as_deref());
+            table.reserve(self.plan.context as usize);
+            table
+        };
+        let ropes = self.hyper.ropes().iter().map(table).collect();
         let scratch_shape = ScratchShape::new(&self.hyper, self.plan.prefill_chunk);
         let context = self.plan.context as usize;
         let compute = Compute {
             team: Arc::new(Team::new(self.threads, self.isa)),
             scratch: Scratch::new(&scratch_shape, context, self.threads),
-            rope,
+            ropes,
             routing: Routing::default(),
             pager,
         };
@@ -246,7 +244,8 @@ pub(crate) struct Core {
 pub(crate) struct Compute {
     pub team: Arc<Team>,
     pub scratch: Scratch,
-    pub rope: RopeTable,
+    /// A table for each of [`Hyperparameters::ropes`].
+    pub ropes: Vec<RopeTable>,
     pub routing: Routing,
     pub pager: Option<Pager>,
 }

@@ -6,21 +6,21 @@ use membrane_pager::Lease;
 
 use crate::error::Result;
 use crate::forward::{Observer, gated_unit};
-use crate::hyper::Moe;
 use crate::model::{Compute, Core};
+use crate::router;
 use crate::scratch::Scratch;
 use crate::weights::{GatedUnit, MoeBlock, Weight};
 
 /// Which tokens go to which expert, sorted by expert.
 #[derive(Default)]
 pub(crate) struct Routing {
-    ids: Vec<u32>,     // [rows, top_k], best first
-    weights: Vec<f32>, // [rows, top_k], as applied
+    pub ids: Vec<u32>,     // [rows, top_k], best first
+    pub weights: Vec<f32>, // [rows, top_k], as applied
     /// Expert e takes `tokens[starts[e]..starts[e + 1]]`.
     starts: Vec<usize>, // [experts + 1]
-    tokens: Vec<u32>,  // [rows * top_k], row of the chunk
-    slots: Vec<u32>,   // [rows * top_k], index into `ids` of the same entry
-    wanted: Vec<u32>,  // experts with at least one token, ascending
+    tokens: Vec<u32>,      // [rows * top_k], row of the chunk
+    slots: Vec<u32>,       // [rows * top_k], index into `ids` of the same entry
+    wanted: Vec<u32>,      // experts with at least one token, ascending
     /// Row of `expert_out` that holds the result for an entry of `ids`.
     result: Vec<u32>, // [rows, top_k]
     /// 0, 1, 2, ...
@@ -73,12 +73,13 @@ pub(crate) fn run(
     let moe = &block.shape;
     let hidden = core.hyper.hidden;
     let Compute { scratch: s, routing, pager, .. } = compute;
-    route(core, region, block, moe, rows, s, routing)?;
+    router::route(core, region, block, rows, s, routing)?;
+    routing.sort(moe.experts, moe.top_k);
     observer.router(index, rows, &routing.ids, &routing.weights);
     let Some(pager) = pager else { return Ok(()) };
     let mut request = pager.request(index as u32, &routing.wanted);
     if let Some((unit, gate)) = &block.shared {
-        shared_expert(core, region, unit, gate, rows, s)?;
+        shared_expert(core, region, unit, gate.as_ref(), rows, s)?;
     } else {
         s.branch[..rows * hidden].fill(0.0);
     }
@@ -101,51 +102,17 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// Softmax over all experts, the top k of them, and their weights.
-fn route(
-    core: &Core,
-    region: &Region<'_>,
-    block: &MoeBlock,
-    moe: &Moe,
-    rows: usize,
-    s: &mut Scratch,
-    routing: &mut Routing,
-) -> Result<()> {
-    let scores = &mut s.router[..rows * moe.experts];
-    let weights = core.resident.matrix(&block.router)?;
-    matmul(
-        region,
-        core.precision,
-        &mut [Product { weights, input: &s.input, input_rows: None, output: scores }],
-    );
-    routing.ids.clear();
-    routing.weights.clear();
-    for row in scores.chunks_exact_mut(moe.experts) {
-        ops::softmax(region, row);
-        ops::top_k(row, moe.top_k, &mut routing.ids);
-        let first = routing.weights.len();
-        let chosen = &routing.ids[first..];
-        routing.weights.extend(chosen.iter().map(|&id| row[id as usize]));
-        if moe.normalise {
-            let chosen = &mut routing.weights[first..];
-            let sum: f32 = chosen.iter().sum();
-            chosen.iter_mut().for_each(|weight| *weight /= sum);
-        }
-    }
-    routing.sort(moe.experts, moe.top_k);
-    Ok(())
-}
-
-/// branch = sigmoid(gate x) * unit(x).
+/// branch = unit(x), times sigmoid(gate x) where there is a gate.
 fn shared_expert(
     core: &Core,
     region: &Region<'_>,
     unit: &GatedUnit,
-    gate: &Weight,
+    gate: Option<&Weight>,
     rows: usize,
     s: &mut Scratch,
 ) -> Result<()> {
     gated_unit(core, region, unit, rows, s)?;
+    let Some(gate) = gate else { return Ok(()) };
     let scores = &mut s.router[..rows];
     let weights = core.resident.matrix(gate)?;
     matmul(
@@ -190,8 +157,14 @@ fn experts(
         rows += range.len();
     }
     matmul(region, precision, &mut products);
-    let (gate, up) = (&mut s.gate[..rows * inner], &s.up[..rows * inner]);
-    ops::silu_mul(region, gate, up);
+    let counts: Vec<(u32, usize)> =
+        leases.iter().map(|lease| (lease.index(), routing.range(lease.index()).len())).collect();
+    let (gate, up) = (&mut s.gate[..rows * inner], &mut s.up[..rows * inner]);
+    if let Some(biases) = &block.biases {
+        add_biases(core, region, &biases.gate, &counts, gate, &mut s.expert_bias);
+        add_biases(core, region, &biases.up, &counts, up, &mut s.expert_bias);
+    }
+    ops::glu(region, block.shape.glu, gate, up);
     s.inner.set(region, rows, inner, gate, precision);
     let mut products = Vec::with_capacity(leases.len());
     let mut out = &mut s.expert_out[done * hidden..(done + rows) * hidden];
@@ -206,5 +179,27 @@ fn experts(
         first += count;
     }
     matmul(region, precision, &mut products);
+    if let Some(biases) = &block.biases {
+        let out = &mut s.expert_out[done * hidden..(done + rows) * hidden];
+        add_biases(core, region, &biases.down, &counts, out, &mut s.expert_bias);
+    }
     Ok(rows)
+}
+
+/// Adds to the rows of each expert, of which `counts` has the number, its bias.
+fn add_biases(
+    core: &Core,
+    region: &Region<'_>,
+    biases: &Weight,
+    counts: &[(u32, usize)],
+    mut x: &mut [f32],
+    scratch: &mut [f32],
+) {
+    let bias = &mut scratch[..biases.cols];
+    for &(expert, count) in counts {
+        let (rows, rest) = x.split_at_mut(count * biases.cols);
+        x = rest;
+        core.resident.row(biases, expert as usize, bias);
+        ops::add_bias(region, rows, bias);
+    }
 }

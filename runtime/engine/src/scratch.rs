@@ -2,10 +2,12 @@
 
 use membrane_kernels::{Activations, AttentionScratch};
 
-use crate::hyper::{Attention, DeltaShape, Hyperparameters, Moe, Projections};
+use crate::hyper::{Attention, DeltaShape, Hyperparameters, LatentAttention, Moe, Projections};
 
 /// Most rows of logits that are computed at a time.
 const LOGIT_ROWS: usize = 16;
+/// Most rows that go through latent attention at a time: a query over latent vectors is several times as wide as a query.
+pub(crate) const LATENT_ROWS: usize = 64;
 
 /// How large the buffers of a chunk must be, in rows and columns: each as large as the layer asks for that needs most.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +16,8 @@ pub(crate) struct ScratchShape {
     hidden: usize,
     /// Query heads.
     heads: usize,
+    /// Widest head that attention goes over.
+    head_dim: usize,
     joined: usize,
     query: usize,
     key: usize,
@@ -21,11 +25,45 @@ pub(crate) struct ScratchShape {
     gate: usize,
     decays: usize,
     mixed: usize,
+    /// Widest input of a matrix beside the hidden width and `mixed`.
+    input: usize,
     inner: usize,
     /// Rows of a feed-forward: one a token, or one for each expert that a token uses.
     ffn_rows: usize,
     experts: usize,
+    /// Widest bias of an expert.
+    expert_bias: usize,
     vocabulary: usize,
+    latent: LatentShape,
+}
+
+/// The same for latent attention, all 0 where there is none.
+#[derive(Debug, Clone, Copy)]
+struct LatentShape {
+    rows: usize,
+    heads: usize,
+    queries: usize,
+    /// Widest part of a head that goes through a matrix of its own.
+    part: usize,
+    mixed: usize,
+}
+
+impl LatentShape {
+    fn new(hyper: &Hyperparameters, chunk: usize) -> Self {
+        let most = |of: fn(&LatentAttention) -> usize| hyper.latents().map(of).max().unwrap_or(0);
+        Self {
+            rows: chunk.min(LATENT_ROWS),
+            heads: most(|latent| latent.heads),
+            queries: most(|latent| latent.heads * latent.key_width()),
+            part: most(|latent| latent.kv_rank.max(latent.plain_dim).max(latent.value_dim)),
+            mixed: most(|latent| latent.heads * latent.kv_rank),
+        }
+    }
+
+    /// Elements of the buffers.
+    fn floats(&self) -> usize {
+        self.rows * (self.queries + self.heads * self.part + self.mixed + self.heads)
+    }
 }
 
 impl ScratchShape {
@@ -41,21 +79,35 @@ impl ScratchShape {
         let by_key_head = hyper.delta_nets().filter(|net| net.inputs == Projections::ByKeyHead);
         let fused = by_key_head.map(|net| net.shape.channels() + net.shape.value_width()).max().unwrap_or(0);
         let moe = |of: fn(&Moe) -> usize| hyper.moes().map(of).max().unwrap_or(0);
+        let latent = |of: fn(&LatentAttention) -> usize| hyper.latents().map(of).max().unwrap_or(0);
+        let query_rank = latent(|latent| latent.query_rank.unwrap_or(0));
         Self {
             chunk,
             hidden: hyper.hidden,
-            heads: attention(|a| a.heads),
-            joined: gated(|a| 2 * a.query_width()).max(delta(DeltaShape::channels)),
-            query: attention(Attention::query_width).max(delta(DeltaShape::channels)).max(fused),
-            key: attention(Attention::key_width),
-            value: attention(Attention::value_width),
+            heads: attention(|a| a.heads).max(latent(|l| l.heads)),
+            head_dim: attention(|a| a.head_dim.max(a.value_dim)).max(latent(LatentAttention::key_width)),
+            joined: gated(|a| 2 * a.query_width())
+                .max(delta(DeltaShape::channels))
+                .max(latent(LatentAttention::query_width)),
+            query: attention(Attention::query_width)
+                .max(delta(DeltaShape::channels))
+                .max(fused)
+                .max(query_rank),
+            key: attention(Attention::key_width).max(latent(LatentAttention::key_width)),
+            value: attention(Attention::value_width).max(latent(|l| l.kv_rank)),
             gate: gated(Attention::query_width).max(delta(DeltaShape::value_width)),
             decays: delta(|shape| shape.value_heads),
-            mixed: attention(Attention::mixed_width).max(delta(DeltaShape::value_width)),
-            inner: moe(|moe| moe.inner.max(moe.shared_inner)).max(most_dense),
+            mixed: attention(Attention::mixed_width)
+                .max(delta(DeltaShape::value_width))
+                .max(latent(LatentAttention::mixed_width)),
+            input: query_rank,
+            inner: moe(|moe| moe.inner.max(moe.shared.map_or(0, |shared| shared.inner))).max(most_dense),
             ffn_rows: chunk * moe(|moe| moe.top_k).max(1),
             experts: moe(|moe| moe.experts),
+            expert_bias: moe(|moe| if moe.biased { moe.inner } else { 0 })
+                .max(if hyper.moes().any(|moe| moe.biased) { hyper.hidden } else { 0 }),
             vocabulary: hyper.vocabulary,
+            latent: LatentShape::new(hyper, chunk),
         }
     }
 
@@ -67,24 +119,31 @@ impl ScratchShape {
         self.chunk * width
             + self.ffn_rows * 2 * self.inner
             + expert_out
+            + self.expert_bias
+            + self.latent.floats()
             + self.vocabulary * (LOGIT_ROWS.min(self.chunk) + 1)
     }
 
     /// Bytes of all buffers, attention scores for `context` positions included.
     pub fn bytes(&self, context: usize, threads: usize) -> u64 {
-        let activations = Activations::bytes(self.chunk, self.hidden.max(self.mixed))
-            + Activations::bytes(self.ffn_rows, self.inner);
+        let activations = Activations::bytes(self.chunk, self.input_width())
+            + Activations::bytes(self.ffn_rows, self.inner)
+            + Activations::bytes(self.latent.rows * self.latent.heads, self.latent.part);
         (4 * self.floats() + activations) as u64
-            + AttentionScratch::bytes(self.heads, context, threads) as u64
+            + AttentionScratch::bytes(self.heads, self.head_dim, context, threads) as u64
+    }
+
+    fn input_width(&self) -> usize {
+        self.hidden.max(self.mixed).max(self.input)
     }
 }
 
 /// The buffers; shapes are [rows, columns], row-major, of which a chunk of n tokens uses the first n rows.
 pub(crate) struct Scratch {
-    pub hidden: Vec<f32>,     // [chunk, hidden], the residual stream
-    pub normed: Vec<f32>,     // [chunk, hidden]
-    pub branch: Vec<f32>,     // [chunk, hidden], what a block adds to the residual stream
-    pub joined: Vec<f32>,     // [chunk, queries and gates of attention, or channels of a delta-net]
+    pub hidden: Vec<f32>,      // [chunk, hidden], the residual stream
+    pub normed: Vec<f32>,      // [chunk, hidden]
+    pub branch: Vec<f32>,      // [chunk, hidden], what a block adds to the residual stream
+    pub joined: Vec<f32>, // [chunk, queries and gates of attention, or channels of a delta-net, or plain queries]
     pub q: Vec<f32>, // [chunk, heads * head_dim, or channels of a delta-net, before they are taken apart and convolved]
     pub k: Vec<f32>, // [chunk, kv_heads * head_dim]
     pub v: Vec<f32>, // [chunk, kv_heads * value_dim]
@@ -95,12 +154,36 @@ pub(crate) struct Scratch {
     pub up: Vec<f32>, // [chunk * top_k, inner]
     pub expert_out: Vec<f32>, // [chunk * top_k, hidden]
     pub router: Vec<f32>, // [chunk, experts]
-    pub logits: Vec<f32>, // [logit_rows, vocabulary]
+    pub expert_bias: Vec<f32>, // [widest bias of an expert]
+    pub latent: LatentScratch,
+    pub logits: Vec<f32>,   // [logit_rows, vocabulary]
     pub input: Activations, // of normed or mixed
     pub inner: Activations, // of gate
     pub attention: AttentionScratch,
     /// Rows of logits that are computed at a time.
     pub logit_rows: usize,
+}
+
+/// What latent attention works in, a piece of a chunk at a time.
+pub(crate) struct LatentScratch {
+    pub queries: Vec<f32>,   // [rows, heads, kv_rank + rotated dimensions]
+    pub parts: Vec<f32>,     // [rows, heads, part], or head by head [heads, rows, part]
+    pub mixed: Vec<f32>,     // [rows, heads, kv_rank], or head by head
+    pub index: Vec<u32>,     // [heads, rows], the row of a head's part among those of all heads
+    pub inputs: Activations, // [rows * heads, part]
+}
+
+impl LatentScratch {
+    fn new(shape: &LatentShape) -> Self {
+        let LatentShape { rows, heads, queries, part, mixed } = *shape;
+        Self {
+            queries: vec![0.0; rows * queries],
+            parts: vec![0.0; rows * heads * part],
+            mixed: vec![0.0; rows * mixed],
+            index: vec![0; rows * heads],
+            inputs: Activations::new(rows * heads, part),
+        }
+    }
 }
 
 impl Scratch {
@@ -123,9 +206,11 @@ impl Scratch {
             expert_out: zeros(if s.experts > 0 { s.ffn_rows * s.hidden } else { 0 }),
             router: zeros(s.chunk * s.experts),
             logits: zeros(s.vocabulary * LOGIT_ROWS.min(s.chunk)),
-            input: Activations::new(s.chunk, s.hidden.max(s.mixed)),
+            expert_bias: zeros(s.expert_bias),
+            latent: LatentScratch::new(&s.latent),
+            input: Activations::new(s.chunk, s.input_width()),
             inner: Activations::new(s.ffn_rows, s.inner),
-            attention: AttentionScratch::new(s.heads, context, threads),
+            attention: AttentionScratch::new(s.heads, s.head_dim, context, threads),
             logit_rows: LOGIT_ROWS.min(s.chunk),
         }
     }

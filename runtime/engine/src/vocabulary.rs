@@ -12,6 +12,7 @@ use crate::error::{EngineError, Result};
 
 const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
+const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
 
 /// Builds the tokenizer of a checkpoint.
@@ -95,6 +96,7 @@ fn spec(metadata: &Metadata) -> Result<VocabularySpec<'_>> {
         pre: metadata.str("tokenizer.ggml.pre")?.unwrap_or("default").to_owned(),
         tokens: borrowed(tokens),
         token_types: metadata.i32_array(TYPES)?.map(Cow::into_owned).unwrap_or_default(),
+        scores: metadata.f32_array(SCORES)?.map(Cow::into_owned).unwrap_or_default(),
         merges: borrowed(merges),
         bos: special("bos")?,
         eos: special("eos")?,
@@ -103,5 +105,6 @@ fn spec(metadata: &Metadata) -> Result<VocabularySpec<'_>> {
         pad: special("padding")?,
         add_bos: metadata.bool("tokenizer.ggml.add_bos_token")?,
         add_eos: metadata.bool("tokenizer.ggml.add_eos_token")?,
+        add_space_prefix: metadata.bool("tokenizer.ggml.add_space_prefix")?,
     })
 }

@@ -2,6 +2,7 @@
 //! resident.
 
 mod finder;
+mod latent;
 mod stored;
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use memmap2::MmapMut;
 use stored::Stored;
 
 use crate::error::{EngineError, Result};
-use crate::hyper::{Attention, DeltaShape, Hyperparameters, Moe};
+use crate::hyper::{Attention, DeltaShape, Glu, Hyperparameters, LatentAttention, Moe};
 use crate::plan::Bytes;
 
 /// Resident weights start at multiples of it, in bytes: a cache line and the widest vector.
@@ -58,9 +59,10 @@ impl ExpertMatrix {
     }
 }
 
-/// A gated feed-forward that is always resident: down(silu(gate x) * up x).
+/// A gated feed-forward that is always resident: down(glu(gate x, up x)).
 #[derive(Debug)]
 pub(crate) struct GatedUnit {
+    pub glu: Glu,
     pub gate: Weight, // [inner, hidden]
     pub up: Weight,   // [inner, hidden]
     pub down: Weight, // [hidden, inner]
@@ -70,12 +72,24 @@ pub(crate) struct GatedUnit {
 #[derive(Debug)]
 pub(crate) struct MoeBlock {
     pub shape: Moe,
-    pub router: Weight,     // [experts, hidden]
-    pub gate: ExpertMatrix, // [inner, hidden]
-    pub up: ExpertMatrix,   // [inner, hidden]
-    pub down: ExpertMatrix, // [hidden, inner]
+    pub router: Weight,                // [experts, hidden]
+    pub gate: ExpertMatrix,            // [inner, hidden]
+    pub up: ExpertMatrix,              // [inner, hidden]
+    pub down: ExpertMatrix,            // [hidden, inner]
+    pub router_bias: Option<Vec<f32>>, // [experts]
+    /// What is added to scores for choosing only, [experts].
+    pub choice_bias: Option<Vec<f32>>,
+    pub biases: Option<ExpertBiases>,
     /// The shared expert and its gate [1, hidden].
-    pub shared: Option<(GatedUnit, Weight)>,
+    pub shared: Option<(GatedUnit, Option<Weight>)>,
+}
+
+/// What is added to the products of each expert; resident.
+#[derive(Debug)]
+pub(crate) struct ExpertBiases {
+    pub gate: Weight, // [experts, inner]
+    pub up: Weight,   // [experts, inner]
+    pub down: Weight, // [experts, hidden]
 }
 
 #[derive(Debug)]
@@ -90,15 +104,50 @@ pub(crate) struct AttentionBlock {
     pub shape: Attention,
     /// Which of the layers that have keys and values it is.
     pub slot: usize,
+    /// Which of the model's tables of rotations it takes.
+    pub rope: usize,
     pub q: Weight, // [heads * head_dim, hidden], or twice as many rows with a gate behind each head
     pub k: Weight, // [kv_heads * head_dim, hidden]
     pub v: Weight, // [kv_heads * value_dim, hidden]
     pub q_bias: Option<Vec<f32>>,
     pub k_bias: Option<Vec<f32>>,
     pub v_bias: Option<Vec<f32>>,
-    pub q_norm: Option<Vec<f32>>, // [head_dim]
-    pub k_norm: Option<Vec<f32>>, // [head_dim]
-    pub output: Weight,           // [hidden, heads * value_dim]
+    pub q_norm: Option<Vec<f32>>,      // [head_dim]
+    pub k_norm: Option<Vec<f32>>,      // [head_dim]
+    pub output: Weight,                // [hidden, heads * value_dim]
+    pub output_bias: Option<Vec<f32>>, // [hidden]
+    pub sinks: Option<Vec<f32>>,       // [heads]
+}
+
+/// How the queries of latent attention are made.
+#[derive(Debug)]
+pub(crate) enum QueryWeights {
+    /// Of the input: [heads * query_dim, hidden].
+    Whole(Weight),
+    /// Of a latent vector, which is normed.
+    Latent {
+        down: Weight,   // [query_rank, hidden]
+        norm: Vec<f32>, // [query_rank]
+        up: Weight,     // [heads * query_dim, query_rank]
+    },
+}
+
+/// Latent attention of a block.
+#[derive(Debug)]
+pub(crate) struct LatentBlock {
+    pub shape: LatentAttention,
+    /// Which of the layers that have keys and values it is.
+    pub slot: usize,
+    /// Which of the model's tables of rotations it takes.
+    pub rope: usize,
+    pub q: QueryWeights,
+    pub kv: Weight,        // [kv_rank + rotated dimensions, hidden]
+    pub kv_norm: Vec<f32>, // [kv_rank]
+    /// From a head's plain query to one over latent vectors.
+    pub absorb: Weight, // [heads * kv_rank, plain_dim]
+    /// From a head's sum of latent vectors to its values.
+    pub values: Weight, // [heads * value_dim, kv_rank]
+    pub output: Weight,    // [hidden, heads * value_dim]
 }
 
 /// The matrices of a delta-net's queries, keys and values [channels, hidden] and of its output's gate [value_width, hidden].
@@ -133,6 +182,7 @@ pub(crate) struct DeltaBlock {
 #[derive(Debug)]
 pub(crate) enum Mixer {
     Attention(Box<AttentionBlock>),
+    Latent(Box<LatentBlock>),
     DeltaNet(Box<DeltaBlock>),
 }
 
@@ -141,8 +191,10 @@ pub(crate) enum Mixer {
 pub(crate) struct Block {
     pub mixer_norm: Vec<f32>, // [hidden]
     pub mixer: Mixer,
-    pub ffn_norm: Vec<f32>, // [hidden]
+    pub after_mixer_norm: Option<Vec<f32>>, // [hidden]
+    pub ffn_norm: Vec<f32>,                 // [hidden]
     pub ffn: FeedForward,
+    pub after_ffn_norm: Option<Vec<f32>>, // [hidden]
 }
 
 /// Where embedding rows are read.
@@ -193,6 +245,11 @@ impl Layout {
             false => Catalog::new(groups),
         };
         let experts = hyper.moes().next().map(|_| catalog(groups)).transpose()?;
+        // One vector of factors is for all layers.
+        let rope_factors = match hyper.ropes().first() {
+            Some(rope) => finder.optional_vector("rope_freqs.weight", rope.dims / 2)?,
+            None => None,
+        };
         Ok(Self {
             blocks,
             embedding,
@@ -200,7 +257,7 @@ impl Layout {
             embedding_factor: finder.factor("token_embd.weight")?,
             output_norm: finder.vector("output_norm.weight", hidden)?,
             head,
-            rope_factors: finder.optional_vector("rope_freqs.weight", hyper.rope.dims / 2)?,
+            rope_factors,
             experts,
             resident_bytes: finder.resident_bytes,
             resident: finder.resident,
@@ -260,6 +317,25 @@ impl Resident {
         Matrix::new(weight.format, weight.rows, weight.cols, self.bytes(weight))
             .map(|matrix| matrix.times(weight.factor))
             .map_err(|source| EngineError::Weight { tensor: weight.name.clone(), source })
+    }
+
+    /// One of `count` equal parts of a weight's rows, such as a head's.
+    pub fn part(&self, weight: &Weight, index: usize, count: usize) -> Result<Matrix<'_>> {
+        let (rows, bytes) = (weight.rows / count, weight.bytes as usize / count);
+        Matrix::new(weight.format, rows, weight.cols, &self.bytes(weight)[index * bytes..(index + 1) * bytes])
+            .map(|matrix| matrix.times(weight.factor))
+            .map_err(|source| EngineError::Weight { tensor: weight.name.clone(), source })
+    }
+
+    /// One row of a weight as floats.
+    pub fn row(&self, weight: &Weight, row: usize, out: &mut [f32]) {
+        let bytes = weight.bytes as usize / weight.rows;
+        membrane_kernels::quant::dequantise_row(
+            weight.format,
+            &self.bytes(weight)[row * bytes..(row + 1) * bytes],
+            out,
+        );
+        out.iter_mut().for_each(|x| *x *= weight.factor);
     }
 
     /// The bytes of a weight, row after row.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Once};
 
 use membrane_codecache::CodeCache;
-use membrane_profile::Digest;
+use membrane_profile::{Digest, Isolation};
 use wasmtime::component::Component;
 use wasmtime::{Config, Engine, OptLevel, RegallocAlgorithm};
 
@@ -11,7 +11,8 @@ use crate::World;
 use crate::compile::{CompileLimits, compile};
 use crate::contents::Contents;
 use crate::error::{HostError, Result};
-use crate::isolation::ProcessOptions;
+use crate::functions::{CompiledFunctions, MAX_COMPONENT_BYTES};
+use crate::isolation::{Compiler, ProcessOptions};
 use crate::limits::MAX_STACK_BYTES;
 use crate::plugin::{Plugin, PluginSource};
 use crate::wall::Clock;
@@ -59,6 +60,15 @@ pub struct HostOptions {
     pub processes: Option<ProcessOptions>,
 }
 
+/// How a host compiles in haste.
+#[derive(Clone)]
+struct Draft {
+    /// What the engines have compiled.
+    functions: Arc<CompiledFunctions>,
+    /// What compiles for plugins in processes of their own.
+    compiler: Arc<Compiler>,
+}
+
 /// The WebAssembly engine. Cheap to clone; clones share the engine.
 #[derive(Clone)]
 pub struct Host {
@@ -68,8 +78,8 @@ pub struct Host {
     tools: Engine,
     /// Ends calls of tools by the clock.
     clock: Arc<Clock>,
-    /// Whether it compiles in haste.
-    draft: bool,
+    /// Set where it compiles in haste.
+    draft: Option<Draft>,
     log: Option<LogSink>,
     compile: CompileLimits,
     cache: Option<Arc<CodeCache>>,
@@ -84,15 +94,31 @@ impl Host {
         let HostOptions { log, compile, cache, network, processes } = options;
         let (engine, tools) = engines(config(false, false))?;
         let (clock, warned) = (Arc::new(Clock::new(&tools)), Arc::new(Once::new()));
-        Ok(Self { engine, tools, clock, log, compile, cache, network, processes, draft: false, warned })
+        Ok(Self { engine, tools, clock, log, compile, cache, network, processes, draft: None, warned })
     }
 
     /// A host that compiles in half the time, to code that is slower and otherwise does the same: the same results, the
-    /// same fuel. Its plugins run beside those of this host. It keeps nothing in the cache.
+    /// same fuel. Its plugins run beside those of this host. Of a component that it has compiled one much like before
+    /// ([`Host::foresee`]) it compiles the functions that changed. It keeps nothing on the disk.
     pub fn draft(&self) -> Result<Self> {
-        let (engine, tools) = engines(config(true, false))?;
+        let functions = Arc::new(CompiledFunctions::default());
+        let (engine, tools) = engines(keeping(config(true, false), &functions))?;
         self.clock.add(&tools);
-        Ok(Self { engine, tools, cache: None, draft: true, ..self.clone() })
+        let draft = Draft { functions, compiler: Arc::default() };
+        Ok(Self { engine, tools, cache: None, draft: Some(draft), ..self.clone() })
+    }
+
+    /// Compiles a component of which new versions are to come, for plugins with this isolation, and drops it. Only a draft has
+    /// use for it; on another host, and for a component of more than 4 MiB, nothing happens. What is wrong with the
+    /// component is told when it is loaded.
+    pub fn foresee(&self, bytes: &[u8], world: World, isolation: Isolation) {
+        let Some(draft) = &self.draft else { return };
+        if bytes.len() <= MAX_COMPONENT_BYTES {
+            let _ = match isolation {
+                Isolation::None => self.component(bytes, &Digest::of(bytes), world).map(drop).is_ok(),
+                Isolation::Process | Isolation::Required => draft.compiler.compile(self, "", bytes).is_ok(),
+            };
+        }
     }
 
     /// The same host with other bounds on compiling.
@@ -138,6 +164,9 @@ impl Host {
         if let Some(component) = cached {
             return Ok(component);
         }
+        if let Some(draft) = &self.draft {
+            draft.functions.begin(bytes.len());
+        }
         let component = compile(engine, bytes, self.compile)?;
         if let Some(cache) = &self.cache {
             // Where it can't be kept (a full disk) it is compiled again the next time.
@@ -155,7 +184,13 @@ impl Host {
     }
 
     pub(crate) fn is_draft(&self) -> bool {
-        self.draft
+        self.draft.is_some()
+    }
+
+    /// What compiles a component of so many bytes for plugins in processes of their own, if it is not these processes.
+    pub(crate) fn compiler(&self, bytes: usize) -> Option<&Compiler> {
+        let draft = self.draft.as_ref().filter(|_| bytes <= MAX_COMPONENT_BYTES);
+        draft.map(|draft| &*draft.compiler)
     }
 
     pub(crate) fn processes(&self) -> Option<&ProcessOptions> {
@@ -213,4 +248,34 @@ pub(crate) fn config(draft: bool, confined: bool) -> Config {
             .cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass);
     }
     config
+}
+
+/// The same, and functions that were compiled before are not compiled again.
+pub(crate) fn keeping(mut config: Config, functions: &Arc<CompiledFunctions>) -> Config {
+    // It fails where there is no compiler to keep anything of.
+    let _ = config.enable_incremental_compilation(functions.clone());
+    config
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::first_party;
+
+    /// A section that says nothing makes another component of it.
+    #[test]
+    fn of_the_next_version_a_draft_compiles_what_changed() {
+        let draft = Host::new(HostOptions::default()).unwrap().draft().unwrap();
+        let mut bytes = first_party::find("greedy").unwrap().bytes.to_vec();
+        draft.foresee(&bytes, World::Sampler, Isolation::None);
+        let functions = draft.draft.as_ref().unwrap().functions.clone();
+        let count = functions.count();
+        assert!(count > 100, "{count} functions");
+        bytes.extend([0, 3, 1, b'v', 1]);
+        draft.load(PluginSource::new("greedy", bytes, World::Sampler), World::Sampler).unwrap();
+        // Some trampolines have other names each time.
+        let anew = functions.count() - count;
+        assert!(anew < count / 5, "{anew} of {count} functions");
+    }
 }

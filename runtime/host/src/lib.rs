@@ -28,6 +28,7 @@ mod error;
 mod exports;
 pub mod first_party;
 mod folder;
+mod functions;
 pub mod golden;
 mod grants;
 

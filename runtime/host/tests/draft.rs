@@ -4,8 +4,10 @@
 
 mod common;
 
-use common::{context, host, placed};
-use membrane_host::{Host, PluginSource, SamplerChain, World, first_party};
+use std::time::Duration;
+
+use common::{context, host, isolation, placed};
+use membrane_host::{CompileLimits, Host, HostError, PluginSource, SamplerChain, World, first_party};
 use serde_json::json;
 
 /// Tokens that a sampler draws from flat logits.
@@ -30,6 +32,36 @@ fn a_draft_draws_the_same_tokens_and_both_run_side_by_side() {
     let draft = host.draft().unwrap();
     for name in ["standard-sampler", "mirostat", "greedy"] {
         assert_eq!(drawn(&host, name), drawn(&draft, name), "{name}");
+    }
+}
+
+/// Most of their functions are in one of the others.
+#[test]
+fn a_draft_that_has_compiled_others_draws_the_same_tokens() {
+    let host = host();
+    let draft = host.draft().unwrap();
+    let names = ["standard-sampler", "mirostat", "adaptive-p"];
+    for name in names {
+        draft.foresee(&first_party::find(name).unwrap().bytes, World::Sampler, isolation());
+    }
+    for name in names {
+        assert_eq!(drawn(&host, name), drawn(&draft, name), "{name}");
+    }
+}
+
+#[test]
+fn a_component_that_meets_a_limit_spoils_no_other() {
+    let host = host();
+    let draft = host.draft().unwrap();
+    let none =
+        CompileLimits { time: Duration::ZERO, time_per_mib: Duration::ZERO, ..CompileLimits::default() };
+    for _ in 0..2 {
+        let bytes = first_party::find("guard").unwrap().bytes;
+        let source = placed(PluginSource::new("bomb", bytes, World::Policy));
+        let error = draft.within(none).load(source, World::Policy).unwrap_err();
+        assert!(matches!(&error, HostError::Compile { plugin, .. } if plugin == "bomb"), "{error}");
+        assert!(error.to_string().contains("takes more than 0.0 s"), "{error}");
+        assert_eq!(drawn(&host, "greedy"), drawn(&draft, "greedy"));
     }
 }
 

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! GEMV reads matrices that are larger than the caches in turn, GEMM stays on one. The best of some passes
-//! counts, since others use the machine too. One multiplication and addition is two operations.
+//! counts, since others use the machine too. One multiplication and addition is two operations. Two columns give the
+//! weights a second beside those of Q4_K: 0.5 is half as many.
 
 use std::time::Instant;
 
@@ -39,16 +40,11 @@ fn main() -> Result<(), String> {
         team.region(|region| {
             let memory = memory_read_bandwidth(region, MEMORY_PROBE_BYTES);
             println!("{threads} threads, memory {memory:.1} GB/s");
-            println!(
-                "{:8} {:>8} {:>6} {:>8} {:>8} {:>8} {:>8}",
-                "format", "GEMV", "of it", "cached", "n=4", "n=64", "n=512"
-            );
-            println!(
-                "{:8} {:>8} {:>6} {:>8} {:>8} {:>8} {:>8}",
-                "", "GB/s", "", "GB/s", "GOP/s", "GOP/s", "GOP/s"
-            );
+            println!("{:8}     GEMV  of it   Q4_K   cached      n=4     n=64   Q4_K    n=512", "format");
+            println!("{:8}     GB/s             =1     GB/s    GOP/s    GOP/s     =1    GOP/s", "");
+            let base = Speed::of(region, &options, Format::Q4K)?;
             for &format in &options.formats {
-                bench(region, &options, format, memory)?;
+                Speed::of(region, &options, format)?.print(format, &base, memory);
             }
             Ok::<_, String>(())
         })?;
@@ -74,9 +70,7 @@ impl Options {
                     options.isa = known.ok_or(format!("{name}: this CPU has {:?}", Isa::available()))?;
                 }
                 name => {
-                    let known =
-                        Format::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(name));
-                    options.formats.push(known.ok_or(format!("{name}: no such format"))?);
+                    options.formats.push(Format::from_name(name).ok_or(format!("{name}: no such format"))?);
                 }
             }
         }
@@ -87,33 +81,68 @@ impl Options {
     }
 }
 
-/// One line of the table.
-fn bench(region: &Region<'_>, options: &Options, format: Format, memory: f64) -> Result<(), String> {
-    let (rows, cols) = (options.rows, options.cols);
-    let one_row: Vec<f32> = (0..cols).map(|k| ((k * 7919) % 101) as f32 / 50.0 - 1.0).collect();
-    let mut row = Vec::new();
-    quant::quantise_row(format, &one_row, &mut row).map_err(|error| error.to_string())?;
-    let matrix = row.repeat(rows);
-    let copies = PASS_BYTES.div_ceil(matrix.len());
-    let bytes = matrix.repeat(copies);
-    let view = |copy: usize| {
-        Matrix::new(format, rows, cols, &bytes[copy * matrix.len()..][..matrix.len()])
-            .map_err(|error| error.to_string())
-    };
-    let gb_s = matrix.len() as f64 / time(region, cols, 1, copies, &view)? / 1e9;
-    let cached_rows = (CACHED_BYTES / row.len()).next_multiple_of(16);
-    let cached = |_| {
-        Matrix::new(format, cached_rows, cols, &bytes[..cached_rows * row.len()])
-            .map_err(|error| error.to_string())
-    };
-    let cached_gb_s = (cached_rows * row.len()) as f64 / time(region, cols, 1, copies, &cached)? / 1e9;
-    print!("{:8} {gb_s:8.1} {:5.0}% {cached_gb_s:8.1}", format.name(), 100.0 * gb_s / memory);
-    for n in [4, 64, 512] {
-        let seconds = time(region, cols, n, 1, &view)?;
-        print!(" {:8.1}", (2 * rows * cols * n) as f64 / seconds / 1e9);
+/// What was measured of a format.
+struct Speed {
+    /// Bytes of the matrix.
+    bytes: usize,
+    /// Seconds of a GEMV out of memory.
+    seconds: f64,
+    /// GB/s of a GEMV out of a cache.
+    cached: f64,
+    /// GOP/s with 4, 64 and 512 rows of input.
+    operations: [f64; 3],
+}
+
+impl Speed {
+    fn of(region: &Region<'_>, options: &Options, format: Format) -> Result<Self, String> {
+        let (rows, cols) = (options.rows, options.cols);
+        let matrix = weights(format, rows, cols)?;
+        let copies = PASS_BYTES.div_ceil(matrix.len());
+        let bytes = matrix.repeat(copies);
+        let view = |copy: usize| {
+            Matrix::new(format, rows, cols, &bytes[copy * matrix.len()..][..matrix.len()])
+                .map_err(|error| error.to_string())
+        };
+        let seconds = time(region, cols, 1, copies, &view)?;
+        let row = matrix.len() / rows;
+        let cached_rows = (CACHED_BYTES / row).next_multiple_of(16).min(rows);
+        let cached = |_| {
+            Matrix::new(format, cached_rows, cols, &bytes[..cached_rows * row])
+                .map_err(|error| error.to_string())
+        };
+        let cached = (cached_rows * row) as f64 / time(region, cols, 1, copies, &cached)? / 1e9;
+        let mut operations = [0.0; 3];
+        for (operations, n) in operations.iter_mut().zip([4, 64, 512]) {
+            *operations = (2 * rows * cols * n) as f64 / time(region, cols, n, 1, &view)? / 1e9;
+        }
+        Ok(Self { bytes: matrix.len(), seconds, cached, operations })
     }
-    println!();
-    Ok(())
+
+    /// One line of the table, with weights a second beside those of `base`.
+    fn print(&self, format: Format, base: &Self, memory: f64) {
+        let gb_s = self.bytes as f64 / self.seconds / 1e9;
+        let [few, many, most] = self.operations;
+        println!(
+            "{:8} {gb_s:8.1} {:5.0}% {:6.2} {:8.1} {few:8.1} {many:8.1} {:6.2} {most:8.1}",
+            format.name(),
+            100.0 * gb_s / memory,
+            base.seconds / self.seconds,
+            self.cached,
+            many / base.operations[1],
+        );
+    }
+}
+
+/// A matrix: the same row again and again, or any bytes where the format is only read.
+fn weights(format: Format, rows: usize, cols: usize) -> Result<Vec<u8>, String> {
+    if format.is_written() {
+        let x: Vec<f32> = (0..cols).map(|k| ((k * 7919) % 101) as f32 / 50.0 - 1.0).collect();
+        let mut row = Vec::new();
+        quant::quantise_row(format, &x, &mut row).map_err(|error| error.to_string())?;
+        return Ok(row.repeat(rows));
+    }
+    let bytes = format.row_bytes(cols).ok_or(format!("{cols} elements are not whole {format} blocks"))?;
+    Ok((0..rows * bytes).map(|k| (k.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as u8).collect())
 }
 
 /// Best time in seconds of the product of `n` rows with one of `copies` matrices.

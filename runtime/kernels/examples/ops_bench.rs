@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use membrane_kernels::ops::{self, RopeTable};
 use membrane_kernels::{
-    AttentionArgs, AttentionScratch, Isa, KvSlice, MEMORY_PROBE_BYTES, Region, Team, attention,
-    memory_read_bandwidth, store_f16,
+    AttentionArgs, AttentionScratch, Glu, Isa, KvSlice, MEMORY_PROBE_BYTES, Region, Rope, RopeScaling, Team,
+    attention, memory_read_bandwidth, store_f16,
 };
 
 /// Positions in a block of the cache.
@@ -71,14 +71,16 @@ fn operations(region: &Region<'_>) {
         let width = 2048;
         let (mut x, y) = (numbers(rows * width), numbers(rows * width));
         let weight = numbers(width);
-        let mut table = RopeTable::new(64, 1e4, 1.0, true, None);
+        let mut table =
+            RopeTable::new(&Rope { dims: 64, base: 1e4, scaling: RopeScaling::None, neox: true }, None);
         table.extend(rows);
         let mut halves = vec![0; rows * width];
         let mut out = vec![0.0; rows * width];
         let report = |name: &str, us: f64| println!("  {name:12} {rows:4}x{width} {us:8.2} us");
         report("rms_norm", best_us(|| ops::rms_norm(region, &y, &weight, 1e-5, &mut out)));
-        report("rope", best_us(|| ops::rope(region, &mut x, 32, 64, 0, &table)));
-        report("silu_mul", best_us(|| ops::silu_mul(region, &mut x, &y)));
+        report("rope", best_us(|| ops::rope(region, &mut x, 32, 64, 0, 0, &table)));
+        report("swiglu", best_us(|| ops::glu(region, Glu::SwiGlu, &mut x, &y)));
+        report("geglu", best_us(|| ops::glu(region, Glu::GeGlu, &mut x, &y)));
         x.fill(0.0);
         report("add", best_us(|| ops::add(region, &mut x, &y)));
         report("store_f16", best_us(|| store_f16(&y, &mut halves)));
@@ -105,12 +107,13 @@ fn attend(region: &Region<'_>, n: usize, context: usize, [heads, kv_heads, head_
     let blocks = vec![block; context.div_ceil(BLOCK)];
     let slices: Vec<_> = blocks.iter().map(|block| KvSlice::F16(block)).collect();
     let mut out = vec![0.0; q.len()];
-    let mut scratch = AttentionScratch::new(heads, context, region.threads());
+    let mut scratch = AttentionScratch::new(heads, head_dim, context, region.threads());
     let us = best_us(|| {
         let args = AttentionArgs {
             q: &q,
             keys: &slices,
             values: &slices,
+            value_stride: kv_heads * head_dim,
             block_len: BLOCK,
             first_position: context - n,
             n,
@@ -119,6 +122,8 @@ fn attend(region: &Region<'_>, n: usize, context: usize, [heads, kv_heads, head_
             head_dim,
             value_dim: head_dim,
             scale: 0.125,
+            window: None,
+            sinks: None,
             out: &mut out,
         };
         attention(region, args, &mut scratch);

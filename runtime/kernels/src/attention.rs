@@ -2,7 +2,9 @@
 //!
 //! Canonical, for one query and head: score = dot(q, k) in 16 lanes and the tree, times the scale, for each
 //! position; e = e^(score - max); their sum in 16 lanes (lane = position % 16) and the tree; each output
-//! element the sum of e * v over the positions in order, one `fma` each from 0, divided by the sum of e.
+//! element the sum of e * v over the positions in order, one `fma` each from 0, divided by the sum of e. The
+//! positions are all up to the query's own, or the last of these that a window has. A sink of the head is one more
+//! score: it counts in the maximum, and its e is added to the sum last.
 //! Nothing depends on how the queries came in, so a prompt at once and token by token give the same bits.
 //!
 //! The unit of work is a tile: some queries times the heads that share a key head, so that a key or value is
@@ -16,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::parallel::{DisjointSlice, Region};
 use crate::simd::{LANES, Lanes};
-use tile::{PANEL, Part, Scores, Tile, finish, gather, score, soften, weigh};
+use tile::{PANEL, Part, Scores, Tile, finish, gather, score, soften_row, weigh};
 
 /// Rows (queries times heads) of a tile.
 const TILE_ROWS: usize = 16;
@@ -26,8 +28,6 @@ const INLINE_WORK: usize = 128 * 1024;
 const SPLIT_POSITIONS: usize = 128;
 /// Output columns that a task gets at least when a single query is cut; in f16 one cache line.
 const SPLIT_COLUMNS: usize = 32;
-/// Columns of a head for which scratch is made beforehand.
-const USUAL_HEAD_DIM: usize = 256;
 
 /// Keys or values of one block of positions: `[block_len, kv_heads * dim]`, row-major.
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +44,10 @@ pub struct AttentionArgs<'a> {
     pub q: &'a [f32],
     /// Blocks of keys: each `[block_len, kv_heads * head_dim]`; those of the new queries are already in it.
     pub keys: &'a [KvSlice<'a>],
-    /// Blocks of values: each `[block_len, kv_heads * value_dim]`.
+    /// Blocks of values: each `[block_len, value_stride]`.
     pub values: &'a [KvSlice<'a>],
+    /// Elements of a position in the blocks of values, the first `kv_heads * value_dim` of which are the values.
+    pub value_stride: usize,
     /// Positions in a block.
     pub block_len: usize,
     /// Position of the first query; query i attends to the positions up to `first_position + i`.
@@ -62,6 +64,10 @@ pub struct AttentionArgs<'a> {
     pub value_dim: usize,
     /// Factor on the scores, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
+    /// Most positions that a query attends to, its own included; the last ones.
+    pub window: Option<usize>,
+    /// A score of each head that no position has: `[heads]`.
+    pub sinks: Option<&'a [f32]>,
     /// The result: `[n, heads, value_dim]`.
     pub out: &'a mut [f32],
 }
@@ -83,11 +89,12 @@ struct Worker {
 }
 
 impl AttentionScratch {
-    /// Scratch for up to `heads` query heads, positions below `context` and teams of up to `threads`.
-    pub fn new(heads: usize, context: usize, threads: usize) -> Self {
+    /// Scratch for up to `heads` query heads of up to `width` columns, positions below `context` and teams of up to `threads`.
+    pub fn new(heads: usize, width: usize, context: usize, threads: usize) -> Self {
+        let vectors = width.div_ceil(LANES);
         let worker = |_| {
             let mut worker = Worker { queries: Vec::new(), panel: Vec::new(), mixed: Vec::new() };
-            worker.fit(heads, USUAL_HEAD_DIM / LANES, USUAL_HEAD_DIM / LANES);
+            worker.fit(heads, vectors, vectors);
             worker
         };
         Self {
@@ -98,15 +105,15 @@ impl AttentionScratch {
         }
     }
 
-    /// Bytes of such scratch, for heads of up to 256 columns.
-    pub fn bytes(heads: usize, context: usize, threads: usize) -> usize {
-        let worker = (2 * heads.max(TILE_ROWS) + PANEL) * (USUAL_HEAD_DIM / LANES) * size_of::<Lanes>();
+    /// Bytes of such scratch.
+    pub fn bytes(heads: usize, width: usize, context: usize, threads: usize) -> usize {
+        let worker = (2 * heads.max(TILE_ROWS) + PANEL) * width.div_ceil(LANES) * size_of::<Lanes>();
         (score_floats(heads, context, threads) + heads) * size_of::<f32>() + threads.max(1) * worker
     }
 }
 
 impl Worker {
-    /// Makes room for `heads` of these widths; it has that already, unless they are wider than usual.
+    /// Makes room for `heads` of these widths; it has that already, unless they are wider than it was made for.
     fn fit(&mut self, heads: usize, key_vectors: usize, value_vectors: usize) {
         let grow = |lanes: &mut Vec<Lanes>, len: usize| lanes.resize(lanes.len().max(len), Lanes::ZERO);
         let rows = heads.max(TILE_ROWS);
@@ -135,7 +142,7 @@ pub fn attention(region: &Region<'_>, args: AttentionArgs<'_>, scratch: &mut Att
     let threads = region.threads().min(scratch.workers.len());
     if call.n > 1 {
         by_tiles(region, &call, scratch, threads);
-    } else if call.total * call.heads * (call.head_dim + call.value_dim) < INLINE_WORK {
+    } else if (call.total - call.begin(0)) * call.heads * (call.head_dim + call.value_dim) < INLINE_WORK {
         single(region, &call, scratch, 1);
     } else {
         single(region, &call, scratch, threads);
@@ -144,18 +151,24 @@ pub fn attention(region: &Region<'_>, args: AttentionArgs<'_>, scratch: &mut Att
 
 fn check(args: &AttentionArgs<'_>, scratch: &AttentionScratch) {
     let total = args.first_position + args.n;
-    let fits = |slices: &[KvSlice<'_>], dim: usize| {
+    let fits = |slices: &[KvSlice<'_>], width: usize| {
         slices.len() * args.block_len >= total
             && slices.iter().all(|slice| match slice {
-                KvSlice::F16(x) => x.len() == args.block_len * args.kv_heads * dim,
-                KvSlice::F32(x) => x.len() == args.block_len * args.kv_heads * dim,
+                KvSlice::F16(x) => x.len() == args.block_len * width,
+                KvSlice::F32(x) => x.len() == args.block_len * width,
             })
     };
     assert!(args.kv_heads > 0 && args.heads.is_multiple_of(args.kv_heads), "attention: heads are not groups");
     assert_eq!(args.q.len(), args.n * args.heads * args.head_dim, "attention: queries");
     assert_eq!(args.out.len(), args.n * args.heads * args.value_dim, "attention: output");
-    assert!(fits(args.keys, args.head_dim), "attention: blocks of keys");
-    assert!(fits(args.values, args.value_dim), "attention: blocks of values");
+    assert!(fits(args.keys, args.kv_heads * args.head_dim), "attention: blocks of keys");
+    assert!(
+        args.kv_heads * args.value_dim <= args.value_stride,
+        "attention: values are wider than their positions"
+    );
+    assert!(fits(args.values, args.value_stride), "attention: blocks of values");
+    assert!(args.window != Some(0), "attention: a window of nothing");
+    assert!(args.sinks.is_none_or(|sinks| sinks.len() == args.heads), "attention: sinks");
     assert!(total <= scratch.context, "attention: {total} positions, scratch for {}", scratch.context);
     assert!(args.heads <= scratch.sums.len(), "attention: {} heads are too many", args.heads);
 }
@@ -170,6 +183,8 @@ struct Call<'a> {
     head_dim: usize,
     value_dim: usize,
     scale: f32,
+    window: usize,
+    sinks: Option<&'a [f32]>,
     first: usize,
     n: usize,
     /// Positions in the cache that count.
@@ -195,20 +210,22 @@ struct Cache<'a> {
 
 impl<'a> Call<'a> {
     fn new(args: AttentionArgs<'a>) -> Self {
-        let cache = |slices, dim| Cache { slices, block_len: args.block_len, width: args.kv_heads * dim };
+        let cache = |slices, width| Cache { slices, block_len: args.block_len, width };
         let total = args.first_position + args.n;
         let group = args.heads / args.kv_heads;
         let tile_heads = group.min(TILE_ROWS);
         let tile_queries = (TILE_ROWS / tile_heads).min(args.n);
         Self {
             q: args.q,
-            keys: cache(args.keys, args.head_dim),
-            values: cache(args.values, args.value_dim),
+            keys: cache(args.keys, args.kv_heads * args.head_dim),
+            values: cache(args.values, args.value_stride),
             out: DisjointSlice::new(args.out),
             heads: args.heads,
             head_dim: args.head_dim,
             value_dim: args.value_dim,
             scale: args.scale,
+            window: args.window.unwrap_or(usize::MAX),
+            sinks: args.sinks,
             first: args.first_position,
             n: args.n,
             total,
@@ -218,6 +235,11 @@ impl<'a> Call<'a> {
             tile_queries,
             tiles: args.kv_heads * group.div_ceil(tile_heads) * args.n.div_ceil(tile_queries),
         }
+    }
+
+    /// Where work for a query begins: its first position, rounded down to a panel.
+    fn begin(&self, query: usize) -> usize {
+        (self.first + query + 1).saturating_sub(self.window) / PANEL * PANEL
     }
 
     /// A tile; those with the longest contexts come first, so that threads end together.
@@ -265,17 +287,17 @@ fn by_tiles(region: &Region<'_>, call: &Call<'_>, scratch: &mut AttentionScratch
         let part = Part { tile: call.tile(index), columns: 0..call.value_dim };
         let rows = part.tile.rows();
         let scores = Scores { all: &all, stride: call.stride, first_row: number * TILE_ROWS };
-        let end = part.tile.limit(call, rows - 1);
+        let positions = call.begin(part.tile.query)..part.tile.limit(call, rows - 1);
         gather(call, part.tile, &mut worker.queries);
-        score(isa, call, part.tile, 0..end, &worker.queries, &mut worker.panel, scores);
+        score(isa, call, part.tile, positions.clone(), &worker.queries, &mut worker.panel, scores);
         let mut sums = [0.0; TILE_ROWS];
         for (row, sum) in sums.iter_mut().enumerate().take(rows) {
             // SAFETY: the rows of scores of a worker are its own.
-            *sum = soften(isa, unsafe { scores.part(row, 0..part.tile.limit(call, row)) });
+            *sum = unsafe { soften_row(isa, call, part.tile, row, scores) };
         }
         let mixed = &mut worker.mixed[..rows * part.vectors()];
         mixed.fill(Lanes::ZERO);
-        weigh(isa, call, &part, 0..end, &mut worker.panel, scores, mixed);
+        weigh(isa, call, &part, positions, &mut worker.panel, scores, mixed);
         finish(call, &part, mixed, &sums);
     });
 }
@@ -287,12 +309,13 @@ fn single(region: &Region<'_>, call: &Call<'_>, scratch: &mut AttentionScratch, 
     let scores = |head| Scores { all: &all, stride: call.stride, first_row: head };
     let workers = &mut scratch.workers[..threads];
     let key_vectors = call.head_dim.div_ceil(LANES);
-    on_workers(region, workers, call.total.div_ceil(SPLIT_POSITIONS), |index, worker, _| {
+    let first = call.begin(0);
+    on_workers(region, workers, (call.total - first).div_ceil(SPLIT_POSITIONS), |index, worker, _| {
         for tile in (0..call.tiles).map(|index| call.tile(index)) {
             gather(call, tile, &mut worker.queries[tile.head * key_vectors..]);
         }
-        let end = ((index + 1) * SPLIT_POSITIONS).min(call.total);
-        for begin in (index * SPLIT_POSITIONS..end).step_by(PANEL) {
+        let end = (first + (index + 1) * SPLIT_POSITIONS).min(call.total);
+        for begin in (first + index * SPLIT_POSITIONS..end).step_by(PANEL) {
             for tile in (0..call.tiles).map(|index| call.tile(index)) {
                 let queries = &worker.queries[tile.head * key_vectors..];
                 let positions = begin..(begin + PANEL).min(end);
@@ -303,8 +326,9 @@ fn single(region: &Region<'_>, call: &Call<'_>, scratch: &mut AttentionScratch, 
     let heads_each = call.heads.div_ceil(threads);
     region.run_chunks(&mut scratch.sums[..call.heads], heads_each, |index, sums| {
         for (head, sum) in (index * heads_each..).zip(sums) {
+            let tile = Tile { query: 0, queries: 1, head, heads: 1, kv_head: head / call.group };
             // SAFETY: each head has its row of scores and is in one task.
-            *sum = soften(isa, unsafe { scores(head).part(0, 0..call.total) });
+            *sum = unsafe { soften_row(isa, call, tile, 0, scores(head)) };
         }
     });
     let sums = &scratch.sums[..];
@@ -319,12 +343,12 @@ fn single(region: &Region<'_>, call: &Call<'_>, scratch: &mut AttentionScratch, 
     let parts_each = parts.div_ceil(threads);
     on_workers(region, workers, threads, |index, worker, _| {
         let parts = index * parts_each..((index + 1) * parts_each).min(parts);
-        for begin in (0..call.total).step_by(PANEL) {
+        for begin in (first..call.total).step_by(PANEL) {
             let mut mixed = &mut worker.mixed[..];
             for part in parts.clone().map(part) {
                 let positions = begin..(begin + PANEL).min(call.total);
                 let (own, rest) = mixed.split_at_mut(part.tile.rows() * part.vectors());
-                if begin == 0 {
+                if begin == first {
                     own.fill(Lanes::ZERO);
                 }
                 weigh(isa, call, &part, positions, &mut worker.panel, scores(part.tile.head), own);

@@ -43,11 +43,33 @@ pub enum Format {
     NVFP4,
     /// 32 x floats of 8 bits, a scale in single precision: what published FP8 weights become.
     E4M3,
+    /// 256 x patterns of 8 out of 2,048, each moved by an eighth, 8 scales of 3 bits.
+    IQ1S,
+    /// 256 x patterns of 8 out of 2,048, each moved by an eighth, 16 scales of 3 bits.
+    IQ1M,
+    /// 256 x patterns of 8 out of 256, signs, 8 scales of 4 bits.
+    IQ2XXS,
+    /// 256 x patterns of 8 out of 512, signs, 16 scales of 4 bits.
+    IQ2XS,
+    /// 256 x patterns of 8 out of 1,024, signs, 16 scales of 4 bits.
+    IQ2S,
+    /// 256 x patterns of 4 out of 256, signs, 8 scales of 4 bits.
+    IQ3XXS,
+    /// 256 x patterns of 4 out of 512, signs, 8 scales of 4 bits.
+    IQ3S,
+    /// 256 x -1, 0 or 1, five in a byte, a scale.
+    TQ1_0,
+    /// 256 x 2 bits from -1 on, a scale.
+    TQ2_0,
+    /// 128 x a sign, a scale.
+    Q1_0,
+    /// 64 x 2 bits from -1 on, a scale.
+    Q2_0,
 }
 
 impl Format {
     /// Every format.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 29] = [
         Self::F32,
         Self::F16,
         Self::BF16,
@@ -66,6 +88,17 @@ impl Format {
         Self::MXFP4,
         Self::NVFP4,
         Self::E4M3,
+        Self::IQ1S,
+        Self::IQ1M,
+        Self::IQ2XXS,
+        Self::IQ2XS,
+        Self::IQ2S,
+        Self::IQ3XXS,
+        Self::IQ3S,
+        Self::TQ1_0,
+        Self::TQ2_0,
+        Self::Q1_0,
+        Self::Q2_0,
     ];
 
     /// Elements of a block; 1 for the floats.
@@ -74,8 +107,11 @@ impl Format {
             Self::F32 | Self::F16 | Self::BF16 => 1,
             Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::IQ4NL | Self::MXFP4 => 32,
             Self::E4M3 => 32,
-            Self::NVFP4 => 64,
+            Self::NVFP4 | Self::Q2_0 => 64,
+            Self::Q1_0 => 128,
             Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K | Self::IQ4XS => 256,
+            Self::IQ1S | Self::IQ1M | Self::IQ2XXS | Self::IQ2XS | Self::IQ2S => 256,
+            Self::IQ3XXS | Self::IQ3S | Self::TQ1_0 | Self::TQ2_0 => 256,
         }
     }
 
@@ -97,6 +133,16 @@ impl Format {
             Self::IQ4XS => 136,
             Self::MXFP4 => 17,
             Self::NVFP4 | Self::E4M3 => 36,
+            Self::IQ1S => 50,
+            Self::IQ1M => 56,
+            Self::IQ2XXS => 66,
+            Self::IQ2XS => 74,
+            Self::IQ2S => 82,
+            Self::IQ3XXS => 98,
+            Self::IQ3S => 110,
+            Self::TQ1_0 => 54,
+            Self::TQ2_0 => 66,
+            Self::Q1_0 | Self::Q2_0 => 18,
         }
     }
 
@@ -111,6 +157,24 @@ impl Format {
     /// Whether the elements are computed with as floats, not as integers in blocks.
     pub const fn is_float(self) -> bool {
         matches!(self, Self::F32 | Self::F16 | Self::BF16 | Self::E4M3)
+    }
+
+    /// Whether [`crate::quant::quantise_row`] writes it.
+    pub const fn is_written(self) -> bool {
+        !matches!(
+            self,
+            Self::IQ1S
+                | Self::IQ1M
+                | Self::IQ2XXS
+                | Self::IQ2XS
+                | Self::IQ2S
+                | Self::IQ3XXS
+                | Self::IQ3S
+                | Self::TQ1_0
+                | Self::TQ2_0
+                | Self::Q1_0
+                | Self::Q2_0
+        )
     }
 
     /// The name that GGUF files and tools use: `Q4_K`.
@@ -134,7 +198,23 @@ impl Format {
             Self::MXFP4 => "MXFP4",
             Self::NVFP4 => "NVFP4",
             Self::E4M3 => "F8_E4M3",
+            Self::IQ1S => "IQ1_S",
+            Self::IQ1M => "IQ1_M",
+            Self::IQ2XXS => "IQ2_XXS",
+            Self::IQ2XS => "IQ2_XS",
+            Self::IQ2S => "IQ2_S",
+            Self::IQ3XXS => "IQ3_XXS",
+            Self::IQ3S => "IQ3_S",
+            Self::TQ1_0 => "TQ1_0",
+            Self::TQ2_0 => "TQ2_0",
+            Self::Q1_0 => "Q1_0",
+            Self::Q2_0 => "Q2_0",
         }
+    }
+
+    /// The format that [`Format::name`] calls so, in any case.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(name))
     }
 }
 
@@ -157,6 +237,12 @@ pub enum ShapeError {
         format: Format,
         /// Elements of a row.
         cols: usize,
+    },
+    /// Rows of this format are only read.
+    #[error("{format} is not written here, only read: quantise to another format, or with llama.cpp")]
+    NotWritten {
+        /// Storage format.
+        format: Format,
     },
     /// More or fewer bytes than the shape needs.
     #[error("a {format} matrix of {rows} x {cols} needs {expected} bytes, not {actual}: the file is damaged")]
@@ -195,5 +281,7 @@ mod tests {
         assert_eq!(Format::F16.row_bytes(7), Some(14));
         assert_eq!(Format::F32.row_bytes(usize::MAX / 2), None);
         assert_eq!(Format::IQ4XS.to_string(), "IQ4_XS");
+        assert_eq!(Format::from_name("iq2_xxs"), Some(Format::IQ2XXS));
+        assert_eq!(Format::from_name("Q8_K"), None);
     }
 }

@@ -29,7 +29,7 @@ pub use delta_net::{DeltaRule, DeltaShape, DeltaState, HeadOrder, delta_rule};
 pub use format::{Format, ShapeError};
 pub use isa::Isa;
 pub use matmul::{Activations, Matrix, Precision, Product, matmul};
-pub use ops::{RopeTable, store_f16};
+pub use ops::{Glu, Llama3, Rope, RopeScaling, RopeTable, Yarn, store_f16};
 pub use parallel::{Region, Team};
 pub use probe::{MEMORY_PROBE_BYTES, memory_read_bandwidth};
 pub use recode::{RecodeError, Recoding};

@@ -4,11 +4,15 @@
 //! none, each element is computed by itself with plain IEEE operations.
 
 mod choose;
+mod columns;
+mod glu;
 mod rope;
 
 pub(crate) use choose::exponentials;
-pub use choose::{argmax, softmax, top_k};
-pub use rope::{RopeTable, rope};
+pub use choose::{argmax, sigmoids, softmax, top_k};
+pub use columns::{copy_columns, merge_heads};
+pub use glu::{Glu, glu};
+pub use rope::{Llama3, Rope, RopeScaling, RopeTable, Yarn, rope};
 
 use crate::isa::Isa;
 use crate::parallel::Region;
@@ -88,41 +92,6 @@ fn normalise_rows_in_place<S: Simd>(s: S, x: &mut [f32], weight: &[f32], eps: f3
 #[inline(always)]
 fn inverse_rms<S: Simd>(s: S, x: &[f32], eps: f32) -> f32 {
     1.0 / (dot(s, x, x) / x.len() as f32 + eps).sqrt()
-}
-
-/// `gate = silu(gate) * up`, element by element; silu(x) = x / (1 + e^-x).
-///
-/// # Panics
-/// If the lengths differ.
-pub fn silu_mul(region: &Region<'_>, gate: &mut [f32], up: &[f32]) {
-    assert_eq!(gate.len(), up.len(), "silu_mul: gate and up differ in length");
-    let isa = region.isa();
-    region.run_chunks(gate, COSTLY_TASK, |index, gate| {
-        silu_mul_part(isa, gate, &up[index * COSTLY_TASK..][..gate.len()]);
-    });
-}
-
-dispatch! {
-    fn silu_mul_part(gate: &mut [f32], up: &[f32]) => silu_mul_kernel;
-}
-
-#[inline(always)]
-fn silu_mul_kernel<S: Simd>(s: S, gate: &mut [f32], up: &[f32]) {
-    let ((gate, gate_tail), (up, up_tail)) = (gate.as_chunks_mut::<LANES>(), up.as_chunks::<LANES>());
-    for (gate, up) in gate.iter_mut().zip(up) {
-        let x = silu_mul_vector(s, s.load(gate), s.load(up));
-        s.store(x, gate);
-    }
-    if !gate_tail.is_empty() {
-        let x = silu_mul_vector(s, s.load_part(gate_tail, 0.0), s.load_part(up_tail, 0.0));
-        s.store_part(x, gate_tail);
-    }
-}
-
-#[inline(always)]
-fn silu_mul_vector<S: Simd>(s: S, gate: S::V, up: S::V) -> S::V {
-    let minus = s.sub(s.zero(), gate);
-    s.mul(s.div(gate, s.add(s.splat(1.0), exp(s, minus))), up)
 }
 
 /// What [`gate`] multiplies by.

@@ -4,15 +4,21 @@
 //! own: element = scale * q + minimum, q a small integer. `unpack` is the one place where the layouts are
 //! written down plainly; the vector kernels are tested against it.
 
+mod codebooks;
 mod encode;
+mod few_bits;
 mod fit;
 mod float4;
 mod float8;
+mod patterns;
 mod super_blocks;
 #[cfg(test)]
 mod tests;
 mod unpack;
 
+pub(crate) use codebooks::{
+    EVEN_SIGN_MASKS, IQ1, IQ1_UP, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, SIGN_MASKS,
+};
 pub use encode::quantise_row;
 pub(crate) use float4::{FLOAT4_VALUES, POWERS_OF_TWO, UNSIGNED_FLOAT8};
 pub(crate) use float8::FLOAT8_VALUES;

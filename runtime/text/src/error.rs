@@ -9,10 +9,10 @@ pub type Result<T> = std::result::Result<T, TextError>;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextError {
-    /// A kind of tokenizer that isn't byte-level BPE.
+    /// A kind of tokenizer that is neither byte-level BPE nor SentencePiece's.
     #[error(
-        "tokenizer.ggml.model is {found:?}: only byte-level BPE (\"gpt2\") is supported; \
-         use a model of the Qwen, Llama 3, SmolLM or GPT-2 families"
+        "tokenizer.ggml.model is {found:?}: byte-level BPE (\"gpt2\") and SentencePiece (\"llama\") are supported; \
+         use a model of the Qwen, Llama 3, Gemma, SmolLM or GPT-2 families"
     )]
     Model {
         /// The value found.
@@ -50,6 +50,32 @@ pub enum TextError {
         /// Tokens found.
         tokens: usize,
     },
+    /// As many scores as tokens are needed.
+    #[error("tokenizer.ggml.scores has {found} entries for {tokens} tokens; both must be equally long")]
+    ScoreCount {
+        /// Scores found.
+        found: usize,
+        /// Tokens found.
+        tokens: usize,
+    },
+    /// A score that isn't a number.
+    #[error("tokenizer.ggml.scores[{token}] is not a number")]
+    Score {
+        /// Index of the token.
+        token: u32,
+    },
+    /// A vocabulary of SentencePiece that lacks what it is used with.
+    #[error("a SentencePiece vocabulary needs {what}, which this file doesn't have")]
+    SentencePiece {
+        /// What is missing.
+        what: String,
+    },
+    /// A vocabulary of SentencePiece before whose texts a space is put.
+    #[error(
+        "tokenizer.ggml.add_space_prefix is true or absent: only SentencePiece vocabularies without a space before \
+         each text, as Gemma's, are supported"
+    )]
+    SpacePrefix,
     /// A token type outside the specification.
     #[error("tokenizer.ggml.token_type[{token}] is {found}; types are 1 to 6")]
     TokenType {

@@ -15,6 +15,7 @@ mod pretokenize;
 mod prompt;
 mod published;
 mod reasoning;
+mod sentencepiece;
 mod stream;
 mod template;
 mod tokenizer;

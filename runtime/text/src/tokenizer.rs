@@ -10,7 +10,8 @@ use crate::added::Added;
 use crate::error::{Result, TextError};
 use crate::limits::{ENCODE_CACHE_WORDS, ENCODE_CHUNK_BYTES, MAX_ENCODE_CHUNK_BYTES};
 use crate::pretokenize::{Words, chunk_end, library};
-use crate::vocabulary::{Kind, TokenBytes, Vocabulary, VocabularySpec};
+use crate::sentencepiece::SentencePiece;
+use crate::vocabulary::{Kind, Spelling, TokenBytes, Vocabulary, VocabularySpec};
 
 /// How the text of a control token, such as `<|im_start|>`, is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,10 +22,9 @@ pub enum Specials {
     Parse,
 }
 
-/// A byte-level byte-pair tokenizer. It can be shared between threads.
+/// A byte-pair tokenizer, byte-level or SentencePiece's. It can be shared between threads.
 pub struct Tokenizer {
-    words: Words,
-    merges: BPE,
+    pieces: Pieces,
     kinds: Vec<Kind>,
     bytes: TokenBytes,
     added: Added,
@@ -35,29 +35,52 @@ pub struct Tokenizer {
     add_eos: bool,
 }
 
+/// What makes tokens of a text without control tokens.
+enum Pieces {
+    /// Words, in a byte-level alphabet, and merges by rank.
+    Words(Words, Box<BPE>),
+    /// Merges by the scores of tokens.
+    Scores(Box<SentencePiece>),
+}
+
 impl Tokenizer {
     /// Builds a tokenizer from a model file's vocabulary.
     ///
     /// Errors: a kind of tokenizer or pre-tokenizer that isn't supported; a vocabulary that contradicts
     /// itself or goes beyond a limit.
     pub fn new(spec: VocabularySpec<'_>) -> Result<Self> {
-        if spec.model != "gpt2" {
-            return Err(TextError::Model { found: spec.model.chars().take(64).collect() });
-        }
-        let mut words = Words::named(&spec.pre)?;
-        words.nfc = spec.nfc.unwrap_or(words.nfc);
-        words.ignore_merges = spec.ignore_merges.unwrap_or(words.ignore_merges);
         let (bos, eos) = (spec.bos, spec.eos);
-        let (add_bos, add_eos) = (spec.add_bos.unwrap_or(words.add_bos), spec.add_eos.unwrap_or(false));
-        let Vocabulary { kinds, bytes, normal, merges, ends } = Vocabulary::check(spec)?;
-        let merges = BPE::builder()
-            .vocab_and_merges(normal, merges)
-            .ignore_merges(words.ignore_merges)
-            .cache_capacity(ENCODE_CACHE_WORDS)
-            .build()
-            .map_err(library)?;
+        let (told_bos, add_eos) = (spec.add_bos, spec.add_eos.unwrap_or(false));
+        let (pieces, add_bos, Vocabulary { kinds, bytes, ends, .. }) = match spec.model.as_str() {
+            "gpt2" => {
+                let mut words = Words::named(&spec.pre)?;
+                words.nfc = spec.nfc.unwrap_or(words.nfc);
+                words.ignore_merges = spec.ignore_merges.unwrap_or(words.ignore_merges);
+                let add_bos = words.add_bos;
+                let mut vocabulary = Vocabulary::check(spec, Spelling::ByteLevel)?;
+                (byte_level(words, &mut vocabulary)?, add_bos, vocabulary)
+            }
+            "llama" => {
+                if spec.add_space_prefix.unwrap_or(true) {
+                    return Err(TextError::SpacePrefix);
+                }
+                let mut vocabulary = Vocabulary::check(spec, Spelling::SentencePiece)?;
+                (by_scores(&mut vocabulary)?, true, vocabulary)
+            }
+            other => return Err(TextError::Model { found: other.chars().take(64).collect() }),
+        };
         let added = Added::new(&kinds, &bytes)?;
-        Ok(Self { words, merges, kinds, bytes, added, ends, bos, eos, add_bos, add_eos })
+        Ok(Self {
+            pieces,
+            kinds,
+            bytes,
+            added,
+            ends,
+            bos,
+            eos,
+            add_bos: told_bos.unwrap_or(add_bos),
+            add_eos,
+        })
     }
 
     /// The tokens of a text. Nothing is added before or after it.
@@ -87,10 +110,17 @@ impl Tokenizer {
     }
 
     fn encode_plain(&self, mut text: &str, tokens: &mut Vec<u32>) -> Result<()> {
+        let (words, merges) = match &self.pieces {
+            Pieces::Words(words, merges) => (words, merges),
+            Pieces::Scores(pieces) => {
+                pieces.encode(text, tokens);
+                return Ok(());
+            }
+        };
         while !text.is_empty() {
             let (chunk, rest) = text.split_at(chunk_end(text, ENCODE_CHUNK_BYTES, MAX_ENCODE_CHUNK_BYTES));
-            self.words.each(chunk, |word| {
-                let found = self.merges.tokenize(word).map_err(library)?;
+            words.each(chunk, |word| {
+                let found = merges.tokenize(word).map_err(library)?;
                 tokens.extend(found.iter().map(|token| token.id));
                 Ok(())
             })?;
@@ -158,6 +188,22 @@ impl Tokenizer {
     pub(crate) fn added(&self) -> &Added {
         &self.added
     }
+}
+
+fn byte_level(words: Words, vocabulary: &mut Vocabulary) -> Result<Pieces> {
+    let (normal, merges) = (std::mem::take(&mut vocabulary.normal), std::mem::take(&mut vocabulary.merges));
+    let merges = BPE::builder()
+        .vocab_and_merges(normal, merges)
+        .ignore_merges(words.ignore_merges)
+        .cache_capacity(ENCODE_CACHE_WORDS)
+        .build()
+        .map_err(library)?;
+    Ok(Pieces::Words(words, Box::new(merges)))
+}
+
+fn by_scores(vocabulary: &mut Vocabulary) -> Result<Pieces> {
+    let (normal, scores) = (std::mem::take(&mut vocabulary.normal), std::mem::take(&mut vocabulary.scores));
+    Ok(Pieces::Scores(Box::new(SentencePiece::new(normal, scores, &vocabulary.kinds, &vocabulary.bytes)?)))
 }
 
 impl fmt::Debug for Tokenizer {

@@ -14,7 +14,7 @@ use crate::limits::{MAX_ADDED_TOKENS, MAX_MERGES, MAX_MERGES_PER_TOKEN, MAX_TOKE
 /// Texts may be borrowed from the file's metadata: what is refused is then refused before it is copied.
 #[derive(Debug, Clone, Default)]
 pub struct VocabularySpec<'a> {
-    /// `model`: the kind of tokenizer; `gpt2` is byte-level byte-pair encoding.
+    /// `model`: the kind of tokenizer; `gpt2` is byte-level byte-pair encoding, `llama` is SentencePiece's.
     pub model: String,
     /// `pre`: the name of the pre-tokenizer.
     pub pre: String,
@@ -26,6 +26,8 @@ pub struct VocabularySpec<'a> {
     pub tokens: Vec<Cow<'a, str>>,
     /// `token_type`: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte. Empty: all normal.
     pub token_types: Vec<i32>,
+    /// `scores`: how good each token is, in SentencePiece; of two possible merges the one to the better token is made.
+    pub scores: Vec<f32>,
     /// `merges`: pairs of tokens, separated by a space, first rule first.
     pub merges: Vec<Cow<'a, str>>,
     /// `bos_token_id`: beginning of text.
@@ -44,6 +46,8 @@ pub struct VocabularySpec<'a> {
     pub add_bos: Option<bool>,
     /// `add_eos_token`: put the end-of-text token after a plain text.
     pub add_eos: Option<bool>,
+    /// `add_space_prefix`: put a space before a text, in SentencePiece.
+    pub add_space_prefix: Option<bool>,
 }
 
 impl VocabularySpec<'_> {
@@ -76,14 +80,28 @@ pub(crate) enum Kind {
     Byte,
 }
 
+/// How a vocabulary writes bytes as characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spelling {
+    /// Each byte as a visible character.
+    ByteLevel,
+    /// As they are, but for spaces, which are U+2581.
+    SentencePiece,
+}
+
+/// What SentencePiece writes for a space.
+pub(crate) const SPACE: char = '\u{2581}';
+
 /// A checked vocabulary, split for its users.
 pub(crate) struct Vocabulary {
     /// What each token is for.
     pub kinds: Vec<Kind>,
     /// The bytes of each token.
     pub bytes: TokenBytes,
-    /// Normal tokens by their text in the byte-level alphabet.
+    /// Normal tokens by their text, as the vocabulary spells it.
     pub normal: AHashMap<String, u32>,
+    /// How good each token is; empty where the file does not say it.
+    pub scores: Vec<f32>,
     /// Merge rules between normal tokens, first rule first.
     pub merges: Vec<(String, String)>,
     /// Tokens that end an answer; the file's end-of-text token is first.
@@ -106,7 +124,7 @@ const END_TEXTS: &[&str] = &[
 
 impl Vocabulary {
     /// Checks a specification. It is taken by value so that texts of its own are moved, not copied.
-    pub fn check(spec: VocabularySpec<'_>) -> Result<Self> {
+    pub fn check(spec: VocabularySpec<'_>, spelling: Spelling) -> Result<Self> {
         let count = spec.tokens.len();
         VocabularySpec::check_lengths(count, spec.token_types.len(), spec.merges.len())?;
         let specials = [
@@ -122,7 +140,7 @@ impl Vocabulary {
                 return Err(TextError::SpecialId { name, id, tokens: count });
             }
         }
-        let VocabularySpec { tokens, token_types, merges, eos, eot, ends: further, .. } = spec;
+        let VocabularySpec { tokens, token_types, merges, scores, eos, eot, ends: further, .. } = spec;
         let named = eos.into_iter().chain(eot).chain(further);
         let mut kinds = kinds(&tokens, &token_types)?;
         let ends = ends(&tokens, &kinds, named);
@@ -131,10 +149,22 @@ impl Vocabulary {
         }
         let added = kinds.iter().filter(|kind| matches!(kind, Kind::Control | Kind::UserDefined)).count();
         within("tokenizer.ggml.token_type (control and user-defined)", added, MAX_ADDED_TOKENS)?;
-        let bytes = TokenBytes::new(&tokens, &kinds)?;
+        check_scores(&scores, count)?;
+        let bytes = TokenBytes::new(&tokens, &kinds, spelling)?;
         let (normal, special) = by_text(tokens, &kinds)?;
         let merges = check_merges(merges, &normal, &special)?;
-        Ok(Self { kinds, bytes, normal, merges, ends })
+        Ok(Self { kinds, bytes, normal, scores, merges, ends })
+    }
+}
+
+/// Refuses scores that belong to no token, or that nothing can be compared with.
+fn check_scores(scores: &[f32], tokens: usize) -> Result<()> {
+    if !scores.is_empty() && scores.len() != tokens {
+        return Err(TextError::ScoreCount { found: scores.len(), tokens });
+    }
+    match scores.iter().position(|score| score.is_nan()) {
+        Some(token) => Err(TextError::Score { token: token as u32 }),
+        None => Ok(()),
     }
 }
 
@@ -240,13 +270,16 @@ pub(crate) struct TokenBytes {
 }
 
 impl TokenBytes {
-    fn new(tokens: &[Cow<'_, str>], kinds: &[Kind]) -> Result<Self> {
+    fn new(tokens: &[Cow<'_, str>], kinds: &[Kind], spelling: Spelling) -> Result<Self> {
         let alphabet = Alphabet::new();
         let total = tokens.iter().map(|text| text.len()).sum();
         let mut bytes = Vec::with_capacity(total);
         let mut ends = Vec::with_capacity(tokens.len());
         for (index, text) in tokens.iter().enumerate() {
             match kinds[index] {
+                Kind::Normal if spelling == Spelling::SentencePiece => {
+                    bytes.extend_from_slice(text.replace(SPACE, " ").as_bytes());
+                }
                 Kind::Normal => alphabet.decode(text, &mut bytes),
                 Kind::Byte => bytes.push(
                     byte_token(text)
@@ -336,7 +369,7 @@ mod tests {
     }
 
     fn error(spec: VocabularySpec<'_>) -> TextError {
-        Vocabulary::check(spec).err().expect("the vocabulary is refused")
+        Vocabulary::check(spec, Spelling::ByteLevel).err().expect("the vocabulary is refused")
     }
 
     #[test]
@@ -358,7 +391,8 @@ mod tests {
             assert!(matches!(error(spec), TextError::ByteToken { token: 0, .. }), "{text}");
         }
         let good = VocabularySpec { token_types: vec![6], ..spec(&["<0x0a>"]) };
-        assert_eq!(Vocabulary::check(good).unwrap().bytes.get(0), Some(&b"\n"[..]));
+        let good = Vocabulary::check(good, Spelling::ByteLevel).unwrap();
+        assert_eq!(good.bytes.get(0), Some(&b"\n"[..]));
     }
 
     #[test]
@@ -411,7 +445,7 @@ mod tests {
             merges: vec!["a b".into()],
             ..spec(&["a", "b", "ab"])
         };
-        let vocabulary = Vocabulary::check(spec).unwrap();
+        let vocabulary = Vocabulary::check(spec, Spelling::ByteLevel).unwrap();
         assert!(vocabulary.merges.is_empty());
         assert!(!vocabulary.normal.contains_key("ab"));
     }

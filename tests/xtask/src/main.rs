@@ -40,6 +40,7 @@ cargo xtask COMMAND
       --measure       print what each costs
       --write         put that into examples/plugins/README.md
   readme [FILE]...    run the commands of the READMEs, or of these, with the built programs
+  gemma               fetch Gemma 3 270M (253 MB, Gemma terms of use), with which tests compare where it is there
   peer                set up llama.cpp under target/peer for comparisons (compiles for minutes)
   capped --memory SIZE [--cold FILE]... [--read-ahead-kib N] [--json FILE] -- COMMAND...
                       run a command in a memory cgroup that counts the page cache (needs root)
@@ -68,6 +69,7 @@ fn dispatch() -> Result<ExitCode> {
         "ci" => ci::run(arguments)?,
         "languages" => languages::run(arguments)?,
         "readme" => readme::command(arguments)?,
+        "gemma" => model::gemma(arguments)?,
         "peer" => peer::run(arguments)?,
         "capped" => return capped::run(arguments),
         "help" | "--help" | "-h" => print!("{USAGE}"),

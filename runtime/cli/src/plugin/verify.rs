@@ -4,25 +4,21 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use membrane_host::{Component, signature_path};
-use membrane_profile::signature::{Bundle, Fingerprint, PublicKey, Statement};
+use membrane_profile::signature::{Fingerprint, PublicKey, Statement};
 use serde::Serialize;
 
-use super::folder;
 use crate::report::{self, describe, printable};
+use crate::signed::{self, Signer};
 
 #[derive(clap::Args)]
 pub struct Args {
     /// The component (.wasm), or a folder that was signed as a whole
     #[arg(value_name = "PLUGIN")]
     plugin: PathBuf,
-    /// The publisher's public key, PEM
-    #[arg(long, value_name = "FILE", required_unless_present = "fingerprint")]
-    key: Option<PathBuf>,
-    /// The fingerprint of the publisher's key, for signatures that bring the key along
-    #[arg(long, value_name = "SHA256", conflicts_with = "key")]
-    fingerprint: Option<Fingerprint>,
+    #[command(flatten)]
+    signer: Signer,
     /// The signature [default: PLUGIN.wasm.sig]
     #[arg(long, value_name = "FILE")]
     signature: Option<PathBuf>,
@@ -45,10 +41,8 @@ struct Report {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let key = match &args.key {
-        Some(path) => Some(PublicKey::read(path).with_context(|| format!("--key {}", path.display()))?),
-        None => None,
-    };
+    ensure!(args.signer.is_known(), "--key FILE or --fingerprint SHA256 says whose signature it must be");
+    let key = args.signer.key()?;
     std::fs::metadata(&args.plugin).with_context(|| format!("{}", args.plugin.display()))?;
     let signature = args.signature.clone().unwrap_or_else(|| signature_path(&args.plugin));
     let checked = check(args, &signature, key.as_ref());
@@ -80,14 +74,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// The key that signed, and the number of files. Errors: what is wrong with the signature.
 fn check(args: &Args, signature: &Path, key: Option<&PublicKey>) -> Result<(Fingerprint, usize)> {
     let named = || format!("the signature {}", signature.display());
-    let bundle = Bundle::read(signature).with_context(named)?;
-    let bundle = bundle.with_context(|| format!("{} is not there", named()))?;
-    let verified = bundle.verify(key).with_context(named)?;
-    let signer = verified.signer.fingerprint();
-    if let Some(wanted) = args.fingerprint {
-        anyhow::ensure!(signer == wanted, "{} was made with the key {signer}, not {wanted}", named());
-    }
-    let files = contents(args, signature, &verified.statement).with_context(named)?;
+    let (signer, statement) = args.signer.statement(signature, key).with_context(named)?;
+    let files = contents(args, signature, &statement).with_context(named)?;
     Ok((signer, files))
 }
 
@@ -96,7 +84,7 @@ fn contents(args: &Args, signature: &Path, statement: &Statement) -> Result<usiz
     if plugin.is_dir() {
         let mut ignored: Vec<PathBuf> = statement.ignored.iter().map(PathBuf::from).collect();
         ignored.extend_from_slice(&args.ignore);
-        return folder::compare(plugin, signature, statement, &ignored);
+        return signed::compare(plugin, signature, statement, &ignored);
     }
     let name = plugin.file_name().unwrap_or_default().to_string_lossy();
     statement.is_of_file(Component::read(&name, plugin)?.digest)?;

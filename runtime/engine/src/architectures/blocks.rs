@@ -1,7 +1,11 @@
 //! The blocks that architectures are put together from: each reads its keys and checks them.
 
+use super::rotary::{self, Rotation};
 use crate::error::Result;
-use crate::hyper::{Attention, DeltaShape, FeedForward, HeadOrder, Hyperparameters, Layer, Moe, Rope};
+use crate::hyper::{
+    Attention, DeltaShape, FeedForward, Glu, HeadOrder, Hyperparameters, Layer, Moe, Norms, Router, Scores,
+    SharedExpert,
+};
 use crate::keys::{Keys, MAX_BLOCKS, MAX_COUNT, MAX_WIDTH};
 
 /// Longest convolution before a delta-net; published models have 4. A state keeps as many tokens of all channels.
@@ -10,15 +14,6 @@ const MAX_CONVOLUTION: u32 = 256;
 const MAX_DELTA: u32 = 1 << 16;
 /// Layers from one with attention to the next where a hybrid does not say it.
 const ATTENTION_INTERVAL: usize = 4;
-
-/// Which elements of a head make a rotary pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rotation {
-    /// Those half the rotated part apart, as in GPT-NeoX.
-    Halves,
-    /// Neighbours.
-    Neighbours,
-}
 
 /// What becomes of the softmax over all experts where the file does not say it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,11 +25,7 @@ pub(super) enum Weighing {
 }
 
 /// The decoder around the layers: embedding, norms, head.
-pub(super) fn decoder(
-    keys: &Keys<'_>,
-    rope: Rope,
-    layer: impl FnMut(usize) -> Layer,
-) -> Result<Hyperparameters> {
+pub(super) fn decoder(keys: &Keys<'_>, layer: impl FnMut(usize) -> Layer) -> Result<Hyperparameters> {
     let (blocks, mtp_blocks) = block_counts(keys)?;
     let norm_eps = keys.float("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5);
     keys.rule("attention.layer_norm_rms_epsilon", norm_eps, (0.0..1.0).contains(&norm_eps), || {
@@ -52,15 +43,15 @@ pub(super) fn decoder(
         mtp_blocks,
         hidden: keys.count("embedding_length", MAX_WIDTH)?,
         norm_eps,
-        rope,
-        ffn_norm: "ffn_norm",
+        embedding_scale: 1.0,
+        norms: Norms { ffn: "ffn_norm", after_mixer: None, after_ffn: None },
         vocabulary,
         trained_context: keys.optional_count("context_length", u32::MAX)?.unwrap_or(2048) as u32,
     })
 }
 
 /// Layers of the decoder, and blocks for multi-token prediction that stand behind them and are counted with them.
-fn block_counts(keys: &Keys<'_>) -> Result<(usize, usize)> {
+pub(super) fn block_counts(keys: &Keys<'_>) -> Result<(usize, usize)> {
     let blocks = keys.count("block_count", MAX_BLOCKS)?;
     let mtp_blocks = keys.number("nextn_predict_layers")?.unwrap_or(0) as usize;
     keys.rule("nextn_predict_layers", mtp_blocks, mtp_blocks < blocks, || {
@@ -69,8 +60,8 @@ fn block_counts(keys: &Keys<'_>) -> Result<(usize, usize)> {
     Ok((blocks - mtp_blocks, mtp_blocks))
 }
 
-/// Softmax attention with grouped heads, neither gated nor with norms of heads.
-pub(super) fn attention(keys: &Keys<'_>) -> Result<Attention> {
+/// Softmax attention over all positions with grouped heads, neither gated nor with norms of heads.
+pub(super) fn attention(keys: &Keys<'_>, rotation: Rotation) -> Result<Attention> {
     let hidden = keys.count("embedding_length", MAX_WIDTH)?;
     let heads = keys.count("attention.head_count", MAX_COUNT)?;
     let kv_heads = keys.optional_count("attention.head_count_kv", MAX_COUNT)?.unwrap_or(heads);
@@ -83,12 +74,26 @@ pub(super) fn attention(keys: &Keys<'_>) -> Result<Attention> {
         Ok(dim)
     };
     let (head_dim, value_dim) = (width("attention.key_length")?, width("attention.value_length")?);
-    Ok(Attention { heads, kv_heads, head_dim, value_dim, head_norm: false, gated: false })
+    let rope = rotary::rope(keys, head_dim, rotation)?;
+    let scale = 1.0 / (head_dim as f32).sqrt();
+    Ok(Attention {
+        heads,
+        kv_heads,
+        head_dim,
+        value_dim,
+        head_norm: false,
+        gated: false,
+        biased: false,
+        sinks: false,
+        window: None,
+        scale,
+        rope,
+    })
 }
 
 /// Softmax attention with norms of heads, whose output is gated element by element.
-pub(super) fn gated_attention(keys: &Keys<'_>) -> Result<Attention> {
-    let attention = attention(keys)?;
+pub(super) fn gated_attention(keys: &Keys<'_>, rotation: Rotation) -> Result<Attention> {
+    let attention = attention(keys, rotation)?;
     let (key, value) = (attention.head_dim, attention.value_dim);
     keys.rule("attention.value_length", value, value == key, || {
         format!("a gate has the {key} columns of attention.key_length for each head")
@@ -96,67 +101,26 @@ pub(super) fn gated_attention(keys: &Keys<'_>) -> Result<Attention> {
     Ok(Attention { head_norm: true, gated: true, ..attention })
 }
 
-/// Rotary positions of heads of `head_dim`.
-pub(super) fn rope(keys: &Keys<'_>, head_dim: usize, rotation: Rotation) -> Result<Rope> {
-    let dims = keys.optional_count("rope.dimension_count", MAX_WIDTH)?.unwrap_or(head_dim);
-    keys.rule("rope.dimension_count", dims, dims <= head_dim && dims.is_multiple_of(2), || {
-        format!("it must be even and at most the head's {head_dim} dimensions")
-    })?;
-    let base = keys.float("rope.freq_base")?.unwrap_or(10_000.0);
-    keys.rule("rope.freq_base", base, base.is_finite() && base > 0.0, || "it must be positive".into())?;
-    let (scale, factors) = match keys.text("rope.scaling.type")?.unwrap_or("none") {
-        "none" => (1.0, None),
-        "linear" => (1.0 / keys.float("rope.scaling.factor")?.unwrap_or(1.0), None),
-        "llama3" => (1.0, Some(llama3_factors(keys, dims, base)?)),
-        other => {
-            return Err(keys.broken(
-                "rope.scaling.type",
-                other,
-                "this build extends contexts by none, linear or llama3 only",
-            ));
-        }
-    };
-    keys.rule("rope.scaling.factor", 1.0 / scale, scale.is_finite() && scale > 0.0, || {
-        "it must be positive".into()
-    })?;
-    Ok(Rope { dims, base, scale, neox: rotation == Rotation::Halves, factors })
-}
-
-/// Divisors of the frequencies as Llama 3 extends contexts: slow pairs by the whole factor, fast ones not at all, those between
-/// by a mean. GGUF files have the result in a tensor.
-fn llama3_factors(keys: &Keys<'_>, dims: usize, base: f32) -> Result<Vec<f32>> {
-    let figure = |key: &str| -> Result<f64> {
-        let value = keys.float(key)?.unwrap_or(f32::NAN);
-        keys.rule(key, value, value.is_finite() && value > 0.0, || "it must be positive".into())?;
-        Ok(f64::from(value))
-    };
-    let factor = figure("rope.scaling.factor")?;
-    let (low, high) = (figure("rope.scaling.low_freq_factor")?, figure("rope.scaling.high_freq_factor")?);
-    let original = figure("rope.scaling.original_context_length")?;
-    keys.rule("rope.scaling.high_freq_factor", high, high > low, || format!("it must be above {low}"))?;
-    let of_pair = |pair: usize| {
-        let frequency = f64::from(base).powf(-2.0 * pair as f64 / dims as f64);
-        let turns = original * frequency / std::f64::consts::TAU;
-        let share = ((turns - low) / (high - low)).clamp(0.0, 1.0);
-        (1.0 / ((1.0 - share) / factor + share)) as f32
-    };
-    Ok((0..dims / 2).map(of_pair).collect())
-}
-
-/// Refuses axes of positions that do not share all rotary pairs among them. In a text their positions are equal, so that
-/// nothing else is to be known of them.
-pub(super) fn check_rope_sections(keys: &Keys<'_>, rope: &Rope) -> Result<()> {
-    const KEY: &str = "rope.dimension_sections";
-    let Some(sections) = keys.numbers(KEY)? else { return Ok(()) };
-    let pairs: u64 = sections.iter().map(|&pairs| u64::from(pairs)).sum();
-    keys.rule(KEY, format!("{sections:?}"), pairs == rope.dims as u64 / 2, || {
-        format!("the axes must share the {} pairs of rope.dimension_count", rope.dims / 2)
-    })
+/// For each layer, the positions that its attention goes over where it slides over some only: all layers but the last of each
+/// `period`, unless the file names another period or lists the layers that do.
+pub(super) fn windows(keys: &Keys<'_>, period: usize) -> Result<Vec<Option<usize>>> {
+    const PATTERN: &str = "attention.sliding_window_pattern";
+    let (layers, mtp_blocks) = block_counts(keys)?;
+    let window = keys.count("attention.sliding_window", u32::MAX)?;
+    if let Some(listed) = keys.truths_if_array(PATTERN)? {
+        let fits = listed.len() == layers || listed.len() == layers + mtp_blocks;
+        keys.rule(PATTERN, format!("{} values", listed.len()), fits, || {
+            format!("there are {layers} layers")
+        })?;
+        return Ok(listed[..layers].iter().map(|&slides| slides.then_some(window)).collect());
+    }
+    let period = keys.optional_count(PATTERN, MAX_BLOCKS)?.unwrap_or(period);
+    Ok((1..=layers).map(|layer| (!layer.is_multiple_of(period)).then_some(window)).collect())
 }
 
 /// One gated unit.
 pub(super) fn dense(keys: &Keys<'_>) -> Result<FeedForward> {
-    Ok(FeedForward::Dense { inner: keys.count("feed_forward_length", MAX_WIDTH)? })
+    Ok(FeedForward::Dense { inner: keys.count("feed_forward_length", MAX_WIDTH)?, glu: Glu::SwiGlu })
 }
 
 /// A mixture of experts without a shared one.
@@ -178,13 +142,19 @@ pub(super) fn optional_moe(keys: &Keys<'_>, weighing: Weighing) -> Result<Option
         Some(inner) => inner,
         None => keys.count("feed_forward_length", MAX_WIDTH)?,
     };
-    let normalise = keys.flag("expert_weights_norm")?.unwrap_or(weighing == Weighing::SumToOne);
-    Ok(Some(Moe { experts, top_k, inner, shared_inner: 0, normalise }))
+    let router = Router {
+        scores: Scores::Softmax,
+        choice_bias: false,
+        groups: None,
+        normalise: keys.flag("expert_weights_norm")?.unwrap_or(weighing == Weighing::SumToOne),
+        scale: 1.0,
+    };
+    Ok(Some(Moe { experts, top_k, inner, shared: None, router, biased: false, glu: Glu::SwiGlu }))
 }
 
-/// Inner width of the gated shared expert.
-pub(super) fn shared_inner(keys: &Keys<'_>) -> Result<usize> {
-    keys.count("expert_shared_feed_forward_length", MAX_WIDTH)
+/// The shared expert that a gate of its own weighs.
+pub(super) fn gated_shared_expert(keys: &Keys<'_>) -> Result<SharedExpert> {
+    Ok(SharedExpert { inner: keys.count("expert_shared_feed_forward_length", MAX_WIDTH)?, gated: true })
 }
 
 /// Heads and widths of a gated delta-net.

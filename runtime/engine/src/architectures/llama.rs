@@ -2,7 +2,8 @@
 
 use membrane_formats::keys::ROPE_HALVES;
 
-use super::blocks::{self, Rotation, Weighing};
+use super::blocks::{self, Weighing};
+use super::rotary::Rotation;
 use crate::error::Result;
 use crate::hyper::{FeedForward, Hyperparameters, Layer, Mixer};
 use crate::keys::Keys;
@@ -11,13 +12,12 @@ use crate::keys::Keys;
 /// there.
 /// Mixtral's router is a softmax over the chosen experts, which is the softmax over all of them made to sum to 1.
 pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
-    let attention = blocks::attention(keys)?;
+    let halves = keys.flag(ROPE_HALVES)?.unwrap_or(false);
+    let rotation = if halves { Rotation::Halves } else { Rotation::Neighbours };
+    let attention = blocks::attention(keys, rotation)?;
     let feed_forward = match blocks::optional_moe(keys, Weighing::SumToOne)? {
         Some(moe) => FeedForward::Moe(moe),
         None => blocks::dense(keys)?,
     };
-    let halves = keys.flag(ROPE_HALVES)?.unwrap_or(false);
-    let rotation = if halves { Rotation::Halves } else { Rotation::Neighbours };
-    let rope = blocks::rope(keys, attention.head_dim, rotation)?;
-    blocks::decoder(keys, rope, |_| Layer { mixer: Mixer::Attention(attention), feed_forward })
+    blocks::decoder(keys, |_| Layer { mixer: Mixer::Attention(attention), feed_forward })
 }

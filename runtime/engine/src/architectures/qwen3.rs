@@ -1,6 +1,7 @@
 //! Qwen3 and Qwen3-MoE (Yang et al. 2025).
 
-use super::blocks::{self, Rotation, Weighing};
+use super::blocks::{self, Weighing};
+use super::rotary::Rotation;
 use crate::error::Result;
 use crate::hyper::{Attention, FeedForward, Hyperparameters, Layer, Mixer};
 use crate::keys::Keys;
@@ -16,7 +17,6 @@ pub(super) fn moe(keys: &Keys<'_>) -> Result<Hyperparameters> {
 }
 
 fn decoder(keys: &Keys<'_>, feed_forward: FeedForward) -> Result<Hyperparameters> {
-    let attention = Attention { head_norm: true, ..blocks::attention(keys)? };
-    let rope = blocks::rope(keys, attention.head_dim, Rotation::Halves)?;
-    blocks::decoder(keys, rope, |_| Layer { mixer: Mixer::Attention(attention), feed_forward })
+    let attention = Attention { head_norm: true, ..blocks::attention(keys, Rotation::Halves)? };
+    blocks::decoder(keys, |_| Layer { mixer: Mixer::Attention(attention), feed_forward })
 }

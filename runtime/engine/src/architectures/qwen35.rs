@@ -6,7 +6,7 @@
 
 use membrane_formats::keys::GROUPED_VALUE_HEADS;
 
-use super::{blocks, qwen3next};
+use super::{blocks, qwen3next, rotary};
 use crate::error::Result;
 use crate::hyper::{DeltaNet, FeedForward, HeadOrder, Hyperparameters, Projections};
 use crate::keys::Keys;
@@ -26,6 +26,6 @@ fn decoder(keys: &Keys<'_>, feed_forward: FeedForward) -> Result<Hyperparameters
     let shape = blocks::delta_shape(keys, if grouped { HeadOrder::Grouped } else { HeadOrder::Tiled })?;
     let delta_net = DeltaNet { shape, inputs: Projections::Apart, gates: Projections::Apart };
     let hyper = qwen3next::hybrid(keys, delta_net, feed_forward)?;
-    blocks::check_rope_sections(keys, &hyper.rope)?;
+    rotary::check_sections(keys, &hyper)?;
     Ok(hyper)
 }

@@ -4,9 +4,12 @@
 //! of whose heads a part only is rotated. Every feed-forward is a mixture of many small experts beside a gated shared one.
 //! GGUF files hold w + 1 of all RMS norms but the delta-net's own, and so these are read from folders; they are plain here.
 
-use super::blocks::{self, Rotation, Weighing};
+use super::blocks::{self, Weighing};
+use super::rotary::Rotation;
 use crate::error::Result;
-use crate::hyper::{DeltaNet, FeedForward, HeadOrder, Hyperparameters, Layer, Mixer, Moe, Projections};
+use crate::hyper::{
+    DeltaNet, FeedForward, HeadOrder, Hyperparameters, Layer, Mixer, Moe, Norms, Projections,
+};
 use crate::keys::Keys;
 
 /// Value heads stand as in the checkpoint, grouped by key head, and so do the rows of the fused gates; in files of the first
@@ -24,7 +27,7 @@ pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
 /// The mixture of this family.
 pub(super) fn moe(keys: &Keys<'_>) -> Result<FeedForward> {
     let moe = blocks::moe(keys, Weighing::SumToOne)?;
-    Ok(FeedForward::Moe(Moe { shared_inner: blocks::shared_inner(keys)?, ..moe }))
+    Ok(FeedForward::Moe(Moe { shared: Some(blocks::gated_shared_expert(keys)?), ..moe }))
 }
 
 /// The decoder of this family.
@@ -33,13 +36,12 @@ pub(super) fn hybrid(
     delta_net: DeltaNet,
     feed_forward: FeedForward,
 ) -> Result<Hyperparameters> {
-    let attention = blocks::gated_attention(keys)?;
-    let rope = blocks::rope(keys, attention.head_dim, Rotation::Halves)?;
+    let attention = blocks::gated_attention(keys, Rotation::Halves)?;
     let recurrent = blocks::recurrent_layers(keys)?;
     let layer = |index: usize| Layer {
         mixer: if recurrent[index] { Mixer::DeltaNet(delta_net) } else { Mixer::Attention(attention) },
         feed_forward,
     };
-    let decoder = blocks::decoder(keys, rope, layer)?;
-    Ok(Hyperparameters { ffn_norm: "post_attention_norm", ..decoder })
+    let decoder = blocks::decoder(keys, layer)?;
+    Ok(Hyperparameters { norms: Norms { ffn: "post_attention_norm", ..decoder.norms }, ..decoder })
 }

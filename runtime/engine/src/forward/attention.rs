@@ -82,8 +82,8 @@ fn attend(
     scratch: &mut AttentionScratch,
 ) {
     let Attention { heads, kv_heads, head_dim, value_dim, .. } = block.shape;
-    ops::rope(region, q, heads, head_dim, span.first, rope);
-    ops::rope(region, k, kv_heads, head_dim, span.first, rope);
+    ops::rope(region, q, heads, head_dim, 0, span.first, rope);
+    ops::rope(region, k, kv_heads, head_dim, 0, span.first, rope);
     span.kv.store(block.slot, span.first, k, v);
     let (keys, values) = span.kv.slices(block.slot, span.end());
     attention(
@@ -92,6 +92,7 @@ fn attend(
             q,
             keys: &keys,
             values: &values,
+            value_stride: block.shape.value_width(),
             block_len: BLOCK,
             first_position: span.first,
             n: span.tokens.len(),
@@ -99,7 +100,9 @@ fn attend(
             kv_heads,
             head_dim,
             value_dim,
-            scale: 1.0 / (head_dim as f32).sqrt(),
+            scale: block.shape.scale,
+            window: block.shape.window,
+            sinks: block.sinks.as_deref(),
             out: mixed,
         },
         scratch,

@@ -1,46 +1,30 @@
 //! Looks up the tensors of each block and checks their shapes and types.
 
-use membrane_formats::{Checkpoint, DType, TensorInfo, Values};
+use membrane_formats::{Checkpoint, TensorInfo, Values};
 use membrane_kernels::Format;
 use membrane_pager::{ByteRange, Record};
 
 use super::stored::{ExpertForm, ExpertRecoding, Stored};
 use super::{
-    ALIGNMENT, AttentionBlock, Block, DeltaBlock, ExpertMatrix, FeedForward, GateWeights, GatedUnit,
-    InputWeights, Mixer, MoeBlock, Weight,
+    ALIGNMENT, AttentionBlock, Block, DeltaBlock, ExpertBiases, ExpertMatrix, FeedForward, GateWeights,
+    GatedUnit, InputWeights, Mixer, MoeBlock, Weight,
 };
 use crate::error::{EngineError, Result};
-use crate::hyper::{self, Attention, DeltaNet, Hyperparameters, Moe, Projections};
+use crate::hyper::{self, Attention, DeltaNet, Glu, Hyperparameters, Moe, Projections, Rope};
 
-/// The kernels' name of a tensor's type.
+/// The kernels' name of a tensor's type. Integers, and blocks that only activations have, are no weights.
 pub(super) fn format_of(tensor: &TensorInfo) -> Result<Format> {
-    Ok(match tensor.dtype {
-        DType::F32 => Format::F32,
-        DType::F16 => Format::F16,
-        DType::BF16 => Format::BF16,
-        DType::Q4_0 => Format::Q4_0,
-        DType::Q4_1 => Format::Q4_1,
-        DType::Q5_0 => Format::Q5_0,
-        DType::Q5_1 => Format::Q5_1,
-        DType::Q8_0 => Format::Q8_0,
-        DType::Q2_K => Format::Q2K,
-        DType::Q3_K => Format::Q3K,
-        DType::Q4_K => Format::Q4K,
-        DType::Q5_K => Format::Q5K,
-        DType::Q6_K => Format::Q6K,
-        DType::IQ4_NL => Format::IQ4NL,
-        DType::IQ4_XS => Format::IQ4XS,
-        DType::MXFP4 => Format::MXFP4,
-        DType::NVFP4 => Format::NVFP4,
-        other => {
-            return Err(EngineError::TensorType {
-                tensor: tensor.name.clone(),
-                found: other.name().into(),
-                supported: "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, \
-                            IQ4_NL, IQ4_XS, MXFP4, NVFP4"
-                    .into(),
-            });
-        }
+    // Blocks of it are made of a matrix and its scales, and no file has them.
+    let stored = |format: &Format| *format != Format::E4M3;
+    Format::from_name(tensor.dtype.name()).filter(stored).ok_or_else(|| EngineError::TensorType {
+        tensor: tensor.name.clone(),
+        found: tensor.dtype.name().into(),
+        supported: Format::ALL
+            .iter()
+            .filter(|format| stored(format))
+            .map(|format| format.name())
+            .collect::<Vec<_>>()
+            .join(", "),
     })
 }
 
@@ -86,12 +70,23 @@ impl<'a> Finder<'a> {
 
     pub fn weight(&mut self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
         let stored = Stored::find(self, name, rows, cols)?;
+        Ok(self.resident(stored, rows, cols))
+    }
+
+    /// `count` matrices of the same shape in one tensor, [count, rows, cols], as one matrix of all rows.
+    pub fn stacked_weight(&mut self, name: &str, count: usize, rows: usize, cols: usize) -> Result<Weight> {
+        let stored = Stored::stacked(self, name, count, rows, cols)?;
+        Ok(self.resident(stored, count * rows, cols))
+    }
+
+    /// Gives a matrix a place in the resident memory.
+    fn resident(&mut self, stored: Stored, rows: usize, cols: usize) -> Weight {
         let offset = self.resident_bytes.next_multiple_of(ALIGNMENT);
         let Stored { ref name, format, bytes, factor, .. } = stored;
         let weight = Weight { name: name.clone(), format, rows, cols, offset, bytes, factor };
         self.resident_bytes = offset + bytes;
         self.resident.push((stored, offset));
-        Ok(weight)
+        weight
     }
 
     /// What the tensor `x.weight` is multiplied by: the number in `x.scale`, which files with NVFP4 have; 1 without.
@@ -124,35 +119,52 @@ impl<'a> Finder<'a> {
         self.checkpoint.tensor(name).map(|_| self.vector(name, length)).transpose()
     }
 
+    /// A bias, which must be there where the architecture has it.
+    fn bias(&self, name: &str, length: usize, required: bool) -> Result<Option<Vec<f32>>> {
+        if required { self.vector(name, length).map(Some) } else { self.optional_vector(name, length) }
+    }
+
     /// All blocks, each with the records of its experts.
     pub fn blocks(&mut self, hyper: &Hyperparameters) -> Result<Vec<(Block, Vec<Record>)>> {
-        let (mut attentions, mut delta_nets) = (0.., 0..);
+        let (mut caches, mut delta_nets) = (0.., 0..);
+        let ropes = hyper.ropes();
+        let rope_of = |rope: &Rope| ropes.iter().position(|known| known == rope).unwrap_or_default();
         let mut blocks = Vec::with_capacity(hyper.blocks());
         for (index, layer) in hyper.layers.iter().enumerate() {
             let name = |part: &str| format!("blk.{index}.{part}");
             let mixer_norm = self.vector(&name("attn_norm.weight"), hyper.hidden)?;
             let mixer = match &layer.mixer {
                 hyper::Mixer::Attention(shape) => {
-                    let slot = attentions.next().unwrap_or_default();
-                    Mixer::Attention(Box::new(self.attention(index, slot, hyper.hidden, shape)?))
+                    let slot = caches.next().unwrap_or_default();
+                    let rope = rope_of(&shape.rope);
+                    Mixer::Attention(Box::new(self.attention(index, slot, rope, hyper.hidden, shape)?))
+                }
+                hyper::Mixer::Latent(shape) => {
+                    let slot = caches.next().unwrap_or_default();
+                    let rope = rope_of(&shape.rope);
+                    Mixer::Latent(Box::new(self.latent(index, slot, rope, hyper.hidden, shape)?))
                 }
                 hyper::Mixer::DeltaNet(delta_net) => {
                     let slot = delta_nets.next().unwrap_or_default();
                     Mixer::DeltaNet(Box::new(self.delta_net(index, slot, hyper.hidden, delta_net)?))
                 }
             };
-            let ffn_norm = self.vector(&name(&format!("{}.weight", hyper.ffn_norm)), hyper.hidden)?;
+            let norm = |part: &str| self.vector(&name(&format!("{part}.weight")), hyper.hidden);
+            let after_mixer_norm = hyper.norms.after_mixer.map(norm).transpose()?;
+            let ffn_norm = norm(hyper.norms.ffn)?;
+            let after_ffn_norm = hyper.norms.after_ffn.map(norm).transpose()?;
             let (ffn, experts) = match &layer.feed_forward {
                 hyper::FeedForward::Moe(moe) => {
                     let (block, experts) = self.moe(index, hyper.hidden, moe)?;
                     (FeedForward::Moe(Box::new(block)), experts)
                 }
-                hyper::FeedForward::Dense { inner } => {
+                hyper::FeedForward::Dense { inner, glu } => {
                     self.recoding.add(Vec::new());
-                    (FeedForward::Dense(self.gated_unit(index, "", *inner, hyper.hidden)?), Vec::new())
+                    (FeedForward::Dense(self.gated_unit(index, "", *inner, hyper.hidden, *glu)?), Vec::new())
                 }
             };
-            blocks.push((Block { mixer_norm, mixer, ffn_norm, ffn }, experts));
+            let block = Block { mixer_norm, mixer, after_mixer_norm, ffn_norm, ffn, after_ffn_norm };
+            blocks.push((block, experts));
         }
         Ok(blocks)
     }
@@ -161,6 +173,7 @@ impl<'a> Finder<'a> {
         &mut self,
         index: usize,
         slot: usize,
+        rope: usize,
         hidden: usize,
         shape: &Attention,
     ) -> Result<AttentionBlock> {
@@ -174,15 +187,21 @@ impl<'a> Finder<'a> {
         Ok(AttentionBlock {
             shape: *shape,
             slot,
+            rope,
             q: self.weight(&name("attn_q.weight"), query_rows, hidden)?,
             k: self.weight(&name("attn_k.weight"), key_rows, hidden)?,
             v: self.weight(&name("attn_v.weight"), value_rows, hidden)?,
-            q_bias: self.optional_vector(&name("attn_q.bias"), query_rows)?,
-            k_bias: self.optional_vector(&name("attn_k.bias"), key_rows)?,
-            v_bias: self.optional_vector(&name("attn_v.bias"), value_rows)?,
+            q_bias: self.bias(&name("attn_q.bias"), query_rows, shape.biased)?,
+            k_bias: self.bias(&name("attn_k.bias"), key_rows, shape.biased)?,
+            v_bias: self.bias(&name("attn_v.bias"), value_rows, shape.biased)?,
             q_norm: head_norm(self, "attn_q_norm.weight")?,
             k_norm: head_norm(self, "attn_k_norm.weight")?,
             output: self.weight(&name("attn_output.weight"), hidden, shape.mixed_width())?,
+            output_bias: self.bias(&name("attn_output.bias"), hidden, shape.biased)?,
+            sinks: match shape.sinks {
+                true => Some(self.vector(&name("attn_sinks.weight"), shape.heads)?),
+                false => None,
+            },
         })
     }
 
@@ -231,8 +250,16 @@ impl<'a> Finder<'a> {
         })
     }
 
-    fn gated_unit(&mut self, index: usize, suffix: &str, inner: usize, hidden: usize) -> Result<GatedUnit> {
+    fn gated_unit(
+        &mut self,
+        index: usize,
+        suffix: &str,
+        inner: usize,
+        hidden: usize,
+        glu: Glu,
+    ) -> Result<GatedUnit> {
         Ok(GatedUnit {
+            glu,
             gate: self.weight(&format!("blk.{index}.ffn_gate{suffix}.weight"), inner, hidden)?,
             up: self.weight(&format!("blk.{index}.ffn_up{suffix}.weight"), inner, hidden)?,
             down: self.weight(&format!("blk.{index}.ffn_down{suffix}.weight"), hidden, inner)?,
@@ -240,11 +267,13 @@ impl<'a> Finder<'a> {
     }
 
     fn moe(&mut self, index: usize, hidden: usize, moe: &Moe) -> Result<(MoeBlock, Vec<Record>)> {
-        let shared = if moe.shared_inner > 0 {
-            let unit = self.gated_unit(index, "_shexp", moe.shared_inner, hidden)?;
-            Some((unit, self.weight(&format!("blk.{index}.ffn_gate_inp_shexp.weight"), 1, hidden)?))
-        } else {
-            None
+        let shared = match moe.shared {
+            Some(shared) => {
+                let unit = self.gated_unit(index, "_shexp", shared.inner, hidden, moe.glu)?;
+                let gate = format!("blk.{index}.ffn_gate_inp_shexp.weight");
+                Some((unit, shared.gated.then(|| self.weight(&gate, 1, hidden)).transpose()?))
+            }
+            None => None,
         };
         let router = self.weight(&format!("blk.{index}.ffn_gate_inp.weight"), moe.experts, hidden)?;
         let [gate, up] = self.gates_and_ups(index, hidden, moe)?;
@@ -255,7 +284,21 @@ impl<'a> Finder<'a> {
         let records = (0..moe.experts).map(|expert| Record { parts: parts(expert).collect() }).collect();
         let [gate, up, down] = [gate, up, down].map(|matrix| (matrix.matrix, (matrix.form, matrix.bytes)));
         self.recoding.add(vec![gate.1, up.1, down.1]);
-        Ok((MoeBlock { shape: *moe, router, gate: gate.0, up: up.0, down: down.0, shared }, records))
+        let vector = |part: &str| self.vector(&format!("blk.{index}.{part}.bias"), moe.experts);
+        let router_bias = moe.biased.then(|| vector("ffn_gate_inp")).transpose()?;
+        let choice_bias = moe.router.choice_bias.then(|| vector("exp_probs_b")).transpose()?;
+        let biases = moe.biased.then(|| self.expert_biases(index, hidden, moe)).transpose()?;
+        let (shape, gate, up, down) = (*moe, gate.0, up.0, down.0);
+        Ok((MoeBlock { shape, router, gate, up, down, router_bias, choice_bias, biases, shared }, records))
+    }
+
+    fn expert_biases(&mut self, index: usize, hidden: usize, moe: &Moe) -> Result<ExpertBiases> {
+        let name = |part: &str| format!("blk.{index}.ffn_{part}_exps.bias");
+        Ok(ExpertBiases {
+            gate: self.weight(&name("gate"), moe.experts, moe.inner)?,
+            up: self.weight(&name("up"), moe.experts, moe.inner)?,
+            down: self.weight(&name("down"), moe.experts, hidden)?,
+        })
     }
 
     /// Gates and ups of all experts: in one tensor, the rows of a gate before those of its up, or in a tensor each.

@@ -35,7 +35,12 @@ impl Stored {
         if let Some(quantised) = finder.checkpoint.quantised(name)? {
             return Self::quantised(finder.checkpoint, &quantised, rows, cols);
         }
-        let (_, tensor) = finder.tensor(name, &[cols, rows])?;
+        Self::stacked(finder, name, 1, rows, cols)
+    }
+
+    /// `count` matrices [rows, cols] in one tensor of rows of blocks. Errors: as for [`Stored::find`].
+    pub fn stacked(finder: &Finder<'_>, name: &str, count: usize, rows: usize, cols: usize) -> Result<Self> {
+        let (_, tensor) = finder.tensor(name, &[cols, rows, count])?;
         Ok(Self {
             name: tensor.name.clone(),
             format: format_of(tensor)?,

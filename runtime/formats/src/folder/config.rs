@@ -189,11 +189,17 @@ impl Config<'_> {
             ("factor", "factor"),
             ("low_freq_factor", "low_freq_factor"),
             ("high_freq_factor", "high_freq_factor"),
-            ("original_context_length", "original_max_position_embeddings"),
+            ("yarn_beta_fast", "beta_fast"),
+            ("yarn_beta_slow", "beta_slow"),
         ]
         .into_iter()
         .map(|(ours, published)| Ok((ours, self.number(nested, published)?)))
         .collect::<Result<_, FormatError>>()?;
+        const ORIGINAL: &str = "original_max_position_embeddings";
+        let original = self.number(nested, ORIGINAL)?;
+        // It stands for the factor of the context and the growth that YaRN's paper found, where it stands.
+        let attention = self.number(nested, "attention_factor")?;
+        let attention = attention.zip(figures[0].1).map(|(whole, factor)| whole / (1.0 + 0.1 * factor.ln()));
         let sections = nested.get("mrope_section").filter(|value| !value.is_null()).map(|value| {
             let sections = value.as_array().and_then(|sections| {
                 sections.iter().map(|s| s.as_u64().and_then(|s| u32::try_from(s).ok())).collect()
@@ -216,6 +222,16 @@ impl Config<'_> {
             self.set("rope.dimension_sections", Array::U32(sections));
         }
         if scaling != "default" && scaling != "mrope" {
+            if let Some(original) = original {
+                let whole = (1.0..=f64::from(u32::MAX)).contains(&original) && original.fract() == 0.0;
+                if !whole {
+                    return Err(self.refused(ORIGINAL, "it must be a number of positions"));
+                }
+                self.set("rope.scaling.original_context_length", original as u32);
+            }
+            if let Some(attention) = attention.filter(|_| scaling == "yarn") {
+                self.set("rope.scaling.yarn_attn_factor", attention as f32);
+            }
             self.set("rope.scaling.type", scaling);
             for (key, value) in figures {
                 if let Some(value) = value {

@@ -12,8 +12,9 @@ use wasmtime::component::Component;
 use crate::World;
 use crate::bindings::{agent::Agent, policy::Policy, sampler::Sampler, tool::Tool};
 use crate::ending::Ending;
-use crate::engine::config;
+use crate::engine::{config, keeping};
 use crate::exports::{WorldExports, decode, encode};
+use crate::functions::CompiledFunctions;
 use crate::grants::Grant;
 use crate::isolation::Confinement;
 use crate::isolation::frames::{Broken, Frames};
@@ -43,6 +44,22 @@ pub struct Confined {
 struct Engines {
     best: Engine,
     draft: Engine,
+    /// For compiling in haste what others run.
+    compiler: Engine,
+    /// What it has compiled.
+    functions: Arc<CompiledFunctions>,
+}
+
+impl Engines {
+    fn new() -> wasmtime::Result<Self> {
+        let functions = Arc::new(CompiledFunctions::default());
+        Ok(Self {
+            best: Engine::new(&config(false, true))?,
+            draft: Engine::new(&config(true, true))?,
+            compiler: Engine::new(&keeping(config(true, true), &functions))?,
+            functions,
+        })
+    }
 }
 
 /// Runs a plugin for the host that started this process, to the end of the process.
@@ -74,9 +91,9 @@ pub fn confine() -> io::Result<Confined> {
     };
     // The engine looks at the processor and installs its signal handlers, which files and calls beyond those of
     // computing take.
-    let engines = match (Engine::new(&config(false, true)), Engine::new(&config(true, true))) {
-        (Ok(best), Ok(draft)) => Engines { best, draft },
-        (Err(error), _) | (_, Err(error)) => {
+    let engines = match Engines::new() {
+        Ok(engines) => engines,
+        Err(error) => {
             let why = format!("{error:#}");
             host.send(&ToHost::Failed { why: why.clone() }, &[]).map_err(broken)?;
             return Err(io::Error::other(why));
@@ -102,10 +119,17 @@ impl Confined {
         self.host.into_stream()
     }
 
-    /// Takes the plugin in and makes its calls.
+    /// Takes the plugin in and makes its calls, or compiles.
     fn work(mut self) -> Result<(), Broken> {
         let (message, behind) = self.host.receive(usize::MAX, &mut ())?;
-        let ToProcess::Load { plugin, compiled } = message else { return Err(unexpected()) };
+        let (plugin, compiled) = match message {
+            ToProcess::Load { plugin, compiled } => (plugin, compiled),
+            ToProcess::Compile => {
+                let component = behind.to_vec();
+                return self.compile(component);
+            }
+            _ => return Err(unexpected()),
+        };
         let engine = if plugin.draft { &self.engines.draft } else { &self.engines.best };
         let component = if compiled {
             membrane_codecache::load_confined(engine, behind)
@@ -134,6 +158,23 @@ impl Confined {
         drop(code);
         let host = Arc::new(Mutex::new(self.host));
         Cell { plugin, prepared, host, instances: BTreeMap::new() }.work()
+    }
+
+    /// Compiles this component, and those that come after it. None of them runs here.
+    fn compile(mut self, mut component: Vec<u8>) -> Result<(), Broken> {
+        loop {
+            self.engines.functions.begin(component.len());
+            let compiled = Component::from_binary(&self.engines.compiler, &component)
+                .and_then(|component| component.serialize());
+            match compiled {
+                Ok(code) => self.host.send(&ToHost::Compiled, &code)?,
+                Err(error) => self.host.send(&ToHost::NotCompiled { why: format!("{error:#}") }, &[])?,
+            }
+            let (message, behind) = self.host.receive(usize::MAX, &mut ())?;
+            let ToProcess::Compile = message else { return Err(unexpected()) };
+            component.clear();
+            component.extend_from_slice(behind);
+        }
     }
 }
 

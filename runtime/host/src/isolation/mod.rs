@@ -18,10 +18,13 @@
 //! - `imports.rs`: the imports. **A new function of a WIT interface is a line there**, a new interface a block.
 //!   Functions that plugins export are lines of `exports.rs`, in both modes.
 //! - `process.rs`: the host's end. `inmate.rs`: the other one.
+//! - `compiler.rs`: a process that compiles for those of plugins and runs none of them, so that what it keeps from one
+//!   component to the next can't be a plugin's doing.
 //!
 //! A program that embeds the host names what is to be started in [`ProcessOptions`]: itself with an argument that
 //! leads to [`serve`] before it does anything else.
 
+mod compiler;
 mod frames;
 mod imports;
 mod inmate;
@@ -36,6 +39,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use compiler::Compiler;
 pub use inmate::{Confined, confine, serve};
 pub use process::probe;
 pub(crate) use process::{Launch, Process, Remote};

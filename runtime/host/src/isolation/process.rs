@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixStream;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use membrane_profile::Digest;
@@ -68,7 +70,7 @@ struct Live {
 }
 
 /// The process and its stream. Where the process is gone there is only the reason.
-struct Connection {
+pub(super) struct Connection {
     child: Child,
     frames: Frames<UnixStream>,
     /// How long one read and one write wait.
@@ -164,15 +166,26 @@ impl Process {
 impl Live {
     fn launch(host: &Host, launch: &Launch) -> Result<Self> {
         let refused = |cause: String| HostError::Isolation { plugin: launch.name.clone(), cause };
-        let (mut connection, confinement) =
-            Connection::open(&launch.options, data_bytes(host, launch)).map_err(refused)?;
+        let opened = thread::scope(|scope| {
+            let compiler = host.compiler(launch.bytes.len()).filter(|_| launch.compiled.get().is_none());
+            let compiling =
+                compiler.map(|compiler| scope.spawn(|| compiler.compile(host, &launch.name, &launch.bytes)));
+            let opened = Connection::open(&launch.options, data_bytes(host, launch)).map_err(refused)?;
+            let code = match compiling.map(ScopedJoinHandle::join) {
+                None => None,
+                Some(Ok(code)) => Some(code?),
+                Some(Err(panic)) => resume_unwind(panic),
+            };
+            Ok::<_, HostError>((opened, code))
+        });
+        let ((mut connection, confinement), code) = opened?;
         if let Some(missing) = confinement.missing() {
             if launch.required {
                 return Err(refused(format!("the kernel has no {missing}, and isolation is required")));
             }
             host.warn_of_isolation(missing);
         }
-        connection.load(host, launch)?;
+        connection.load(host, launch, code)?;
         Ok(Self {
             id: connection.child.id(),
             connection: Mutex::new(connection),
@@ -195,18 +208,21 @@ impl Live {
 /// What a process may write to: what compiling takes, and some instances that use all their memory. One more that asks
 /// for memory is denied it.
 fn data_bytes(host: &Host, launch: &Launch) -> u64 {
-    let compile = host.compile_limits();
-    let compiling = compile.memory_per_byte.saturating_mul(launch.bytes.len() as u64);
     let instances = (launch.limits.memory_bytes as u64).saturating_mul(FULL_INSTANCES);
+    compiler_bytes(host, launch.bytes.len()).saturating_add(instances)
+}
+
+/// What a process may write to that compiles a component of so many bytes.
+pub(super) fn compiler_bytes(host: &Host, length: usize) -> u64 {
+    let compile = host.compile_limits();
     BASE_PROCESS_BYTES
         .saturating_add(compile.memory_bytes)
-        .saturating_add(compiling)
-        .saturating_add(instances)
+        .saturating_add(compile.memory_per_byte.saturating_mul(length as u64))
 }
 
 impl Connection {
     /// Starts a process and has it confine itself.
-    fn open(options: &ProcessOptions, data_bytes: u64) -> Result<(Self, Confinement), String> {
+    pub(super) fn open(options: &ProcessOptions, data_bytes: u64) -> Result<(Self, Confinement), String> {
         let path = options.program.path.display();
         let (child, stream) = start(&options.program).map_err(|error| format!("{path}: {error}"))?;
         let mut connection = Self { child, frames: Frames::new(stream), waits: None, gone: None };
@@ -242,9 +258,14 @@ impl Connection {
         set.map_err(|_| Broken::Closed)
     }
 
-    /// Hands the plugin over: compiled, if such a process compiled it before.
-    fn load(&mut self, host: &Host, launch: &Launch) -> Result<()> {
-        let kept = launch.compiled.get().cloned();
+    /// Hands the plugin over: compiled, if such a process compiled it before, as `code` is.
+    fn load(&mut self, host: &Host, launch: &Launch, code: Option<Vec<u8>>) -> Result<()> {
+        if launch.world == World::Agent
+            && let Some(code) = &code
+        {
+            let _ = launch.compiled.set(code.clone());
+        }
+        let kept = code.or_else(|| launch.compiled.get().cloned());
         let cached =
             kept.or_else(|| host.cache()?.read_confined(host.engine(launch.world), launch.digest.as_bytes()));
         if let Some(code) = &cached
@@ -287,35 +308,45 @@ impl Connection {
             draft: host.is_draft(),
             keep: host.cache().is_some() || launch.world == World::Agent,
         };
-        let process = PathBuf::from(format!("/proc/{}", self.child.id()));
-        let mut watch = CompileWatch::new(host.compile_limits(), launch.bytes.len(), process, None);
-        let compile = |cause: &str| HostError::Compile {
-            plugin: launch.name.clone(),
-            cause: crate::text::clean(cause, 1024),
-        };
-        let loaded = self.frames.send(&ToProcess::Load { plugin, compiled }, bytes).and_then(|()| {
-            let (message, behind) = self.frames.receive::<ToHost>(MAX_CODE_BYTES, &mut watch)?;
-            Ok((message, behind.to_vec()))
-        });
-        match loaded {
-            Ok((ToHost::Loaded, code)) => Ok(Some(code)),
-            Ok((ToHost::NotCompiled { .. }, _)) if compiled => Ok(None),
-            Ok((ToHost::NotCompiled { why }, _)) => Err(compile(&why)),
-            Ok((ToHost::Mismatch { names }, _)) => Err(HostError::Mismatch {
+        let message = ToProcess::Load { plugin, compiled };
+        match self.compile(host, &launch.name, &message, bytes, launch.bytes.len())? {
+            (ToHost::Loaded, code) => Ok(Some(code)),
+            (ToHost::NotCompiled { .. }, _) if compiled => Ok(None),
+            (ToHost::NotCompiled { why }, _) => Err(not_compiled(&launch.name, &why)),
+            (ToHost::Mismatch { names }, _) => Err(HostError::Mismatch {
                 plugin: launch.name.clone(),
                 what: crate::text::clean(&names, 1024),
             }),
-            Ok(_) => Err(compile("its process broke the protocol: an unexpected message")),
-            // The watch says which limit is met; memory that was denied ends the compiler by itself.
-            Err(Broken::Rule(limit)) => {
-                self.kill();
-                Err(compile(&limit))
-            }
-            Err(broken) => {
-                let why = self.end(&broken, START_TIME);
-                Err(compile(&format!("while it was compiled {why}")))
-            }
+            _ => Err(not_compiled(&launch.name, "its process broke the protocol: an unexpected message")),
         }
+    }
+
+    /// Sends what is to be compiled, `bytes`, and waits for the answer within the limits for a component of `length` bytes.
+    pub(super) fn compile(
+        &mut self,
+        host: &Host,
+        name: &str,
+        message: &ToProcess,
+        bytes: &[u8],
+        length: usize,
+    ) -> Result<(ToHost, Vec<u8>)> {
+        let process = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let mut watch = CompileWatch::new(host.compile_limits(), length, process, None);
+        let answered = self.frames.send(message, bytes).and_then(|()| {
+            let (message, behind) = self.frames.receive::<ToHost>(MAX_CODE_BYTES, &mut watch)?;
+            Ok((message, behind.to_vec()))
+        });
+        answered.map_err(|broken| match broken {
+            // The watch says which limit is met; memory that was denied ends the compiler by itself.
+            Broken::Rule(limit) => {
+                self.kill();
+                not_compiled(name, &limit)
+            }
+            broken => {
+                let why = self.end(&broken, START_TIME);
+                not_compiled(name, &format!("while it was compiled {why}"))
+            }
+        })
     }
 
     /// Ends the process, and says why.
@@ -352,6 +383,11 @@ impl Connection {
         None
     }
 
+    /// Whether the process has not ended.
+    pub(super) fn lives(&mut self) -> bool {
+        self.gone.is_none() && matches!(self.child.try_wait(), Ok(None))
+    }
+
     fn kill(&mut self) {
         // It fails where the process has ended already.
         let _ = self.child.kill();
@@ -363,6 +399,11 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The error of a plugin that can't be compiled.
+pub(super) fn not_compiled(plugin: &str, cause: &str) -> HostError {
+    HostError::Compile { plugin: plugin.to_owned(), cause: crate::text::clean(cause, 1024) }
 }
 
 /// A compilation must go on within its limits.

@@ -10,13 +10,15 @@ use crate::ending::Ending;
 use crate::isolation::Confinement;
 
 /// Version of this protocol and of everything behind messages. A process of another is refused.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// From the host.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToProcess {
     /// First. Give up all but computing, with at most so much memory to write to, in bytes.
     Confine { data_bytes: u64 },
+    /// Compile the component behind it in haste, for other processes. One that does it takes no plugin in.
+    Compile,
     /// Take the plugin in. Behind it: its component, or code that was compiled from it before.
     Load { plugin: Plugin, compiled: bool },
     /// Make an instance, after dropping some.
@@ -53,6 +55,8 @@ pub enum ToHost {
     Failed { why: String },
     /// The plugin can be started. Behind it: its compiled code, if it was compiled now.
     Loaded,
+    /// Compiled code is behind it.
+    Compiled,
     /// The component can't be compiled. The compiler's words.
     NotCompiled { why: String },
     /// The component does not fit the contract: the names that differ.

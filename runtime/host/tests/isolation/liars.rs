@@ -8,10 +8,10 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 const LOADED: u8 = 2;
-const STARTED: u8 = 5;
-const RETURNED: u8 = 6;
-const ENDED: u8 = 7;
-const IMPORT: u8 = 8;
+const STARTED: u8 = 6;
+const RETURNED: u8 = 7;
+const ENDED: u8 = 8;
+const IMPORT: u8 = 9;
 
 /// A process up to its first call.
 struct Liar(File);

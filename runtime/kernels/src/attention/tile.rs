@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{Cache, Call, KvSlice};
+use crate::isa::Isa;
 use crate::ops::exponentials;
 use crate::parallel::DisjointSlice;
 use crate::simd::{LANES, Lanes, Simd, dispatch, prefetch};
@@ -15,8 +16,8 @@ pub(super) const PANEL: usize = 32;
 /// lie too far apart for the hardware to see that they follow each other.
 const AHEAD: usize = 16;
 
-/// Consecutive queries times consecutive heads that share a key head. Its rows go query by query, so that the
-/// number of positions that a row attends to never falls.
+/// Consecutive queries times consecutive heads that share a key head. Its rows go query by query, so that neither the
+/// first nor the last position that a row attends to ever falls.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
     /// The first query.
@@ -33,7 +34,12 @@ impl Tile {
         self.queries * self.heads
     }
 
-    /// Positions that a row attends to.
+    /// The first position that a row attends to.
+    pub fn start(self, call: &Call<'_>, row: usize) -> usize {
+        self.limit(call, row).saturating_sub(call.window)
+    }
+
+    /// The position behind the last one that a row attends to.
     pub fn limit(self, call: &Call<'_>, row: usize) -> usize {
         call.first + self.query + row / self.heads + 1
     }
@@ -95,8 +101,28 @@ dispatch! {
 }
 
 dispatch! {
-    /// Replaces a row of scores by e^(score - max) and returns their sum.
-    pub(super) fn soften(row: &mut [f32]) -> f32 => exponentials;
+    fn soften(row: &mut [f32], sink: f32) -> f32 => exponentials;
+}
+
+/// Replaces the scores of a row by e^(score - max) and returns their sum, a sink's included.
+///
+/// # Safety
+/// Nobody else may use the row.
+pub(super) unsafe fn soften_row(
+    isa: Isa,
+    call: &Call<'_>,
+    tile: Tile,
+    row: usize,
+    scores: Scores<'_>,
+) -> f32 {
+    let start = tile.start(call, row);
+    let aligned = start / LANES * LANES;
+    // SAFETY: the caller's promise.
+    let part = unsafe { scores.part(row, aligned..tile.limit(call, row)) };
+    // A vector of scores may begin before the window.
+    part[..start - aligned].fill(f32::NEG_INFINITY);
+    let head = tile.head + row % tile.heads;
+    soften(isa, part, call.sinks.map_or(f32::NEG_INFINITY, |sinks| sinks[head]))
 }
 
 dispatch! {
@@ -154,7 +180,8 @@ fn score_tile<S: Simd>(
         for row in 0..tile.rows() {
             let query = &queries[row * vectors..(row + 1) * vectors];
             let end = end.min(tile.limit(call, row));
-            for position in (begin..end).step_by(LANES) {
+            let first = begin.max(tile.start(call, row) / LANES * LANES);
+            for position in (first..end).step_by(LANES) {
                 let x = s.mul(s.dots(query, &panel[(position - begin) * vectors..]), scale);
                 // SAFETY: these columns of the tile's rows are the caller's.
                 let to = unsafe { scores.part(row, position..position + LANES) };
@@ -185,11 +212,13 @@ fn weigh_part<S: Simd>(
         let panel = &panel[..(end - begin) * vectors];
         for row in (0..tile.rows()).step_by(4) {
             let rows = (tile.rows() - row).min(4);
-            let mut weights: [&[f32]; 4] = [&[]; 4];
+            let mut weights = [Weights { first: 0, values: &[] }; 4];
             for (i, weights) in weights.iter_mut().enumerate().take(rows) {
-                let end = end.min(tile.limit(call, row + i)).max(begin);
+                let start = tile.start(call, row + i).clamp(begin, end);
+                let end = end.min(tile.limit(call, row + i)).max(start);
                 // SAFETY: the scores of this tile are final; nobody writes them now.
-                *weights = unsafe { scores.part(row + i, begin..end) };
+                *weights =
+                    Weights { first: start - begin, values: unsafe { scores.part(row + i, start..end) } };
             }
             add_rows(s, &weights[..rows], panel, vectors, &mut mixed[row * vectors..(row + rows) * vectors]);
         }
@@ -258,26 +287,67 @@ fn widen_f16<S: Simd>(s: S, x: &[u16], row: &mut [Lanes]) {
     }
 }
 
-/// `mixed[r] += sum over p of weights[r][p] * panel[p]` for up to 4 rows, of which no later one has fewer
-/// weights.
-#[inline(always)]
-fn add_rows<S: Simd>(s: S, weights: &[&[f32]], panel: &[Lanes], vectors: usize, mixed: &mut [Lanes]) {
-    let common = weights[0].len();
-    match *weights {
-        [a, b, c, d] => {
-            let weights = [a, &b[..common], &c[..common], &d[..common]];
-            add_columns::<S, 4, 1>(s, weights, panel, vectors, mixed);
-        }
-        [a, b, c] => add_columns::<S, 3, 1>(s, [a, &b[..common], &c[..common]], panel, vectors, mixed),
-        [a, b] => add_columns::<S, 2, 2>(s, [a, &b[..common]], panel, vectors, mixed),
-        _ => add_columns::<S, 1, 4>(s, [weights[0]], panel, vectors, mixed),
+/// Weights of consecutive rows of a panel.
+#[derive(Clone, Copy)]
+struct Weights<'a> {
+    /// The panel's row that the first one belongs to.
+    first: usize,
+    values: &'a [f32],
+}
+
+impl<'a> Weights<'a> {
+    fn end(self) -> usize {
+        self.first + self.values.len()
     }
-    // Later queries of the tile see a few positions more.
-    for (row, weights) in weights.iter().enumerate() {
-        if weights.len() > common {
-            let mixed = &mut mixed[row * vectors..(row + 1) * vectors];
-            add_columns::<S, 1, 4>(s, [&weights[common..]], &panel[common * vectors..], vectors, mixed);
+
+    /// Those of some rows of the panel, all of which it has.
+    #[inline(always)]
+    fn of(self, rows: Range<usize>) -> &'a [f32] {
+        &self.values[rows.start - self.first..rows.end - self.first]
+    }
+}
+
+/// `mixed[r] += sum over p of weights[r][p] * panel[p]` for up to 4 rows, of which no later one begins or ends earlier.
+#[inline(always)]
+fn add_rows<S: Simd>(s: S, weights: &[Weights<'_>], panel: &[Lanes], vectors: usize, mixed: &mut [Lanes]) {
+    let common = weights[weights.len() - 1].first..weights[0].end();
+    if common.is_empty() {
+        for (row, weights) in weights.iter().enumerate() {
+            add_row(s, row, *weights, weights.first..weights.end(), panel, vectors, mixed);
         }
+        return;
+    }
+    // Earlier queries of the tile begin a few positions before, later ones end a few behind.
+    for (row, weights) in weights.iter().enumerate() {
+        add_row(s, row, *weights, weights.first..common.start, panel, vectors, mixed);
+    }
+    let shared = &panel[common.start * vectors..];
+    let of = |row: usize| weights[row].of(common.clone());
+    match weights.len() {
+        4 => add_columns::<S, 4, 1>(s, [of(0), of(1), of(2), of(3)], shared, vectors, mixed),
+        3 => add_columns::<S, 3, 1>(s, [of(0), of(1), of(2)], shared, vectors, mixed),
+        2 => add_columns::<S, 2, 2>(s, [of(0), of(1)], shared, vectors, mixed),
+        _ => add_columns::<S, 1, 4>(s, [of(0)], shared, vectors, mixed),
+    }
+    for (row, weights) in weights.iter().enumerate() {
+        add_row(s, row, *weights, common.end..weights.end(), panel, vectors, mixed);
+    }
+}
+
+/// One row's share of some rows of the panel.
+#[inline(always)]
+fn add_row<S: Simd>(
+    s: S,
+    row: usize,
+    weights: Weights<'_>,
+    rows: Range<usize>,
+    panel: &[Lanes],
+    vectors: usize,
+    mixed: &mut [Lanes],
+) {
+    if !rows.is_empty() {
+        let (panel, mixed) = (&panel[rows.start * vectors..], &mut mixed[row * vectors..(row + 1) * vectors]);
+        add_columns::<S, 1, 4>(s, [weights.of(rows)], panel, vectors, mixed);
     }
 }
 

@@ -2,10 +2,15 @@
 //! each of several rows. [`crate::quant`] has the layouts in plain words.
 
 mod blocks;
+mod buffered;
+mod codebooks;
+mod few_bits;
 mod float4;
 mod super_blocks;
 
 pub(super) use blocks::{Iq4Nl, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+pub(super) use codebooks::{Iq1M, Iq1S, Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs};
+pub(super) use few_bits::{Q1_0, Q2_0, Tq1_0, Tq2_0};
 pub(super) use float4::{Mxfp4, Nvfp4};
 pub(super) use super_blocks::{Iq4Xs, Q2K, Q3K, Q4K, Q5K, Q6K};
 

@@ -44,6 +44,17 @@ pub(super) fn product(isa: Isa, job: &Job<'_>, rows: Range<usize>) -> bool {
         Format::IQ4XS => by_isa::<packed::Iq4Xs>(isa, job, rows),
         Format::MXFP4 => by_isa::<packed::Mxfp4>(isa, job, rows),
         Format::NVFP4 => by_isa::<packed::Nvfp4>(isa, job, rows),
+        Format::IQ1S => by_isa::<packed::Iq1S>(isa, job, rows),
+        Format::IQ1M => by_isa::<packed::Iq1M>(isa, job, rows),
+        Format::IQ2XXS => by_isa::<packed::Iq2Xxs>(isa, job, rows),
+        Format::IQ2XS => by_isa::<packed::Iq2Xs>(isa, job, rows),
+        Format::IQ2S => by_isa::<packed::Iq2S>(isa, job, rows),
+        Format::IQ3XXS => by_isa::<packed::Iq3Xxs>(isa, job, rows),
+        Format::IQ3S => by_isa::<packed::Iq3S>(isa, job, rows),
+        Format::TQ1_0 => by_isa::<packed::Tq1_0>(isa, job, rows),
+        Format::TQ2_0 => by_isa::<packed::Tq2_0>(isa, job, rows),
+        Format::Q1_0 => by_isa::<packed::Q1_0>(isa, job, rows),
+        Format::Q2_0 => by_isa::<packed::Q2_0>(isa, job, rows),
         Format::F32 | Format::F16 | Format::BF16 | Format::E4M3 => false,
     }
 }

@@ -20,16 +20,18 @@ dispatch! {
 
 #[inline(always)]
 fn softmax_kernel<S: Simd>(s: S, row: &mut [f32]) {
-    let sum = exponentials(s, row);
+    let sum = exponentials(s, row, f32::NEG_INFINITY);
     for x in row {
         *x /= sum;
     }
 }
 
-/// Replaces each x of a row by e^(x - max) and returns their sum, in the canonical order of [`softmax`].
+/// Replaces each x of a row by e^(x - max) and returns their sum, in the canonical order of [`softmax`]. `beside` is one more
+/// element, added to the sum at the end; negative infinity is none.
 #[inline(always)]
-pub(crate) fn exponentials<S: Simd>(s: S, row: &mut [f32]) -> f32 {
-    let max = s.splat(maximum(s, row));
+pub(crate) fn exponentials<S: Simd>(s: S, row: &mut [f32], beside: f32) -> f32 {
+    let max = maximum(s, row);
+    let max = s.splat(if beside > max { beside } else { max });
     let (whole, tail) = row.as_chunks_mut::<LANES>();
     let mut sum = s.zero();
     for x in whole {
@@ -43,7 +45,26 @@ pub(crate) fn exponentials<S: Simd>(s: S, row: &mut [f32]) -> f32 {
         s.store_part(e, tail);
         sum = s.add(sum, e);
     }
-    s.sum(sum)
+    let mut lanes = [0.0; LANES];
+    s.store(exp(s, s.sub(s.splat(beside), max)), &mut lanes);
+    s.sum(sum) + lanes[0]
+}
+
+/// `x = 1 / (1 + e^-x)` for each element.
+pub fn sigmoids(region: &Region<'_>, row: &mut [f32]) {
+    sigmoid_row(region.isa(), row);
+}
+
+dispatch! {
+    fn sigmoid_row(row: &mut [f32]) => sigmoid_kernel;
+}
+
+#[inline(always)]
+fn sigmoid_kernel<S: Simd>(s: S, row: &mut [f32]) {
+    for x in row.chunks_mut(LANES) {
+        let e = exp(s, s.sub(s.zero(), s.load_part(x, 0.0)));
+        s.store_part(s.div(s.splat(1.0), s.add(s.splat(1.0), e)), x);
+    }
 }
 
 /// The greatest element that is not NaN; negative infinity if there is none.

@@ -72,22 +72,50 @@ fn a_row_has_the_same_norm_alone_and_in_a_batch() {
 }
 
 #[test]
-fn silu_mul_and_sigmoid_are_the_formulas() {
+fn gated_units_and_sigmoid_are_the_formulas() {
+    let gelu =
+        |x: f64| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh());
+    let clamped = |g: f64, u: f64| {
+        let g = g.min(7.0);
+        g / (1.0 + (-1.702 * g).exp()) * (u.clamp(-7.0, 7.0) + 1.0)
+    };
+
     let mut noise = Noise::new(6);
     for len in [1, 15, 16, 1536, 10_007] {
         let (mut gate, up) = (noise.floats(len, 20.0), noise.floats(len, 3.0));
         gate[0] = -1000.0;
         let got = everywhere(|region| {
             let mut gate = gate.clone();
-            silu_mul(region, &mut gate, &up);
+            glu(region, Glu::SwiGlu, &mut gate, &up);
             gate
         });
         let expected: Vec<f64> = gate.iter().zip(&up).map(|(&g, &u)| silu(g) * f64::from(u)).collect();
         near(&got, &expected, 1e-6);
+        for (function, formula) in
+            [(Glu::GeGlu, &(|g, u| gelu(g) * u) as &dyn Fn(f64, f64) -> f64), (Glu::ClampedSwiGlu, &clamped)]
+        {
+            let up: Vec<f32> = up.iter().map(|up| up * 4.0).collect();
+            let got = everywhere(|region| {
+                let mut gate = gate.clone();
+                glu(region, function, &mut gate, &up);
+                gate
+            });
+            let pairs = gate.iter().zip(&up).map(|(&g, &u)| formula(f64::from(g), f64::from(u)));
+            near(&got, &pairs.collect::<Vec<f64>>(), 2e-6);
+            let mut nan = [f32::NAN, 1.0];
+            Team::new(1, Isa::Scalar).region(|region| glu(region, function, &mut nan, &[1.0, f32::NAN]));
+            assert!(nan.iter().all(|x| x.is_nan()), "{function:?} hides a NaN");
+        }
     }
     for x in [-200.0, -90.0, -5.0, -0.0, 0.3, 7.0, 200.0] {
         near(&[sigmoid(x)], &[1.0 / (1.0 + (-f64::from(x)).exp())], 1e-7);
         assert_eq!(sigmoid(x).to_bits(), sigmoid_one(Isa::Scalar, x).to_bits());
+        let row = everywhere(|region| {
+            let mut row = vec![x; 21];
+            sigmoids(region, &mut row);
+            row
+        });
+        same_bits(&row, &[sigmoid(x); 21], "sigmoids");
     }
     assert!(sigmoid(f32::NAN).is_nan());
 }
@@ -107,6 +135,31 @@ fn gates_are_the_formulas() {
             });
             let expected: Vec<f64> = x.iter().zip(&gates).map(|(&x, &g)| f64::from(x) * formula(g)).collect();
             near(&got, &expected, 1e-6);
+        }
+    }
+}
+
+#[test]
+fn columns_move() {
+    let x: Vec<f32> = (0..700 * 6).map(|i| i as f32).collect();
+    let got = everywhere(|region| {
+        let mut out = vec![-1.0; 700 * 5];
+        copy_columns(region, &x, 6, 2..5, &mut out, 5, 1);
+        out
+    });
+    for (out, x) in got.chunks(5).zip(x.chunks(6)) {
+        assert_eq!(out, [-1.0, x[2], x[3], x[4], -1.0]);
+    }
+    // 3 heads, 700 rows, 2 columns.
+    let got = everywhere(|region| {
+        let mut out = vec![-1.0; 700 * 3 * 4];
+        merge_heads(region, &x, 3, 2, &mut out, 4);
+        out
+    });
+    for (row, out) in got.chunks(12).enumerate() {
+        for (head, out) in out.chunks(4).enumerate() {
+            let first = ((head * 700 + row) * 2) as f32;
+            assert_eq!(out, [first, first + 1.0, -1.0, -1.0]);
         }
     }
 }
@@ -190,11 +243,12 @@ fn argmax_is_the_first_of_the_greatest() {
     assert_eq!(argmax(&row), Some(77_777));
 }
 
-/// The rotation of one head by the formula.
-fn rotated(head: &[f32], position: usize, dims: usize, neox: bool, factor: f64) -> Vec<f64> {
+/// The rotation of a part of one head by the formula.
+fn rotated(head: &[f32], column: usize, position: usize, dims: usize, neox: bool, factor: f64) -> Vec<f64> {
     let mut out: Vec<f64> = head.iter().map(|&x| f64::from(x)).collect();
     for i in 0..dims / 2 {
         let (a, b) = if neox { (i, i + dims / 2) } else { (2 * i, 2 * i + 1) };
+        let (a, b) = (column + a, column + b);
         let angle = position as f64 * 0.5 * 1e6_f64.powf(-2.0 * i as f64 / dims as f64) / factor;
         out[a] = f64::from(head[a]) * angle.cos() - f64::from(head[b]) * angle.sin();
         out[b] = f64::from(head[a]) * angle.sin() + f64::from(head[b]) * angle.cos();
@@ -211,28 +265,91 @@ fn rope_is_the_formula() {
         for neox in [false, true] {
             let x = noise.floats(n * heads * head_dim, 3.0);
             let factors = vec![4.0; dims / 2];
-            let mut table = RopeTable::new(dims, 1e6, 0.5, neox, Some(&factors));
+            let rope_of = Rope { dims, base: 1e6, scaling: RopeScaling::Linear(2.0), neox };
+            let mut table = RopeTable::new(&rope_of, Some(&factors));
             table.extend(1000);
             table.extend(n + 990);
+            let column = head_dim - dims;
             let got = everywhere(|region| {
                 let mut x = x.clone();
-                rope(region, &mut x, heads, head_dim, 990, &table);
+                rope(region, &mut x, heads, head_dim, column, 990, &table);
                 x
             });
             let expected: Vec<f64> = x
                 .chunks_exact(head_dim)
                 .enumerate()
-                .flat_map(|(i, head)| rotated(head, 990 + i / heads, dims, neox, 4.0))
+                .flat_map(|(i, head)| rotated(head, column, 990 + i / heads, dims, neox, 4.0))
                 .collect();
             near(&got, &expected, 1e-6);
         }
     }
 }
 
+/// The angles of YaRN as its paper has them, from wavelengths: a pair that turns more than `fast` times within the original
+/// context keeps its frequency, one that turns less than `slow` times is slowed by the factor. Between them the paper mixes by
+/// the number of turns and all implementations by the number of the pair; so does this.
+fn yarn_frequency(i: usize, dims: usize, base: f64, yarn: &Yarn) -> f64 {
+    let frequency = base.powf(-2.0 * i as f64 / dims as f64);
+    let pair_that_turns = |turns: f64| {
+        // turns = context / wavelength = context * base^(-2 i / dims) / (2 pi), solved for i.
+        (f64::from(yarn.original_context) / (turns * 2.0 * std::f64::consts::PI)).ln() / base.ln()
+            * dims as f64
+            / 2.0
+    };
+    let (low, high) =
+        (pair_that_turns(f64::from(yarn.beta_fast)), pair_that_turns(f64::from(yarn.beta_slow)));
+    let (low, high) = if yarn.whole_pairs { (low.floor(), high.ceil()) } else { (low, high) };
+    let (low, high) = (low.max(0.0), high.min(dims as f64 - 1.0));
+    let slowed = match i as f64 {
+        i if i <= low => 0.0,
+        i if i >= high => 1.0,
+        i => (i - low) / (high - low),
+    };
+    frequency / f64::from(yarn.factor) * slowed + frequency * (1.0 - slowed)
+}
+
+#[test]
+fn yarn_and_linear_scaling_are_the_formulas_far_out() {
+    // Qwen3, gpt-oss, DeepSeek-V3, and a context so short that every pair is slowed.
+    let cases = [
+        (128, 1e6, 4.0_f32, 32_768, true),
+        (64, 150_000.0, 32.0, 4096, false),
+        (64, 10_000.0, 40.0, 4096, true),
+        (16, 10_000.0, 40.0, 4, true),
+    ];
+    for (dims, base, factor, original_context, whole_pairs) in cases {
+        let magnitude = 0.1 * factor.ln() + 1.0;
+        let yarn = Yarn { factor, original_context, beta_fast: 32.0, beta_slow: 1.0, whole_pairs, magnitude };
+        let stretched = Rope { dims, base, scaling: RopeScaling::Yarn(yarn), neox: true };
+        let linear = Rope { scaling: RopeScaling::Linear(factor), ..stretched };
+        let (mut stretched, mut linear) = (RopeTable::new(&stretched, None), RopeTable::new(&linear, None));
+        // The trigonometry of all positions takes a while.
+        let far = if dims == 64 { 131_072 } else { 32_769 };
+        stretched.extend(far);
+        linear.extend(far);
+        for position in [0, 1, 7, 4095, 4096, 32_768, 131_071].into_iter().filter(|&position| position < far)
+        {
+            let near = |table: &RopeTable, i: usize, angle: f64, magnitude: f64| {
+                let row = &table.rotations[position * dims..][..dims];
+                let (cos, sin) = (f64::from(row[i]), f64::from(row[dims / 2 + i]));
+                let error = (cos - angle.cos() * magnitude).abs().max((sin - angle.sin() * magnitude).abs());
+                assert!(error < 3e-7, "pair {i} of {dims} at {position}: off by {error}");
+            };
+            for i in 0..dims / 2 {
+                let base = f64::from(base);
+                let angle = position as f64 * yarn_frequency(i, dims, base, &yarn);
+                near(&stretched, i, angle, f64::from(magnitude));
+                let angle = position as f64 / f64::from(factor) * base.powf(-2.0 * i as f64 / dims as f64);
+                near(&linear, i, angle, 1.0);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_rope_table_that_grows_is_the_table_made_at_once() {
-    let mut grown = RopeTable::new(64, 1e4, 1.0, true, None);
-    let mut at_once = RopeTable::new(64, 1e4, 1.0, true, None);
+    let rope = Rope { dims: 64, base: 1e4, scaling: RopeScaling::None, neox: true };
+    let (mut grown, mut at_once) = (RopeTable::new(&rope, None), RopeTable::new(&rope, None));
     at_once.reserve(100);
     at_once.extend(100);
     for positions in [0, 1, 7, 7, 3, 64, 100] {

@@ -12,7 +12,8 @@ use crate::isa::Isa;
 /// in it comes out as some block.
 ///
 /// # Errors
-/// [`ShapeError::NotWholeBlocks`] if the values are not whole blocks of the format.
+/// [`ShapeError::NotWholeBlocks`] if the values are not whole blocks of the format, [`ShapeError::NotWritten`] if
+/// it is one that is only read.
 pub fn quantise_row(format: Format, values: &[f32], out: &mut Vec<u8>) -> Result<(), ShapeError> {
     let cols = values.len();
     let bytes = format.row_bytes(cols).ok_or(ShapeError::NotWholeBlocks { format, cols })?;
@@ -37,6 +38,7 @@ pub fn quantise_row(format: Format, values: &[f32], out: &mut Vec<u8>) -> Result
             Format::MXFP4 => float4::encode_mxfp4(block, out),
             Format::NVFP4 => float4::encode_nvfp4(block, out),
             Format::E4M3 => float8::encode(block, out),
+            _ => return Err(ShapeError::NotWritten { format }),
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::float4;
+use super::{codebooks, few_bits, float4};
 use crate::format::Format;
 
 /// What the 4-bit indices of the IQ4 formats stand for.
@@ -34,6 +34,7 @@ impl Default for SubBlocks {
 pub(crate) const fn sub_block_elems(format: Format) -> usize {
     match format {
         Format::Q2K | Format::Q3K | Format::Q6K | Format::NVFP4 => 16,
+        Format::IQ1M | Format::IQ2XS | Format::IQ2S => 16,
         _ if format.is_float() => 1,
         _ => 32,
     }
@@ -65,13 +66,24 @@ pub(crate) fn unpack(format: Format, block: &[u8], out: &mut SubBlocks) {
         Format::IQ4XS => iq4_xs(block, out),
         Format::MXFP4 => float4::mxfp4(block, out),
         Format::NVFP4 => float4::nvfp4(block, out),
+        Format::IQ1S => codebooks::iq1_s(block, out),
+        Format::IQ1M => codebooks::iq1_m(block, out),
+        Format::IQ2XXS => codebooks::iq2_xxs(block, out),
+        Format::IQ2XS => codebooks::iq2_xs(block, out),
+        Format::IQ2S => codebooks::iq2_s(block, out),
+        Format::IQ3XXS => codebooks::iq3_xxs(block, out),
+        Format::IQ3S => codebooks::iq3_s(block, out),
+        Format::TQ1_0 => few_bits::tq1_0(block, out),
+        Format::TQ2_0 => few_bits::tq2_0(block, out),
+        Format::Q1_0 => few_bits::q1_0(block, out),
+        Format::Q2_0 => few_bits::q2_0(block, out),
         Format::F32 | Format::F16 | Format::BF16 | Format::E4M3 => {
             unreachable!("{format} has no blocks of integers")
         }
     }
 }
 
-fn half_at(block: &[u8], offset: usize) -> f32 {
+pub(super) fn half_at(block: &[u8], offset: usize) -> f32 {
     f16::from_le_bytes([block[offset], block[offset + 1]]).to_f32()
 }
 

@@ -1,4 +1,4 @@
-//! A folder that was signed as a whole, compared with what the signature states.
+//! What a signature states: who made it, and files that are compared with it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use membrane_profile::signature::Statement;
+use membrane_profile::signature::{Bundle, Fingerprint, PublicKey, Statement};
 use membrane_profile::{Digest, Digester};
 
 /// Files of a folder (a folder without end), and folders within each other.
@@ -14,6 +14,45 @@ const MAX_FILES: usize = 10_000;
 const MAX_DEPTH: usize = 32;
 /// Bytes that are read at a time.
 const PIECE: usize = 1 << 20;
+
+/// Whose key it is that must have signed.
+#[derive(clap::Args)]
+pub struct Signer {
+    /// The publisher's public key, PEM
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// The fingerprint of the publisher's key, for signatures that bring the key along
+    #[arg(long, value_name = "SHA256", conflicts_with = "key")]
+    fingerprint: Option<Fingerprint>,
+}
+
+impl Signer {
+    /// Whether a key is named.
+    pub fn is_known(&self) -> bool {
+        self.key.is_some() || self.fingerprint.is_some()
+    }
+
+    /// The public key, if a file of it is named. Errors: it can't be read.
+    pub fn key(&self) -> Result<Option<PublicKey>> {
+        let read =
+            |path: &PathBuf| PublicKey::read(path).with_context(|| format!("--key {}", path.display()));
+        self.key.as_ref().map(read).transpose()
+    }
+
+    /// The key that signed, and what it signed. `key`: that of [`Signer::key`].
+    ///
+    /// # Errors
+    /// What is wrong with the signature, or it is somebody else's.
+    pub fn statement(&self, signature: &Path, key: Option<&PublicKey>) -> Result<(Fingerprint, Statement)> {
+        let bundle = Bundle::read(signature)?.context("is not there")?;
+        let verified = bundle.verify(key)?;
+        let signer = verified.signer.fingerprint();
+        if let Some(wanted) = self.fingerprint {
+            ensure!(signer == wanted, "was made with the key {signer}, not {wanted}");
+        }
+        Ok((signer, verified.statement))
+    }
+}
 
 /// Compares the files of a folder, but for what is below the ignored paths, with the statement. Gives their number.
 ///
@@ -73,7 +112,8 @@ fn list(
     Ok(())
 }
 
-fn digest(path: &Path) -> std::io::Result<Digest> {
+/// SHA-256 of a file.
+pub fn digest(path: &Path) -> std::io::Result<Digest> {
     let mut digester = Digester::default();
     let mut file = File::open(path)?;
     let mut piece = vec![0; PIECE];

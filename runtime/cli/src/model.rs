@@ -1,0 +1,30 @@
+//! `membrane model`: model files before they are run. One file a verb.
+
+mod ls;
+mod places;
+mod verify;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::inspect;
+
+#[derive(Subcommand)]
+pub enum ModelVerb {
+    /// Metadata, architecture, tensors by type and the memory plan of a model file.
+    Inspect(inspect::Args),
+    /// Find models where Hugging Face, Ollama, LM Studio and llama.cpp keep them, and in folders.
+    Ls(ls::Args),
+    /// Compare the digests of a model's files with a list, its names, a profile's lock or a signature.
+    Verify(verify::Args),
+}
+
+pub fn run(verb: &ModelVerb) -> Result<ExitCode> {
+    match verb {
+        ModelVerb::Inspect(args) => inspect::run(args),
+        ModelVerb::Ls(args) => ls::run(args),
+        ModelVerb::Verify(args) => verify::run(args),
+    }
+}

@@ -1,0 +1,118 @@
+//! `membrane model ls`: the models on this machine.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use membrane_engine::{Architecture, Bytes};
+use membrane_formats::Checkpoint;
+use serde::Serialize;
+
+use super::places::{Found, Keeper, Place, usual};
+use crate::report::{self, printable};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Folders to look in, in place of the usual ones
+    #[arg(value_name = "FOLDER")]
+    folders: Vec<PathBuf>,
+    /// Print one JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+/// A model as it is shown.
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    keeper: Keeper,
+    path: PathBuf,
+    /// Of all its files.
+    bytes: Option<u64>,
+    parameters: Option<u64>,
+    architecture: Option<String>,
+    /// The type that most of its bytes are in.
+    quantisation: Option<String>,
+    /// Why it can't be run, as far as its headers tell.
+    problem: Option<String>,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    for folder in &args.folders {
+        ensure!(folder.is_dir(), "{}: is no folder that can be read", folder.display());
+    }
+    let place = |root: &PathBuf| Place { keeper: Keeper::Folder, root: root.clone() };
+    let places = if args.folders.is_empty() { usual() } else { args.folders.iter().map(place).collect() };
+    let rows: Vec<Row> = places.iter().flat_map(Place::models).map(row).collect();
+    let mut out = io::stdout().lock();
+    if args.json {
+        report::json(&rows, &mut out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    print(&rows, &mut BufWriter::new(out))?;
+    if rows.is_empty() {
+        let looked: Vec<String> = places.iter().map(|place| place.root.display().to_string()).collect();
+        eprintln!("no models in {}; `membrane model ls FOLDER` looks elsewhere", looked.join(", "));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the headers of a model.
+fn row(found: Found) -> Row {
+    let Found { keeper, name, path } = found;
+    let checkpoint = match Checkpoint::open(&path) {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => {
+            let problem = Some(error.to_string());
+            let (bytes, parameters, architecture, quantisation) = Default::default();
+            return Row { name, keeper, path, bytes, parameters, architecture, quantisation, problem };
+        }
+    };
+    let mut types: BTreeMap<&str, u64> = BTreeMap::new();
+    for tensor in checkpoint.tensors() {
+        *types.entry(tensor.dtype.name()).or_default() += tensor.bytes;
+    }
+    let most = types.into_iter().max_by_key(|(_, bytes)| *bytes);
+    let architecture = checkpoint.metadata().str("general.architecture").ok().flatten();
+    Row {
+        bytes: Some(checkpoint.files().iter().map(|file| file.bytes).sum()),
+        parameters: Some(checkpoint.tensors().iter().map(|tensor| tensor.shape.elements()).sum()),
+        architecture: architecture.map(str::to_owned),
+        quantisation: most.map(|(name, _)| name.to_owned()),
+        problem: Architecture::of(&checkpoint).err().map(|error| error.to_string()),
+        name,
+        keeper,
+        path,
+    }
+}
+
+fn print(rows: &[Row], out: &mut impl Write) -> io::Result<()> {
+    let shown = |text: &Option<String>| text.as_deref().map_or("-".into(), printable);
+    for row in rows {
+        let size = row.bytes.map_or("-".to_owned(), |bytes| Bytes(bytes).to_string());
+        let parameters = row.parameters.map_or("-".to_owned(), billions);
+        writeln!(
+            out,
+            "{}\n  {size}, {parameters} parameters, {}, {}\n  {}",
+            printable(&row.name),
+            shown(&row.architecture),
+            shown(&row.quantisation),
+            printable(&row.path.display().to_string())
+        )?;
+        if let Some(problem) = &row.problem {
+            writeln!(out, "  can't be run: {}", printable(problem))?;
+        }
+    }
+    out.flush()
+}
+
+/// `30.5 B` or `135 M`.
+fn billions(parameters: u64) -> String {
+    match parameters {
+        0..10_000_000 => format!("{:.1} M", parameters as f64 / 1e6),
+        0..1_000_000_000 => format!("{:.0} M", parameters as f64 / 1e6),
+        _ => format!("{:.1} B", parameters as f64 / 1e9),
+    }
+}

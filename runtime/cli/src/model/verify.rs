@@ -1,0 +1,255 @@
+//! `membrane model verify`: whether a model's files are the ones that somebody meant.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail, ensure};
+use membrane_formats::Checkpoint;
+use membrane_host::signature_path;
+use membrane_profile::signature::{EXTENSION, Fingerprint, PublicKey, Statement};
+use membrane_profile::{Digest, Lock, LockedFile, LockedModel};
+use serde::Serialize;
+
+use crate::model_lock;
+use crate::report::{self, describe, printable};
+use crate::signed::{self, Signer};
+
+/// Names of lists of digests beside a model, as `sha256sum` writes them.
+const LISTS: [&str; 3] = ["SHA256SUMS", "SHA256SUMS.txt", "sha256sums.txt"];
+/// Bytes of such a list (a file of gigabytes by that name).
+const MAX_LIST_BYTES: u64 = 4 << 20;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The model: a GGUF file, the first of a split one, or a folder
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// A list of digests, as `sha256sum` writes it [default: SHA256SUMS beside the model, if it is there]
+    #[arg(long, value_name = "FILE")]
+    sums: Option<PathBuf>,
+    /// A profile whose lock pins the model
+    #[arg(long, value_name = "PROFILE.toml")]
+    profile: Option<PathBuf>,
+    /// The signature [default: MODEL.sig, in a folder model.sig, if it is there]
+    #[arg(long, value_name = "FILE")]
+    signature: Option<PathBuf>,
+    #[command(flatten)]
+    signer: Signer,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    files: Vec<LockedFile>,
+    tokenizer: Option<Digest>,
+    chat_template: Option<Digest>,
+    checks: Vec<Check>,
+}
+
+/// One witness of what the files should be.
+#[derive(Serialize)]
+struct Check {
+    /// Who says it: a list, the names of blobs, a lock, a signature.
+    by: String,
+    /// What it says of the files; none where it says that they are others.
+    says: Option<String>,
+    problem: Option<String>,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let key = args.signer.key()?;
+    let checkpoint = Checkpoint::open(&args.model)?;
+    let found = model_lock::of(&checkpoint, args.json)?;
+    let paths: Vec<&Path> = checkpoint.files().iter().map(|file| file.path.as_path()).collect();
+    let mut checks = Vec::new();
+    checks.extend(by_names(&paths, &found.files));
+    checks.extend(by_list(args, &found.files)?);
+    checks.extend(by_lock(args, &found)?);
+    checks.extend(by_signature(args, key.as_ref(), &found.files)?);
+    let LockedModel { tokenizer, chat_template, files } = found;
+    let model = args.model.display().to_string();
+    let report = Report { model, files, tokenizer, chat_template, checks };
+    let mut out = io::stdout().lock();
+    if args.json {
+        report::json(&report, &mut out)?
+    } else {
+        print(&report, &mut out)?
+    }
+    if report.checks.is_empty() {
+        eprintln!(
+            "nothing says what these files should be: give --sums, --profile, or --signature with --key or --fingerprint"
+        );
+    }
+    let good = !report.checks.is_empty() && report.checks.iter().all(|check| check.problem.is_none());
+    Ok(ExitCode::from(u8::from(!good)))
+}
+
+impl Check {
+    fn of(by: String, outcome: Result<String>) -> Self {
+        match outcome {
+            Ok(says) => Self { by, says: Some(says), problem: None },
+            Err(error) => Self { by, says: None, problem: Some(describe(&error)) },
+        }
+    }
+}
+
+/// Hugging Face's hub and Ollama call a blob by its digest.
+fn by_names(paths: &[&Path], files: &[LockedFile]) -> Option<Check> {
+    let named: Vec<(Digest, &LockedFile)> =
+        paths.iter().zip(files).filter_map(|(path, file)| Some((blob_digest(path)?, file))).collect();
+    if named.is_empty() {
+        return None;
+    }
+    let outcome = named.iter().try_for_each(|(wanted, file)| same(file, *wanted));
+    let says = format!("{} of {} files have the digest that is their name", named.len(), files.len());
+    Some(Check::of("names of blobs".to_owned(), outcome.map(|()| says)))
+}
+
+fn blob_digest(path: &Path) -> Option<Digest> {
+    let path = path.canonicalize().ok()?;
+    let name = path.file_name()?.to_str()?;
+    let hex = name.strip_prefix("sha256-").unwrap_or(name);
+    if hex.len() == 64 { hex.parse().ok() } else { None }
+}
+
+fn by_list(args: &Args, files: &[LockedFile]) -> Result<Option<Check>> {
+    let folder = if args.model.is_dir() { Some(args.model.as_path()) } else { args.model.parent() };
+    let beside =
+        folder.and_then(|folder| LISTS.iter().map(|name| folder.join(name)).find(|path| path.is_file()));
+    let Some(path) = args.sums.clone().or(beside) else { return Ok(None) };
+    let by = path.display().to_string();
+    let list = list(&path).with_context(|| by.clone())?;
+    let listed: Vec<_> = files.iter().filter_map(|file| Some((file, list.get(&file.name)?))).collect();
+    // A list that lies there for other files says nothing.
+    if listed.is_empty() && args.sums.is_none() {
+        return Ok(None);
+    }
+    let outcome = match files.iter().find(|file| !list.contains_key(&file.name)) {
+        Some(missing) => Err(anyhow::anyhow!("it does not name `{}`", missing.name)),
+        None => listed.iter().try_for_each(|(file, wanted)| same(file, **wanted)),
+    };
+    Ok(Some(Check::of(by, outcome.map(|()| format!("{} files have the digests of the list", files.len())))))
+}
+
+/// Digests by the last part of a name.
+fn list(path: &Path) -> Result<BTreeMap<String, Digest>> {
+    let bytes = fs::metadata(path)?.len();
+    ensure!(bytes <= MAX_LIST_BYTES, "has {bytes} bytes; a list of digests has at most {MAX_LIST_BYTES}");
+    let mut digests = BTreeMap::new();
+    for (number, line) in fs::read_to_string(path)?.lines().enumerate() {
+        if line.trim().is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (hex, name) = line
+            .split_once([' ', '\t'])
+            .with_context(|| format!("line {}: is no digest and a name behind it", number + 1))?;
+        let digest: Digest = hex.parse().with_context(|| format!("line {}", number + 1))?;
+        let name = name.trim_start().trim_start_matches('*');
+        let last = Path::new(name).file_name().unwrap_or(name.as_ref());
+        if let Some(before) = digests.insert(last.to_string_lossy().into_owned(), digest)
+            && before != digest
+        {
+            bail!("line {}: names `{}` a second time, with another digest", number + 1, last.display());
+        }
+    }
+    Ok(digests)
+}
+
+fn by_lock(args: &Args, found: &LockedModel) -> Result<Option<Check>> {
+    let Some(profile) = &args.profile else { return Ok(None) };
+    let by = Lock::path_of(profile).display().to_string();
+    let lock = Lock::read_beside(profile)?
+        .with_context(|| format!("{by} is not there; `membrane profile lock` writes it"))?;
+    let pinned = lock.model.with_context(|| format!("{by} pins no model"))?;
+    let differences: Vec<String> = pinned.differences(found).iter().map(ToString::to_string).collect();
+    let outcome = match &differences[..] {
+        [] => Ok("pins these files, this tokenizer and this chat template".to_owned()),
+        all => Err(anyhow::anyhow!("{}", all.join("; "))),
+    };
+    Ok(Some(Check::of(by, outcome)))
+}
+
+fn by_signature(args: &Args, key: Option<&PublicKey>, files: &[LockedFile]) -> Result<Option<Check>> {
+    let usual = match args.model.is_dir() {
+        true => args.model.join("model").with_extension(EXTENSION),
+        false => signature_path(&args.model),
+    };
+    let there = Some(usual).filter(|path| path.is_file());
+    let Some(signature) = args.signature.clone().or(there) else {
+        ensure!(
+            !args.signer.is_known(),
+            "there is no signature beside the model: --signature says where it is"
+        );
+        return Ok(None);
+    };
+    let by = signature.display().to_string();
+    if !args.signer.is_known() {
+        ensure!(
+            args.signature.is_none(),
+            "--key FILE or --fingerprint SHA256 says whose signature it must be"
+        );
+        eprintln!(
+            "{}: not looked at: --key FILE or --fingerprint SHA256 says whose it must be",
+            printable(&by)
+        );
+        return Ok(None);
+    }
+    let compared = |(signer, statement): (Fingerprint, Statement)| {
+        let count = contents(args, &signature, &statement, files)?;
+        Ok(format!("{count} files, signed by {signer}"))
+    };
+    Ok(Some(Check::of(by, args.signer.statement(&signature, key).and_then(compared))))
+}
+
+/// The number of files that were compared: of a folder all that it has.
+fn contents(args: &Args, signature: &Path, statement: &Statement, files: &[LockedFile]) -> Result<usize> {
+    if args.model.is_dir() {
+        let ignored: Vec<PathBuf> = statement.ignored.iter().map(PathBuf::from).collect();
+        return signed::compare(&args.model, signature, statement, &ignored);
+    }
+    if let [file] = files
+        && statement.is_of_file(file.digest).is_ok()
+    {
+        return Ok(1);
+    }
+    for file in files {
+        let stated = statement.resources.iter().find(|resource| resource.name == file.name);
+        let stated = stated.with_context(|| format!("does not name `{}`", file.name))?;
+        same(file, stated.digest)?;
+    }
+    Ok(files.len())
+}
+
+fn same(file: &LockedFile, wanted: Digest) -> Result<()> {
+    let LockedFile { name, digest, .. } = file;
+    ensure!(*digest == wanted, "`{name}` has the digest {digest} and should have {wanted}");
+    Ok(())
+}
+
+fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    for file in &report.files {
+        writeln!(out, "{}: {}", printable(&file.name), file.digest)?;
+    }
+    for (what, digest) in [("tokenizer", &report.tokenizer), ("chat template", &report.chat_template)] {
+        match digest {
+            Some(digest) => writeln!(out, "{what}: {digest}")?,
+            None => writeln!(out, "{what}: none")?,
+        }
+    }
+    for check in &report.checks {
+        let by = printable(&check.by);
+        match (&check.says, &check.problem) {
+            (Some(says), _) => writeln!(out, "good: {by}: {}", printable(says))?,
+            (None, problem) => {
+                writeln!(out, "BAD: {by}: {}", printable(problem.as_deref().unwrap_or_default()))?
+            }
+        }
+    }
+    out.flush()
+}

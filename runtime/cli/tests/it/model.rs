@@ -1,0 +1,222 @@
+//! `membrane model ls` and `membrane model verify`.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use membrane_profile::Digest;
+use membrane_profile::signature::{Algorithm, Resource, SecretKey, Statement, sign};
+use serde_json::Value;
+
+use crate::program::{DENSE, Ended, MOE, command, fixture, membrane};
+
+/// The program of a user with this home.
+fn at_home(home: &Path, arguments: &[&str]) -> Ended {
+    let mut command = command(arguments);
+    for name in ["HF_HOME", "HF_HUB_CACHE", "OLLAMA_MODELS", "LLAMA_CACHE"] {
+        command.env_remove(name);
+    }
+    command.env("HOME", home).env("XDG_CACHE_HOME", home.join(".cache")).output().unwrap().into()
+}
+
+fn put(path: &Path, bytes: impl AsRef<[u8]>) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+fn digest(path: &Path) -> Digest {
+    Digest::of(&fs::read(path).unwrap())
+}
+
+/// A home in which four programs keep a model each, and what is none beside them.
+fn home() -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    let model = fs::read(fixture(MOE)).unwrap();
+    let hex = Digest::of(&model).hex();
+    let below = |path: &str| home.path().join(path);
+
+    let repository = below(".cache/huggingface/hub/models--org--name");
+    put(&repository.join("blobs").join(&hex), &model);
+    fs::create_dir_all(repository.join("snapshots/abc")).unwrap();
+    symlink(format!("../../blobs/{hex}"), repository.join("snapshots/abc/m.gguf")).unwrap();
+
+    let ollama = below(".ollama/models");
+    put(&ollama.join(format!("blobs/sha256-{hex}")), &model);
+    let layers = format!(
+        r#"{{"layers": [{{"mediaType": "text/x", "digest": "sha256:00"}},
+            {{"mediaType": "application/vnd.ollama.image.model", "digest": "sha256:{hex}"}}]}}"#
+    );
+    put(&ollama.join("manifests/registry.ollama.ai/library/tiny/1b"), layers);
+    let outside =
+        r#"{"layers": [{"mediaType": "application/vnd.ollama.image.model", "digest": "sha256:../../x"}]}"#;
+    put(&ollama.join("manifests/registry.ollama.ai/library/evil/1b"), outside);
+
+    put(&below(".lmstudio/models/publisher/tiny/dense.gguf"), fs::read(fixture(DENSE)).unwrap());
+    put(&below(".cache/llama.cpp/broken\u{1b}[2J.gguf"), &model[..1000]);
+    put(&below(".cache/llama.cpp/x-00002-of-00002.gguf"), &model);
+    home
+}
+
+#[test]
+fn models_are_found_where_programs_keep_them() {
+    let home = home();
+    let run = at_home(home.path(), &["model", "ls", "--json"]).good();
+    let rows: Vec<Value> = serde_json::from_str(&run.stdout).unwrap();
+    let found: Vec<_> = rows.iter().map(|row| (row["keeper"].as_str().unwrap(), &row["name"])).collect();
+    assert_eq!(
+        found,
+        [
+            ("hugging-face", &Value::from("org/name m.gguf")),
+            ("ollama", &Value::from("tiny:1b")),
+            ("lm-studio", &Value::from("publisher/tiny/dense.gguf")),
+            ("llama-cpp", &Value::from("broken\u{1b}[2J.gguf")),
+        ]
+    );
+    for row in &rows[..2] {
+        assert_eq!((&row["architecture"], &row["quantisation"]), (&"qwen3moe".into(), &"Q8_0".into()));
+        assert_eq!(row["bytes"], fs::metadata(fixture(MOE)).unwrap().len());
+        // What is named there can be run in place.
+        let path = row["path"].as_str().unwrap();
+        at_home(home.path(), &["model", "inspect", path]).good();
+    }
+    assert!(rows[3]["problem"].as_str().unwrap().contains("broken"), "{}", rows[3]);
+
+    let run = at_home(home.path(), &["model", "ls"]).good();
+    assert!(run.stdout.contains("tiny:1b\n"), "{}", run.stdout);
+    assert!(run.stdout.contains("can't be run"), "{}", run.stdout);
+    assert!(!run.stdout.contains('\u{1b}'), "{}", run.stdout);
+}
+
+#[test]
+fn a_place_of_ones_own_can_be_named() {
+    let home = home();
+    let folder = home.path().join(".lmstudio");
+    let run = at_home(home.path(), &["model", "ls", folder.to_str().unwrap(), "--json"]).good();
+    let rows: Vec<Value> = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0]["name"], "models/publisher/tiny/dense.gguf");
+
+    let empty = tempfile::tempdir().unwrap();
+    let run = at_home(empty.path(), &["model", "ls"]).good();
+    assert_eq!(run.stdout, "");
+    assert!(run.stderr.contains("no models in") && run.stderr.contains(".ollama/models"), "{}", run.stderr);
+    at_home(empty.path(), &["model", "ls", "/nowhere/at/all"]).failed_saying(&["/nowhere/at/all"]);
+}
+
+/// A model alone in a folder.
+fn model() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    fs::copy(fixture(DENSE), &path).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (folder, path)
+}
+
+#[test]
+fn files_are_compared_with_a_list() {
+    let (folder, path) = model();
+    let found = digest(Path::new(&path));
+    let run = membrane(&["model", "verify", &path]);
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert!(run.stdout.contains(&found.to_string()) && run.stderr.contains("--sums"), "{}", run.stderr);
+
+    let sums = folder.path().join("SHA256SUMS");
+    let other = "0".repeat(64);
+    fs::write(&sums, format!("# a list\n{other}  other.gguf\n\n{} *dir/m.gguf\n", found.hex())).unwrap();
+    let run = membrane(&["model", "verify", &path]).good();
+    assert!(run.stdout.contains("good: ") && run.stdout.contains("SHA256SUMS"), "{}", run.stdout);
+
+    for (list, words) in [
+        (format!("{other}  m.gguf\n"), &[&other[..], "should have"][..]),
+        (format!("{other}  m.gguf.\n"), &["does not name `m.gguf`"]),
+    ] {
+        let own = folder.path().join("own.txt");
+        fs::write(&own, list).unwrap();
+        let run = membrane(&["model", "verify", &path, "--sums", own.to_str().unwrap(), "--json"]);
+        assert_eq!(run.code, Some(1), "{}", run.stderr);
+        let report: Value = serde_json::from_str(&run.stdout).unwrap();
+        let problem = report["checks"][0]["problem"].as_str().unwrap();
+        assert!(words.iter().all(|word| problem.contains(word)), "{problem}");
+    }
+    for (list, words) in [
+        ("xyz  m.gguf\n".to_owned(), &["line 1"][..]),
+        ("\n0000\n".to_owned(), &["line 2", "no digest and a name"]),
+        (format!("{}  m.gguf\n{other}  m.gguf\n", found.hex()), &["line 2", "second time"]),
+    ] {
+        fs::write(&sums, list).unwrap();
+        membrane(&["model", "verify", &path]).failed_saying(words);
+    }
+}
+
+#[test]
+fn blobs_are_compared_with_their_names() {
+    let home = home();
+    let hub = home.path().join(".cache/huggingface/hub/models--org--name");
+    let path = hub.join("snapshots/abc/m.gguf");
+    let run = membrane(&["model", "verify", path.to_str().unwrap()]).good();
+    assert!(run.stdout.contains("names of blobs: 1 of 1"), "{}", run.stdout);
+
+    // A bit of a weight.
+    let blob = path.canonicalize().unwrap();
+    let mut bytes = fs::read(&blob).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&blob, bytes).unwrap();
+    let run = membrane(&["model", "verify", path.to_str().unwrap()]);
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert!(run.stdout.contains("BAD: names of blobs"), "{}", run.stdout);
+}
+
+#[test]
+fn a_profile_s_lock_says_what_the_model_is() {
+    let (folder, path) = model();
+    let profile = folder.path().join("p.toml");
+    let sampler = "[[sampler]]\nplugin = \"greedy\"\n";
+    fs::write(&profile, format!("name = \"p\"\n{sampler}")).unwrap();
+    let profile = profile.to_str().unwrap();
+    membrane(&["model", "verify", &path, "--profile", profile]).failed_saying(&["profile lock"]);
+    membrane(&["profile", "lock", profile]).good();
+    membrane(&["model", "verify", &path, "--profile", profile]).failed_saying(&["pins no model"]);
+    membrane(&["profile", "lock", profile, "--model", &path]).good();
+    membrane(&["model", "verify", &path, "--profile", profile]).good();
+    fs::copy(fixture(MOE), &path).unwrap();
+    let run = membrane(&["model", "verify", &path, "--profile", profile]);
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert!(run.stdout.contains("file m.gguf"), "{}", run.stdout);
+}
+
+#[test]
+fn signatures_say_whose_the_files_are() {
+    let (folder, path) = model();
+    let found = digest(Path::new(&path));
+    let (house, _) = SecretKey::generate(Algorithm::Ed25519).unwrap();
+    let (other, _) = SecretKey::generate(Algorithm::Ed25519).unwrap();
+    let key = |key: &SecretKey, name: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, key.public().to_pem()).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (house_key, other_key) = (key(&house, "house.pub"), key(&other, "other.pub"));
+    let signature = folder.path().join("m.gguf.sig");
+    membrane(&["model", "verify", &path, "--key", &house_key]).failed_saying(&["no signature"]);
+    let whole = Statement::of_file("m.gguf", found);
+    let resources = vec![Resource { name: "m.gguf".to_owned(), digest: found }];
+    let of_folder = Statement { resources, ..whole.clone() };
+    for statement in [whole, of_folder] {
+        fs::write(&signature, sign(&statement, &house).unwrap()).unwrap();
+        let run = membrane(&["model", "verify", &path, "--key", &house_key]).good();
+        assert!(run.stdout.contains(&house.public().fingerprint().to_string()), "{}", run.stdout);
+        let run = membrane(&["model", "verify", &path, "--key", &other_key]);
+        assert_eq!(run.code, Some(1), "{}", run.stderr);
+    }
+    // A signature without a key that is known is nobody's.
+    let run = membrane(&["model", "verify", &path]);
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert!(run.stderr.contains("--key"), "{}", run.stderr);
+
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let run = membrane(&["model", "verify", &path, "--key", &house_key]);
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert!(run.stdout.contains("should have"), "{}", run.stdout);
+}

@@ -1,0 +1,132 @@
+//! DeepSeek-V2 and V3, and what is built like them, such as Kimi K2 (DeepSeek-AI 2024).
+//!
+//! Latent attention in every layer. The first layers have one feed-forward, the others a mixture of many experts beside one that
+//! every token uses. Since V3 the router takes the sigmoid of its outputs, chooses from the best groups of experts and by scores
+//! with a bias that keeps the experts evenly used, and weighs by the scores without it.
+
+use super::blocks::{self, Weighing};
+use super::rotary::{self, Rotation};
+use crate::error::Result;
+use crate::hyper::{
+    ExpertGroups, FeedForward, Hyperparameters, LatentAttention, Layer, Mixer, Moe, Rope, RopeScaling,
+    Router, Scores, SharedExpert, Yarn,
+};
+use crate::keys::{Keys, MAX_BLOCKS, MAX_COUNT, MAX_WIDTH};
+
+/// `expert_gating_func` of a softmax over all experts.
+const SOFTMAX: u32 = 1;
+/// `expert_gating_func` of the sigmoid of each output.
+const SIGMOID: u32 = 2;
+
+pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
+    let latent = latent_attention(keys)?;
+    let moe = FeedForward::Moe(moe(keys)?);
+    let leading = match keys.number("leading_dense_block_count")?.unwrap_or(0) {
+        0 => 0,
+        _ => keys.count("leading_dense_block_count", MAX_BLOCKS)?,
+    };
+    let dense = if leading > 0 { blocks::dense(keys)? } else { moe };
+    blocks::decoder(keys, |index| Layer {
+        mixer: Mixer::Latent(latent),
+        feed_forward: if index < leading { dense } else { moe },
+    })
+}
+
+fn latent_attention(keys: &Keys<'_>) -> Result<LatentAttention> {
+    const KEY: &str = "attention.key_length_mla";
+    let heads = keys.count("attention.head_count", MAX_COUNT)?;
+    let kv_heads = keys.count("attention.head_count_kv", MAX_COUNT)?;
+    keys.rule("attention.head_count_kv", kv_heads, kv_heads == 1, || {
+        "all heads share one latent vector; a file that says otherwise is of a converter before 2025, convert it again".into()
+    })?;
+    let kv_rank = keys.count("attention.kv_lora_rank", MAX_WIDTH)?;
+    let query_dim = keys.count(KEY, MAX_WIDTH)?;
+    let rope = rotary::rope(keys, query_dim, Rotation::Neighbours)?;
+    keys.rule(KEY, query_dim, query_dim > rope.dims, || {
+        format!("{} dimensions of a head are rotated, and some must not be", rope.dims)
+    })?;
+    if let Some(stated) = keys.optional_count("attention.key_length", MAX_WIDTH * 2)? {
+        let width = kv_rank + rope.dims;
+        keys.rule("attention.key_length", stated, stated == width, || {
+            format!("the latent vector of {kv_rank} and the rotated key of {} are {width}", rope.dims)
+        })?;
+    }
+    let (growth, rope) = match rope.scaling {
+        RopeScaling::Yarn(yarn) => score_growth(keys, rope, yarn)?,
+        RopeScaling::None | RopeScaling::Linear(_) | RopeScaling::Llama3(_) => (1.0, rope),
+    };
+    Ok(LatentAttention {
+        heads,
+        query_rank: keys.optional_count("attention.q_lora_rank", MAX_WIDTH)?,
+        kv_rank,
+        plain_dim: query_dim - rope.dims,
+        value_dim: keys.count("attention.value_length_mla", MAX_WIDTH)?,
+        scale: growth * growth / (query_dim as f32).sqrt(),
+        rope,
+    })
+}
+
+/// In place of the rotated dimensions YaRN makes whole queries and keys greater, both by the same.
+fn score_growth(keys: &Keys<'_>, rope: Rope, yarn: Yarn) -> Result<(f32, Rope)> {
+    let rate = rotary::yarn_score_growth(keys)?;
+    if rate == 0.0 {
+        return Ok((1.0, rope));
+    }
+    let scaling = RopeScaling::Yarn(Yarn { magnitude: 1.0, ..yarn });
+    Ok((rotary::growth(yarn.factor, rate), Rope { scaling, ..rope }))
+}
+
+fn moe(keys: &Keys<'_>) -> Result<Moe> {
+    let moe = blocks::moe(keys, Weighing::AsItIs)?;
+    let scores = match keys.number("expert_gating_func")?.unwrap_or(SOFTMAX) {
+        SOFTMAX => Scores::Softmax,
+        SIGMOID => Scores::Sigmoid,
+        other => {
+            return Err(keys.broken(
+                "expert_gating_func",
+                other,
+                "this build knows 1, softmax, and 2, sigmoid",
+            ));
+        }
+    };
+    let router = Router {
+        scores,
+        choice_bias: scores == Scores::Sigmoid,
+        groups: groups(keys, &moe, scores)?,
+        normalise: keys.truth("expert_weights_norm")?.unwrap_or(false),
+        scale: keys.positive("expert_weights_scale")?.unwrap_or(1.0),
+    };
+    let shared = match keys.number("expert_shared_count")?.unwrap_or(0) {
+        0 => None,
+        _ => {
+            let inner = moe.inner as u64 * keys.count("expert_shared_count", MAX_COUNT)? as u64;
+            keys.rule("expert_shared_count", inner, inner <= u64::from(MAX_WIDTH), || {
+                format!("together they may be {MAX_WIDTH} wide at most")
+            })?;
+            Some(SharedExpert { inner: inner as usize, gated: false })
+        }
+    };
+    Ok(Moe { router, shared, ..moe })
+}
+
+/// Groups of experts, if there are several.
+fn groups(keys: &Keys<'_>, moe: &Moe, scores: Scores) -> Result<Option<ExpertGroups>> {
+    const COUNT: &str = "expert_group_count";
+    const USED: &str = "expert_group_used_count";
+    let count = match keys.number(COUNT)?.unwrap_or(1) {
+        0 | 1 => return Ok(None),
+        _ => keys.count(COUNT, MAX_COUNT)?,
+    };
+    let used = keys.count(USED, MAX_COUNT)?;
+    keys.rule(COUNT, count, moe.experts.is_multiple_of(count), || {
+        format!("it must divide the {} experts", moe.experts)
+    })?;
+    let room = used.saturating_mul(moe.experts / count);
+    keys.rule(USED, used, used <= count && room >= moe.top_k, || {
+        format!("there are {count} groups, and the used ones must hold the {} experts of a token", moe.top_k)
+    })?;
+    keys.rule(COUNT, count, scores == Scores::Sigmoid, || {
+        "this build chooses from groups by sigmoid scores only; V2 scores groups otherwise".into()
+    })?;
+    Ok(Some(ExpertGroups { count, used }))
+}

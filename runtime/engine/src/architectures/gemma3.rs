@@ -1,0 +1,46 @@
+//! Gemma 3, the text part (Gemma team, 2025).
+//!
+//! Five layers of six slide over a window and have rotary positions of their own, short ones; the sixth goes over all positions,
+//! and its rotary positions are those that a longer context stretches. Norms stand before and behind mixer and feed-forward.
+//! The file holds w + 1 of all norms, so they are plain here; the output head is the embedding, whose rows are scaled.
+
+use super::blocks;
+use super::rotary::Rotation;
+use crate::error::Result;
+use crate::hyper::{Attention, FeedForward, Glu, Hyperparameters, Layer, Mixer, Norms, Rope, RopeScaling};
+use crate::keys::{Keys, MAX_WIDTH};
+
+/// A layer of so many goes over all positions.
+const PERIOD: usize = 6;
+/// Base of the rotary positions within a window.
+const LOCAL_BASE: f32 = 10_000.0;
+/// Layers of the 27B model, whose scores are scaled by the width of a head as it would be if heads shared the hidden width.
+const LAYERS_27B: usize = 62;
+
+pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
+    const CAP: &str = "final_logit_softcapping";
+    let cap = keys.float(CAP)?.unwrap_or(0.0);
+    keys.rule(CAP, cap, cap == 0.0, || "this build does not cap logits; Gemma 3 has none to cap".into())?;
+    let global = Attention { head_norm: true, ..blocks::attention(keys, Rotation::Halves)? };
+    let windows = blocks::windows(keys, PERIOD)?;
+    let global = match windows.len() {
+        LAYERS_27B => {
+            let width = keys.count("embedding_length", MAX_WIDTH)? as f32 / global.heads as f32;
+            Attention { scale: 1.0 / width.sqrt(), ..global }
+        }
+        _ => global,
+    };
+    let base = keys.positive("rope.freq_base_swa")?.unwrap_or(LOCAL_BASE);
+    let local = Attention { rope: Rope { base, scaling: RopeScaling::None, ..global.rope }, ..global };
+    let inner = keys.count("feed_forward_length", MAX_WIDTH)?;
+    let decoder = blocks::decoder(keys, |index| Layer {
+        mixer: Mixer::Attention(match windows[index] {
+            Some(window) => Attention { window: Some(window), ..local },
+            None => global,
+        }),
+        feed_forward: FeedForward::Dense { inner, glu: Glu::GeGlu },
+    })?;
+    let norms =
+        Norms { ffn: "ffn_norm", after_mixer: Some("post_attention_norm"), after_ffn: Some("post_ffw_norm") };
+    Ok(Hyperparameters { embedding_scale: (decoder.hidden as f32).sqrt(), norms, ..decoder })
+}

@@ -1,0 +1,37 @@
+//! gpt-oss (OpenAI, 2025).
+//!
+//! Every other layer slides over a window, each head has a sink, every matrix a bias. The chosen experts are weighed by the
+//! softmax over their scores alone, which is the softmax over all of them made to sum to 1.
+
+use super::blocks::{self, Weighing};
+use super::rotary::Rotation;
+use crate::error::Result;
+use crate::hyper::{
+    Attention, FeedForward, Glu, Hyperparameters, Layer, Mixer, Moe, Norms, Rope, RopeScaling, Yarn,
+};
+use crate::keys::Keys;
+
+/// A layer of so many goes over all positions.
+const PERIOD: usize = 2;
+
+pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
+    let plain = blocks::attention(keys, Rotation::Halves)?;
+    let attention = Attention { biased: true, sinks: true, rope: unrounded(plain.rope), ..plain };
+    let windows = blocks::windows(keys, PERIOD)?;
+    let moe = Moe { biased: true, glu: Glu::ClampedSwiGlu, ..blocks::moe(keys, Weighing::SumToOne)? };
+    let decoder = blocks::decoder(keys, |index| Layer {
+        mixer: Mixer::Attention(Attention { window: windows[index], ..attention }),
+        feed_forward: FeedForward::Moe(moe),
+    })?;
+    Ok(Hyperparameters { norms: Norms { ffn: "post_attention_norm", ..decoder.norms }, ..decoder })
+}
+
+/// The checkpoints say that YaRN mixes between pairs that are not rounded, and the file has no key for it.
+fn unrounded(rope: Rope) -> Rope {
+    match rope.scaling {
+        RopeScaling::Yarn(yarn) => {
+            Rope { scaling: RopeScaling::Yarn(Yarn { whole_pairs: false, ..yarn }), ..rope }
+        }
+        RopeScaling::None | RopeScaling::Linear(_) | RopeScaling::Llama3(_) => rope,
+    }
+}

@@ -1,0 +1,117 @@
+//! Rotary positions, and how a file asks for a longer context than that of the training.
+
+use crate::error::Result;
+use crate::hyper::{Hyperparameters, Llama3, Rope, RopeScaling, Yarn};
+use crate::keys::{Keys, MAX_WIDTH};
+
+/// What YaRN's paper found best for the magnitude of queries and keys, for each factor e of the context.
+const YARN_GROWTH: f32 = 0.1;
+/// Turns within the original context from which on YaRN leaves a pair as it is, where a file does not say it.
+const BETA_FAST: f32 = 32.0;
+/// Turns up to which YaRN slows a pair down wholly, where a file does not say it.
+const BETA_SLOW: f32 = 1.0;
+
+/// Which elements of a head make a rotary pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rotation {
+    /// Those half the rotated part apart, as in GPT-NeoX.
+    Halves,
+    /// Neighbours.
+    Neighbours,
+}
+
+/// Rotary positions of heads of `head_dim`.
+pub(super) fn rope(keys: &Keys<'_>, head_dim: usize, rotation: Rotation) -> Result<Rope> {
+    let dims = keys.optional_count("rope.dimension_count", MAX_WIDTH)?.unwrap_or(head_dim);
+    keys.rule("rope.dimension_count", dims, dims <= head_dim && dims.is_multiple_of(2), || {
+        format!("it must be even and at most the head's {head_dim} dimensions")
+    })?;
+    let base = keys.positive("rope.freq_base")?.unwrap_or(10_000.0);
+    Ok(Rope { dims, base, scaling: scaling(keys, base)?, neox: rotation == Rotation::Halves })
+}
+
+fn scaling(keys: &Keys<'_>, base: f32) -> Result<RopeScaling> {
+    const TYPE: &str = "rope.scaling.type";
+    let factor = keys.positive("rope.scaling.factor")?.unwrap_or(1.0);
+    match keys.text(TYPE)?.unwrap_or("none") {
+        "none" => Ok(RopeScaling::None),
+        "linear" => Ok(RopeScaling::Linear(factor)),
+        "yarn" => Ok(RopeScaling::Yarn(yarn(keys, base, factor)?)),
+        "llama3" => Ok(RopeScaling::Llama3(llama3(keys, factor)?)),
+        other => {
+            Err(keys.broken(TYPE, other, "this build extends contexts by none, linear, yarn or llama3 only"))
+        }
+    }
+}
+
+/// What configurations say of Llama 3's way. GGUF files have the result in a tensor.
+fn llama3(keys: &Keys<'_>, factor: f32) -> Result<Llama3> {
+    let figure = |key: &str| match keys.positive(key)? {
+        Some(figure) => Ok(figure),
+        None => Err(keys.broken(key, "absent", "rope.scaling.type llama3 needs it")),
+    };
+    let low_turns = figure("rope.scaling.low_freq_factor")?;
+    let high_turns = figure("rope.scaling.high_freq_factor")?;
+    keys.rule("rope.scaling.high_freq_factor", high_turns, high_turns > low_turns, || {
+        format!("it must be above {low_turns}")
+    })?;
+    let original_context = keys.count("rope.scaling.original_context_length", u32::MAX)? as u32;
+    Ok(Llama3 { factor, low_turns, high_turns, original_context })
+}
+
+fn yarn(keys: &Keys<'_>, base: f32, factor: f32) -> Result<Yarn> {
+    keys.rule("rope.scaling.factor", factor, factor >= 1.0, || "YaRN makes a context longer".into())?;
+    keys.rule("rope.freq_base", base, base > 1.0, || "with YaRN it must be above 1".into())?;
+    let original_context = match keys.optional_count("rope.scaling.original_context_length", u32::MAX)? {
+        Some(context) => context,
+        None => keys.count("context_length", u32::MAX)?,
+    };
+    let beta_fast = keys.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(BETA_FAST);
+    let beta_slow = keys.positive("rope.scaling.yarn_beta_slow")?.unwrap_or(BETA_SLOW);
+    keys.rule("rope.scaling.yarn_beta_fast", beta_fast, beta_fast > beta_slow, || {
+        format!("it must be above the {beta_slow} of rope.scaling.yarn_beta_slow")
+    })?;
+    // Negative is what converters write for "not said".
+    let mixed = keys.float("rope.scaling.yarn_ext_factor")?.filter(|&mixed| mixed >= 0.0).unwrap_or(1.0);
+    keys.rule("rope.scaling.yarn_ext_factor", mixed, mixed == 1.0, || {
+        "this build has YaRN in full only".into()
+    })?;
+    let attention = keys.positive("rope.scaling.attn_factor")?.unwrap_or(1.0)
+        * keys.positive("rope.scaling.yarn_attn_factor")?.unwrap_or(1.0);
+    let magnitude = attention * growth(factor, YARN_GROWTH) / growth(factor, yarn_score_growth(keys)?);
+    Ok(Yarn {
+        factor,
+        original_context: original_context as u32,
+        beta_fast,
+        beta_slow,
+        whole_pairs: true,
+        magnitude,
+    })
+}
+
+/// What scores grow by for each factor e of the context, beside what the rotated dimensions do; 0 if they don't.
+pub(super) fn yarn_score_growth(keys: &Keys<'_>) -> Result<f32> {
+    const KEY: &str = "rope.scaling.yarn_log_multiplier";
+    let rate = keys.float(KEY)?.unwrap_or(0.0);
+    keys.rule(KEY, rate, (0.0..=1.0).contains(&rate), || "it must lie between 0 and 1".into())?;
+    Ok(rate)
+}
+
+/// By what something grows at a factor of the context, if by `rate` for each factor e.
+pub(super) fn growth(factor: f32, rate: f32) -> f32 {
+    1.0 + rate * factor.ln()
+}
+
+/// Refuses axes of positions that do not share all rotary pairs among them. In a text their positions are equal, so that
+/// nothing else is to be known of them.
+pub(super) fn check_sections(keys: &Keys<'_>, hyper: &Hyperparameters) -> Result<()> {
+    const KEY: &str = "rope.dimension_sections";
+    let Some(sections) = keys.numbers(KEY)? else { return Ok(()) };
+    let pairs: u64 = sections.iter().map(|&pairs| u64::from(pairs)).sum();
+    for rope in hyper.ropes() {
+        keys.rule(KEY, format!("{sections:?}"), pairs == rope.dims as u64 / 2, || {
+            format!("the axes must share the {} pairs of rope.dimension_count", rope.dims / 2)
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! The router of a mixture: which experts a token goes to, and with what weights.
+
+use membrane_kernels::{Product, Region, matmul, ops};
+
+use crate::error::Result;
+use crate::hyper::{ExpertGroups, Moe, Scores};
+use crate::model::Core;
+use crate::moe::Routing;
+use crate::scratch::Scratch;
+use crate::weights::MoeBlock;
+
+/// Experts of a group whose scores make up the group's.
+const BEST_OF_GROUP: usize = 2;
+
+/// Chooses the experts of each row of `s.input`: their ids and weights into `routing`, best first.
+pub(crate) fn route(
+    core: &Core,
+    region: &Region<'_>,
+    block: &MoeBlock,
+    rows: usize,
+    s: &mut Scratch,
+    routing: &mut Routing,
+) -> Result<()> {
+    let moe = &block.shape;
+    let scores = &mut s.router[..rows * moe.experts];
+    let weights = core.resident.matrix(&block.router)?;
+    let output = &mut *scores;
+    matmul(region, core.precision, &mut [Product { weights, input: &s.input, input_rows: None, output }]);
+    if let Some(bias) = &block.router_bias {
+        ops::add_bias(region, scores, bias);
+    }
+    routing.ids.clear();
+    routing.weights.clear();
+    for row in scores.chunks_exact_mut(moe.experts) {
+        match moe.router.scores {
+            Scores::Softmax => ops::softmax(region, row),
+            Scores::Sigmoid => ops::sigmoids(region, row),
+        }
+        let first = routing.ids.len();
+        choose(row, moe, block.choice_bias.as_deref(), &mut routing.ids);
+        let chosen = &routing.ids[first..];
+        routing.weights.extend(chosen.iter().map(|&id| row[id as usize]));
+        weigh(moe, &mut routing.weights[first..]);
+    }
+    Ok(())
+}
+
+/// The best k experts of a row, from the best groups where there are any.
+fn choose(scores: &[f32], moe: &Moe, bias: Option<&[f32]>, ids: &mut Vec<u32>) {
+    if bias.is_none() && moe.router.groups.is_none() {
+        return ops::top_k(scores, moe.top_k, ids);
+    }
+    let mut scores = scores.to_vec();
+    for (score, bias) in scores.iter_mut().zip(bias.unwrap_or_default()) {
+        *score += bias;
+    }
+    if let Some(groups) = moe.router.groups {
+        keep_best_groups(&mut scores, groups);
+    }
+    ops::top_k(&scores, moe.top_k, ids);
+}
+
+/// Leaves to experts outside the best groups no score at all.
+fn keep_best_groups(scores: &mut [f32], groups: ExpertGroups) {
+    let size = scores.len() / groups.count;
+    let mut best = Vec::with_capacity(BEST_OF_GROUP);
+    let mut sum = |group: &[f32]| -> f32 {
+        best.clear();
+        ops::top_k(group, BEST_OF_GROUP, &mut best);
+        best.iter().map(|&expert| group[expert as usize]).sum()
+    };
+    let sums: Vec<f32> = scores.chunks_exact(size).map(&mut sum).collect();
+    let mut used = Vec::with_capacity(groups.used);
+    ops::top_k(&sums, groups.used, &mut used);
+    for (group, scores) in scores.chunks_exact_mut(size).enumerate() {
+        if !used.contains(&(group as u32)) {
+            scores.fill(f32::NEG_INFINITY);
+        }
+    }
+}
+
+fn weigh(moe: &Moe, weights: &mut [f32]) {
+    if moe.router.normalise {
+        // Sigmoids can all be 0.
+        let sum = weights.iter().sum::<f32>().max(f32::MIN_POSITIVE);
+        weights.iter_mut().for_each(|weight| *weight /= sum);
+    }
+    if moe.router.scale != 1.0 {
+        weights.iter_mut().for_each(|weight| *weight *= moe.router.scale);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hyper::{Glu, Router};
+
+    fn moe(experts: usize, top_k: usize, groups: Option<ExpertGroups>) -> Moe {
+        let router =
+            Router { scores: Scores::Sigmoid, choice_bias: true, groups, normalise: true, scale: 2.5 };
+        Moe { experts, top_k, inner: 32, shared: None, router, biased: false, glu: Glu::SwiGlu }
+    }
+
+    fn chosen(scores: &[f32], moe: &Moe, bias: Option<&[f32]>) -> Vec<u32> {
+        let mut ids = Vec::new();
+        choose(scores, moe, bias, &mut ids);
+        ids
+    }
+
+    #[test]
+    fn experts_come_from_the_groups_whose_best_two_are_best() {
+        // Sums of the best two: 1.0, 1.3, 0.3, 1.2. The best expert of all is in a group that is left out.
+        let scores = [0.99, 0.01, 0.0, 0.7, 0.6, 0.0, 0.1, 0.2, 0.0, 0.6, 0.6, 0.5];
+        let groups = Some(ExpertGroups { count: 4, used: 2 });
+        assert_eq!(chosen(&scores, &moe(12, 4, groups), None), [3, 4, 9, 10]);
+        assert_eq!(chosen(&scores, &moe(12, 2, None), None), [0, 3]);
+        let one = ExpertGroups { count: 12, used: 3 };
+        assert_eq!(chosen(&scores, &moe(12, 3, Some(one)), None), [0, 3, 4]);
+    }
+
+    #[test]
+    fn a_bias_is_for_choosing_only() {
+        let scores = [0.5, 0.4, 0.3, 0.2];
+        let bias = [0.0, 0.0, 0.0, 1.0];
+        let moe = moe(4, 2, None);
+        let ids = chosen(&scores, &moe, Some(&bias));
+        assert_eq!(ids, [3, 0]);
+        let mut weights: Vec<f32> = ids.iter().map(|&id| scores[id as usize]).collect();
+        weigh(&moe, &mut weights);
+        assert!((weights[0] - 2.5 * 0.2 / 0.7).abs() < 1e-6 && (weights[1] - 2.5 * 0.5 / 0.7).abs() < 1e-6);
+        let mut none = [0.0, 0.0];
+        weigh(&moe, &mut none);
+        assert_eq!(none, [0.0, 0.0]);
+    }
+}

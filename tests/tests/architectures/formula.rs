@@ -1,0 +1,363 @@
+//! The architectures as their papers have them, in f64 and without a cache: each position attends to the vectors of those before
+//! it, and each head has keys and values of its own, also where they are made of a latent vector.
+
+use std::collections::HashMap;
+use std::f64::consts::PI;
+use std::path::Path;
+
+use membrane_formats::{Checkpoint, DType, Metadata};
+
+type Vector = Vec<f64>;
+
+/// A tensor's dimensions, the contiguous one first, and its elements.
+type Tensor = (Vec<usize>, Vector);
+
+/// A model's numbers and weights.
+pub struct Model {
+    tensors: HashMap<String, Tensor>,
+    metadata: Metadata,
+    prefix: String,
+}
+
+/// How a layer attends.
+struct Attention<'a> {
+    /// Query, key and value of each position and head.
+    heads: usize,
+    kv_heads: usize,
+    window: usize,
+    scale: f64,
+    sinks: Option<&'a [f64]>,
+}
+
+impl Model {
+    pub fn read(path: &Path) -> Self {
+        let file = Checkpoint::open(path).unwrap();
+        let tensor = |info: &membrane_formats::TensorInfo| {
+            let mut bytes = vec![0; info.bytes as usize];
+            file.read(info, 0, &mut bytes).unwrap();
+            let dims = info.shape.dims().iter().map(|&dim| dim as usize).collect();
+            (info.name.clone(), (dims, floats(info.dtype, &bytes)))
+        };
+        let tensors = file.tensors().iter().map(tensor).collect();
+        let metadata = file.metadata().clone();
+        let prefix = metadata.require_str("general.architecture").unwrap().to_owned();
+        Self { tensors, metadata, prefix }
+    }
+
+    fn number(&self, key: &str) -> usize {
+        self.metadata.require_u32(&format!("{}.{key}", self.prefix)).unwrap() as usize
+    }
+
+    fn float(&self, key: &str) -> f64 {
+        f64::from(self.metadata.require_f32(&format!("{}.{key}", self.prefix)).unwrap())
+    }
+
+    fn tensor(&self, name: &str) -> &Tensor {
+        &self.tensors[name]
+    }
+
+    fn vector(&self, name: &str) -> &[f64] {
+        &self.tensor(name).1
+    }
+
+    /// The product of a matrix with a vector; of the matrix with number `index`, where several are stacked.
+    fn product(&self, name: &str, index: usize, x: &[f64]) -> Vector {
+        let (dims, elements) = self.tensor(name);
+        assert_eq!(dims[0], x.len(), "{name}");
+        let matrix = &elements[index * dims[0] * dims[1]..][..dims[0] * dims[1]];
+        matrix.chunks(dims[0]).map(|row| row.iter().zip(x).map(|(w, x)| w * x).sum()).collect()
+    }
+
+    fn norm(&self, name: &str, x: &[f64]) -> Vector {
+        let square = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
+        let scale = 1.0 / (square + self.float("attention.layer_norm_rms_epsilon")).sqrt();
+        x.iter().zip(self.vector(name)).map(|(x, weight)| x * scale * weight).collect()
+    }
+
+    /// Logits behind the last of the tokens.
+    pub fn logits(&self, tokens: &[u32]) -> Vector {
+        let (dims, embedding) = self.tensor("token_embd.weight");
+        let scale = if self.prefix == "gemma3" { (dims[0] as f64).sqrt() } else { 1.0 };
+        let row = |&token: &u32| {
+            embedding[token as usize * dims[0]..][..dims[0]].iter().map(|x| x * scale).collect()
+        };
+        let mut x: Vec<Vector> = tokens.iter().map(row).collect();
+        for block in 0..self.number("block_count") {
+            match self.prefix.as_str() {
+                "gemma3" => self.gemma3(block, &mut x),
+                "deepseek2" => self.deepseek2(block, &mut x),
+                _ => self.gpt_oss(block, &mut x),
+            }
+        }
+        let head =
+            if self.tensors.contains_key("output.weight") { "output.weight" } else { "token_embd.weight" };
+        self.product(head, 0, &self.norm("output_norm.weight", x.last().unwrap()))
+    }
+
+    fn gemma3(&self, block: usize, x: &mut [Vector]) {
+        let name = |part: &str| format!("blk.{block}.{part}.weight");
+        let global = block % 6 == 5;
+        let (heads, dim) = (self.number("attention.head_count"), self.number("attention.key_length"));
+        let (base, factor) = if global { (1e6, 8.0) } else { (1e4, 1.0) };
+        let angle = |i: usize| base_frequency(base, i, dim) / factor;
+        let normed: Vec<Vector> = x.iter().map(|x| self.norm(&name("attn_norm"), x)).collect();
+        let rotated = |part: &str| -> Vec<Vector> {
+            let head = |position: usize, head: &[f64]| {
+                let head = self.norm(&name(&format!("attn_{part}_norm")), head);
+                halves(&head, position, &angle, 1.0)
+            };
+            let heads = |(position, x): (usize, &Vector)| {
+                let all = self.product(&name(&format!("attn_{part}")), 0, x);
+                all.chunks(dim).flat_map(|one| head(position, one)).collect()
+            };
+            normed.iter().enumerate().map(heads).collect()
+        };
+        let values: Vec<Vector> = normed.iter().map(|x| self.product(&name("attn_v"), 0, x)).collect();
+        let attention = Attention {
+            heads,
+            kv_heads: self.number("attention.head_count_kv"),
+            window: if global { usize::MAX } else { self.number("attention.sliding_window") },
+            scale: 1.0 / (dim as f64).sqrt(),
+            sinks: None,
+        };
+        for (x, mixed) in x.iter_mut().zip(attend(&attention, &rotated("q"), &rotated("k"), &values)) {
+            let mixed = self.product(&name("attn_output"), 0, &mixed);
+            add(x, &self.norm(&name("post_attention_norm"), &mixed));
+            let normed = self.norm(&name("ffn_norm"), x);
+            let (gate, up) =
+                (self.product(&name("ffn_gate"), 0, &normed), self.product(&name("ffn_up"), 0, &normed));
+            let inner: Vector = gate.iter().zip(&up).map(|(gate, up)| gelu(*gate) * up).collect();
+            let out = self.product(&name("ffn_down"), 0, &inner);
+            add(x, &self.norm(&name("post_ffw_norm"), &out));
+        }
+    }
+
+    fn gpt_oss(&self, block: usize, x: &mut [Vector]) {
+        let name = |part: &str| format!("blk.{block}.{part}.weight");
+        let bias = |part: &str| self.vector(&format!("blk.{block}.{part}.bias"));
+        let (heads, dim) = (self.number("attention.head_count"), self.number("attention.key_length"));
+        let factor = self.float("rope.scaling.factor");
+        let angle = |i: usize| self.yarn(i, dim, self.float("rope.freq_base"), false);
+        let normed: Vec<Vector> = x.iter().map(|x| self.norm(&name("attn_norm"), x)).collect();
+        let made = |part: &str, x: &[f64]| {
+            let mut made = self.product(&name(&format!("attn_{part}")), 0, x);
+            add(&mut made, bias(&format!("attn_{part}")));
+            made
+        };
+        let rotated = |part: &str| -> Vec<Vector> {
+            let heads = |(position, x): (usize, &Vector)| {
+                let all = made(part, x);
+                all.chunks(dim)
+                    .flat_map(|head| halves(head, position, &angle, 1.0 + 0.1 * factor.ln()))
+                    .collect()
+            };
+            normed.iter().enumerate().map(heads).collect()
+        };
+        let values: Vec<Vector> = normed.iter().map(|x| made("v", x)).collect();
+        let attention = Attention {
+            heads,
+            kv_heads: self.number("attention.head_count_kv"),
+            window: if block % 2 == 0 { self.number("attention.sliding_window") } else { usize::MAX },
+            scale: 1.0 / (dim as f64).sqrt(),
+            sinks: Some(self.vector(&name("attn_sinks"))),
+        };
+        let mixed = attend(&attention, &rotated("q"), &rotated("k"), &values);
+        for (x, mixed) in x.iter_mut().zip(mixed) {
+            add(x, &made("output", &mixed));
+            let normed = self.norm(&name("post_attention_norm"), x);
+            let mut scores = self.product(&name("ffn_gate_inp"), 0, &normed);
+            add(&mut scores, bias("ffn_gate_inp"));
+            let chosen = best(&scores, self.number("expert_used_count"));
+            let sum: f64 = chosen.iter().map(|&expert| scores[expert].exp()).sum();
+            let mut out = vec![0.0; x.len()];
+            for expert in chosen {
+                let part = |part: &str, x: &[f64]| {
+                    let mut made = self.product(&name(part), expert, x);
+                    let width = made.len();
+                    add(&mut made, &bias(part)[expert * width..][..width]);
+                    made
+                };
+                let (gate, up) = (part("ffn_gate_exps", &normed), part("ffn_up_exps", &normed));
+                let unit = |(gate, up): (&f64, &f64)| {
+                    let gate = gate.min(7.0);
+                    gate * sigmoid(1.702 * gate) * (up.clamp(-7.0, 7.0) + 1.0)
+                };
+                let inner: Vector = gate.iter().zip(&up).map(unit).collect();
+                let weight = scores[expert].exp() / sum;
+                add(&mut out, &part("ffn_down_exps", &inner).iter().map(|x| x * weight).collect::<Vector>());
+            }
+            add(x, &out);
+        }
+    }
+
+    fn deepseek2(&self, block: usize, x: &mut [Vector]) {
+        let name = |part: &str| format!("blk.{block}.{part}.weight");
+        let (heads, rank) = (self.number("attention.head_count"), self.number("attention.kv_lora_rank"));
+        let rotated = self.number("rope.dimension_count");
+        let plain = self.number("attention.key_length_mla") - rotated;
+        let angle = |i: usize| self.yarn(i, rotated, 10_000.0, true);
+        let (mut queries, mut keys, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        for (position, x) in x.iter().enumerate() {
+            let normed = self.norm(&name("attn_norm"), x);
+            let latent = self.norm(&name("attn_q_a_norm"), &self.product(&name("attn_q_a"), 0, &normed));
+            let query = self.product(&name("attn_q_b"), 0, &latent);
+            let turned = |head: &[f64]| neighbours(head, position, &angle);
+            let query: Vector = query
+                .chunks(plain + rotated)
+                .flat_map(|head| [head[..plain].to_vec(), turned(&head[plain..])].concat())
+                .collect();
+            let both = self.product(&name("attn_kv_a_mqa"), 0, &normed);
+            let (latent, shared) = (self.norm(&name("attn_kv_a_norm"), &both[..rank]), turned(&both[rank..]));
+            // The file has the matrices of keys transposed.
+            let (dims, matrix) = self.tensor(&name("attn_k_b"));
+            let key = |head: usize| -> Vector {
+                let column = |i: usize| -> f64 {
+                    (0..rank).map(|j| matrix[(head * dims[1] + j) * dims[0] + i] * latent[j]).sum()
+                };
+                (0..plain).map(column).chain(shared.iter().copied()).collect()
+            };
+            queries.push(query);
+            keys.push((0..heads).flat_map(key).collect());
+            values.push((0..heads).flat_map(|head| self.product(&name("attn_v_b"), head, &latent)).collect());
+        }
+        let growth = 1.0 + 0.1 * self.float("rope.scaling.factor").ln();
+        let scale = growth * growth / ((plain + rotated) as f64).sqrt();
+        let attention = Attention { heads, kv_heads: heads, window: usize::MAX, scale, sinks: None };
+        for (x, mixed) in x.iter_mut().zip(attend(&attention, &queries, &keys, &values)) {
+            add(x, &self.product(&name("attn_output"), 0, &mixed));
+            let normed = self.norm(&name("ffn_norm"), x);
+            if block == 0 {
+                add(x, &self.silu_unit(&name, "", 0, &normed));
+                continue;
+            }
+            add(x, &self.silu_unit(&name, "_shexp", 0, &normed));
+            let scores: Vector =
+                self.product(&name("ffn_gate_inp"), 0, &normed).into_iter().map(sigmoid).collect();
+            let mut biased = scores.clone();
+            add(&mut biased, self.vector(&format!("blk.{block}.exp_probs_b.bias")));
+            let size = scores.len() / self.number("expert_group_count");
+            let sums: Vector =
+                biased.chunks(size).map(|group| best(group, 2).iter().map(|&i| group[i]).sum()).collect();
+            let groups = best(&sums, self.number("expert_group_used_count"));
+            for (expert, score) in biased.iter_mut().enumerate() {
+                if !groups.contains(&(expert / size)) {
+                    *score = f64::NEG_INFINITY;
+                }
+            }
+            let chosen = best(&biased, self.number("expert_used_count"));
+            let sum: f64 = chosen.iter().map(|&expert| scores[expert]).sum();
+            for expert in chosen {
+                let weight = self.float("expert_weights_scale") * scores[expert] / sum;
+                let out = self.silu_unit(&name, "_exps", expert, &normed);
+                add(x, &out.iter().map(|x| x * weight).collect::<Vector>());
+            }
+        }
+    }
+
+    fn silu_unit(&self, name: &dyn Fn(&str) -> String, suffix: &str, index: usize, x: &[f64]) -> Vector {
+        let part = |part: &str, x: &[f64]| self.product(&name(&format!("ffn_{part}{suffix}")), index, x);
+        let inner: Vector =
+            part("gate", x).iter().zip(part("up", x)).map(|(gate, up)| gate * sigmoid(*gate) * up).collect();
+        part("down", &inner)
+    }
+
+    /// Radians a position of pair i, with betas 32 and 1.
+    fn yarn(&self, i: usize, dims: usize, base: f64, whole: bool) -> f64 {
+        let context = self.number("rope.scaling.original_context_length") as f64;
+        let pair = |turns: f64| dims as f64 * (context / (turns * 2.0 * PI)).ln() / (2.0 * base.ln());
+        let (mut low, mut high) = (pair(32.0), pair(1.0));
+        if whole {
+            (low, high) = (low.floor(), high.ceil());
+        }
+        let (low, high) = (low.max(0.0), high.min(dims as f64 - 1.0));
+        let slowed = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
+        let plain = base_frequency(base, i, dims);
+        plain * (1.0 - slowed) + plain / self.float("rope.scaling.factor") * slowed
+    }
+}
+
+/// For each position what its heads make of the values of the positions in their window.
+fn attend(attention: &Attention<'_>, q: &[Vector], k: &[Vector], v: &[Vector]) -> Vec<Vector> {
+    let Attention { heads, kv_heads, window, scale, sinks } = *attention;
+    let (dim, value_dim) = (q[0].len() / heads, v[0].len() / kv_heads);
+    let head = |position: usize, head: usize| -> Vector {
+        let shared = head / (heads / kv_heads);
+        let query = &q[position][head * dim..][..dim];
+        let seen = (position + 1).saturating_sub(window)..position + 1;
+        let score = |p: usize| -> f64 {
+            let key = &k[p][shared * dim..][..dim];
+            scale * query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>()
+        };
+        let e: Vector = seen.clone().map(|p| score(p).exp()).collect();
+        let sum = e.iter().sum::<f64>() + sinks.map_or(0.0, |sinks| sinks[head].exp());
+        let column =
+            |d: usize| seen.clone().zip(&e).map(|(p, e)| e * v[p][shared * value_dim + d]).sum::<f64>() / sum;
+        (0..value_dim).map(column).collect()
+    };
+    (0..q.len()).map(|position| (0..heads).flat_map(|number| head(position, number)).collect()).collect()
+}
+
+fn base_frequency(base: f64, i: usize, dims: usize) -> f64 {
+    base.powf(-2.0 * i as f64 / dims as f64)
+}
+
+/// Rotates the pairs (i, i + half).
+fn halves(x: &[f64], position: usize, angle: &dyn Fn(usize) -> f64, magnitude: f64) -> Vector {
+    let half = x.len() / 2;
+    let mut out = x.to_vec();
+    for i in 0..half {
+        let (sin, cos) = (position as f64 * angle(i)).sin_cos();
+        out[i] = magnitude * (x[i] * cos - x[i + half] * sin);
+        out[i + half] = magnitude * (x[i] * sin + x[i + half] * cos);
+    }
+    out
+}
+
+/// Rotates the pairs (2 i, 2 i + 1).
+fn neighbours(x: &[f64], position: usize, angle: &dyn Fn(usize) -> f64) -> Vector {
+    let mut out = x.to_vec();
+    for i in 0..x.len() / 2 {
+        let (sin, cos) = (position as f64 * angle(i)).sin_cos();
+        out[2 * i] = x[2 * i] * cos - x[2 * i + 1] * sin;
+        out[2 * i + 1] = x[2 * i] * sin + x[2 * i + 1] * cos;
+    }
+    out
+}
+
+/// The indices of the greatest.
+fn best(scores: &[f64], count: usize) -> Vec<usize> {
+    let mut all: Vec<usize> = (0..scores.len()).collect();
+    all.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    all.truncate(count);
+    all
+}
+
+fn add(x: &mut [f64], y: &[f64]) {
+    assert_eq!(x.len(), y.len());
+    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+fn gelu(x: f64) -> f64 {
+    0.5 * x * (1.0 + ((2.0 / PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
+}
+
+/// The elements of a tensor in f32 or in Q8_0 with scales that are powers of two.
+fn floats(dtype: DType, bytes: &[u8]) -> Vector {
+    match dtype {
+        DType::F32 => bytes.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect(),
+        DType::Q8_0 => {
+            let block = |block: &[u8]| {
+                let bits = u16::from_le_bytes([block[0], block[1]]);
+                assert_eq!(bits & 0x83ff, 0, "a scale that is a power of two");
+                let scale = 2.0_f64.powi(i32::from(bits >> 10) - 15);
+                block[2..].iter().map(|&q| f64::from(q as i8) * scale).collect::<Vector>()
+            };
+            bytes.chunks(34).flat_map(block).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}

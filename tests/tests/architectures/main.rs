@@ -1,0 +1,154 @@
+//! Architectures that no fixture has: their generated models against the formulas of their papers in f64, and what they take of
+//! the memory.
+
+#![cfg(test)]
+#![forbid(unsafe_code)]
+
+mod formula;
+
+use std::path::Path;
+
+use membrane_engine::{Hyperparameters, LoadOptions, Model, Precision, Prepared};
+use membrane_formats::{Checkpoint, Value};
+use membrane_tests::golden::argmax;
+use membrane_tests::tiny;
+
+/// Largest difference of logits of f32 computations from those in f64.
+const LOGITS_MAX_ABS: f64 = 1e-3;
+/// Normalised mean square error of the fast path.
+const FAST_NMSE: f64 = 1e-4;
+
+fn load(path: &Path, precision: Precision) -> Model {
+    let options = LoadOptions { precision, context: Some(256), threads: Some(2), ..LoadOptions::default() };
+    let checkpoint = Checkpoint::open(path).unwrap().into();
+    Prepared::without_text(checkpoint, &options).unwrap().load(&mut |_, _| {}).unwrap()
+}
+
+fn tokens(count: u32) -> Vec<u32> {
+    (0..count).map(|i| (i * 7919 + 13) % 1000).collect()
+}
+
+#[test]
+fn logits_are_those_of_the_papers() {
+    let folder = tempfile::tempdir().unwrap();
+    for architecture in tiny::ARCHITECTURES {
+        let path = folder.path().join("tiny.gguf");
+        tiny::write(architecture, &path);
+        let formula = formula::Model::read(&path);
+        for count in [1, 20, 120] {
+            let tokens = tokens(count);
+            let wanted = formula.logits(&tokens);
+            let logits = |precision| {
+                let mut session = load(&path, precision).session();
+                session.append(&tokens).unwrap();
+                session.logits().to_vec()
+            };
+            let found = logits(Precision::Reference);
+            let difference = |found: &[f32]| -> Vec<f64> {
+                found.iter().zip(&wanted).map(|(found, wanted)| f64::from(*found) - wanted).collect()
+            };
+            let furthest = difference(&found).iter().fold(0.0, |most: f64, d| most.max(d.abs()));
+            let power: f64 = wanted.iter().map(|x| x * x).sum();
+            let fast = difference(&logits(Precision::Fast)).iter().map(|d| d * d).sum::<f64>() / power;
+            println!("{architecture}, {count} tokens: {furthest:e}, fast path {fast:e} (nmse)");
+            assert!(furthest < LOGITS_MAX_ABS, "{architecture}, {count} tokens: off by {furthest}");
+            assert!(fast < FAST_NMSE, "{architecture}, {count} tokens: {fast}");
+            assert!(found.iter().all(|logit| logit.is_finite()) && argmax(&found) < tiny::VOCABULARY);
+        }
+    }
+}
+
+/// The formula must see what is changed, or the test above could not fail for it.
+#[test]
+fn windows_and_the_scaling_of_positions_change_logits() {
+    let folder = tempfile::tempdir().unwrap();
+    let changes: [(&str, &str, Value); 5] = [
+        ("gemma3", "attention.sliding_window", Value::U32(39)),
+        ("gemma3", "rope.scaling.factor", Value::F32(4.0)),
+        ("gpt-oss", "attention.sliding_window", Value::U32(25)),
+        ("gpt-oss", "rope.scaling.factor", Value::F32(8.0)),
+        ("deepseek2", "rope.scaling.yarn_log_multiplier", Value::F32(0.07)),
+    ];
+    for (architecture, key, value) in changes {
+        let logits = |name: &str, change: &[(&str, Option<Value>)]| {
+            let path = folder.path().join(name);
+            tiny::write_changed(architecture, &path, change, |_, dims| Some(dims.to_vec()));
+            let mut session = load(&path, Precision::Reference).session();
+            session.append(&tokens(60)).unwrap();
+            session.logits().to_vec()
+        };
+        let (plain, changed) = (logits("plain.gguf", &[]), logits("changed.gguf", &[(key, Some(value))]));
+        let furthest = plain.iter().zip(&changed).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(furthest > 2e-3, "{architecture} {key} changes nothing: {furthest}");
+    }
+}
+
+/// Two sessions whose tokens differ only before the window of every layer that slides, and a model that has no other layers.
+#[test]
+fn what_is_out_of_every_window_is_not_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sliding.gguf");
+    let all = Value::Array(membrane_formats::Array::Bool(vec![true; 7]));
+    let changes =
+        [("attention.sliding_window_pattern", Some(all)), ("attention.sliding_window", Some(Value::U32(5)))];
+    tiny::write_changed("gemma3", &path, &changes, |_, dims| Some(dims.to_vec()));
+    let model = load(&path, Precision::Fast);
+    let logits = |first: u32| {
+        let mut tokens = tokens(60);
+        tokens[0] = first;
+        let mut session = model.session();
+        session.append(&tokens).unwrap();
+        session.logits().to_vec()
+    };
+    // Seven layers that see four positions before their own reach 28 back.
+    assert!(logits(1) == logits(2));
+}
+
+#[test]
+fn the_plan_counts_what_is_kept_of_a_position() {
+    let folder = tempfile::tempdir().unwrap();
+    // f16: of DeepSeek a latent vector of 64 and a rotated key of 16, whatever its 4 heads; of the others 2 heads of 32, twice.
+    for (architecture, bytes_per_token) in
+        [("deepseek2", 3 * 2 * (64 + 16)), ("gemma3", 7 * 2 * 2 * 64), ("gpt-oss", 3 * 2 * 2 * 64)]
+    {
+        let path = folder.path().join("tiny.gguf");
+        tiny::write(architecture, &path);
+        let plan = load(&path, Precision::Fast).plan().clone();
+        assert_eq!(plan.kv.0, 256 * bytes_per_token, "{architecture}");
+        let file = Checkpoint::open(&path).unwrap();
+        let resident = |name: &str| {
+            let experts = name.ends_with("_exps.weight");
+            let on_disk = name == "token_embd.weight" && architecture != "gemma3";
+            let small = name.ends_with("norm.weight")
+                || name.ends_with("sinks.weight")
+                || name.ends_with(".bias") && !name.ends_with("_exps.bias");
+            !experts && !on_disk && !small
+        };
+        let weights: u64 = file.tensors().iter().filter(|t| resident(&t.name)).map(|t| t.bytes).sum();
+        let count = file.tensors().len() as u64;
+        let planned = plan.weights.0;
+        assert!(
+            planned >= weights && planned < weights + 64 * count,
+            "{architecture}: {planned}, tensors {weights}"
+        );
+    }
+}
+
+#[test]
+fn shapes_are_what_the_files_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = |architecture: &str| -> Hyperparameters {
+        let path = folder.path().join("tiny.gguf");
+        tiny::write(architecture, &path);
+        load(&path, Precision::Fast).hyperparameters().clone()
+    };
+    let windows = |hyper: &Hyperparameters| -> Vec<Option<usize>> {
+        hyper.attentions().map(|attention| attention.window).collect()
+    };
+    let w = Some(40);
+    assert_eq!(windows(&of("gemma3")), [w, w, w, w, w, None, w]);
+    assert_eq!(windows(&of("gpt-oss")), [Some(24), None, Some(24)]);
+    assert_eq!((of("gemma3").ropes().len(), of("gpt-oss").ropes().len()), (2, 1));
+    let deepseek = of("deepseek2");
+    assert_eq!((deepseek.latents().count(), deepseek.dense().count(), deepseek.moes().count()), (3, 1, 2));
+}

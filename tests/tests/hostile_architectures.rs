@@ -1,0 +1,203 @@
+//! Files of latent attention, sliding windows and grouped experts that lie about their shapes: each lie is an error that names
+//! the key or the tensor.
+
+#![cfg(test)]
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+
+use membrane_engine::{LoadOptions, Prepared};
+use membrane_formats::{Array, Checkpoint, Value};
+use membrane_tests::tiny;
+
+fn opened(path: &Path) -> Result<(), String> {
+    let options = LoadOptions { context: Some(64), ..LoadOptions::default() };
+    let checkpoint = Checkpoint::open(path).map_err(|error| error.to_string())?;
+    Prepared::without_text(checkpoint.into(), &options).map(drop).map_err(|error| error.to_string())
+}
+
+/// Opens a tiny model with one key changed or left out.
+fn changed(architecture: &str, folder: &Path, key: &str, value: Option<Value>) -> Result<(), String> {
+    let path = folder.join("changed.gguf");
+    tiny::write_changed(architecture, &path, &[(key, value)], |_, dims| Some(dims.to_vec()));
+    opened(&path)
+}
+
+fn slides(layers: usize) -> Value {
+    Array::Bool(vec![true; layers]).into()
+}
+
+/// An architecture, a key, what it says, and what the error names: one of several where it depends on other numbers.
+fn lies() -> Vec<(&'static str, &'static str, Value, &'static str)> {
+    let mut lies = Vec::new();
+    let counts = [
+        ("gemma3", "attention.head_count", "attention.head_count"),
+        ("gemma3", "attention.head_count_kv", "attention.head_count_kv"),
+        ("gemma3", "attention.key_length", "attention.key_length"),
+        ("gemma3", "block_count", "block_count"),
+        ("gpt-oss", "expert_count", "expert_count"),
+        ("gpt-oss", "expert_used_count", "expert_used_count"),
+        ("deepseek2", "attention.head_count", "attention.head_count"),
+        ("deepseek2", "attention.q_lora_rank", "attention.q_lora_rank"),
+        ("deepseek2", "attention.kv_lora_rank", "attention.kv_lora_rank"),
+        ("deepseek2", "attention.key_length_mla", "attention.key_length_mla|rope.dimension_count"),
+        ("deepseek2", "attention.value_length_mla", "attention.value_length_mla"),
+        ("deepseek2", "expert_feed_forward_length", "expert_feed_forward_length"),
+        ("deepseek2", "rope.scaling.original_context_length", "rope.scaling.original_context_length"),
+    ];
+    for (architecture, key, named) in counts {
+        if key != "rope.scaling.original_context_length" {
+            lies.push((architecture, key, Value::U32(u32::MAX), named));
+        }
+        lies.extend(
+            [Value::U32(0), Value::Str("many".into())].map(|value| (architecture, key, value, named)),
+        );
+    }
+    let floats = [
+        "rope.freq_base",
+        "rope.scaling.factor",
+        "rope.scaling.yarn_beta_fast",
+        "rope.scaling.yarn_beta_slow",
+    ];
+    for key in floats {
+        for value in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            lies.push(("deepseek2", key, Value::F32(value), key));
+        }
+    }
+    lies.extend([
+        ("gemma3", "attention.sliding_window", Value::U32(0), "attention.sliding_window"),
+        ("gemma3", "attention.sliding_window_pattern", Value::U32(0), "attention.sliding_window_pattern"),
+        ("gemma3", "attention.sliding_window_pattern", slides(6), "attention.sliding_window_pattern"),
+        (
+            "gemma3",
+            "attention.sliding_window_pattern",
+            Array::F32(vec![1.0; 7]).into(),
+            "attention.sliding_window_pattern",
+        ),
+        ("gemma3", "attention.head_count_kv", Value::U32(3), "attention.head_count_kv"),
+        ("gemma3", "attention.head_count", Value::U32(6), "attn_q.weight"),
+        ("gemma3", "attention.key_length", Value::U32(33), "rope.dimension_count"),
+        ("gemma3", "attention.value_length", Value::U32(16), "attn_v.weight"),
+        ("gemma3", "rope.freq_base_swa", Value::F32(-1.0), "rope.freq_base_swa"),
+        ("gemma3", "rope.scaling.type", Value::Str("longrope".into()), "rope.scaling.type"),
+        ("gemma3", "final_logit_softcapping", Value::F32(30.0), "final_logit_softcapping"),
+        ("gemma3", "block_count", Value::U32(8), "blk.7."),
+        ("gpt-oss", "attention.sliding_window", Value::U32(0), "attention.sliding_window"),
+        ("gpt-oss", "expert_used_count", Value::U32(9), "expert_used_count"),
+        ("gpt-oss", "expert_count", Value::U32(16), "ffn_gate_inp"),
+        ("gpt-oss", "rope.scaling.factor", Value::F32(0.5), "rope.scaling.factor"),
+        ("gpt-oss", "rope.freq_base", Value::F32(1.0), "rope.freq_base"),
+        ("gpt-oss", "rope.scaling.yarn_ext_factor", Value::F32(0.5), "rope.scaling.yarn_ext_factor"),
+        ("gpt-oss", "rope.scaling.yarn_beta_fast", Value::F32(0.5), "rope.scaling.yarn_beta_fast"),
+        ("gpt-oss", "rope.scaling.yarn_attn_factor", Value::F32(f32::NAN), "rope.scaling.yarn_attn_factor"),
+        ("deepseek2", "attention.head_count_kv", Value::U32(4), "attention.head_count_kv"),
+        ("deepseek2", "attention.head_count", Value::U32(8), "attn_q_b.weight"),
+        ("deepseek2", "attention.q_lora_rank", Value::U32(64), "attn_q_a.weight"),
+        ("deepseek2", "attention.kv_lora_rank", Value::U32(32), "attention.key_length"),
+        ("deepseek2", "attention.key_length", Value::U32(81), "attention.key_length"),
+        ("deepseek2", "attention.key_length_mla", Value::U32(16), "attention.key_length_mla"),
+        ("deepseek2", "attention.key_length_mla", Value::U32(15), "rope.dimension_count"),
+        ("deepseek2", "attention.key_length_mla", Value::U32(1 << 20), "attn_q_b.weight"),
+        ("deepseek2", "attention.value_length_mla", Value::U32(64), "attn_v_b.weight"),
+        ("deepseek2", "rope.dimension_count", Value::U32(17), "rope.dimension_count"),
+        ("deepseek2", "rope.dimension_count", Value::U32(18), "attention.key_length"),
+        (
+            "deepseek2",
+            "rope.scaling.yarn_log_multiplier",
+            Value::F32(-0.1),
+            "rope.scaling.yarn_log_multiplier",
+        ),
+        (
+            "deepseek2",
+            "rope.scaling.yarn_log_multiplier",
+            Value::F32(f32::NAN),
+            "rope.scaling.yarn_log_multiplier",
+        ),
+        ("deepseek2", "leading_dense_block_count", Value::U32(1 << 31), "leading_dense_block_count"),
+        ("deepseek2", "leading_dense_block_count", Value::U32(2), "blk.1.ffn_gate.weight"),
+        ("deepseek2", "leading_dense_block_count", Value::U32(0), "blk.0.ffn"),
+        ("deepseek2", "expert_gating_func", Value::U32(3), "expert_gating_func"),
+        ("deepseek2", "expert_gating_func", Value::U32(1), "expert_group_count"),
+        ("deepseek2", "expert_group_count", Value::U32(3), "expert_group_count"),
+        ("deepseek2", "expert_group_count", Value::U32(u32::MAX), "expert_group_count"),
+        ("deepseek2", "expert_group_used_count", Value::U32(5), "expert_group_used_count"),
+        ("deepseek2", "expert_group_used_count", Value::U32(1), "expert_group_used_count"),
+        ("deepseek2", "expert_group_used_count", Value::U32(0), "expert_group_used_count"),
+        ("deepseek2", "expert_shared_count", Value::U32(1 << 20), "expert_shared_count"),
+        ("deepseek2", "expert_shared_count", Value::U32(3), "shexp"),
+        ("deepseek2", "expert_weights_scale", Value::F32(0.0), "expert_weights_scale"),
+        ("deepseek2", "expert_weights_scale", Value::F32(f32::INFINITY), "expert_weights_scale"),
+        ("deepseek2", "expert_weights_norm", Value::U32(1), "expert_weights_norm"),
+    ]);
+    lies
+}
+
+#[test]
+fn numbers_that_lie_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for (architecture, key, value, named) in lies() {
+        match changed(architecture, folder.path(), key, Some(value.clone())) {
+            Err(error) => {
+                let names = named.split('|').any(|named| error.contains(named));
+                assert!(names, "{architecture} {key} {value}: {error}");
+            }
+            Ok(()) => panic!("{architecture} opens with {key} {value}"),
+        }
+    }
+}
+
+#[test]
+fn numbers_that_are_missing_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for (architecture, key) in [
+        ("gemma3", "attention.sliding_window"),
+        ("gemma3", "attention.head_count"),
+        ("gemma3", "feed_forward_length"),
+        ("gpt-oss", "attention.sliding_window"),
+        ("gpt-oss", "expert_count"),
+        ("gpt-oss", "expert_used_count"),
+        ("deepseek2", "attention.kv_lora_rank"),
+        ("deepseek2", "attention.key_length_mla"),
+        ("deepseek2", "attention.value_length_mla"),
+        ("deepseek2", "expert_group_used_count"),
+    ] {
+        let error = changed(architecture, folder.path(), key, None).expect_err(key);
+        assert!(error.contains(key), "{architecture} without {key}: {error}");
+    }
+    // Without a rank queries are made of the input, by a matrix that is not there.
+    let error = changed("deepseek2", folder.path(), "attention.q_lora_rank", None).unwrap_err();
+    assert!(error.contains("blk.0.attn_q.weight"), "{error}");
+}
+
+#[test]
+fn tensors_that_are_not_what_the_numbers_ask_for_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("changed.gguf");
+    for architecture in tiny::ARCHITECTURES {
+        tiny::write(architecture, &path);
+        opened(&path).unwrap();
+        let names: Vec<String> =
+            Checkpoint::open(&path).unwrap().tensors().iter().map(|t| t.name.clone()).collect();
+        for wrong in &names {
+            tiny::write_changed(architecture, &path, &[], |name, dims| {
+                (name != wrong).then(|| dims.to_vec())
+            });
+            match opened(&path) {
+                // The embedding is the head then.
+                Ok(()) => assert_eq!(wrong, "output.weight", "{architecture}"),
+                Err(error) => {
+                    assert!(error.contains(wrong.as_str()), "{architecture} without {wrong}: {error}")
+                }
+            }
+            tiny::write_changed(architecture, &path, &[], |name, dims| {
+                let mut dims = dims.to_vec();
+                if name == wrong {
+                    dims[0] *= 2;
+                }
+                Some(dims)
+            });
+            let error = opened(&path).expect_err(wrong);
+            assert!(error.contains(wrong.as_str()), "{architecture}, {wrong} twice as wide: {error}");
+        }
+    }
+}
