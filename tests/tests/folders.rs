@@ -4,6 +4,10 @@
 #![cfg(test)]
 #![forbid(unsafe_code)]
 
+#[path = "hybrid_checkpoints/convert.rs"]
+mod convert;
+#[path = "folders/hybrid.rs"]
+mod hybrid;
 #[path = "folders/publish.rs"]
 mod publish;
 
@@ -287,6 +291,33 @@ fn quantised_experts_are_paged_without_a_change_of_a_bit() {
             let counters = model.counters();
             assert_eq!(counters.misses > 0, share > 1, "{scheme:?}: {counters:?}");
             assert!(counters.recode_time_ns > 0, "{scheme:?}: {counters:?}");
+        }
+    }
+}
+
+#[test]
+fn a_hybrid_gives_the_logits_of_the_file_that_a_converter_makes_of_it() {
+    let tokens: Vec<u32> = (0..60).map(|i| (i * 31 + 7) % 96).collect();
+    let options =
+        LoadOptions { precision: Precision::Reference, context: Some(64), ..LoadOptions::default() };
+    for (kind, architecture) in hybrid::KINDS {
+        let root = tempfile::tempdir().unwrap();
+        hybrid::write(kind, root.path());
+        let gguf = root.path().join("converted.gguf");
+        convert::convert(root.path(), architecture, false, &gguf);
+        let logits = |path: &Path, experts: Option<u64>| {
+            let checkpoint = Checkpoint::open(path).unwrap().into();
+            let options = LoadOptions { experts, ..options.clone() };
+            let model = Prepared::without_text(checkpoint, &options).unwrap().load(&mut |_, _| {}).unwrap();
+            (record(&model, &tokens).logits, model.plan().experts)
+        };
+        let ((found, experts), (wanted, _)) = (logits(root.path(), None), logits(&gguf, None));
+        let (difference, size) =
+            (largest_difference(&found, &wanted), largest_difference(&wanted, &vec![0.0; wanted.len()]));
+        println!("{kind}: {difference:e} of {size}");
+        assert!(size > 0.5 && difference < 1e-4 * size, "{kind}: {difference:e} of {size}");
+        if experts > 0 {
+            assert!(logits(root.path(), Some(experts / 4)).0 == found, "{kind}: paged");
         }
     }
 }

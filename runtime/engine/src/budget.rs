@@ -108,7 +108,8 @@ pub(crate) fn plan(
     let chunk_limit = (context as usize).max(1);
     let asked = options.prefill_chunk.map(|chunk| chunk.clamp(1, chunk_limit));
     let fits = |chunk: usize, arena: u64| {
-        options.memory.is_none_or(|budget| fixed + scratch_of(chunk) + arena <= budget)
+        let needed = (fixed + scratch_of(chunk) + arena).max(fixed - kv - recurrent + layout.loading_bytes());
+        options.memory.is_none_or(|budget| needed <= budget)
     };
     let in_memory = asked.unwrap_or(CHUNK_IN_MEMORY.min(chunk_limit));
     let parts = |chunk: usize, arena: u64, process: u64| MemoryParts {
@@ -134,7 +135,9 @@ pub(crate) fn plan(
         while chunk > CHUNK_LEAST && scratch_of(chunk) > most_scratch {
             chunk /= 2;
         }
-        let least = fixed + scratch_of(chunk) + top_k * slot;
+        // Nothing beside the resident weights is in memory while they are loaded.
+        let loading = process + reserve + layout.resident_bytes + layout.loading_bytes();
+        let least = (fixed + scratch_of(chunk) + top_k * slot).max(loading);
         if least > budget {
             return Err(EngineError::Budget {
                 budget: Bytes(budget),

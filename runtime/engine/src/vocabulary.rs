@@ -26,8 +26,8 @@ pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer> {
     build().map_err(|error| error.of_file(checkpoint.path()))
 }
 
-/// Refuses a GGUF file with more tokens than its embedding has rows; [`check_tokens`] does so of a folder. It costs nothing: a tokenizer of a
-/// million tokens that no row belongs to would take seconds.
+/// Refuses a GGUF file with more tokens than its embedding has rows; [`check_tokens`] does so of a folder. It costs nothing: a
+/// tokenizer of a million tokens that no row belongs to would take seconds.
 pub(crate) fn check_rows(checkpoint: &Checkpoint, rows: usize) -> Result<()> {
     check_tokens(checkpoint, length(checkpoint.metadata(), TOKENS), rows)
 }

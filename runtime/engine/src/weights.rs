@@ -274,6 +274,11 @@ impl Layout {
         self.experts.as_ref().map_or(0, |catalog| catalog.experts() as u64)
     }
 
+    /// Bytes that loading takes beside the resident weights for a while: the parts of the largest matrix that is recoded.
+    pub fn loading_bytes(&self) -> u64 {
+        self.resident.iter().map(|(stored, _)| stored.loading_bytes()).max().unwrap_or(0)
+    }
+
     /// Reads all resident weights into memory of this process' own, so that reclaim can't take them.
     /// `progress` is told the bytes read so far.
     pub fn load(&self, checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64)) -> Result<Resident> {

@@ -58,7 +58,7 @@ impl Made {
 
     /// The text of the error, which names a file of the folder.
     fn refused(&self) -> String {
-        let error = self.open().err().expect("the folder is refused").to_string();
+        let error = self.open().expect_err("the folder is refused").to_string();
         assert!(error.contains(self.0.path().to_str().unwrap()), "{error}");
         assert!(!error.contains(|c: char| c.is_control()), "{error:?}");
         error

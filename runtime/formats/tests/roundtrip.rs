@@ -83,7 +83,7 @@ fn check(checkpoint: &Checkpoint, metadata: &Metadata) {
     let experts = checkpoint.require("blk.0.ffn_gate_exps.weight").unwrap();
     assert_eq!((experts.dtype, experts.shape.dims(), experts.bytes), (DType::Q4_K, &[256, 3, 2][..], 864));
     for tensor in checkpoint.tensors() {
-        assert_eq!(tensor.offset % u64::from(form(&checkpoint).1), 0);
+        assert_eq!(tensor.offset % u64::from(form(checkpoint).1), 0);
         let mut bytes = vec![0; tensor.bytes as usize];
         checkpoint.read(tensor, 0, &mut bytes).unwrap();
         assert_eq!(bytes, content(tensor), "{}", tensor.name);

@@ -212,7 +212,7 @@ impl Recoding {
             for (index, (bytes, out)) in blocks.enumerate() {
                 let (head, body) = out.split_at_mut(size_of::<f32>());
                 // What is no number stands in the scale, where kernels see it: the product of the row is none either way.
-                let number = bytes.iter().all(|byte| byte & 0x7F != 0x7F);
+                let number = !bytes.iter().fold(false, |none, byte| none | (byte & 0x7F == 0x7F));
                 let scale = if number { scale(first + index * elems / block[1]) } else { f32::NAN };
                 head.copy_from_slice(&scale.to_le_bytes());
                 body.copy_from_slice(bytes);

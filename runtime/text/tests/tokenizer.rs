@@ -92,11 +92,14 @@ fn the_reference_models_tokenizers_are_met() {
         };
         let mut oracle = tokenizers::Tokenizer::from_file(&file).unwrap();
         let ours = Tokenizer::new(converted(&serde_json::from_str(&json).unwrap(), pre)).unwrap();
+        let published = VocabularySpec::from_tokenizer_json(json.as_bytes()).unwrap();
+        let published = Tokenizer::new(published).unwrap();
         for (specials, as_text) in [(Specials::Parse, false), (Specials::AsText, true)] {
             oracle.set_encode_special_tokens(as_text);
             for text in &texts {
                 let expected = oracle.encode(text.as_str(), false).unwrap();
                 assert_eq!(ours.encode(text, specials).unwrap(), expected.get_ids(), "{name}, {text:?}");
+                assert_eq!(published.encode(text, specials).unwrap(), expected.get_ids(), "{name}, {text:?}");
             }
         }
         checked += 1;

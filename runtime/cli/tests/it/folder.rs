@@ -87,7 +87,7 @@ fn a_lock_pins_every_file_of_a_folder() {
     std::fs::write(&profile, "[generation]\nmax_tokens = 4\n").unwrap();
     let profile = profile.to_str().unwrap();
     membrane(&["profile", "lock", profile, "--model", &path]).good();
-    membrane(&["profile", "check", profile, "--locked", "--model", &path]).good();
+    membrane(&["profile", "check", profile, "--model", &path]).good();
     for name in [
         "config.json",
         "tokenizer.json",
@@ -103,7 +103,7 @@ fn a_lock_pins_every_file_of_a_folder() {
             false => changed.push(b' '),
         }
         std::fs::write(&place, changed).unwrap();
-        let run = membrane(&["profile", "check", profile, "--locked", "--model", &path]);
+        let run = membrane(&["profile", "check", profile, "--model", &path]);
         assert!(run.code != Some(0), "{name}: {}", run.stdout);
         assert!(
             format!("{}{}", run.stdout, run.stderr).contains(name),

@@ -87,13 +87,17 @@ impl Stored {
         })
     }
 
+    /// Bytes of its parts while they are recoded.
+    pub fn loading_bytes(&self) -> u64 {
+        if self.recoding.is_some() { self.parts.iter().map(|part| part.bytes).sum() } else { 0 }
+    }
+
     /// Reads it into memory. `read` is memory for parts that are recoded.
     pub fn load(&self, checkpoint: &Checkpoint, read: &mut Vec<u8>, into: &mut [u8]) -> Result<()> {
         let Some(recoding) = &self.recoding else {
             return Ok(checkpoint.read_range(self.parts[0].file, self.parts[0].offset, into)?);
         };
-        let total: u64 = self.parts.iter().map(|part| part.bytes).sum();
-        read.resize(total as usize, 0);
+        read.resize(self.loading_bytes() as usize, 0);
         let mut rest = &mut read[..];
         let mut parts: Vec<&[u8]> = Vec::with_capacity(self.parts.len());
         for part in &self.parts {

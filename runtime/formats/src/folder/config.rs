@@ -21,6 +21,11 @@ const ARCHITECTURES: [(&str, &str); 10] = [
     ("qwen3_5_moe", "qwen35moe"),
 ];
 
+/// Whether an architecture, by our name, is one whose configurations are read here.
+pub(super) fn is_known(architecture: &str) -> bool {
+    ARCHITECTURES.iter().any(|(_, ours)| *ours == architecture)
+}
+
 /// Integers that only have another name: ours without the architecture, and the published ones of which a model has one.
 const COUNTS: [(&str, &[&str]); 15] = [
     ("block_count", &["num_hidden_layers"]),

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::config::text_part;
+use super::config::{self, text_part};
 use crate::error::{FormatError, quoted};
 use crate::metadata::Metadata;
 use crate::source::SourceFile;
@@ -92,7 +92,7 @@ impl Names {
         let names = Self { prefix, head, block_sparse: false };
         let block_sparse = tensors.iter().any(|tensor| tensor.name.contains(".block_sparse_moe."));
         let names = Self { block_sparse, ..names };
-        let known = metadata.get("general.architecture").is_some();
+        let known = metadata.str("general.architecture")?.is_some_and(config::is_known);
         let bias = tensors.iter().find(|tensor| known && names.is_unused_bias(&tensor.name));
         bias.map_or(Ok(names), |bias| {
             Err(FormatError::Tensor {

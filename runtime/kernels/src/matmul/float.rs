@@ -14,11 +14,16 @@ use crate::simd::{LANES, Simd, Stored, StoredBf16, StoredF16, StoredF32, dispatc
 const TILE_ROWS: usize = 2;
 /// Rows of the input of a tile: 2 x 3 sums of 16 lanes fill the registers of AVX2.
 const TILE_INPUTS: usize = 3;
+/// Rows of the input up to which floats of 8 bits are made floats anew for each tile.
+const FLOAT8_MAX_N: usize = 2 * TILE_INPUTS;
 /// Weight rows that are made floats at once.
 const FLOAT_ROWS: usize = 16;
 
 /// The output of some rows of float weights.
 pub(super) fn stored(isa: Isa, job: &Job<'_>, rows: Range<usize>) {
+    if job.weights.format == Format::E4M3 && job.n > FLOAT8_MAX_N {
+        return dequantised(isa, job, rows);
+    }
     let bytes = &job.weights.bytes[rows.start * job.weights.row_bytes..rows.end * job.weights.row_bytes];
     rows_times_inputs(isa, job, rows.start, job.weights.format, bytes);
 }
@@ -32,7 +37,11 @@ pub(super) fn dequantised(isa: Isa, job: &Job<'_>, rows: Range<usize>) {
         let count = FLOAT_ROWS.min(rows.end - first);
         let bytes = &mut bytes[..count * cols * size_of::<f32>()];
         for (i, bytes) in bytes.chunks_exact_mut(cols * size_of::<f32>()).enumerate() {
-            dequantise_row(job.weights.format, job.weights.row(first + i), &mut floats);
+            let row = job.weights.row(first + i);
+            match job.weights.format {
+                Format::E4M3 => float8_row(isa, row, &mut floats),
+                format => dequantise_row(format, row, &mut floats),
+            }
             for (bytes, x) in bytes.as_chunks_mut().0.iter_mut().zip(&floats) {
                 *bytes = x.to_le_bytes();
             }
@@ -114,20 +123,21 @@ impl Rows for Float8 {
         weights: [&[u8]; R],
         x: [&[f32]; N],
     ) -> [[f32; R]; N] {
-        const SCALE: usize = size_of::<f32>();
-        let (elems, bytes) = (Format::E4M3.block_elems(), Format::E4M3.block_bytes());
+        let weights = weights.map(|row| row.as_chunks::<FLOAT8_BYTES>().0);
+        let x = x.map(|x| x.as_chunks::<LANES>().0);
+        for weights in weights {
+            assert_eq!(2 * weights.len(), x[0].len());
+        }
         let mut acc = [[s.zero(); R]; N];
-        for block in 0..x[0].len() / elems {
-            let blocks = weights.map(|row| &row[block * bytes..][..bytes]);
-            for half in 0..elems / LANES {
-                let mut w = [s.zero(); R];
-                for (w, block) in w.iter_mut().zip(blocks) {
-                    let scale = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
-                    *w = s.mul(s.splat(scale), float8s(s, &block[SCALE + half * LANES..]));
-                }
+        for block in 0..weights[0].len() {
+            let mut w = [[s.zero(); R]; 2];
+            for r in 0..R {
+                let floats = float8_block(s, &weights[r][block]);
+                (w[0][r], w[1][r]) = (floats[0], floats[1]);
+            }
+            for (half, w) in w.into_iter().enumerate() {
                 for (acc, x) in acc.iter_mut().zip(x) {
-                    let x = x[block * elems + half * LANES..].first_chunk();
-                    let x = x.map_or(s.zero(), |x| s.load(x));
+                    let x = s.load(&x[2 * block + half]);
                     for (acc, w) in acc.iter_mut().zip(w) {
                         *acc = s.fma(w, x, *acc);
                     }
@@ -144,10 +154,37 @@ impl Rows for Float8 {
     }
 }
 
+/// Bytes of a block of floats of 8 bits.
+const FLOAT8_BYTES: usize = Format::E4M3.block_bytes();
+
+/// The floats of a block, each times the scale.
+#[inline(always)]
+fn float8_block<S: Simd>(s: S, block: &[u8; FLOAT8_BYTES]) -> [S::V; 2] {
+    let [a, b, c, d, elements @ ..] = block;
+    let scale = s.splat(f32::from_le_bytes([*a, *b, *c, *d]));
+    let halves = elements.as_chunks::<LANES>().0;
+    [s.mul(scale, float8s(s, &halves[0])), s.mul(scale, float8s(s, &halves[1]))]
+}
+
+/// Makes a row of blocks floats.
+#[inline(always)]
+fn float8_floats<S: Simd>(s: S, row: &[u8], out: &mut [f32]) {
+    let blocks = row.as_chunks::<FLOAT8_BYTES>().0;
+    for (block, out) in blocks.iter().zip(out.as_chunks_mut::<LANES>().0.as_chunks_mut::<2>().0) {
+        for (floats, out) in float8_block(s, block).into_iter().zip(out) {
+            s.store(floats, out);
+        }
+    }
+}
+
+dispatch! {
+    fn float8_row(row: &[u8], out: &mut [f32]) => float8_floats;
+}
+
 /// Sixteen floats of 8 bits. Moved by a bit they are halves, denormals too, but for the bias of the exponent; what the format
 /// calls no number does not occur ([`crate::recode`]).
 #[inline(always)]
-fn float8s<S: Simd>(s: S, bytes: &[u8]) -> S::V {
+fn float8s<S: Simd>(s: S, bytes: &[u8; LANES]) -> S::V {
     /// 2 to the power of the difference of the biases.
     const BIAS: f32 = 256.0;
     let mut halves = [0; LANES];
