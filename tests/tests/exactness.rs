@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use membrane_engine::{EvictionPolicy, IoMode, Isa, LoadOptions, Model, Prepared, Session};
+use membrane_engine::{EvictionPolicy, IoMode, Isa, KvFormat, LoadOptions, Model, Prepared, Session};
 use membrane_formats::Checkpoint;
 use membrane_tests::{references, tiny};
 
@@ -158,6 +158,54 @@ fn appended_forked_truncated_and_synced() {
         other.sync(&tokens).unwrap();
         assert!(bits(other.logits()) == wanted, "{path:?}: truncated and synced");
     }
+}
+
+/// In blocks a cache gives other logits than in halves, near them, and the same ones whatever else is chosen.
+#[test]
+fn caches_of_blocks() {
+    let mut tried = 0;
+    for path in models() {
+        let with = |kv, more: &LoadOptions| LoadOptions { kv, ..more.clone() };
+        let halves = load(&path, &options());
+        let mut exact = halves.session();
+        exact.append(&tokens()).unwrap();
+        for (kv, limit) in [(KvFormat::Q8_0, 1e-3), (KvFormat::Q4_0, 0.2)] {
+            let checkpoint = Checkpoint::open(&path).unwrap().into();
+            if let Err(error) = Prepared::without_text(checkpoint, &with(kv, &options())) {
+                let error = error.to_string();
+                assert!(error.contains("--kv-cache") && error.contains("take f16"), "{error}");
+                continue;
+            }
+            tried += 1;
+            let model = load(&path, &with(kv, &options()));
+            assert!(model.plan().kv < halves.plan().kv, "{path:?}");
+            let wanted = trace(&model);
+            for (threads, chunk) in [(1, 1), (3, 64), (2, 7)] {
+                let options = LoadOptions { threads: Some(threads), prefill_chunk: Some(chunk), ..options() };
+                let got = trace(&load(&path, &with(kv, &options)));
+                assert!(got == wanted, "{path:?} {kv:?} threads {threads} chunk {chunk}");
+            }
+            let mut session = model.session();
+            session.append(&tokens()).unwrap();
+            assert!(bits(session.logits()) != bits(exact.logits()), "{path:?} {kv:?}: nothing was rounded");
+            let error = error_share(session.logits(), exact.logits());
+            assert!(error < limit, "{path:?} {kv:?}: {error}");
+            let mut fork = session.fork();
+            fork.append(&[5]).unwrap();
+            session.truncate(100);
+            session.append(&tokens()[100..]).unwrap();
+            session.append(&[5]).unwrap();
+            assert!(bits(fork.logits()) == wanted[1] && bits(session.logits()) == wanted[1], "{path:?}");
+        }
+    }
+    assert!(tried >= 4, "{tried} models have heads of whole blocks");
+}
+
+/// Squared error over squares.
+fn error_share(got: &[f32], wanted: &[f32]) -> f32 {
+    let squares = |x: f32| x * x;
+    let error: f32 = got.iter().zip(wanted).map(|(got, wanted)| squares(got - wanted)).sum();
+    error / wanted.iter().copied().map(squares).sum::<f32>()
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
-use membrane_engine::{EvictionPolicy, IoMode, Isa, LoadOptions, Precision};
+use membrane_engine::{EvictionPolicy, IoMode, Isa, KvFormat, LoadOptions, Precision};
 use membrane_profile::ByteSize;
 
 /// A model and how it is loaded.
@@ -39,6 +39,9 @@ pub struct LoadFlags {
     /// Which expert gives up its slot; changes speed, never the result
     #[arg(long, value_enum, default_value_t = Eviction::NextUse)]
     pub eviction: Eviction,
+    /// How keys and values are kept. Less than f16 saves memory in long contexts and changes what is computed
+    #[arg(long, value_enum, default_value_t = KvCache::F16)]
+    pub kv_cache: KvCache,
     /// Instruction set; changes speed, never the result [default: the best that this processor has]
     #[arg(long, value_enum)]
     pub isa: Option<InstructionSet>,
@@ -65,6 +68,30 @@ pub enum Eviction {
     NextUse,
     /// The one that was used longest ago.
     Lru,
+}
+
+/// How keys and values are kept.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum KvCache {
+    /// Half precision (with --reference, single).
+    #[value(name = "f16")]
+    F16,
+    /// 8 bits, a scale for each 32: about half the memory.
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// 4 bits, a scale for each 32: about a quarter of the memory.
+    #[value(name = "q4_0")]
+    Q4_0,
+}
+
+impl From<KvCache> for KvFormat {
+    fn from(kv: KvCache) -> Self {
+        match kv {
+            KvCache::F16 => Self::F16,
+            KvCache::Q8_0 => Self::Q8_0,
+            KvCache::Q4_0 => Self::Q4_0,
+        }
+    }
 }
 
 /// Instruction sets of the kernels.
@@ -107,6 +134,7 @@ impl LoadFlags {
             checkpoints: None,
             threads: self.threads,
             precision: if self.reference { Precision::Reference } else { Precision::Fast },
+            kv: self.kv_cache.into(),
             prefill_chunk: self.prefill_chunk,
             io: match self.io {
                 Io::Auto => IoMode::Auto,

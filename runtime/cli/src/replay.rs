@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use membrane_audit::text::Texts;
 use membrane_audit::verify::{Trusted, verify};
 use membrane_audit::{self as audit, Event, RecordedAnswer, Script, Transcript};
-use membrane_engine::{Model, Precision, Prepared};
+use membrane_engine::{KvFormat, Model, Precision, Prepared};
 use membrane_generate::{
     Behaviour, Decided, Decisions, Difference, Generator, Replayed, Sameness, Versions, decide,
 };
@@ -180,7 +180,7 @@ struct Replaying<'a> {
     plugins: BTreeMap<String, Plugin>,
     /// By the number of the record.
     behaviours: BTreeMap<u64, Behaviour>,
-    /// For the model, behaviour, context and precision of the last answer.
+    /// For the model, behaviour, context, precision and cache of the last answer.
     generator: Option<(Setting, Generator)>,
     quiet: bool,
 }
@@ -192,6 +192,7 @@ struct Setting {
     behaviour: u64,
     context: u32,
     reference: bool,
+    kv: KvFormat,
 }
 
 impl Replaying<'_> {
@@ -337,6 +338,7 @@ impl Replaying<'_> {
             behaviour: answer.start.behaviour,
             context: engine.context,
             reference: engine.reference,
+            kv: kv_format(engine)?,
         };
         if self.generator.as_ref().is_none_or(|(known, _)| *known != setting) {
             let before = self.generator.take();
@@ -361,6 +363,7 @@ impl Replaying<'_> {
         let mut options = self.args.load.load_options(reserve)?;
         options.context = options.context.or(Some(engine.context));
         options.precision = if engine.reference { Precision::Reference } else { Precision::Fast };
+        options.kv = kv_format(engine)?;
         let model = report::load(Prepared::open(path, &options)?, self.quiet)?;
         let recorded = self.recorded_model(answer)?;
         let weights = match recorded.files.iter().any(|file| file.whole.is_some()) {
@@ -375,6 +378,14 @@ impl Replaying<'_> {
         }
         Ok(model)
     }
+}
+
+/// How keys and values were kept. Errors: in a way that this version does not know.
+fn kv_format(engine: &audit::Engine) -> Result<KvFormat> {
+    let Some(name) = &engine.kv_cache else { return Ok(KvFormat::F16) };
+    KvFormat::from_name(name).with_context(|| {
+        format!("the answer was made with a cache in {}, which this version has not", printable(name))
+    })
 }
 
 /// Names what of a model is not as it is recorded.

@@ -82,7 +82,7 @@ pub(crate) fn plan(
     }
     let blocks = u64::from(context).div_ceil(kv::BLOCK as u64);
     let contexts = options.contexts.max(1);
-    let one = blocks * kv::BLOCK as u64 * kv::bytes_per_token(hyper, options.precision);
+    let one = blocks * kv::BLOCK as u64 * kv::bytes_per_token(hyper, options.kv.stored(options.precision))?;
     let side_kv = u64::from(options.side_contexts) * one;
     let kv = u64::from(contexts) * one + side_kv;
     let others = u64::from(options.sessions.saturating_sub(1)) + u64::from(options.side_contexts);
@@ -176,6 +176,7 @@ pub(crate) fn plan(
         weights: Bytes(layout.resident_bytes),
         embedding_on_disk: Bytes(embedding_on_disk),
         kv: Bytes(kv),
+        kv_format: options.kv.stored(options.precision).name(),
         context,
         contexts: contexts + options.side_contexts,
         recurrent: Bytes(recurrent),

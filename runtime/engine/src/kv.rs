@@ -2,31 +2,95 @@
 
 use std::sync::Arc;
 
-use membrane_kernels::{KvSlice, Precision};
+use membrane_kernels::quant::store_row;
+use membrane_kernels::{Format, KvSlice, Precision};
 
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::hyper::{CacheWidths, Hyperparameters};
 use crate::pool::{Charge, Pool};
 
 /// Positions in a block.
 pub(crate) const BLOCK: usize = 64;
 
+/// How keys and values are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KvFormat {
+    /// IEEE half precision; with [`Precision::Reference`] single precision.
+    #[default]
+    F16,
+    /// Blocks of 32 x 8 bits and a scale: about half of that. Changes what is computed.
+    Q8_0,
+    /// Blocks of 32 x 4 bits and a scale: about 28 % of that. Changes what is computed, and noticeably.
+    Q4_0,
+}
+
+impl KvFormat {
+    /// Every format.
+    pub const ALL: [Self; 3] = [Self::F16, Self::Q8_0, Self::Q4_0];
+
+    /// The name in flags and records: `q8_0`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::Q8_0 => "q8_0",
+            Self::Q4_0 => "q4_0",
+        }
+    }
+
+    /// The format of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == name)
+    }
+
+    /// What rows of a cache are then.
+    pub(crate) fn stored(self, precision: Precision) -> Format {
+        match (self, precision) {
+            (Self::F16, Precision::Reference) => Format::F32,
+            (Self::F16, Precision::Fast) => Format::F16,
+            (Self::Q8_0, _) => Format::Q8_0,
+            (Self::Q4_0, _) => Format::Q4_0,
+        }
+    }
+}
+
 /// Bytes that keys and values of one position take over all layers.
-pub(crate) fn bytes_per_token(hyper: &Hyperparameters, precision: Precision) -> u64 {
-    hyper.caches().map(|widths| Shape::new(widths, precision).bytes_per_token()).sum()
+///
+/// # Errors
+/// The heads are not whole blocks of the format.
+pub(crate) fn bytes_per_token(hyper: &Hyperparameters, stored: Format) -> Result<u64> {
+    let block = stored.block_elems();
+    let whole = |width: usize| {
+        let odd = || {
+            EngineError::Option(format!(
+                "--kv-cache: {stored} keeps {block} numbers in a block, and heads of {width} are no whole blocks: take f16"
+            ))
+        };
+        if width.is_multiple_of(block) { Ok(()) } else { Err(odd()) }
+    };
+    for attention in hyper.attentions() {
+        whole(attention.head_dim)?;
+        whole(attention.value_dim)?;
+    }
+    for latent in hyper.latents() {
+        whole(latent.key_width())?;
+        whole(latent.kv_rank)?;
+    }
+    Ok(hyper.caches().map(|widths| Shape::new(widths, stored).bytes_per_token()).sum())
 }
 
 #[derive(Debug, Clone)]
 enum Rows {
     F16(Box<[u16]>),
     F32(Box<[f32]>),
+    Blocks(Format, Box<[u8]>),
 }
 
 impl Rows {
-    fn new(width: usize, precision: Precision) -> Self {
-        match precision {
-            Precision::Fast => Self::F16(vec![0; BLOCK * width].into()),
-            Precision::Reference => Self::F32(vec![0.0; BLOCK * width].into()),
+    fn new(width: usize, stored: Format) -> Self {
+        match stored {
+            Format::F16 => Self::F16(vec![0; BLOCK * width].into()),
+            Format::F32 => Self::F32(vec![0.0; BLOCK * width].into()),
+            blocks => Self::Blocks(blocks, vec![0; BLOCK * row_bytes(blocks, width)].into()),
         }
     }
 
@@ -34,6 +98,8 @@ impl Rows {
         match self {
             Self::F16(rows) => KvSlice::F16(rows),
             Self::F32(rows) => KvSlice::F32(rows),
+            Self::Blocks(Format::Q8_0, rows) => KvSlice::Q8_0(rows),
+            Self::Blocks(_, rows) => KvSlice::Q4_0(rows),
         }
     }
 
@@ -41,6 +107,10 @@ impl Rows {
         match self {
             Self::F16(rows) => membrane_kernels::store_f16(x, &mut rows[row * x.len()..(row + 1) * x.len()]),
             Self::F32(rows) => rows[row * x.len()..(row + 1) * x.len()].copy_from_slice(x),
+            Self::Blocks(format, rows) => {
+                let bytes = row_bytes(*format, x.len());
+                store_row(*format, x, &mut rows[row * bytes..(row + 1) * bytes]);
+            }
         }
     }
 }
@@ -57,7 +127,7 @@ impl Block {
     fn new(shape: Shape, pool: &Pool) -> Result<Self> {
         let charge = pool.take(BLOCK as u64 * shape.bytes_per_token())?;
         let (keys, values) =
-            (Rows::new(shape.key_width, shape.precision), Rows::new(shape.value_width, shape.precision));
+            (Rows::new(shape.key_width, shape.stored), Rows::new(shape.value_width, shape.stored));
         Ok(Self { keys, values, _charge: charge })
     }
 
@@ -71,17 +141,21 @@ impl Block {
 struct Shape {
     key_width: usize,
     value_width: usize,
-    precision: Precision,
+    stored: Format,
+}
+
+/// Bytes of a row; that it is whole blocks was checked when the model was opened.
+fn row_bytes(stored: Format, width: usize) -> usize {
+    stored.row_bytes(width).unwrap_or_default()
 }
 
 impl Shape {
-    fn new(widths: CacheWidths, precision: Precision) -> Self {
-        Self { key_width: widths.key, value_width: widths.value, precision }
+    fn new(widths: CacheWidths, stored: Format) -> Self {
+        Self { key_width: widths.key, value_width: widths.value, stored }
     }
 
     fn bytes_per_token(self) -> u64 {
-        let element = if self.precision == Precision::Reference { 4 } else { 2 };
-        (self.key_width + self.value_width) as u64 * element
+        (row_bytes(self.stored, self.key_width) + row_bytes(self.stored, self.value_width)) as u64
     }
 }
 
@@ -100,8 +174,8 @@ pub(crate) struct KvCache {
 }
 
 impl KvCache {
-    pub fn new(hyper: &Hyperparameters, precision: Precision, pool: &Arc<Pool>) -> Self {
-        let layer = |widths| Layer { blocks: Vec::new(), shape: Shape::new(widths, precision) };
+    pub fn new(hyper: &Hyperparameters, stored: Format, pool: &Arc<Pool>) -> Self {
+        let layer = |widths| Layer { blocks: Vec::new(), shape: Shape::new(widths, stored) };
         Self { layers: hyper.caches().map(layer).collect(), pool: pool.clone() }
     }
 
@@ -154,14 +228,14 @@ mod tests {
     use crate::error::EngineError;
 
     fn cache(limit: u64) -> KvCache {
-        let shape = Shape { key_width: 4, value_width: 2, precision: Precision::Reference };
+        let shape = Shape { key_width: 4, value_width: 2, stored: Format::F32 };
         KvCache { layers: vec![Layer { blocks: Vec::new(), shape }; 2], pool: Pool::new(limit, 0) }
     }
 
     fn first_key(cache: &KvCache, layer: usize) -> f32 {
         match cache.slices(layer, 1).0[0] {
             KvSlice::F32(rows) => rows[0],
-            KvSlice::F16(_) => f32::NAN,
+            _ => f32::NAN,
         }
     }
 

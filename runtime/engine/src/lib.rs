@@ -34,6 +34,7 @@ pub use hyper::{
     LatentAttention, Layer, Mixer, Moe, Norms, Projections, Rope, RopeScaling, Router, Scores, SharedExpert,
     Yarn,
 };
+pub use kv::KvFormat;
 pub use membrane_kernels::{DeltaState, Isa, Precision};
 pub use membrane_pager::{Counters, EvictionPolicy, IoChoice, IoMode, IoReason};
 pub use model::{LoadOptions, Model, Prepared};

@@ -13,6 +13,7 @@ use crate::architectures::Architecture;
 use crate::budget::plan;
 use crate::error::{EngineError, Result};
 use crate::hyper::Hyperparameters;
+use crate::kv::KvFormat;
 use crate::moe::Routing;
 use crate::plan::MemoryPlan;
 use crate::pool::Pool;
@@ -41,6 +42,8 @@ pub struct LoadOptions {
     pub threads: Option<usize>,
     /// Activations quantised (`Fast`) or f32 throughout (`Reference`).
     pub precision: Precision,
+    /// How keys and values are kept.
+    pub kv: KvFormat,
     /// Tokens in a prefill chunk; by default chosen from the plan. It never changes a result.
     pub prefill_chunk: Option<usize>,
     /// How experts are read.
@@ -67,6 +70,7 @@ impl Default for LoadOptions {
             sessions: 1,
             threads: None,
             precision: Precision::Fast,
+            kv: KvFormat::default(),
             prefill_chunk: None,
             io: IoMode::Auto,
             eviction: EvictionPolicy::default(),
@@ -186,6 +190,7 @@ impl Prepared {
             layout: self.layout,
             resident,
             precision: self.options.precision,
+            kv: self.options.kv,
             pool: Pool::new(
                 self.plan.kv.0 - self.plan.side_kv.0 + self.plan.recurrent.0 - self.plan.side_recurrent.0,
                 self.plan.checkpoints as usize,
@@ -233,6 +238,7 @@ pub(crate) struct Core {
     pub layout: Layout,
     pub resident: Resident,
     pub precision: Precision,
+    pub kv: KvFormat,
     pub pool: Arc<Pool>,
     /// For sessions beside those.
     pub side_pool: Arc<Pool>,
@@ -327,6 +333,11 @@ impl Model {
     /// Activations quantised or f32 throughout.
     pub fn precision(&self) -> Precision {
         self.0.core.precision
+    }
+
+    /// How keys and values are kept.
+    pub fn kv_format(&self) -> KvFormat {
+        self.0.core.kv
     }
 
     /// Set it to end a running `append` between two layers; `append` clears it when it starts.

@@ -31,6 +31,8 @@ pub struct MemoryPlan {
     pub embedding_on_disk: Bytes,
     /// Keys and values of all full contexts.
     pub kv: Bytes,
+    /// What they are kept as: `F16`, `Q8_0`.
+    pub kv_format: &'static str,
     /// Context length, in tokens.
     pub context: u32,
     /// Full contexts of which keys and values find room at a time, those beside the others included.
@@ -85,7 +87,7 @@ impl fmt::Display for MemoryPlan {
         row("process", self.process, "program, tokenizer, plugins".into())?;
         row("resident weights", self.weights, String::new())?;
         let times = if self.contexts > 1 { format!("{} times ", self.contexts) } else { String::new() };
-        row("KV cache", self.kv, format!("{times}{} tokens", self.context))?;
+        row("KV cache", self.kv, format!("{times}{} tokens in {}", self.context, self.kv_format))?;
         if self.recurrent.0 > 0 {
             let note = format!("{} at a time and {} checkpoints", self.recurrent_states, self.checkpoints);
             row("recurrent states", self.recurrent, note)?;

@@ -42,7 +42,7 @@ pub struct Session {
 impl Session {
     pub(crate) fn new(model: Model, pool: &Arc<Pool>) -> Self {
         let core = model.core();
-        let kv = KvCache::new(&core.hyper, core.precision, pool);
+        let kv = KvCache::new(&core.hyper, core.kv.stored(core.precision), pool);
         let recurrent = Recurrent::new(&core.hyper, pool);
         Self { model, tokens: Vec::new(), computed: 0, kv, recurrent, torn: false, logits: Vec::new() }
     }

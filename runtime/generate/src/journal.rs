@@ -11,7 +11,7 @@ use membrane_audit::{
     self as audit, AuditError, Call, CallText, Content, EndText, JudgementText, Keep, Log, LogProbability,
     Output, PromptText, Record, RequestText, Span, TokensText,
 };
-use membrane_engine::{Model, Precision};
+use membrane_engine::{KvFormat, Model, Precision};
 use membrane_host::reload::Swap;
 use membrane_host::{Chosen, Intervention, Invocation, JudgeError, OutputOutcome};
 use membrane_text::{ChatMessage, Grammar};
@@ -141,6 +141,9 @@ impl Journal {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instruction_set: model.team().isa().name().to_owned(),
             reference: model.precision() == Precision::Reference,
+            kv_cache: Some(model.kv_format())
+                .filter(|kv| *kv != KvFormat::F16)
+                .map(|kv| kv.name().to_owned()),
             context: model.plan().context,
         };
         let answer = log.append(&Record::Answer(audit::Answer {

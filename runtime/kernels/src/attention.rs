@@ -16,6 +16,7 @@ mod tile;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::format::Format;
 use crate::parallel::{DisjointSlice, Region};
 use crate::simd::{LANES, Lanes};
 use tile::{PANEL, Part, Scores, Tile, finish, gather, score, soften_row, weigh};
@@ -36,6 +37,33 @@ pub enum KvSlice<'a> {
     F16(&'a [u16]),
     /// Single precision.
     F32(&'a [f32]),
+    /// Rows of blocks of Q8_0 ([`Format::Q8_0`]); heads are whole blocks.
+    Q8_0(&'a [u8]),
+    /// Rows of blocks of Q4_0 ([`Format::Q4_0`]); heads are whole blocks.
+    Q4_0(&'a [u8]),
+}
+
+impl KvSlice<'_> {
+    /// Whether it has `positions` rows of `width` numbers.
+    fn holds(&self, positions: usize, width: usize) -> bool {
+        let blocks =
+            |format: Format, bytes: usize| format.row_bytes(width).map(|row| row * positions) == Some(bytes);
+        match self {
+            Self::F16(x) => x.len() == positions * width,
+            Self::F32(x) => x.len() == positions * width,
+            Self::Q8_0(bytes) => blocks(Format::Q8_0, bytes.len()),
+            Self::Q4_0(bytes) => blocks(Format::Q4_0, bytes.len()),
+        }
+    }
+
+    /// Whether heads of this many numbers can be taken out of its rows.
+    fn has_heads_of(&self, width: usize) -> bool {
+        match self {
+            Self::F16(_) | Self::F32(_) => true,
+            Self::Q8_0(_) => width.is_multiple_of(Format::Q8_0.block_elems()),
+            Self::Q4_0(_) => width.is_multiple_of(Format::Q4_0.block_elems()),
+        }
+    }
 }
 
 /// One call of [`attention`].
@@ -153,11 +181,9 @@ fn check(args: &AttentionArgs<'_>, scratch: &AttentionScratch) {
     let total = args.first_position + args.n;
     let fits = |slices: &[KvSlice<'_>], width: usize| {
         slices.len() * args.block_len >= total
-            && slices.iter().all(|slice| match slice {
-                KvSlice::F16(x) => x.len() == args.block_len * width,
-                KvSlice::F32(x) => x.len() == args.block_len * width,
-            })
+            && slices.iter().all(|slice| slice.holds(args.block_len, width))
     };
+    let whole = |slices: &[KvSlice<'_>], width: usize| slices.iter().all(|slice| slice.has_heads_of(width));
     assert!(args.kv_heads > 0 && args.heads.is_multiple_of(args.kv_heads), "attention: heads are not groups");
     assert_eq!(args.q.len(), args.n * args.heads * args.head_dim, "attention: queries");
     assert_eq!(args.out.len(), args.n * args.heads * args.value_dim, "attention: output");
@@ -167,6 +193,10 @@ fn check(args: &AttentionArgs<'_>, scratch: &AttentionScratch) {
         "attention: values are wider than their positions"
     );
     assert!(fits(args.values, args.value_stride), "attention: blocks of values");
+    assert!(
+        whole(args.keys, args.head_dim) && whole(args.values, args.value_dim),
+        "attention: parts of blocks"
+    );
     assert!(args.window != Some(0), "attention: a window of nothing");
     assert!(args.sinks.is_none_or(|sinks| sinks.len() == args.heads), "attention: sinks");
     assert!(total <= scratch.context, "attention: {total} positions, scratch for {}", scratch.context);

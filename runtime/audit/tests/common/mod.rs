@@ -33,8 +33,13 @@ pub fn write_setting(log: &mut Log) -> (u64, u64) {
 pub fn write_answer(log: &mut Log, setting: (u64, u64), question: &str) {
     let request = RequestText { messages: vec![json!({"role": "user", "content": question})], grammar: None };
     let request = log.seal(&Content::Request(request)).unwrap();
-    let engine =
-        Engine { version: "1.0.0".into(), instruction_set: "scalar".into(), reference: false, context: 64 };
+    let engine = Engine {
+        version: "1.0.0".into(),
+        instruction_set: "scalar".into(),
+        reference: false,
+        kv_cache: None,
+        context: 64,
+    };
     let start = Answer {
         model: setting.0,
         behaviour: setting.1,

@@ -151,6 +151,21 @@ fn rules(desk: &Desk, name: &str, clause: &str) -> String {
     format!("guard,rules=file:{path}")
 }
 
+/// A cache of blocks computes other numbers, so that the record says which it was and a replay has the same.
+#[test]
+fn an_answer_with_a_cache_of_blocks_is_replayed_with_one() {
+    let desk = Desk::new();
+    for kv in ["q8_0", "q4_0", "f16"] {
+        desk.run(&["Hello there", "-n", "12", "--seed", "3", "--kv-cache", kv]).good();
+        let log = std::fs::read_to_string(desk.log()).unwrap();
+        let answer = log.lines().rev().find(|line| line.contains("instruction_set")).unwrap();
+        assert_eq!(answer.contains(&format!("\"kv_cache\":\"{kv}\"")), kv != "f16", "{answer}");
+    }
+    let replayed = desk.replay(&["-q"]).good();
+    assert_eq!(replayed.stdout.matches("identical").count(), 3, "{}", replayed.stdout);
+    assert!(desk.run(&["x", "--kv-cache", "q3"]).stderr.contains("q8_0"));
+}
+
 #[test]
 fn decisions_are_replayed_without_a_model() {
     let desk = Desk::new();

@@ -4,7 +4,16 @@
 use super::*;
 use crate::isa::Isa;
 use crate::parallel::Team;
+use crate::quant;
 use crate::testing::{Noise, same_bits};
+
+/// How the cache holds its numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stored {
+    F32,
+    F16,
+    Blocks(Format),
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Shape {
@@ -12,7 +21,7 @@ struct Shape {
     kv_heads: usize,
     head_dim: usize,
     value_dim: usize,
-    half: bool,
+    stored: Stored,
     window: Option<usize>,
     sinks: bool,
     /// The values are the first columns of the keys.
@@ -24,59 +33,107 @@ struct Case {
     shape: Shape,
     total: usize,
     q: Vec<f32>,
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    keys: Numbers,
+    values: Numbers,
     sinks: Vec<f32>,
+}
+
+/// Rows of numbers as the cache has them.
+struct Numbers {
+    x: Vec<f32>,
+    /// The same as blocks, where the cache has blocks.
+    blocks: Vec<u8>,
+    width: usize,
+    stored: Stored,
+}
+
+impl Numbers {
+    /// Numbers that every kind of cache but blocks holds as they are.
+    fn new(noise: &mut Noise, rows: usize, width: usize, limit: f32, stored: Stored) -> Self {
+        let mut x = rounded(noise, rows * width, limit);
+        let mut blocks = Vec::new();
+        if let Stored::Blocks(format) = stored {
+            for row in x.chunks_exact_mut(width) {
+                let begin = blocks.len();
+                quant::quantise_row(format, row, &mut blocks).unwrap();
+                quant::dequantise_row(format, &blocks[begin..], row);
+            }
+        }
+        Self { x, blocks, width, stored }
+    }
+
+    /// The first rows in blocks of positions; what follows them is NaN, which must not be seen.
+    fn cache(&self, rows: usize, block_len: usize) -> Cached {
+        fn cut<T: Copy>(x: &[T], each: usize, fill: T) -> Vec<Vec<T>> {
+            let block = |part: &[T]| {
+                let mut block = part.to_vec();
+                block.resize(each, fill);
+                block
+            };
+            x.chunks(each).map(block).collect()
+        }
+        let (seen, each) = (&self.x[..rows * self.width], block_len * self.width);
+        match self.stored {
+            Stored::F32 => Cached::F32(cut(seen, each, f32::NAN)),
+            Stored::F16 => {
+                let bits: Vec<u16> = seen.iter().map(|&x| half::f16::from_f32(x).to_bits()).collect();
+                Cached::F16(cut(&bits, each, half::f16::NAN.to_bits()))
+            }
+            Stored::Blocks(format) => {
+                let row = format.row_bytes(self.width).unwrap();
+                Cached::Blocks(format, cut(&self.blocks[..rows * row], block_len * row, 0xff))
+            }
+        }
+    }
+}
+
+/// Halves, so that caches of both widths hold the same numbers.
+fn rounded(noise: &mut Noise, count: usize, limit: f32) -> Vec<f32> {
+    noise.floats(count, limit).iter().map(|&x| half::f16::from_f32(x).to_f32()).collect()
+}
+
+/// A cache in blocks of positions.
+enum Cached {
+    F32(Vec<Vec<f32>>),
+    F16(Vec<Vec<u16>>),
+    Blocks(Format, Vec<Vec<u8>>),
+}
+
+impl Cached {
+    fn slices(&self) -> Vec<KvSlice<'_>> {
+        match self {
+            Self::F32(blocks) => blocks.iter().map(|x| KvSlice::F32(x)).collect(),
+            Self::F16(blocks) => blocks.iter().map(|x| KvSlice::F16(x)).collect(),
+            Self::Blocks(Format::Q8_0, blocks) => blocks.iter().map(|x| KvSlice::Q8_0(x)).collect(),
+            Self::Blocks(_, blocks) => blocks.iter().map(|x| KvSlice::Q4_0(x)).collect(),
+        }
+    }
 }
 
 impl Case {
     fn new(shape: Shape, total: usize, seed: u64) -> Self {
         let mut noise = Noise::new(seed);
         let mut sinks = Noise::new(seed + 1000);
-        // Representable in half precision, so that both kinds of cache hold the same numbers.
-        let mut rounded = |count, limit| -> Vec<f32> {
-            noise.floats(count, limit).iter().map(|&x| half::f16::from_f32(x).to_f32()).collect()
-        };
-        let Shape { heads, kv_heads, head_dim, value_dim, .. } = shape;
+        let Shape { heads, kv_heads, head_dim, value_dim, stored, .. } = shape;
         Self {
             shape,
             total,
-            q: rounded(total * heads * head_dim, 2.0),
-            keys: rounded(total * kv_heads * head_dim, 2.0),
-            values: rounded(total * kv_heads * value_dim, 1.0),
+            q: rounded(&mut noise, total * heads * head_dim, 2.0),
+            keys: Numbers::new(&mut noise, total, kv_heads * head_dim, 2.0, stored),
+            values: Numbers::new(&mut noise, total, kv_heads * value_dim, 1.0, stored),
             sinks: sinks.floats(heads, 3.0),
         }
     }
 
-    /// Runs the queries from `first` on, `n` of them, with a cache in blocks; what follows the last query in
-    /// the cache is NaN, which must not be seen.
+    /// Runs the queries from `first` on, `n` of them, with a cache in blocks.
     fn run(&self, region: &Region<'_>, block_len: usize, first: usize, n: usize) -> Vec<f32> {
-        let Shape { heads, kv_heads, head_dim, value_dim, half, window, sinks, shared } = self.shape;
-        let blocks = |x: &[f32], width: usize| -> Vec<Vec<f32>> {
-            let seen = &x[..(first + n) * width];
-            let block = |part: &[f32]| {
-                let mut block = part.to_vec();
-                block.resize(block_len * width, f32::NAN);
-                block
-            };
-            seen.chunks(block_len * width).map(block).collect()
-        };
-        let (keys, values) =
-            (blocks(&self.keys, kv_heads * head_dim), blocks(&self.values, kv_heads * value_dim));
-        let narrow = |blocks: &[Vec<f32>]| -> Vec<Vec<u16>> {
-            let bits = |&x: &f32| half::f16::from_f32(x).to_bits();
-            blocks.iter().map(|block| block.iter().map(bits).collect()).collect()
-        };
-        let (half_keys, half_values) = (narrow(&keys), narrow(&values));
+        let Shape { heads, kv_heads, head_dim, value_dim, window, sinks, shared, .. } = self.shape;
+        let (keys, values) = (self.keys.cache(first + n, block_len), self.values.cache(first + n, block_len));
         let mut out = vec![f32::NAN; n * heads * value_dim];
         let args = AttentionArgs {
             q: &self.q[first * heads * head_dim..(first + n) * heads * head_dim],
-            keys: &slices(half, &keys, &half_keys),
-            values: &if shared {
-                slices(half, &keys, &half_keys)
-            } else {
-                slices(half, &values, &half_values)
-            },
+            keys: &keys.slices(),
+            values: &if shared { keys.slices() } else { values.slices() },
             value_stride: if shared { head_dim } else { kv_heads * value_dim },
             block_len,
             first_position: first,
@@ -104,7 +161,7 @@ impl Case {
             let first = (query + 1).saturating_sub(window.unwrap_or(usize::MAX));
             let e: Vec<f64> = (first..=query)
                 .map(|p| {
-                    let k = &self.keys[(p * kv_heads + kv_head) * head_dim..][..head_dim];
+                    let k = &self.keys.x[(p * kv_heads + kv_head) * head_dim..][..head_dim];
                     (0.125 * q.iter().zip(k).map(|(q, k)| f64::from(q * k)).sum::<f64>()).exp()
                 })
                 .collect();
@@ -112,8 +169,8 @@ impl Case {
             let sum = e.iter().sum::<f64>() + sink;
             for d in 0..value_dim {
                 let value = |p: usize| match shared {
-                    true => f64::from(self.keys[p * head_dim + d]),
-                    false => f64::from(self.values[(p * kv_heads + kv_head) * value_dim + d]),
+                    true => f64::from(self.keys.x[p * head_dim + d]),
+                    false => f64::from(self.values.x[(p * kv_heads + kv_head) * value_dim + d]),
                 };
                 out.push(e.iter().zip(first..).map(|(e, p)| e * value(p)).sum::<f64>() / sum);
             }
@@ -122,16 +179,9 @@ impl Case {
     }
 }
 
-fn slices<'a>(half: bool, wide: &'a [Vec<f32>], narrow: &'a [Vec<u16>]) -> Vec<KvSlice<'a>> {
-    if half {
-        narrow.iter().map(|x| KvSlice::F16(x)).collect()
-    } else {
-        wide.iter().map(|x| KvSlice::F32(x)).collect()
-    }
-}
-
 fn shape(heads: usize, kv_heads: usize, head_dim: usize, value_dim: usize, half: bool) -> Shape {
-    Shape { heads, kv_heads, head_dim, value_dim, half, window: None, sinks: false, shared: false }
+    let stored = if half { Stored::F16 } else { Stored::F32 };
+    Shape { heads, kv_heads, head_dim, value_dim, stored, window: None, sinks: false, shared: false }
 }
 
 /// Windows around the sizes of vectors, panels and blocks, with and without sinks, and values within keys.
@@ -147,6 +197,12 @@ fn others() -> Vec<Shape> {
     shapes.push(Shape { sinks: true, ..shape(9, 3, 64, 64, true) });
     shapes.push(Shape { shared: true, ..shape(20, 1, 80, 64, true) });
     shapes.push(Shape { shared: true, window: Some(33), ..shape(3, 1, 24, 17, false) });
+    for format in [Format::Q8_0, Format::Q4_0] {
+        let stored = Stored::Blocks(format);
+        shapes.push(Shape { stored, ..shape(8, 2, 96, 64, true) });
+        shapes.push(Shape { stored, shared: true, window: Some(40), ..shape(20, 1, 96, 64, true) });
+        shapes.push(Shape { stored, sinks: true, ..shape(6, 6, 128, 288, true) });
+    }
     shapes
 }
 

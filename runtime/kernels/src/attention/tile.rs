@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{Cache, Call, KvSlice};
+use crate::format::Format;
 use crate::isa::Isa;
 use crate::ops::exponentials;
 use crate::parallel::DisjointSlice;
@@ -249,6 +250,20 @@ fn widen<S: Simd>(
                 row[..columns.len()].copy_from_slice(&x[begin + columns.start..begin + columns.end]);
                 row[columns.len()..].fill(0.0);
             }
+            KvSlice::Q8_0(x) => {
+                let x = &x[within * q8_0_bytes(cache.width)..];
+                widen_blocks(s, x, Format::Q8_0.block_bytes(), columns.start, row, |q, column| {
+                    std::array::from_fn(|i| q[column + i] as i8)
+                });
+            }
+            KvSlice::Q4_0(x) => {
+                let x = &x[within * q4_0_bytes(cache.width)..];
+                // Elements 0 to 15 are low nibbles, 16 to 31 high ones.
+                widen_blocks(s, x, Format::Q4_0.block_bytes(), columns.start, row, |q, column| {
+                    let shift = if column == 0 { 0 } else { 4 };
+                    std::array::from_fn(|i| (q[i] >> shift & 15) as i8 - 8)
+                });
+            }
         }
         within += 1;
         if within == cache.block_len {
@@ -269,8 +284,48 @@ impl Cache<'_> {
         match self.slices.get(block) {
             Some(KvSlice::F16(x)) => prefetch(x.get(row).unwrap_or_default()),
             Some(KvSlice::F32(x)) => prefetch(x.get(row).unwrap_or_default()),
+            Some(KvSlice::Q8_0(x)) => {
+                prefetch(x.get(q8_0_bytes(row.start)..q8_0_bytes(row.end)).unwrap_or_default());
+            }
+            Some(KvSlice::Q4_0(x)) => {
+                prefetch(x.get(q4_0_bytes(row.start)..q4_0_bytes(row.end)).unwrap_or_default());
+            }
             None => {}
         }
+    }
+}
+
+/// Elements of the blocks that a cache may hold.
+const BLOCK_ELEMS: usize = Format::Q8_0.block_elems();
+
+/// Bytes of the blocks up to an element.
+const fn q8_0_bytes(elements: usize) -> usize {
+    elements / BLOCK_ELEMS * Format::Q8_0.block_bytes()
+}
+
+/// Bytes of the blocks up to an element.
+const fn q4_0_bytes(elements: usize) -> usize {
+    elements / BLOCK_ELEMS * Format::Q4_0.block_bytes()
+}
+
+/// Elements of a row of blocks, from `first` on, a multiple of [`LANES`], as many as `row` has. `integers`: of the bytes behind
+/// a block's scale and an element of the block, a vector from that element on. Canonical: the scale times the integer, rounded.
+#[inline(always)]
+fn widen_blocks<S: Simd>(
+    s: S,
+    x: &[u8],
+    block_bytes: usize,
+    first: usize,
+    row: &mut [Lanes],
+    integers: impl Fn(&[u8], usize) -> [i8; LANES],
+) {
+    for (number, lanes) in row.iter_mut().enumerate() {
+        let column = first + number * LANES;
+        let block = &x[column / BLOCK_ELEMS * block_bytes..][..block_bytes];
+        let (scale, q) = block.split_at(size_of::<u16>());
+        let scale = s.load_f16(&[u16::from_le_bytes([scale[0], scale[1]]); LANES]);
+        let q = integers(q, column % BLOCK_ELEMS).map(f32::from);
+        s.store(s.mul(s.load(&q), scale), &mut lanes.0);
     }
 }
 

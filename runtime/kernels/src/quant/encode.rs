@@ -7,6 +7,17 @@ use super::{float4, float8, super_blocks};
 use crate::format::{Format, ShapeError};
 use crate::isa::Isa;
 
+/// Stores a row in its place: `out` is the row of blocks of `values`. For caches; see [`quantise_row`] for the rounding.
+///
+/// # Panics
+/// If `out` is not exactly that row, or the format is only read.
+pub fn store_row(format: Format, values: &[f32], out: &mut [u8]) {
+    let mut row = Vec::with_capacity(out.len());
+    let stored = quantise_row(format, values, &mut row);
+    assert!(stored.is_ok() && row.len() == out.len(), "store_row: no row of {format}");
+    out.copy_from_slice(&row);
+}
+
 /// Appends the row `values`, stored in `format`, to `out`. The floats are rounded to nearest; the scales of
 /// the quantised formats are searched for, as the reference quantisers do. A block with a NaN or an infinity
 /// in it comes out as some block.
