@@ -77,7 +77,8 @@ fn write_divided(source: &Checkpoint, path: &Path, with_factors: bool) {
     written.unwrap();
 }
 
-/// Writes all matrices whose rows are whole blocks in NVFP4 with factors beside them, or as what these blocks and factors stand for in floats.
+/// Writes all matrices whose rows are whole blocks in NVFP4 with factors beside them, or as the floats that these blocks and
+/// factors stand for.
 fn write_nvfp4(source: &Checkpoint, path: &Path, as_floats: bool) {
     let mut writer = GgufWriter::new(path, source.metadata().clone());
     let mut contents = Vec::new();
