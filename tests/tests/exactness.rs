@@ -165,8 +165,8 @@ fn appended_forked_truncated_and_synced() {
 fn caches_of_blocks() {
     let mut tried = 0;
     for path in models() {
-        let with = |kv, more: &LoadOptions| LoadOptions { kv, ..more.clone() };
-        let halves = load(&path, &options());
+        let with = |kv, more: &LoadOptions| LoadOptions { kv, context: Some(1024), ..more.clone() };
+        let halves = load(&path, &with(KvFormat::F16, &options()));
         let mut exact = halves.session();
         exact.append(&tokens()).unwrap();
         for (kv, limit) in [(KvFormat::Q8_0, 1e-3), (KvFormat::Q4_0, 0.2)] {

@@ -89,7 +89,7 @@ const PROCESS_UNDER_BUDGET: u64 = 24 << 20;
 /// component of 180 KB takes about 20 MB.
 const RELOAD_COMPILE: u64 = 64 << 20;
 /// What the process that compiles new versions takes, and the functions that it keeps from one to the next, in bytes.
-const RELOAD_COMPILER: u64 = PROCESS_UNDER_BUDGET + (32 << 20);
+const RELOAD_COMPILER: u64 = PROCESS_UNDER_BUDGET + (16 << 20);
 /// Instances of a plugin at a time while versions change: the one in force, the new one, the one to go back to.
 const RELOAD_INSTANCES: u64 = 3;
 

@@ -44,11 +44,13 @@ impl Signer {
     /// # Errors
     /// What is wrong with the signature, or it is somebody else's.
     pub fn statement(&self, signature: &Path, key: Option<&PublicKey>) -> Result<(Fingerprint, Statement)> {
-        let bundle = Bundle::read(signature)?.context("is not there")?;
-        let verified = bundle.verify(key)?;
+        let named = || format!("the signature {}", signature.display());
+        let bundle = Bundle::read(signature).with_context(named)?;
+        let bundle = bundle.with_context(|| format!("{} is not there", named()))?;
+        let verified = bundle.verify(key).with_context(named)?;
         let signer = verified.signer.fingerprint();
         if let Some(wanted) = self.fingerprint {
-            ensure!(signer == wanted, "was made with the key {signer}, not {wanted}");
+            ensure!(signer == wanted, "{} was made with the key {signer}, not {wanted}", named());
         }
         Ok((signer, verified.statement))
     }

@@ -13,7 +13,7 @@ use wasmtime::CacheStore;
 /// that is meant for a dozen small ones.
 pub(crate) const MAX_COMPONENT_BYTES: usize = 4 << 20;
 /// Bytes of all kept functions, and of what it takes to find them. A plugin of 110 KB has some 600 KB.
-pub(crate) const MAX_FUNCTION_BYTES: usize = 32 << 20;
+pub(crate) const MAX_FUNCTION_BYTES: usize = 16 << 20;
 /// Bytes that an entry takes beside its name and its code.
 const ENTRY_BYTES: usize = 64;
 

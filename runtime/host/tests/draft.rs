@@ -42,7 +42,7 @@ fn a_draft_that_has_compiled_others_draws_the_same_tokens() {
     let draft = host.draft().unwrap();
     let names = ["standard-sampler", "mirostat", "adaptive-p"];
     for name in names {
-        draft.foresee(&first_party::find(name).unwrap().bytes, World::Sampler, isolation());
+        draft.foresee(first_party::find(name).unwrap().bytes, World::Sampler, isolation());
     }
     for name in names {
         assert_eq!(drawn(&host, name), drawn(&draft, name), "{name}");

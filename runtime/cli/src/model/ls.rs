@@ -112,7 +112,7 @@ fn print(rows: &[Row], out: &mut impl Write) -> io::Result<()> {
 fn billions(parameters: u64) -> String {
     match parameters {
         0..10_000_000 => format!("{:.1} M", parameters as f64 / 1e6),
-        0..1_000_000_000 => format!("{:.0} M", parameters as f64 / 1e6),
+        10_000_000..1_000_000_000 => format!("{:.0} M", parameters as f64 / 1e6),
         _ => format!("{:.1} B", parameters as f64 / 1e9),
     }
 }

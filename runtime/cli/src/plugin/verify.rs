@@ -73,9 +73,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// The key that signed, and the number of files. Errors: what is wrong with the signature.
 fn check(args: &Args, signature: &Path, key: Option<&PublicKey>) -> Result<(Fingerprint, usize)> {
-    let named = || format!("the signature {}", signature.display());
-    let (signer, statement) = args.signer.statement(signature, key).with_context(named)?;
-    let files = contents(args, signature, &statement).with_context(named)?;
+    let (signer, statement) = args.signer.statement(signature, key)?;
+    let files = contents(args, signature, &statement)
+        .with_context(|| format!("the signature {}", signature.display()))?;
     Ok((signer, files))
 }
 
