@@ -11,11 +11,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use membrane_engine::{Architecture, DeltaState, IoMode, LoadOptions, Model, Observer, Precision, Prepared};
-use membrane_formats::Checkpoint;
+use membrane_formats::{Checkpoint, Value as Stored};
 use membrane_tests::golden::{Golden, distance};
 use membrane_tests::{references, workspace};
 use membrane_text::Specials;
-use publish::{Published, SCHEMES, Scheme, in_a_cache};
+use publish::{Published, SCHEMES, Scheme, in_a_cache, with_metadata};
+use serde_json::{Value, json};
 
 /// Largest difference of logits.
 const LOGITS_MAX_ABS: f32 = 2e-3;
@@ -248,6 +249,74 @@ fn a_folder_gives_the_bits_of_the_file_that_it_was_made_of_wherever_it_lies() {
         }
         assert_eq!(&model.tokenizer().unwrap().end_tokens()[..2], [1010, 1008]);
         assert_eq!(model.chat_template(), Some("{{ messages[0].content }}"));
+    }
+}
+
+/// What a configuration says of YaRN, and the keys that a GGUF file of the same model has.
+fn yarns() -> Vec<(Value, Vec<(&'static str, Stored)>)> {
+    let growth = |rate: f64| 1.0 + 0.1 * rate * 4.0f64.ln();
+    let attention = |whole: f64| ("yarn_attn_factor", ((whole / growth(1.0)) as f32).into());
+    let (factor, original) = (("factor", 4.0f32.into()), ("original_context_length", 64u32.into()));
+    let plain = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64});
+    let with = |more: Value| {
+        let mut group = plain.clone();
+        group.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        group
+    };
+    let keys = |more: Vec<(&'static str, Stored)>| [vec![factor.clone(), original.clone()], more].concat();
+    vec![
+        (plain.clone(), keys(vec![])),
+        (
+            with(json!({"beta_fast": 4, "beta_slow": 0.01})),
+            keys(vec![("yarn_beta_fast", 4.0f32.into()), ("yarn_beta_slow", 0.01f32.into())]),
+        ),
+        (with(json!({"attention_factor": 1.3})), keys(vec![attention(1.3)])),
+        (
+            with(json!({"mscale": 0.8, "mscale_all_dim": 0.5})),
+            keys(vec![attention(growth(0.8) / growth(0.5))]),
+        ),
+        // There is no such key but ours; converters know no other way than the default.
+        (with(json!({"truncate": false})), keys(vec![("yarn_whole_pairs", false.into())])),
+        // The factor is that of the two lengths, where it is left open.
+        (
+            json!({"type": "yarn", "original_max_position_embeddings": 64}),
+            vec![original.clone(), ("factor", (CONTEXT as f32 / 64.0).into())],
+        ),
+        (json!({"type": "yarn", "factor": 4.0}), vec![factor.clone()]),
+    ]
+}
+
+/// Longest context of the fixture.
+const CONTEXT: u32 = 4096;
+
+#[test]
+fn yarn_in_a_configuration_is_that_of_a_file_with_its_keys() {
+    let root = tempfile::tempdir().unwrap();
+    let (gguf, folder) = (root.path().join("yarn.gguf"), root.path().join("folder"));
+    std::fs::create_dir(&folder).unwrap();
+    let mut seen = Vec::new();
+    for (group, keys) in yarns() {
+        let keys: Vec<(String, Stored)> = [("type", Stored::Str("yarn".into()))]
+            .into_iter()
+            .chain(keys)
+            .map(|(key, value)| (format!("qwen3moe.rope.scaling.{key}"), value))
+            .collect();
+        let keys: Vec<(&str, Stored)> = keys.iter().map(|(key, value)| (&key[..], value.clone())).collect();
+        with_metadata(&source(), &keys, &gguf);
+        let (wanted, _) = trace(&gguf, &LoadOptions::default());
+        let mut published = Published::of(&source());
+        assert_eq!(published.config["max_position_embeddings"], CONTEXT);
+        published.config["rope_scaling"] = group.clone();
+        published.write(&folder);
+        assert!(trace(&folder, &LoadOptions::default()).0 == wanted, "{group}");
+        let mut beside = published.clone();
+        beside.config["rope_scaling"].take();
+        beside.config["rope_parameters"] = group.clone();
+        beside.config["rope_parameters"]["rope_theta"] = beside.config["rope_theta"].take();
+        beside.write(&folder);
+        assert!(trace(&folder, &LoadOptions::default()).0 == wanted, "{group}");
+        assert!(!seen.contains(&wanted), "{group} changes nothing");
+        seen.push(wanted);
     }
 }
 

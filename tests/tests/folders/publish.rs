@@ -6,7 +6,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use half::f16;
-use membrane_formats::{Array, Checkpoint, StrArray, Value as Stored};
+use membrane_formats::gguf::GgufWriter;
+use membrane_formats::{Array, Checkpoint, FormatError, StrArray, Value as Stored};
 use membrane_tests::published::{Tensor, fp8, nearest_float8, write_weights};
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -149,6 +150,27 @@ pub fn in_a_cache(folder: &Path, cache: &Path) -> PathBuf {
         symlink(Path::new("../../blobs").join(&blob), snapshot.join(entry.file_name())).unwrap();
     }
     snapshot
+}
+
+/// Writes a GGUF file with further entries of metadata.
+pub fn with_metadata(gguf: &Path, entries: &[(&str, Stored)], out: &Path) {
+    let checkpoint = Checkpoint::open(gguf).unwrap();
+    let mut metadata = checkpoint.metadata().clone();
+    for (key, value) in entries {
+        metadata.set(key, value.clone());
+    }
+    let mut writer = GgufWriter::new(out, metadata);
+    for tensor in checkpoint.tensors() {
+        writer.declare(&tensor.name, tensor.dtype, tensor.shape.dims()).unwrap();
+    }
+    let mut tensors = checkpoint.tensors().iter();
+    let written = writer.write(|_, sink| -> Result<(), FormatError> {
+        let tensor = tensors.next().unwrap();
+        let mut bytes = vec![0; tensor.bytes as usize];
+        checkpoint.read(tensor, 0, &mut bytes)?;
+        sink.put(&bytes)
+    });
+    written.unwrap();
 }
 
 fn config(checkpoint: &Checkpoint) -> Value {
