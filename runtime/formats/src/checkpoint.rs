@@ -26,8 +26,9 @@ pub enum Container {
 
 /// A model's metadata, its tensors and the files with their bytes.
 ///
-/// Metadata and tensors are asked for by the names that GGUF files have, whatever the form of the files. Opening reads the headers only. Weights are read by [`Checkpoint::read`], or from [`Checkpoint::files`] at
-/// the offsets of [`TensorInfo`] by who has a better way.
+/// Metadata and tensors are asked for by the names that GGUF files have, whatever the form of the files.
+/// Opening reads the headers only. Weights are read by [`Checkpoint::read`], or from [`Checkpoint::files`] at the offsets of
+/// [`TensorInfo`] by who has a better way.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
     path: PathBuf,

@@ -13,6 +13,7 @@ pub mod limits;
 mod pretokenize;
 mod prompt;
 mod published;
+mod ranked;
 mod reasoning;
 mod sentencepiece;
 mod stream;

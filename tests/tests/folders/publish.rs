@@ -1,6 +1,10 @@
 //! Folders as models are published, made of the fixture in BF16, so that there is something to compare with wherever the tests
 //! run: as they are, or with their matrices quantised beside a twin that has the same numbers as floats.
 
+#[path = "../../src/published.rs"]
+#[allow(dead_code, reason = "other families of models use more of it")]
+mod published;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -8,9 +12,10 @@ use std::path::{Path, PathBuf};
 use half::f16;
 use membrane_formats::gguf::GgufWriter;
 use membrane_formats::{Array, Checkpoint, FormatError, StrArray, Value as Stored};
-use membrane_tests::published::{Tensor, fp8, nearest_float8, write_weights};
 use safetensors::Dtype;
 use serde_json::{Value, json};
+
+use published::{Tensor, fp8, nearest_float8, write_weights};
 
 /// The pre-tokenizer of the fixture's family, as `tokenizer.json` writes it.
 const QWEN: &str = concat!(

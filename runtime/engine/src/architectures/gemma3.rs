@@ -2,7 +2,8 @@
 //!
 //! Five layers of six slide over a window and have rotary positions of their own, short ones; the sixth goes over all positions,
 //! and its rotary positions are those that a longer context stretches. Norms stand before and behind mixer and feed-forward.
-//! GGUF files hold w + 1 of all norms, and so these are read from folders; they are plain here. The output head is the embedding, whose rows are scaled.
+//! GGUF files hold w + 1 of all norms, and so these are read from folders; they are plain here. The output head is the embedding,
+//! whose rows are scaled.
 
 use super::blocks;
 use super::rotary::Rotation;
