@@ -1,7 +1,8 @@
 //! Text on its way into a model and out of it: tokenizer, chat template, tool calls, grammars.
 //!
 //! Knows nothing of model files: the caller fills a [`VocabularySpec`], or has it made from the bytes of a `tokenizer.json`,
-//! and hands over the source of the chat template. Both are untrusted, as is every text in a conversation; [`limits`] says what they may cost.
+//! and hands over the source of the chat template. Both are untrusted, as is every text in a conversation; [`limits`] says what
+//! they may cost.
 
 #![forbid(unsafe_code)]
 
