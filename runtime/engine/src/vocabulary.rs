@@ -19,15 +19,15 @@ const MERGES: &str = "tokenizer.ggml.merges";
 pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer> {
     let build = || -> Result<Tokenizer> {
         match checkpoint.tokenizer_json()? {
-            Some(json) => Ok(Tokenizer::new(published_spec(checkpoint.metadata(), &json)?)?),
+            Some(json) => Ok(Tokenizer::new(published_spec(checkpoint, &json)?)?),
             None => Ok(Tokenizer::new(spec(checkpoint.metadata())?)?),
         }
     };
     build().map_err(|error| error.of_file(checkpoint.path()))
 }
 
-/// Refuses a GGUF file with more tokens than its embedding has rows; [`check_tokens`] does so of a folder. It costs nothing: a
-/// tokenizer of a million tokens that no row belongs to would take seconds.
+/// Refuses a GGUF file with more tokens than its embedding has rows; [`check_tokens`] does so of a folder. It costs nothing:
+/// a tokenizer of a million tokens that no row belongs to would take seconds.
 pub(crate) fn check_rows(checkpoint: &Checkpoint, rows: usize) -> Result<()> {
     check_tokens(checkpoint, length(checkpoint.metadata(), TOKENS), rows)
 }
@@ -63,8 +63,12 @@ fn borrowed(array: Option<&StrArray>) -> Vec<Cow<'_, str>> {
 }
 
 /// The vocabulary of a folder: `tokenizer.json`, and what the documents beside it say of special tokens.
-fn published_spec(metadata: &Metadata, json: &[u8]) -> Result<VocabularySpec<'static>> {
+fn published_spec(checkpoint: &Checkpoint, json: &[u8]) -> Result<VocabularySpec<'static>> {
+    let metadata = checkpoint.metadata();
     let mut spec = VocabularySpec::from_tokenizer_json(json)?;
+    if let Some(rows) = checkpoint.tensor("token_embd.weight").and_then(|rows| rows.shape.dims().get(1)) {
+        spec.leave_out_added(*rows as usize);
+    }
     let named = |key: &str| -> Result<Option<u32>> {
         let Some(text) = metadata.str(key)? else { return Ok(None) };
         let place = spec.tokens.iter().position(|token| token == text);

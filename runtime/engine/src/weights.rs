@@ -1,6 +1,7 @@
 //! The weights of a model: which tensors it needs, their shapes, and the memory of those that are always
 //! resident.
 
+mod experts;
 mod finder;
 mod latent;
 mod stored;

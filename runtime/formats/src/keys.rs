@@ -1,9 +1,14 @@
-//! Keys of metadata that published folders have and GGUF files have not. The first two follow the name of the architecture.
+//! Keys of metadata that published folders have and GGUF files have not. The first three follow the name of the architecture.
 
 /// A truth value: rotary pairs are half the rotated part apart, where a converter would have made them neighbours.
 pub const ROPE_HALVES: &str = "rope.halves";
 /// A truth value: value heads of delta-nets are grouped by key head, where a converter would have tiled them.
 pub const GROUPED_VALUE_HEADS: &str = "ssm.grouped_value_heads";
+/// A truth value: YaRN mixes from a whole pair to a whole pair, `truncate` of a configuration.
+pub const YARN_WHOLE_PAIRS: &str = "rope.scaling.yarn_whole_pairs";
+/// A truth value: the experts of a layer are in two tensors; in the first a row of a gate and one of its up take turns, and
+/// what is not quantised has inputs before outputs. A converter would have made three of them.
+pub const ALTERNATING_EXPERTS: &str = "experts.alternating";
 
 /// The tokens that end an answer, most important first.
 pub const END_TOKENS: &str = "tokenizer.end_token_ids";

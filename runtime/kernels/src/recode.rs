@@ -8,21 +8,27 @@
 //! FP8                       32 floats of 8 bits behind an f32            Format::E4M3
 //! NVFP4                     the blocks of GGUF; a factor stays outside   Format::NVFP4
 //! the same in narrow rows   element * scale has few bits                 Format::BF16
+//! MXFP4                     the blocks of GGUF                           Format::MXFP4
+//! plain floats              themselves, in another order                 as they are
 //! 4-bit integers, zero 8    scale * (q - 8)                              Format::Q4_0
 //! 4-bit integers            scale * (q - zero), q - zero in -16..16      Format::Q5_0
 //! the same, each input of
 //! a group of its own        f32, since a block has one scale             Format::F32
 //! ```
+//!
+//! A matrix may also be a part of a stored one, or stand there in another order: see [`View`].
 
 mod integers;
+mod view;
 
 use crate::format::Format;
 use crate::quant::{FLOAT4_VALUES, FLOAT8_VALUES};
 use integers::Layout;
+pub use view::View;
 
-/// How scales are stored.
+/// How plain floats are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ScaleFormat {
+pub enum FloatFormat {
     /// IEEE single precision.
     F32,
     /// IEEE half precision.
@@ -31,13 +37,34 @@ pub enum ScaleFormat {
     BF16,
 }
 
+impl FloatFormat {
+    /// Bytes of one.
+    fn bytes(self) -> usize {
+        if self == Self::F32 { 4 } else { 2 }
+    }
+
+    /// Rows of them.
+    fn as_rows(self) -> Format {
+        match self {
+            Self::F32 => Format::F32,
+            Self::F16 => Format::F16,
+            Self::BF16 => Format::BF16,
+        }
+    }
+}
+
 /// What a quantised matrix is made of, in the order of its parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parts {
+    /// Plain floats [rows, cols], which only a [`View`] makes another matrix.
+    Floats(FloatFormat),
+    /// Floats of 4 bits [rows, cols / 2], the first of two in the low nibble; scales that are powers of two, e8m0 [rows, cols /
+    /// 32].
+    Mxfp4,
     /// Floats of 8 bits [rows, cols]; scales [ceil(rows / block rows), ceil(cols / block cols)].
     Fp8 {
         /// How the scales are stored.
-        scales: ScaleFormat,
+        scales: FloatFormat,
         /// Rows and columns that share a scale.
         block: [usize; 2],
     },
@@ -91,18 +118,48 @@ pub struct Recoding {
     rows: usize,
     cols: usize,
     format: Format,
+    /// None if it is the stored matrix.
+    view: Option<View>,
 }
 
 impl Recoding {
     /// The recoding of a matrix. Errors: [`RecodeError::Shape`].
     pub fn new(parts: Parts, rows: usize, cols: usize) -> Result<Self, RecodeError> {
+        Self::of(parts, None, rows, cols)
+    }
+
+    /// The recoding of a matrix that consists of elements of a stored one. Errors: [`RecodeError::Shape`], also where parts
+    /// of this kind can't be taken apart so.
+    pub fn of_view(parts: Parts, view: View, rows: usize, cols: usize) -> Result<Self, RecodeError> {
+        Self::of(parts, Some(view), rows, cols)
+    }
+
+    fn of(parts: Parts, view: Option<View>, rows: usize, cols: usize) -> Result<Self, RecodeError> {
         let rule = |holds: bool, rule| match holds {
             true => Ok(()),
             false => Err(RecodeError::Shape { rows, cols, rule }),
         };
         let grouped = |groups: usize| groups > 0 && cols.is_multiple_of(groups);
         rule(rows > 0 && cols > 0 && rows.checked_mul(cols).is_some(), "there are no elements, or too many")?;
+        if let Some(view) = &view {
+            rule(view.fits(rows, cols), "the stored matrix does not have all of its elements")?;
+        }
+        let whole_rows = view.as_ref().is_none_or(|view| view.has_whole_rows(cols));
         let format = match parts {
+            Parts::Floats(format) => format.as_rows(),
+            Parts::Mxfp4 => {
+                rule(cols.is_multiple_of(32), "32 columns share a scale")?;
+                rule(whole_rows, "blocks can be taken by whole rows only")?;
+                Format::MXFP4
+            }
+            Parts::Fp8 { block, .. } if view.is_some() => {
+                rule(block[0] > 0 && block[1] > 0, "a block has no elements")?;
+                let aligned = view.as_ref().is_some_and(|view| view.keeps_blocks(block, cols));
+                if aligned { Format::E4M3 } else { Format::F32 }
+            }
+            _ if view.is_some() => {
+                return Err(RecodeError::Shape { rows, cols, rule: "only floats can be taken apart" });
+            }
             Parts::Fp8 { block: [block_rows, block_cols], .. } => {
                 rule(block_rows > 0 && block_cols > 0, "a block has no elements")?;
                 let whole = block_cols.is_multiple_of(32) || block_cols >= cols;
@@ -126,7 +183,7 @@ impl Recoding {
         rule(format.row_bytes(cols).is_some(), "a row is not whole blocks of the format that it becomes")?;
         let bytes = format.row_bytes(cols).and_then(|row| row.checked_mul(rows));
         rule(bytes.is_some(), "it is larger than the address space")?;
-        Ok(Self { parts, rows, cols, format })
+        Ok(Self { parts, rows, cols, format, view })
     }
 
     /// The format of the result.
@@ -140,13 +197,19 @@ impl Recoding {
         self.format.row_bytes(self.cols).unwrap_or(0) * self.rows
     }
 
+    /// Rows and columns of the stored matrix.
+    fn stored(&self) -> [usize; 2] {
+        self.view.map_or([self.rows, self.cols], |view| view.stored)
+    }
+
     /// Bytes of each part.
     pub fn part_bytes(&self) -> Vec<usize> {
-        let (rows, cols) = (self.rows, self.cols);
+        let [rows, cols] = self.stored();
         match self.parts {
+            Parts::Floats(format) => vec![rows * cols * format.bytes()],
+            Parts::Mxfp4 => vec![rows * (cols / 2), rows * (cols / 32)],
             Parts::Fp8 { scales, block } => {
-                let scale_bytes = if scales == ScaleFormat::F32 { 4 } else { 2 };
-                vec![rows * cols, scale_bytes * rows.div_ceil(block[0]) * cols.div_ceil(block[1])]
+                vec![rows * cols, scales.bytes() * rows.div_ceil(block[0]) * cols.div_ceil(block[1])]
             }
             Parts::Nvfp4 => vec![rows * (cols / 2), rows * (cols / 16)],
             Parts::Gptq { groups, indices, .. } => {
@@ -169,7 +232,21 @@ impl Recoding {
         let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
         assert_eq!(lengths, self.part_bytes(), "recode: lengths of parts");
         assert_eq!(out.len(), self.bytes(), "recode: length of the result");
+        let view = self.view.unwrap_or(View::whole(self.rows, self.cols));
         match self.parts {
+            Parts::Floats(format) if format.bytes() == 4 => {
+                view.copy(parts[0].as_chunks::<4>().0, self.cols, out.as_chunks_mut::<4>().0);
+                Ok(())
+            }
+            Parts::Floats(_) => {
+                view.copy(parts[0].as_chunks::<2>().0, self.cols, out.as_chunks_mut::<2>().0);
+                Ok(())
+            }
+            Parts::Mxfp4 => self.mxfp4(&view, parts[0], parts[1], out),
+            Parts::Fp8 { scales, block } if self.view.is_some() => {
+                self.fp8_view(&view, parts[0], |index| scale(scales, parts[1], index), block, out);
+                Ok(())
+            }
             Parts::Fp8 { scales, block } => {
                 self.fp8(parts[0], |index| scale(scales, parts[1], index), block, out);
                 Ok(())
@@ -220,6 +297,57 @@ impl Recoding {
         }
     }
 
+    fn fp8_view(
+        &self,
+        view: &View,
+        bytes: &[u8],
+        scale: impl Fn(usize) -> f32,
+        block: [usize; 2],
+        out: &mut [u8],
+    ) {
+        let [_, stored_cols] = view.stored;
+        let scales_in_row = stored_cols.div_ceil(block[1]);
+        let scale_of = |place: usize| {
+            scale(place / stored_cols / block[0] * scales_in_row + place % stored_cols / block[1])
+        };
+        let (elems, block_bytes) = (self.format.block_elems(), self.format.block_bytes());
+        for (index, out) in out.chunks_exact_mut(block_bytes).enumerate() {
+            let (row, first) = (index * elems / self.cols, index * elems % self.cols);
+            let place = view.place(row, first);
+            if self.format == Format::F32 {
+                let float = scale_of(place) * FLOAT8_VALUES[usize::from(bytes[place])];
+                out.copy_from_slice(&float.to_le_bytes());
+                continue;
+            }
+            let (head, body) = out.split_at_mut(size_of::<f32>());
+            for (col, out) in body.iter_mut().enumerate() {
+                *out = bytes[view.place(row, first + col)];
+            }
+            let number = body.iter().all(|byte| byte & 0x7F != 0x7F);
+            head.copy_from_slice(&if number { scale_of(place) } else { f32::NAN }.to_le_bytes());
+        }
+    }
+
+    /// In GGUF's blocks the low nibbles are elements 0..16 and the high ones 16..32, behind the scale.
+    fn mxfp4(&self, view: &View, nibbles: &[u8], scales: &[u8], out: &mut [u8]) -> Result<(), RecodeError> {
+        const NOT_A_NUMBER: u8 = 0xFF;
+        let blocks_in_row = self.cols / 32;
+        for (index, out) in out.as_chunks_mut::<17>().0.iter_mut().enumerate() {
+            let place = view.place(index / blocks_in_row, index % blocks_in_row * 32);
+            let scale = scales[place / 32];
+            if scale == NOT_A_NUMBER {
+                return Err(RecodeError::Content("a scale of a block is no number"));
+            }
+            out[0] = scale;
+            let word = |at: usize| word(nibbles, place / 8 + at);
+            let (low, high) = ([spread(word(0)), spread(word(1))], [spread(word(2)), spread(word(3))]);
+            for half in 0..2 {
+                out[1 + 8 * half..9 + 8 * half].copy_from_slice(&(low[half] | high[half] << 4).to_le_bytes());
+            }
+        }
+        Ok(())
+    }
+
     fn nvfp4(&self, nibbles: &[u8], scales: &[u8], out: &mut [u8]) -> Result<(), RecodeError> {
         const LARGEST: u8 = 0x7E;
         if scales.iter().any(|&scale| scale > LARGEST) {
@@ -250,16 +378,22 @@ impl Recoding {
 }
 
 /// Scale number `index`.
-fn scale(format: ScaleFormat, bytes: &[u8], index: usize) -> f32 {
+fn scale(format: FloatFormat, bytes: &[u8], index: usize) -> f32 {
     let half = |at: usize| [bytes[at], bytes[at + 1]];
     match format {
-        ScaleFormat::F32 => {
+        FloatFormat::F32 => {
             let at = 4 * index;
             f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
         }
-        ScaleFormat::F16 => half::f16::from_le_bytes(half(2 * index)).to_f32(),
-        ScaleFormat::BF16 => half::bf16::from_le_bytes(half(2 * index)).to_f32(),
+        FloatFormat::F16 => half::f16::from_le_bytes(half(2 * index)).to_f32(),
+        FloatFormat::BF16 => half::bf16::from_le_bytes(half(2 * index)).to_f32(),
     }
+}
+
+/// Word number `index`.
+fn word(bytes: &[u8], index: usize) -> u32 {
+    let at = 4 * index;
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 /// Eight nibbles as the low nibbles of eight bytes, in order.

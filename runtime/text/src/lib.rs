@@ -14,6 +14,7 @@ pub mod limits;
 mod pretokenize;
 mod prompt;
 mod published;
+mod ranked;
 mod reasoning;
 mod sentencepiece;
 mod stream;

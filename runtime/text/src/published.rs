@@ -13,13 +13,14 @@ use serde_json::Value;
 use crate::error::{Result, TextError, shown};
 use crate::limits::{MAX_ADDED_TOKENS, MAX_MERGES, MAX_TOKENS};
 use crate::pretokenize;
-use crate::vocabulary::VocabularySpec;
+use crate::vocabulary::{RANKED, SPACE, VocabularySpec, byte_token};
 
 /// Types of tokens, as [`VocabularySpec::token_types`] has them.
 const NORMAL: i32 = 1;
 const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
+const BYTE: i32 = 6;
 /// Steps of a pre-tokenizer; public ones have up to four.
 const MAX_STEPS: usize = 16;
 
@@ -63,41 +64,101 @@ impl VocabularySpec<'static> {
     /// Errors: it is not one, not byte-level BPE, has a pre-tokenizer that isn't known, or goes beyond a limit.
     pub fn from_tokenizer_json(json: &[u8]) -> Result<Self> {
         let file: File = serde_json::from_slice(json).map_err(|error| broken(error.to_string()))?;
-        let Model { kind, vocab, merges, ignore_merges, byte_fallback } = file.model;
-        if kind.as_deref().unwrap_or("BPE") != "BPE" || byte_fallback {
-            let kind = if byte_fallback { "BPE with byte_fallback" } else { kind.as_deref().unwrap_or("") };
+        let kind = file.model.kind.as_deref().unwrap_or("BPE");
+        if kind != "BPE" {
             return Err(TextError::Model { found: kind.chars().take(64).collect() });
         }
-        let mut cuts = Vec::new();
-        steps(&file.pre_tokenizer, "pretokenizers", &mut |step| {
-            cuts.push(cut(step)?);
-            Ok(())
-        })?;
-        let mut nfc = false;
-        steps(&file.normalizer, "normalizers", &mut |step| match kind_of(step) {
-            "NFC" => {
-                nfc = true;
-                Ok(())
-            }
-            other => Err(broken(format!("its normalizer {} is not known here", shown(other)))),
-        })?;
-        let pre = pretokenize::name_of(&cuts).ok_or_else(|| TextError::PreTokenizer {
-            found: format!("{cuts:?}").chars().take(200).collect(),
-            supported: pretokenize::all_names(),
-        })?;
-        let (tokens, token_types) = by_id(vocab.0, file.added_tokens)?;
-        Ok(Self {
-            model: "gpt2".into(),
-            pre: pre.into(),
-            nfc: Some(nfc),
-            ignore_merges: Some(ignore_merges),
-            tokens,
-            token_types,
-            merges: merges.0,
-            add_bos: Some(puts_a_token_first(&file.post_processor)),
-            ..Self::default()
-        })
+        if file.model.byte_fallback { spelled(file) } else { byte_level(file) }
     }
+
+    /// Leaves out added tokens from this id on, such as that of an image in a model without images: nothing may make a token
+    /// of a text that the model has no row for. Tokens that merges make stay.
+    pub fn leave_out_added(&mut self, first: usize) {
+        let made = self.token_types.iter().rposition(|kind| matches!(*kind, NORMAL | BYTE));
+        let kept = first.max(made.map_or(0, |last| last + 1));
+        self.tokens.truncate(kept);
+        self.token_types.truncate(kept);
+    }
+}
+
+/// Byte-level BPE.
+fn byte_level(file: File) -> Result<VocabularySpec<'static>> {
+    let mut cuts = Vec::new();
+    steps(&file.pre_tokenizer, "pretokenizers", &mut |step| {
+        cuts.push(cut(step)?);
+        Ok(())
+    })?;
+    let mut nfc = false;
+    steps(&file.normalizer, "normalizers", &mut |step| match kind_of(step) {
+        "NFC" => {
+            nfc = true;
+            Ok(())
+        }
+        other => Err(broken(format!("its normalizer {} is not known here", shown(other)))),
+    })?;
+    let pre = pretokenize::name_of(&cuts).ok_or_else(|| TextError::PreTokenizer {
+        found: format!("{cuts:?}").chars().take(200).collect(),
+        supported: pretokenize::all_names(),
+    })?;
+    let Model { vocab, merges, ignore_merges, .. } = file.model;
+    let (tokens, token_types) = by_id(vocab.0, file.added_tokens)?;
+    Ok(VocabularySpec {
+        model: "gpt2".into(),
+        pre: pre.into(),
+        nfc: Some(nfc),
+        ignore_merges: Some(ignore_merges),
+        tokens,
+        token_types,
+        merges: merges.0,
+        add_bos: Some(puts_a_token_first(&file.post_processor)),
+        ..VocabularySpec::default()
+    })
+}
+
+/// What was a model of SentencePiece: spaces are characters, there are no words, and what no token covers is bytes.
+fn spelled(file: File) -> Result<VocabularySpec<'static>> {
+    let text = |step: &Value, key: &str| step.get(key).and_then(Value::as_str).map(str::to_owned);
+    let of_spaces = |step: &Value| step.get("pattern").and_then(|pattern| text(pattern, "String"));
+    let mut spaces = false;
+    steps(&file.normalizer, "normalizers", &mut |step| {
+        let content = text(step, "content").unwrap_or_default();
+        spaces = kind_of(step) == "Replace"
+            && of_spaces(step).as_deref() == Some(" ")
+            && content.chars().eq([SPACE])
+            && !spaces;
+        match (spaces, kind_of(step)) {
+            (true, _) => Ok(()),
+            (_, "Prepend") => Err(TextError::SpacePrefix),
+            (_, other) => Err(broken(format!("its normalizer {} is not known here", shown(other)))),
+        }
+    })?;
+    if !spaces {
+        return Err(broken("its normalizer does not replace spaces, as one with byte_fallback does".into()));
+    }
+    // There are no spaces any more, so that this one cuts nothing.
+    steps(&file.pre_tokenizer, "pretokenizers", &mut |step| match kind_of(step) == "Split"
+        && of_spaces(step).as_deref() == Some(" ")
+    {
+        true => Ok(()),
+        false => Err(broken(format!("its pre-tokenizer's step {} is not known here", shown(kind_of(step))))),
+    })?;
+    let Model { vocab, merges, .. } = file.model;
+    // Runs of spaces are made by merges: the text that they are looked for in has no such characters before.
+    let added = file.added_tokens.into_iter().filter(|token| token.special || !token.content.contains(SPACE));
+    let (tokens, mut token_types) = by_id(vocab.0, added.collect())?;
+    for (kind, text) in token_types.iter_mut().zip(&tokens) {
+        if *kind == NORMAL && byte_token(text).is_some() {
+            *kind = BYTE;
+        }
+    }
+    Ok(VocabularySpec {
+        model: RANKED.into(),
+        tokens,
+        token_types,
+        merges: merges.0,
+        add_bos: Some(puts_a_token_first(&file.post_processor)),
+        ..VocabularySpec::default()
+    })
 }
 
 fn broken(rule: String) -> TextError {
@@ -290,6 +351,60 @@ mod tests {
         assert_eq!(tokenizer.encode("ab<|end|>", Specials::Parse).unwrap(), [2, 5]);
         assert!(!tokenizer.encode("<|end|>", Specials::AsText).unwrap().contains(&5));
         assert!(tokenizer.is_control(5) && !tokenizer.add_bos());
+    }
+
+    /// A vocabulary of all bytes, a few characters and what the rules make of them.
+    fn fallback(normalizer: &str, added: &str) -> String {
+        let mut vocab: Vec<String> = (0..=255).map(|byte| format!("<0x{byte:02X}>")).collect();
+        vocab.extend(["a", "b", "\u{2581}", "ab", "\u{2581}a", "\u{2581}\u{2581}", "\\n"].map(str::to_owned));
+        let vocab: Vec<String> =
+            vocab.iter().enumerate().map(|(id, text)| format!("\"{text}\":{id}")).collect();
+        let rules = r#"["\u2581","\u2581"],["a","b"],["\u2581","a"]"#;
+        format!(
+            r#"{{"added_tokens":[{added}],"normalizer":{normalizer},
+            "pre_tokenizer":{{"type":"Split","pattern":{{"String":" "}},"behavior":"MergedWithPrevious"}},
+            "post_processor":{{"type":"TemplateProcessing","single":[{{"SpecialToken":{{"id":"<bos>"}}}}]}},
+            "model":{{"type":"BPE","byte_fallback":true,"vocab":{{{}}},"merges":[{rules}]}}}}"#,
+            vocab.join(",")
+        )
+    }
+
+    const SPACES: &str = r#"{"type":"Replace","pattern":{"String":" "},"content":"\u2581"}"#;
+
+    #[test]
+    fn sentencepiece_in_a_tokenizer_json_merges_by_rank() {
+        let added = r#"{"id":263,"content":"<bos>","special":true},{"id":264,"content":"\n\n","special":false},
+            {"id":261,"content":"\u2581\u2581","special":false},{"id":270,"content":"<image>","special":true}"#;
+        let spec = VocabularySpec::from_tokenizer_json(fallback(SPACES, added).as_bytes()).unwrap();
+        let tokenizer = Tokenizer::new(spec).unwrap();
+        let encode = |text: &str| tokenizer.encode(text, Specials::AsText).unwrap();
+        // The pair of spaces comes first, then ab, so that no space is left for an a.
+        assert_eq!(encode("a  ab b a"), [256, 261, 259, 258, 257, 260]);
+        assert_eq!(encode("\n\n\n"), [264, 262]);
+        assert_eq!(encode("\u{e4}<0x41>")[..3], [0xC3, 0xA4, 0x3C]);
+        assert_eq!(tokenizer.decode(&[256, 261, 259, 260, 0xC3, 0xA4], false), "a  ab a\u{e4}");
+        let long = "a b\u{e4}  ab ".repeat(5000);
+        assert_eq!(tokenizer.decode(&encode(&long), false), long);
+        let mut spec = VocabularySpec::from_tokenizer_json(fallback(SPACES, added).as_bytes()).unwrap();
+        spec.leave_out_added(265);
+        assert_eq!((spec.tokens.len(), spec.token_types.len()), (265, 265));
+        spec.leave_out_added(4);
+        assert_eq!(spec.tokens.len(), 263);
+    }
+
+    #[test]
+    fn other_spellings_are_refused() {
+        let error =
+            |json: String| VocabularySpec::from_tokenizer_json(json.as_bytes()).unwrap_err().to_string();
+        assert!(error(fallback("null", "")).contains("spaces"));
+        let prepended = format!(r#"{{"type":"Sequence","normalizers":[{{"type":"Prepend"}},{SPACES}]}}"#);
+        assert!(error(fallback(&prepended, "")).contains("space"));
+        assert!(error(fallback(&SPACES.replace("2581", "2582"), "")).contains("Replace"));
+        let cut = fallback(SPACES, "").replace("\"Split\"", "\"Whitespace\"");
+        assert!(error(cut).contains("Whitespace"));
+        let json = fallback(SPACES, "").replace("<0x41>", "<0xZZ>");
+        let spec = VocabularySpec::from_tokenizer_json(json.as_bytes()).unwrap();
+        assert!(Tokenizer::new(spec).unwrap_err().to_string().contains("<0x41>"));
     }
 
     #[test]

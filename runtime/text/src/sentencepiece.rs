@@ -16,6 +16,11 @@ pub(crate) struct SentencePiece {
     scores: Vec<f32>,
     /// The token of each byte.
     bytes: [u32; 256],
+    cuts: Cuts,
+}
+
+/// Where a text can be cut so that the pieces give what the whole gives.
+pub(crate) struct Cuts {
     /// Characters that stand before a space within a token. Between any other and a space a text can be cut.
     before_space: AHashSet<char>,
 }
@@ -69,51 +74,21 @@ impl SentencePiece {
         kinds: &[Kind],
         spelled: &TokenBytes,
     ) -> Result<Self> {
-        let missing = |what: String| TextError::SentencePiece { what };
         if scores.is_empty() {
             return Err(missing("tokenizer.ggml.scores".into()));
         }
-        let mut bytes = [None; 256];
-        for token in (0..kinds.len() as u32).filter(|&token| kinds[token as usize] == Kind::Byte) {
-            if let Some(&[byte]) = spelled.get(token) {
-                bytes[usize::from(byte)].get_or_insert(token);
-            }
-        }
-        if let Some(byte) = bytes.iter().position(Option::is_none) {
-            return Err(missing(format!("a token <0x{byte:02X}>")));
-        }
-        let mut before_space = AHashSet::new();
-        for text in tokens.keys() {
-            let pairs = text.chars().zip(text.chars().skip(1));
-            before_space.extend(pairs.filter(|pair| pair.1 == SPACE).map(|pair| pair.0));
-        }
-        Ok(Self { tokens, scores, bytes: bytes.map(Option::unwrap_or_default), before_space })
+        let bytes = byte_tokens(kinds, spelled)?;
+        let cuts = Cuts::of(tokens.keys());
+        Ok(Self { tokens, scores, bytes, cuts })
     }
 
     /// Adds the tokens of a text.
     pub fn encode(&self, text: &str, tokens: &mut Vec<u32>) {
-        let text = text.replace(' ', SPACE.encode_utf8(&mut [0; 4]));
-        let mut rest = text.as_str();
-        while !rest.is_empty() {
-            let (piece, behind) = rest.split_at(self.cut(rest));
+        let pieces = self.cuts.each(text, |piece| {
             self.encode_piece(piece, tokens);
-            rest = behind;
-        }
-    }
-
-    /// Where the first piece of a text ends: at a space that no token joins with what is before it, so that the pieces give
-    /// what the whole gives; in a text without such a place at the limit.
-    fn cut(&self, text: &str) -> usize {
-        let mut before = None;
-        for (at, character) in text.char_indices() {
-            let joined =
-                character != SPACE || before.is_none_or(|before| self.before_space.contains(&before));
-            if at >= MAX_ENCODE_CHUNK_BYTES || at >= ENCODE_CHUNK_BYTES && !joined {
-                return at;
-            }
-            before = Some(character);
-        }
-        text.len()
+            Ok(())
+        });
+        debug_assert!(pieces.is_ok(), "no piece is refused");
     }
 
     fn encode_piece(&self, text: &str, tokens: &mut Vec<u32>) {
@@ -152,6 +127,63 @@ impl SentencePiece {
         let len = first.len + second.len;
         let token = *self.tokens.get(&text[first.start..first.start + len])?;
         Some(Pair { score: self.scores[token as usize], left, right, len })
+    }
+}
+
+/// The token of each byte. Error: one has none.
+pub(crate) fn byte_tokens(kinds: &[Kind], spelled: &TokenBytes) -> Result<[u32; 256]> {
+    let mut bytes = [None; 256];
+    for token in (0..kinds.len() as u32).filter(|&token| kinds[token as usize] == Kind::Byte) {
+        if let Some(&[byte]) = spelled.get(token) {
+            bytes[usize::from(byte)].get_or_insert(token);
+        }
+    }
+    if let Some(byte) = bytes.iter().position(Option::is_none) {
+        return Err(missing(format!("a token <0x{byte:02X}>")));
+    }
+    Ok(bytes.map(Option::unwrap_or_default))
+}
+
+fn missing(what: String) -> TextError {
+    TextError::SentencePiece { what }
+}
+
+impl Cuts {
+    /// `tokens`: the texts of all that merges can make.
+    pub fn of<'a>(tokens: impl Iterator<Item = &'a String>) -> Self {
+        let mut before_space = AHashSet::new();
+        for text in tokens {
+            let pairs = text.chars().zip(text.chars().skip(1));
+            before_space.extend(pairs.filter(|pair| pair.1 == SPACE).map(|pair| pair.0));
+        }
+        Self { before_space }
+    }
+
+    /// Calls `take` with the pieces of a text, spaces as the vocabulary spells them.
+    pub fn each(&self, text: &str, mut take: impl FnMut(&str) -> Result<()>) -> Result<()> {
+        let text = text.replace(' ', SPACE.encode_utf8(&mut [0; 4]));
+        let mut rest = text.as_str();
+        while !rest.is_empty() {
+            let (piece, behind) = rest.split_at(self.first(rest));
+            take(piece)?;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// Where the first piece of a text ends: at a space that no token joins with what is before it; in a text without such a
+    /// place at the limit.
+    fn first(&self, text: &str) -> usize {
+        let mut before = None;
+        for (at, character) in text.char_indices() {
+            let joined =
+                character != SPACE || before.is_none_or(|before| self.before_space.contains(&before));
+            if at >= MAX_ENCODE_CHUNK_BYTES || at >= ENCODE_CHUNK_BYTES && !joined {
+                return at;
+            }
+            before = Some(character);
+        }
+        text.len()
     }
 }
 

@@ -10,8 +10,9 @@ use crate::added::Added;
 use crate::error::{Result, TextError};
 use crate::limits::{ENCODE_CACHE_WORDS, ENCODE_CHUNK_BYTES, MAX_ENCODE_CHUNK_BYTES};
 use crate::pretokenize::{Words, chunk_end, library};
+use crate::ranked::Ranked;
 use crate::sentencepiece::SentencePiece;
-use crate::vocabulary::{Kind, Spelling, TokenBytes, Vocabulary, VocabularySpec};
+use crate::vocabulary::{Kind, RANKED, Spelling, TokenBytes, Vocabulary, VocabularySpec};
 
 /// How the text of a control token, such as `<|im_start|>`, is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,8 @@ enum Pieces {
     Words(Words, Box<BPE>),
     /// Merges by the scores of tokens.
     Scores(Box<SentencePiece>),
+    /// Merges by rank, without words.
+    Ranks(Box<Ranked>),
 }
 
 impl Tokenizer {
@@ -66,6 +69,10 @@ impl Tokenizer {
                 }
                 let mut vocabulary = Vocabulary::check(spec, Spelling::SentencePiece)?;
                 (by_scores(&mut vocabulary)?, true, vocabulary)
+            }
+            RANKED => {
+                let mut vocabulary = Vocabulary::check(spec, Spelling::SentencePiece)?;
+                (Pieces::Ranks(Box::new(Ranked::new(&mut vocabulary)?)), true, vocabulary)
             }
             other => return Err(TextError::Model { found: other.chars().take(64).collect() }),
         };
@@ -116,6 +123,7 @@ impl Tokenizer {
                 pieces.encode(text, tokens);
                 return Ok(());
             }
+            Pieces::Ranks(pieces) => return pieces.encode(text, tokens),
         };
         while !text.is_empty() {
             let (chunk, rest) = text.split_at(chunk_end(text, ENCODE_CHUNK_BYTES, MAX_ENCODE_CHUNK_BYTES));

@@ -14,7 +14,8 @@ use crate::limits::{MAX_ADDED_TOKENS, MAX_MERGES, MAX_MERGES_PER_TOKEN, MAX_TOKE
 /// Texts may be borrowed from the file's metadata: what is refused is then refused before it is copied.
 #[derive(Debug, Clone, Default)]
 pub struct VocabularySpec<'a> {
-    /// `model`: the kind of tokenizer; `gpt2` is byte-level byte-pair encoding, `llama` is SentencePiece's.
+    /// `model`: the kind of tokenizer; `gpt2` is byte-level byte-pair encoding, `llama` is SentencePiece's. `bpe`, which no GGUF
+    /// file has, is SentencePiece's spelling with merges in place of scores.
     pub model: String,
     /// `pre`: the name of the pre-tokenizer.
     pub pre: String,
@@ -88,6 +89,9 @@ pub(crate) enum Spelling {
     /// As they are, but for spaces, which are U+2581.
     SentencePiece,
 }
+
+/// The kind of tokenizer that has SentencePiece's spelling and merges.
+pub(crate) const RANKED: &str = "bpe";
 
 /// What SentencePiece writes for a space.
 pub(crate) const SPACE: char = '\u{2581}';
@@ -308,7 +312,7 @@ impl TokenBytes {
 }
 
 /// The byte that `<0x41>` names.
-fn byte_token(text: &str) -> Option<u8> {
+pub(crate) fn byte_token(text: &str) -> Option<u8> {
     let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
     if digits.len() != 2 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;

@@ -7,7 +7,7 @@ use half::bf16;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use crate::publish::{Published, Tensor};
+use crate::publish::published::{Tensor, write_weights};
 
 const HIDDEN: usize = 64;
 const LAYERS: usize = 4;
@@ -33,9 +33,8 @@ pub fn write(kind: &str, folder: &Path) {
     let prefix = if kind == "qwen3_next" { "model." } else { "model.language_model." };
     let mut maker = Maker { state: 0x9E37_79B9_7F4A_7C15, prefix, tensors: BTreeMap::new() };
     maker.all(kind);
-    let published = Published { config: config(kind), tokenizer: Value::Null, tensors: maker.tensors };
-    std::fs::write(folder.join("config.json"), published.config.to_string()).unwrap();
-    published.write_weights(&folder.join("model.safetensors"), |_| true);
+    std::fs::write(folder.join("config.json"), config(kind).to_string()).unwrap();
+    write_weights(&folder.join("model.safetensors"), &maker.tensors, |_| true);
 }
 
 fn config(kind: &str) -> Value {

@@ -1,15 +1,21 @@
 //! Folders as models are published, made of the fixture in BF16, so that there is something to compare with wherever the tests
 //! run: as they are, or with their matrices quantised beside a twin that has the same numbers as floats.
 
+#[path = "../../src/published.rs"]
+#[allow(dead_code, reason = "other families of models use more of it")]
+pub mod published;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
-use membrane_formats::{Array, Checkpoint, StrArray, Value as Stored};
+use half::f16;
+use membrane_formats::gguf::GgufWriter;
+use membrane_formats::{Array, Checkpoint, FormatError, StrArray, Value as Stored};
 use safetensors::Dtype;
-use safetensors::tensor::{TensorView, serialize_to_file};
 use serde_json::{Value, json};
+
+use published::{Tensor, fp8, nearest_float8, write_weights};
 
 /// The pre-tokenizer of the fixture's family, as `tokenizer.json` writes it.
 const QWEN: &str = concat!(
@@ -47,14 +53,6 @@ pub const SCHEMES: [Scheme; 9] = [
 /// Elements of an integer group.
 const GROUP: usize = 32;
 
-/// A tensor as a safetensors file has it.
-#[derive(Clone)]
-pub struct Tensor {
-    pub dtype: Dtype,
-    pub shape: Vec<usize>,
-    pub bytes: Vec<u8>,
-}
-
 /// A model on its way into a folder.
 #[derive(Clone)]
 pub struct Published {
@@ -91,7 +89,7 @@ impl Published {
             if cols % width(scheme) != 0 || rows % 8 != 0 || (name.contains("mlp.gate.") && !routers) {
                 continue;
             }
-            let floats = floats(tensor);
+            let floats = tensor.floats();
             quantised.tensors.remove(name);
             let (parts, meaning) = quantise(scheme, &floats, rows, cols);
             for (part, tensor) in parts {
@@ -117,7 +115,7 @@ impl Published {
     /// Writes the documents, and the weights in one file.
     pub fn write(&self, folder: &Path) {
         self.write_documents(folder);
-        self.write_weights(&folder.join("model.safetensors"), |_| true);
+        write_weights(&folder.join("model.safetensors"), &self.tensors, |_| true);
     }
 
     /// Writes the documents, and the weights in several files with an index.
@@ -126,7 +124,7 @@ impl Published {
         let name = |shard: usize| format!("model-{:05}-of-{shards:05}.safetensors", shard + 1);
         let place = |tensor: &str| tensor.bytes().map(usize::from).sum::<usize>() % shards;
         for shard in 0..shards {
-            self.write_weights(&folder.join(name(shard)), |tensor| place(tensor) == shard);
+            write_weights(&folder.join(name(shard)), &self.tensors, |tensor| place(tensor) == shard);
         }
         let map: serde_json::Map<String, Value> =
             self.tensors.keys().map(|tensor| (tensor.clone(), name(place(tensor)).into())).collect();
@@ -141,14 +139,6 @@ impl Published {
         write("generation_config.json", &json!({"eos_token_id": [1010, 1008]}));
         write("tokenizer_config.json", &json!({"eos_token": "<|im_end|>", "add_bos_token": false}));
         std::fs::write(folder.join("chat_template.jinja"), "{{ messages[0].content }}").unwrap();
-    }
-
-    pub fn write_weights(&self, path: &Path, chosen: impl Fn(&str) -> bool) {
-        let chosen = self.tensors.iter().filter(|(name, _)| chosen(name));
-        let views = chosen.map(|(name, tensor)| {
-            (name.clone(), TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes).unwrap())
-        });
-        serialize_to_file(views.collect::<Vec<_>>(), None, path).unwrap();
     }
 }
 
@@ -165,6 +155,27 @@ pub fn in_a_cache(folder: &Path, cache: &Path) -> PathBuf {
         symlink(Path::new("../../blobs").join(&blob), snapshot.join(entry.file_name())).unwrap();
     }
     snapshot
+}
+
+/// Writes a GGUF file with further entries of metadata.
+pub fn with_metadata(gguf: &Path, entries: &[(&str, Stored)], out: &Path) {
+    let checkpoint = Checkpoint::open(gguf).unwrap();
+    let mut metadata = checkpoint.metadata().clone();
+    for (key, value) in entries {
+        metadata.set(key, value.clone());
+    }
+    let mut writer = GgufWriter::new(out, metadata);
+    for tensor in checkpoint.tensors() {
+        writer.declare(&tensor.name, tensor.dtype, tensor.shape.dims()).unwrap();
+    }
+    let mut tensors = checkpoint.tensors().iter();
+    let written = writer.write(|_, sink| -> Result<(), FormatError> {
+        let tensor = tensors.next().unwrap();
+        let mut bytes = vec![0; tensor.bytes as usize];
+        checkpoint.read(tensor, 0, &mut bytes)?;
+        sink.put(&bytes)
+    });
+    written.unwrap();
 }
 
 fn config(checkpoint: &Checkpoint) -> Value {
@@ -256,13 +267,6 @@ fn add(tensors: &mut BTreeMap<String, Tensor>, name: &str, tensor: Tensor) {
     tensors.insert(format!("{prefix}{part}"), tensor);
 }
 
-fn floats(tensor: &Tensor) -> Vec<f32> {
-    match tensor.dtype {
-        Dtype::F32 => tensor.bytes.chunks(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-        _ => tensor.bytes.chunks(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-    }
-}
-
 /// What the columns of a matrix must be a multiple of.
 fn width(scheme: Scheme) -> usize {
     if matches!(scheme, Scheme::Nvfp4 { .. }) { 64 } else { GROUP }
@@ -287,45 +291,6 @@ fn quantise(scheme: Scheme, x: &[f32], rows: usize, cols: usize) -> (Parts, Vec<
         }
         Scheme::Nvfp4 { compressed } => nvfp4(x, rows, cols, compressed),
     }
-}
-
-fn float8(byte: u8) -> f32 {
-    let (exponent, fraction) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
-    let magnitude = match exponent {
-        0 => fraction * 2f32.powi(-9),
-        _ => (1.0 + fraction / 8.0) * 2f32.powi(exponent - 7),
-    };
-    if byte & 0x80 == 0 { magnitude } else { -magnitude }
-}
-
-fn nearest_float8(x: f32) -> u8 {
-    let codes = (0..=255u8).filter(|code| code & 0x7F != 0x7F);
-    codes.min_by(|&a, &b| (float8(a) - x).abs().total_cmp(&(float8(b) - x).abs())).unwrap()
-}
-
-fn fp8(x: &[f32], rows: usize, cols: usize, block: [usize; 2]) -> (Parts, Vec<f32>) {
-    let counts = [rows.div_ceil(block[0]), cols.div_ceil(block[1])];
-    let of = |index: usize| index / cols / block[0] * counts[1] + index % cols / block[1];
-    let mut largest = vec![0.0f32; counts[0] * counts[1]];
-    for (index, x) in x.iter().enumerate() {
-        largest[of(index)] = largest[of(index)].max(x.abs());
-    }
-    let whole = counts == [1, 1];
-    let scales: Vec<f32> =
-        largest.iter().map(|x| if whole { x / 448.0 } else { bf16::from_f32(x / 448.0).to_f32() }).collect();
-    let codes: Vec<u8> = x.iter().enumerate().map(|(i, x)| nearest_float8(x / scales[of(i)])).collect();
-    let meaning = codes.iter().enumerate().map(|(i, code)| scales[of(i)] * float8(*code)).collect();
-    let scale = if whole {
-        let bytes = scales[0].to_le_bytes().to_vec();
-        ("weight_scale", Tensor { dtype: Dtype::F32, shape: vec![], bytes })
-    } else {
-        let bytes = scales.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect();
-        ("weight_scale_inv", Tensor { dtype: Dtype::BF16, shape: counts.to_vec(), bytes })
-    };
-    (
-        vec![("weight", Tensor { dtype: Dtype::F8_E4M3, shape: vec![rows, cols], bytes: codes }), scale],
-        meaning,
-    )
 }
 
 /// A matrix of 4-bit integers.
@@ -428,20 +393,20 @@ fn nvfp4(x: &[f32], rows: usize, cols: usize, compressed: bool) -> (Parts, Vec<f
     let largest = x.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
     // A power of two, so that one over it is exact.
     let factor = 2f32.powi((largest / 6.0 / 448.0).log2().ceil() as i32);
-    let mut scales = Vec::new();
+    let (mut scales, mut meant) = (Vec::new(), Vec::new());
     let mut codes = Vec::new();
     for sixteen in x.chunks(16) {
         let largest = sixteen.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-        let scale = nearest_float8(largest / 6.0 / factor);
-        scales.push(scale);
+        let (scale, code) = nearest_float8(largest / 6.0 / factor);
+        scales.push(code);
+        meant.push(scale);
         codes.extend(sixteen.iter().map(|x| {
-            let x = x / (float8(scale) * factor);
+            let x = x / (scale * factor);
             let near = |&a: &u8, &b: &u8| (value(a) - x).abs().total_cmp(&(value(b) - x).abs());
             if x.is_finite() { (0..16).min_by(near).unwrap() } else { 0 }
         }));
     }
-    let meaning =
-        codes.iter().enumerate().map(|(i, code)| value(*code) * float8(scales[i / 16]) * factor).collect();
+    let meaning = codes.iter().enumerate().map(|(i, code)| value(*code) * meant[i / 16] * factor).collect();
     let packed = codes.chunks(2).map(|two| two[0] | two[1] << 4).collect();
     let names = match compressed {
         true => ["weight_packed", "weight_scale", "weight_global_scale"],

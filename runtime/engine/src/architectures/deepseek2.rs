@@ -4,6 +4,8 @@
 //! every token uses. Since V3 the router takes the sigmoid of its outputs, chooses from the best groups of experts and by scores
 //! with a bias that keeps the experts evenly used, and weighs by the scores without it.
 
+use membrane_formats::keys::ROPE_HALVES;
+
 use super::blocks::{self, Weighing};
 use super::rotary::{self, Rotation};
 use crate::error::Result;
@@ -41,7 +43,9 @@ fn latent_attention(keys: &Keys<'_>) -> Result<LatentAttention> {
     })?;
     let kv_rank = keys.count("attention.kv_lora_rank", MAX_WIDTH)?;
     let query_dim = keys.count(KEY, MAX_WIDTH)?;
-    let rope = rotary::rope(keys, query_dim, Rotation::Neighbours)?;
+    let halves = keys.flag(ROPE_HALVES)?.unwrap_or(false);
+    let rotation = if halves { Rotation::Halves } else { Rotation::Neighbours };
+    let rope = rotary::rope(keys, query_dim, rotation)?;
     keys.rule(KEY, query_dim, query_dim > rope.dims, || {
         format!("{} dimensions of a head are rotated, and some must not be", rope.dims)
     })?;

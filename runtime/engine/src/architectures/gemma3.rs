@@ -2,7 +2,8 @@
 //!
 //! Five layers of six slide over a window and have rotary positions of their own, short ones; the sixth goes over all positions,
 //! and its rotary positions are those that a longer context stretches. Norms stand before and behind mixer and feed-forward.
-//! The file holds w + 1 of all norms, so they are plain here; the output head is the embedding, whose rows are scaled.
+//! GGUF files hold w + 1 of all norms, and so these are read from folders; they are plain here. The output head is the embedding,
+//! whose rows are scaled.
 
 use super::blocks;
 use super::rotary::Rotation;
@@ -23,13 +24,15 @@ pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
     keys.rule(CAP, cap, cap == 0.0, || "this build does not cap logits; Gemma 3 has none to cap".into())?;
     let global = Attention { head_norm: true, ..blocks::attention(keys, Rotation::Halves)? };
     let windows = blocks::windows(keys, PERIOD)?;
-    let global = match windows.len() {
-        LAYERS_27B => {
+    let scale = match keys.positive("attention.scale")? {
+        Some(stated) => stated,
+        None if windows.len() == LAYERS_27B => {
             let width = keys.count("embedding_length", MAX_WIDTH)? as f32 / global.heads as f32;
-            Attention { scale: 1.0 / width.sqrt(), ..global }
+            1.0 / width.sqrt()
         }
-        _ => global,
+        None => global.scale,
     };
+    let global = Attention { scale, ..global };
     let base = keys.positive("rope.freq_base_swa")?.unwrap_or(LOCAL_BASE);
     let local = Attention { rope: Rope { base, scaling: RopeScaling::None, ..global.rope }, ..global };
     let inner = keys.count("feed_forward_length", MAX_WIDTH)?;

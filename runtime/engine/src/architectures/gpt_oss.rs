@@ -3,6 +3,8 @@
 //! Every other layer slides over a window, each head has a sink, every matrix a bias. The chosen experts are weighed by the
 //! softmax over their scores alone, which is the softmax over all of them made to sum to 1.
 
+use membrane_formats::keys::YARN_WHOLE_PAIRS;
+
 use super::blocks::{self, Weighing};
 use super::rotary::Rotation;
 use crate::error::Result;
@@ -16,7 +18,8 @@ const PERIOD: usize = 2;
 
 pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
     let plain = blocks::attention(keys, Rotation::Halves)?;
-    let attention = Attention { biased: true, sinks: true, rope: unrounded(plain.rope), ..plain };
+    let rope = if keys.flag(YARN_WHOLE_PAIRS)?.is_some() { plain.rope } else { unrounded(plain.rope) };
+    let attention = Attention { biased: true, sinks: true, rope, ..plain };
     let windows = blocks::windows(keys, PERIOD)?;
     let moe = Moe { biased: true, glu: Glu::ClampedSwiGlu, ..blocks::moe(keys, Weighing::SumToOne)? };
     let decoder = blocks::decoder(keys, |index| Layer {
@@ -26,7 +29,7 @@ pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
     Ok(Hyperparameters { norms: Norms { ffn: "post_attention_norm", ..decoder.norms }, ..decoder })
 }
 
-/// The checkpoints say that YaRN mixes between pairs that are not rounded, and the file has no key for it.
+/// The checkpoints say that YaRN mixes between pairs that are not rounded, and a GGUF file has no key for it.
 fn unrounded(rope: Rope) -> Rope {
     match rope.scaling {
         RopeScaling::Yarn(yarn) => {

@@ -1,5 +1,7 @@
 //! Rotary positions, and how a file asks for a longer context than that of the training.
 
+use membrane_formats::keys::YARN_WHOLE_PAIRS;
+
 use crate::error::Result;
 use crate::hyper::{Hyperparameters, Llama3, Rope, RopeScaling, Yarn};
 use crate::keys::{Keys, MAX_WIDTH};
@@ -84,7 +86,7 @@ fn yarn(keys: &Keys<'_>, base: f32, factor: f32) -> Result<Yarn> {
         original_context: original_context as u32,
         beta_fast,
         beta_slow,
-        whole_pairs: true,
+        whole_pairs: keys.flag(YARN_WHOLE_PAIRS)?.unwrap_or(true),
         magnitude,
     })
 }

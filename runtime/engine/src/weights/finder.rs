@@ -2,12 +2,12 @@
 
 use membrane_formats::{Checkpoint, TensorInfo, Values};
 use membrane_kernels::Format;
-use membrane_pager::{ByteRange, Record};
+use membrane_pager::Record;
 
-use super::stored::{ExpertForm, ExpertRecoding, Stored};
+use super::stored::{ExpertRecoding, Stored};
 use super::{
-    ALIGNMENT, AttentionBlock, Block, DeltaBlock, ExpertBiases, ExpertMatrix, FeedForward, GateWeights,
-    GatedUnit, InputWeights, Mixer, MoeBlock, Weight,
+    ALIGNMENT, AttentionBlock, Block, DeltaBlock, FeedForward, GateWeights, GatedUnit, InputWeights, Mixer,
+    MoeBlock, Weight,
 };
 use crate::error::{EngineError, Result};
 use crate::hyper::{self, Attention, DeltaNet, Glu, Hyperparameters, Moe, Projections, Rope};
@@ -26,16 +26,6 @@ pub(super) fn format_of(tensor: &TensorInfo) -> Result<Format> {
             .collect::<Vec<_>>()
             .join(", "),
     })
-}
-
-/// The same matrix of all experts of a block.
-struct Experts {
-    matrix: ExpertMatrix,
-    form: ExpertForm,
-    /// Bytes in a slot.
-    bytes: u64,
-    /// Where the parts of each expert's lie.
-    parts: Vec<Vec<ByteRange>>,
 }
 
 /// Looks tensors up, checks them and gives the resident ones a place.
@@ -59,12 +49,7 @@ impl<'a> Finder<'a> {
     /// A tensor of exactly these dimensions, contiguous one first; dimensions of 1 do not count.
     pub fn tensor(&self, name: &str, dims: &[usize]) -> Result<(usize, &'a TensorInfo)> {
         let tensor = self.checkpoint.require(name)?;
-        let wanted: Vec<u64> = dims.iter().map(|&d| d as u64).collect();
-        let found = tensor.shape.dims();
-        if without_ones(found.iter().copied()) != without_ones(wanted.iter().copied()) {
-            let (tensor, found) = (tensor.name.clone(), found.to_vec());
-            return Err(EngineError::TensorShape { tensor, found, wanted });
-        }
+        check_shape(tensor, dims)?;
         Ok((self.index(name)?, tensor))
     }
 
@@ -80,7 +65,7 @@ impl<'a> Finder<'a> {
     }
 
     /// Gives a matrix a place in the resident memory.
-    fn resident(&mut self, stored: Stored, rows: usize, cols: usize) -> Weight {
+    pub(super) fn resident(&mut self, stored: Stored, rows: usize, cols: usize) -> Weight {
         let offset = self.resident_bytes.next_multiple_of(ALIGNMENT);
         let Stored { ref name, format, bytes, factor, .. } = stored;
         let weight = Weight { name: name.clone(), format, rows, cols, offset, bytes, factor };
@@ -276,8 +261,7 @@ impl<'a> Finder<'a> {
             None => None,
         };
         let router = self.weight(&format!("blk.{index}.ffn_gate_inp.weight"), moe.experts, hidden)?;
-        let [gate, up] = self.gates_and_ups(index, hidden, moe)?;
-        let down = self.experts(index, "ffn_down", hidden, moe.inner, moe.experts)?;
+        let [gate, up, down] = self.all_experts(index, hidden, moe)?;
         let parts = |expert: usize| {
             [&gate, &up, &down].into_iter().flat_map(move |matrix| matrix.parts[expert].iter().copied())
         };
@@ -291,95 +275,21 @@ impl<'a> Finder<'a> {
         let (shape, gate, up, down) = (*moe, gate.0, up.0, down.0);
         Ok((MoeBlock { shape, router, gate, up, down, router_bias, choice_bias, biases, shared }, records))
     }
+}
 
-    fn expert_biases(&mut self, index: usize, hidden: usize, moe: &Moe) -> Result<ExpertBiases> {
-        let name = |part: &str| format!("blk.{index}.ffn_{part}_exps.bias");
-        Ok(ExpertBiases {
-            gate: self.weight(&name("gate"), moe.experts, moe.inner)?,
-            up: self.weight(&name("up"), moe.experts, moe.inner)?,
-            down: self.weight(&name("down"), moe.experts, hidden)?,
-        })
+/// Error: a tensor has other dimensions than these, contiguous one first; dimensions of 1 do not count.
+pub(super) fn check_shape(tensor: &TensorInfo, dims: &[usize]) -> Result<()> {
+    let wanted: Vec<u64> = dims.iter().map(|&d| d as u64).collect();
+    let found = tensor.shape.dims();
+    if without_ones(found.iter().copied()) != without_ones(wanted.iter().copied()) {
+        let (tensor, found) = (tensor.name.clone(), found.to_vec());
+        return Err(EngineError::TensorShape { tensor, found, wanted });
     }
-
-    /// Gates and ups of all experts: in one tensor, the rows of a gate before those of its up, or in a tensor each.
-    fn gates_and_ups(&self, index: usize, hidden: usize, moe: &Moe) -> Result<[Experts; 2]> {
-        let fused = format!("blk.{index}.ffn_gate_up_exps.weight");
-        if self.checkpoint.tensor(&fused).is_none() {
-            let gates = self.experts(index, "ffn_gate", moe.inner, hidden, moe.experts)?;
-            return Ok([gates, self.experts(index, "ffn_up", moe.inner, hidden, moe.experts)?]);
-        }
-        let both = self.experts(index, "ffn_gate_up", 2 * moe.inner, hidden, moe.experts)?;
-        Ok([0, 1].map(|number| {
-            let range = |range: &ByteRange| {
-                let bytes = range.bytes / 2;
-                ByteRange { offset: range.offset + number * bytes, bytes, ..*range }
-            };
-            Experts {
-                matrix: ExpertMatrix { rows: moe.inner, ..both.matrix.clone() },
-                form: both.form.clone(),
-                bytes: both.bytes / 2,
-                parts: both.parts.iter().map(|parts| parts.iter().map(range).collect()).collect(),
-            }
-        }))
-    }
-
-    /// The same matrix of every expert: one fused tensor [experts, rows, cols], or one an expert, as folders and early
-    /// Mixtral files have it.
-    fn experts(&self, index: usize, part: &str, rows: usize, cols: usize, count: usize) -> Result<Experts> {
-        let fused = format!("blk.{index}.{part}_exps.weight");
-        let of_one = |expert: usize| format!("blk.{index}.{part}.{expert}.weight");
-        // In a folder, one that is missing is named as its files would.
-        let one_by_one =
-            self.checkpoint.holds(&of_one(0)) || self.checkpoint.published_name(&of_one(0)).is_some();
-        if self.checkpoint.tensor(&fused).is_none() && one_by_one {
-            return self.experts_one_by_one(of_one, rows, cols, count);
-        }
-        let (_, tensor) = self.tensor(&fused, &[cols, rows, count])?;
-        let bytes = tensor.bytes / count as u64;
-        let range = |e: u64| ByteRange { file: tensor.file, offset: tensor.offset + e * bytes, bytes };
-        let factors = self.optional_vector(&scale_name(&fused), count)?.unwrap_or_default();
-        let (name, format) = (tensor.name.clone(), format_of(tensor)?);
-        Ok(Experts {
-            matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors },
-            form: ExpertForm { name, parts: 1, recoding: None },
-            bytes,
-            parts: (0..count as u64).map(|expert| vec![range(expert)]).collect(),
-        })
-    }
-
-    fn experts_one_by_one(
-        &self,
-        of_one: impl Fn(usize) -> String,
-        rows: usize,
-        cols: usize,
-        count: usize,
-    ) -> Result<Experts> {
-        let first = Stored::find(self, &of_one(0), rows, cols)?;
-        let (mut parts, mut factors) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        for expert in 0..count {
-            let stored = Stored::find(self, &of_one(expert), rows, cols)?;
-            if !stored.same_form(&first) {
-                return Err(EngineError::TensorType {
-                    tensor: stored.name,
-                    found: stored.format.name().into(),
-                    supported: format!("the form of `{}` for all experts of the block", first.name),
-                });
-            }
-            parts.push(stored.parts);
-            factors.push(stored.factor);
-        }
-        let Stored { name, format, bytes, recoding, .. } = first;
-        Ok(Experts {
-            matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors },
-            form: ExpertForm { name, parts: parts[0].len(), recoding },
-            bytes,
-            parts,
-        })
-    }
+    Ok(())
 }
 
 /// The name of the factor beside a tensor.
-fn scale_name(name: &str) -> String {
+pub(super) fn scale_name(name: &str) -> String {
     format!("{}.scale", name.trim_end_matches(".weight"))
 }
 

@@ -2,8 +2,8 @@
 //! read.
 
 use membrane_formats::{Checkpoint, DType, Quantised, Scheme, TensorInfo, keys};
-use membrane_kernels::recode::{Parts, ScaleFormat};
-use membrane_kernels::{Format, Recoding};
+use membrane_kernels::recode::{FloatFormat, Parts, View};
+use membrane_kernels::{Format, RecodeError, Recoding};
 use membrane_pager::{ByteRange, ExpertKey, Recode};
 
 use super::finder::{Finder, format_of};
@@ -51,29 +51,42 @@ impl Stored {
         })
     }
 
-    fn quantised(checkpoint: &Checkpoint, found: &Quantised<'_>, rows: usize, cols: usize) -> Result<Self> {
-        let Quantised { scheme, parts } = found;
-        let (parts, factor, described) = match scheme {
-            Scheme::Fp8 => (&parts[..], 1.0, fp8(checkpoint, parts[1], rows, cols)?),
-            Scheme::Nvfp4 { divides } => {
-                expect(parts[1], DType::F8_E4M3)?;
-                let factor = scalar(checkpoint, parts[2])?;
-                let factor = if *divides { 1.0 / factor } else { factor };
-                (&parts[..2], factor, Parts::Nvfp4)
+    /// A matrix [rows, cols] of elements of the one of this name. Errors: as for [`Stored::find`], and where it is stored in a
+    /// way that can't be taken apart.
+    pub fn view(finder: &Finder<'_>, name: &str, view: View, rows: usize, cols: usize) -> Result<Self> {
+        let stored = view.stored;
+        let (parts, factor, described) = match finder.checkpoint.quantised(name)? {
+            Some(quantised) => described(finder.checkpoint, &quantised, stored)?,
+            None => {
+                let (_, tensor) = finder.tensor(name, &[stored[1], stored[0]])?;
+                (vec![tensor], 1.0, Parts::Floats(float_format(tensor)?))
             }
-            Scheme::Gptq => (&parts[..], 1.0, gptq(checkpoint, parts, rows)?),
-            Scheme::Awq => (&parts[..], 1.0, Parts::Awq { groups: groups(parts, rows)? }),
         };
+        let recoding = Recoding::of_view(described, view, rows, cols);
+        Self::recoded(parts, factor, recoding, stored)
+    }
+
+    fn quantised(checkpoint: &Checkpoint, found: &Quantised<'_>, rows: usize, cols: usize) -> Result<Self> {
+        let (parts, factor, described) = described(checkpoint, found, [rows, cols])?;
+        Self::recoded(parts, factor, Recoding::new(described, rows, cols), [rows, cols])
+    }
+
+    /// What is recoded so. `matrix`: rows and columns that are stored.
+    fn recoded(
+        parts: Vec<&TensorInfo>,
+        factor: f32,
+        recoding: std::result::Result<Recoding, RecodeError>,
+        matrix: [usize; 2],
+    ) -> Result<Self> {
         let name = parts[0].name.clone();
-        let recoding = Recoding::new(described, rows, cols)
-            .map_err(|source| EngineError::Recode { tensor: name.clone(), source })?;
+        let recoding = recoding.map_err(|source| EngineError::Recode { tensor: name.clone(), source })?;
         for (tensor, wanted) in parts.iter().zip(recoding.part_bytes()) {
             if tensor.bytes != wanted as u64 {
                 return Err(EngineError::PartShape {
                     tensor: tensor.name.clone(),
                     found: tensor.shape.dims().iter().rev().copied().collect(),
                     dtype: tensor.dtype.name(),
-                    matrix: [rows, cols],
+                    matrix,
                 });
             }
         }
@@ -116,7 +129,32 @@ impl Stored {
     }
 }
 
-fn expect(tensor: &TensorInfo, dtype: DType) -> Result<()> {
+/// The parts of a quantised matrix that are recoded, what all of it is multiplied by, and what the parts are.
+fn described<'a>(
+    checkpoint: &Checkpoint,
+    found: &Quantised<'a>,
+    [rows, cols]: [usize; 2],
+) -> Result<(Vec<&'a TensorInfo>, f32, Parts)> {
+    let mut parts = found.parts.clone();
+    let (factor, described) = match found.scheme {
+        Scheme::Fp8 => (1.0, fp8(checkpoint, parts[1], rows, cols)?),
+        Scheme::Nvfp4 { divides } => {
+            expect(parts[1], DType::F8_E4M3)?;
+            let factor = scalar(checkpoint, parts[2])?;
+            parts.truncate(2);
+            (if divides { 1.0 / factor } else { factor }, Parts::Nvfp4)
+        }
+        Scheme::Gptq => (1.0, gptq(checkpoint, &parts, rows)?),
+        Scheme::Awq => (1.0, Parts::Awq { groups: groups(&parts, rows)? }),
+        Scheme::Mxfp4 => {
+            parts.iter().try_for_each(|part| expect(part, DType::U8))?;
+            (1.0, Parts::Mxfp4)
+        }
+    };
+    Ok((parts, factor, described))
+}
+
+pub(super) fn expect(tensor: &TensorInfo, dtype: DType) -> Result<()> {
     if tensor.dtype == dtype {
         return Ok(());
     }
@@ -142,20 +180,23 @@ fn scalar(checkpoint: &Checkpoint, tensor: &TensorInfo) -> Result<f32> {
     Ok(f32::from_le_bytes(bytes))
 }
 
+/// How a tensor of plain floats stores them.
+pub(super) fn float_format(tensor: &TensorInfo) -> Result<FloatFormat> {
+    match tensor.dtype {
+        DType::F32 => Ok(FloatFormat::F32),
+        DType::F16 => Ok(FloatFormat::F16),
+        DType::BF16 => Ok(FloatFormat::BF16),
+        other => Err(EngineError::TensorType {
+            tensor: tensor.name.clone(),
+            found: other.name().into(),
+            supported: "F32, F16, BF16".into(),
+        }),
+    }
+}
+
 /// Floats of 8 bits: one scale for all, one a row, or one a block.
 fn fp8(checkpoint: &Checkpoint, scale: &TensorInfo, rows: usize, cols: usize) -> Result<Parts> {
-    let scales = match scale.dtype {
-        DType::F32 => ScaleFormat::F32,
-        DType::F16 => ScaleFormat::F16,
-        DType::BF16 => ScaleFormat::BF16,
-        other => {
-            return Err(EngineError::TensorType {
-                tensor: scale.name.clone(),
-                found: other.name().into(),
-                supported: "F32, F16, BF16".into(),
-            });
-        }
-    };
+    let scales = float_format(scale)?;
     let count = scale.shape.elements();
     let block = if count == 1 {
         [rows, cols]
@@ -200,7 +241,7 @@ fn gptq(checkpoint: &Checkpoint, parts: &[&TensorInfo], rows: usize) -> Result<P
 pub(super) struct ExpertForm {
     /// Name of the first expert's.
     pub name: String,
-    /// Parts in the files.
+    /// Parts in the files; 0: those of the matrix before, which both are made of.
     pub parts: usize,
     pub recoding: Option<Recoding>,
 }
@@ -239,9 +280,11 @@ impl Recode for ExpertRecoding {
         into: &mut [&mut [u8]],
     ) -> std::result::Result<(), String> {
         let forms = self.forms.get(key.group as usize).map_or(&[][..], Vec::as_slice);
+        let mut own: &[&[u8]] = &[];
         for (form, into) in forms.iter().zip(into) {
-            let (own, rest) = parts.split_at(form.parts);
-            parts = rest;
+            if form.parts > 0 {
+                (own, parts) = parts.split_at(form.parts);
+            }
             match &form.recoding {
                 Some(recoding) => {
                     recoding

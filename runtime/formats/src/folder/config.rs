@@ -1,5 +1,8 @@
 //! `config.json`: what a GGUF file of the model would have as metadata.
 
+mod families;
+mod rope;
+
 use serde_json::{Map, Value};
 
 use crate::error::{FormatError, quoted};
@@ -8,7 +11,12 @@ use crate::source::SourceFile;
 use crate::value::Array;
 
 /// Names of architectures: `model_type`, and ours.
-const ARCHITECTURES: [(&str, &str); 10] = [
+const ARCHITECTURES: [(&str, &str); 15] = [
+    ("deepseek_v3", "deepseek2"),
+    ("gemma3", "gemma3"),
+    ("gemma3_text", "gemma3"),
+    ("gpt_oss", "gpt-oss"),
+    ("kimi_k2", "deepseek2"),
     ("llama", "llama"),
     ("mixtral", "llama"),
     ("qwen2", "qwen2"),
@@ -27,7 +35,7 @@ pub(super) fn is_known(architecture: &str) -> bool {
 }
 
 /// Integers that only have another name: ours without the architecture, and the published ones of which a model has one.
-const COUNTS: [(&str, &[&str]); 15] = [
+const COUNTS: [(&str, &[&str]); 25] = [
     ("block_count", &["num_hidden_layers"]),
     ("embedding_length", &["hidden_size"]),
     ("feed_forward_length", &["intermediate_size"]),
@@ -37,8 +45,18 @@ const COUNTS: [(&str, &[&str]); 15] = [
     ("attention.value_length", &["head_dim"]),
     ("context_length", &["max_position_embeddings"]),
     ("vocab_size", &["vocab_size"]),
-    ("expert_count", &["num_experts", "num_local_experts"]),
-    ("expert_used_count", &["num_experts_per_tok"]),
+    ("attention.sliding_window", &["sliding_window"]),
+    ("attention.sliding_window_pattern", &["sliding_window_pattern", "_sliding_window_pattern"]),
+    ("attention.q_lora_rank", &["q_lora_rank"]),
+    ("attention.kv_lora_rank", &["kv_lora_rank"]),
+    ("attention.value_length_mla", &["v_head_dim"]),
+    ("rope.dimension_count", &["qk_rope_head_dim"]),
+    ("leading_dense_block_count", &["first_k_dense_replace"]),
+    ("expert_count", &["num_experts", "num_local_experts", "n_routed_experts"]),
+    ("expert_used_count", &["num_experts_per_tok", "experts_per_token"]),
+    ("expert_shared_count", &["n_shared_experts"]),
+    ("expert_group_count", &["n_group"]),
+    ("expert_group_used_count", &["topk_group"]),
     ("expert_feed_forward_length", &["moe_intermediate_size"]),
     ("expert_shared_feed_forward_length", &["shared_expert_intermediate_size"]),
     ("full_attention_interval", &["full_attention_interval"]),
@@ -59,10 +77,21 @@ pub(crate) fn published_key(key: &str) -> Option<&'static str> {
     let others = [
         ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
         ("rope.freq_base", "rope_theta"),
-        ("rope.dimension_count", "partial_rotary_factor"),
         ("rope.dimension_sections", "rope_parameters.mrope_section"),
         ("rope.scaling.type", "rope_scaling.rope_type"),
         ("rope.scaling.factor", "rope_scaling.factor"),
+        ("rope.scaling.original_context_length", "rope_scaling.original_max_position_embeddings"),
+        ("rope.scaling.yarn_beta_fast", "rope_scaling.beta_fast"),
+        ("rope.scaling.yarn_beta_slow", "rope_scaling.beta_slow"),
+        ("rope.scaling.yarn_attn_factor", "rope_scaling.attention_factor"),
+        ("rope.scaling.yarn_log_multiplier", "rope_scaling.mscale_all_dim"),
+        ("rope.freq_base_swa", "rope_local_base_freq"),
+        ("attention.scale", "query_pre_attn_scalar"),
+        ("attention.key_length_mla", "qk_nope_head_dim"),
+        ("expert_weights_scale", "routed_scaling_factor"),
+        ("expert_weights_norm", "norm_topk_prob"),
+        ("expert_gating_func", "scoring_func"),
+        ("final_logit_softcapping", "final_logit_softcapping"),
         ("ssm.inner_size", "linear_value_head_dim"),
         ("attention.recurrent_layers", "layer_types"),
     ];
@@ -97,8 +126,9 @@ pub(super) fn metadata(source: &SourceFile, object: &Map<String, Value>) -> Resu
     config.metadata.set("general.architecture", config.architecture.clone());
     if known.is_some() {
         config.sizes()?;
+        config.layer_kinds()?;
         config.rope(kind)?;
-        config.refuse_variants(kind)?;
+        config.family(kind)?;
     }
     Ok(config.metadata)
 }
@@ -147,105 +177,32 @@ impl Config<'_> {
         }
         let epsilon = self.number(self.text, "rms_norm_eps")?.unwrap_or(NORM_EPSILON);
         self.set("attention.layer_norm_rms_epsilon", epsilon as f32);
-        if let Some(value) = self.get("layer_types") {
-            let kinds = value.as_array().map(|kinds| {
-                kinds.iter().map(|kind| match kind.as_str()? {
-                    "linear_attention" => Some(true),
-                    "full_attention" => Some(false),
-                    _ => None,
-                })
-            });
-            let kinds: Option<Vec<bool>> = kinds.and_then(Iterator::collect);
-            let rule = "layers can be full_attention or linear_attention";
-            let kinds = kinds.ok_or_else(|| self.refused("layer_types", rule))?;
-            if kinds.contains(&true) {
-                self.set("attention.recurrent_layers", Array::Bool(kinds));
-            }
-        }
         Ok(())
     }
 
-    /// Rotary positions: in `rope_parameters`, or in `rope_scaling` and beside it.
-    fn rope(&mut self, kind: &str) -> Result<(), FormatError> {
-        let group = ["rope_parameters", "rope_scaling"].into_iter().find(|key| self.get(key).is_some());
-        let empty = Map::new();
-        let nested = match group {
-            None => &empty,
-            Some(key) => self
-                .text
-                .get(key)
-                .and_then(Value::as_object)
-                .ok_or_else(|| self.refused(key, "it must be an object"))?,
+    /// Whether the architecture has layers whose attention slides over a window.
+    fn slides(&self) -> bool {
+        matches!(self.architecture.as_str(), "gemma3" | "gpt-oss")
+    }
+
+    /// Which layers are others than attention over all positions.
+    fn layer_kinds(&mut self) -> Result<(), FormatError> {
+        const KEY: &str = "layer_types";
+        let Some(value) = self.get(KEY) else { return Ok(()) };
+        let (other, ours) = match self.slides() {
+            true => ("sliding_attention", "attention.sliding_window_pattern"),
+            false => ("linear_attention", "attention.recurrent_layers"),
         };
-        let number = |key: &str| -> Result<Option<f64>, FormatError> {
-            Ok(self.number(nested, key)?.or(self.number(self.text, key)?))
+        let kind = |kind: &Value| match kind.as_str()? {
+            "full_attention" => Some(false),
+            kind => (kind == other).then_some(true),
         };
-        let (base, partial) = (number("rope_theta")?, number("partial_rotary_factor")?);
-        let partial =
-            partial.or((matches!(kind, "qwen3_next") || kind.starts_with("qwen3_5")).then_some(0.25));
-        let name = ["rope_type", "type"].into_iter().find_map(|key| nested.get(key).and_then(Value::as_str));
-        let scaling = name.unwrap_or("default").to_owned();
-        let figures: Vec<(&str, Option<f64>)> = [
-            ("factor", "factor"),
-            ("low_freq_factor", "low_freq_factor"),
-            ("high_freq_factor", "high_freq_factor"),
-            ("yarn_beta_fast", "beta_fast"),
-            ("yarn_beta_slow", "beta_slow"),
-        ]
-        .into_iter()
-        .map(|(ours, published)| Ok((ours, self.number(nested, published)?)))
-        .collect::<Result<_, FormatError>>()?;
-        const ORIGINAL: &str = "original_max_position_embeddings";
-        let original = self.number(nested, ORIGINAL)?;
-        // It stands for the factor of the context and the growth that YaRN's paper found, where it stands.
-        let attention = self.number(nested, "attention_factor")?;
-        let attention = attention.zip(figures[0].1).map(|(whole, factor)| whole / (1.0 + 0.1 * factor.ln()));
-        let sections = nested.get("mrope_section").filter(|value| !value.is_null()).map(|value| {
-            let sections = value.as_array().and_then(|sections| {
-                sections.iter().map(|s| s.as_u64().and_then(|s| u32::try_from(s).ok())).collect()
-            });
-            sections.ok_or_else(|| {
-                refused(self.source, "mrope_section", &value.to_string(), "it must list counts")
-            })
-        });
-        let sections: Option<Vec<u32>> = sections.transpose()?;
-        if let Some(base) = base {
-            self.set("rope.freq_base", base as f32);
-        }
-        if let Some(partial) = partial {
-            let hidden = self.count("hidden_size")?.unwrap_or(0);
-            let heads = self.count("num_attention_heads")?.filter(|&heads| heads > 0).unwrap_or(1);
-            let width = self.count("head_dim")?.unwrap_or(hidden / heads);
-            self.set("rope.dimension_count", (width as f64 * partial) as u32);
-        }
-        if let Some(sections) = sections {
-            self.set("rope.dimension_sections", Array::U32(sections));
-        }
-        if scaling != "default" && scaling != "mrope" {
-            if let Some(original) = original {
-                let whole = (1.0..=f64::from(u32::MAX)).contains(&original) && original.fract() == 0.0;
-                if !whole {
-                    return Err(self.refused(ORIGINAL, "it must be a number of positions"));
-                }
-                self.set("rope.scaling.original_context_length", original as u32);
-            }
-            if let Some(attention) = attention.filter(|_| scaling == "yarn") {
-                self.set("rope.scaling.yarn_attn_factor", attention as f32);
-            }
-            self.set("rope.scaling.type", scaling);
-            for (key, value) in figures {
-                if let Some(value) = value {
-                    self.set(&format!("rope.scaling.{key}"), value as f32);
-                }
-            }
-        }
-        // A converter would permute query and key rows so that pairs become neighbours.
-        if self.architecture == "llama" {
-            self.set(crate::keys::ROPE_HALVES, true);
-        }
-        // A converter would tile the value heads of these over the key heads.
-        if self.architecture.starts_with("qwen35") {
-            self.set(crate::keys::GROUPED_VALUE_HEADS, true);
+        let kinds = value.as_array().map(|kinds| kinds.iter().map(kind));
+        let kinds: Option<Vec<bool>> = kinds.and_then(Iterator::collect);
+        let kinds =
+            kinds.ok_or_else(|| self.refused(KEY, &format!("layers can be full_attention or {other}")))?;
+        if self.slides() || kinds.contains(&true) {
+            self.set(ours, Array::Bool(kinds));
         }
         Ok(())
     }
@@ -254,36 +211,6 @@ impl Config<'_> {
         let Some(value) = object.get(key).filter(|value| !value.is_null()) else { return Ok(None) };
         let number = value.as_f64().filter(|number| number.is_finite());
         number.map(Some).ok_or_else(|| refused(self.source, key, &value.to_string(), "it must be a number"))
-    }
-
-    /// Refuses what these architectures are not computed with here.
-    fn refuse_variants(&mut self, kind: &str) -> Result<(), FormatError> {
-        if let Some(name) = self.get("hidden_act")
-            && name.as_str() != Some("silu")
-        {
-            return Err(self.refused("hidden_act", "only \"silu\" is computed here"));
-        }
-        let slides = self.flag("use_sliding_window")?.unwrap_or(kind == "mixtral");
-        if slides && self.get("sliding_window").is_some() {
-            return Err(self.refused("sliding_window", "attention over a window is not computed here"));
-        }
-        if self.count("decoder_sparse_step")?.is_some_and(|step| step != 1) {
-            return Err(self.refused("decoder_sparse_step", "only a mixture in every layer is computed here"));
-        }
-        let dense =
-            self.get("mlp_only_layers").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
-        if dense && self.get("num_experts").is_some() {
-            return Err(self.refused("mlp_only_layers", "only a mixture in every layer is computed here"));
-        }
-        if self.flag("attn_output_gate")? == Some(false) {
-            return Err(self.refused("attn_output_gate", "only gated attention is computed here"));
-        }
-        // Where the configuration is silent, transformers does not normalise for these.
-        let silent = matches!(kind, "qwen2_moe" | "qwen3_moe").then_some(false);
-        if let Some(normalise) = self.flag("norm_topk_prob")?.or(silent) {
-            self.set("expert_weights_norm", normalise);
-        }
-        Ok(())
     }
 }
 

@@ -50,6 +50,33 @@ const PARTS: [(&str, &str); 31] = [
     ("ffn_gate_inp.weight", "mlp.gate.weight"),
 ];
 
+/// The same where a family has other names than most.
+const GPT_OSS_PARTS: [(&str, &str); 6] = [
+    ("attn_output.bias", "self_attn.o_proj.bias"),
+    ("attn_sinks.weight", "self_attn.sinks"),
+    ("ffn_gate_inp.weight", "mlp.router.weight"),
+    ("ffn_gate_inp.bias", "mlp.router.bias"),
+    ("ffn_gate_up_exps.bias", "mlp.experts.gate_up_proj_bias"),
+    ("ffn_down_exps.bias", "mlp.experts.down_proj_bias"),
+];
+const DEEPSEEK_PARTS: [(&str, &str); 10] = [
+    ("attn_q_a.weight", "self_attn.q_a_proj.weight"),
+    ("attn_q_a_norm.weight", "self_attn.q_a_layernorm.weight"),
+    ("attn_q_b.weight", "self_attn.q_b_proj.weight"),
+    ("attn_kv_a_mqa.weight", "self_attn.kv_a_proj_with_mqa.weight"),
+    ("attn_kv_a_norm.weight", "self_attn.kv_a_layernorm.weight"),
+    ("attn_kv_b.weight", "self_attn.kv_b_proj.weight"),
+    ("exp_probs_b.bias", "mlp.gate.e_score_correction_bias"),
+    ("ffn_gate_shexp.weight", "mlp.shared_experts.gate_proj.weight"),
+    ("ffn_up_shexp.weight", "mlp.shared_experts.up_proj.weight"),
+    ("ffn_down_shexp.weight", "mlp.shared_experts.down_proj.weight"),
+];
+const GEMMA_PARTS: [(&str, &str); 2] = [
+    ("ffn_norm.weight", "pre_feedforward_layernorm.weight"),
+    ("post_ffw_norm.weight", "post_feedforward_layernorm.weight"),
+];
+const MIXTRAL_PARTS: [(&str, &str); 1] = [("ffn_gate_inp.weight", "block_sparse_moe.gate.weight")];
+
 /// Biases that these architectures have no place for. A checkpoint with one of them would be computed wrongly.
 const UNUSED_BIASES: [&str; 5] = [
     "self_attn.o_proj.bias",
@@ -59,14 +86,46 @@ const UNUSED_BIASES: [&str; 5] = [
     "mlp.gate.bias",
 ];
 
+/// Whose names a folder's tensors have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    /// Those that most have.
+    Usual,
+    Mixtral,
+    GptOss,
+    DeepSeek,
+    Gemma,
+}
+
+impl Family {
+    fn of(architecture: Option<&str>, tensors: &[TensorInfo]) -> Self {
+        match architecture {
+            Some("gpt-oss") => Self::GptOss,
+            Some("deepseek2") => Self::DeepSeek,
+            Some("gemma3") => Self::Gemma,
+            _ if tensors.iter().any(|tensor| tensor.name.contains(".block_sparse_moe.")) => Self::Mixtral,
+            _ => Self::Usual,
+        }
+    }
+
+    fn own_parts(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Usual => &[],
+            Self::Mixtral => &MIXTRAL_PARTS,
+            Self::GptOss => &GPT_OSS_PARTS,
+            Self::DeepSeek => &DEEPSEEK_PARTS,
+            Self::Gemma => &GEMMA_PARTS,
+        }
+    }
+}
+
 /// The names of one folder's tensors.
 #[derive(Debug, Clone)]
 pub(crate) struct Names {
     prefix: &'static str,
     /// None where the embedding is the head.
     head: Option<&'static str>,
-    /// Mixtral's names of a mixture's matrices.
-    block_sparse: bool,
+    family: Family,
 }
 
 impl Names {
@@ -89,11 +148,10 @@ impl Names {
             Some(false) => Some(HEADS.into_iter().find(has_head).ok_or_else(|| missing("lm_head.weight"))?),
             None => HEADS.into_iter().find(has_head),
         };
-        let names = Self { prefix, head, block_sparse: false };
-        let block_sparse = tensors.iter().any(|tensor| tensor.name.contains(".block_sparse_moe."));
-        let names = Self { block_sparse, ..names };
-        let known = metadata.str("general.architecture")?.is_some_and(config::is_known);
-        let bias = tensors.iter().find(|tensor| known && names.is_unused_bias(&tensor.name));
+        let architecture = metadata.str("general.architecture").unwrap_or_default();
+        let names = Self { prefix, head, family: Family::of(architecture, tensors) };
+        let checked = architecture.is_some_and(config::is_known) && names.family != Family::GptOss;
+        let bias = tensors.iter().find(|tensor| checked && names.is_unused_bias(&tensor.name));
         bias.map_or(Ok(names), |bias| {
             Err(FormatError::Tensor {
                 path: config.path.clone(),
@@ -125,10 +183,8 @@ impl Names {
     }
 
     fn part(&self, part: &str) -> Option<String> {
-        if self.block_sparse && part == "ffn_gate_inp.weight" {
-            return Some("block_sparse_moe.gate.weight".into());
-        }
-        if let Some((_, published)) = PARTS.iter().find(|(ours, _)| *ours == part) {
+        let parts = self.family.own_parts().iter().chain(&PARTS);
+        if let Some((_, published)) = parts.into_iter().find(|(ours, _)| *ours == part) {
             return Some((*published).to_owned());
         }
         match part {
@@ -145,7 +201,7 @@ impl Names {
             "down" => ("down_proj", "w2"),
             _ => return None,
         };
-        Some(if self.block_sparse {
+        Some(if self.family == Family::Mixtral {
             format!("block_sparse_moe.experts.{expert}.{sparse}.weight")
         } else {
             format!("mlp.experts.{expert}.{dense}.weight")
@@ -160,7 +216,9 @@ impl Names {
             let Some(name) = tensor.name.strip_prefix(self.prefix) else { continue };
             if name.ends_with("linear_attn.A_log") {
                 tensor.values = Values::MinusExp;
-            } else if zero_centred && is_zero_centred(name) {
+            } else if zero_centred && is_zero_centred(name)
+                || self.family == Family::Gemma && name.ends_with("norm.weight")
+            {
                 tensor.values = Values::OnePlus;
             }
         }
@@ -178,13 +236,13 @@ fn is_zero_centred(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn names(block_sparse: bool) -> Names {
-        Names { prefix: "model.language_model.", head: Some("lm_head"), block_sparse }
+    fn names(family: Family) -> Names {
+        Names { prefix: "model.language_model.", head: Some("lm_head"), family }
     }
 
     #[test]
     fn our_names_lead_to_published_ones() {
-        let found = |name: &str| names(false).published(name).unwrap_or_default();
+        let found = |name: &str| names(Family::Usual).published(name).unwrap_or_default();
         assert_eq!(found("output.weight"), "lm_head.weight");
         assert_eq!(found("blk.3.attn_q.weight"), "model.language_model.layers.3.self_attn.q_proj.weight");
         assert_eq!(
@@ -198,8 +256,19 @@ mod tests {
         for unknown in ["rope_freqs.weight", "blk.0.ffn_gate.x.weight", "blk.0.unheard_of", "blk."] {
             assert_eq!(found(unknown), "");
         }
-        let mixtral = names(true).published("blk.1.ffn_up.2.weight").unwrap();
+        let mixtral = names(Family::Mixtral).published("blk.1.ffn_up.2.weight").unwrap();
         assert!(mixtral.ends_with("layers.1.block_sparse_moe.experts.2.w3.weight"));
+        for (family, ours, published) in [
+            (Family::GptOss, "attn_sinks.weight", "self_attn.sinks"),
+            (Family::GptOss, "ffn_norm.weight", "post_attention_layernorm.weight"),
+            (Family::DeepSeek, "attn_kv_b.weight", "self_attn.kv_b_proj.weight"),
+            (Family::DeepSeek, "ffn_up_shexp.weight", "mlp.shared_experts.up_proj.weight"),
+            (Family::Gemma, "ffn_norm.weight", "pre_feedforward_layernorm.weight"),
+            (Family::Gemma, "post_attention_norm.weight", "post_attention_layernorm.weight"),
+        ] {
+            let found = names(family).published(&format!("blk.2.{ours}")).unwrap();
+            assert_eq!(found, format!("model.language_model.layers.2.{published}"));
+        }
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub enum Scheme {
     /// `qweight` [columns, rows / 8], eight nibbles a word along the outputs in AWQ's order; `qzeros` and `scales` as in GPTQ,
     /// in that order.
     Awq,
+    /// `_blocks` of two 4-bit floats a byte [experts, rows, columns / 32, 16], the first in the low nibble; `_scales` e8m0
+    /// [experts, rows, columns / 32]. All experts of a layer are in one.
+    Mxfp4,
 }
 
 /// A quantised matrix: its parts in the order of its [`Scheme`].
@@ -42,7 +45,12 @@ impl Checkpoint {
     /// The parts of a quantised matrix that a GGUF file would call `name`, if it is one. Error: a part is missing.
     pub fn quantised(&self, name: &str) -> Result<Option<Quantised<'_>>, FormatError> {
         let Some(published) = self.published_name(name) else { return Ok(None) };
-        let Some(base) = published.strip_suffix(".weight") else { return Ok(None) };
+        let Some(base) = published.strip_suffix(".weight") else {
+            // The fused matrices of all experts have no such ending.
+            let Some(blocks) = self.stored(&format!("{published}_blocks")) else { return Ok(None) };
+            let parts = vec![blocks, self.require_stored(&format!("{published}_scales"))?];
+            return Ok(Some(Quantised { scheme: Scheme::Mxfp4, parts }));
+        };
         let find = |part: &str| self.stored(&format!("{base}.{part}"));
         let need = |part: &str| self.require_stored(&format!("{base}.{part}"));
         if let Some(weight) = find("qweight") {

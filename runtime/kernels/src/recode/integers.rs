@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{RecodeError, spread};
+use super::{RecodeError, spread, word};
 use crate::format::Format;
 
 /// Which nibble of a word belongs to each of the eight rows that share it, by AWQ.
@@ -170,9 +170,4 @@ impl Layout {
         }
         words
     }
-}
-
-fn word(bytes: &[u8], index: usize) -> u32 {
-    let at = 4 * index;
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }

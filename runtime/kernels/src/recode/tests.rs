@@ -42,19 +42,19 @@ fn float8_matrix(rows: usize, cols: usize) {
     let mut noise = Noise::new(1);
     let elements: Vec<u8> = bytes(&mut noise, rows * cols).iter().map(|byte| byte & 0xF7).collect();
     for (block, stored) in
-        [([128, 128], ScaleFormat::BF16), ([1, cols], ScaleFormat::F32), ([rows, cols], ScaleFormat::F16)]
+        [([128, 128], FloatFormat::BF16), ([1, cols], FloatFormat::F32), ([rows, cols], FloatFormat::F16)]
     {
         let counts = [rows.div_ceil(block[0]), cols.div_ceil(block[1])];
         let scales: Vec<f32> = (0..counts[0] * counts[1]).map(|_| 0.5 + noise.float(0.25)).collect();
         let (kept, bytes): (Vec<f32>, Vec<Vec<u8>>) = scales
             .iter()
             .map(|scale| match stored {
-                ScaleFormat::F32 => (*scale, scale.to_le_bytes().to_vec()),
-                ScaleFormat::F16 => {
+                FloatFormat::F32 => (*scale, scale.to_le_bytes().to_vec()),
+                FloatFormat::F16 => {
                     let half = half::f16::from_f32(*scale);
                     (half.to_f32(), half.to_le_bytes().to_vec())
                 }
-                ScaleFormat::BF16 => {
+                FloatFormat::BF16 => {
                     let half = half::bf16::from_f32(*scale);
                     (half.to_f32(), half.to_le_bytes().to_vec())
                 }
@@ -100,7 +100,7 @@ fn a_float_that_is_no_number_makes_its_block_none() {
     let (rows, cols) = (2, 64);
     let mut elements = vec![0x38; rows * cols];
     elements[40] = 0xFF;
-    let parts = Parts::Fp8 { scales: ScaleFormat::F32, block: [rows, cols] };
+    let parts = Parts::Fp8 { scales: FloatFormat::F32, block: [rows, cols] };
     let recoding = Recoding::new(parts, rows, cols).unwrap();
     let found = recoded(&recoding, &[&elements, &2f32.to_le_bytes()]);
     let expected = |(index, x): (usize, &f32)| if (32..64).contains(&index) { x.is_nan() } else { *x == 2.0 };
@@ -184,10 +184,108 @@ fn contradictions_are_refused() {
         (Parts::Nvfp4, 1, 72),
         (Parts::Awq { groups: 0 }, 8, 64),
         (Parts::Awq { groups: 1 }, 7, 64),
-        (Parts::Fp8 { scales: ScaleFormat::F32, block: [0, 128] }, 8, 128),
+        (Parts::Fp8 { scales: FloatFormat::F32, block: [0, 128] }, 8, 128),
         (Parts::Nvfp4, 0, 64),
         (Parts::Nvfp4, usize::MAX, 64),
     ] {
         assert!(matches!(Recoding::new(parts, rows, cols), Err(RecodeError::Shape { .. })), "{parts:?}");
     }
+}
+
+/// Numbers from 0 on in bfloat16, exact up to 256.
+fn numbered(count: usize) -> Vec<u8> {
+    (0..count).flat_map(|number| half::bf16::from_f32(number as f32).to_le_bytes()).collect()
+}
+
+#[test]
+fn views_take_the_elements_that_they_name() {
+    // Two heads of 3 + 2 rows over 4 columns: the transposed first rows of each, and its last rows.
+    let heads = View { stored: [10, 4], first: 0, group_rows: 4, group_step: 20, row_step: 1, col_step: 4 };
+    let parts = Parts::Floats(FloatFormat::BF16);
+    let found = recoded(&Recoding::of_view(parts, heads, 8, 3).unwrap(), &[&numbered(40)]);
+    let of = |head: usize, row: usize, col: usize| (head * 20 + row * 4 + col) as f32;
+    for (index, found) in found.into_iter().enumerate() {
+        assert_eq!(found, of(index / 12, index % 3, index / 3 % 4), "{index}");
+    }
+    let values = View { first: 12, group_rows: 2, row_step: 4, col_step: 1, ..heads };
+    let found = recoded(&Recoding::of_view(parts, values, 4, 4).unwrap(), &[&numbered(40)]);
+    for (index, found) in found.into_iter().enumerate() {
+        assert_eq!(found, of(index / 8, 3 + index / 4 % 2, index % 4), "{index}");
+    }
+    for format in [FloatFormat::F32, FloatFormat::F16, FloatFormat::BF16] {
+        let recoding = Recoding::of_view(Parts::Floats(format), values, 4, 4).unwrap();
+        assert_eq!(recoding.part_bytes(), [40 * format.bytes()]);
+    }
+    for (rows, cols, view) in [
+        (4, 5, View { first: 13, ..values }),
+        (4, 4, View { group_step: 25, ..values }),
+        (3, 4, values),
+        (4, 4, View { group_rows: 0, ..values }),
+        (4, 4, View { row_step: usize::MAX, ..values }),
+        (4, 4, View { stored: [usize::MAX, 4], ..values }),
+    ] {
+        let refused = Recoding::of_view(parts, view, rows, cols);
+        assert!(matches!(refused, Err(RecodeError::Shape { .. })), "{view:?}");
+    }
+    assert!(Recoding::of_view(Parts::Nvfp4, View::whole(4, 64), 4, 64).is_err());
+}
+
+#[test]
+fn views_of_floats_of_8_bits_keep_their_scales() {
+    // Two heads of 32 + 64 rows over 96 columns.
+    let (heads, plain, value, rank) = (2, 32, 64, 96);
+    let step = (plain + value) * rank;
+    let stored = [heads * (plain + value), rank];
+    let absorb = View { stored, first: 0, group_rows: rank, group_step: step, row_step: 1, col_step: rank };
+    let values = View { first: plain * rank, group_rows: value, row_step: rank, col_step: 1, ..absorb };
+    let mut noise = Noise::new(8);
+    let elements: Vec<u8> = bytes(&mut noise, stored[0] * rank).iter().map(|byte| byte & 0xF7).collect();
+    for (block, formats) in [
+        ([32, 32], [Format::E4M3, Format::E4M3]),
+        ([64, 96], [Format::E4M3, Format::E4M3]),
+        ([16, 32], [Format::F32, Format::E4M3]),
+        ([32, 40], [Format::E4M3, Format::F32]),
+    ] {
+        let counts = [stored[0].div_ceil(block[0]), rank.div_ceil(block[1])];
+        let scales: Vec<f32> = (0..counts[0] * counts[1]).map(|_| 0.5 + noise.float(0.25)).collect();
+        let bytes: Vec<u8> = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+        let parts = Parts::Fp8 { scales: FloatFormat::F32, block };
+        for (view, rows, cols, format) in
+            [(absorb, heads * rank, plain, formats[0]), (values, heads * value, rank, formats[1])]
+        {
+            let recoding = Recoding::of_view(parts, view, rows, cols).unwrap();
+            assert_eq!(recoding.format(), format, "{block:?}");
+            for (index, found) in recoded(&recoding, &[&elements, &bytes]).iter().enumerate() {
+                let place = view.place(index / cols, index % cols);
+                let scale = scales[place / rank / block[0] * counts[1] + place % rank / block[1]];
+                assert_eq!(*found, scale * FLOAT8_VALUES[usize::from(elements[place])], "{block:?} {index}");
+            }
+        }
+    }
+}
+
+#[test]
+fn powers_of_two_scale_floats_of_4_bits_wherever_their_rows_stand() {
+    const MAGNITUDES: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
+    let (rows, cols) = (6, 96);
+    let mut noise = Noise::new(9);
+    let nibbles = bytes(&mut noise, rows * cols / 2);
+    let scales: Vec<u8> = bytes(&mut noise, rows * cols / 32).iter().map(|byte| 112 + byte % 32).collect();
+    let second =
+        View { stored: [rows, cols], first: cols, row_step: 2 * cols, ..View::whole(rows / 2, cols) };
+    for (view, rows) in [(View::whole(rows, cols), rows), (second, rows / 2)] {
+        let recoding = Recoding::of_view(Parts::Mxfp4, view, rows, cols).unwrap();
+        for (index, found) in recoded(&recoding, &[&nibbles, &scales]).iter().enumerate() {
+            let place = view.place(index / cols, index % cols);
+            let code = nibbles[place / 2] >> (place % 2 * 4) & 15;
+            let value = MAGNITUDES[usize::from(code & 7)] * if code & 8 == 0 { 1.0 } else { -1.0 };
+            assert_eq!(*found, value * 2f32.powi(i32::from(scales[place / 32]) - 127), "{index}");
+        }
+        let refused = recoding.run(&[&nibbles, &vec![0xFF; scales.len()]], &mut vec![0; recoding.bytes()]);
+        assert!(matches!(refused, Err(RecodeError::Content(_))));
+    }
+    let transposed = View { row_step: 1, col_step: cols, ..View::whole(cols, rows) };
+    let transposed = View { stored: [rows, cols], ..transposed };
+    assert!(Recoding::of_view(Parts::Mxfp4, transposed, cols, rows).is_err());
+    assert!(Recoding::new(Parts::Mxfp4, 2, 48).is_err());
 }

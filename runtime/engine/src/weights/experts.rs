@@ -1,0 +1,212 @@
+//! The matrices of experts: where each stands in the files, however these put them together.
+
+use membrane_formats::{DType, Scheme, TensorInfo, keys};
+use membrane_kernels::Recoding;
+use membrane_kernels::recode::{Parts, View};
+use membrane_pager::ByteRange;
+
+use super::finder::{Finder, check_shape, format_of, scale_name};
+use super::stored::{ExpertForm, Stored, expect, float_format};
+use super::{ExpertBiases, ExpertMatrix};
+use crate::error::{EngineError, Result};
+use crate::hyper::Moe;
+
+/// The same matrix of all experts of a block.
+pub(super) struct Experts {
+    pub matrix: ExpertMatrix,
+    pub form: ExpertForm,
+    /// Bytes in a slot.
+    pub bytes: u64,
+    /// Where the parts of each expert's lie.
+    pub parts: Vec<Vec<ByteRange>>,
+}
+
+impl Finder<'_> {
+    /// Gates, ups and downs.
+    pub(super) fn all_experts(&self, index: usize, hidden: usize, moe: &Moe) -> Result<[Experts; 3]> {
+        if self.alternate()? {
+            return self.alternating(index, hidden, moe);
+        }
+        let [gate, up] = self.gates_and_ups(index, hidden, moe)?;
+        Ok([gate, up, self.experts(index, "ffn_down", hidden, moe.inner, moe.experts)?])
+    }
+
+    /// Whether rows of gates and ups take turns.
+    fn alternate(&self) -> Result<bool> {
+        Ok(self.checkpoint.metadata().bool(keys::ALTERNATING_EXPERTS)?.unwrap_or(false))
+    }
+
+    pub(super) fn expert_biases(&mut self, index: usize, hidden: usize, moe: &Moe) -> Result<ExpertBiases> {
+        let name = |part: &str| format!("blk.{index}.ffn_{part}_exps.bias");
+        let down = self.weight(&name("down"), moe.experts, hidden)?;
+        if !self.alternate()? {
+            let gate = self.weight(&name("gate"), moe.experts, moe.inner)?;
+            return Ok(ExpertBiases { gate, up: self.weight(&name("up"), moe.experts, moe.inner)?, down });
+        }
+        let turn = |first: usize| View {
+            stored: [moe.experts, 2 * moe.inner],
+            first,
+            group_rows: moe.experts,
+            group_step: 0,
+            row_step: 2 * moe.inner,
+            col_step: 2,
+        };
+        let [gate, up] =
+            [0, 1].map(|first| Stored::view(self, &name("gate_up"), turn(first), moe.experts, moe.inner));
+        let (gate, up) = (gate?, up?);
+        Ok(ExpertBiases {
+            gate: self.resident(gate, moe.experts, moe.inner),
+            up: self.resident(up, moe.experts, moe.inner),
+            down,
+        })
+    }
+
+    /// All in two tensors. In the first a row of a gate and one of its up take turns, so that both are made of the same bytes.
+    fn alternating(&self, index: usize, hidden: usize, moe: &Moe) -> Result<[Experts; 3]> {
+        let name = |part: &str| format!("blk.{index}.{part}_exps.weight");
+        let both = Fused::find(self, &name("ffn_gate_up"), 2 * moe.inner, hidden, moe.experts)?;
+        let down = Fused::find(self, &name("ffn_down"), hidden, moe.inner, moe.experts)?;
+        let (gate, up) = (both.rows(0, 2)?, both.rows(1, 2)?);
+        let up =
+            Experts { form: ExpertForm { parts: 0, ..up.form }, parts: vec![Vec::new(); moe.experts], ..up };
+        Ok([gate, up, down.rows(0, 1)?])
+    }
+
+    /// Gates and ups of all experts: in one tensor, the rows of a gate before those of its up, or in a tensor each.
+    fn gates_and_ups(&self, index: usize, hidden: usize, moe: &Moe) -> Result<[Experts; 2]> {
+        let fused = format!("blk.{index}.ffn_gate_up_exps.weight");
+        if self.checkpoint.tensor(&fused).is_none() {
+            let gates = self.experts(index, "ffn_gate", moe.inner, hidden, moe.experts)?;
+            return Ok([gates, self.experts(index, "ffn_up", moe.inner, hidden, moe.experts)?]);
+        }
+        let both = self.experts(index, "ffn_gate_up", 2 * moe.inner, hidden, moe.experts)?;
+        Ok([0, 1].map(|number| {
+            let range = |range: &ByteRange| {
+                let bytes = range.bytes / 2;
+                ByteRange { offset: range.offset + number * bytes, bytes, ..*range }
+            };
+            Experts {
+                matrix: ExpertMatrix { rows: moe.inner, ..both.matrix.clone() },
+                form: both.form.clone(),
+                bytes: both.bytes / 2,
+                parts: both.parts.iter().map(|parts| parts.iter().map(range).collect()).collect(),
+            }
+        }))
+    }
+
+    /// The same matrix of every expert: one fused tensor [experts, rows, cols], or one an expert, as folders and early
+    /// Mixtral files have it.
+    fn experts(&self, index: usize, part: &str, rows: usize, cols: usize, count: usize) -> Result<Experts> {
+        let fused = format!("blk.{index}.{part}_exps.weight");
+        let of_one = |expert: usize| format!("blk.{index}.{part}.{expert}.weight");
+        // In a folder, one that is missing is named as its files would.
+        let one_by_one =
+            self.checkpoint.holds(&of_one(0)) || self.checkpoint.published_name(&of_one(0)).is_some();
+        if self.checkpoint.tensor(&fused).is_none() && one_by_one {
+            return self.experts_one_by_one(of_one, rows, cols, count);
+        }
+        let (_, tensor) = self.tensor(&fused, &[cols, rows, count])?;
+        let bytes = tensor.bytes / count as u64;
+        let range = |e: u64| ByteRange { file: tensor.file, offset: tensor.offset + e * bytes, bytes };
+        let factors = self.optional_vector(&scale_name(&fused), count)?.unwrap_or_default();
+        let (name, format) = (tensor.name.clone(), format_of(tensor)?);
+        Ok(Experts {
+            matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors },
+            form: ExpertForm { name, parts: 1, recoding: None },
+            bytes,
+            parts: (0..count as u64).map(|expert| vec![range(expert)]).collect(),
+        })
+    }
+
+    fn experts_one_by_one(
+        &self,
+        of_one: impl Fn(usize) -> String,
+        rows: usize,
+        cols: usize,
+        count: usize,
+    ) -> Result<Experts> {
+        let first = Stored::find(self, &of_one(0), rows, cols)?;
+        let (mut parts, mut factors) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for expert in 0..count {
+            let stored = Stored::find(self, &of_one(expert), rows, cols)?;
+            if !stored.same_form(&first) {
+                return Err(EngineError::TensorType {
+                    tensor: stored.name,
+                    found: stored.format.name().into(),
+                    supported: format!("the form of `{}` for all experts of the block", first.name),
+                });
+            }
+            parts.push(stored.parts);
+            factors.push(stored.factor);
+        }
+        let Stored { name, format, bytes, recoding, .. } = first;
+        Ok(Experts {
+            matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors },
+            form: ExpertForm { name, parts: parts[0].len(), recoding },
+            bytes,
+            parts,
+        })
+    }
+}
+
+/// A matrix of every expert in one tensor, or in one of blocks and one of scales.
+struct Fused<'a> {
+    parts: Vec<&'a TensorInfo>,
+    described: Parts,
+    experts: usize,
+    /// Outputs and inputs of an expert's matrix.
+    outputs: usize,
+    inputs: usize,
+}
+
+impl<'a> Fused<'a> {
+    /// Error: it is absent, or has another shape or type.
+    fn find(finder: &Finder<'a>, name: &str, outputs: usize, inputs: usize, experts: usize) -> Result<Self> {
+        if let Some(found) = finder.checkpoint.quantised(name)?
+            && found.scheme == Scheme::Mxfp4
+        {
+            for (part, block) in found.parts.iter().zip([&[16][..], &[]]) {
+                expect(part, DType::U8)?;
+                check_shape(part, &[block, &[inputs / 32, outputs, experts]].concat())?;
+            }
+            return Ok(Self { parts: found.parts, described: Parts::Mxfp4, experts, outputs, inputs });
+        }
+        let (_, tensor) = finder.tensor(name, &[outputs, inputs, experts])?;
+        let described = Parts::Floats(float_format(tensor)?);
+        Ok(Self { parts: vec![tensor], described, experts, outputs, inputs })
+    }
+
+    /// Of each expert every `step`-th row from `first` on.
+    fn rows(&self, first: usize, step: usize) -> Result<Experts> {
+        let (rows, cols) = (self.outputs / step, self.inputs);
+        let (outputs, inputs) = (self.outputs, self.inputs);
+        let rows_of = |stored: [usize; 2], row: usize, col_step: usize| View {
+            stored,
+            first: first * row,
+            group_rows: rows,
+            group_step: 0,
+            row_step: step * row,
+            col_step,
+        };
+        let view = match self.described {
+            // Inputs before outputs.
+            Parts::Floats(_) => rows_of([inputs, outputs], 1, outputs),
+            _ => rows_of([outputs, inputs], inputs, 1),
+        };
+        let name = self.parts[0].name.clone();
+        let recoding = Recoding::of_view(self.described, view, rows, cols)
+            .map_err(|source| EngineError::Recode { tensor: name.clone(), source })?;
+        let range = |tensor: &TensorInfo, expert: u64| {
+            let bytes = tensor.bytes / self.experts as u64;
+            ByteRange { file: tensor.file, offset: tensor.offset + expert * bytes, bytes }
+        };
+        let parts = |expert: u64| self.parts.iter().map(|tensor| range(tensor, expert)).collect();
+        let format = recoding.format();
+        Ok(Experts {
+            matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors: Vec::new() },
+            bytes: recoding.bytes() as u64,
+            form: ExpertForm { name, parts: self.parts.len(), recoding: Some(recoding) },
+            parts: (0..self.experts as u64).map(parts).collect(),
+        })
+    }
+}

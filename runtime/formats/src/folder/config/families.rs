@@ -1,0 +1,145 @@
+//! What single families of models have in their configurations, and what is not computed here.
+
+use super::Config;
+use crate::error::FormatError;
+use crate::keys;
+
+/// What Gemma 3 has where a configuration is silent: our key, the published one, the number.
+const GEMMA_COUNTS: [(&str, &str, u32); 6] = [
+    ("attention.head_count", "num_attention_heads", 8),
+    ("attention.head_count_kv", "num_key_value_heads", 4),
+    ("attention.key_length", "head_dim", 256),
+    ("attention.value_length", "head_dim", 256),
+    ("attention.sliding_window", "sliding_window", 4096),
+    ("context_length", "max_position_embeddings", 131_072),
+];
+/// Gemma 3's scores are divided by its root, where a configuration is silent.
+const GEMMA_QUERY_SCALAR: f64 = 256.0;
+/// The limit of gpt-oss' gated units.
+const SWIGLU_LIMIT: f64 = 7.0;
+
+impl Config<'_> {
+    /// Reads what only this family has. Errors: what it is not computed with here. `kind`: its `model_type`.
+    pub(super) fn family(&mut self, kind: &str) -> Result<(), FormatError> {
+        match self.architecture.as_str() {
+            "deepseek2" => self.deepseek(),
+            "gemma3" => self.gemma3(),
+            "gpt-oss" => self.gpt_oss(),
+            _ => self.usual(kind),
+        }
+    }
+
+    fn usual(&mut self, kind: &str) -> Result<(), FormatError> {
+        self.expect_text("hidden_act", "silu")?;
+        let slides = self.flag("use_sliding_window")?.unwrap_or(kind == "mixtral");
+        if slides && self.get("sliding_window").is_some() {
+            return Err(self.refused("sliding_window", "attention over a window is not computed here"));
+        }
+        if self.count("decoder_sparse_step")?.is_some_and(|step| step != 1) {
+            return Err(self.refused("decoder_sparse_step", "only a mixture in every layer is computed here"));
+        }
+        let dense =
+            self.get("mlp_only_layers").and_then(|list| list.as_array()).is_some_and(|l| !l.is_empty());
+        if dense && self.get("num_experts").is_some() {
+            return Err(self.refused("mlp_only_layers", "only a mixture in every layer is computed here"));
+        }
+        if self.flag("attn_output_gate")? == Some(false) {
+            return Err(self.refused("attn_output_gate", "only gated attention is computed here"));
+        }
+        // Where the configuration is silent, transformers does not normalise for these.
+        let silent = matches!(kind, "qwen2_moe" | "qwen3_moe").then_some(false);
+        if let Some(normalise) = self.flag("norm_topk_prob")?.or(silent) {
+            self.set("expert_weights_norm", normalise);
+        }
+        Ok(())
+    }
+
+    /// DeepSeek-V3. A converter would say that all heads share one key.
+    fn deepseek(&mut self) -> Result<(), FormatError> {
+        self.expect_text("hidden_act", "silu")?;
+        self.expect_text("topk_method", "noaux_tc")?;
+        self.expect_flag("attention_bias", false)?;
+        if self.count("moe_layer_freq")?.is_some_and(|step| step != 1) {
+            let rule = "only a mixture in every layer behind first_k_dense_replace is computed here";
+            return Err(self.refused("moe_layer_freq", rule));
+        }
+        let width = |key: &str| match self.count(key)? {
+            Some(width) => Ok(width),
+            None => Err(self.refused(key, "the architecture needs it")),
+        };
+        let (plain, rotated) = (width("qk_nope_head_dim")?, width("qk_rope_head_dim")?);
+        let rank = width("kv_lora_rank")?;
+        // Of two numbers below 2^32 each; the engine refuses what is too wide.
+        let sum = |a: u64, b: u64| u32::try_from(a + b).unwrap_or(u32::MAX);
+        self.set("attention.key_length_mla", sum(plain, rotated));
+        self.set("attention.key_length", sum(rank, rotated));
+        self.set("attention.value_length", sum(rank, 0));
+        self.set("attention.head_count_kv", 1_u32);
+        self.set(keys::ROPE_HALVES, self.flag("rope_interleave")? == Some(false));
+        let function = match self.get("scoring_func").map(|name| name.as_str()) {
+            None | Some(Some("sigmoid")) => 2_u32,
+            Some(_) => return Err(self.refused("scoring_func", "only \"sigmoid\" is computed here")),
+        };
+        self.set("expert_gating_func", function);
+        self.set("expert_weights_norm", self.flag("norm_topk_prob")?.unwrap_or(true));
+        if let Some(scale) = self.number(self.text, "routed_scaling_factor")? {
+            self.set("expert_weights_scale", scale as f32);
+        }
+        Ok(())
+    }
+
+    fn gpt_oss(&mut self) -> Result<(), FormatError> {
+        self.expect_text("hidden_act", "silu")?;
+        self.expect_flag("attention_bias", true)?;
+        if self.number(self.text, "swiglu_limit")?.is_some_and(|limit| limit != SWIGLU_LIMIT) {
+            return Err(self.refused("swiglu_limit", "only 7 is computed here"));
+        }
+        self.metadata.set(keys::ALTERNATING_EXPERTS, true);
+        Ok(())
+    }
+
+    fn gemma3(&mut self) -> Result<(), FormatError> {
+        for key in ["hidden_activation", "hidden_act"] {
+            self.expect_text(key, "gelu_pytorch_tanh")?;
+        }
+        for key in ["attention_bias", "use_bidirectional_attention"] {
+            self.expect_flag(key, false)?;
+        }
+        if self.number(self.text, "attn_logit_softcapping")?.is_some_and(|cap| cap != 0.0) {
+            return Err(self.refused("attn_logit_softcapping", "this build does not cap scores"));
+        }
+        if let Some(cap) = self.number(self.text, "final_logit_softcapping")? {
+            self.set("final_logit_softcapping", cap as f32);
+        }
+        for (ours, published, number) in GEMMA_COUNTS {
+            if self.get(published).is_none() {
+                self.set(ours, number);
+            }
+        }
+        let scalar = self.number(self.text, "query_pre_attn_scalar")?.unwrap_or(GEMMA_QUERY_SCALAR);
+        if scalar <= 0.0 {
+            return Err(self.refused("query_pre_attn_scalar", "it must be positive"));
+        }
+        self.set("attention.scale", scalar.sqrt().recip() as f32);
+        Ok(())
+    }
+
+    /// Refuses another text than the one that is computed with.
+    fn expect_text(&self, key: &str, wanted: &str) -> Result<(), FormatError> {
+        match self.get(key) {
+            Some(name) if name.as_str() != Some(wanted) => {
+                Err(self.refused(key, &format!("only \"{wanted}\" is computed here")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn expect_flag(&self, key: &str, wanted: bool) -> Result<(), FormatError> {
+        match self.flag(key)? {
+            Some(flag) if flag != wanted => {
+                Err(self.refused(key, &format!("only {wanted} is computed here")))
+            }
+            _ => Ok(()),
+        }
+    }
+}

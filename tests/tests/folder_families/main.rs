@@ -1,0 +1,311 @@
+//! Folders of gpt-oss, DeepSeek-V3 and Gemma 3 as they are published, beside the GGUF files that a converter would have made of
+//! them: the same bits, however they are stored, paged and cut, and errors in the words of the folder.
+
+#![cfg(test)]
+#![forbid(unsafe_code)]
+
+mod twins;
+
+use std::path::Path;
+
+use membrane_engine::{IoMode, LoadOptions, Model, Precision, Prepared};
+use membrane_formats::Checkpoint;
+use membrane_tests::golden::distance;
+use membrane_tests::published::Tensor;
+use membrane_tests::tiny;
+use serde_json::{Value, json};
+use twins::Folder;
+
+fn reference() -> LoadOptions {
+    LoadOptions { precision: Precision::Reference, ..LoadOptions::default() }
+}
+
+fn opened(path: &Path, options: &LoadOptions) -> Result<Model, String> {
+    let options = LoadOptions { context: Some(256), ..options.clone() };
+    let checkpoint = Checkpoint::open(path).map_err(|error| error.to_string())?;
+    let prepared = Prepared::without_text(checkpoint.into(), &options).map_err(|error| error.to_string())?;
+    prepared.load(&mut |_, _| {}).map_err(|error| error.to_string())
+}
+
+/// Logits behind a prompt and behind a few further tokens.
+fn trace(path: &Path, options: &LoadOptions) -> (Vec<u32>, Model) {
+    let model = opened(path, options).unwrap();
+    let mut session = model.session();
+    let mut bits = Vec::new();
+    for tokens in [(0..120).map(|i| (i * 7919 + 13) % 1000).collect(), vec![5], vec![900]] {
+        session.append(&tokens).unwrap();
+        assert!(session.logits().iter().all(|logit| logit.is_finite()));
+        bits.extend(session.logits().iter().map(|logit| logit.to_bits()));
+    }
+    drop(session);
+    (bits, model)
+}
+
+fn floats(bits: &[u32]) -> Vec<f32> {
+    bits.iter().map(|bits| f32::from_bits(*bits)).collect()
+}
+
+/// Each folder that is stored in another way.
+fn folders(root: &Path) -> Vec<(&'static str, Folder)> {
+    let [gemma, deepseek, gpt_oss] =
+        tiny::ARCHITECTURES.map(|architecture| Folder::of(architecture, &root.join("tiny.gguf")));
+    vec![
+        ("gpt-oss in MXFP4", gpt_oss.mxfp4().0),
+        ("deepseek in FP8", deepseek.fp8([32, 32]).0),
+        ("gemma3", gemma),
+        ("deepseek", deepseek),
+        ("gpt-oss", gpt_oss),
+    ]
+}
+
+#[test]
+fn folders_give_the_bits_of_the_files_that_a_converter_makes() {
+    let root = tempfile::tempdir().unwrap();
+    let (gguf, path) = (root.path().join("tiny.gguf"), root.path().join("folder"));
+    for architecture in tiny::ARCHITECTURES {
+        let folder = Folder::of(architecture, &gguf);
+        let (wanted, _) = trace(&gguf, &reference());
+        let mut variants = vec![folder.clone()];
+        if architecture == "gemma3" {
+            variants.push(folder.in_a_larger_one("model.language_model."));
+            variants.push(folder.in_a_larger_one("language_model.model."));
+            let mut nested = folder.clone();
+            nested.config["rope_parameters"] = json!({
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            });
+            for key in ["rope_scaling", "rope_theta", "rope_local_base_freq"] {
+                nested.config[key].take();
+            }
+            variants.push(nested);
+        }
+        for (number, variant) in variants.iter().enumerate() {
+            variant.write(&path);
+            assert!(trace(&path, &reference()).0 == wanted, "{architecture} {number}");
+        }
+    }
+}
+
+/// Each number that a family has of its own must count, or the test above could not fail for it.
+#[test]
+fn numbers_of_a_configuration_change_logits() {
+    let root = tempfile::tempdir().unwrap();
+    let (gguf, path) = (root.path().join("tiny.gguf"), root.path().join("folder"));
+    for (architecture, pointer, value) in [
+        ("gpt-oss", "/rope_scaling/truncate", json!(true)),
+        ("gpt-oss", "/rope_scaling/beta_slow", json!(0.5)),
+        ("gpt-oss", "/rope_scaling/attention_factor", json!(1.2)),
+        ("gpt-oss", "/layer_types", json!(["full_attention", "sliding_attention", "sliding_attention"])),
+        ("deepseek2", "/rope_interleave", json!(false)),
+        ("deepseek2", "/routed_scaling_factor", json!(1.5)),
+        ("deepseek2", "/norm_topk_prob", json!(false)),
+        ("deepseek2", "/topk_group", json!(3)),
+        ("gemma3", "/query_pre_attn_scalar", json!(48)),
+        ("gemma3", "/rope_local_base_freq", json!(2e4)),
+        ("gemma3", "/sliding_window_pattern", json!(3)),
+    ] {
+        let mut folder = Folder::of(architecture, &gguf);
+        folder.write(&path);
+        let (before, _) = trace(&path, &reference());
+        set(&mut folder.config, pointer, value.clone());
+        folder.write(&path);
+        let (after, _) = trace(&path, &reference());
+        let moved = distance(&floats(&after), &floats(&before), tiny::VOCABULARY).max_abs;
+        assert!(moved > 1e-3, "{architecture} {pointer} {value} changes nothing: {moved}");
+    }
+}
+
+#[test]
+fn quantised_matrices_stand_for_the_numbers_of_their_formula() {
+    let root = tempfile::tempdir().unwrap();
+    let gguf = root.path().join("tiny.gguf");
+    let paths = ["quantised", "twin"].map(|name| root.path().join(name));
+    let [deepseek, gpt_oss] = ["deepseek2", "gpt-oss"].map(|name| Folder::of(name, &gguf));
+    for (name, (quantised, twin)) in [
+        ("MXFP4", gpt_oss.mxfp4()),
+        // The transposed keys have the scales of blocks of 32, and floats where there are fewer rows to a block.
+        ("FP8", deepseek.fp8([32, 32])),
+        ("FP8 in small blocks", deepseek.fp8([16, 32])),
+        ("FP8 as published", deepseek.fp8([128, 128])),
+    ] {
+        quantised.write(&paths[0]);
+        twin.write(&paths[1]);
+        let [(found, _), (wanted, _)] = paths.each_ref().map(|path| trace(path, &reference()));
+        assert!(found == wanted, "{name}");
+        let (fast, _) = trace(&paths[0], &LoadOptions::default());
+        let fast = distance(&floats(&fast), &floats(&wanted), tiny::VOCABULARY);
+        println!("{name}: fast {fast:?}");
+        assert!(fast.nmse < 1e-4, "{name}: {fast:?}");
+    }
+}
+
+#[test]
+fn budgets_threads_and_chunks_do_not_change_a_bit() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("folder");
+    for (name, folder) in folders(root.path()) {
+        folder.write(&path);
+        let (wanted, whole) = trace(&path, &LoadOptions::default());
+        let experts = whole.plan().experts;
+        for (threads, chunk, share, io) in
+            [(1, 7, 3, IoMode::Direct), (3, 64, 8, IoMode::Buffered), (2, 512, 1, IoMode::Auto)]
+        {
+            let options = LoadOptions {
+                threads: Some(threads),
+                prefill_chunk: Some(chunk),
+                experts: (experts > 0).then_some((experts / share).max(1)),
+                io,
+                ..LoadOptions::default()
+            };
+            let (found, model) = trace(&path, &options);
+            assert!(found == wanted, "{name} {threads} {chunk} {share}");
+            let counters = model.counters();
+            assert_eq!(counters.misses > 0, share > 1 && experts > 0, "{name}: {counters:?}");
+            assert_eq!(
+                counters.recode_time_ns > 0,
+                experts > 0 && name != "deepseek",
+                "{name}: {counters:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn parts_that_are_missing_or_of_another_shape_are_named_as_published() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("folder");
+    for (kind, folder) in folders(root.path()) {
+        for name in folder.tensors.keys() {
+            let mut without = folder.clone();
+            without.tensors.remove(name);
+            without.write(&path);
+            let error = opened(&path, &LoadOptions::default()).err().unwrap_or_default();
+            // Without its blocks a matrix is looked for as one of floats.
+            let shown = name.trim_end_matches("_blocks");
+            assert!(error.contains(shown), "{kind} without {name}: {error}");
+
+            let mut wider = folder.clone();
+            let tensor = wider.tensors.get_mut(name).unwrap();
+            let Some(last) = tensor.shape.last_mut() else { continue };
+            *last *= 2;
+            tensor.bytes = tensor.bytes.repeat(2);
+            wider.write(&path);
+            let error = opened(&path, &LoadOptions::default()).err().unwrap_or_default();
+            assert!(error.contains(name.as_str()), "{kind}, {name} twice as wide: {error}");
+        }
+    }
+}
+
+#[test]
+fn types_that_can_not_be_taken_apart_are_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("folder");
+    let [_, deepseek, gpt_oss] =
+        tiny::ARCHITECTURES.map(|architecture| Folder::of(architecture, &root.path().join("tiny.gguf")));
+    let changed = [
+        (&deepseek, "model.layers.0.self_attn.kv_b_proj.weight", safetensors::Dtype::I16),
+        (&gpt_oss, "model.layers.1.mlp.experts.gate_up_proj", safetensors::Dtype::U16),
+        (&gpt_oss.mxfp4().0, "model.layers.1.mlp.experts.down_proj_scales", safetensors::Dtype::I8),
+    ]
+    .map(|(folder, name, dtype)| {
+        let mut folder = folder.clone();
+        folder.tensors.get_mut(name).unwrap().dtype = dtype;
+        (folder, name)
+    });
+    for (folder, name) in changed {
+        folder.write(&path);
+        let error = opened(&path, &LoadOptions::default()).err().unwrap();
+        assert!(error.contains(name), "{error}");
+    }
+    // A scale that is no number is found when its expert is read.
+    let mut folder = gpt_oss.mxfp4().0;
+    let name = "model.layers.1.mlp.experts.gate_up_proj_scales";
+    let scales = folder.tensors[name].clone();
+    folder.tensors.insert(name.into(), Tensor::u8(&scales.shape, vec![0xFF; scales.bytes.len()]));
+    folder.write(&path);
+    let error = match opened(&path, &LoadOptions::default()) {
+        Err(error) => error,
+        Ok(model) => model.session().append(&[1, 2, 3]).unwrap_err().to_string(),
+    };
+    assert!(error.contains("gate_up_proj_blocks") && error.contains("no number"), "{error}");
+}
+
+/// Sets what a pointer leads to, or adds it.
+fn set(config: &mut Value, pointer: &str, value: Value) {
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    config.pointer_mut(parent).unwrap()[key] = value;
+}
+
+/// An architecture, a place in its configuration, what stands there, and what the error names.
+fn lies() -> Vec<(&'static str, &'static str, Value, &'static str)> {
+    let mut lies = vec![
+        ("gpt-oss", "/swiglu_limit", json!(6), "swiglu_limit"),
+        ("gpt-oss", "/attention_bias", json!(false), "attention_bias"),
+        ("gpt-oss", "/hidden_act", json!("gelu"), "hidden_act"),
+        (
+            "gpt-oss",
+            "/layer_types",
+            json!(["linear_attention", "full_attention", "full_attention"]),
+            "layer_types",
+        ),
+        ("gpt-oss", "/layer_types", json!(["sliding_attention", "full_attention"]), "sliding_window_pattern"),
+        ("gpt-oss", "/num_local_experts", json!(9), "mlp.router.weight"),
+        ("gpt-oss", "/num_experts_per_tok", json!(9), "num_experts_per_tok"),
+        ("gpt-oss", "/intermediate_size", json!(33), "mlp.experts.gate_up_proj"),
+        ("gpt-oss", "/sliding_window", json!(0), "sliding_window"),
+        ("gpt-oss", "/rope_scaling/truncate", json!("no"), "truncate"),
+        ("gpt-oss", "/rope_scaling/factor", json!(0.5), "rope_scaling.factor"),
+        ("gpt-oss", "/rope_scaling/beta_fast", json!(0.5), "beta_fast"),
+        ("deepseek2", "/topk_method", json!("greedy"), "topk_method"),
+        ("deepseek2", "/scoring_func", json!("softmax"), "scoring_func"),
+        ("deepseek2", "/moe_layer_freq", json!(2), "moe_layer_freq"),
+        ("deepseek2", "/attention_bias", json!(true), "attention_bias"),
+        ("deepseek2", "/qk_nope_head_dim", json!(null), "qk_nope_head_dim"),
+        ("deepseek2", "/qk_nope_head_dim", json!(u32::MAX), "qk_nope_head_dim"),
+        ("deepseek2", "/qk_nope_head_dim", json!(48), "self_attn.q_b_proj.weight"),
+        ("deepseek2", "/v_head_dim", json!(64), "self_attn.kv_b_proj.weight"),
+        ("deepseek2", "/kv_lora_rank", json!(65), "self_attn.kv_b_proj.weight"),
+        ("deepseek2", "/n_group", json!(3), "n_group"),
+        ("deepseek2", "/topk_group", json!(5), "topk_group"),
+        ("deepseek2", "/first_k_dense_replace", json!(2), "layers.1.mlp.gate_proj.weight"),
+        ("deepseek2", "/routed_scaling_factor", json!(0), "routed_scaling_factor"),
+        ("deepseek2", "/rope_scaling/mscale", json!(0.7), "mscale_all_dim"),
+        ("deepseek2", "/rope_scaling/mscale_all_dim", json!(-1), "mscale_all_dim"),
+        ("gemma3", "/hidden_activation", json!("silu"), "hidden_activation"),
+        ("gemma3", "/attn_logit_softcapping", json!(50), "attn_logit_softcapping"),
+        ("gemma3", "/final_logit_softcapping", json!(30), "final_logit_softcapping"),
+        ("gemma3", "/use_bidirectional_attention", json!(true), "use_bidirectional_attention"),
+        ("gemma3", "/query_pre_attn_scalar", json!(0), "query_pre_attn_scalar"),
+        ("gemma3", "/head_dim", json!(64), "self_attn.q_proj.weight"),
+        ("gemma3", "/num_attention_heads", json!(null), "self_attn.q_proj.weight"),
+        ("gemma3", "/rope_local_base_freq", json!(-1), "rope_local_base_freq"),
+        ("gemma3", "/rope_scaling/rope_type", json!("longrope"), "rope_type"),
+        (
+            "gemma3",
+            "/rope_scaling",
+            json!({"sliding_attention": {"rope_type": "linear"}}),
+            "sliding_attention",
+        ),
+    ];
+    for value in [json!(0), json!(-1), json!(0.5), json!(1u64 << 40), json!("64")] {
+        let key = "original_max_position_embeddings";
+        lies.push(("gpt-oss", "/rope_scaling/original_max_position_embeddings", value, key));
+    }
+    lies
+}
+
+#[test]
+fn configurations_that_lie_are_named() {
+    let root = tempfile::tempdir().unwrap();
+    let (gguf, path) = (root.path().join("tiny.gguf"), root.path().join("folder"));
+    for architecture in tiny::ARCHITECTURES {
+        let folder = Folder::of(architecture, &gguf);
+        for (_, pointer, value, named) in lies().into_iter().filter(|lie| lie.0 == architecture) {
+            let mut folder = folder.clone();
+            set(&mut folder.config, pointer, value.clone());
+            folder.write(&path);
+            let error = opened(&path, &LoadOptions::default()).err().unwrap_or_default();
+            assert!(error.contains(named), "{architecture} {pointer} {value}: {error}");
+        }
+    }
+}
