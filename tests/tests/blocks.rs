@@ -41,7 +41,7 @@ fn floats_are_those_of_ggml() {
 
 #[test]
 fn every_type_of_weights_in_files_is_one_of_the_kernels() {
-    for dtype in DType::ALL {
+    for dtype in DType::ALL.iter().filter(|dtype| DType::from_ggml_id(dtype.id()) == Some(**dtype)) {
         let format = Format::from_name(dtype.name());
         assert_eq!(format.is_none(), NO_WEIGHTS.contains(dtype), "{dtype}");
         if let Some(format) = format {
