@@ -72,8 +72,12 @@ impl VocabularySpec<'static> {
     }
 
     /// Leaves out added tokens from this id on, such as that of an image in a model without images: nothing may make a token
-    /// of a text that the model has no row for. Tokens that merges make stay.
+    /// of a text that the model has no row for. Tokens that merges make stay, and so do all of a byte-level vocabulary: no published
+    /// one has more than rows, and its reader is to be told.
     pub fn leave_out_added(&mut self, first: usize) {
+        if self.model != RANKED {
+            return;
+        }
         let made = self.token_types.iter().rposition(|kind| matches!(*kind, NORMAL | BYTE));
         let kept = first.max(made.map_or(0, |last| last + 1));
         self.tokens.truncate(kept);
