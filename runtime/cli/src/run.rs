@@ -211,7 +211,7 @@ fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Source
     if args.json {
         let start = json!({
             "event": "start",
-            "model": model.model,
+            "model": model.model.display().to_string(),
             "plan": generator.model().plan(),
             "profile": name,
             "profile_digest": digest.hex(),

@@ -88,6 +88,16 @@ pub enum EngineError {
         /// Rows and columns of the matrix.
         matrix: [usize; 2],
     },
+    /// A factor of a whole matrix that makes nothing of it.
+    #[error(
+        "tensor `{tensor}` is {found}: a factor of a whole matrix must be a finite number other than 0; the file is damaged"
+    )]
+    Factor {
+        /// Name of the factor.
+        tensor: String,
+        /// What it is.
+        found: f32,
+    },
     /// A tensor whose shape does not follow from the hyper-parameters.
     #[error(
         "tensor `{tensor}` has shape {found:?}, but the hyper-parameters ask for {wanted:?}; \
@@ -202,6 +212,7 @@ impl EngineError {
             | Self::Weight { .. }
             | Self::Recode { .. }
             | Self::PartShape { .. }
+            | Self::Factor { .. }
             | Self::TensorShape { .. }
             | Self::TensorType { .. } => Self::File { path: path.to_owned(), source: Box::new(self) },
             named => named,

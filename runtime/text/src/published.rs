@@ -4,10 +4,11 @@
 //! run, since one that backtracks would take minutes for a line of text.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 use crate::error::{Result, TextError, shown};
@@ -23,18 +24,98 @@ const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
 /// Steps of a pre-tokenizer; public ones have up to four.
 const MAX_STEPS: usize = 16;
+/// Elements of a description of steps; the longest published ones have some hundreds (a list of millions of zeros).
+const MAX_DESCRIPTION_ELEMENTS: usize = 10_000;
 
 #[derive(Deserialize)]
 struct File {
     #[serde(default)]
     added_tokens: Vec<AddedToken>,
     #[serde(default)]
-    normalizer: Value,
+    normalizer: Description,
     #[serde(default)]
-    pre_tokenizer: Value,
+    pre_tokenizer: Description,
     #[serde(default)]
-    post_processor: Value,
+    post_processor: Description,
     model: Model,
+}
+
+/// What a step is described by: some JSON, of a size that such descriptions have.
+#[derive(Default)]
+struct Description(Value);
+
+impl<'de> Deserialize<'de> for Description {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> std::result::Result<Self, D::Error> {
+        let left = Cell::new(MAX_DESCRIPTION_ELEMENTS);
+        Few { left: &left }.deserialize(json).map(Self)
+    }
+}
+
+/// Makes a value of at most `left` elements.
+#[derive(Clone, Copy)]
+struct Few<'a> {
+    left: &'a Cell<usize>,
+}
+
+impl<'de> DeserializeSeed<'de> for Few<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> std::result::Result<Value, D::Error> {
+        let Some(left) = self.left.get().checked_sub(1) else {
+            let text = format_args!("a step has more than {MAX_DESCRIPTION_ELEMENTS} elements");
+            return Err(Error::custom(text));
+        };
+        self.left.set(left);
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Few<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a step of a tokenizer")
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> std::result::Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> std::result::Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> std::result::Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> std::result::Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> std::result::Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = list.next_element_seed(self)? {
+            values.push(value);
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> std::result::Result<Value, A::Error> {
+        let mut values = serde_json::Map::new();
+        while let Some(key) = object.next_key::<String>()? {
+            values.insert(key, object.next_value_seed(self)?);
+        }
+        Ok(Value::Object(values))
+    }
 }
 
 #[derive(Deserialize)]
@@ -88,12 +169,12 @@ impl VocabularySpec<'static> {
 /// Byte-level BPE.
 fn byte_level(file: File) -> Result<VocabularySpec<'static>> {
     let mut cuts = Vec::new();
-    steps(&file.pre_tokenizer, "pretokenizers", &mut |step| {
+    steps(&file.pre_tokenizer.0, "pretokenizers", &mut |step| {
         cuts.push(cut(step)?);
         Ok(())
     })?;
     let mut nfc = false;
-    steps(&file.normalizer, "normalizers", &mut |step| match kind_of(step) {
+    steps(&file.normalizer.0, "normalizers", &mut |step| match kind_of(step) {
         "NFC" => {
             nfc = true;
             Ok(())
@@ -114,7 +195,7 @@ fn byte_level(file: File) -> Result<VocabularySpec<'static>> {
         tokens,
         token_types,
         merges: merges.0,
-        add_bos: Some(puts_a_token_first(&file.post_processor)),
+        add_bos: Some(puts_a_token_first(&file.post_processor.0)),
         ..VocabularySpec::default()
     })
 }
@@ -124,7 +205,7 @@ fn spelled(file: File) -> Result<VocabularySpec<'static>> {
     let text = |step: &Value, key: &str| step.get(key).and_then(Value::as_str).map(str::to_owned);
     let of_spaces = |step: &Value| step.get("pattern").and_then(|pattern| text(pattern, "String"));
     let mut spaces = false;
-    steps(&file.normalizer, "normalizers", &mut |step| {
+    steps(&file.normalizer.0, "normalizers", &mut |step| {
         let content = text(step, "content").unwrap_or_default();
         spaces = kind_of(step) == "Replace"
             && of_spaces(step).as_deref() == Some(" ")
@@ -140,7 +221,7 @@ fn spelled(file: File) -> Result<VocabularySpec<'static>> {
         return Err(broken("its normalizer does not replace spaces, as one with byte_fallback does".into()));
     }
     // There are no spaces any more, so that this one cuts nothing.
-    steps(&file.pre_tokenizer, "pretokenizers", &mut |step| match kind_of(step) == "Split"
+    steps(&file.pre_tokenizer.0, "pretokenizers", &mut |step| match kind_of(step) == "Split"
         && of_spaces(step).as_deref() == Some(" ")
     {
         true => Ok(()),
@@ -160,7 +241,7 @@ fn spelled(file: File) -> Result<VocabularySpec<'static>> {
         tokens,
         token_types,
         merges: merges.0,
-        add_bos: Some(puts_a_token_first(&file.post_processor)),
+        add_bos: Some(puts_a_token_first(&file.post_processor.0)),
         ..VocabularySpec::default()
     })
 }

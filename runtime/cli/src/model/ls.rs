@@ -28,7 +28,7 @@ pub struct Args {
 struct Row {
     name: String,
     keeper: Keeper,
-    path: PathBuf,
+    path: String,
     /// Of all its files.
     bytes: Option<u64>,
     parameters: Option<u64>,
@@ -62,7 +62,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// Reads the headers of a model.
 fn row(found: Found) -> Row {
     let Found { keeper, name, path } = found;
-    let checkpoint = match Checkpoint::open(&path) {
+    let opened = Checkpoint::open(&path);
+    let path = path.display().to_string();
+    let checkpoint = match opened {
         Ok(checkpoint) => checkpoint,
         Err(error) => {
             let problem = Some(error.to_string());
@@ -96,16 +98,21 @@ fn print(rows: &[Row], out: &mut impl Write) -> io::Result<()> {
         writeln!(
             out,
             "{}\n  {size}, {parameters} parameters, {}, {}\n  {}",
-            printable(&row.name),
+            one_line(&row.name),
             shown(&row.architecture),
             shown(&row.quantisation),
-            printable(&row.path.display().to_string())
+            one_line(&row.path)
         )?;
         if let Some(problem) = &row.problem {
             writeln!(out, "  can't be run: {}", printable(problem))?;
         }
     }
     out.flush()
+}
+
+/// Names of files may have line ends in them, which would make another row.
+fn one_line(name: &str) -> String {
+    printable(name).replace(['\n', '\t'], " ")
 }
 
 /// `30.5 B` or `135 M`.

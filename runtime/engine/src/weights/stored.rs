@@ -136,6 +136,23 @@ fn described<'a>(
     [rows, cols]: [usize; 2],
 ) -> Result<(Vec<&'a TensorInfo>, f32, Parts)> {
     let mut parts = found.parts.clone();
+    let wanted = |part: usize, shape: &[usize]| has_shape(parts[part], shape, [rows, cols]);
+    match found.scheme {
+        Scheme::Fp8 => wanted(0, &[rows, cols])?,
+        Scheme::Nvfp4 { .. } => {
+            wanted(0, &[rows, cols / 2])?;
+            wanted(1, &[rows, cols / 16])?;
+        }
+        // What differs between these two is where a word's nibbles go; taken for the other, all numbers would be wrong.
+        Scheme::Gptq => wanted(0, &[cols / 8, rows])?,
+        Scheme::Awq => wanted(0, &[cols, rows / 8])?,
+        Scheme::Mxfp4 => {}
+    }
+    if matches!(found.scheme, Scheme::Gptq | Scheme::Awq) {
+        let groups = parts[2].shape.elements() as usize / rows.max(1);
+        wanted(1, &[groups, rows / 8])?;
+        wanted(2, &[groups, rows])?;
+    }
     let (factor, described) = match found.scheme {
         Scheme::Fp8 => (1.0, fp8(checkpoint, parts[1], rows, cols)?),
         Scheme::Nvfp4 { divides } => {
@@ -152,6 +169,21 @@ fn described<'a>(
         }
     };
     Ok((parts, factor, described))
+}
+
+/// Refuses a part of another shape, dimensions as folders list them; those of 1 do not count.
+fn has_shape(tensor: &TensorInfo, wanted: &[usize], matrix: [usize; 2]) -> Result<()> {
+    let found: Vec<u64> = tensor.shape.dims().iter().rev().copied().collect();
+    let alike = found
+        .iter()
+        .filter(|&&dim| dim != 1)
+        .copied()
+        .eq(wanted.iter().filter(|&&dim| dim != 1).map(|&dim| dim as u64));
+    if alike {
+        return Ok(());
+    }
+    let (tensor, dtype) = (tensor.name.clone(), tensor.dtype.name());
+    Err(EngineError::PartShape { tensor, found, dtype, matrix })
 }
 
 pub(super) fn expect(tensor: &TensorInfo, dtype: DType) -> Result<()> {
@@ -177,7 +209,11 @@ fn scalar(checkpoint: &Checkpoint, tensor: &TensorInfo) -> Result<f32> {
         });
     }
     checkpoint.read(tensor, 0, &mut bytes)?;
-    Ok(f32::from_le_bytes(bytes))
+    let factor = f32::from_le_bytes(bytes);
+    if !factor.is_finite() || factor == 0.0 {
+        return Err(EngineError::Factor { tensor: tensor.name.clone(), found: factor });
+    }
+    Ok(factor)
 }
 
 /// How a tensor of plain floats stores them.
@@ -197,17 +233,22 @@ pub(super) fn float_format(tensor: &TensorInfo) -> Result<FloatFormat> {
 /// Floats of 8 bits: one scale for all, one a row, or one a block.
 fn fp8(checkpoint: &Checkpoint, scale: &TensorInfo, rows: usize, cols: usize) -> Result<Parts> {
     let scales = float_format(scale)?;
-    let count = scale.shape.elements();
-    let block = if count == 1 {
+    // As folders list them: one number, one for each row as [rows] or [rows, 1], or a matrix of blocks.
+    let listed: Vec<u64> = scale.shape.dims().iter().rev().copied().collect();
+    let by_row = |dims: &[u64]| dims.first() == Some(&(rows as u64)) && dims[1..].iter().all(|&dim| dim == 1);
+    let block = if scale.shape.elements() == 1 {
         [rows, cols]
-    } else if count == rows as u64 && !scale.name.ends_with("_inv") {
+    } else if by_row(&listed) && !scale.name.ends_with("_inv") {
         [1, cols]
     } else {
         let block = checkpoint.metadata().u32_array(keys::BLOCK)?;
-        match block.as_deref() {
+        let block = match block.as_deref() {
             Some(&[block_rows, block_cols]) => [block_rows as usize, block_cols as usize],
             _ => [128, 128],
-        }
+        };
+        let blocks = [rows.div_ceil(block[0].max(1)), cols.div_ceil(block[1].max(1))];
+        has_shape(scale, &blocks, [rows, cols])?;
+        block
     };
     Ok(Parts::Fp8 { scales, block })
 }

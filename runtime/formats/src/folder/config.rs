@@ -214,7 +214,7 @@ impl Config<'_> {
     }
 }
 
-fn refused(source: &SourceFile, key: &str, found: &str, rule: &str) -> FormatError {
+pub(super) fn refused(source: &SourceFile, key: &str, found: &str, rule: &str) -> FormatError {
     FormatError::Config {
         path: source.path.clone(),
         key: key.to_owned(),

@@ -71,7 +71,7 @@ pub(crate) fn open(path: &Path) -> Result<Parts, FormatError> {
     documents.extend(template);
     documents.extend(folder.file(TOKENIZER)?);
     tokenizer::describe(&mut metadata, &object, generation.as_ref(), tokenizer_config.as_ref(), text);
-    quantisation::describe(&mut metadata, &object, quant_config.as_ref());
+    quantisation::describe(&mut metadata, &documents[0], &object, quant_config.as_ref())?;
     let names = Names::new(&documents[0], &object, &metadata, &tensors)?;
     names.mark_values(&metadata, &mut tensors);
     files.append(&mut documents);

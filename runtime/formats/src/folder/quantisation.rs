@@ -7,6 +7,7 @@ use crate::dtype::DType;
 use crate::error::{FormatError, quoted};
 use crate::keys;
 use crate::metadata::Metadata;
+use crate::source::SourceFile;
 use crate::tensor::TensorInfo;
 use crate::value::Array;
 
@@ -88,23 +89,62 @@ impl Checkpoint {
     }
 }
 
-/// Adds what the parts of a matrix do not say of themselves.
+/// Ways of quantising whose tensors are read, as configurations name them, in small letters.
+const METHODS: [&str; 8] =
+    ["gptq", "awq", "fp8", "modelopt", "compressed-tensors", "mxfp4", "nvfp4", "mixed_precision"];
+/// Those of modelopt, which has others that put more tensors beside a matrix (a scale of its inputs).
+const ALGORITHMS: [&str; 3] = ["fp8", "nvfp4", "mixed_precision"];
+
+/// Adds what the parts of a matrix do not say of themselves. `source`: where the configuration is.
+///
+/// # Errors
+/// A way of quantising, a width or a form that is not read.
 pub(super) fn describe(
     metadata: &mut Metadata,
+    source: &SourceFile,
     config: &Map<String, Value>,
     separate: Option<&Map<String, Value>>,
-) {
+) -> Result<(), FormatError> {
     let group = [config, super::config::text_part(config)]
         .into_iter()
         .find_map(|object| object.get("quantization_config").and_then(Value::as_object));
     let group = group.or_else(|| separate?.get("quantization").and_then(Value::as_object));
-    let Some(group) = group else { return };
+    let Some(group) = group else { return Ok(()) };
     let method = ["quant_method", "quant_algo"].into_iter().find_map(|key| group.get(key)?.as_str());
+    let refuse = |key: &str, rule: &str| {
+        let found = group.get(key).map_or("absent".into(), Value::to_string);
+        Err(super::config::refused(source, &format!("quantization_config.{key}"), &found, rule))
+    };
+    let is_one = |text: &str, known: &[&str]| known.contains(&text.to_ascii_lowercase().as_str());
     if let Some(method) = method {
+        let key = if group.contains_key("quant_method") { "quant_method" } else { "quant_algo" };
+        if !is_one(method, &METHODS) {
+            return refuse(key, &format!("this build reads {}", METHODS.join(", ")));
+        }
         metadata.set(keys::QUANTISATION, method);
     }
-    if let Some(form) = group.get("checkpoint_format").and_then(Value::as_str) {
-        metadata.set(keys::GPTQ_FORM, form);
+    if let Some(algorithm) = group.get("quant_algo").and_then(Value::as_str)
+        && !is_one(algorithm, &ALGORITHMS)
+    {
+        return refuse("quant_algo", &format!("this build reads {}", ALGORITHMS.join(", ")));
+    }
+    if method.is_some_and(|method| is_one(method, &["gptq", "awq"])) {
+        if group.get("bits").is_some_and(|bits| bits.as_u64() != Some(4)) {
+            return refuse("bits", "integers of 4 bits are read");
+        }
+        if group.get("sym").is_some_and(|flag| !flag.is_boolean()) {
+            return refuse("sym", "it must be true or false");
+        }
+    }
+    match group.get("checkpoint_format").filter(|form| !form.is_null()) {
+        None => {}
+        Some(Value::String(form)) if ["gptq", "gptq_v2", "gemm"].contains(&form.as_str()) => {
+            metadata.set(keys::GPTQ_FORM, form.as_str());
+        }
+        Some(_) if method.is_some_and(|method| is_one(method, &["gptq", "awq"])) => {
+            return refuse("checkpoint_format", "the forms gptq and gptq_v2 are read");
+        }
+        Some(_) => {}
     }
     for (ours, published) in [(keys::SYMMETRIC, "sym"), (keys::ACT_ORDER, "desc_act")] {
         if let Some(flag) = group.get(published).and_then(Value::as_bool) {
@@ -114,7 +154,13 @@ pub(super) fn describe(
     let size = |value: &Value| value.as_u64().and_then(|size| u32::try_from(size).ok());
     let block = group.get("weight_block_size").and_then(Value::as_array);
     let block: Option<Vec<u32>> = block.and_then(|sizes| sizes.iter().map(size).collect());
-    if let Some(block) = block {
-        metadata.set(keys::BLOCK, Array::U32(block));
+    let listed = group.get("weight_block_size").is_some_and(|sizes| !sizes.is_null());
+    match block {
+        Some(block) if block.len() == 2 && block.iter().all(|&size| size > 0) => {
+            metadata.set(keys::BLOCK, Array::U32(block));
+        }
+        None if !listed => {}
+        _ => return refuse("weight_block_size", "it must be rows and columns of a block"),
     }
+    Ok(())
 }

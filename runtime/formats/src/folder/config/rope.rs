@@ -11,6 +11,8 @@ const ORIGINAL: &str = "original_max_position_embeddings";
 /// Bases of Gemma 3's rotary positions where a configuration does not say them.
 const GEMMA_BASE: f64 = 1e6;
 const GEMMA_LOCAL_BASE: f64 = 1e4;
+/// Base of Mixtral's where a configuration does not say it.
+const MIXTRAL_BASE: f64 = 1e6;
 /// What YaRN's paper found best for the magnitude of queries and keys, for each factor e of the context.
 const YARN_GROWTH: f64 = 0.1;
 
@@ -24,7 +26,8 @@ impl<'a> Config<'a> {
             group = self.local_rope(group)?;
         }
         let number = |key: &str| Ok(self.rope_number(group, key)?.or(self.number(self.text, key)?));
-        let base = number("rope_theta")?.or((self.architecture == "gemma3").then_some(GEMMA_BASE));
+        let own_base = (self.architecture == "gemma3").then_some(GEMMA_BASE);
+        let base = number("rope_theta")?.or(own_base).or((kind == "mixtral").then_some(MIXTRAL_BASE));
         let partial = number("partial_rotary_factor")?;
         let partial = partial.or((kind == "qwen3_next" || kind.starts_with("qwen3_5")).then_some(0.25));
         if let Some(base) = base {
@@ -91,7 +94,23 @@ impl<'a> Config<'a> {
     /// How positions are stretched over a longer context.
     fn scaling(&mut self, group: Group<'_>) -> Result<(), FormatError> {
         let Some(group) = group else { return Ok(()) };
-        let name = scaling_of(group).unwrap_or("default");
+        let told = ["rope_type", "type"].into_iter().find_map(|key| Some((key, group.get(key)?)));
+        if let Some((key, value)) = told.filter(|(_, value)| !value.is_string() && !value.is_null()) {
+            return Err(refused(self.source, key, &value.to_string(), "it must be a name"));
+        }
+        for layers in ["full_attention", "sliding_attention"] {
+            if let Some(value) = group.get(layers).filter(|value| value.is_object()) {
+                let rule = "rotary positions by kinds of layers are read for gemma3 only";
+                return Err(refused(self.source, layers, &value.to_string(), rule));
+            }
+        }
+        let Some(name) = scaling_of(group) else {
+            let factor = group.get("factor").filter(|factor| !factor.is_null());
+            let untold = |factor: &Value| {
+                refused(self.source, "factor", &factor.to_string(), "there is no rope_type that says of what")
+            };
+            return factor.map_or(Ok(()), |factor| Err(untold(factor)));
+        };
         if matches!(name, "default" | "mrope") {
             return Ok(());
         }
@@ -111,6 +130,9 @@ impl<'a> Config<'a> {
             let longest = self.count("max_position_embeddings")?.map(|longest| longest as f64);
             factor = factor.or(longest.zip(original).map(|(longest, original)| longest / original));
             self.yarn(group, factor.unwrap_or(1.0))?;
+        }
+        if name == "linear" && factor.is_none() {
+            return Err(refused(self.source, "factor", "absent", "rope_type linear needs it"));
         }
         if let Some(factor) = factor {
             self.set("rope.scaling.factor", factor as f32);
