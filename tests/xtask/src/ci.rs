@@ -1,7 +1,9 @@
 //! `cargo xtask ci`: what has to hold before a change lands.
 
 use crate::arguments::Arguments;
-use crate::workspace::{cargo, cargo_in, guest_workspaces, host_triple, phase, root, run as run_command, scratch};
+use crate::workspace::{
+    cargo, cargo_in, guest_workspaces, host_triple, phase, root, run as run_command, scratch,
+};
 use crate::{deny, languages, readme, setup, suite};
 use anyhow::Result;
 use std::time::Instant;
