@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use crate::{Random, TARGETS, Target, mutate};
 
 /// Damaged forms of all seeds of a target together.
-const MUTATIONS: usize = 1200;
+const MUTATIONS: usize = 500;
 /// For compiling a grammar, which takes milliseconds where a mutation of another kind takes microseconds.
-const SLOW_MUTATIONS: usize = 120;
+const SLOW_MUTATIONS: usize = 100;
 /// An input takes at most this long; generous, for a machine that is busy.
 const LONGEST: Duration = Duration::from_secs(10);
 
