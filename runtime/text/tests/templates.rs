@@ -51,6 +51,38 @@ fn real_templates_equal_python() {
     }
 }
 
+/// Each of these ended the thread in the library's own slices.
+#[test]
+fn slices_are_those_of_python() {
+    for (slice, expected) in [
+        ("''[::-1]", ""),
+        ("'abc'[0:2:-1]", ""),
+        ("'abc'[0:2:-9223372036854775807 - 1]", ""),
+        ("'abc'[::-9223372036854775807 - 1]", "c"),
+        ("'abc'[::9223372036854775807]", "a"),
+        ("'abcde'[::-1]", "edcba"),
+        ("'abcde'[-2::-2]", "db"),
+        ("'abcde'[3:0:-1]", "dcb"),
+        ("'abcde'[9:-9:-3]", "eb"),
+        ("'abcde'[:0:-1]", "edcb"),
+        ("'déjà'[-3:-1]", "éj"),
+        ("[1, 2, 3][::-1]", "[3, 2, 1]"),
+        ("[][::-1]", "[]"),
+        ("[1, 2, 3][1:]", "[2, 3]"),
+        ("[1, 2, 3][5:]", "[]"),
+        ("nothing[1:]", "[]"),
+        ("('a' * 3)[true:none]", "aa"),
+    ] {
+        assert_eq!(render(&format!("{{{{ {slice} }}}}"), &[]).unwrap(), expected, "{slice}");
+    }
+    for slice in ["'abc'[::0]", "'abc'['a':]", "7[1:]", "{'a': 1}[1:]"] {
+        assert!(
+            matches!(render(&format!("{{{{ {slice} }}}}"), &[]), Err(TextError::Template { .. })),
+            "{slice}"
+        );
+    }
+}
+
 #[test]
 fn the_environment_is_that_of_transformers() {
     let cases = [

@@ -34,7 +34,7 @@ fn is_root(path: &str) -> bool {
         ["build.rs"]
             | ["src", "lib.rs" | "main.rs"]
             | ["src", "bin", _]
-            | ["tests" | "examples" | "benches", _]
+            | ["tests" | "examples" | "benches" | "fuzz_targets", _]
             | ["tests" | "examples" | "benches", _, "main.rs"]
     )
 }

@@ -1,7 +1,9 @@
 //! `cargo xtask ci`: what has to hold before a change lands.
 
 use crate::arguments::Arguments;
-use crate::workspace::{cargo, cargo_in, guest_workspaces, host_triple, phase, run as run_command, scratch};
+use crate::workspace::{
+    cargo, cargo_in, guest_workspaces, host_triple, phase, root, run as run_command, scratch,
+};
 use crate::{deny, languages, readme, setup, suite};
 use anyhow::Result;
 use std::time::Instant;
@@ -42,7 +44,7 @@ fn minutes(since: Instant) -> f64 {
 fn formatting() -> Result<()> {
     phase("formatting");
     run_command(cargo().args(["fmt", "--all", "--check"]))?;
-    for folder in guest_workspaces()? {
+    for folder in guest_workspaces()?.into_iter().chain([root().join("tests/fuzz")]) {
         run_command(cargo_in(&folder).args(["fmt", "--all", "--check"]))?;
     }
     Ok(())

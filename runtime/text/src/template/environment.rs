@@ -47,6 +47,10 @@ fn add_operators(env: &mut Environment<'_>, meter: &Meter) {
         let meter = meter.clone();
         env.add_function(name, move |left: Value, right: Value| operator(&meter, &left, &right));
     }
+    let slice = meter.clone();
+    env.add_function(rewrite::SLICE, move |value: Value, start: Value, stop: Value, step: Value| {
+        operators::slice(&slice, &value, [&start, &stop, &step])
+    });
     let touch = meter.clone();
     env.add_function(rewrite::TOUCH, move |value: Value| touch.touch(&value).map(|()| value));
     let read = meter.clone();

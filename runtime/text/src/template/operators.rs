@@ -49,6 +49,51 @@ pub(crate) fn concat(meter: &Meter, left: &Value, right: &Value) -> Result<Value
     Ok(Value::from(text))
 }
 
+/// `value[start:stop:step]` of a text or a list, as Python has it; what is not there is an empty list. The library's own
+/// ends the thread for an empty text from behind, a start behind the stop, and the least of all steps.
+pub(crate) fn slice(meter: &Meter, value: &Value, parts: [&Value; 3]) -> Result<Value, Error> {
+    meter.touch(value)?;
+    let part = |part: &Value| match integer(part) {
+        Some(number) => Ok(Some(number)),
+        None if part.is_none() || part.is_undefined() => Ok(None),
+        None => Err(invalid(format!("a slice is cut by integers, not by {}", part.kind()))),
+    };
+    let [start, stop, step] = parts;
+    let (start, stop, step) = (part(start)?, part(stop)?, part(step)?.unwrap_or(1));
+    if step == 0 {
+        return Err(invalid("a slice can't have the step 0"));
+    }
+    if value.is_none() || value.is_undefined() {
+        return Ok(Value::from(Vec::<Value>::new()));
+    }
+    if let Some(text) = value.as_str() {
+        let characters: Vec<char> = text.chars().collect();
+        let places = places(characters.len(), start, stop, step);
+        return Ok(Value::from(places.map(|at| characters[at]).collect::<String>()));
+    }
+    if !is_list(value) {
+        return Err(invalid(format!("{} can't be sliced", value.kind())));
+    }
+    let items: Vec<Value> = value.try_iter()?.collect();
+    Ok(places(items.len(), start, stop, step).map(|at| items[at].clone()).collect())
+}
+
+/// The places of a slice of something of this length, in its order; the step is not 0.
+fn places(length: usize, start: Option<i128>, stop: Option<i128>, step: i128) -> impl Iterator<Item = usize> {
+    let length = length as i128;
+    let (least, most) = if step > 0 { (0, length) } else { (-1, length - 1) };
+    let from_end = |end: i128| if end < 0 { end.saturating_add(length) } else { end };
+    let within = |end: Option<i128>, none| end.map_or(none, |end| from_end(end).clamp(least, most));
+    let (start, stop) = if step > 0 {
+        (within(start, least), within(stop, most))
+    } else {
+        (within(start, most), within(stop, least))
+    };
+    let next = move |at: &i128| Some(at.saturating_add(step));
+    let inside = move |at: &i128| if step > 0 { *at < stop } else { *at > stop };
+    std::iter::successors(Some(start), next).take_while(inside).map(|at| at as usize)
+}
+
 fn is_list(value: &Value) -> bool {
     matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable)
 }

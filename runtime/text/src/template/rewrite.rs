@@ -15,6 +15,8 @@ pub(crate) const ADD: &str = "(+)";
 pub(crate) const MULTIPLY: &str = "(*)";
 /// `left ~ right`.
 pub(crate) const CONCAT: &str = "(~)";
+/// `value[start:stop:step]`.
+pub(crate) const SLICE: &str = "(slice)";
 /// Gives its argument and charges for reading it.
 pub(crate) const TOUCH: &str = "(touch)";
 /// Gives its argument and charges for comparing it, with all that it holds.
@@ -234,10 +236,9 @@ fn expr<'a>(it: &Expr<'a>) -> Result<Expr<'a>> {
         Expr::Var(var) => variable(var.id, span),
         Expr::Const(value) => constant(value.value.clone(), span),
         Expr::Slice(slice) => {
-            let (start, stop, step) =
-                (optional(&slice.start)?, optional(&slice.stop)?, optional(&slice.step)?);
-            let parts = ast::Slice { expr: touched(&slice.expr)?, start, stop, step };
-            call(SOLID, vec![Expr::Slice(Spanned::new(parts, span))], span)
+            let part = |it| optional(it).map(|it| it.unwrap_or_else(|| constant(Value::from(()), span)));
+            let (start, stop, step) = (part(&slice.start)?, part(&slice.stop)?, part(&slice.step)?);
+            call(SLICE, vec![expr(&slice.expr)?, start, stop, step], span)
         }
         Expr::UnaryOp(op) => {
             let kind = if matches!(op.op, ast::UnaryOpKind::Not) {

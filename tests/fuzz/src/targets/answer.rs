@@ -1,0 +1,61 @@
+//! What a model writes: its bytes in pieces, made characters, thoughts and calls of tools.
+
+use membrane_text::{ReasoningSplitter, ToolCallParser, Utf8Stream};
+
+/// Marks that the parsers look for.
+pub const WORDS: &[&str] = &[
+    "<think>",
+    "</think>",
+    "<tool_call>",
+    "</tool_call>",
+    "<function=",
+    "</function>",
+    "<parameter=",
+    "</parameter>",
+    "[TOOL_CALLS]",
+    "<|python_tag|>",
+    "{\"name\": \"clock\", \"arguments\": {}}",
+    "\"parameters\"",
+    "```json",
+    "```",
+];
+
+/// Bytes of a piece, in turn.
+const PIECES: [usize; 5] = [1, 7, 2, 64, 3];
+
+/// Feeds the bytes in pieces.
+pub fn target(data: &[u8]) {
+    let (mut stream, mut thoughts, mut calls) =
+        (Utf8Stream::default(), ReasoningSplitter::new(false), ToolCallParser::new());
+    let mut text = String::new();
+    let mut rest = data;
+    for length in PIECES.into_iter().cycle() {
+        if rest.is_empty() {
+            break;
+        }
+        let (piece, after) = rest.split_at(length.min(rest.len()));
+        rest = after;
+        let characters = stream.push(piece);
+        thoughts.feed(&characters);
+        calls.feed(&characters);
+        text.push_str(&characters);
+    }
+    text.push_str(&stream.finish());
+    thoughts.finish();
+    calls.finish();
+    if let Ok(whole) = std::str::from_utf8(data) {
+        assert_eq!(text, whole, "the pieces of a text are not the text");
+    }
+}
+
+/// Answers in the forms that models write.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let answers = [
+        "<think>\nLet me see.\n</think>\n\nIt is noon.",
+        "<tool_call>\n{\"name\": \"clock\", \"arguments\": {\"zone\": \"UTC\"}}\n</tool_call>",
+        "Now:\n<tool_call>\n<function=clock>\n<parameter=zone>\nUTC\n</parameter>\n</function>\n</tool_call> é\u{1f600}",
+        "{\"name\": \"clock\", \"parameters\": {\"zone\": \"UTC\"}}",
+        "<think>a<tool_call>{\"name\":</think>",
+    ];
+    answers.iter().map(|answer| answer.as_bytes().to_vec()).collect()
+}
