@@ -349,6 +349,54 @@ fn quantised_matrices_stand_for_the_numbers_of_their_formula() {
     }
 }
 
+/// Parts that are as long as those of another way of quantising, or stand in another order, and factors that are none.
+#[test]
+fn quantised_matrices_that_are_others_than_they_are_said_to_be() {
+    let published = Published::of(&source());
+    let gptq = Scheme::Gptq { v2: false, symmetric: true, act_order: false };
+    let refused = |scheme: Scheme, change: &dyn Fn(&mut Published)| {
+        let root = tempfile::tempdir().unwrap();
+        let mut model = published.quantised(scheme).0;
+        change(&mut model);
+        model.write(root.path());
+        let opened =
+            Checkpoint::open(root.path()).map_err(|error| error.to_string()).and_then(|checkpoint| {
+                let prepared = Prepared::without_text(checkpoint.into(), &LoadOptions::default());
+                prepared.map(drop).map_err(|error| error.to_string())
+            });
+        opened.expect_err("it is refused")
+    };
+    let turned = |part: &'static str| {
+        move |model: &mut Published| {
+            let mut tensors = model.tensors.iter_mut();
+            let (_, tensor) = tensors.find(|(name, _)| name.ends_with(part)).unwrap();
+            tensor.shape.reverse();
+        }
+    };
+    let method = |method: &'static str| {
+        move |model: &mut Published| model.config["quantization_config"]["quant_method"] = method.into()
+    };
+    let factor = |model: &mut Published| {
+        let mut tensors = model.tensors.iter_mut();
+        let (_, tensor) = tensors.find(|(name, _)| name.ends_with("weight_scale_2")).unwrap();
+        tensor.bytes = f32::NAN.to_le_bytes().to_vec();
+    };
+    let unsaid = |model: &mut Published| drop(model.config["quantization_config"].take());
+    for (scheme, change, named) in [
+        (gptq, &method("awq") as &dyn Fn(&mut Published), "qweight"),
+        (Scheme::Awq, &method("gptq"), "qweight"),
+        (Scheme::Awq, &unsaid, "qweight"),
+        (gptq, &turned("k_proj.qweight"), "k_proj.qweight"),
+        (gptq, &turned("k_proj.scales"), "k_proj.scales"),
+        (Scheme::Fp8Blocks, &turned("k_proj.weight"), "k_proj.weight"),
+        (Scheme::Nvfp4 { compressed: false }, &turned("k_proj.weight_scale"), "k_proj.weight_scale"),
+        (Scheme::Nvfp4 { compressed: false }, &factor, "weight_scale_2"),
+    ] {
+        let error = refused(scheme, change);
+        assert!(error.contains(named), "{scheme:?} {named}: {error}");
+    }
+}
+
 #[test]
 fn quantised_experts_are_paged_without_a_change_of_a_bit() {
     let published = Published::of(&source());

@@ -300,6 +300,28 @@ fn configurations_that_lie() {
         (r#"{"model_type":"qwen3","hidden_size":"8"}"#, "hidden_size"),
         (r#"{"model_type":"qwen3","rope_theta":"x"}"#, "rope_theta"),
         (r#"{"model_type":"qwen3","rope_scaling":"x"}"#, "rope_scaling"),
+        (r#"{"model_type":"qwen3","rope_scaling":{"rope_type":5,"factor":2}}"#, "rope_type"),
+        (r#"{"model_type":"qwen3","rope_scaling":{"factor":2}}"#, "factor"),
+        (r#"{"model_type":"qwen3","rope_scaling":{"rope_type":"linear"}}"#, "factor"),
+        (r#"{"model_type":"qwen3","rope_parameters":{"full_attention":{"rope_theta":5}}}"#, "full_attention"),
+        (r#"{"model_type":"qwen3","quantization_config":{"quant_method":"hqq"}}"#, "hqq"),
+        (
+            r#"{"model_type":"qwen3","quantization_config":{"quant_method":"modelopt","quant_algo":"NVFP4_AWQ"}}"#,
+            "quant_algo",
+        ),
+        (r#"{"model_type":"qwen3","quantization_config":{"quant_method":"gptq","bits":8}}"#, "bits"),
+        (
+            r#"{"model_type":"qwen3","quantization_config":{"quant_method":"gptq","bits":4,"sym":"no"}}"#,
+            "sym",
+        ),
+        (
+            r#"{"model_type":"qwen3","quantization_config":{"quant_method":"gptq","checkpoint_format":"marlin"}}"#,
+            "checkpoint_format",
+        ),
+        (
+            r#"{"model_type":"qwen3","quantization_config":{"quant_method":"fp8","weight_block_size":[0,128]}}"#,
+            "weight_block_size",
+        ),
         (r#"{"model_type":"qwen3","hidden_act":"gelu"}"#, "hidden_act"),
         (r#"{"model_type":"qwen3","use_sliding_window":true,"sliding_window":4}"#, "sliding_window"),
         (r#"{"model_type":"mixtral","sliding_window":4}"#, "sliding_window"),

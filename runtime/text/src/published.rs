@@ -509,5 +509,8 @@ mod tests {
         assert!(error("{".into()).contains("tokenizer.json"));
         let deep = format!("{{\"normalizer\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(error(deep).contains("recursion"));
+        let long = small("")
+            .replace("\"post_processor\":null", &format!("\"post_processor\":[{}0]", "0,".repeat(20_000)));
+        assert!(error(long).contains("elements"));
     }
 }
