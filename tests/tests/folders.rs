@@ -364,7 +364,7 @@ fn quantised_matrices_that_are_others_than_they_are_said_to_be() {
                 let prepared = Prepared::without_text(checkpoint.into(), &LoadOptions::default());
                 prepared.map(drop).map_err(|error| error.to_string())
             });
-        opened.expect_err("it is refused")
+        opened.expect_err(&format!("{scheme:?} is refused"))
     };
     let turned = |part: &'static str| {
         move |model: &mut Published| {
@@ -386,10 +386,10 @@ fn quantised_matrices_that_are_others_than_they_are_said_to_be() {
         (gptq, &method("awq") as &dyn Fn(&mut Published), "qweight"),
         (Scheme::Awq, &method("gptq"), "qweight"),
         (Scheme::Awq, &unsaid, "qweight"),
-        (gptq, &turned("k_proj.qweight"), "k_proj.qweight"),
-        (gptq, &turned("k_proj.scales"), "k_proj.scales"),
-        (Scheme::Fp8Blocks, &turned("k_proj.weight"), "k_proj.weight"),
-        (Scheme::Nvfp4 { compressed: false }, &turned("k_proj.weight_scale"), "k_proj.weight_scale"),
+        (gptq, &turned("q_proj.qweight"), "q_proj.qweight"),
+        (gptq, &turned("q_proj.scales"), "q_proj.scales"),
+        (Scheme::Fp8Blocks, &turned("q_proj.weight"), "q_proj.weight"),
+        (Scheme::Nvfp4 { compressed: false }, &turned("q_proj.weight_scale"), "q_proj.weight_scale"),
         (Scheme::Nvfp4 { compressed: false }, &factor, "weight_scale_2"),
     ] {
         let error = refused(scheme, change);
