@@ -59,12 +59,12 @@ def matrices_of(path):
     return [tensor for tensor in found if len(tensor[1]) > 1]
 
 
-def importances(matrices, rng):
-    """What the quantiser takes as an importance matrix, and what has to live as long."""
+def importances(matrices, draw):
+    """What the quantiser takes as an importance matrix, of values by `draw`, and what has to live as long."""
     entries = (llama.llama_model_imatrix_data * (len(matrices) + 1))()
     kept = []
     for entry, (name, width) in zip(entries, matrices):
-        values = (ctypes.c_float * width)(*(rng.uniform(0.2, 2.0) for _ in range(width)))
+        values = (ctypes.c_float * width)(*(draw() for _ in range(width)))
         kept += [name, values]
         entry.name, entry.data, entry.size = name.encode(), values, width
     return entries, kept
@@ -103,7 +103,8 @@ def main():
     silent = llama.llama_log_callback(lambda level, text, data: None)
     llama.llama_log_set(silent, ctypes.c_void_p(0))
     matrices = [(name, shape[0]) for name, shape, _ in matrices_of(arguments.model)]
-    entries, kept = importances(matrices, random.Random(5))
+    rng = random.Random(5)
+    entries, kept = importances(matrices, lambda: rng.uniform(0.2, 2.0))
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)

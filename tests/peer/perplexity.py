@@ -15,6 +15,7 @@ import sys
 import llama_cpp as llama
 import numpy as np
 
+from every_type import importances, matrices_of
 from llama import Model
 
 
@@ -68,15 +69,17 @@ def of_membrane(binary, path, text, arguments):
 
 
 def quantised(source, kind, folder):
-    """The model in another type by llama.cpp's quantiser, e.g. Q4_K_M."""
+    """The model in another type by llama.cpp's quantiser, e.g. Q4_K_M. All inputs of a matrix have the same importance."""
     out = folder / f"{pathlib.Path(source).stem}.{kind}.gguf"
     parameters = llama.llama_model_quantize_default_params()
-    parameters.ftype = getattr(llama, f"LLAMA_FTYPE_MOSTLY_{kind}")
+    parameters.ftype = getattr(llama, "LLAMA_FTYPE_ALL_F32" if kind == "F32" else f"LLAMA_FTYPE_MOSTLY_{kind}")
     parameters.allow_requantize = True
+    if kind.startswith(("IQ1", "IQ2", "IQ3")) or kind in ("Q2_K", "Q2_K_S"):
+        parameters.imatrix, kept = importances([(name, shape[0]) for name, shape, _ in matrices_of(source)], lambda: 1.0)
     silent = llama.llama_log_callback(lambda level, text, data: None)
     llama.llama_log_set(silent, ctypes.c_void_p(0))
     if llama.llama_model_quantize(str(source).encode(), str(out).encode(), ctypes.byref(parameters)) != 0:
-        raise SystemExit(f"{source}: llama.cpp can't make {kind} of it")
+        return None
     return out
 
 
@@ -91,18 +94,29 @@ def main():
     parser.add_argument("--reference", action="store_true", help="membrane computes with f32 activations")
     parser.add_argument("--types", nargs="*", help="types that llama.cpp's quantiser makes of the model first")
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("."), help="where it puts them")
+    parser.add_argument("--widened", action="store_true", help="also llama.cpp on the same weights as 32-bit floats")
     parser.add_argument("--bound", type=float, default=0.5, help="per cent by which the two may differ")
     arguments = parser.parse_args()
-    text = pathlib.Path(arguments.text).read_text()
+    text = pathlib.Path(arguments.text).read_bytes().decode()
     wrong = 0
     for kind in arguments.types or [None]:
         path = quantised(arguments.model, kind, arguments.folder) if kind else arguments.model
+        if path is None:
+            print(json.dumps({"type": kind, "not made": "llama.cpp's quantiser refuses"}), flush=True)
+            continue
         theirs = perplexity(path, text, arguments.ctx, arguments.windows, arguments.threads)
         result = {"model": str(path), "llama.cpp": theirs}
+        if arguments.widened:
+            floats = quantised(path, "F32", arguments.folder)
+            widened = perplexity(floats, text, arguments.ctx, arguments.windows, arguments.threads)
+            floats.unlink()
+            result["widened"] = widened
         if arguments.against:
             ours = of_membrane(arguments.against, str(path), arguments.text, arguments)
             result["membrane"] = ours
             result["per_cent"] = 100 * (ours["perplexity"] / theirs["perplexity"] - 1)
+            if arguments.widened:
+                result["per_cent_of_widened"] = 100 * (ours["perplexity"] / widened["perplexity"] - 1)
             wrong += abs(result["per_cent"]) > arguments.bound or ours["scored"] != theirs["scored"]
         print(json.dumps(result), flush=True)
     sys.exit(1 if wrong else 0)

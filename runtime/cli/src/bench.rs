@@ -67,6 +67,8 @@ struct Figures {
     /// Of the decode: time of I/O threads for each token in which experts were recoded, milliseconds.
     recode_ms_per_token: f64,
     peak_memory: u64,
+    /// What the memory plan gives to what the run used.
+    planned_memory: u64,
     disk_gb_s: Option<f64>,
     /// None where the budget leaves no room to measure it.
     memory_gb_s: Option<f64>,
@@ -131,7 +133,7 @@ fn measure(args: &Args) -> Result<Figures> {
     }
     let decode = start.elapsed().as_secs_f64().max(1e-9);
     let after = model.counters();
-    let peak_memory = process::peak_resident_bytes();
+    let (peak_memory, planned_memory) = (process::peak_resident_bytes(), model.planned_in_use());
     let decoded = task.forced.len() * sessions.len();
     let tokens = decoded.max(1) as u64;
     let bytes_per_token = bytes_per_token(&model) / u64::from(args.sessions);
@@ -148,6 +150,7 @@ fn measure(args: &Args) -> Result<Figures> {
         prefill_read: middle.bytes_read - before.bytes_read,
         recode_ms_per_token: (after.recode_time_ns - middle.recode_time_ns) as f64 / 1e6 / tokens as f64,
         peak_memory,
+        planned_memory,
         disk_gb_s: paged.then(|| disk(&weights)).transpose()?,
         memory_gb_s: memory_probe_bytes(args)
             .map(|bytes| team.region(|region| memory_read_bandwidth(region, bytes))),
@@ -259,7 +262,13 @@ fn print(args: &Args, figures: &[Figures], out: &mut impl Write) -> io::Result<(
             )?;
         }
     }
-    writeln!(out, "peak memory: {}", Bytes(last.peak_memory))
+    writeln!(
+        out,
+        "peak memory: {}, {:+.1} % of the {} that the plan gives to what was used",
+        Bytes(last.peak_memory),
+        100.0 * (last.peak_memory as f64 / last.planned_memory as f64 - 1.0),
+        Bytes(last.planned_memory)
+    )
 }
 
 /// Both engines in turn, each run in a process of its own so that neither holds memory while the other runs.

@@ -315,6 +315,15 @@ impl Model {
         &self.0.core.plan
     }
 
+    /// Bytes that the plan gives to what is in use now: all of it but the reserve, slots that hold no expert, and room for keys,
+    /// values and recurrent states that no session or checkpoint has taken.
+    pub fn planned_in_use(&self) -> u64 {
+        let Core { plan, pool, side_pool, .. } = self.core();
+        let experts =
+            self.compute().pager.as_ref().map_or(0, |pager| pager.resident() as u64 * pager.slot_bytes());
+        plan.process.0 + plan.weights.0 + plan.scratch.0 + pool.used() + side_pool.used() + experts
+    }
+
     /// The shape of the model.
     pub fn hyperparameters(&self) -> &Hyperparameters {
         &self.0.core.hyper

@@ -103,6 +103,11 @@ impl Pool {
         Ok(Charge { bytes, account: self.account.clone() })
     }
 
+    /// Bytes that are taken.
+    pub fn used(&self) -> u64 {
+        self.account.used.load(Ordering::Relaxed)
+    }
+
     /// Most checkpoints at a time.
     pub fn most_checkpoints(&self) -> usize {
         self.most
