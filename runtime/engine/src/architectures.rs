@@ -9,11 +9,14 @@ mod deepseek2;
 mod gemma3;
 mod gpt_oss;
 mod llama;
+mod ngrams;
 mod qwen2;
 mod qwen3;
 mod qwen35;
 mod qwen3next;
+mod qwen4exp;
 mod rotary;
+mod sparse;
 
 use membrane_formats::Checkpoint;
 
@@ -31,7 +34,7 @@ pub struct Architecture {
 }
 
 /// Every architecture that this engine runs.
-pub const ALL: [Architecture; 11] = [
+pub const ALL: [Architecture; 12] = [
     Architecture { name: "deepseek2", describe: deepseek2::describe },
     Architecture { name: "gemma3", describe: gemma3::describe },
     Architecture { name: "gpt-oss", describe: gpt_oss::describe },
@@ -43,6 +46,7 @@ pub const ALL: [Architecture; 11] = [
     Architecture { name: "qwen3next", describe: qwen3next::describe },
     Architecture { name: "qwen35", describe: qwen35::dense },
     Architecture { name: "qwen35moe", describe: qwen35::moe },
+    Architecture { name: "qwen4exp", describe: qwen4exp::describe },
 ];
 
 impl Architecture {

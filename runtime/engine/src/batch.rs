@@ -101,13 +101,14 @@ fn spans<'a>(
     let mut pieces = pieces.iter().peekable();
     for (session, ((one, _), tokens)) in sessions.iter_mut().zip(outstanding).enumerate() {
         let Some(piece) = pieces.next_if(|piece| piece.session == session) else { continue };
-        let Session { computed, kv, recurrent, logits, .. } = &mut **one;
+        let Session { computed, kv, recurrent, logits, tokens: computed_tokens, .. } = &mut **one;
         if piece.tokens.end == tokens.len() {
             done.push(Done { session, span: spans.len(), logits });
         }
         spans.push(Span {
             kv,
             recurrent: recurrent.as_mut(),
+            before: [&computed_tokens[..*computed], &tokens[..piece.tokens.start]],
             first: *computed + piece.tokens.start,
             tokens: &tokens[piece.tokens.clone()],
         });

@@ -9,7 +9,7 @@ use crate::hyper::Hyperparameters;
 use crate::model::LoadOptions;
 use crate::plan::{Bytes, MemoryParts, MemoryPlan};
 use crate::scratch::ScratchShape;
-use crate::state::{self, State};
+use crate::state;
 use crate::weights::{Embedding, Layout};
 use crate::{kv, process};
 
@@ -43,7 +43,7 @@ struct RecurrentStates {
 
 impl RecurrentStates {
     fn new(hyper: &Hyperparameters, options: &LoadOptions) -> Self {
-        let bytes = State::bytes(&state::shapes(hyper));
+        let bytes = state::shapes(hyper).bytes();
         if bytes == 0 {
             return Self { live: 0, checkpoints: 0, bytes };
         }
@@ -82,7 +82,7 @@ pub(crate) fn plan(
     }
     let blocks = u64::from(context).div_ceil(kv::BLOCK as u64);
     let contexts = options.contexts.max(1);
-    let one = blocks * kv::BLOCK as u64 * kv::bytes_per_token(hyper, options.kv.stored(options.precision))?;
+    let one = blocks * kv::bytes_per_block(hyper, options.kv.stored(options.precision))?;
     let side_kv = u64::from(options.side_contexts) * one;
     let kv = u64::from(contexts) * one + side_kv;
     let others = u64::from(options.sessions.saturating_sub(1)) + u64::from(options.side_contexts);
@@ -175,6 +175,7 @@ pub(crate) fn plan(
         reserve: Bytes(reserve),
         weights: Bytes(layout.resident_bytes),
         embedding_on_disk: Bytes(embedding_on_disk),
+        ngrams_on_disk: Bytes(layout.ngram_bytes()),
         kv: Bytes(kv),
         kv_format: options.kv.stored(options.precision).name(),
         context,

@@ -8,6 +8,9 @@
 mod attention;
 mod delta_net;
 mod latent;
+mod ngrams;
+mod sparse;
+mod streams;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -46,6 +49,8 @@ pub(crate) struct Span<'a> {
     pub kv: &'a mut KvCache,
     /// None in a model without recurrent layers.
     pub recurrent: Option<&'a mut Recurrent>,
+    /// The tokens before the span: those computed before this pass, then those before it in this pass.
+    pub before: [&'a [u32]; 2],
     /// Position of the span's first token.
     pub first: usize,
     pub tokens: &'a [u32],
@@ -82,6 +87,9 @@ impl Pass<'_> {
             if self.cancel.load(Ordering::Relaxed) {
                 return Err(EngineError::Cancelled);
             }
+            if let Some(block) = &block.ngrams {
+                ngrams::add(self, block, &mut compute.scratch)?;
+            }
             self.mix(index, block, &mut compute.scratch, &compute.ropes, observer)?;
             self.feed_forward(index, block, compute, observer)?;
         }
@@ -110,7 +118,7 @@ impl Pass<'_> {
         scratch: &mut Scratch,
         mut each: impl FnMut(usize, &[f32]),
     ) -> Result<()> {
-        let hidden = self.core.hyper.hidden;
+        let width = self.core.hyper.stream_width();
         let ends = self.spans.iter().scan(0, |end, span| {
             *end += span.tokens.len();
             Some(*end)
@@ -118,8 +126,8 @@ impl Pass<'_> {
         let ends: Vec<usize> = ends.collect();
         // The rows move to the front. None moves over one that is still to move, since a span has at least one row.
         for (to, &span) in wanted.iter().enumerate() {
-            let from = (ends[span] - 1) * hidden;
-            scratch.hidden.copy_within(from..from + hidden, to * hidden);
+            let from = (ends[span] - 1) * width;
+            scratch.hidden.copy_within(from..from + width, to * width);
         }
         for first in (0..wanted.len()).step_by(scratch.logit_rows) {
             let rows = (wanted.len() - first).min(scratch.logit_rows);
@@ -130,14 +138,15 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Rows of the embedding, from memory or from disk.
+    /// Rows of the embedding, from memory or from disk, the same in all streams.
     fn embed(&self, out: &mut [f32]) -> Result<()> {
         let core = self.core;
         let format = core.layout.embedding_format;
-        let hidden = core.hyper.hidden;
+        let (hidden, width) = (core.hyper.hidden, core.hyper.stream_width());
         let mut on_disk = Vec::new();
         let tokens = self.spans.iter().flat_map(|span| span.tokens);
-        for (&token, row) in tokens.zip(out.chunks_exact_mut(hidden)) {
+        for (&token, streams) in tokens.zip(out.chunks_exact_mut(width)) {
+            let row = &mut streams[..hidden];
             let bytes = match core.layout.embedding {
                 Embedding::Tied => {
                     let all = core.resident.bytes(&core.layout.head);
@@ -156,14 +165,15 @@ impl Pass<'_> {
             if core.layout.embedding_factor != 1.0 {
                 row.iter_mut().for_each(|x| *x *= core.layout.embedding_factor);
             }
+            (1..core.hyper.streams()).for_each(|stream| streams.copy_within(..hidden, stream * hidden));
         }
         if core.hyper.embedding_scale != 1.0 {
-            ops::scale(self.region, &mut out[..self.rows() * hidden], core.hyper.embedding_scale);
+            ops::scale(self.region, &mut out[..self.rows() * width], core.hyper.embedding_scale);
         }
         Ok(())
     }
 
-    /// x += output(mixer(norm(x))), normed where the architecture says so.
+    /// x += output(mixer(norm(x))), with streams in the place of x and norm where there are several, normed where the architecture says so.
     fn mix(
         &mut self,
         index: usize,
@@ -174,9 +184,8 @@ impl Pass<'_> {
     ) -> Result<()> {
         let (core, region, rows) = (self.core, self.region, self.rows());
         let hidden = core.hyper.hidden;
-        let (x, normed) = (&s.hidden[..rows * hidden], &mut s.normed[..rows * hidden]);
-        ops::rms_norm(region, x, &block.mixer_norm, core.hyper.norm_eps, normed);
-        s.input.set(region, rows, hidden, normed, core.precision);
+        streams::read(core, region, &block.mixer_norm, 0, rows, s)?;
+        s.input.set(region, rows, hidden, &s.normed[..rows * hidden], core.precision);
         let (output, bias) = match &block.mixer {
             Mixer::Attention(block) => {
                 attention::mix(self, block, rows, s, &ropes[block.rope])?;
@@ -200,7 +209,7 @@ impl Pass<'_> {
         if let Some(norm) = &block.after_mixer_norm {
             ops::rms_norm_in_place(region, branch, norm, core.hyper.norm_eps);
         }
-        ops::add(region, &mut s.hidden[..rows * hidden], branch);
+        streams::write(core, region, rows, s);
         Ok(())
     }
 
@@ -215,9 +224,8 @@ impl Pass<'_> {
         let (core, region, rows) = (self.core, self.region, self.rows());
         let s = &mut compute.scratch;
         let hidden = core.hyper.hidden;
-        let x = &mut s.hidden[..rows * hidden];
-        let normed = &mut s.normed[..rows * hidden];
-        ops::rms_norm(region, x, &block.ffn_norm, core.hyper.norm_eps, normed);
+        streams::read(core, region, &block.ffn_norm, 0, rows, s)?;
+        let normed = &s.normed[..rows * hidden];
         observer.ffn_input(index, rows, normed);
         s.input.set(region, rows, hidden, normed, core.precision);
         match &block.ffn {
@@ -229,7 +237,7 @@ impl Pass<'_> {
         if let Some(norm) = &block.after_ffn_norm {
             ops::rms_norm_in_place(region, branch, norm, core.hyper.norm_eps);
         }
-        ops::add(region, &mut s.hidden[..rows * hidden], branch);
+        streams::write(core, region, rows, s);
         Ok(())
     }
 
@@ -237,10 +245,8 @@ impl Pass<'_> {
     fn logits(&self, from: usize, rows: usize, s: &mut Scratch) -> Result<()> {
         let (core, region) = (self.core, self.region);
         let hidden = core.hyper.hidden;
-        let x = &s.hidden[from * hidden..(from + rows) * hidden];
-        let normed = &mut s.normed[..rows * hidden];
-        ops::rms_norm(region, x, &core.layout.output_norm, core.hyper.norm_eps, normed);
-        s.input.set(region, rows, hidden, normed, core.precision);
+        streams::read(core, region, &core.layout.output_norm, from, rows, s)?;
+        s.input.set(region, rows, hidden, &s.normed[..rows * hidden], core.precision);
         let output = &mut s.logits[..rows * core.hyper.vocabulary];
         matmul(region, core.precision, &mut [product(core, &core.layout.head, &s.input, output)?]);
         Ok(())

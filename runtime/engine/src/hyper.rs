@@ -1,11 +1,26 @@
 //! The shape of a model: what an architecture's description makes of a file's metadata.
 
 use membrane_formats::Checkpoint;
-pub use membrane_kernels::{DeltaShape, Glu, HeadOrder, Llama3, Rope, RopeScaling, Yarn};
+pub use membrane_kernels::{DeltaShape, Gate, Glu, HeadOrder, Llama3, Rope, RopeScaling, Yarn};
 
 use crate::architectures::Architecture;
 use crate::error::Result;
 use crate::keys::Keys;
+
+/// What chooses the positions that a query of sparse attention goes over: it attends to the blocks whose keys score best, and to
+/// the positions behind the last whole block. A block's key is the mean of its positions' keys, normed and then rotated to the
+/// block's first position; its score is what several heads of queries make of it together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Indexer {
+    /// Query heads; there is one key head.
+    pub heads: usize,
+    /// Width of a head.
+    pub dim: usize,
+    /// Positions in a block.
+    pub ratio: usize,
+    /// Most blocks that a query attends to.
+    pub blocks: usize,
+}
 
 /// Softmax attention over the positions so far, with heads of queries that share heads of keys and values.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,6 +47,8 @@ pub struct Attention {
     pub scale: f32,
     /// Rotary positions of queries and keys, from the first dimension of a head on.
     pub rope: Rope,
+    /// What chooses the positions, if attention is sparse.
+    pub indexer: Option<Indexer>,
 }
 
 impl Attention {
@@ -121,6 +138,8 @@ pub struct DeltaNet {
     pub inputs: Projections,
     /// How the matrices of strengths and decays are stored.
     pub gates: Projections,
+    /// What becomes of the gate of its output.
+    pub output_gate: Gate,
 }
 
 /// What mixes the positions in a layer.
@@ -141,6 +160,8 @@ pub struct CacheWidths {
     pub key: usize,
     /// All value heads; 0 where values are the first elements of the key.
     pub value: usize,
+    /// What the indexer of sparse attention takes beside them.
+    pub indexer: Option<Indexer>,
 }
 
 /// What becomes of a router's outputs before the best are chosen.
@@ -228,6 +249,67 @@ pub struct Layer {
     pub feed_forward: FeedForward,
 }
 
+/// Hyper-connections (Zhu et al. 2024, with weights of the input): several residual streams. Each part of a layer reads a gated
+/// mean of all of them, normed, and adds what it gives to each by a share of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HyperConnections {
+    /// Streams of a token.
+    pub streams: usize,
+    /// Width of what the gates of the mean are made of.
+    pub rank: usize,
+}
+
+/// Rows of a table of n-grams that a hash leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NgramHead {
+    /// The first row.
+    pub first: u64,
+    /// How many there are; the hash is taken modulo it.
+    pub rows: u64,
+}
+
+/// What a layer adds to its streams for the last tokens: rows of a table, found by hashes of n-grams, weighed by what the
+/// streams hold, and behind it a short convolution.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ngrams {
+    /// The layer, in front of whose mixer it stands.
+    pub layer: usize,
+    /// The heads of pairs of tokens, then those of triples and so on, equally many of each.
+    pub heads: Vec<NgramHead>,
+    /// Width of a row.
+    pub head_dim: usize,
+    /// What a token's id is multiplied by in a hash, for the newest token, the one before, and so on.
+    pub multipliers: Vec<i64>,
+    /// The token that no n-gram reaches beyond.
+    pub separator: u32,
+    /// Tensors that a folder's table is cut into by rows, where it is not one.
+    pub table_parts: usize,
+    /// Taps of the convolution. They are as many tokens apart as the longest n-gram has.
+    pub kernel: usize,
+}
+
+impl Ngrams {
+    /// Tokens of the longest n-gram.
+    pub fn longest(&self) -> usize {
+        self.multipliers.len()
+    }
+
+    /// Width of all rows of a token together.
+    pub fn width(&self) -> usize {
+        self.heads.len() * self.head_dim
+    }
+
+    /// Tokens before the present one that the convolution looks back.
+    pub fn history(&self) -> usize {
+        (self.kernel - 1) * self.longest()
+    }
+
+    /// Rows that the table must have.
+    pub fn table_rows(&self) -> u64 {
+        self.heads.iter().map(|head| head.first + head.rows).max().unwrap_or(0)
+    }
+}
+
 /// The norms of a layer beside the one before its mixer, by the names of their tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Norms {
@@ -252,8 +334,12 @@ pub struct Hyperparameters {
     pub norm_eps: f32,
     /// Factor on the rows of the embedding.
     pub embedding_scale: f32,
-    /// Norms of every layer.
+    /// Norms of every layer; hyper-connections have norms of their own instead.
     pub norms: Norms,
+    /// Hyper-connections, if there is more than one residual stream.
+    pub connections: Option<HyperConnections>,
+    /// What layers add for n-grams.
+    pub ngrams: Vec<Ngrams>,
     /// Rows of the embedding.
     pub vocabulary: usize,
     /// Context length that the model was trained for.
@@ -271,6 +357,21 @@ impl Hyperparameters {
     /// Layers that a pass goes through.
     pub fn blocks(&self) -> usize {
         self.layers.len()
+    }
+
+    /// Residual streams of a token.
+    pub fn streams(&self) -> usize {
+        self.connections.map_or(1, |connections| connections.streams)
+    }
+
+    /// Width of all residual streams of a token.
+    pub fn stream_width(&self) -> usize {
+        self.streams() * self.hidden
+    }
+
+    /// The indexer of each layer that has one, in order.
+    pub fn indexers(&self) -> impl Iterator<Item = &Indexer> + Clone {
+        self.attentions().filter_map(|attention| attention.indexer.as_ref())
     }
 
     /// The attention of each layer that has one, in order.
@@ -293,9 +394,10 @@ impl Hyperparameters {
     pub fn caches(&self) -> impl Iterator<Item = CacheWidths> + Clone {
         self.layers.iter().filter_map(|layer| match &layer.mixer {
             Mixer::Attention(attention) => {
-                Some(CacheWidths { key: attention.key_width(), value: attention.value_width() })
+                let (key, value) = (attention.key_width(), attention.value_width());
+                Some(CacheWidths { key, value, indexer: attention.indexer })
             }
-            Mixer::Latent(latent) => Some(CacheWidths { key: latent.key_width(), value: 0 }),
+            Mixer::Latent(latent) => Some(CacheWidths { key: latent.key_width(), value: 0, indexer: None }),
             Mixer::DeltaNet(_) => None,
         })
     }

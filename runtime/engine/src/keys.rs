@@ -78,6 +78,16 @@ impl<'a> Keys<'a> {
         Ok(self.metadata.u32_array(&self.name(key))?.map(|numbers| numbers.into_owned()))
     }
 
+    /// Integers of 64 bits, if they are there.
+    pub fn wide_numbers(&self, key: &str) -> Result<Option<Vec<i64>>> {
+        Ok(self.metadata.i64_array(&self.name(key))?.map(|numbers| numbers.into_owned()))
+    }
+
+    /// Whether the key holds an array.
+    pub fn is_array(&self, key: &str) -> bool {
+        matches!(self.metadata.get(&self.name(key)), Some(Value::Array(_)))
+    }
+
     /// A truth value, if it is there.
     pub fn flag(&self, key: &str) -> Result<Option<bool>> {
         Ok(self.metadata.bool(&self.name(key))?)

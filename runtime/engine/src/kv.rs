@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use membrane_kernels::quant::store_row;
-use membrane_kernels::{Format, KvSlice, Precision};
+use membrane_kernels::{Format, IndexKeys, KvSlice, Precision};
 
 use crate::error::{EngineError, Result};
-use crate::hyper::{CacheWidths, Hyperparameters};
+use crate::hyper::{CacheWidths, Hyperparameters, Indexer};
 use crate::pool::{Charge, Pool};
 
 /// Positions in a block.
@@ -53,11 +53,11 @@ impl KvFormat {
     }
 }
 
-/// Bytes that keys and values of one position take over all layers.
+/// Bytes that keys and values of [`BLOCK`] positions take over all layers.
 ///
 /// # Errors
 /// The heads are not whole blocks of the format.
-pub(crate) fn bytes_per_token(hyper: &Hyperparameters, stored: Format) -> Result<u64> {
+pub(crate) fn bytes_per_block(hyper: &Hyperparameters, stored: Format) -> Result<u64> {
     let block = stored.block_elems();
     let whole = |width: usize| {
         let odd = || {
@@ -75,7 +75,7 @@ pub(crate) fn bytes_per_token(hyper: &Hyperparameters, stored: Format) -> Result
         whole(latent.key_width())?;
         whole(latent.kv_rank)?;
     }
-    Ok(hyper.caches().map(|widths| Shape::new(widths, stored).bytes_per_token()).sum())
+    Ok(hyper.caches().map(|widths| Shape::new(widths, stored).bytes_per_block()).sum())
 }
 
 #[derive(Debug, Clone)]
@@ -120,20 +120,49 @@ impl Rows {
 struct Block {
     keys: Rows,   // [BLOCK, kv_heads * head_dim]
     values: Rows, // [BLOCK, kv_heads * value_dim], or nothing where the key holds the values
+    index: Index,
     _charge: Charge,
+}
+
+/// What an indexer keeps of the positions of a block; nothing where there is none. Its numbers are never rounded: they decide
+/// which positions count.
+#[derive(Debug, Clone, Default)]
+struct Index {
+    /// Of each position, not yet normed.
+    keys: Box<[f32]>, // [BLOCK, dim]
+    /// Of the indexer's blocks that end here.
+    blocks: Box<[f32]>, // [most that can, dim]
+}
+
+impl Index {
+    fn new(indexer: Option<Indexer>) -> Self {
+        let floats = |rows: usize| vec![0.0; rows * indexer.map_or(0, |indexer| indexer.dim)].into();
+        Self { keys: floats(BLOCK), blocks: floats(indexer.map_or(0, most_ends)) }
+    }
+}
+
+/// Most of an indexer's blocks that end in one block of the cache.
+fn most_ends(indexer: Indexer) -> usize {
+    BLOCK.div_ceil(indexer.ratio)
+}
+
+/// The first of the indexer's blocks that end in a block of the cache or behind it.
+fn first_end(indexer: Indexer, block: usize) -> usize {
+    block * BLOCK / indexer.ratio
 }
 
 impl Block {
     fn new(shape: Shape, pool: &Pool) -> Result<Self> {
-        let charge = pool.take(BLOCK as u64 * shape.bytes_per_token())?;
+        let charge = pool.take(shape.bytes_per_block())?;
         let (keys, values) =
             (Rows::new(shape.key_width, shape.stored), Rows::new(shape.value_width, shape.stored));
-        Ok(Self { keys, values, _charge: charge })
+        Ok(Self { keys, values, index: Index::new(shape.indexer), _charge: charge })
     }
 
     fn copy(&self, shape: Shape, pool: &Pool) -> Result<Self> {
-        let charge = pool.take(BLOCK as u64 * shape.bytes_per_token())?;
-        Ok(Self { keys: self.keys.clone(), values: self.values.clone(), _charge: charge })
+        let charge = pool.take(shape.bytes_per_block())?;
+        let (keys, values, index) = (self.keys.clone(), self.values.clone(), self.index.clone());
+        Ok(Self { keys, values, index, _charge: charge })
     }
 }
 
@@ -142,6 +171,7 @@ struct Shape {
     key_width: usize,
     value_width: usize,
     stored: Format,
+    indexer: Option<Indexer>,
 }
 
 /// Bytes of a row; that it is whole blocks was checked when the model was opened.
@@ -151,11 +181,13 @@ fn row_bytes(stored: Format, width: usize) -> usize {
 
 impl Shape {
     fn new(widths: CacheWidths, stored: Format) -> Self {
-        Self { key_width: widths.key, value_width: widths.value, stored }
+        Self { key_width: widths.key, value_width: widths.value, stored, indexer: widths.indexer }
     }
 
-    fn bytes_per_token(self) -> u64 {
-        (row_bytes(self.stored, self.key_width) + row_bytes(self.stored, self.value_width)) as u64
+    fn bytes_per_block(self) -> u64 {
+        let row = row_bytes(self.stored, self.key_width) + row_bytes(self.stored, self.value_width);
+        let index = |indexer: Indexer| (BLOCK + most_ends(indexer)) * indexer.dim * size_of::<f32>();
+        (BLOCK * row + self.indexer.map_or(0, index)) as u64
     }
 }
 
@@ -214,6 +246,60 @@ impl KvCache {
         blocks.iter().map(|block| (block.keys.slice(), block.values.slice())).unzip()
     }
 
+    /// Stores an indexer's keys [n, dim] of a layer from position `first` on; `reserve` has made room.
+    pub fn store_index(&mut self, layer: usize, first: usize, keys: &[f32]) {
+        let Layer { blocks, shape: Shape { indexer: Some(indexer), .. } } = &mut self.layers[layer] else {
+            return;
+        };
+        for (position, key) in (first..).zip(keys.chunks_exact(indexer.dim)) {
+            if let Some(block) = Arc::get_mut(&mut blocks[position / BLOCK]) {
+                block.index.keys[position % BLOCK * indexer.dim..][..indexer.dim].copy_from_slice(key);
+            }
+        }
+    }
+
+    /// The mean of an indexer's keys over the positions of one of its blocks, [dim].
+    ///
+    /// Canonical: the sum in the order of the positions, divided by their number.
+    pub fn index_mean(&self, layer: usize, number: usize, out: &mut [f32]) {
+        let Layer { blocks, shape: Shape { indexer: Some(indexer), .. } } = &self.layers[layer] else {
+            return;
+        };
+        out.fill(0.0);
+        for position in number * indexer.ratio..(number + 1) * indexer.ratio {
+            let keys = &blocks[position / BLOCK].index.keys;
+            let key = &keys[position % BLOCK * indexer.dim..][..indexer.dim];
+            out.iter_mut().zip(key).for_each(|(out, key)| *out += key);
+        }
+        out.iter_mut().for_each(|out| *out /= indexer.ratio as f32);
+    }
+
+    /// Stores the key [dim] of one of an indexer's blocks, whose last position `reserve` has made room for.
+    pub fn store_index_block(&mut self, layer: usize, number: usize, key: &[f32]) {
+        let Layer { blocks, shape: Shape { indexer: Some(indexer), .. } } = &mut self.layers[layer] else {
+            return;
+        };
+        let place = ((number + 1) * indexer.ratio - 1) / BLOCK;
+        let row = number - first_end(*indexer, place);
+        if let Some(block) = Arc::get_mut(&mut blocks[place]) {
+            block.index.blocks[row * indexer.dim..][..indexer.dim].copy_from_slice(key);
+        }
+    }
+
+    /// The keys of the first `count` of an indexer's blocks.
+    pub fn index_keys(&self, layer: usize, count: usize) -> Vec<IndexKeys<'_>> {
+        let Layer { blocks, shape: Shape { indexer: Some(indexer), .. } } = &self.layers[layer] else {
+            return Vec::new();
+        };
+        let ends = |(place, block)| {
+            let block: &Arc<Block> = block;
+            let (first, end) = (first_end(*indexer, place), first_end(*indexer, place + 1).min(count));
+            let keys = &block.index.blocks[..end.checked_sub(first)? * indexer.dim];
+            (first < end).then_some(IndexKeys { first, keys })
+        };
+        blocks.iter().enumerate().filter_map(ends).collect()
+    }
+
     /// Drops what is behind the first `length` positions.
     pub fn truncate(&mut self, length: usize) {
         for layer in &mut self.layers {
@@ -228,7 +314,7 @@ mod tests {
     use crate::error::EngineError;
 
     fn cache(limit: u64) -> KvCache {
-        let shape = Shape { key_width: 4, value_width: 2, stored: Format::F32 };
+        let shape = Shape { key_width: 4, value_width: 2, stored: Format::F32, indexer: None };
         KvCache { layers: vec![Layer { blocks: Vec::new(), shape }; 2], pool: Pool::new(limit, 0) }
     }
 
@@ -263,5 +349,33 @@ mod tests {
         assert!(matches!(a.reserve(0, BLOCK + 1), Err(EngineError::KvFull { .. })));
         a.truncate(0);
         a.reserve(0, BLOCK).unwrap();
+    }
+
+    #[test]
+    fn keys_of_an_indexers_blocks_stand_where_the_blocks_end() {
+        for ratio in [1, 2, 3, 4, 48, 64, 100, 200] {
+            let indexer = Indexer { heads: 1, dim: 2, ratio, blocks: 1 };
+            let shape = Shape { key_width: 4, value_width: 2, stored: Format::F32, indexer: Some(indexer) };
+            let layers = vec![Layer { blocks: Vec::new(), shape }];
+            let length = 5 * BLOCK + 7;
+            let mut cache = KvCache { layers, pool: Pool::new(6 * shape.bytes_per_block(), 0) };
+            cache.reserve(0, length).unwrap();
+            let keys: Vec<f32> = (0..length).flat_map(|i| [i as f32, 1.0]).collect();
+            cache.store_index(0, 0, &keys);
+            let mut mean = [0.0; 2];
+            for number in 0..length / ratio {
+                cache.index_mean(0, number, &mut mean);
+                assert_eq!(mean, [(number * ratio) as f32 + (ratio - 1) as f32 / 2.0, 1.0], "{ratio}");
+                cache.store_index_block(0, number, &[number as f32, -1.0]);
+            }
+            for count in [0, 1, length / ratio / 2, length / ratio] {
+                let found = cache.index_keys(0, count);
+                let firsts: Vec<usize> =
+                    found.iter().flat_map(|keys| (keys.first..).take(keys.keys.len() / 2)).collect();
+                assert_eq!(firsts, (0..count.min(length / ratio)).collect::<Vec<_>>(), "{ratio}");
+                let numbers: Vec<f32> = found.iter().flat_map(|keys| keys.keys).copied().step_by(2).collect();
+                assert_eq!(numbers, firsts.iter().map(|&first| first as f32).collect::<Vec<_>>(), "{ratio}");
+            }
+        }
     }
 }

@@ -29,6 +29,8 @@ pub struct MemoryPlan {
     pub weights: Bytes,
     /// Embedding rows that stay on disk, not counted against the budget.
     pub embedding_on_disk: Bytes,
+    /// Tables of n-grams, of which rows are read as tokens ask for them; not counted against the budget.
+    pub ngrams_on_disk: Bytes,
     /// Keys and values of all full contexts.
     pub kv: Bytes,
     /// What they are kept as: `F16`, `Q8_0`.
@@ -109,6 +111,10 @@ impl fmt::Display for MemoryPlan {
                 "  {:<18}{:>10}  experts of which the arena holds a part",
                 "on disk", self.experts_total
             )?;
+        }
+        if self.ngrams_on_disk.0 > 0 {
+            let note = "n-grams, of which each token reads some rows";
+            writeln!(f, "  {:<18}{:>10}  {note}", "on disk", self.ngrams_on_disk)?;
         }
         Ok(())
     }

@@ -152,11 +152,11 @@ mod tests {
     use super::*;
 
     fn pool(states: u64, most: usize) -> Arc<Pool> {
-        Pool::new(states * State::bytes(&crate::state::tests::SHAPES), most)
+        Pool::new(states * crate::state::tests::small().bytes(), most)
     }
 
     fn state(pool: &Pool) -> Result<State> {
-        State::new(&crate::state::tests::SHAPES, pool)
+        State::new(&crate::state::tests::small(), pool)
     }
 
     #[test]

@@ -1,6 +1,13 @@
 //! The activations of one prefill chunk, allocated once.
 
+mod sparse;
+mod streams;
+
 use membrane_kernels::{Activations, AttentionScratch};
+use sparse::SparseShape;
+pub(crate) use sparse::{SparseScratch, part_positions};
+use streams::StreamShape;
+pub(crate) use streams::{STREAM_ROWS, StreamScratch};
 
 use crate::hyper::{Attention, DeltaShape, Hyperparameters, LatentAttention, Moe, Projections};
 
@@ -35,6 +42,8 @@ pub(crate) struct ScratchShape {
     expert_bias: usize,
     vocabulary: usize,
     latent: LatentShape,
+    streams: StreamShape,
+    sparse: SparseShape,
 }
 
 /// The same for latent attention, all 0 where there is none.
@@ -88,6 +97,7 @@ impl ScratchShape {
             head_dim: attention(|a| a.head_dim.max(a.value_dim)).max(latent(LatentAttention::key_width)),
             joined: gated(|a| 2 * a.query_width())
                 .max(delta(DeltaShape::channels))
+                .max(hyper.indexers().map(|indexer| (indexer.heads + 1) * indexer.dim).max().unwrap_or(0))
                 .max(latent(LatentAttention::query_width)),
             query: attention(Attention::query_width)
                 .max(delta(DeltaShape::channels))
@@ -108,19 +118,22 @@ impl ScratchShape {
                 .max(if hyper.moes().any(|moe| moe.biased) { hyper.hidden } else { 0 }),
             vocabulary: hyper.vocabulary,
             latent: LatentShape::new(hyper, chunk),
+            streams: StreamShape::new(hyper, chunk),
+            sparse: SparseShape::new(hyper, chunk),
         }
     }
 
     fn floats(&self) -> usize {
         let mixer =
             self.joined + self.query + self.key + self.value + self.gate + 4 * self.decays + self.mixed;
-        let width = 3 * self.hidden + mixer + self.experts;
+        let width = self.streams.width + 2 * self.hidden + mixer + self.experts;
         let expert_out = if self.experts > 0 { self.ffn_rows * self.hidden } else { 0 };
         self.chunk * width
             + self.ffn_rows * 2 * self.inner
             + expert_out
             + self.expert_bias
             + self.latent.floats()
+            + self.streams.floats()
             + self.vocabulary * (LOGIT_ROWS.min(self.chunk) + 1)
     }
 
@@ -128,8 +141,9 @@ impl ScratchShape {
     pub fn bytes(&self, context: usize, threads: usize) -> u64 {
         let activations = Activations::bytes(self.chunk, self.input_width())
             + Activations::bytes(self.ffn_rows, self.inner)
-            + Activations::bytes(self.latent.rows * self.latent.heads, self.latent.part);
-        (4 * self.floats() + activations) as u64
+            + Activations::bytes(self.latent.rows * self.latent.heads, self.latent.part)
+            + self.streams.activation_bytes();
+        (4 * self.floats() + activations + self.sparse.bytes(context)) as u64
             + AttentionScratch::bytes(self.heads, self.head_dim, context, threads) as u64
     }
 
@@ -140,7 +154,7 @@ impl ScratchShape {
 
 /// The buffers; shapes are [rows, columns], row-major, of which a chunk of n tokens uses the first n rows.
 pub(crate) struct Scratch {
-    pub hidden: Vec<f32>,      // [chunk, hidden], the residual stream
+    pub hidden: Vec<f32>,      // [chunk, streams, hidden], the residual streams
     pub normed: Vec<f32>,      // [chunk, hidden]
     pub branch: Vec<f32>,      // [chunk, hidden], what a block adds to the residual stream
     pub joined: Vec<f32>, // [chunk, queries and gates of attention, or channels of a delta-net, or plain queries]
@@ -156,6 +170,8 @@ pub(crate) struct Scratch {
     pub router: Vec<f32>, // [chunk, experts]
     pub expert_bias: Vec<f32>, // [widest bias of an expert]
     pub latent: LatentScratch,
+    pub streams: StreamScratch,
+    pub sparse: SparseScratch,
     pub logits: Vec<f32>,   // [logit_rows, vocabulary]
     pub input: Activations, // of normed or mixed
     pub inner: Activations, // of gate
@@ -191,7 +207,7 @@ impl Scratch {
         let zeros = |length: usize| vec![0.0; length];
         let s = shape;
         Self {
-            hidden: zeros(s.chunk * s.hidden),
+            hidden: zeros(s.chunk * s.streams.width),
             normed: zeros(s.chunk * s.hidden),
             branch: zeros(s.chunk * s.hidden),
             joined: zeros(s.chunk * s.joined),
@@ -208,6 +224,8 @@ impl Scratch {
             logits: zeros(s.vocabulary * LOGIT_ROWS.min(s.chunk)),
             expert_bias: zeros(s.expert_bias),
             latent: LatentScratch::new(&s.latent),
+            streams: StreamScratch::new(&s.streams),
+            sparse: SparseScratch::new(&s.sparse, context),
             input: Activations::new(s.chunk, s.input_width()),
             inner: Activations::new(s.ffn_rows, s.inner),
             attention: AttentionScratch::new(s.heads, s.head_dim, context, threads),
@@ -218,13 +236,17 @@ impl Scratch {
 
 #[cfg(test)]
 mod tests {
+    use membrane_kernels::{ChoiceScratch, KvSlice};
+
     use super::*;
     use crate::hyper::{
-        FeedForward, Glu, Layer, Mixer, Norms, Rope, RopeScaling, Router, Scores, SharedExpert,
+        FeedForward, Glu, HyperConnections, Indexer, Layer, Mixer, NgramHead, Ngrams, Norms, Rope,
+        RopeScaling, Router, Scores, SharedExpert,
     };
 
     /// A model of two layers with all that needs room: one with plain or gated attention, one with latent attention.
-    fn hyper(gated: bool, query_rank: Option<usize>, biased: bool) -> Hyperparameters {
+    /// The first may be sparse, beside several streams and n-grams.
+    fn hyper(gated: bool, query_rank: Option<usize>, biased: bool, sparse: bool) -> Hyperparameters {
         let rope = Rope { dims: 16, base: 1e4, scaling: RopeScaling::None, neox: true };
         let attention = Attention {
             heads: 6,
@@ -238,6 +260,7 @@ mod tests {
             window: Some(3),
             scale: 1.0,
             rope,
+            indexer: sparse.then_some(Indexer { heads: 7, dim: 24, ratio: 4, blocks: 3 }),
         };
         let latent = LatentAttention {
             heads: 5,
@@ -253,6 +276,15 @@ mod tests {
         let shared = Some(SharedExpert { inner: 128, gated: false });
         let moe = Moe { experts: 10, top_k: 3, inner: 64, shared, router, biased, glu: Glu::SwiGlu };
         let dense = FeedForward::Dense { inner: 96, glu: Glu::GeGlu };
+        let ngrams = Ngrams {
+            layer: 0,
+            heads: vec![NgramHead { first: 0, rows: 9 }; 6],
+            head_dim: 40,
+            multipliers: vec![1, 2, 3],
+            separator: 0,
+            table_parts: 1,
+            kernel: 4,
+        };
         Hyperparameters {
             layers: vec![
                 Layer { mixer: Mixer::Attention(attention), feed_forward: dense },
@@ -263,6 +295,8 @@ mod tests {
             norm_eps: 1e-6,
             embedding_scale: 1.0,
             norms: Norms { ffn: "ffn_norm", after_mixer: None, after_ffn: None },
+            connections: sparse.then_some(HyperConnections { streams: 3, rank: 20 }),
+            ngrams: sparse.then_some(ngrams).into_iter().collect(),
             vocabulary: 500,
             trained_context: 128,
         }
@@ -270,11 +304,14 @@ mod tests {
 
     #[test]
     fn the_plan_counts_every_buffer() {
-        for (gated, query_rank, biased) in
-            [(false, None, false), (true, Some(24), false), (false, Some(300), true), (true, None, true)]
-        {
+        for (gated, query_rank, biased, sparse) in [
+            (false, None, false, false),
+            (true, Some(24), false, true),
+            (false, Some(300), true, false),
+            (true, None, true, true),
+        ] {
             for chunk in [1, 40, 200] {
-                let shape = ScratchShape::new(&hyper(gated, query_rank, biased), chunk);
+                let shape = ScratchShape::new(&hyper(gated, query_rank, biased, sparse), chunk);
                 let s = Scratch::new(&shape, 128, 2);
                 let l = &s.latent;
                 let buffers = [
@@ -298,17 +335,22 @@ mod tests {
                     &l.parts,
                     &l.mixed,
                 ];
-                let floats = buffers.iter().map(|buffer| buffer.len()).sum::<usize>() + l.index.len();
+                let buffers = buffers.into_iter().chain(s.streams.buffers());
+                let floats = buffers.map(|buffer| buffer.len()).sum::<usize>() + l.index.len();
                 // The plan has the logits of a session beside them.
                 assert_eq!(
                     floats + shape.vocabulary,
                     shape.floats(),
-                    "{gated} {query_rank:?} {biased} {chunk}"
+                    "{gated} {query_rank:?} {biased} {sparse} {chunk}"
                 );
                 let beside = shape.bytes(128, 2) - 4 * shape.floats() as u64;
                 let inputs = Activations::bytes(chunk, shape.input_width())
                     + Activations::bytes(3 * chunk, 128)
-                    + Activations::bytes(chunk.min(LATENT_ROWS) * 5, 96);
+                    + Activations::bytes(chunk.min(LATENT_ROWS) * 5, 96)
+                    + if sparse { Activations::bytes(chunk.min(STREAM_ROWS), 6 * 40) } else { 0 };
+                // 32 blocks of an index in the context, and keys and values of 3 blocks and a tail.
+                let choice = ChoiceScratch::bytes(chunk.min(64), 32) + 2 * 4 * size_of::<KvSlice<'_>>();
+                let inputs = inputs + if sparse { choice } else { 0 };
                 assert_eq!(beside, (inputs + AttentionScratch::bytes(6, 112, 128, 2)) as u64);
             }
         }

@@ -1,4 +1,4 @@
-//! Recurrent states: what the delta-nets of a session remember of its tokens.
+//! Recurrent states: what the delta-nets of a session, and the convolutions behind its n-grams, remember of its tokens.
 //!
 //! A state can't go back, as keys and values can by being dropped. So some are kept as checkpoints while a prompt is computed;
 //! a truncated session goes on from the nearest one and computes the tokens behind it again, which gives the same bits.
@@ -21,40 +21,65 @@ const LEAST_DISTANCE: usize = 256;
 /// Distance of checkpoints among tokens that come one by one.
 const DECODE_DISTANCE: usize = 512;
 
-/// The states of all delta-net layers behind one position.
+/// What a state consists of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shapes {
+    /// Of each delta-net.
+    delta_nets: Vec<DeltaShape>,
+    /// Of each layer with n-grams: how many of the last inputs of its convolution, of all channels.
+    histories: Vec<usize>,
+}
+
+impl Shapes {
+    /// Whether nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.delta_nets.is_empty() && self.histories.is_empty()
+    }
+
+    /// Bytes of such a state.
+    pub fn bytes(&self) -> u64 {
+        let histories = self.histories.iter().map(|floats| (floats * size_of::<f32>()) as u64);
+        self.delta_nets.iter().map(DeltaState::bytes).chain(histories).sum()
+    }
+}
+
+/// The states of all recurrent layers behind one position.
 #[derive(Debug)]
 pub(crate) struct State {
     layers: Vec<DeltaState>,
+    histories: Vec<Vec<f32>>,
     _charge: Charge,
 }
 
 impl State {
     /// The state before the first token. Errors: the pool is full.
-    pub fn new(shapes: &[DeltaShape], pool: &Pool) -> Result<Self> {
-        let charge = pool.take(Self::bytes(shapes))?;
-        Ok(Self { layers: shapes.iter().copied().map(DeltaState::new).collect(), _charge: charge })
+    pub fn new(shapes: &Shapes, pool: &Pool) -> Result<Self> {
+        let charge = pool.take(shapes.bytes())?;
+        Ok(Self {
+            layers: shapes.delta_nets.iter().copied().map(DeltaState::new).collect(),
+            histories: shapes.histories.iter().map(|&floats| vec![0.0; floats]).collect(),
+            _charge: charge,
+        })
     }
 
-    fn copy(&self, shapes: &[DeltaShape], pool: &Pool) -> Result<Self> {
-        let charge = pool.take(Self::bytes(shapes))?;
-        Ok(Self { layers: self.layers.clone(), _charge: charge })
-    }
-
-    /// Bytes of the states of these layers.
-    pub fn bytes(shapes: &[DeltaShape]) -> u64 {
-        shapes.iter().map(DeltaState::bytes).sum()
+    fn copy(&self, shapes: &Shapes, pool: &Pool) -> Result<Self> {
+        let charge = pool.take(shapes.bytes())?;
+        Ok(Self { layers: self.layers.clone(), histories: self.histories.clone(), _charge: charge })
     }
 }
 
-/// The delta-net layers of a model.
-pub(crate) fn shapes(hyper: &Hyperparameters) -> Vec<DeltaShape> {
-    hyper.delta_nets().map(|delta_net| delta_net.shape).collect()
+/// The recurrent layers of a model.
+pub(crate) fn shapes(hyper: &Hyperparameters) -> Shapes {
+    Shapes {
+        delta_nets: hyper.delta_nets().map(|delta_net| delta_net.shape).collect(),
+        histories: hyper.ngrams.iter().map(|ngrams| ngrams.history() * hyper.stream_width()).collect(),
+    }
 }
 
 /// The recurrent state of a session.
 #[derive(Debug)]
 pub(crate) struct Recurrent {
-    shapes: Arc<[DeltaShape]>,
+    shapes: Arc<Shapes>,
     pool: Arc<Pool>,
     /// None before the first token. Shared with forks and checkpoints until one side goes on.
     live: Option<Arc<State>>,
@@ -129,6 +154,19 @@ impl Recurrent {
         Arc::get_mut(self.live.as_mut()?)?.layers.get_mut(slot)
     }
 
+    /// The last inputs of the convolution of a layer with n-grams; `reserve` has made them writable.
+    pub fn history(&mut self, slot: usize) -> Option<&mut [f32]> {
+        Arc::get_mut(self.live.as_mut()?)?.histories.get_mut(slot).map(Vec::as_mut_slice)
+    }
+
+    /// [`Recurrent::mark`] for [`Recurrent::history`].
+    pub fn mark_history(&mut self, slot: usize, position: usize) {
+        let mark = self.marks.iter_mut().find(|(marked, _)| *marked == position);
+        if let (Some((_, state)), Some(live)) = (mark, &self.live) {
+            state.histories[slot].copy_from_slice(&live.histories[slot]);
+        }
+    }
+
     /// Copies the state of a layer, which is behind `position` now, if a mark stands there.
     pub fn mark(&mut self, slot: usize, position: usize) {
         let mark = self.marks.iter_mut().find(|(marked, _)| *marked == position);
@@ -182,14 +220,17 @@ pub(crate) mod tests {
 
     use super::*;
 
-    pub(crate) const SHAPES: [DeltaShape; 2] = [DeltaShape {
-        key_heads: 1,
-        value_heads: 2,
-        key_dim: 4,
-        value_dim: 16,
-        kernel: 2,
-        order: HeadOrder::Tiled,
-    }; 2];
+    pub(crate) fn small() -> Shapes {
+        let delta_net = DeltaShape {
+            key_heads: 1,
+            value_heads: 2,
+            key_dim: 4,
+            value_dim: 16,
+            kernel: 2,
+            order: HeadOrder::Tiled,
+        };
+        Shapes { delta_nets: vec![delta_net; 2], histories: vec![6] }
+    }
 
     #[test]
     fn checkpoints_stand_near_the_end_and_at_few_places_within() {
@@ -205,7 +246,7 @@ pub(crate) mod tests {
     fn pieces_end_at_marks() {
         let pool = Pool::new(1 << 20, 8);
         let mut recurrent = Recurrent {
-            shapes: SHAPES.into(),
+            shapes: small().into(),
             pool: pool.clone(),
             live: None,
             marks: Vec::new(),
@@ -224,8 +265,8 @@ pub(crate) mod tests {
 
     #[test]
     fn a_fork_goes_on_without_changing_the_other() {
-        let pool = Pool::new(2 * State::bytes(&SHAPES), 0);
-        let mut a = Recurrent { shapes: SHAPES.into(), pool, live: None, marks: Vec::new(), fallback: None };
+        let pool = Pool::new(2 * small().bytes(), 0);
+        let mut a = Recurrent { shapes: small().into(), pool, live: None, marks: Vec::new(), fallback: None };
         a.reserve(&[], &[1], 1).unwrap();
         let mut b = a.fork();
         assert!(b.layer(0).is_none(), "a shared state is not writable");

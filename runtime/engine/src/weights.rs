@@ -4,16 +4,20 @@
 mod experts;
 mod finder;
 mod latent;
+mod ngrams;
 mod stored;
+mod streams;
 
 use std::sync::Arc;
 
 use finder::{Finder, format_of};
 use membrane_formats::Checkpoint;
-use membrane_kernels::{Format, Matrix};
+use membrane_kernels::{Format, Gate, Matrix};
 use membrane_pager::{Catalog, Record};
 use memmap2::MmapMut;
+pub(crate) use ngrams::NgramBlock;
 use stored::Stored;
+pub(crate) use streams::{IndexBlock, InputNorm, StreamMixer};
 
 use crate::error::{EngineError, Result};
 use crate::hyper::{Attention, DeltaShape, Glu, Hyperparameters, LatentAttention, Moe};
@@ -35,6 +39,15 @@ pub(crate) struct Weight {
     bytes: u64,
     /// What all of it is multiplied by: the tensor `.scale` beside it.
     factor: f32,
+}
+
+impl Weight {
+    /// Some of its rows as a matrix.
+    fn row_range(&self, rows: std::ops::Range<usize>) -> Self {
+        let row = self.bytes / self.rows as u64;
+        let (offset, bytes) = (self.offset + rows.start as u64 * row, rows.len() as u64 * row);
+        Self { rows: rows.len(), offset, bytes, ..self.clone() }
+    }
 }
 
 /// Format and shape of one of an expert's three matrices, the same for all experts of a block.
@@ -118,6 +131,7 @@ pub(crate) struct AttentionBlock {
     pub output: Weight,                // [hidden, heads * value_dim]
     pub output_bias: Option<Vec<f32>>, // [hidden]
     pub sinks: Option<Vec<f32>>,       // [heads]
+    pub index: Option<IndexBlock>,
 }
 
 /// How the queries of latent attention are made.
@@ -169,6 +183,7 @@ pub(crate) enum GateWeights {
 #[derive(Debug)]
 pub(crate) struct DeltaBlock {
     pub shape: DeltaShape,
+    pub output_gate: Gate,
     /// Which of the layers that have a recurrent state it is.
     pub slot: usize,
     pub inputs: InputWeights,
@@ -190,10 +205,11 @@ pub(crate) enum Mixer {
 /// One block of a pre-norm decoder.
 #[derive(Debug)]
 pub(crate) struct Block {
-    pub mixer_norm: Vec<f32>, // [hidden]
+    pub ngrams: Option<Box<NgramBlock>>,
+    pub mixer_norm: InputNorm,
     pub mixer: Mixer,
     pub after_mixer_norm: Option<Vec<f32>>, // [hidden]
-    pub ffn_norm: Vec<f32>,                 // [hidden]
+    pub ffn_norm: InputNorm,
     pub ffn: FeedForward,
     pub after_ffn_norm: Option<Vec<f32>>, // [hidden]
 }
@@ -215,8 +231,8 @@ pub(crate) struct Layout {
     pub embedding_format: Format,
     /// What all of the embedding is multiplied by.
     pub embedding_factor: f32,
-    pub output_norm: Vec<f32>, // [hidden]
-    pub head: Weight,          // [vocabulary, hidden]
+    pub output_norm: InputNorm,
+    pub head: Weight, // [vocabulary, hidden]
     /// Divisors of the rotary frequencies (Llama 3's long-context scaling), one a pair.
     pub rope_factors: Option<Vec<f32>>,
     /// The paged experts, a group a block; none in a dense model.
@@ -256,7 +272,7 @@ impl Layout {
             embedding,
             embedding_format,
             embedding_factor: finder.factor("token_embd.weight")?,
-            output_norm: finder.vector("output_norm.weight", hidden)?,
+            output_norm: finder.input_norm(hyper, "output_norm", "output_hc", false)?,
             head,
             rope_factors,
             experts,
@@ -273,6 +289,11 @@ impl Layout {
     /// Experts over all blocks.
     pub fn expert_count(&self) -> u64 {
         self.experts.as_ref().map_or(0, |catalog| catalog.experts() as u64)
+    }
+
+    /// Bytes of all tables of n-grams, which stay on disk.
+    pub fn ngram_bytes(&self) -> u64 {
+        self.blocks.iter().filter_map(|block| block.ngrams.as_ref()).map(|ngrams| ngrams.table.bytes()).sum()
     }
 
     /// Bytes that loading takes beside the resident weights for a while: the parts of the largest matrix that is recoded.

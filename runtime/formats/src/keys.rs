@@ -1,9 +1,13 @@
-//! Keys of metadata that published folders have and GGUF files have not. The first three follow the name of the architecture.
+//! Keys of metadata that published folders have and GGUF files have not. The first five follow the name of the architecture.
 
 /// A truth value: rotary pairs are half the rotated part apart, where a converter would have made them neighbours.
 pub const ROPE_HALVES: &str = "rope.halves";
 /// A truth value: value heads of delta-nets are grouped by key head, where a converter would have tiled them.
 pub const GROUPED_VALUE_HEADS: &str = "ssm.grouped_value_heads";
+/// A truth value: the output of a delta-net is gated by SiLU, where a converted file of the architecture has the sigmoid.
+pub const SILU_OUTPUT_GATE: &str = "ssm.silu_output_gate";
+/// The number of tensors that a table of n-grams is cut into by rows, where it is not one.
+pub const NGRAM_PARTS: &str = "ple.table_parts";
 /// A truth value: YaRN mixes from a whole pair to a whole pair, `truncate` of a configuration.
 pub const YARN_WHOLE_PAIRS: &str = "rope.scaling.yarn_whole_pairs";
 /// A truth value: the experts of a layer are in two tensors; in the first a row of a gate and one of its up take turns, and

@@ -149,6 +149,14 @@ impl Metadata {
         }
     }
 
+    /// An array of integers that all fit an i64; borrowed if it is stored as i64.
+    pub fn i64_array(&self, key: &str) -> Result<Option<Cow<'_, [i64]>>, FormatError> {
+        match self.get(key) {
+            Some(Value::Array(Array::I64(array))) => Ok(Some(array.into())),
+            _ => self.integers(key, "an array of integers from -2^63 to 2^63 - 1"),
+        }
+    }
+
     /// An array of floating-point numbers, rounded to f32; borrowed if it is stored as f32.
     pub fn f32_array(&self, key: &str) -> Result<Option<Cow<'_, [f32]>>, FormatError> {
         match self.get(key) {
@@ -293,6 +301,8 @@ mod tests {
         assert_eq!(metadata.u32("z.count").unwrap(), Some(7));
         assert_eq!(metadata.u32("absent").unwrap(), None);
         assert_eq!(metadata.i32_array("m.bytes").unwrap().unwrap(), vec![1, 255]);
+        assert_eq!(metadata.i64_array("m.bytes").unwrap().unwrap(), vec![1, 255]);
+        assert_eq!(metadata.i64_array("m.wide").unwrap().unwrap(), vec![-5, 1 << 40]);
         assert_eq!(metadata.f32("m.epsilon").unwrap(), Some(1e-6));
         let message = metadata.u32("m.negative").unwrap_err().to_string();
         assert!(message.contains(r#""m.negative" is -1 (i64)"#), "{message}");

@@ -14,6 +14,7 @@
 
 mod tile;
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::format::Format;
@@ -44,6 +45,24 @@ pub enum KvSlice<'a> {
 }
 
 impl KvSlice<'_> {
+    /// Some of its positions, of `width` numbers each.
+    ///
+    /// # Panics
+    /// If it has not so many.
+    pub fn part(self, positions: Range<usize>, width: usize) -> Self {
+        let numbers = positions.start * width..positions.end * width;
+        let bytes = |format: Format| {
+            let row = format.row_bytes(width).unwrap_or_default();
+            positions.start * row..positions.end * row
+        };
+        match self {
+            Self::F16(x) => Self::F16(&x[numbers]),
+            Self::F32(x) => Self::F32(&x[numbers]),
+            Self::Q8_0(x) => Self::Q8_0(&x[bytes(Format::Q8_0)]),
+            Self::Q4_0(x) => Self::Q4_0(&x[bytes(Format::Q4_0)]),
+        }
+    }
+
     /// Whether it has `positions` rows of `width` numbers.
     fn holds(&self, positions: usize, width: usize) -> bool {
         let blocks =

@@ -21,7 +21,7 @@ mod recurrence;
 mod tests;
 
 use crate::simd::LANES;
-pub use convolution::convolve;
+pub use convolution::{convolve, convolve_dilated};
 pub use gates::{decays, l2_norm, strengths};
 pub use projection::split_by_key_head;
 pub use recurrence::{DeltaRule, delta_rule};

@@ -21,6 +21,7 @@ mod probe;
 pub mod quant;
 pub mod recode;
 mod simd;
+pub mod sparse;
 #[cfg(test)]
 mod testing;
 
@@ -29,7 +30,8 @@ pub use delta_net::{DeltaRule, DeltaShape, DeltaState, HeadOrder, delta_rule};
 pub use format::{Format, ShapeError};
 pub use isa::Isa;
 pub use matmul::{Activations, Matrix, Precision, Product, matmul};
-pub use ops::{Glu, Llama3, Rope, RopeScaling, RopeTable, Yarn, store_f16};
+pub use ops::{Gate, Glu, Llama3, Rope, RopeScaling, RopeTable, Yarn, store_f16};
 pub use parallel::{Region, Team};
 pub use probe::{MEMORY_PROBE_BYTES, memory_read_bandwidth};
 pub use recode::{RecodeError, Recoding};
+pub use sparse::{ChoiceArgs, ChoiceScratch, IndexKeys, choose_blocks};

@@ -7,12 +7,14 @@ mod choose;
 mod columns;
 mod glu;
 mod rope;
+mod streams;
 
 pub(crate) use choose::exponentials;
 pub use choose::{argmax, sigmoids, softmax, top_k};
 pub use columns::{copy_columns, merge_heads};
 pub use glu::{Glu, glu};
 pub use rope::{Llama3, Rope, RopeScaling, RopeTable, Yarn, rope};
+pub use streams::{add_to_streams, gate_streams, mix_streams, rms_norm_streams, silu};
 
 use crate::isa::Isa;
 use crate::parallel::Region;

@@ -45,6 +45,8 @@ pub(super) fn decoder(keys: &Keys<'_>, layer: impl FnMut(usize) -> Layer) -> Res
         norm_eps,
         embedding_scale: 1.0,
         norms: Norms { ffn: "ffn_norm", after_mixer: None, after_ffn: None },
+        connections: None,
+        ngrams: Vec::new(),
         vocabulary,
         trained_context: keys.optional_count("context_length", u32::MAX)?.unwrap_or(2048) as u32,
     })
@@ -88,6 +90,7 @@ pub(super) fn attention(keys: &Keys<'_>, rotation: Rotation) -> Result<Attention
         window: None,
         scale,
         rope,
+        indexer: None,
     })
 }
 

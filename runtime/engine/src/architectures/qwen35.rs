@@ -8,7 +8,7 @@ use membrane_formats::keys::GROUPED_VALUE_HEADS;
 
 use super::{blocks, qwen3next, rotary};
 use crate::error::Result;
-use crate::hyper::{DeltaNet, FeedForward, HeadOrder, Hyperparameters, Projections};
+use crate::hyper::{DeltaNet, FeedForward, Gate, HeadOrder, Hyperparameters, Projections};
 use crate::keys::Keys;
 
 /// One feed-forward a layer.
@@ -24,7 +24,8 @@ pub(super) fn moe(keys: &Keys<'_>) -> Result<Hyperparameters> {
 fn decoder(keys: &Keys<'_>, feed_forward: FeedForward) -> Result<Hyperparameters> {
     let grouped = keys.flag(GROUPED_VALUE_HEADS)?.unwrap_or(false);
     let shape = blocks::delta_shape(keys, if grouped { HeadOrder::Grouped } else { HeadOrder::Tiled })?;
-    let delta_net = DeltaNet { shape, inputs: Projections::Apart, gates: Projections::Apart };
+    let delta_net =
+        DeltaNet { shape, inputs: Projections::Apart, gates: Projections::Apart, output_gate: Gate::Silu };
     let hyper = qwen3next::hybrid(keys, delta_net, feed_forward)?;
     rotary::check_sections(keys, &hyper)?;
     Ok(hyper)

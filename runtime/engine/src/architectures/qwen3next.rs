@@ -8,7 +8,7 @@ use super::blocks::{self, Weighing};
 use super::rotary::Rotation;
 use crate::error::Result;
 use crate::hyper::{
-    DeltaNet, FeedForward, HeadOrder, Hyperparameters, Layer, Mixer, Moe, Norms, Projections,
+    DeltaNet, FeedForward, Gate, HeadOrder, Hyperparameters, Layer, Mixer, Moe, Norms, Projections,
 };
 use crate::keys::Keys;
 
@@ -20,6 +20,7 @@ pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
         shape: blocks::delta_shape(keys, HeadOrder::Grouped)?,
         inputs: if fused { Projections::ByKeyHead } else { Projections::Apart },
         gates: Projections::ByKeyHead,
+        output_gate: Gate::Silu,
     };
     hybrid(keys, delta_net, moe(keys)?)
 }

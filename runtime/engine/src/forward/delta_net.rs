@@ -1,4 +1,4 @@
-//! A gated delta-net over a chunk: `mixed = norm(delta_rule(convolution(qkv x), gates x)) * silu(z x)`.
+//! A gated delta-net over a chunk: `mixed = norm(delta_rule(convolution(qkv x), gates x)) * gate(z x)`.
 //!
 //! Each session's tokens go through its own state, in order; at a mark the state is copied between two tokens.
 
@@ -53,7 +53,7 @@ pub(super) fn mix(
     }
     let mixed = &mut s.mixed[..rows * width];
     ops::rms_norm_in_place(region, mixed, &block.norm, core.hyper.norm_eps);
-    ops::gate(region, ops::Gate::Silu, mixed, &s.mixer_gate[..rows * width]);
+    ops::gate(region, block.output_gate, mixed, &s.mixer_gate[..rows * width]);
     Ok(())
 }
 

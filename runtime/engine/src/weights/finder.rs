@@ -85,7 +85,7 @@ impl<'a> Finder<'a> {
     }
 
     /// All elements of a small tensor as f32, whatever type it is stored in.
-    fn floats(&self, name: &str, dims: &[usize]) -> Result<Vec<f32>> {
+    pub(super) fn floats(&self, name: &str, dims: &[usize]) -> Result<Vec<f32>> {
         let (_, tensor) = self.tensor(name, dims)?;
         let format = format_of(tensor)?;
         let mut bytes = vec![0; tensor.bytes as usize];
@@ -109,6 +109,12 @@ impl<'a> Finder<'a> {
         if required { self.vector(name, length).map(Some) } else { self.optional_vector(name, length) }
     }
 
+    /// The weights of a depthwise convolution, [kernel, channels]; in the file the taps of a channel follow one another.
+    pub(super) fn taps(&self, name: &str, kernel: usize, channels: usize) -> Result<Vec<f32>> {
+        let stored = self.floats(name, &[kernel, channels])?;
+        Ok((0..kernel).flat_map(|tap| stored.iter().skip(tap).step_by(kernel).copied()).collect())
+    }
+
     /// All blocks, each with the records of its experts.
     pub fn blocks(&mut self, hyper: &Hyperparameters) -> Result<Vec<(Block, Vec<Record>)>> {
         let (mut caches, mut delta_nets) = (0.., 0..);
@@ -117,7 +123,8 @@ impl<'a> Finder<'a> {
         let mut blocks = Vec::with_capacity(hyper.blocks());
         for (index, layer) in hyper.layers.iter().enumerate() {
             let name = |part: &str| format!("blk.{index}.{part}");
-            let mixer_norm = self.vector(&name("attn_norm.weight"), hyper.hidden)?;
+            let ngrams = self.ngrams(hyper, index)?;
+            let mixer_norm = self.input_norm(hyper, &name("attn_norm"), &name("hc_attn"), true)?;
             let mixer = match &layer.mixer {
                 hyper::Mixer::Attention(shape) => {
                     let slot = caches.next().unwrap_or_default();
@@ -136,8 +143,8 @@ impl<'a> Finder<'a> {
             };
             let norm = |part: &str| self.vector(&name(&format!("{part}.weight")), hyper.hidden);
             let after_mixer_norm = hyper.norms.after_mixer.map(norm).transpose()?;
-            let ffn_norm = norm(hyper.norms.ffn)?;
             let after_ffn_norm = hyper.norms.after_ffn.map(norm).transpose()?;
+            let ffn_norm = self.input_norm(hyper, &name(hyper.norms.ffn), &name("hc_ffn"), true)?;
             let (ffn, experts) = match &layer.feed_forward {
                 hyper::FeedForward::Moe(moe) => {
                     let (block, experts) = self.moe(index, hyper.hidden, moe)?;
@@ -148,7 +155,7 @@ impl<'a> Finder<'a> {
                     (FeedForward::Dense(self.gated_unit(index, "", *inner, hyper.hidden, *glu)?), Vec::new())
                 }
             };
-            let block = Block { mixer_norm, mixer, after_mixer_norm, ffn_norm, ffn, after_ffn_norm };
+            let block = Block { ngrams, mixer_norm, mixer, after_mixer_norm, ffn_norm, ffn, after_ffn_norm };
             blocks.push((block, experts));
         }
         Ok(blocks)
@@ -187,6 +194,10 @@ impl<'a> Finder<'a> {
                 true => Some(self.vector(&name("attn_sinks.weight"), shape.heads)?),
                 false => None,
             },
+            index: match &shape.indexer {
+                Some(indexer) => Some(self.index_block(index, hidden, indexer)?),
+                None => None,
+            },
         })
     }
 
@@ -195,7 +206,7 @@ impl<'a> Finder<'a> {
         index: usize,
         slot: usize,
         hidden: usize,
-        DeltaNet { shape, inputs, gates }: &DeltaNet,
+        DeltaNet { shape, inputs, gates, output_gate }: &DeltaNet,
     ) -> Result<DeltaBlock> {
         let name = |part: &str| format!("blk.{index}.{part}");
         let (heads, width) = (shape.value_heads, shape.value_width());
@@ -218,16 +229,13 @@ impl<'a> Finder<'a> {
                 InputWeights::ByKeyHead(self.weight(&name("ssm_in.weight"), channels + width, hidden)?)
             }
         };
-        let convolution = self.floats(&name("ssm_conv1d.weight"), &[shape.kernel, channels])?;
         Ok(DeltaBlock {
             shape: *shape,
+            output_gate: *output_gate,
             slot,
             inputs,
             gates,
-            // In the file the taps of a channel follow one another.
-            convolution: (0..shape.kernel)
-                .flat_map(|tap| convolution.iter().skip(tap).step_by(shape.kernel).copied())
-                .collect(),
+            convolution: self.taps(&name("ssm_conv1d.weight"), shape.kernel, channels)?,
             decay_bias: self.vector(&name("ssm_dt.bias"), heads)?,
             decay_rate: self.vector(&name("ssm_a"), heads)?,
             norm: self.vector(&name("ssm_norm.weight"), shape.value_dim)?,

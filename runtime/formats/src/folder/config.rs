@@ -1,6 +1,7 @@
 //! `config.json`: what a GGUF file of the model would have as metadata.
 
 mod families;
+mod qwen4;
 mod rope;
 
 use serde_json::{Map, Value};
@@ -11,7 +12,7 @@ use crate::source::SourceFile;
 use crate::value::Array;
 
 /// Names of architectures: `model_type`, and ours.
-const ARCHITECTURES: [(&str, &str); 15] = [
+const ARCHITECTURES: [(&str, &str); 16] = [
     ("deepseek_v3", "deepseek2"),
     ("gemma3", "gemma3"),
     ("gemma3_text", "gemma3"),
@@ -27,6 +28,7 @@ const ARCHITECTURES: [(&str, &str); 15] = [
     ("qwen3_5", "qwen35"),
     ("qwen3_5_text", "qwen35"),
     ("qwen3_5_moe", "qwen35moe"),
+    ("qwen4_exp", "qwen4exp"),
 ];
 
 /// Whether an architecture, by our name, is one whose configurations are read here.
@@ -95,7 +97,13 @@ pub(crate) fn published_key(key: &str) -> Option<&'static str> {
         ("ssm.inner_size", "linear_value_head_dim"),
         ("attention.recurrent_layers", "layer_types"),
     ];
-    counts.chain(DELTA_COUNTS).chain(others).find(|(ours, _)| *ours == name).map(|(_, published)| published)
+    let qwen4 = qwen4::COUNTS.iter().map(|(ours, published, _)| (*ours, *published)).chain(qwen4::OTHERS);
+    counts
+        .chain(DELTA_COUNTS)
+        .chain(others)
+        .chain(qwen4)
+        .find(|(ours, _)| *ours == name)
+        .map(|(_, published)| published)
 }
 
 /// The part of a configuration that describes the text model.
@@ -118,7 +126,10 @@ pub(super) fn metadata(source: &SourceFile, object: &Map<String, Value>) -> Resu
     let text = text_part(object);
     let kind = [text, object].into_iter().find_map(|part| part.get("model_type").and_then(Value::as_str));
     let kind = kind.ok_or_else(|| refused(source, "model_type", "absent", "it names the architecture"))?;
-    let base = kind.strip_suffix("_text").filter(|base| *base == "qwen3_5_moe").unwrap_or(kind);
+    let base = kind
+        .strip_suffix("_text")
+        .filter(|base| matches!(*base, "qwen3_5_moe" | "qwen4_exp"))
+        .unwrap_or(kind);
     let known = ARCHITECTURES.iter().find(|(published, _)| *published == base);
     let architecture = known.map_or(kind, |(_, ours)| ours).to_owned();
     let metadata = Metadata::from_entries(source.path.as_path().into(), Vec::new())?;
@@ -195,6 +206,8 @@ impl Config<'_> {
         };
         let kind = |kind: &Value| match kind.as_str()? {
             "full_attention" => Some(false),
+            // What transformers makes of it.
+            "indexed_attention" if self.architecture == "qwen4exp" => Some(false),
             kind => (kind == other).then_some(true),
         };
         let kinds = value.as_array().map(|kinds| kinds.iter().map(kind));

@@ -75,6 +75,29 @@ const GEMMA_PARTS: [(&str, &str); 2] = [
     ("ffn_norm.weight", "pre_feedforward_layernorm.weight"),
     ("post_ffw_norm.weight", "post_feedforward_layernorm.weight"),
 ];
+const QWEN4_PARTS: [(&str, &str); 21] = [
+    ("hc_attn_norm.weight", "attn_hyper_connection.hc_norm.weight"),
+    ("hc_attn_down.weight", "attn_hyper_connection.input_mix_weight_down.weight"),
+    ("hc_attn_up.weight", "attn_hyper_connection.input_mix_weight_up.weight"),
+    ("hc_attn_inject.weight", "attn_hyper_connection.block_inject_weight.weight"),
+    ("hc_ffn_norm.weight", "mlp_hyper_connection.hc_norm.weight"),
+    ("hc_ffn_down.weight", "mlp_hyper_connection.input_mix_weight_down.weight"),
+    ("hc_ffn_up.weight", "mlp_hyper_connection.input_mix_weight_up.weight"),
+    ("hc_ffn_inject.weight", "mlp_hyper_connection.block_inject_weight.weight"),
+    ("indexer.qk_proj.weight", "self_attn.indexer.index_qk_proj.weight"),
+    ("indexer.q_norm.weight", "self_attn.indexer.q_layernorm.weight"),
+    ("indexer.k_norm.weight", "self_attn.indexer.k_layernorm.weight"),
+    ("ple_key.weight", "ple.key_proj.weight"),
+    ("ple_value.weight", "ple.value_proj.weight"),
+    ("ple_norm_key.weight", "ple.norm_key.weight"),
+    ("ple_norm_query.weight", "ple.norm_query.weight"),
+    ("ple_norm_conv.weight", "ple.norm_conv.weight"),
+    ("ple_conv1d.weight", "ple.conv1d.weight"),
+    ("ple_table.weight", "ple.ple_embedding.ngram_embedding.weight"),
+    ("ple_layer_multipliers", "ple.ple_embedding.layer_multipliers"),
+    ("ple_head_offsets", "ple.ple_embedding.ngram_heads_offsets"),
+    ("ple_head_vocab_sizes", "ple.ple_embedding.ngram_heads_vocab_sizes"),
+];
 const MIXTRAL_PARTS: [(&str, &str); 1] = [("ffn_gate_inp.weight", "block_sparse_moe.gate.weight")];
 
 /// Biases that these architectures have no place for. A checkpoint with one of them would be computed wrongly.
@@ -95,6 +118,7 @@ enum Family {
     GptOss,
     DeepSeek,
     Gemma,
+    Qwen4,
 }
 
 impl Family {
@@ -103,6 +127,7 @@ impl Family {
             Some("gpt-oss") => Self::GptOss,
             Some("deepseek2") => Self::DeepSeek,
             Some("gemma3") => Self::Gemma,
+            Some("qwen4exp") => Self::Qwen4,
             _ if tensors.iter().any(|tensor| tensor.name.contains(".block_sparse_moe.")) => Self::Mixtral,
             _ => Self::Usual,
         }
@@ -115,6 +140,7 @@ impl Family {
             Self::GptOss => &GPT_OSS_PARTS,
             Self::DeepSeek => &DEEPSEEK_PARTS,
             Self::Gemma => &GEMMA_PARTS,
+            Self::Qwen4 => &QWEN4_PARTS,
         }
     }
 }
@@ -175,6 +201,15 @@ impl Names {
             "token_embd.weight" => format!("{prefix}embed_tokens.weight"),
             "output_norm.weight" => format!("{prefix}norm.weight"),
             "output.weight" => format!("{}.weight", self.head?),
+            _ if self.family == Family::Qwen4 && name.starts_with("output_hc_") => {
+                let part = match name.strip_prefix("output_hc_")? {
+                    "norm.weight" => "hc_norm.weight",
+                    "down.weight" => "input_mix_weight_down.weight",
+                    "up.weight" => "input_mix_weight_up.weight",
+                    _ => return None,
+                };
+                format!("{prefix}hyper_connection_mixer.{part}")
+            }
             _ => {
                 let (block, part) = name.strip_prefix("blk.")?.split_once('.')?;
                 format!("{prefix}layers.{block}.{}", self.part(part)?)
@@ -191,6 +226,11 @@ impl Names {
             "ffn_gate_up_exps.weight" => return Some("mlp.experts.gate_up_proj".into()),
             "ffn_down_exps.weight" => return Some("mlp.experts.down_proj".into()),
             _ => {}
+        }
+        // ple_table.7.weight: rows of a table that is cut into parts.
+        if let Some(number) = part.strip_prefix("ple_table.").filter(|_| self.family == Family::Qwen4) {
+            let number: u32 = number.strip_suffix(".weight")?.parse().ok()?;
+            return Some(format!("ple.ple_embedding.ngram_embedding.shard_{number}.weight"));
         }
         // ffn_gate.7.weight: one matrix of expert 7.
         let (matrix, expert) = part.strip_prefix("ffn_")?.strip_suffix(".weight")?.split_once('.')?;
@@ -210,8 +250,10 @@ impl Names {
 
     /// Says of each tensor what its numbers stand for.
     pub fn mark_values(&self, metadata: &Metadata, tensors: &mut [TensorInfo]) {
-        let zero_centred =
-            matches!(metadata.str("general.architecture"), Ok(Some("qwen3next" | "qwen35" | "qwen35moe")));
+        let zero_centred = matches!(
+            metadata.str("general.architecture"),
+            Ok(Some("qwen3next" | "qwen35" | "qwen35moe" | "qwen4exp"))
+        );
         for tensor in tensors {
             let Some(name) = tensor.name.strip_prefix(self.prefix) else { continue };
             if name.ends_with("linear_attn.A_log") {
@@ -227,8 +269,18 @@ impl Names {
 
 /// Whether the hybrids keep w of a norm by 1 + w: all but the norm behind a delta-net.
 fn is_zero_centred(name: &str) -> bool {
-    const NORMS: [&str; 4] =
-        ["input_layernorm.weight", "post_attention_layernorm.weight", "q_norm.weight", "k_norm.weight"];
+    const NORMS: [&str; 10] = [
+        "input_layernorm.weight",
+        "post_attention_layernorm.weight",
+        "q_norm.weight",
+        "k_norm.weight",
+        "hc_norm.weight",
+        "q_layernorm.weight",
+        "k_layernorm.weight",
+        "norm_key.weight",
+        "norm_query.weight",
+        "norm_conv.weight",
+    ];
     name == "norm.weight" || NORMS.iter().any(|norm| name.ends_with(norm))
 }
 
@@ -263,6 +315,8 @@ mod tests {
             (Family::GptOss, "ffn_norm.weight", "post_attention_layernorm.weight"),
             (Family::DeepSeek, "attn_kv_b.weight", "self_attn.kv_b_proj.weight"),
             (Family::DeepSeek, "ffn_up_shexp.weight", "mlp.shared_experts.up_proj.weight"),
+            (Family::Qwen4, "hc_ffn_up.weight", "mlp_hyper_connection.input_mix_weight_up.weight"),
+            (Family::Qwen4, "ple_table.511.weight", "ple.ple_embedding.ngram_embedding.shard_511.weight"),
             (Family::Gemma, "ffn_norm.weight", "pre_feedforward_layernorm.weight"),
             (Family::Gemma, "post_attention_norm.weight", "post_attention_layernorm.weight"),
         ] {
@@ -275,5 +329,6 @@ mod tests {
     fn a_delta_nets_own_norm_is_plain() {
         assert!(is_zero_centred("norm.weight") && is_zero_centred("layers.0.self_attn.q_norm.weight"));
         assert!(!is_zero_centred("layers.0.linear_attn.norm.weight"));
+        assert!(is_zero_centred("hyper_connection_mixer.hc_norm.weight"));
     }
 }

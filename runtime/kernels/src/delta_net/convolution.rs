@@ -16,13 +16,32 @@ const TASK_CHANNELS: usize = 1024;
 /// # Panics
 /// If a length does not fit.
 pub fn convolve(region: &Region<'_>, x: &[f32], weights: &[f32], state: &mut DeltaState, out: &mut [f32]) {
-    let (channels, kernel) = (state.shape.channels(), state.shape.kernel);
+    assert_eq!(weights.len(), state.shape.kernel * state.shape.channels(), "convolve: weights");
+    convolve_dilated(region, x, weights, state.shape.channels(), 1, &mut state.history, out);
+}
+
+/// [`convolve`] with taps that are `dilation` tokens apart: `weights[tap] * x[t - (kernel - 1 - tap) * dilation]`. `history`
+/// [(kernel - 1) * dilation, channels] has the last inputs, oldest first, and is moved on.
+///
+/// # Panics
+/// If a length does not fit.
+pub fn convolve_dilated(
+    region: &Region<'_>,
+    x: &[f32],
+    weights: &[f32],
+    channels: usize,
+    dilation: usize,
+    history: &mut [f32],
+    out: &mut [f32],
+) {
     assert_eq!(x.len(), out.len(), "convolve: input and output differ in length");
     assert!(x.len().is_multiple_of(channels), "convolve: the input is not rows of {channels}");
-    assert_eq!(weights.len(), kernel * channels, "convolve: weights");
+    assert!(!weights.is_empty() && weights.len().is_multiple_of(channels), "convolve: weights");
+    let kernel = weights.len() / channels;
+    assert_eq!(history.len(), (kernel - 1) * dilation * channels, "convolve: history");
     let n = x.len() / channels;
     let pieces = channels.div_ceil(TASK_CHANNELS);
-    let taps = Taps { x, weights, history: &state.history, channels };
+    let taps = Taps { x, weights, history, channels, dilation };
     let (isa, all) = (region.isa(), DisjointSlice::new(out));
     region.run(n * pieces, |task| {
         let (row, begin) = (task / pieces, task % pieces * TASK_CHANNELS);
@@ -31,7 +50,7 @@ pub fn convolve(region: &Region<'_>, x: &[f32], weights: &[f32], state: &mut Del
         let out = unsafe { all.range(row * channels + begin..row * channels + end) };
         convolve_part(isa, &taps, row, begin, out);
     });
-    remember(&mut state.history, x);
+    remember(history, x);
 }
 
 /// Moves the inputs on: the last rows of history and `x` together become the history.
@@ -50,15 +69,17 @@ fn remember(history: &mut [f32], x: &[f32]) {
 struct Taps<'a> {
     x: &'a [f32],       // [n, channels]
     weights: &'a [f32], // [kernel, channels]
-    history: &'a [f32], // [kernel - 1, channels]
+    history: &'a [f32], // [(kernel - 1) * dilation, channels]
     channels: usize,
+    /// Tokens from a tap to the next.
+    dilation: usize,
 }
 
 impl Taps<'_> {
     /// Some channels of the input that a tap of a row sees, and of its weights.
     #[inline(always)]
     fn tap(&self, row: usize, tap: usize, begin: usize, len: usize) -> (&[f32], &[f32]) {
-        let input = (row + tap) * self.channels + begin;
+        let input = (row + tap * self.dilation) * self.channels + begin;
         let x = match input.checked_sub(self.history.len()) {
             Some(input) => &self.x[input..input + len],
             None => &self.history[input..input + len],

@@ -25,11 +25,12 @@ impl Config<'_> {
             "deepseek2" => self.deepseek(),
             "gemma3" => self.gemma3(),
             "gpt-oss" => self.gpt_oss(),
+            "qwen4exp" => self.qwen4(kind),
             _ => self.usual(kind),
         }
     }
 
-    fn usual(&mut self, kind: &str) -> Result<(), FormatError> {
+    pub(super) fn usual(&mut self, kind: &str) -> Result<(), FormatError> {
         self.expect_text("hidden_act", "silu")?;
         let slides = self.flag("use_sliding_window")?.unwrap_or(kind == "mixtral");
         if slides && self.get("sliding_window").is_some() {

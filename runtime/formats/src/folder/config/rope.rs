@@ -46,7 +46,7 @@ impl<'a> Config<'a> {
             self.set(keys::ROPE_HALVES, true);
         }
         // A converter would tile the value heads of these over the key heads.
-        if self.architecture.starts_with("qwen35") {
+        if self.architecture.starts_with("qwen35") || self.architecture == "qwen4exp" {
             self.set(keys::GROUPED_VALUE_HEADS, true);
         }
         Ok(())
