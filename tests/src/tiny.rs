@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use membrane_formats::gguf::GgufWriter;
-use membrane_formats::{DType, FormatError, Metadata, Value};
+use membrane_formats::{Array, DType, FormatError, Metadata, Value};
 
 /// Architectures that [`write`] knows.
-pub const ARCHITECTURES: [&str; 3] = ["gemma3", "deepseek2", "gpt-oss"];
+pub const ARCHITECTURES: [&str; 4] = ["gemma3", "deepseek2", "gpt-oss", "qwen4exp"];
 
 /// Tokens of the vocabulary.
 pub const VOCABULARY: usize = 1024;
@@ -40,7 +40,9 @@ impl Model {
         model.set("embedding_length", HIDDEN as u32);
         model.set("attention.layer_norm_rms_epsilon", 1e-6_f32);
         model.weight("token_embd.weight", &[HIDDEN, VOCABULARY]);
-        model.vector("output_norm.weight", &[HIDDEN], 0.5, 1.5);
+        if prefix != "qwen4exp" {
+            model.vector("output_norm.weight", &[HIDDEN], 0.5, 1.5);
+        }
         model
     }
 
@@ -130,6 +132,7 @@ pub fn write_changed(
         "gemma3" => gemma3(),
         "deepseek2" => deepseek2(),
         "gpt-oss" => gpt_oss(),
+        "qwen4exp" => qwen4exp(),
         other => panic!("there is no tiny model of {other}"),
     };
     for (key, value) in change {
@@ -282,6 +285,121 @@ fn gpt_oss() -> Model {
         model.vector(&bias("ffn_down_exps"), &[HIDDEN, experts], -0.3, 0.3);
     }
     model
+}
+
+/// Four layers, the second and the fourth with sparse attention over a few positions, the third with n-grams; three streams. The
+/// separator of n-grams is a token that the tests' prompts hold.
+fn qwen4exp() -> Model {
+    const BLOCKS: usize = 4;
+    const STREAMS: usize = 3;
+    let (heads, kv_heads, dim, index_heads, experts, inner) = (4, 2, 32, 3, 8, 32);
+    let (key_heads, value_heads, kernel, rank) = (2, 4, 4, 32);
+    let (longest, per_length, head_dim) = (3, 2, 32);
+    let mut model = Model::new(
+        "qwen4exp",
+        &[
+            ("block_count", BLOCKS as u32),
+            ("context_length", 4096),
+            ("attention.head_count", heads as u32),
+            ("attention.head_count_kv", kv_heads as u32),
+            ("attention.key_length", dim as u32),
+            ("attention.value_length", dim as u32),
+            ("rope.dimension_count", 16),
+            ("full_attention_interval", 2),
+            ("ssm.conv_kernel", kernel as u32),
+            ("ssm.state_size", dim as u32),
+            ("ssm.group_count", key_heads as u32),
+            ("ssm.time_step_rank", value_heads as u32),
+            ("ssm.inner_size", (value_heads * dim) as u32),
+            ("expert_count", experts as u32),
+            ("expert_used_count", 3),
+            ("expert_feed_forward_length", inner as u32),
+            ("expert_shared_feed_forward_length", inner as u32),
+            ("hyper_connection.count", STREAMS as u32),
+            ("hyper_connection.low_rank", rank as u32),
+            ("attention.indexer.head_count", index_heads as u32),
+            ("attention.indexer.key_length", dim as u32),
+            ("attention.indexer.top_k", 12),
+            ("ple.ngram_size", longest as u32),
+            ("ple.heads_per_ngram", per_length as u32),
+            ("ple.conv_kernel", kernel as u32),
+            ("ple.eos_token_id", 773),
+            ("embedding_length_per_layer_input", head_dim as u32),
+        ],
+        &[("rope.freq_base", 1e7)],
+    );
+    model.set("attention.compress_ratios", Array::I32(vec![0, 3, 0, 3]));
+    model.set("ple.layers", Array::I32(vec![2]));
+    model.set(
+        "ple.layer_multipliers",
+        Array::U64(vec![4_295_158_889_766_209, 8_433_018_892_997_163, 1_270_917]),
+    );
+    model.set("ple.head_offsets", Array::U64(vec![0, 101, 204, 311]));
+    model.set("ple.head_vocab_sizes", Array::U64(vec![101, 103, 107, 109]));
+    model.weight("output.weight", &[HIDDEN, VOCABULARY]);
+    model.weight("per_layer_token_embd.weight", &[head_dim, 448]);
+    let connections = |model: &mut Model, name: &dyn Fn(&str) -> String, adds: bool| {
+        model.norm(&name("norm"), STREAMS * HIDDEN);
+        model.weight(&name("down"), &[STREAMS * HIDDEN, rank]);
+        model.weight(&name("up"), &[rank, STREAMS * HIDDEN]);
+        if adds {
+            model.weight(&name("inject"), &[STREAMS * HIDDEN, STREAMS]);
+        }
+    };
+    connections(&mut model, &|part| format!("output_hc_{part}.weight"), false);
+    for block in 0..BLOCKS {
+        let name = |part: &str| format!("blk.{block}.{part}.weight");
+        connections(&mut model, &|part| name(&format!("hc_attn_{part}")), true);
+        connections(&mut model, &|part| name(&format!("hc_ffn_{part}")), true);
+        if block % 2 == 1 {
+            model.weight(&name("attn_q"), &[HIDDEN, 2 * heads * dim]);
+            model.weight(&name("attn_k"), &[HIDDEN, kv_heads * dim]);
+            model.weight(&name("attn_v"), &[HIDDEN, kv_heads * dim]);
+            model.weight(&name("attn_output"), &[heads * dim, HIDDEN]);
+            model.weight(&name("indexer.q_proj"), &[HIDDEN, index_heads * dim]);
+            model.weight(&name("indexer.k_proj"), &[HIDDEN, dim]);
+            for norm in ["attn_q_norm", "attn_k_norm", "indexer.q_norm", "indexer.k_norm"] {
+                model.norm(&name(norm), dim);
+            }
+        } else {
+            delta_net(&mut model, block, key_heads, value_heads, dim, kernel);
+        }
+        if block == 2 {
+            let width = (longest - 1) * per_length * head_dim;
+            model.weight(&name("ple_key"), &[width, STREAMS * HIDDEN]);
+            model.weight(&name("ple_value"), &[width, HIDDEN]);
+            for norm in ["key", "query", "conv"] {
+                model.norm(&name(&format!("ple_norm_{norm}")), STREAMS * HIDDEN);
+            }
+            model.vector(&name("ple_conv1d"), &[kernel, STREAMS * HIDDEN], -0.5, 0.5);
+        }
+        mixture(&mut model, &name, experts, inner);
+        gated_unit(&mut model, &name, "_shexp", inner);
+        model.weight(&name("ffn_gate_inp_shexp"), &[HIDDEN, 1]);
+    }
+    model
+}
+
+fn delta_net(
+    model: &mut Model,
+    block: usize,
+    key_heads: usize,
+    value_heads: usize,
+    dim: usize,
+    kernel: usize,
+) {
+    let name = |part: &str| format!("blk.{block}.{part}.weight");
+    let channels = (2 * key_heads + value_heads) * dim;
+    model.weight(&name("attn_qkv"), &[HIDDEN, channels]);
+    model.weight(&name("attn_gate"), &[HIDDEN, value_heads * dim]);
+    model.weight(&name("ssm_alpha"), &[HIDDEN, value_heads]);
+    model.weight(&name("ssm_beta"), &[HIDDEN, value_heads]);
+    model.vector(&name("ssm_conv1d"), &[kernel, channels], -0.5, 0.5);
+    // Its logarithm is exact, and heads differ by their biases.
+    model.vector(&format!("blk.{block}.ssm_a"), &[value_heads], -1.0, -1.0);
+    model.vector(&format!("blk.{block}.ssm_dt.bias"), &[value_heads], -2.0, 1.0);
+    model.norm(&name("ssm_norm"), dim);
+    model.weight(&name("ssm_out"), &[value_heads * dim, HIDDEN]);
 }
 
 fn attention(model: &mut Model, block: usize, heads: usize, kv_heads: usize, dim: usize) {

@@ -1,4 +1,4 @@
-//! Files of latent attention, sliding windows and grouped experts that lie about their shapes: each lie is an error that names
+//! Files of latent attention, sliding windows, grouped experts, several residual streams, n-grams and sparse attention that lie about their shapes: each lie is an error that names
 //! the key or the tensor.
 
 #![cfg(test)]
@@ -44,6 +44,14 @@ fn lies() -> Vec<(&'static str, &'static str, Value, &'static str)> {
         ("deepseek2", "attention.value_length_mla", "attention.value_length_mla"),
         ("deepseek2", "expert_feed_forward_length", "expert_feed_forward_length"),
         ("deepseek2", "rope.scaling.original_context_length", "rope.scaling.original_context_length"),
+        ("qwen4exp", "hyper_connection.count", "hyper_connection.count"),
+        ("qwen4exp", "hyper_connection.low_rank", "hyper_connection.low_rank"),
+        ("qwen4exp", "attention.indexer.head_count", "attention.indexer.head_count"),
+        ("qwen4exp", "attention.indexer.key_length", "attention.indexer.key_length"),
+        ("qwen4exp", "ple.ngram_size", "ple.ngram_size"),
+        ("qwen4exp", "ple.heads_per_ngram", "ple.heads_per_ngram"),
+        ("qwen4exp", "ple.conv_kernel", "ple.conv_kernel"),
+        ("qwen4exp", "embedding_length_per_layer_input", "embedding_length_per_layer_input"),
     ];
     for (architecture, key, named) in counts {
         if key != "rope.scaling.original_context_length" {
@@ -129,7 +137,60 @@ fn lies() -> Vec<(&'static str, &'static str, Value, &'static str)> {
         ("deepseek2", "expert_weights_scale", Value::F32(f32::INFINITY), "expert_weights_scale"),
         ("deepseek2", "expert_weights_norm", Value::U32(1), "expert_weights_norm"),
     ]);
+    lies.extend(qwen4exp_lies().into_iter().map(|(key, value, named)| ("qwen4exp", key, value, named)));
     lies
+}
+
+fn qwen4exp_lies() -> Vec<(&'static str, Value, &'static str)> {
+    let whole = |numbers: &[i64]| -> Value { Array::I64(numbers.to_vec()).into() };
+    let firsts = "ple.head_offsets";
+    let rows = "ple.head_vocab_sizes";
+    vec![
+        ("hyper_connection.count", Value::U32(1), "hyper_connection.count"),
+        ("hyper_connection.count", Value::U32(257), "hyper_connection.count"),
+        ("hyper_connection.count", Value::U32(2), "hc_attn_norm"),
+        ("hyper_connection.low_rank", Value::U32(64), "hc_attn_down"),
+        ("attention.indexer.head_count", Value::U32(4), "indexer.q_proj"),
+        ("attention.indexer.key_length", Value::U32(8), "attention.indexer.key_length"),
+        ("attention.indexer.key_length", Value::U32(64), "indexer.q_proj"),
+        ("attention.indexer.top_k", Value::U32(0), "attention.indexer.top_k"),
+        ("attention.indexer.top_k", Value::U32(13), "attention.indexer.top_k"),
+        ("attention.indexer.top_k", Value::Str("many".into()), "attention.indexer.top_k"),
+        ("attention.compress_ratios", Value::U32(0), "attention.compress_ratios"),
+        ("attention.compress_ratios", Value::U32(u32::MAX), "attention.compress_ratios"),
+        ("attention.compress_ratios", whole(&[0, 3, 0]), "attention.compress_ratios"),
+        ("attention.compress_ratios", whole(&[0, -3, 0, 3]), "attention.compress_ratios"),
+        ("attention.compress_ratios", whole(&[0, 1 << 20, 0, 3]), "attention.compress_ratios"),
+        ("attention.compress_ratios", whole(&[0, 5, 0, 3]), "attention.indexer.top_k"),
+        ("ple.layers", whole(&[4]), "ple.layers"),
+        ("ple.layers", whole(&[-1]), "ple.layers"),
+        ("ple.layers", whole(&[0, 2]), "ple.layers"),
+        ("ple.layers", whole(&[2; 100]), "ple.layers"),
+        ("ple.layers", whole(&[0]), "blk.0.ple_key"),
+        ("ple.layers", Value::U32(2), "ple.layers"),
+        ("ple.ngram_size", Value::U32(1), "ple.ngram_size"),
+        ("ple.ngram_size", Value::U32(4), "ple.layer_multipliers"),
+        ("ple.ngram_size", Value::U32(17), "ple.ngram_size"),
+        ("ple.heads_per_ngram", Value::U32(3), firsts),
+        ("ple.heads_per_ngram", Value::U32(257), "ple.heads_per_ngram"),
+        ("ple.conv_kernel", Value::U32(5), "ple_conv1d"),
+        ("ple.conv_kernel", Value::U32(65), "ple.conv_kernel"),
+        ("ple.eos_token_id", Value::U32(1024), "ple.eos_token_id"),
+        ("ple.eos_token_id", Value::Str("end".into()), "ple.eos_token_id"),
+        ("embedding_length_per_layer_input", Value::U32(64), "per_layer_token_embd"),
+        ("embedding_length_per_layer_input", Value::U32(1 << 20), "embedding_length_per_layer_input"),
+        ("ple.layer_multipliers", whole(&[1, 2]), "ple.layer_multipliers"),
+        ("ple.layer_multipliers", Array::F32(vec![1.0; 3]).into(), "ple.layer_multipliers"),
+        ("ple.layer_multipliers", Array::U64(vec![u64::MAX; 3]).into(), "ple.layer_multipliers"),
+        (firsts, whole(&[0, 101, 204]), firsts),
+        (firsts, whole(&[0, -1, 204, 311]), firsts),
+        (firsts, whole(&[0, i64::MAX, 204, 311]), firsts),
+        (firsts, whole(&[0, 101, 204, 340]), "per_layer_token_embd"),
+        (rows, whole(&[101, 0, 107, 109]), rows),
+        (rows, whole(&[101, -7, 107, 109]), rows),
+        (rows, whole(&[101, i64::MAX, 107, 109]), rows),
+        (rows, whole(&[101, 103, 107, 138]), "per_layer_token_embd"),
+    ]
 }
 
 #[test]
@@ -160,6 +221,19 @@ fn numbers_that_are_missing_are_named() {
         ("deepseek2", "attention.key_length_mla"),
         ("deepseek2", "attention.value_length_mla"),
         ("deepseek2", "expert_group_used_count"),
+        ("qwen4exp", "hyper_connection.count"),
+        ("qwen4exp", "hyper_connection.low_rank"),
+        ("qwen4exp", "attention.indexer.head_count"),
+        ("qwen4exp", "attention.indexer.key_length"),
+        ("qwen4exp", "attention.indexer.top_k"),
+        ("qwen4exp", "ple.ngram_size"),
+        ("qwen4exp", "ple.heads_per_ngram"),
+        ("qwen4exp", "ple.conv_kernel"),
+        ("qwen4exp", "ple.eos_token_id"),
+        ("qwen4exp", "ple.layer_multipliers"),
+        ("qwen4exp", "ple.head_offsets"),
+        ("qwen4exp", "ple.head_vocab_sizes"),
+        ("qwen4exp", "embedding_length_per_layer_input"),
     ] {
         let error = changed(architecture, folder.path(), key, None).expect_err(key);
         assert!(error.contains(key), "{architecture} without {key}: {error}");

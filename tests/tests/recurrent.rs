@@ -4,20 +4,32 @@
 #![cfg(test)]
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use membrane_engine::{EngineError, LoadOptions, Model, Observer, Prepared, Session, Synced};
+use membrane_formats::Checkpoint;
 use membrane_tests::golden::argmax;
-use membrane_tests::workspace;
+use membrane_tests::{tiny, workspace};
 use proptest::prelude::*;
 
-const HYBRIDS: [&str; 3] = ["tiny-qwen3next-Q8_0", "tiny-qwen35moe-Q8_0", "tiny-qwen35-Q8_0"];
+const HYBRIDS: [&str; 4] = ["tiny-qwen3next-Q8_0", "tiny-qwen35moe-Q8_0", "tiny-qwen35-Q8_0", GENERATED];
+/// One that no fixture has: beside delta-nets it has n-grams with a convolution, and attention that an index makes sparse.
+const GENERATED: &str = "qwen4exp";
 /// Attention in every layer.
 const ATTENTION: &str = "tiny-qwen3moe-Q8_0";
 
 fn file(name: &str) -> PathBuf {
+    static WRITTEN: OnceLock<PathBuf> = OnceLock::new();
+    if name == GENERATED {
+        let write = || {
+            let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("recurrent-{GENERATED}.gguf"));
+            tiny::write(GENERATED, &path);
+            path
+        };
+        return WRITTEN.get_or_init(write).clone();
+    }
     workspace().join(format!("tests/fixtures/gguf/{name}.gguf"))
 }
 
@@ -26,7 +38,8 @@ fn options() -> LoadOptions {
 }
 
 fn load(name: &str, options: &LoadOptions) -> Model {
-    Prepared::open(&file(name), options).unwrap().load(&mut |_, _| {}).unwrap()
+    let checkpoint = Checkpoint::open(&file(name)).unwrap().into();
+    Prepared::without_text(checkpoint, options).unwrap().load(&mut |_, _| {}).unwrap()
 }
 
 fn tokens(count: u32, seed: u32) -> Vec<u32> {
@@ -261,6 +274,21 @@ fn the_plan_counts_states_and_a_budget_without_room_for_them_says_so() {
         let error = Prepared::open(&file(name), &small).err().unwrap().to_string();
         assert!(error.contains("for recurrent states"), "{error}");
     }
+}
+
+/// Two delta-nets, and for n-grams the last nine inputs of a convolution over three streams of 64; beside keys and values an index
+/// has a key for each position, and for each third one more, of which 22 end in the block of 64 positions that has most.
+#[test]
+fn the_plan_counts_what_n_grams_and_an_index_remember() {
+    let plan = load(GENERATED, &LoadOptions { checkpoints: Some(5), ..options() }).plan().clone();
+    let state = 2 * 4 * (4 * 32 * 32 + 3 * 256) + 4 * 9 * 3 * 64;
+    assert_eq!(plan.recurrent.0, (3 + 5) * state);
+    let block = 2 * (64 * 2 * (64 + 64) + (64 + 22) * 32 * 4);
+    assert_eq!(plan.kv.0, 3 * 3072 / 64 * block);
+    assert_eq!(plan.ngrams_on_disk.0, 448 * 34);
+    assert!(plan.to_string().contains("n-grams"), "{plan}");
+    let without = load(ATTENTION, &options()).plan().clone();
+    assert!(without.ngrams_on_disk.0 == 0 && !without.to_string().contains("n-grams"), "{without}");
 }
 
 #[test]

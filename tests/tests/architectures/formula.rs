@@ -1,6 +1,8 @@
 //! The architectures as their papers have them, in f64 and without a cache: each position attends to the vectors of those before
 //! it, and each head has keys and values of its own, also where they are made of a latent vector.
 
+mod qwen4exp;
+
 use std::collections::HashMap;
 use std::f64::consts::PI;
 use std::path::Path;
@@ -76,6 +78,9 @@ impl Model {
 
     /// Logits behind the last of the tokens.
     pub fn logits(&self, tokens: &[u32]) -> Vector {
+        if self.prefix == "qwen4exp" {
+            return self.qwen4exp(tokens);
+        }
         let (dims, embedding) = self.tensor("token_embd.weight");
         let scale = if self.prefix == "gemma3" { (dims[0] as f64).sqrt() } else { 1.0 };
         let row = |&token: &u32| {
@@ -282,23 +287,35 @@ impl Model {
 
 /// For each position what its heads make of the values of the positions in their window.
 fn attend(attention: &Attention<'_>, q: &[Vector], k: &[Vector], v: &[Vector]) -> Vec<Vector> {
-    let Attention { heads, kv_heads, window, scale, sinks } = *attention;
-    let (dim, value_dim) = (q[0].len() / heads, v[0].len() / kv_heads);
-    let head = |position: usize, head: usize| -> Vector {
-        let shared = head / (heads / kv_heads);
-        let query = &q[position][head * dim..][..dim];
-        let seen = (position + 1).saturating_sub(window)..position + 1;
-        let score = |p: usize| -> f64 {
-            let key = &k[p][shared * dim..][..dim];
-            scale * query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>()
-        };
-        let e: Vector = seen.clone().map(|p| score(p).exp()).collect();
-        let sum = e.iter().sum::<f64>() + sinks.map_or(0.0, |sinks| sinks[head].exp());
-        let column =
-            |d: usize| seen.clone().zip(&e).map(|(p, e)| e * v[p][shared * value_dim + d]).sum::<f64>() / sum;
-        (0..value_dim).map(column).collect()
+    let of = |position: usize| {
+        let seen: Vec<usize> = ((position + 1).saturating_sub(attention.window)..position + 1).collect();
+        (0..attention.heads)
+            .flat_map(|head| attend_to(attention, (&q[position], k, v), head, &seen))
+            .collect()
     };
-    (0..q.len()).map(|position| (0..heads).flat_map(|number| head(position, number)).collect()).collect()
+    (0..q.len()).map(of).collect()
+}
+
+/// What a head of a query makes of the values of the positions that it sees.
+fn attend_to(
+    attention: &Attention<'_>,
+    (q, k, v): (&[f64], &[Vector], &[Vector]),
+    head: usize,
+    seen: &[usize],
+) -> Vector {
+    let Attention { heads, kv_heads, scale, sinks, .. } = *attention;
+    let (dim, value_dim) = (q.len() / heads, v[0].len() / kv_heads);
+    let shared = head / (heads / kv_heads);
+    let query = &q[head * dim..][..dim];
+    let score = |p: usize| -> f64 {
+        let key = &k[p][shared * dim..][..dim];
+        scale * query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>()
+    };
+    let e: Vector = seen.iter().map(|&p| score(p).exp()).collect();
+    let sum = e.iter().sum::<f64>() + sinks.map_or(0.0, |sinks| sinks[head].exp());
+    let column =
+        |d: usize| seen.iter().zip(&e).map(|(&p, e)| e * v[p][shared * value_dim + d]).sum::<f64>() / sum;
+    (0..value_dim).map(column).collect()
 }
 
 fn base_frequency(base: f64, i: usize, dims: usize) -> f64 {

@@ -61,14 +61,17 @@ fn logits_are_those_of_the_papers() {
 
 /// The formula must see what is changed, or the test above could not fail for it.
 #[test]
-fn windows_and_the_scaling_of_positions_change_logits() {
+fn numbers_of_one_architecture_change_logits() {
     let folder = tempfile::tempdir().unwrap();
-    let changes: [(&str, &str, Value); 5] = [
+    let changes: [(&str, &str, Value); 8] = [
         ("gemma3", "attention.sliding_window", Value::U32(39)),
         ("gemma3", "rope.scaling.factor", Value::F32(4.0)),
         ("gpt-oss", "attention.sliding_window", Value::U32(25)),
         ("gpt-oss", "rope.scaling.factor", Value::F32(8.0)),
         ("deepseek2", "rope.scaling.yarn_log_multiplier", Value::F32(0.07)),
+        ("qwen4exp", "attention.indexer.top_k", Value::U32(9)),
+        ("qwen4exp", "attention.compress_ratios", Value::U32(4)),
+        ("qwen4exp", "ple.eos_token_id", Value::U32(tokens(60)[57])),
     ];
     for (architecture, key, value) in changes {
         let logits = |name: &str, change: &[(&str, Option<Value>)]| {

@@ -10,6 +10,8 @@ use membrane_tests::published::{Tensor, fp8, write_weights};
 use membrane_tests::tiny;
 use serde_json::{Value, json};
 
+use super::qwen4exp;
+
 /// Rows of a head of the generated DeepSeek: keys that are not rotated, then values.
 const HEAD_ROWS: [usize; 2] = [32, 32];
 
@@ -21,16 +23,16 @@ pub struct Folder {
 }
 
 /// A tensor of a GGUF file: dimensions, the contiguous one last, and elements.
-struct Floats {
-    shape: Vec<usize>,
-    elements: Vec<f32>,
+pub struct Floats {
+    pub shape: Vec<usize>,
+    pub elements: Vec<f32>,
     /// A vector in single precision.
     plain: bool,
 }
 
 impl Floats {
     /// Their 8-bit integers times a power of two are exact in bfloat16.
-    fn publish(&self) -> Tensor {
+    pub fn publish(&self) -> Tensor {
         let of = if self.plain { Tensor::f32 } else { Tensor::bf16 };
         of(&self.shape, &self.elements)
     }
@@ -59,6 +61,7 @@ impl Folder {
         match architecture {
             "deepseek2" => folder.deepseek(&mut read),
             "gpt-oss" => folder.gpt_oss(&mut read),
+            "qwen4exp" => qwen4exp::publish(&mut folder, &mut read),
             _ => {
                 let norms = read.iter_mut().filter(|(name, _)| name.ends_with("norm.weight"));
                 norms.for_each(|(_, norm)| norm.elements.iter_mut().for_each(|weight| *weight -= 1.0));
@@ -216,6 +219,9 @@ fn float4(rows: &[f32]) -> (Vec<u8>, Vec<u8>, Vec<f32>) {
 
 /// The published name of what a GGUF file calls `name`.
 fn published(architecture: &str, name: &str) -> String {
+    if architecture == "qwen4exp" {
+        return qwen4exp::published(name);
+    }
     match name {
         "token_embd.weight" => return "model.embed_tokens.weight".into(),
         "output_norm.weight" => return "model.norm.weight".into(),
@@ -260,6 +266,7 @@ fn published(architecture: &str, name: &str) -> String {
 /// The configurations of the generated models, with the keys that published ones have.
 fn config(architecture: &str) -> Value {
     match architecture {
+        "qwen4exp" => qwen4exp::config(),
         "gemma3" => json!({
             "model_type": "gemma3_text", "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 64,
             "intermediate_size": 96, "num_hidden_layers": 7, "num_attention_heads": 4, "num_key_value_heads": 2,
