@@ -169,7 +169,10 @@ fn caches_of_blocks() {
         let halves = load(&path, &with(KvFormat::F16, &options()));
         let mut exact = halves.session();
         exact.append(&tokens()).unwrap();
-        for (kv, limit) in [(KvFormat::Q8_0, 1e-3), (KvFormat::Q4_0, 0.2)] {
+        // Where an index chooses positions by what the layers before it made of rounded keys, it chooses others now and then.
+        let chosen = halves.hyperparameters().indexers().next().is_some();
+        let limits = if chosen { [0.1, 0.5] } else { [1e-3, 0.2] };
+        for (kv, limit) in [(KvFormat::Q8_0, limits[0]), (KvFormat::Q4_0, limits[1])] {
             let checkpoint = Checkpoint::open(&path).unwrap().into();
             if let Err(error) = Prepared::without_text(checkpoint, &with(kv, &options())) {
                 let error = error.to_string();

@@ -232,7 +232,7 @@ fn checkpoints_give_way_to_sessions_and_a_full_pool_is_an_error() {
         parent.append(&begin).unwrap();
         let mut forks = Vec::new();
         // Room for four states in all, and for the keys and values of one full context, of which the parent takes seven
-        // blocks and each fork its own copy of the last.
+        // blocks and each fork its own copy of the last; where an index makes blocks larger than states, that is one fork.
         let error = loop {
             let mut fork = parent.fork();
             match fork.append(&[forks.len() as u32]) {
@@ -242,11 +242,12 @@ fn checkpoints_give_way_to_sessions_and_a_full_pool_is_an_error() {
             assert!(forks.len() < 10, "{name}: the pool has no end");
         };
         assert!(
-            matches!(error, EngineError::KvFull { .. }) && (2..=3).contains(&forks.len()),
+            matches!(error, EngineError::KvFull { .. })
+                && (if name == GENERATED { 1..=3 } else { 2..=3 }).contains(&forks.len()),
             "{name}: {error}"
         );
         assert_eq!(parent.tokens(), &begin[..]);
-        forks.truncate(1);
+        forks.truncate(if name == GENERATED { 0 } else { 1 });
         parent.append(&[9]).unwrap();
         parent.truncate(400);
         parent.sync(&begin).unwrap();

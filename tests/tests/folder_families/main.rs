@@ -83,7 +83,14 @@ fn folders_give_the_bits_of_the_files_that_a_converter_makes() {
         }
         for (number, variant) in variants.iter().enumerate() {
             variant.write(&path);
-            assert!(trace(&path, &reference()).0 == wanted, "{architecture} {number}");
+            let (found, _) = trace(&path, &reference());
+            if architecture == "qwen4exp" {
+                // A converter changes the order of value heads, and so that of sums over them.
+                let moved = distance(&floats(&found), &floats(&wanted), tiny::VOCABULARY).max_abs;
+                assert!(moved < 1e-4, "{architecture}: {moved}");
+            } else {
+                assert!(found == wanted, "{architecture} {number}");
+            }
         }
     }
 }
@@ -191,6 +198,8 @@ fn parts_that_are_missing_or_of_another_shape_are_named_as_published() {
             let shown = name.trim_end_matches("_blocks");
             // And experts that are not in one tensor are looked for one by one.
             let shown = shown.split("experts.").next().filter(|_| kind == "qwen4exp").unwrap_or(shown);
+            // What stands before the names is known by the embedding.
+            let shown = shown.trim_start_matches("model.language_model.");
             assert!(error.contains(shown), "{kind} without {name}: {error}");
 
             let mut wider = folder.clone();
