@@ -1,5 +1,5 @@
-//! Files of latent attention, sliding windows, grouped experts, several residual streams, n-grams and sparse attention that lie about their shapes: each lie is an error that names
-//! the key or the tensor.
+//! Files of latent attention, sliding windows, grouped experts, several residual streams, n-grams and sparse attention that lie
+//! about their shapes: each lie is an error that names the key or the tensor.
 
 #![cfg(test)]
 #![forbid(unsafe_code)]

@@ -97,7 +97,7 @@ impl ScratchShape {
             head_dim: attention(|a| a.head_dim.max(a.value_dim)).max(latent(LatentAttention::key_width)),
             joined: gated(|a| 2 * a.query_width())
                 .max(delta(DeltaShape::channels))
-                .max(hyper.indexers().map(|indexer| (indexer.heads + 1) * indexer.dim).max().unwrap_or(0))
+                .max(hyper.indexers().map(|indexer| 2 * (indexer.heads + 1) * indexer.dim).max().unwrap_or(0))
                 .max(latent(LatentAttention::query_width)),
             query: attention(Attention::query_width)
                 .max(delta(DeltaShape::channels))

@@ -17,7 +17,7 @@ use membrane_pager::{Catalog, Record};
 use memmap2::MmapMut;
 pub(crate) use ngrams::NgramBlock;
 use stored::Stored;
-pub(crate) use streams::{IndexBlock, InputNorm, StreamMixer};
+pub(crate) use streams::{IndexBlock, IndexWeights, InputNorm, StreamMixer};
 
 use crate::error::{EngineError, Result};
 use crate::hyper::{Attention, DeltaShape, Glu, Hyperparameters, LatentAttention, Moe};
@@ -39,15 +39,6 @@ pub(crate) struct Weight {
     bytes: u64,
     /// What all of it is multiplied by: the tensor `.scale` beside it.
     factor: f32,
-}
-
-impl Weight {
-    /// Some of its rows as a matrix.
-    fn row_range(&self, rows: std::ops::Range<usize>) -> Self {
-        let row = self.bytes / self.rows as u64;
-        let (offset, bytes) = (self.offset + rows.start as u64 * row, rows.len() as u64 * row);
-        Self { rows: rows.len(), offset, bytes, ..self.clone() }
-    }
 }
 
 /// Format and shape of one of an expert's three matrices, the same for all experts of a block.

@@ -1,5 +1,6 @@
-//! Folders of gpt-oss, DeepSeek-V3, Gemma 3 and Qwen3.8-Flash-Next as they are published, beside the GGUF files that a converter would have made of
-//! them: the same bits, however they are stored, paged and cut, and errors in the words of the folder.
+//! Folders of gpt-oss, DeepSeek-V3, Gemma 3 and Qwen3.8-Flash-Next as they are published, beside the GGUF files that a converter
+//! would have made of them: the same numbers, however they are stored, the same bits, however they are paged and cut, and errors in
+//! the words of the folder.
 
 #![cfg(test)]
 #![forbid(unsafe_code)]

@@ -48,8 +48,8 @@ pub(super) fn mix(
         let gate = &mut s.mixer_gate[..rows * query];
         ops::split_pairs(region, &s.joined[..2 * rows * query], shape.head_dim, q, gate);
     }
-    if let Some(index) = &block.index {
-        sparse::project(pass, index, rows, s)?;
+    if let (Some(index), Some(indexer)) = (&block.index, shape.indexer) {
+        sparse::project(pass, index, indexer, rows, s)?;
     }
     let indexed = block.shape.indexer.map_or([0, 0], |indexer| [indexer.heads * indexer.dim, indexer.dim]);
     let (index_q, rest) = s.joined.split_at_mut(rows * indexed[0]);

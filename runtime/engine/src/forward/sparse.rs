@@ -3,27 +3,40 @@
 //! A query attends to the blocks that its index chooses, in the order of their positions, and to the positions behind the last
 //! whole block. Where it sees no more blocks than may be chosen, that is all positions.
 
-use membrane_kernels::{
-    AttentionScratch, ChoiceArgs, Product, Region, RopeTable, choose_blocks, matmul, ops,
-};
+use membrane_kernels::{AttentionScratch, ChoiceArgs, Region, RopeTable, choose_blocks, matmul, ops};
 
 use super::attention::{CachePart, attend_to};
-use super::{Pass, Span};
+use super::{Pass, Span, product};
 use crate::error::Result;
 use crate::hyper::Indexer;
 use crate::kv::BLOCK;
 use crate::scratch::{Scratch, SparseScratch, part_positions};
-use crate::weights::{AttentionBlock, IndexBlock};
+use crate::weights::{AttentionBlock, IndexBlock, IndexWeights};
 
 /// Queries and keys of the index for the chunk in `s.input`, into `s.joined`: [rows, heads, dim], then [rows, dim].
-pub(super) fn project(pass: &Pass<'_>, weights: &IndexBlock, rows: usize, s: &mut Scratch) -> Result<()> {
-    let core = pass.core;
-    let (q, rest) = s.joined.split_at_mut(rows * weights.q.rows);
-    let k = &mut rest[..rows * weights.k.rows];
-    let product = |weight, output| -> Result<Product<'_>> {
-        Ok(Product { weights: core.resident.matrix(weight)?, input: &s.input, input_rows: None, output })
-    };
-    matmul(pass.region, core.precision, &mut [product(&weights.q, q)?, product(&weights.k, k)?]);
+pub(super) fn project(
+    pass: &Pass<'_>,
+    block: &IndexBlock,
+    indexer: Indexer,
+    rows: usize,
+    s: &mut Scratch,
+) -> Result<()> {
+    let (core, region) = (pass.core, pass.region);
+    let (queries, dim) = (indexer.heads * indexer.dim, indexer.dim);
+    let width = queries + dim;
+    let (own, joined) = s.joined[..2 * rows * width].split_at_mut(rows * width);
+    let (q, k) = own.split_at_mut(rows * queries);
+    match &block.weights {
+        IndexWeights::Apart { q: query, k: key } => {
+            let products = &mut [product(core, query, &s.input, q)?, product(core, key, &s.input, k)?];
+            matmul(region, core.precision, products);
+        }
+        IndexWeights::Joined(both) => {
+            matmul(region, core.precision, &mut [product(core, both, &s.input, joined)?]);
+            ops::copy_columns(region, joined, width, 0..queries, q, queries, 0);
+            ops::copy_columns(region, joined, width, queries..width, k, dim, 0);
+        }
+    }
     Ok(())
 }
 

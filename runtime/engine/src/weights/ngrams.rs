@@ -76,6 +76,13 @@ impl Finder<'_> {
     ) -> Result<Option<Box<NgramBlock>>> {
         let found = hyper.ngrams.iter().enumerate().find(|(_, ngrams)| ngrams.layer == index);
         let Some((slot, shape)) = found else { return Ok(None) };
+        // What is hashed by was read with the numbers of the model; here it is looked up, so that it counts as used.
+        for part in ["ple_layer_multipliers", "ple_head_offsets", "ple_head_vocab_sizes"] {
+            let name = format!("blk.{index}.{part}");
+            if self.checkpoint.holds(&name) {
+                self.index(&name)?;
+            }
+        }
         let name = |part: &str| format!("blk.{index}.{part}.weight");
         let (width, rows) = (hyper.stream_width(), shape.width());
         Ok(Some(Box::new(NgramBlock {

@@ -24,11 +24,17 @@ pub(crate) struct StreamMixer {
     pub inject: Option<Weight>,
 }
 
+/// The matrices of an indexer's queries [heads * dim, hidden] and keys [dim, hidden].
+#[derive(Debug)]
+pub(crate) enum IndexWeights {
+    Apart { q: Weight, k: Weight },
+    Joined(Weight), // [(heads + 1) * dim, hidden], the queries first
+}
+
 /// The indexer of a block's sparse attention.
 #[derive(Debug)]
 pub(crate) struct IndexBlock {
-    pub q: Weight,        // [heads * dim, hidden]
-    pub k: Weight,        // [dim, hidden]
+    pub weights: IndexWeights,
     pub q_norm: Vec<f32>, // [dim]
     pub k_norm: Vec<f32>, // [dim]
 }
@@ -69,16 +75,14 @@ impl Finder<'_> {
         let name = |part: &str| format!("blk.{index}.indexer.{part}.weight");
         let (queries, dim) = (indexer.heads * indexer.dim, indexer.dim);
         let both = name("qk_proj");
-        let (q, k) = match self.checkpoint.published_name(&both) {
-            Some(_) => {
-                let both = self.weight(&both, queries + dim, hidden)?;
-                (both.row_range(0..queries), both.row_range(queries..queries + dim))
-            }
-            None => {
-                (self.weight(&name("q_proj"), queries, hidden)?, self.weight(&name("k_proj"), dim, hidden)?)
-            }
+        let weights = match self.checkpoint.published_name(&both) {
+            Some(_) => IndexWeights::Joined(self.weight(&both, queries + dim, hidden)?),
+            None => IndexWeights::Apart {
+                q: self.weight(&name("q_proj"), queries, hidden)?,
+                k: self.weight(&name("k_proj"), dim, hidden)?,
+            },
         };
         let (q_norm, k_norm) = (self.vector(&name("q_norm"), dim)?, self.vector(&name("k_norm"), dim)?);
-        Ok(IndexBlock { q, k, q_norm, k_norm })
+        Ok(IndexBlock { weights, q_norm, k_norm })
     }
 }
