@@ -145,8 +145,10 @@ fn describe(hyper: &Hyperparameters) -> String {
     if let Some(inner) = hyper.dense().next() {
         text += &format!(", feed-forward {inner}");
     }
-    if hyper.mtp_blocks > 0 {
-        text += &format!(", {} for multi-token prediction that are not loaded", hyper.mtp_blocks);
+    match (hyper.mtp_blocks, hyper.draft_layer) {
+        (0, _) => {}
+        (blocks, None) => text += &format!(", {blocks} for multi-token prediction without weights"),
+        (blocks, Some(_)) => text += &format!(", {blocks} for multi-token prediction, of which the first can draft"),
     }
     text
 }

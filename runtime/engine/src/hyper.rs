@@ -244,8 +244,11 @@ pub struct Norms {
 pub struct Hyperparameters {
     /// The layers that a pass goes through, in order.
     pub layers: Vec<Layer>,
-    /// Blocks for multi-token prediction that the file has behind the layers. They are not loaded.
+    /// Blocks for multi-token prediction that the file has behind the layers.
     pub mtp_blocks: usize,
+    /// The layer of the head that drafts tokens, which is the first of those blocks. None where the file has none, or it is
+    /// not loaded.
+    pub draft_layer: Option<Layer>,
     /// Width of the residual stream.
     pub hidden: usize,
     /// Epsilon of the RMS norms.
@@ -273,9 +276,14 @@ impl Hyperparameters {
         self.layers.len()
     }
 
+    /// All layers, that of the head that drafts tokens behind the others.
+    pub(crate) fn all_layers(&self) -> impl Iterator<Item = &Layer> + Clone {
+        self.layers.iter().chain(&self.draft_layer)
+    }
+
     /// The attention of each layer that has one, in order.
     pub fn attentions(&self) -> impl Iterator<Item = &Attention> + Clone {
-        self.layers.iter().filter_map(|layer| match &layer.mixer {
+        self.all_layers().filter_map(|layer| match &layer.mixer {
             Mixer::Attention(attention) => Some(attention),
             Mixer::Latent(_) | Mixer::DeltaNet(_) => None,
         })
@@ -283,7 +291,7 @@ impl Hyperparameters {
 
     /// The latent attention of each layer that has one, in order.
     pub fn latents(&self) -> impl Iterator<Item = &LatentAttention> + Clone {
-        self.layers.iter().filter_map(|layer| match &layer.mixer {
+        self.all_layers().filter_map(|layer| match &layer.mixer {
             Mixer::Latent(latent) => Some(latent),
             Mixer::Attention(_) | Mixer::DeltaNet(_) => None,
         })
@@ -291,7 +299,7 @@ impl Hyperparameters {
 
     /// What each layer with keys and values takes in the cache, in order.
     pub fn caches(&self) -> impl Iterator<Item = CacheWidths> + Clone {
-        self.layers.iter().filter_map(|layer| match &layer.mixer {
+        self.all_layers().filter_map(|layer| match &layer.mixer {
             Mixer::Attention(attention) => {
                 Some(CacheWidths { key: attention.key_width(), value: attention.value_width() })
             }
@@ -315,7 +323,7 @@ impl Hyperparameters {
 
     /// The delta-net of each layer that has one, in order.
     pub fn delta_nets(&self) -> impl Iterator<Item = &DeltaNet> + Clone {
-        self.layers.iter().filter_map(|layer| match &layer.mixer {
+        self.all_layers().filter_map(|layer| match &layer.mixer {
             Mixer::DeltaNet(delta_net) => Some(delta_net),
             Mixer::Attention(_) | Mixer::Latent(_) => None,
         })
@@ -323,7 +331,7 @@ impl Hyperparameters {
 
     /// The mixture of experts of each layer that has one, in order.
     pub fn moes(&self) -> impl Iterator<Item = &Moe> + Clone {
-        self.layers.iter().filter_map(|layer| match &layer.feed_forward {
+        self.all_layers().filter_map(|layer| match &layer.feed_forward {
             FeedForward::Moe(moe) => Some(moe),
             FeedForward::Dense { .. } => None,
         })
@@ -331,7 +339,7 @@ impl Hyperparameters {
 
     /// Inner width of each dense feed-forward, in order.
     pub fn dense(&self) -> impl Iterator<Item = usize> + Clone {
-        self.layers.iter().filter_map(|layer| match layer.feed_forward {
+        self.all_layers().filter_map(|layer| match layer.feed_forward {
             FeedForward::Dense { inner, .. } => Some(inner),
             FeedForward::Moe(_) => None,
         })

@@ -35,6 +35,8 @@ pub(crate) struct ScratchShape {
     expert_bias: usize,
     vocabulary: usize,
     latent: LatentShape,
+    /// Width of what the head that drafts tokens keeps of the model; 0 without one.
+    draft: usize,
 }
 
 /// The same for latent attention, all 0 where there is none.
@@ -108,6 +110,7 @@ impl ScratchShape {
                 .max(if hyper.moes().any(|moe| moe.biased) { hyper.hidden } else { 0 }),
             vocabulary: hyper.vocabulary,
             latent: LatentShape::new(hyper, chunk),
+            draft: if hyper.draft_layer.is_some() { hyper.hidden } else { 0 },
         }
     }
 
@@ -121,6 +124,7 @@ impl ScratchShape {
             + expert_out
             + self.expert_bias
             + self.latent.floats()
+            + 3 * self.chunk * self.draft
             + self.vocabulary * (LOGIT_ROWS.min(self.chunk) + 1)
     }
 
@@ -134,7 +138,7 @@ impl ScratchShape {
     }
 
     fn input_width(&self) -> usize {
-        self.hidden.max(self.mixed).max(self.input)
+        self.hidden.max(self.mixed).max(self.input).max(2 * self.draft)
     }
 }
 
@@ -156,12 +160,19 @@ pub(crate) struct Scratch {
     pub router: Vec<f32>, // [chunk, experts]
     pub expert_bias: Vec<f32>, // [widest bias of an expert]
     pub latent: LatentScratch,
+    pub draft: DraftScratch,
     pub logits: Vec<f32>,   // [logit_rows, vocabulary]
     pub input: Activations, // of normed or mixed
     pub inner: Activations, // of gate
     pub attention: AttentionScratch,
     /// Rows of logits that are computed at a time.
     pub logit_rows: usize,
+}
+
+/// What the head that drafts tokens works in; empty without one.
+pub(crate) struct DraftScratch {
+    pub finals: Vec<f32>, // [chunk, hidden], the model's hidden states after its norm
+    pub pairs: Vec<f32>,  // [chunk, 2, hidden], embedding of the next token and hidden state
 }
 
 /// What latent attention works in, a piece of a chunk at a time.
@@ -208,6 +219,7 @@ impl Scratch {
             logits: zeros(s.vocabulary * LOGIT_ROWS.min(s.chunk)),
             expert_bias: zeros(s.expert_bias),
             latent: LatentScratch::new(&s.latent),
+            draft: DraftScratch { finals: zeros(s.chunk * s.draft), pairs: zeros(2 * s.chunk * s.draft) },
             input: Activations::new(s.chunk, s.input_width()),
             inner: Activations::new(s.ffn_rows, s.inner),
             attention: AttentionScratch::new(s.heads, s.head_dim, context, threads),
@@ -258,7 +270,8 @@ mod tests {
                 Layer { mixer: Mixer::Attention(attention), feed_forward: dense },
                 Layer { mixer: Mixer::Latent(latent), feed_forward: FeedForward::Moe(moe) },
             ],
-            mtp_blocks: 0,
+            mtp_blocks: usize::from(gated),
+            draft_layer: gated.then_some(Layer { mixer: Mixer::Attention(attention), feed_forward: dense }),
             hidden: 64,
             norm_eps: 1e-6,
             embedding_scale: 1.0,
@@ -297,6 +310,8 @@ mod tests {
                     &l.queries,
                     &l.parts,
                     &l.mixed,
+                    &s.draft.finals,
+                    &s.draft.pairs,
                 ];
                 let floats = buffers.iter().map(|buffer| buffer.len()).sum::<usize>() + l.index.len();
                 // The plan has the logits of a session beside them.

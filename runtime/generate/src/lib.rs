@@ -21,6 +21,7 @@ mod passes;
 mod reload;
 mod replay;
 mod scoring;
+mod speculate;
 mod stop;
 
 pub use agent::{AgentAnswer, AgentOptions, Agents, EventSink};
@@ -32,4 +33,5 @@ pub use event::{EndReason, Event, Intervention, Reload, Stats};
 pub use journal::Audit;
 pub use judge::asks_the_model;
 pub use reload::Reloads;
+pub use speculate::{Trial, trial};
 pub use replay::{Candidate, Difference, Replayed, Sameness, Versions};
