@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
-use membrane_engine::{Architecture, Bytes, Counters, Hyperparameters, Model, Prepared, Session, Speculate, process};
+use membrane_engine::{
+    Architecture, Bytes, Counters, Hyperparameters, Model, Prepared, Session, Speculate, process,
+};
 use membrane_formats::Checkpoint;
 use membrane_kernels::{MEMORY_PROBE_BYTES, memory_read_bandwidth};
 use membrane_text::Specials;
@@ -186,7 +188,10 @@ fn measure(args: &Args) -> Result<Figures> {
 /// The likeliest tokens behind what the session holds, with drafts and without. Errors: they are not the same.
 fn speculate(session: &mut Session, tokens: usize) -> Result<Speculated> {
     let trial = membrane_generate::trial(session, tokens)?;
-    ensure!(trial.with == trial.without, "tokens that were drafted ahead changed the text: report this as a bug");
+    ensure!(
+        trial.with == trial.without,
+        "tokens that were drafted ahead changed the text: report this as a bug"
+    );
     let speed = |seconds: f64| tokens as f64 / seconds.max(1e-9);
     let (with_tok_s, without_tok_s) = (speed(trial.with_seconds), speed(trial.without_seconds));
     let (gain, drafted, accepted) = (with_tok_s / without_tok_s, trial.drafted, trial.accepted);
@@ -306,7 +311,8 @@ fn print(args: &Args, figures: &[Figures], out: &mut impl Write) -> io::Result<(
             )?;
         }
     }
-    let trials: Vec<&Speculated> = figures.iter().filter_map(|figures| figures.speculation.as_ref()).collect();
+    let trials: Vec<&Speculated> =
+        figures.iter().filter_map(|figures| figures.speculation.as_ref()).collect();
     if let Some(trial) = trials.last() {
         writeln!(
             out,

@@ -148,7 +148,9 @@ fn describe(hyper: &Hyperparameters) -> String {
     match (hyper.mtp_blocks, hyper.draft_layer) {
         (0, _) => {}
         (blocks, None) => text += &format!(", {blocks} for multi-token prediction without weights"),
-        (blocks, Some(_)) => text += &format!(", {blocks} for multi-token prediction, of which the first can draft"),
+        (blocks, Some(_)) => {
+            text += &format!(", {blocks} for multi-token prediction, of which the first can draft")
+        }
     }
     text
 }

@@ -33,7 +33,8 @@ struct Work<'a> {
 impl<'a> Work<'a> {
     fn of(session: &mut Session, tokens: &'a [u32], drafts: &[u32]) -> Self {
         let (new, mut tokens) = (tokens.len(), session.outstanding(tokens));
-        let drafts: &[u32] = if tokens.is_empty() { &[] } else { &drafts[..session.drafts_that_fit(new, drafts)] };
+        let drafts: &[u32] =
+            if tokens.is_empty() { &[] } else { &drafts[..session.drafts_that_fit(new, drafts)] };
         if !drafts.is_empty() {
             tokens.to_mut().extend_from_slice(drafts);
         }
@@ -109,6 +110,8 @@ fn compute(
     // Logits of chunks before the last, and drafts: sessions get them when the last has gone well too.
     let mut late: Vec<(usize, Vec<f32>)> = Vec::new();
     let mut foreseen: Vec<(usize, Foreseen)> = Vec::new();
+    // What the head goes on from, behind each session's last token.
+    let mut last: Vec<(usize, Vec<f32>)> = Vec::new();
     let hidden = core.hyper.hidden;
     let team = compute.team.clone();
     team.region(|region| -> Result<()> {
@@ -139,7 +142,7 @@ fn compute(
             for mut wanted in wanted {
                 let row = &compute.scratch.draft.finals[wanted.row * hidden..(wanted.row + 1) * hidden];
                 match wanted.own {
-                    Some(_) => row.clone_into(&mut states[wanted.span].last),
+                    Some(_) => last.push((wanted.session, row.to_vec())),
                     None => wanted.draft.hidden = row.to_vec(),
                 }
                 foreseen.extend(wanted.foreseen());
@@ -148,6 +151,7 @@ fn compute(
         Ok(())
     })?;
     late.into_iter().for_each(|(session, logits)| parts[session].session.logits = logits);
+    last.into_iter().for_each(|(session, hidden)| parts[session].session.draft.last = hidden);
     foreseen.into_iter().for_each(|(session, draft)| work[session].foreseen.push(draft));
     Ok(())
 }
@@ -155,8 +159,6 @@ fn compute(
 /// A row of a chunk behind which logits are asked for.
 struct Wanted<'a> {
     session: usize,
-    /// Which of the chunk's spans it belongs to.
-    span: usize,
     row: usize,
     /// Where they go if they are those behind the session's last token.
     own: Option<&'a mut Vec<f32>>,
@@ -182,7 +184,8 @@ struct Chunk<'a> {
 
 impl<'a> Chunk<'a> {
     fn of(parts: &'a mut [Continuation<'_>], work: &'a [Work<'_>], pieces: &[Piece]) -> Self {
-        let mut chunk = Self { spans: Vec::with_capacity(pieces.len()), wanted: Vec::new(), states: Vec::new() };
+        let mut chunk =
+            Self { spans: Vec::with_capacity(pieces.len()), wanted: Vec::new(), states: Vec::new() };
         let mut pieces = pieces.iter().peekable();
         let mut row = 0;
         for (session, (part, Work { tokens, drafts, .. })) in parts.iter_mut().zip(work).enumerate() {
@@ -190,9 +193,9 @@ impl<'a> Chunk<'a> {
             let Session { computed, kv, recurrent, logits, draft, .. } = &mut *part.session;
             let (last, mut own) = (tokens.len() - drafts - 1, Some(logits));
             for place in piece.tokens.clone().filter(|&place| place >= last) {
-                let (span, row) = (chunk.spans.len(), row + place - piece.tokens.start);
+                let row = row + place - piece.tokens.start;
                 let (own, draft) = (own.take_if(|_| place == last), Foreseen::of(tokens[place]));
-                chunk.wanted.push(Wanted { session, span, row, own, draft });
+                chunk.wanted.push(Wanted { session, row, own, draft });
             }
             row += piece.tokens.len();
             chunk.states.push(draft);

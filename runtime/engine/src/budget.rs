@@ -142,7 +142,8 @@ fn divide(
     let chunk_limit = (context as usize).max(1);
     let asked = options.prefill_chunk.map(|chunk| chunk.clamp(1, chunk_limit));
     let fits = |chunk: usize, arena: u64| {
-        let needed = (fixed + scratch_of(chunk) + arena).max(fixed - kv - recurrent - ahead + layout.loading_bytes());
+        let needed =
+            (fixed + scratch_of(chunk) + arena).max(fixed - kv - recurrent - ahead + layout.loading_bytes());
         options.memory.is_none_or(|budget| needed <= budget)
     };
     let in_memory = asked.unwrap_or(CHUNK_IN_MEMORY.min(chunk_limit));

@@ -173,7 +173,8 @@ impl Session {
     ///
     /// Errors: those of `append`, and sessions of different models. After an error all are as they were before.
     pub fn append_all(sessions: &mut [(&mut Self, &[u32])]) -> Result<()> {
-        let parts = sessions.iter_mut().map(|(session, tokens)| Continuation { session, tokens, drafts: &[] });
+        let parts =
+            sessions.iter_mut().map(|(session, tokens)| Continuation { session, tokens, drafts: &[] });
         Self::append_all_ahead(&mut parts.collect::<Vec<_>>())
     }
 
@@ -243,7 +244,10 @@ impl Session {
             torn: self.torn,
             logits: self.logits.clone(),
             ahead: Ahead::default(),
-            draft: DraftState { known: self.draft.known.min(computed.saturating_sub(1)), ..self.draft.clone() },
+            draft: DraftState {
+                known: self.draft.known.min(computed.saturating_sub(1)),
+                ..self.draft.clone()
+            },
         }
     }
 

@@ -33,5 +33,5 @@ pub use event::{EndReason, Event, Intervention, Reload, Stats};
 pub use journal::Audit;
 pub use judge::asks_the_model;
 pub use reload::Reloads;
-pub use speculate::{Trial, trial};
 pub use replay::{Candidate, Difference, Replayed, Sameness, Versions};
+pub use speculate::{Trial, trial};

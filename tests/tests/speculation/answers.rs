@@ -12,6 +12,7 @@ use membrane_tests::stage::Stage;
 use membrane_text::{ChatMessage, Grammar, Role};
 use serde_json::{Value, json};
 
+use crate::heads::with_heads;
 use crate::{FIXTURES, fixture};
 
 /// A text that repeats itself.
@@ -87,19 +88,23 @@ fn answers_are_the_same_to_the_event_and_the_token() {
     let mut accepted = 0;
     for (name, mut stage) in scenes() {
         stage.max_tokens = stage.max_tokens.map(|most| most.min(90));
-        // A mixture and a hybrid.
-        for model in [FIXTURES[3], FIXTURES[1]] {
+        // A mixture, a hybrid, and hybrids with heads that are right and wrong.
+        let heads = &with_heads()[..2];
+        for model in [&fixture(FIXTURES[3]), &fixture(FIXTURES[1])].into_iter().chain(heads) {
             let mut both = [Speculate::Off, Speculate::Always].map(|speculate| {
                 stage.speculate = speculate;
-                seen(&stage, &mut stage.generator_over(&fixture(model)))
+                seen(&stage, &mut stage.generator_over(model))
             });
             let (with, without) = (both[1].clone(), &mut both[0]);
             assert_eq!(without.2, Stats::default(), "{name}: nothing is drafted");
-            assert_eq!((&with.0, &with.1), (&without.0, &without.1), "{name} over {model}");
+            assert_eq!((&with.0, &with.1), (&without.0, &without.1), "{name} over {model:?}");
             assert!(with.2.accepted_tokens <= with.2.drafted_tokens);
             accepted += with.2.accepted_tokens;
             if name == "repeats itself" {
-                assert!(with.2.accepted_tokens > 20, "{name} over {model}: {:?}", with.2);
+                assert!(with.2.accepted_tokens > 20, "{name} over {model:?}: {:?}", with.2);
+            }
+            if name == "greedy" && *model == heads[0] {
+                assert!(with.2.accepted_tokens * 10 > with.2.drafted_tokens * 8, "{:?}", with.2);
             }
         }
     }
@@ -129,7 +134,8 @@ fn records_are_the_same_and_replay_to_the_bit_without_drafts() {
             if script.tokens().next().is_none() {
                 continue;
             }
-            let replayed = plain.replay(answer.number, answer.start.seed, &script, Sameness::Bits, &Versions::new());
+            let replayed =
+                plain.replay(answer.number, answer.start.seed, &script, Sameness::Bits, &Versions::new());
             let replayed = replayed.unwrap_or_else(|error| panic!("{name}: {error}"));
             assert!(replayed.identical() && replayed.tokens > 0, "{name}: {:?}", replayed.first);
         }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod answers;
+mod heads;
 mod sessions;
 
 use std::path::PathBuf;
@@ -32,11 +33,13 @@ fn fixture(name: &str) -> PathBuf {
 /// The fixtures, and models of the architectures that have none.
 fn models() -> Vec<PathBuf> {
     let write = |architecture: &str| {
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("speculation-{architecture}.gguf"));
+        let path =
+            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("speculation-{architecture}.gguf"));
         tiny::write(architecture, &path);
         path
     };
-    FIXTURES.map(fixture).into_iter().chain(tiny::ARCHITECTURES.map(write)).collect()
+    let generated = tiny::ARCHITECTURES.map(write).into_iter().chain(heads::with_heads().iter().cloned());
+    FIXTURES.map(fixture).into_iter().chain(generated).collect()
 }
 
 fn options() -> LoadOptions {

@@ -44,5 +44,9 @@ pub(super) fn hybrid(
     };
     let decoder = blocks::decoder(keys, layer)?;
     let draft_layer = blocks::draft_layer(keys, Layer { mixer: Mixer::Attention(attention), feed_forward })?;
-    Ok(Hyperparameters { draft_layer, norms: Norms { ffn: "post_attention_norm", ..decoder.norms }, ..decoder })
+    Ok(Hyperparameters {
+        draft_layer,
+        norms: Norms { ffn: "post_attention_norm", ..decoder.norms },
+        ..decoder
+    })
 }

@@ -17,7 +17,8 @@ use crate::weights::DraftHead;
 pub(crate) struct DraftState {
     /// Positions whose keys and values the head has, from the first on. That of a position needs the token behind it.
     pub known: usize,
-    /// The model's hidden state of the session's last token after the norm, [hidden]; empty if it is not known.
+    /// The model's hidden state of the session's last token after the norm, [hidden]; empty if it is not known. Within a pass
+    /// that of the last token of the chunk before.
     pub last: Vec<f32>,
 }
 
@@ -41,7 +42,12 @@ impl Pass<'_> {
 
     /// Makes keys and values of the head for the positions of the chunk whose next token is known, in place of the chunk.
     /// `states`: one a span. What is kept must have been kept.
-    pub fn follow(mut self, head: &DraftHead, states: &mut [&mut DraftState], compute: &mut Compute) -> Result<()> {
+    pub fn follow(
+        mut self,
+        head: &DraftHead,
+        states: &mut [&mut DraftState],
+        compute: &mut Compute,
+    ) -> Result<()> {
         let hidden = self.core.hyper.hidden;
         let (mut row, mut to) = (0, 0);
         let mut spans = Vec::with_capacity(self.spans.len());
@@ -61,6 +67,7 @@ impl Pass<'_> {
             }
             row += end - first;
             state.known = end - 1;
+            compute.scratch.draft.finals[(row - 1) * hidden..row * hidden].clone_into(&mut state.last);
             if from < end - 1 {
                 let tokens = &span.tokens[from + 1 - first..];
                 spans.push(Span { first: from, tokens, recurrent: None, ..span });
@@ -87,7 +94,8 @@ impl Pass<'_> {
                 x.chunks_exact_mut(hidden).zip(states).for_each(|(x, state)| x.copy_from_slice(state));
             }
             ops::rms_norm(region, x, norm, eps, normed);
-            let halves = pairs.chunks_exact_mut(2 * hidden).map(|pair| &mut pair[half * hidden..(half + 1) * hidden]);
+            let halves =
+                pairs.chunks_exact_mut(2 * hidden).map(|pair| &mut pair[half * hidden..(half + 1) * hidden]);
             halves.zip(normed.chunks_exact(hidden)).for_each(|(half, normed)| half.copy_from_slice(normed));
         }
         s.input.set(region, rows, 2 * hidden, pairs, core.precision);

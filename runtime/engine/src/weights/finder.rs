@@ -6,8 +6,8 @@ use membrane_pager::Record;
 
 use super::stored::{ExpertRecoding, Stored};
 use super::{
-    ALIGNMENT, AttentionBlock, Block, DeltaBlock, DraftHead, FeedForward, GateWeights, GatedUnit, InputWeights, Mixer,
-    MoeBlock, Weight,
+    ALIGNMENT, AttentionBlock, Block, DeltaBlock, DraftHead, FeedForward, GateWeights, GatedUnit,
+    InputWeights, Mixer, MoeBlock, Weight,
 };
 use crate::error::{EngineError, Result};
 use crate::hyper::{self, Attention, DeltaNet, Glu, Hyperparameters, Moe, Projections, Rope};

@@ -129,7 +129,18 @@ impl Agents {
         let passes = Passes::new(model.clone());
         let (prefixes, bench) = (Arc::default(), Bench::new(&model, template.as_ref()));
         let gate = Gate::default();
-        Ok(Self(Arc::new(Base { host, model, words, template, behaviour, passes, gate, prefixes, bench, audit })))
+        Ok(Self(Arc::new(Base {
+            host,
+            model,
+            words,
+            template,
+            behaviour,
+            passes,
+            gate,
+            prefixes,
+            bench,
+            audit,
+        })))
     }
 
     /// The same with another behaviour, for runs to come. They share passes and contexts under names with those under way.

@@ -82,7 +82,14 @@ pub(super) struct Measured {
 
 impl Default for Measured {
     fn default() -> Self {
-        Self { costs: [None; ROWS + 1], comes_true: EXPECTED, head: None, balance: None, passes: 0, in_a_row: 0 }
+        Self {
+            costs: [None; ROWS + 1],
+            comes_true: EXPECTED,
+            head: None,
+            balance: None,
+            passes: 0,
+            in_a_row: 0,
+        }
     }
 }
 
@@ -132,7 +139,8 @@ impl Measured {
             expected += all;
             let again = self.estimate(one, 1 + expected.round() as usize) - one;
             let again = if outlook.recurrent { (1.0 - all) * again } else { 0.0 };
-            let seconds = one + self.estimate(one, rows + drafts) - self.estimate(one, rows) + again
+            let seconds = one + self.estimate(one, rows + drafts) - self.estimate(one, rows)
+                + again
                 + drafts as f64 * each;
             let gain = expected * one / seconds;
             if gain > most_gain && (whole || drafts == outlook.most) {
@@ -167,7 +175,9 @@ impl Measured {
 
     /// A pass of more than one row gave so many tokens in the end.
     pub fn gained(&mut self, tokens: usize, seconds: f64) {
-        let (Some(one), Some(balance)) = (self.costs[1].map(|cost| cost.seconds), self.balance) else { return };
+        let (Some(one), Some(balance)) = (self.costs[1].map(|cost| cost.seconds), self.balance) else {
+            return;
+        };
         let gain = (tokens as f64 * one - seconds).max(-MOST_LOSS * one);
         self.balance = Some((balance + gain).min(MOST_BALANCE * one));
     }
@@ -210,7 +220,11 @@ mod tests {
 
     /// Decodes with drafts of which `comes_true` says whether one comes true, on a machine where a pass of `rows` rows takes
     /// `cost(rows)`. Gives the time over that without drafts, and how many passes had some.
-    fn run(tokens: usize, mut comes_true: impl FnMut(usize) -> bool, cost: impl Fn(usize) -> f64) -> (f64, usize) {
+    fn run(
+        tokens: usize,
+        mut comes_true: impl FnMut(usize) -> bool,
+        cost: impl Fn(usize) -> f64,
+    ) -> (f64, usize) {
         let mut measured = Measured::default();
         let (mut done, mut seconds, mut speculated) = (0, 0.0, 0);
         while done < tokens {
