@@ -131,7 +131,7 @@ fn describe(hyper: &Hyperparameters) -> String {
         text += &format!(
             " in {} blocks, delta-nets of {key_heads} key heads of {key_dim} and {value_heads} value heads of {value_dim}, \
              convolution {kernel}, in {}",
-            hyper.attentions().count(),
+            hyper.blocks() - hyper.delta_nets().count(),
             hyper.delta_nets().count()
         );
     }

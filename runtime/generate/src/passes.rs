@@ -119,8 +119,8 @@ impl Seat {
         self.0.lock().seats <= 1
     }
 
-    /// Appends a token to a session, with the tokens of other seats, and computes drafts ahead behind it. Errors: as for [`Session::append`]; one of another
-    /// session does not concern this one.
+    /// Appends a token to a session, with the tokens of other seats, and computes drafts ahead behind it. Errors: as for
+    /// [`Session::append_ahead`]; one of another session does not concern this one.
     pub fn append(&self, session: &mut Session, token: u32, drafts: &[u32]) -> Result<(), EngineError> {
         let shared = &self.0.0;
         let mut queue = self.0.lock();

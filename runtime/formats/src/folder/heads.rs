@@ -73,3 +73,56 @@ impl Head {
         Some(begin + own)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(architecture: &str, blocks: u32) -> Metadata {
+        let mut metadata = Metadata::default();
+        metadata.set("general.architecture", architecture);
+        metadata.set(&format!("{architecture}.block_count"), blocks);
+        metadata
+    }
+
+    #[test]
+    fn parts_of_a_head_have_their_published_names() {
+        let name = |kind, part: &str, layer: Option<&str>| {
+            let head = Head { kind, block: 48 };
+            assert_eq!(head.published("47", part, "model.", layer.map(str::to_owned)), None);
+            head.published("48", part, "model.", layer.map(str::to_owned)).unwrap_or_default()
+        };
+        for (part, own, further) in [
+            ("nextn.eh_proj.weight", "mtp.fc.weight", "model.layers.48.eh_proj.weight"),
+            ("nextn.enorm.weight", "mtp.pre_fc_norm_embedding.weight", "model.layers.48.enorm.weight"),
+            ("nextn.hnorm.weight", "mtp.pre_fc_norm_hidden.weight", "model.layers.48.hnorm.weight"),
+            ("nextn.shared_head_norm.weight", "mtp.norm.weight", "model.layers.48.shared_head.norm.weight"),
+            ("nextn.unheard_of", "", ""),
+        ] {
+            assert_eq!(
+                (&*name(Kind::Own, part, None), &*name(Kind::FurtherLayer, part, None)),
+                (own, further)
+            );
+        }
+        let layer = Some("self_attn.o_proj.weight");
+        assert_eq!(name(Kind::Own, "attn_output.weight", layer), "mtp.layers.0.self_attn.o_proj.weight");
+        assert_eq!(
+            name(Kind::FurtherLayer, "attn_output.weight", layer),
+            "model.layers.48.self_attn.o_proj.weight"
+        );
+    }
+
+    #[test]
+    fn a_head_is_counted_with_the_layers() {
+        for architecture in ["qwen3next", "qwen35", "qwen35moe", "deepseek2"] {
+            let mut described = metadata(architecture, 48);
+            Head { kind: Kind::Own, block: 48 }.describe(&mut described);
+            let count = |key: &str| described.u32(&format!("{architecture}.{key}")).unwrap();
+            assert_eq!((count("block_count"), count("nextn_predict_layers")), (Some(49), Some(1)));
+            assert_eq!(Head::of(&described, &[], "model."), None, "without its weights there is none");
+        }
+        let mut most = metadata("qwen35", u32::MAX);
+        Head { kind: Kind::Own, block: u32::MAX }.describe(&mut most);
+        assert_eq!(most.u32("qwen35.nextn_predict_layers").unwrap(), None);
+    }
+}

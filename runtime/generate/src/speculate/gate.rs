@@ -18,7 +18,7 @@ const DRAFT_WEIGHT: f64 = 0.1;
 /// Least expected speed with drafts, over that without.
 const LEAST_GAIN: f64 = 1.04;
 /// What a further row is expected to take before one was measured, as a part of a pass of one.
-const ROW_GUESS: f64 = 0.3;
+const ROW_GUESS: f64 = 0.2;
 /// Share of the time of passes without drafts that may be lost to speculation.
 const SHARE: f64 = 0.015;
 /// The most that stands on the account or is taken from it at a time, in passes of one row.
@@ -34,7 +34,7 @@ const EXPECTED: [f64; 9] = [0.15, 0.3, 0.45, 0.55, 0.7, 0.85, 0.7, 0.6, 0.5];
 /// The first of the head's.
 const OF_HEAD: usize = 6;
 /// What a draft of the head is expected to take before one was measured, as a part of a pass of one row.
-const HEAD_GUESS: f64 = 0.2;
+const HEAD_GUESS: f64 = 0.1;
 
 /// Where drafts come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -263,7 +263,7 @@ mod tests {
         // Each further row as dear as the first.
         let dear = run(1000, |token| token % 3 != 0, |rows| rows as f64);
         // Rows that seem cheap by what they are expected to take and are not.
-        let cliff = run(1000, |_| true, |rows| if rows == 1 { 1.0 } else { 20.0 });
+        let cliff = run(1000, |_| true, |rows| if rows == 1 { 1.0 } else { 12.0 });
         for (time, speculated) in [never, dear, cliff] {
             assert!(time < 1.025, "{time} {speculated}");
         }
