@@ -20,7 +20,9 @@ const LEAST_GAIN: f64 = 1.04;
 /// What a further row is expected to take before one was measured, as a part of a pass of one.
 const ROW_GUESS: f64 = 0.2;
 /// Share of the time of passes without drafts that may be lost to speculation.
-const SHARE: f64 = 0.015;
+const SHARE: f64 = 0.02;
+/// What stands on the account at first, in passes of one row.
+const FIRST_BALANCE: f64 = 2.0;
 /// The most that stands on the account or is taken from it at a time, in passes of one row.
 const MOST_BALANCE: f64 = 16.0;
 const MOST_LOSS: f64 = 4.0;
@@ -168,7 +170,7 @@ impl Measured {
         self.costs[rows] = Some(Cost { seconds: seconds_now, at: self.passes });
         self.in_a_row = if rows > 1 { self.in_a_row + 1 } else { 0 };
         if rows == 1 {
-            let balance = self.balance.map_or(seconds, |balance| balance + SHARE * seconds);
+            let balance = self.balance.map_or(FIRST_BALANCE * seconds, |balance| balance + SHARE * seconds);
             self.balance = Some(balance.min(MOST_BALANCE * seconds_now));
         }
     }
