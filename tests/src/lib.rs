@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod drafting;
 pub mod golden;
 pub mod guests;
 pub mod isolation;

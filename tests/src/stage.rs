@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-use membrane_engine::{LoadOptions, Model};
+use membrane_engine::{LoadOptions, Model, Speculate};
 use membrane_generate::{
     Answer, AnswerOptions, Behaviour, Event, GenerateError, Generator, Intervention, asks_the_model,
 };
@@ -26,6 +26,8 @@ pub struct Stage {
     pub max_tokens: Option<usize>,
     /// What answers must follow.
     pub constraint: Option<Grammar>,
+    /// Whether the models of its generators draft tokens.
+    pub speculate: Speculate,
 }
 
 /// What was seen of an answer.
@@ -45,7 +47,13 @@ impl Stage {
             let options = HostOptions { compile, ..isolation::options() };
             Host::new(options).expect("the host starts")
         });
-        Self { host: HOST.clone(), behaviour: Behaviour::default(), max_tokens: Some(400), constraint: None }
+        Self {
+            host: HOST.clone(),
+            behaviour: Behaviour::default(),
+            max_tokens: Some(400),
+            constraint: None,
+            speculate: Speculate::Off,
+        }
     }
 
     /// A model that writes these texts, one in each round.
@@ -145,8 +153,13 @@ impl Stage {
     /// A generator over a model file.
     pub fn generator_over(&self, path: &Path) -> Generator {
         let side_contexts = u32::from(asks_the_model(&self.behaviour.policies));
-        let options =
-            LoadOptions { context: Some(2048), side_contexts, threads: Some(1), ..LoadOptions::default() };
+        let options = LoadOptions {
+            context: Some(2048),
+            side_contexts,
+            threads: Some(1),
+            speculate: self.speculate,
+            ..LoadOptions::default()
+        };
         let model = Model::open(path, &options).expect("the model loads");
         Generator::new(self.host.clone(), model, self.behaviour.clone()).expect("the parts fit")
     }

@@ -130,7 +130,7 @@ pub fn write_changed(
 ) {
     let mut model = match architecture {
         "gemma3" => gemma3(),
-        "deepseek2" => deepseek2(),
+        "deepseek2" => deepseek2(0),
         "gpt-oss" => gpt_oss(),
         "qwen4exp" => qwen4exp(),
         other => panic!("there is no tiny model of {other}"),
@@ -181,15 +181,24 @@ fn gemma3() -> Model {
     model
 }
 
-/// A dense layer and two mixtures of eight experts in four groups.
-fn deepseek2() -> Model {
+/// Writes the model of deepseek2 with a head for multi-token prediction behind its layers.
+///
+/// # Panics
+/// If the file can't be written.
+pub fn write_with_head(path: &Path) {
+    deepseek2(1).write(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
+
+/// A dense layer and two mixtures of eight experts in four groups, and so many heads behind them.
+fn deepseek2(heads_behind: usize) -> Model {
     const BLOCKS: usize = 3;
     let (heads, query_rank, kv_rank, plain, rotated, value) = (4, 32, 64, 32, 16, 32);
     let (experts, inner) = (8, 32);
     let mut model = Model::new(
         "deepseek2",
         &[
-            ("block_count", BLOCKS as u32),
+            ("block_count", (BLOCKS + heads_behind) as u32),
+            ("nextn_predict_layers", heads_behind as u32),
             ("context_length", 2560),
             ("feed_forward_length", 96),
             ("attention.head_count", heads as u32),
@@ -220,7 +229,7 @@ fn deepseek2() -> Model {
     model.set("rope.scaling.type", "yarn");
     model.set("expert_weights_norm", true);
     model.weight("output.weight", &[HIDDEN, VOCABULARY]);
-    for block in 0..BLOCKS {
+    for block in 0..BLOCKS + heads_behind {
         let name = |part: &str| format!("blk.{block}.{part}.weight");
         model.norm(&name("attn_norm"), HIDDEN);
         model.norm(&name("ffn_norm"), HIDDEN);
@@ -239,6 +248,12 @@ fn deepseek2() -> Model {
         gated_unit(&mut model, &name, "_shexp", 2 * inner);
         mixture(&mut model, &name, experts, inner);
         model.vector(&format!("blk.{block}.exp_probs_b.bias"), &[experts], -0.3, 0.3);
+        if block >= BLOCKS {
+            model.weight(&name("nextn.eh_proj"), &[2 * HIDDEN, HIDDEN]);
+            for norm in ["enorm", "hnorm", "shared_head_norm"] {
+                model.norm(&name(&format!("nextn.{norm}")), HIDDEN);
+            }
+        }
     }
     model
 }

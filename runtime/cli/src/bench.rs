@@ -1,14 +1,16 @@
 //! `membrane bench`: prefill and decode, beside what the machine's memory and disk allow and beside a peer.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
-use membrane_engine::{Architecture, Bytes, Counters, Hyperparameters, Model, Prepared, Session, process};
+use membrane_engine::{
+    Architecture, Bytes, Counters, Hyperparameters, Model, Prepared, Session, Speculate, process,
+};
 use membrane_formats::Checkpoint;
 use membrane_kernels::{MEMORY_PROBE_BYTES, memory_read_bandwidth};
 use membrane_text::Specials;
@@ -25,6 +27,9 @@ const TEXT: &str = include_str!("bench/text.txt");
 pub struct Args {
     #[command(flatten)]
     model: ModelOptions,
+    /// A text for the prompt and what is decoded behind it, in place of the one built in
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
     /// Tokens of the prompt
     #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = at_least_one)]
     prompt: usize,
@@ -69,9 +74,23 @@ struct Figures {
     peak_memory: u64,
     /// What the memory plan gives to what the run used.
     planned_memory: u64,
+    /// What drafts are worth behind the prompt; none where they are off.
+    speculation: Option<Speculated>,
     disk_gb_s: Option<f64>,
     /// None where the budget leaves no room to measure it.
     memory_gb_s: Option<f64>,
+}
+
+/// The likeliest tokens behind the prompt, with drafts and without.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Speculated {
+    tokens: usize,
+    with_tok_s: f64,
+    without_tok_s: f64,
+    /// Speed with drafts over that without.
+    gain: f64,
+    drafted: usize,
+    accepted: usize,
 }
 
 /// What `--json` prints.
@@ -109,7 +128,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 fn measure(args: &Args) -> Result<Figures> {
     let mut options = args.model.load.load_options(0)?;
     let (checkpoint, wanted) = checked(args)?;
-    options.context = options.context.or(Some(wanted + (args.sessions - 1) * own_context(args)));
+    // One more decodes with drafts beside that without.
+    let others = args.sessions - u32::from(matches!(options.speculate, Speculate::Off));
+    options.context = options.context.or(Some(wanted + others * own_context(args)));
+    options.sessions = args.sessions + others;
     let prepared = Prepared::of(checkpoint, &options)?;
     let model = report::load(prepared, true)?;
     let task = task(args, &model)?;
@@ -120,6 +142,7 @@ fn measure(args: &Args) -> Result<Figures> {
     let start = Instant::now();
     session.append(&task.prompt)?;
     let prefill = start.elapsed().as_secs_f64();
+    let mut drafting = (model.plan().drafts > 0).then(|| session.fork());
     let middle = model.counters();
     let start = Instant::now();
     let mut sessions: Vec<Session> = (1..args.sessions).map(|_| session.fork()).collect();
@@ -133,14 +156,17 @@ fn measure(args: &Args) -> Result<Figures> {
     }
     let decode = start.elapsed().as_secs_f64().max(1e-9);
     let after = model.counters();
+    // Both are of this run and not of the comparison behind it.
     let (peak_memory, planned_memory) = (process::peak_resident_bytes(), model.planned_in_use());
-    let decoded = task.forced.len() * sessions.len();
+    sessions.clear();
+    let speculation = drafting.as_mut().map(|session| speculate(session, args.decode)).transpose()?;
+    drop(drafting);
+    let decoded = task.forced.len() * args.sessions as usize;
     let tokens = decoded.max(1) as u64;
     let bytes_per_token = bytes_per_token(&model) / u64::from(args.sessions);
     let (paged, team) = (model.plan().paged(), model.team());
     let weights = model.checkpoint().files()[0].path.clone();
     // The measurement of memory takes some itself: under a limit there is no room for it beside the model.
-    drop(sessions);
     drop(model);
     let figures = Figures {
         speed: Speed { prefill: task.prompt.len() as f64 / prefill, decode: decoded as f64 / decode },
@@ -151,11 +177,33 @@ fn measure(args: &Args) -> Result<Figures> {
         recode_ms_per_token: (after.recode_time_ns - middle.recode_time_ns) as f64 / 1e6 / tokens as f64,
         peak_memory,
         planned_memory,
+        speculation,
         disk_gb_s: paged.then(|| disk(&weights)).transpose()?,
         memory_gb_s: memory_probe_bytes(args)
             .map(|bytes| team.region(|region| memory_read_bandwidth(region, bytes))),
     };
     Ok(figures)
+}
+
+/// The likeliest tokens behind what the session holds, with drafts and without. Errors: they are not the same.
+fn speculate(session: &mut Session, tokens: usize) -> Result<Speculated> {
+    let trial = membrane_generate::trial(session, tokens)?;
+    ensure!(
+        trial.with == trial.without,
+        "tokens that were drafted ahead changed the text: report this as a bug"
+    );
+    let speed = |seconds: f64| tokens as f64 / seconds.max(1e-9);
+    let (with_tok_s, without_tok_s) = (speed(trial.with_seconds), speed(trial.without_seconds));
+    let (gain, drafted, accepted) = (with_tok_s / without_tok_s, trial.drafted, trial.accepted);
+    Ok(Speculated { tokens, with_tok_s, without_tok_s, gain, drafted, accepted })
+}
+
+/// The text of the task. Errors: a file that can't be read.
+fn text(args: &Args) -> Result<String> {
+    match &args.text {
+        None => Ok(TEXT.to_owned()),
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display())),
+    }
 }
 
 /// Positions that a further session behind the same prompt may need of its own: its tokens, and what is left of the
@@ -192,7 +240,8 @@ fn checked(args: &Args) -> Result<(Arc<Checkpoint>, u32)> {
 
 /// Tokens of the text, as many as asked for.
 fn task(args: &Args, model: &Model) -> Result<Task> {
-    let once = model.tokenizer()?.encode(TEXT, Specials::AsText)?;
+    let once = model.tokenizer()?.encode(&text(args)?, Specials::AsText)?;
+    ensure!(!once.is_empty(), "--text: there is nothing in the file");
     let wanted = args.prompt + args.decode;
     let mut tokens: Vec<u32> = once.iter().copied().cycle().take(wanted).collect();
     let forced = tokens.split_off(args.prompt.max(1).min(tokens.len()));
@@ -262,6 +311,21 @@ fn print(args: &Args, figures: &[Figures], out: &mut impl Write) -> io::Result<(
             )?;
         }
     }
+    let trials: Vec<&Speculated> =
+        figures.iter().filter_map(|figures| figures.speculation.as_ref()).collect();
+    if let Some(trial) = trials.last() {
+        writeln!(
+            out,
+            "speculation: the likeliest {} tokens behind the prompt at {:.1} tok/s, without at {:.1}, gain {:.2}x; \
+             {} drafted, {} of them right",
+            trial.tokens,
+            median(trials.iter().map(|trial| trial.with_tok_s)),
+            median(trials.iter().map(|trial| trial.without_tok_s)),
+            median(trials.iter().map(|trial| trial.gain)),
+            trial.drafted,
+            trial.accepted
+        )?;
+    }
     writeln!(
         out,
         "peak memory: {}, {:+.1} % of the {} that the plan gives to what was used",
@@ -277,7 +341,7 @@ fn against(args: &Args) -> Result<ExitCode> {
     options.memory = None;
     let once = {
         let (checkpoint, _) = checked(args)?;
-        membrane_engine::tokenizer(&checkpoint)?.encode(TEXT, Specials::AsText)?
+        membrane_engine::tokenizer(&checkpoint)?.encode(&text(args)?, Specials::AsText)?
     };
     let mut prompt: Vec<u32> = once.iter().copied().cycle().take(args.prompt + args.decode).collect();
     let forced = prompt.split_off(args.prompt.max(1).min(prompt.len()));

@@ -131,7 +131,7 @@ fn describe(hyper: &Hyperparameters) -> String {
         text += &format!(
             " in {} blocks, delta-nets of {key_heads} key heads of {key_dim} and {value_heads} value heads of {value_dim}, \
              convolution {kernel}, in {}",
-            hyper.attentions().count(),
+            hyper.blocks() - hyper.delta_nets().count(),
             hyper.delta_nets().count()
         );
     }
@@ -145,8 +145,12 @@ fn describe(hyper: &Hyperparameters) -> String {
     if let Some(inner) = hyper.dense().next() {
         text += &format!(", feed-forward {inner}");
     }
-    if hyper.mtp_blocks > 0 {
-        text += &format!(", {} for multi-token prediction that are not loaded", hyper.mtp_blocks);
+    match (hyper.mtp_blocks, hyper.draft_layer) {
+        (0, _) => {}
+        (blocks, None) => text += &format!(", {blocks} for multi-token prediction without weights"),
+        (blocks, Some(_)) => {
+            text += &format!(", {blocks} for multi-token prediction, of which the first can draft")
+        }
     }
     text
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use membrane_engine::{Architecture, FeedForward, Hyperparameters, Observer, Prepared};
+use membrane_engine::{Architecture, FeedForward, Hyperparameters, Observer, Prepared, Speculate};
 use membrane_formats::Checkpoint;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 
@@ -37,6 +37,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let positions = args.tokens.len();
     let mut options = args.model.load.load_options(Recorder::bytes(&hyper, positions))?;
     options.context = options.context.or(Some(positions as u32));
+    options.speculate = Speculate::Off;
     let output = Output::create(&args.out, &checkpoint)?;
     let model = report::load(Prepared::without_text(checkpoint, &options)?, true)?;
     let mut session = model.session();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
-use membrane_engine::{EvictionPolicy, IoMode, Isa, KvFormat, LoadOptions, Precision};
+use membrane_engine::{EvictionPolicy, IoMode, Isa, KvFormat, LoadOptions, Precision, Speculate};
 use membrane_profile::ByteSize;
 
 /// A model and how it is loaded.
@@ -42,6 +42,9 @@ pub struct LoadFlags {
     /// How keys and values are kept. Less than f16 saves memory in long contexts and changes what is computed
     #[arg(long, value_enum, default_value_t = KvCache::F16)]
     pub kv_cache: KvCache,
+    /// Whether tokens are drafted from the text so far and computed ahead; changes speed, never the result
+    #[arg(long, value_enum, default_value_t = Speculation::Auto)]
+    pub speculate: Speculation,
     /// Instruction set; changes speed, never the result [default: the best that this processor has]
     #[arg(long, value_enum)]
     pub isa: Option<InstructionSet>,
@@ -82,6 +85,27 @@ pub enum KvCache {
     /// 4 bits, a scale for each 32: about a quarter of the memory.
     #[value(name = "q4_0")]
     Q4_0,
+}
+
+/// Whether tokens are drafted and computed ahead.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Speculation {
+    /// While measurements of this run say that it saves time.
+    Auto,
+    /// Never.
+    Off,
+    /// Whenever there is a draft, whatever it costs.
+    Always,
+}
+
+impl From<Speculation> for Speculate {
+    fn from(speculation: Speculation) -> Self {
+        match speculation {
+            Speculation::Auto => Self::Auto,
+            Speculation::Off => Self::Off,
+            Speculation::Always => Self::Always,
+        }
+    }
 }
 
 impl From<KvCache> for KvFormat {
@@ -147,6 +171,7 @@ impl LoadFlags {
             },
             isa,
             experts: None,
+            speculate: self.speculate.into(),
             reserve,
         })
     }

@@ -101,6 +101,9 @@ pub fn summary(stats: &Stats, profile: &str) -> String {
         format!("prefill {} tokens {}", stats.prefill_tokens, speed(stats.prefill_speed())),
         format!("decode {} tokens {}", stats.decode_tokens, speed(stats.decode_speed())),
     ];
+    if stats.drafted_tokens > 0 {
+        parts.push(format!("drafted {}, {} of them right", stats.drafted_tokens, stats.accepted_tokens));
+    }
     if let Some(rate) = stats.expert_hit_rate {
         parts.push(format!("expert hits {:.1} %", 100.0 * rate));
         parts.push(format!("read {}", Bytes(stats.bytes_read)));

@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 
+use crate::ahead::{Ahead, Foreseen};
 use crate::error::{EngineError, Result};
-use crate::forward::{Observer, Pass, Span};
+use crate::forward::{DraftState, Observer, Pass, Span};
 use crate::model::Model;
-use crate::session::Session;
+use crate::pool::Charge;
+use crate::session::{Continuation, Session};
 
 /// A part of the tokens of one session that goes into a chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,23 +19,68 @@ struct Piece {
     tokens: std::ops::Range<usize>,
 }
 
+/// What goes through the model for one session.
+struct Work<'a> {
+    /// Tokens, drafts behind them included.
+    tokens: Cow<'a, [u32]>,
+    drafts: usize,
+    /// Room of the drafts' logits.
+    charge: Option<Charge>,
+    /// What was computed of the drafts.
+    foreseen: Vec<Foreseen>,
+}
+
+impl<'a> Work<'a> {
+    fn of(session: &mut Session, tokens: &'a [u32], drafts: &[u32]) -> Self {
+        let (new, mut tokens) = (tokens.len(), session.outstanding(tokens));
+        let drafts: &[u32] =
+            if tokens.is_empty() { &[] } else { &drafts[..session.drafts_that_fit(new, drafts)] };
+        if !drafts.is_empty() {
+            tokens.to_mut().extend_from_slice(drafts);
+        }
+        Self { tokens, drafts: drafts.len(), charge: None, foreseen: Vec::new() }
+    }
+
+    /// Makes room in the session; where there is none for drafts, they are left out. Errors: there is none for tokens either.
+    fn reserve(&mut self, session: &mut Session, new: usize) -> Result<()> {
+        match session.reserve(&self.tokens, new, self.drafts) {
+            Ok(charge) => self.charge = charge,
+            Err(error) if self.drafts == 0 => return Err(error),
+            Err(_) => {
+                session.roll_back();
+                let known = self.tokens.len() - self.drafts;
+                self.tokens.to_mut().truncate(known);
+                self.drafts = 0;
+                session.reserve(&self.tokens, new, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The drafts with what was computed behind them.
+    fn ahead(self) -> Ahead {
+        Ahead::new(self.foreseen.into_iter(), self.charge)
+    }
+}
+
 /// Appends to each session its tokens. After an error all are as they were before.
-pub(crate) fn append(sessions: &mut [(&mut Session, &[u32])], observer: &mut dyn Observer) -> Result<()> {
-    let Some((first, _)) = sessions.first() else { return Ok(()) };
-    let model = first.model().clone();
-    for (session, tokens) in sessions.iter() {
-        if !session.model().is(&model) {
+pub(crate) fn append(parts: &mut [Continuation<'_>], observer: &mut dyn Observer) -> Result<()> {
+    let Some(first) = parts.first() else { return Ok(()) };
+    let model = first.session.model().clone();
+    for part in parts.iter() {
+        if !part.session.model().is(&model) {
             return Err(EngineError::Option("only sessions of one model can be appended to together".into()));
         }
-        session.check(tokens)?;
+        part.session.check(part.tokens)?;
     }
-    let outstanding: Vec<Cow<'_, [u32]>> =
-        sessions.iter_mut().map(|(session, tokens)| session.outstanding(tokens)).collect();
-    let result = compute(&model, sessions, &outstanding, observer);
-    for (session, tokens) in sessions.iter_mut() {
+    let work = parts.iter_mut().map(|part| Work::of(part.session, part.tokens, part.drafts));
+    let mut work: Vec<Work<'_>> = work.collect();
+    let result = compute(&model, parts, &mut work, observer);
+    for (part, work) in parts.iter_mut().zip(work) {
         match result {
-            Ok(()) => session.accept(tokens),
-            Err(_) => session.roll_back(),
+            Ok(()) => part.session.accept(part.tokens, work.ahead()),
+            Err(_) if work.tokens.is_empty() => {}
+            Err(_) => part.session.roll_back(),
         }
     }
     result
@@ -41,79 +88,127 @@ pub(crate) fn append(sessions: &mut [(&mut Session, &[u32])], observer: &mut dyn
 
 fn compute(
     model: &Model,
-    sessions: &mut [(&mut Session, &[u32])],
-    outstanding: &[Cow<'_, [u32]>],
+    parts: &mut [Continuation<'_>],
+    work: &mut [Work<'_>],
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let core = model.core();
     core.cancel.store(false, Ordering::Relaxed);
-    let lengths: Vec<usize> = outstanding.iter().map(|tokens| tokens.len()).collect();
+    if work.iter().all(|work| work.tokens.is_empty()) {
+        return Ok(());
+    }
     let mut compute = model.compute();
-    let mut taking_part: Vec<_> =
-        sessions.iter_mut().zip(outstanding).filter(|(_, tokens)| !tokens.is_empty()).collect();
-    for ((session, new), tokens) in &mut taking_part {
-        session.reserve(tokens, new.len())?;
+    let taking_part = || |(_, work): &(&mut Continuation<'_>, &mut Work<'_>)| !work.tokens.is_empty();
+    for (part, work) in parts.iter_mut().zip(work.iter_mut()).filter(taking_part()) {
+        work.reserve(part.session, part.tokens.len())?;
     }
-    for ((session, _), _) in &mut taking_part {
-        session.begin();
+    for (part, _) in parts.iter_mut().zip(work.iter_mut()).filter(taking_part()) {
+        part.session.begin();
     }
+    let lengths: Vec<usize> = work.iter().map(|work| work.tokens.len()).collect();
     let chunks = chunks(&lengths, core.plan.prefill_chunk);
-    // Of sessions that are done before the last chunk: they get them when that has gone well too.
-    let mut early: Vec<(usize, Vec<f32>)> = Vec::new();
+    // Logits of chunks before the last, and drafts: sessions get them when the last has gone well too.
+    let mut late: Vec<(usize, Vec<f32>)> = Vec::new();
+    let mut foreseen: Vec<(usize, Foreseen)> = Vec::new();
+    // What the head goes on from, behind each session's last token.
+    let mut last: Vec<(usize, Vec<f32>)> = Vec::new();
+    let hidden = core.hyper.hidden;
     let team = compute.team.clone();
     team.region(|region| -> Result<()> {
         for (index, pieces) in chunks.iter().enumerate() {
-            let (spans, mut done) = spans(sessions, outstanding, pieces);
+            let Chunk { spans, mut wanted, mut states } = Chunk::of(parts, work, pieces);
             let mut pass = Pass { core, region, spans, cancel: &core.cancel };
             pass.run(&mut compute, observer)?;
-            let ends: Vec<usize> = done.iter().map(|done| done.span).collect();
-            pass.last_logits(&ends, &mut compute.scratch, |place, logits| {
-                let done = &mut done[place];
-                if index + 1 == chunks.len() {
-                    done.logits.clear();
-                    done.logits.extend_from_slice(logits);
-                } else {
-                    early.push((done.session, logits.to_vec()));
+            if core.layout.draft.is_some() {
+                pass.keep_finals(&mut compute.scratch)?;
+            }
+            let rows: Vec<usize> = wanted.iter().map(|wanted| wanted.row).collect();
+            pass.logits_of(&rows, &mut compute.scratch, |place, logits| {
+                let Wanted { session, own, draft, .. } = &mut wanted[place];
+                match (own, draft) {
+                    (Some(own), _) if index + 1 == chunks.len() => {
+                        own.clear();
+                        own.extend_from_slice(logits);
+                    }
+                    (Some(_), _) => late.push((*session, logits.to_vec())),
+                    (None, draft) => draft.logits = logits.to_vec(),
                 }
             })?;
+            let Some(head) = &core.layout.draft else {
+                foreseen.extend(wanted.into_iter().filter_map(Wanted::foreseen));
+                continue;
+            };
+            pass.follow(head, &mut states, &mut compute)?;
+            for mut wanted in wanted {
+                let row = &compute.scratch.draft.finals[wanted.row * hidden..(wanted.row + 1) * hidden];
+                match wanted.own {
+                    Some(_) => last.push((wanted.session, row.to_vec())),
+                    None => wanted.draft.hidden = row.to_vec(),
+                }
+                foreseen.extend(wanted.foreseen());
+            }
         }
         Ok(())
     })?;
-    early.into_iter().for_each(|(session, logits)| sessions[session].0.logits = logits);
+    late.into_iter().for_each(|(session, logits)| parts[session].session.logits = logits);
+    last.into_iter().for_each(|(session, hidden)| parts[session].session.draft.last = hidden);
+    foreseen.into_iter().for_each(|(session, draft)| work[session].foreseen.push(draft));
     Ok(())
 }
 
-/// A session all of whose tokens have been computed when a chunk has.
-struct Done<'a> {
+/// A row of a chunk behind which logits are asked for.
+struct Wanted<'a> {
     session: usize,
-    /// Its span in the chunk.
-    span: usize,
-    logits: &'a mut Vec<f32>,
+    row: usize,
+    /// Where they go if they are those behind the session's last token.
+    own: Option<&'a mut Vec<f32>>,
+    /// What is computed of a draft if they are not.
+    draft: Foreseen,
 }
 
-/// The spans of a chunk, and the sessions that it completes.
-fn spans<'a>(
-    sessions: &'a mut [(&mut Session, &[u32])],
-    outstanding: &'a [Cow<'_, [u32]>],
-    pieces: &[Piece],
-) -> (Vec<Span<'a>>, Vec<Done<'a>>) {
-    let (mut spans, mut done) = (Vec::with_capacity(pieces.len()), Vec::new());
-    let mut pieces = pieces.iter().peekable();
-    for (session, ((one, _), tokens)) in sessions.iter_mut().zip(outstanding).enumerate() {
-        let Some(piece) = pieces.next_if(|piece| piece.session == session) else { continue };
-        let Session { computed, kv, recurrent, logits, tokens: computed_tokens, .. } = &mut **one;
-        if piece.tokens.end == tokens.len() {
-            done.push(Done { session, span: spans.len(), logits });
-        }
-        spans.push(Span {
-            kv,
-            recurrent: recurrent.as_mut(),
-            before: [&computed_tokens[..*computed], &tokens[..piece.tokens.start]],
-            first: *computed + piece.tokens.start,
-            tokens: &tokens[piece.tokens.clone()],
-        });
+impl Wanted<'_> {
+    /// The draft with the session that it is for, if it is one.
+    fn foreseen(self) -> Option<(usize, Foreseen)> {
+        self.own.is_none().then_some((self.session, self.draft))
     }
-    (spans, done)
+}
+
+/// What of the sessions a chunk works on.
+struct Chunk<'a> {
+    spans: Vec<Span<'a>>,
+    /// Rows that logits are asked for, in ascending order.
+    wanted: Vec<Wanted<'a>>,
+    /// What the head that drafts tokens keeps, one a span.
+    states: Vec<&'a mut DraftState>,
+}
+
+impl<'a> Chunk<'a> {
+    fn of(parts: &'a mut [Continuation<'_>], work: &'a [Work<'_>], pieces: &[Piece]) -> Self {
+        let mut chunk =
+            Self { spans: Vec::with_capacity(pieces.len()), wanted: Vec::new(), states: Vec::new() };
+        let mut pieces = pieces.iter().peekable();
+        let mut row = 0;
+        for (session, (part, Work { tokens, drafts, .. })) in parts.iter_mut().zip(work).enumerate() {
+            let Some(piece) = pieces.next_if(|piece| piece.session == session) else { continue };
+            let Session { computed, kv, recurrent, logits, draft, tokens: earlier, .. } = &mut *part.session;
+            let (last, mut own) = (tokens.len() - drafts - 1, Some(logits));
+            for place in piece.tokens.clone().filter(|&place| place >= last) {
+                let row = row + place - piece.tokens.start;
+                let (own, draft) = (own.take_if(|_| place == last), Foreseen::of(tokens[place]));
+                chunk.wanted.push(Wanted { session, row, own, draft });
+            }
+            row += piece.tokens.len();
+            chunk.states.push(draft);
+            chunk.spans.push(Span {
+                kv,
+                recurrent: recurrent.as_mut(),
+                before: [&earlier[..*computed], &tokens[..piece.tokens.start]],
+                first: *computed + piece.tokens.start,
+                tokens: &tokens[piece.tokens.clone()],
+            });
+        }
+        chunk
+    }
 }
 
 /// Cuts the outstanding tokens of all sessions into chunks of at most `rows` tokens: in the order of the sessions, each once at

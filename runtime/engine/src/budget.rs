@@ -4,6 +4,7 @@ use membrane_formats::Checkpoint;
 use membrane_kernels::RopeTable;
 use membrane_pager::{Catalog, Pager, PagerConfig};
 
+use crate::ahead::{DRAFTS_FRACTION, MOST_DRAFTS, Speculate};
 use crate::error::{EngineError, Result};
 use crate::hyper::Hyperparameters;
 use crate::model::LoadOptions;
@@ -68,8 +69,40 @@ impl RecurrentStates {
     }
 }
 
-/// Divides the budget, or says by how much it or the machine is too small.
+/// Most drafts of a session, and the bytes that they take. Under a budget that they would take much of there are none.
+fn ahead(hyper: &Hyperparameters, options: &LoadOptions) -> (usize, u64) {
+    let logits = (MOST_DRAFTS * hyper.vocabulary * 4) as u64;
+    let one = logits + state::shapes(hyper).bytes();
+    let bytes = u64::from(options.contexts.max(1)).saturating_mul(one);
+    let small = options.memory.is_none_or(|budget| bytes <= budget / DRAFTS_FRACTION);
+    match options.speculate {
+        Speculate::Auto if small => (MOST_DRAFTS, bytes),
+        Speculate::Always => (MOST_DRAFTS, bytes),
+        Speculate::Auto | Speculate::Off => (0, 0),
+    }
+}
+
+/// Divides the budget, or says by how much it or the machine is too small. Drafts that are not asked for by name give up their
+/// room before a model is refused.
 pub(crate) fn plan(
+    checkpoint: &Checkpoint,
+    hyper: &Hyperparameters,
+    layout: &Layout,
+    options: &LoadOptions,
+    threads: usize,
+) -> Result<MemoryPlan> {
+    match divide(checkpoint, hyper, layout, options, threads) {
+        Err(EngineError::Budget { .. } | EngineError::Machine { .. })
+            if options.speculate == Speculate::Auto =>
+        {
+            let without = LoadOptions { speculate: Speculate::Off, ..options.clone() };
+            divide(checkpoint, hyper, layout, &without, threads)
+        }
+        divided => divided,
+    }
+}
+
+fn divide(
     checkpoint: &Checkpoint,
     hyper: &Hyperparameters,
     layout: &Layout,
@@ -92,6 +125,7 @@ pub(crate) fn plan(
     let states = RecurrentStates::new(hyper, options);
     let side_states = states.beside(options.side_contexts);
     let recurrent = states.total_bytes() + side_states.total_bytes();
+    let (drafts, ahead) = ahead(hyper, options);
     let ropes =
         hyper.ropes().iter().map(|rope| RopeTable::bytes(rope.dims, context as usize) as u64).sum::<u64>();
     let scratch_of =
@@ -104,11 +138,12 @@ pub(crate) fn plan(
     // What I/O threads read before it is recoded into a slot.
     let staging = layout.experts.as_ref().map_or(0, Catalog::staging_bytes) * PagerConfig::IO_THREADS as u64;
     let scratch_of = |chunk: usize| scratch_of(chunk) + staging;
-    let fixed = process + reserve + layout.resident_bytes + kv + recurrent;
+    let fixed = process + reserve + layout.resident_bytes + kv + recurrent + ahead;
     let chunk_limit = (context as usize).max(1);
     let asked = options.prefill_chunk.map(|chunk| chunk.clamp(1, chunk_limit));
     let fits = |chunk: usize, arena: u64| {
-        let needed = (fixed + scratch_of(chunk) + arena).max(fixed - kv - recurrent + layout.loading_bytes());
+        let needed =
+            (fixed + scratch_of(chunk) + arena).max(fixed - kv - recurrent - ahead + layout.loading_bytes());
         options.memory.is_none_or(|budget| needed <= budget)
     };
     let in_memory = asked.unwrap_or(CHUNK_IN_MEMORY.min(chunk_limit));
@@ -118,7 +153,7 @@ pub(crate) fn plan(
         context,
         contexts: contexts + options.side_contexts,
         recurrent: Bytes(recurrent),
-        scratch: Bytes(scratch_of(chunk)),
+        scratch: Bytes(scratch_of(chunk) + ahead),
         experts: Bytes(arena),
         process: Bytes(process),
     };
@@ -150,7 +185,7 @@ pub(crate) fn plan(
         (chunk, slots.min(most) * slot)
     };
     // The reserve is left out: it is what plugins may take at most, not what anything needs.
-    let unpaged = process + layout.resident_bytes + kv + recurrent + scratch_of(chunk);
+    let unpaged = process + layout.resident_bytes + kv + recurrent + ahead + scratch_of(chunk);
     let needed = unpaged + arena;
     if let Some(machine) = process::memory_limit().filter(|&machine| needed > machine) {
         let pages = experts > 0 && unpaged + top_k * slot <= machine;
@@ -186,6 +221,8 @@ pub(crate) fn plan(
         side_kv: Bytes(side_kv),
         side_recurrent: Bytes(side_states.total_bytes()),
         side_checkpoints: side_states.checkpoints,
+        ahead: Bytes(ahead),
+        drafts: drafts as u32,
         scratch: Bytes(scratch_of(chunk)),
         prefill_chunk: chunk,
         expert_arena: Bytes(arena),

@@ -7,6 +7,7 @@
 
 mod attention;
 mod delta_net;
+mod draft;
 mod latent;
 mod ngrams;
 mod sparse;
@@ -24,6 +25,8 @@ use crate::scratch::Scratch;
 use crate::state::Recurrent;
 use crate::weights::{Block, Embedding, FeedForward, GatedUnit, Mixer, Weight};
 
+pub(crate) use draft::DraftState;
+
 /// Looks at intermediate results, for tests and tools; what it sees it can't change.
 pub trait Observer {
     /// The input of a block's feed-forward, after its norm: [rows, hidden].
@@ -32,6 +35,8 @@ pub trait Observer {
     fn router(&mut self, _layer: usize, _rows: usize, _ids: &[u32], _weights: &[f32]) {}
     /// The state of a delta-net layer behind the last token of a session in a chunk.
     fn delta_state(&mut self, _layer: usize, _state: &DeltaState) {}
+    /// Logits of the head that drafts tokens, [vocabulary], for the draft with this number.
+    fn draft(&mut self, _number: usize, _logits: &[f32]) {}
     /// Logits of one position, [vocabulary]; only if `wants_logits`.
     fn logits(&mut self, _position: usize, _logits: &[f32]) {}
     /// Whether logits of all positions are to be computed.
@@ -49,7 +54,7 @@ pub(crate) struct Span<'a> {
     pub kv: &'a mut KvCache,
     /// None in a model without recurrent layers.
     pub recurrent: Option<&'a mut Recurrent>,
-    /// The tokens before the span: those computed before this pass, then those before it in this pass.
+    /// The tokens before the span, for blocks with n-grams: those computed before this pass, then those before it in this pass.
     pub before: [&'a [u32]; 2],
     /// Position of the span's first token.
     pub first: usize,
@@ -77,7 +82,7 @@ impl Pass<'_> {
         self.spans.iter().map(|span| span.tokens.len()).sum()
     }
 
-    /// Runs the chunk. What it leaves in the scratch is for [`Pass::last_logits`].
+    /// Runs the chunk. What it leaves in the scratch is for [`Pass::logits_of`].
     pub fn run(&mut self, compute: &mut Compute, observer: &mut dyn Observer) -> Result<()> {
         let core = self.core;
         self.embed(&mut compute.scratch.hidden)?;
@@ -110,24 +115,18 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Computes the logits behind the last tokens of the spans `wanted`, in ascending order, and calls `each` with the
-    /// place in `wanted` and the logits, [vocabulary]. Uses up the hidden states.
-    pub fn last_logits(
+    /// Computes the logits behind the rows `wanted` of the chunk, in ascending order, and calls `each` with the place in
+    /// `wanted` and the logits, [vocabulary]. Uses up the hidden states.
+    pub fn logits_of(
         &self,
         wanted: &[usize],
         scratch: &mut Scratch,
         mut each: impl FnMut(usize, &[f32]),
     ) -> Result<()> {
         let width = self.core.hyper.stream_width();
-        let ends = self.spans.iter().scan(0, |end, span| {
-            *end += span.tokens.len();
-            Some(*end)
-        });
-        let ends: Vec<usize> = ends.collect();
-        // The rows move to the front. None moves over one that is still to move, since a span has at least one row.
-        for (to, &span) in wanted.iter().enumerate() {
-            let from = (ends[span] - 1) * width;
-            scratch.hidden.copy_within(from..from + width, to * width);
+        // The rows move to the front. None moves over one that is still to move, since they ascend.
+        for (to, &row) in wanted.iter().enumerate() {
+            scratch.hidden.copy_within(row * width..(row + 1) * width, to * width);
         }
         for first in (0..wanted.len()).step_by(scratch.logit_rows) {
             let rows = (wanted.len() - first).min(scratch.logit_rows);

@@ -326,8 +326,11 @@ pub struct Norms {
 pub struct Hyperparameters {
     /// The layers that a pass goes through, in order.
     pub layers: Vec<Layer>,
-    /// Blocks for multi-token prediction that the file has behind the layers. They are not loaded.
+    /// Blocks for multi-token prediction that the file has behind the layers.
     pub mtp_blocks: usize,
+    /// The layer of the head that drafts tokens, which is the first of those blocks. None where the file has none, or it is
+    /// not loaded.
+    pub draft_layer: Option<Layer>,
     /// Width of the residual stream.
     pub hidden: usize,
     /// Epsilon of the RMS norms.
@@ -374,9 +377,14 @@ impl Hyperparameters {
         self.attentions().filter_map(|attention| attention.indexer.as_ref())
     }
 
+    /// All layers, that of the head that drafts tokens behind the others.
+    pub(crate) fn all_layers(&self) -> impl Iterator<Item = &Layer> + Clone {
+        self.layers.iter().chain(&self.draft_layer)
+    }
+
     /// The attention of each layer that has one, in order.
     pub fn attentions(&self) -> impl Iterator<Item = &Attention> + Clone {
-        self.layers.iter().filter_map(|layer| match &layer.mixer {
+        self.all_layers().filter_map(|layer| match &layer.mixer {
             Mixer::Attention(attention) => Some(attention),
             Mixer::Latent(_) | Mixer::DeltaNet(_) => None,
         })
@@ -384,7 +392,7 @@ impl Hyperparameters {
 
     /// The latent attention of each layer that has one, in order.
     pub fn latents(&self) -> impl Iterator<Item = &LatentAttention> + Clone {
-        self.layers.iter().filter_map(|layer| match &layer.mixer {
+        self.all_layers().filter_map(|layer| match &layer.mixer {
             Mixer::Latent(latent) => Some(latent),
             Mixer::Attention(_) | Mixer::DeltaNet(_) => None,
         })
@@ -392,7 +400,7 @@ impl Hyperparameters {
 
     /// What each layer with keys and values takes in the cache, in order.
     pub fn caches(&self) -> impl Iterator<Item = CacheWidths> + Clone {
-        self.layers.iter().filter_map(|layer| match &layer.mixer {
+        self.all_layers().filter_map(|layer| match &layer.mixer {
             Mixer::Attention(attention) => {
                 let (key, value) = (attention.key_width(), attention.value_width());
                 Some(CacheWidths { key, value, indexer: attention.indexer })
@@ -417,7 +425,7 @@ impl Hyperparameters {
 
     /// The delta-net of each layer that has one, in order.
     pub fn delta_nets(&self) -> impl Iterator<Item = &DeltaNet> + Clone {
-        self.layers.iter().filter_map(|layer| match &layer.mixer {
+        self.all_layers().filter_map(|layer| match &layer.mixer {
             Mixer::DeltaNet(delta_net) => Some(delta_net),
             Mixer::Attention(_) | Mixer::Latent(_) => None,
         })
@@ -425,7 +433,7 @@ impl Hyperparameters {
 
     /// The mixture of experts of each layer that has one, in order.
     pub fn moes(&self) -> impl Iterator<Item = &Moe> + Clone {
-        self.layers.iter().filter_map(|layer| match &layer.feed_forward {
+        self.all_layers().filter_map(|layer| match &layer.feed_forward {
             FeedForward::Moe(moe) => Some(moe),
             FeedForward::Dense { .. } => None,
         })
@@ -433,7 +441,7 @@ impl Hyperparameters {
 
     /// Inner width of each dense feed-forward, in order.
     pub fn dense(&self) -> impl Iterator<Item = usize> + Clone {
-        self.layers.iter().filter_map(|layer| match layer.feed_forward {
+        self.all_layers().filter_map(|layer| match layer.feed_forward {
             FeedForward::Dense { inner, .. } => Some(inner),
             FeedForward::Moe(_) => None,
         })

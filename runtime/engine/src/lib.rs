@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod architectures;
 mod batch;
 mod budget;
@@ -19,6 +20,7 @@ mod moe;
 mod plan;
 mod pool;
 pub mod process;
+mod propose;
 mod router;
 mod scratch;
 mod session;
@@ -26,6 +28,7 @@ mod state;
 mod vocabulary;
 mod weights;
 
+pub use ahead::{MOST_DRAFTS, Speculate};
 pub use architectures::{ALL as ARCHITECTURES, Architecture};
 pub use error::{EngineError, Result};
 pub use forward::Observer;
@@ -39,5 +42,5 @@ pub use membrane_kernels::{DeltaState, Isa, Precision};
 pub use membrane_pager::{Counters, EvictionPolicy, IoChoice, IoMode, IoReason};
 pub use model::{LoadOptions, Model, Prepared};
 pub use plan::{Bytes, MemoryParts, MemoryPlan};
-pub use session::{Session, Synced};
+pub use session::{Continuation, Session, Synced};
 pub use vocabulary::{chat_template, tokenizer};

@@ -9,6 +9,7 @@ use membrane_kernels::{Isa, Precision, RopeTable, Team};
 use membrane_pager::{Catalog, Counters, EvictionPolicy, IoChoice, IoMode, PagedFile, Pager, PagerConfig};
 use membrane_text::{GrammarCompiler, Tokenizer};
 
+use crate::ahead::Speculate;
 use crate::architectures::Architecture;
 use crate::budget::plan;
 use crate::error::{EngineError, Result};
@@ -56,6 +57,8 @@ pub struct LoadOptions {
     pub checkpoints: Option<u32>,
     /// Most experts to keep in memory, whatever the budget leaves: for measurements and tests.
     pub experts: Option<u64>,
+    /// Whether tokens are drafted and computed ahead. It never changes a result.
+    pub speculate: Speculate,
     /// Bytes that the rest of the process will still take, such as plugin instances.
     pub reserve: u64,
 }
@@ -77,6 +80,7 @@ impl Default for LoadOptions {
             isa: None,
             checkpoints: None,
             experts: None,
+            speculate: Speculate::default(),
             reserve: 0,
         }
     }
@@ -119,7 +123,7 @@ impl Prepared {
         let threads = threads(options)?;
         let architecture = Architecture::of(&checkpoint)?;
         let hyper = Hyperparameters::read(&checkpoint, &architecture)?;
-        let layout = Layout::of(&checkpoint, &hyper).map_err(|error| error.of_file(checkpoint.path()))?;
+        let (hyper, layout, plan) = planned(&checkpoint, hyper, options, threads)?;
         let tokenizer = if text {
             vocabulary::check_rows(&checkpoint, hyper.vocabulary)?;
             let tokenizer = vocabulary::tokenizer(&checkpoint)?;
@@ -129,7 +133,6 @@ impl Prepared {
             None
         };
         let chat_template = vocabulary::chat_template(&checkpoint)?;
-        let plan = plan(&checkpoint, &hyper, &layout, options, threads)?;
         let isa = options.isa.unwrap_or_else(Isa::detect);
         let options = options.clone();
         Ok(Self {
@@ -191,10 +194,12 @@ impl Prepared {
             resident,
             precision: self.options.precision,
             kv: self.options.kv,
+            speculate: self.options.speculate,
             pool: Pool::new(
                 self.plan.kv.0 - self.plan.side_kv.0 + self.plan.recurrent.0 - self.plan.side_recurrent.0,
                 self.plan.checkpoints as usize,
             ),
+            draft_pool: Pool::new(self.plan.ahead.0, 0),
             side_pool: Pool::new(
                 self.plan.side_kv.0 + self.plan.side_recurrent.0,
                 self.plan.side_checkpoints as usize,
@@ -239,7 +244,10 @@ pub(crate) struct Core {
     pub resident: Resident,
     pub precision: Precision,
     pub kv: KvFormat,
+    pub speculate: Speculate,
     pub pool: Arc<Pool>,
+    /// For what sessions compute ahead, so that it takes nothing from what their tokens need.
+    pub draft_pool: Arc<Pool>,
     /// For sessions beside those.
     pub side_pool: Arc<Pool>,
     pub plan: MemoryPlan,
@@ -318,10 +326,11 @@ impl Model {
     /// Bytes that the plan gives to what is in use now: all of it but the reserve, slots that hold no expert, and room for keys,
     /// values and recurrent states that no session or checkpoint has taken.
     pub fn planned_in_use(&self) -> u64 {
-        let Core { plan, pool, side_pool, .. } = self.core();
+        let Core { plan, pool, side_pool, draft_pool, .. } = self.core();
         let experts =
             self.compute().pager.as_ref().map_or(0, |pager| pager.resident() as u64 * pager.slot_bytes());
-        plan.process.0 + plan.weights.0 + plan.scratch.0 + pool.used() + side_pool.used() + experts
+        let pools = pool.used() + side_pool.used() + draft_pool.used();
+        plan.process.0 + plan.weights.0 + plan.scratch.0 + pools + experts
     }
 
     /// The shape of the model.
@@ -347,6 +356,16 @@ impl Model {
     /// How keys and values are kept.
     pub fn kv_format(&self) -> KvFormat {
         self.0.core.kv
+    }
+
+    /// Whether the model's own head for multi-token prediction is loaded, see [`Session::propose`].
+    pub fn has_draft_head(&self) -> bool {
+        self.0.core.layout.draft.is_some()
+    }
+
+    /// Whether tokens are drafted and computed ahead.
+    pub fn speculate(&self) -> Speculate {
+        self.0.core.speculate
     }
 
     /// Set it to end a running `append` between two layers; `append` clears it when it starts.
@@ -381,6 +400,31 @@ impl Model {
     /// The computing state. A panic in an earlier pass left nothing half-done that a later pass would read.
     pub(crate) fn compute(&self) -> MutexGuard<'_, Compute> {
         self.0.compute.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// The layout and the memory plan of a model. The head that drafts tokens is a part of them where it is asked for by name, and
+/// by itself only where everything is in memory with it: where experts are paged, a draft reads more of them, and the memory
+/// is worth more to the others.
+fn planned(
+    checkpoint: &Checkpoint,
+    hyper: Hyperparameters,
+    options: &LoadOptions,
+    threads: usize,
+) -> Result<(Hyperparameters, Layout, MemoryPlan)> {
+    let without = Hyperparameters { draft_layer: None, ..hyper.clone() };
+    let planned = |hyper: Hyperparameters| {
+        let layout = Layout::of(checkpoint, &hyper).map_err(|error| error.of_file(checkpoint.path()))?;
+        let plan = plan(checkpoint, &hyper, &layout, options, threads)?;
+        Ok((hyper, layout, plan))
+    };
+    match options.speculate {
+        Speculate::Always => planned(hyper),
+        Speculate::Auto if hyper.draft_layer.is_some() => match planned(hyper) {
+            Ok((hyper, layout, plan)) if !plan.paged() && plan.drafts > 0 => Ok((hyper, layout, plan)),
+            _ => planned(without),
+        },
+        Speculate::Auto | Speculate::Off => planned(without),
     }
 }
 

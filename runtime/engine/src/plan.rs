@@ -51,6 +51,10 @@ pub struct MemoryPlan {
     pub side_recurrent: Bytes,
     /// Checkpoints that are kept at most of their recurrent states.
     pub side_checkpoints: u32,
+    /// Logits and recurrent states of tokens that are drafted ahead.
+    pub ahead: Bytes,
+    /// Most tokens that a session drafts ahead; 0 where none are.
+    pub drafts: u32,
     /// Activations of one prefill chunk.
     pub scratch: Bytes,
     /// Tokens in a prefill chunk.
@@ -72,8 +76,8 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// Everything that the plan takes.
     pub fn total(&self) -> Bytes {
-        let Self { process, reserve, weights, kv, recurrent, scratch, expert_arena, .. } = self;
-        let parts = [process, reserve, weights, kv, recurrent, scratch, expert_arena];
+        let Self { process, reserve, weights, kv, recurrent, ahead, scratch, expert_arena, .. } = self;
+        let parts = [process, reserve, weights, kv, recurrent, ahead, scratch, expert_arena];
         Bytes(parts.iter().map(|part| part.0).sum())
     }
 
@@ -93,6 +97,9 @@ impl fmt::Display for MemoryPlan {
         if self.recurrent.0 > 0 {
             let note = format!("{} at a time and {} checkpoints", self.recurrent_states, self.checkpoints);
             row("recurrent states", self.recurrent, note)?;
+        }
+        if self.ahead.0 > 0 {
+            row("speculation", self.ahead, format!("{} tokens ahead", self.drafts))?;
         }
         row("scratch", self.scratch, format!("prefill chunks of {} tokens", self.prefill_chunk))?;
         if self.experts > 0 {

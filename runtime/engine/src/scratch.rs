@@ -44,6 +44,8 @@ pub(crate) struct ScratchShape {
     latent: LatentShape,
     streams: StreamShape,
     sparse: SparseShape,
+    /// Width of what the head that drafts tokens keeps of the model; 0 without one.
+    draft: usize,
 }
 
 /// The same for latent attention, all 0 where there is none.
@@ -120,6 +122,7 @@ impl ScratchShape {
             latent: LatentShape::new(hyper, chunk),
             streams: StreamShape::new(hyper, chunk),
             sparse: SparseShape::new(hyper, chunk),
+            draft: if hyper.draft_layer.is_some() { hyper.hidden } else { 0 },
         }
     }
 
@@ -134,6 +137,7 @@ impl ScratchShape {
             + self.expert_bias
             + self.latent.floats()
             + self.streams.floats()
+            + 3 * self.chunk * self.draft
             + self.vocabulary * (LOGIT_ROWS.min(self.chunk) + 1)
     }
 
@@ -148,7 +152,7 @@ impl ScratchShape {
     }
 
     fn input_width(&self) -> usize {
-        self.hidden.max(self.mixed).max(self.input)
+        self.hidden.max(self.mixed).max(self.input).max(2 * self.draft)
     }
 }
 
@@ -172,12 +176,19 @@ pub(crate) struct Scratch {
     pub latent: LatentScratch,
     pub streams: StreamScratch,
     pub sparse: SparseScratch,
+    pub draft: DraftScratch,
     pub logits: Vec<f32>,   // [logit_rows, vocabulary]
     pub input: Activations, // of normed or mixed
     pub inner: Activations, // of gate
     pub attention: AttentionScratch,
     /// Rows of logits that are computed at a time.
     pub logit_rows: usize,
+}
+
+/// What the head that drafts tokens works in; empty without one.
+pub(crate) struct DraftScratch {
+    pub finals: Vec<f32>, // [chunk, hidden], the model's hidden states after its norm
+    pub pairs: Vec<f32>,  // [chunk, 2, hidden], embedding of the next token and hidden state
 }
 
 /// What latent attention works in, a piece of a chunk at a time.
@@ -226,6 +237,7 @@ impl Scratch {
             latent: LatentScratch::new(&s.latent),
             streams: StreamScratch::new(&s.streams),
             sparse: SparseScratch::new(&s.sparse, context),
+            draft: DraftScratch { finals: zeros(s.chunk * s.draft), pairs: zeros(2 * s.chunk * s.draft) },
             input: Activations::new(s.chunk, s.input_width()),
             inner: Activations::new(s.ffn_rows, s.inner),
             attention: AttentionScratch::new(s.heads, s.head_dim, context, threads),
@@ -290,7 +302,8 @@ mod tests {
                 Layer { mixer: Mixer::Attention(attention), feed_forward: dense },
                 Layer { mixer: Mixer::Latent(latent), feed_forward: FeedForward::Moe(moe) },
             ],
-            mtp_blocks: 0,
+            mtp_blocks: usize::from(gated),
+            draft_layer: gated.then_some(Layer { mixer: Mixer::Attention(attention), feed_forward: dense }),
             hidden: 64,
             norm_eps: 1e-6,
             embedding_scale: 1.0,
@@ -334,6 +347,8 @@ mod tests {
                     &l.queries,
                     &l.parts,
                     &l.mixed,
+                    &s.draft.finals,
+                    &s.draft.pairs,
                 ];
                 let buffers = buffers.into_iter().chain(s.streams.buffers());
                 let floats = buffers.map(|buffer| buffer.len()).sum::<usize>() + l.index.len();

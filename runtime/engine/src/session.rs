@@ -3,13 +3,15 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use crate::ahead::{Ahead, Foreseen};
 use crate::batch;
 use crate::error::{EngineError, Result};
-use crate::forward::{Observer, Unobserved};
-use crate::kv::KvCache;
+use crate::forward::{DraftState, Observer, Unobserved};
+use crate::kv::{BLOCK, KvCache};
 use crate::model::Model;
-use crate::pool::Pool;
-use crate::state::Recurrent;
+use crate::pool::{Charge, Pool};
+use crate::propose::propose;
+use crate::state::{self, Recurrent};
 
 /// What `Session::sync` did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,20 @@ pub struct Session {
     /// A pass over these tokens was begun and has not ended well, so that the recurrent state is behind nobody knows what.
     torn: bool,
     pub(crate) logits: Vec<f32>, // [vocabulary], or empty when they were not computed
+    /// Drafts behind the tokens. As long as there are any, keys, values and the recurrent state are behind the last of them.
+    ahead: Ahead,
+    /// What the head that drafts tokens goes on from.
+    pub(crate) draft: DraftState,
+}
+
+/// What is to go through the model for one of several sessions.
+pub struct Continuation<'a> {
+    /// The session.
+    pub session: &'a mut Session,
+    /// Tokens that it gets.
+    pub tokens: &'a [u32],
+    /// Tokens that may follow them, to be computed ahead, see [`Session::append_ahead`].
+    pub drafts: &'a [u32],
 }
 
 impl Session {
@@ -44,7 +60,9 @@ impl Session {
         let core = model.core();
         let kv = KvCache::new(&core.hyper, core.kv.stored(core.precision), pool);
         let recurrent = Recurrent::new(&core.hyper, pool);
-        Self { model, tokens: Vec::new(), computed: 0, kv, recurrent, torn: false, logits: Vec::new() }
+        let (tokens, logits, ahead) = (Vec::new(), Vec::new(), Ahead::default());
+        let draft = DraftState::default();
+        Self { model, tokens, computed: 0, kv, recurrent, torn: false, logits, ahead, draft }
     }
 
     /// The tokens so far.
@@ -77,7 +95,77 @@ impl Session {
 
     /// `append` under the eyes of an observer. It also sees tokens that are computed again, see [`Session::truncate`].
     pub fn append_observed(&mut self, tokens: &[u32], observer: &mut dyn Observer) -> Result<()> {
-        batch::append(&mut [(self, tokens)], observer)
+        batch::append(&mut [Continuation { session: self, tokens, drafts: &[] }], observer)
+    }
+
+    /// `append`, and in the same pass computes ahead what follows if `drafts` are the next tokens. They are none of the
+    /// session's tokens; but appending those that it [foresees](Self::foresees) takes no pass. Drafts that find no room, in
+    /// the context, the memory plan or the pool, are left out.
+    ///
+    /// Errors: those of `append`.
+    pub fn append_ahead(&mut self, tokens: &[u32], drafts: &[u32]) -> Result<()> {
+        self.append_ahead_observed(tokens, drafts, &mut Unobserved)
+    }
+
+    /// `append_ahead` under the eyes of an observer, which sees drafts as it sees tokens.
+    pub fn append_ahead_observed(
+        &mut self,
+        tokens: &[u32],
+        drafts: &[u32],
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        batch::append(&mut [Continuation { session: self, tokens, drafts }], observer)
+    }
+
+    /// Tokens that may follow `token`, which is to follow those that are there, as the model's own head for multi-token
+    /// prediction says: at most `count`, and none where no head is loaded or it lacks what the model made of the last token.
+    /// Drops what has been computed ahead.
+    ///
+    /// Errors: a read failed, or there is no room for keys and values.
+    pub fn propose(&mut self, token: u32, count: usize) -> Result<Vec<u32>> {
+        propose(self, token, count, &mut Unobserved)
+    }
+
+    /// `propose` under the eyes of an observer.
+    pub fn propose_observed(
+        &mut self,
+        token: u32,
+        count: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<u32>> {
+        propose(self, token, count, observer)
+    }
+
+    /// Whether these tokens, at least one, have been computed ahead.
+    pub fn foresees(&self, tokens: &[u32]) -> bool {
+        self.ahead.begins_with(tokens)
+    }
+
+    /// Tokens that have been computed ahead.
+    pub fn ahead(&self) -> usize {
+        self.ahead.len()
+    }
+
+    /// Tokens that an `append` takes through the model beside those that it is given, because drafts before them were not
+    /// taken or because of a truncation.
+    pub fn behind(&self) -> usize {
+        match self.recurrent.as_ref().and_then(Recurrent::held) {
+            Some(position) if !self.ahead.is_empty() => self.tokens.len() - position,
+            _ => self.tokens.len() - self.computed,
+        }
+    }
+
+    /// Drops what has been computed ahead.
+    pub fn drop_ahead(&mut self) {
+        if self.ahead.is_empty() {
+            return;
+        }
+        self.ahead.clear();
+        self.draft.cut(self.tokens.len(), true);
+        if let Some(position) = self.recurrent.as_mut().and_then(Recurrent::back_to_held) {
+            self.computed = position;
+        }
+        self.kv.truncate(self.tokens.len());
     }
 
     /// `append` to several sessions of one model at a time, to each its own tokens. Each weight and each expert is
@@ -85,7 +173,14 @@ impl Session {
     ///
     /// Errors: those of `append`, and sessions of different models. After an error all are as they were before.
     pub fn append_all(sessions: &mut [(&mut Self, &[u32])]) -> Result<()> {
-        batch::append(sessions, &mut Unobserved)
+        let parts =
+            sessions.iter_mut().map(|(session, tokens)| Continuation { session, tokens, drafts: &[] });
+        Self::append_all_ahead(&mut parts.collect::<Vec<_>>())
+    }
+
+    /// The same with drafts, see [`Session::append_ahead`].
+    pub fn append_all_ahead(parts: &mut [Continuation<'_>]) -> Result<()> {
+        batch::append(parts, &mut Unobserved)
     }
 
     /// Makes the session hold exactly these tokens: keeps the common prefix, drops what is behind it,
@@ -102,6 +197,7 @@ impl Session {
             return Err(self.full(reused, more, limit));
         }
         self.truncate(reused);
+        self.drop_ahead();
         let recomputed = reused - self.computed;
         self.append(&tokens[reused..])?;
         Ok(Synced { reused, computed: more, recomputed })
@@ -113,7 +209,9 @@ impl Session {
     /// ones between through the model again.
     pub fn truncate(&mut self, length: usize) {
         if length < self.tokens.len() {
+            self.drop_ahead();
             self.tokens.truncate(length);
+            self.draft.cut(length, false);
             self.logits.clear();
             if length < self.computed {
                 self.go_back();
@@ -132,37 +230,79 @@ impl Session {
     }
 
     /// A second session with the same tokens; keys, values and states are shared until one of the two writes over
-    /// them.
+    /// them. What the first has computed ahead it keeps for itself.
     pub fn fork(&self) -> Self {
+        let computed = self.tokens.len() - self.behind();
+        let mut kv = self.kv.clone();
+        kv.truncate(computed);
         Self {
             model: self.model.clone(),
             tokens: self.tokens.clone(),
-            computed: self.computed,
-            kv: self.kv.clone(),
+            computed,
+            kv,
             recurrent: self.recurrent.as_ref().map(Recurrent::fork),
             torn: self.torn,
             logits: self.logits.clone(),
+            ahead: Ahead::default(),
+            draft: DraftState {
+                known: self.draft.known.min(computed.saturating_sub(1)),
+                ..self.draft.clone()
+            },
         }
     }
 
-    /// What has to go through the model so that `tokens` are behind those that are there.
+    /// What has to go through the model so that `tokens` are behind those that are there: nothing if they were computed ahead.
     pub(crate) fn outstanding<'t>(&mut self, tokens: &'t [u32]) -> Cow<'t, [u32]> {
+        if tokens.is_empty() || self.foresees(tokens) {
+            return Cow::Borrowed(&[]);
+        }
+        self.drop_ahead();
         if self.torn {
             self.go_back();
         }
-        if tokens.is_empty() || self.computed == self.tokens.len() {
+        if self.computed == self.tokens.len() {
             return tokens.into();
         }
         [&self.tokens[self.computed..], tokens].concat().into()
     }
 
-    /// Makes room for `outstanding`, the last `new` of which are new. Errors: the pool is full.
-    pub(crate) fn reserve(&mut self, outstanding: &[u32], new: usize) -> Result<()> {
+    /// How many drafts can be computed ahead behind so many further tokens.
+    pub(crate) fn drafts_that_fit(&self, new: usize, drafts: &[u32]) -> usize {
+        let plan = self.model.plan();
+        let size = self.model.hyperparameters().vocabulary as u32;
+        let most = self.room().saturating_sub(new).min(plan.drafts as usize);
+        let known = drafts.iter().take(most).take_while(|&&draft| draft < size).count();
+        // A block that tokens do not need yet may be the one that another session needs now.
+        let end = self.tokens.len() + new;
+        let in_block = known.min(end.next_multiple_of(BLOCK) - end);
+        match &self.recurrent {
+            Some(_) => in_block.min(state::to_next_checkpoint(end)),
+            None => in_block,
+        }
+    }
+
+    /// Makes room for `outstanding`, of which the last `drafts` are drafts and the `new` before them are new. Gives the room
+    /// of the drafts' logits. Errors: the pool is full.
+    pub(crate) fn reserve(
+        &mut self,
+        outstanding: &[u32],
+        new: usize,
+        drafts: usize,
+    ) -> Result<Option<Charge>> {
+        let core = self.model.core();
+        let charge = match drafts {
+            0 => None,
+            _ => Some(core.draft_pool.take((drafts * core.hyper.vocabulary * 4) as u64)?),
+        };
         self.kv.reserve(self.computed, self.computed + outstanding.len())?;
         if let Some(recurrent) = &mut self.recurrent {
-            recurrent.reserve(&self.tokens[..self.computed], outstanding, new)?;
+            if drafts > 0 {
+                recurrent.hold(self.computed, &core.draft_pool)?;
+            }
+            let known = &outstanding[..outstanding.len() - drafts];
+            recurrent.reserve(&self.tokens[..self.computed], known, new)?;
         }
-        Ok(())
+        Ok(charge)
     }
 
     /// A pass over outstanding tokens begins.
@@ -170,25 +310,38 @@ impl Session {
         self.torn = self.recurrent.is_some();
     }
 
-    /// The tokens have gone through the model.
-    pub(crate) fn accept(&mut self, tokens: &[u32]) {
+    /// The tokens have gone through the model, and `ahead` with them; or they were computed ahead before.
+    pub(crate) fn accept(&mut self, tokens: &[u32], ahead: Ahead) {
         if tokens.is_empty() {
             return;
         }
+        let foreseen = self.foresees(tokens);
         self.tokens.extend_from_slice(tokens);
         self.computed = self.tokens.len();
         self.torn = false;
-        if let Some(recurrent) = &mut self.recurrent {
-            recurrent.keep(&self.tokens);
+        if !foreseen {
+            self.ahead = ahead;
+            if let Some(recurrent) = &mut self.recurrent {
+                recurrent.keep(&self.tokens);
+            }
+        } else if let Some(Foreseen { logits, hidden, .. }) = self.ahead.take(tokens.len()) {
+            (self.logits, self.draft.last) = (logits, hidden);
+        }
+        if let Some(recurrent) = self.recurrent.as_mut().filter(|_| self.ahead.is_empty()) {
+            recurrent.release();
         }
     }
 
     /// They have not: the session is as it was before, but for what has to be computed again.
     pub(crate) fn roll_back(&mut self) {
         if self.torn {
-            self.go_back();
+            match self.recurrent.as_mut().and_then(Recurrent::back_to_held) {
+                Some(position) => (self.computed, self.torn) = (position, false),
+                None => self.go_back(),
+            }
         }
         self.kv.truncate(self.computed);
+        self.draft.cut(self.tokens.len(), false);
         if let Some(recurrent) = &mut self.recurrent {
             recurrent.forget();
         }

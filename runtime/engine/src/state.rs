@@ -66,6 +66,11 @@ impl State {
         let charge = pool.take(shapes.bytes())?;
         Ok(Self { layers: self.layers.clone(), histories: self.histories.clone(), _charge: charge })
     }
+
+    fn copy_from(&mut self, other: &Self) {
+        self.layers.iter_mut().zip(&other.layers).for_each(|(to, from)| to.copy_from(from));
+        self.histories.iter_mut().zip(&other.histories).for_each(|(to, from)| to.copy_from_slice(from));
+    }
 }
 
 /// The recurrent layers of a model.
@@ -87,6 +92,9 @@ pub(crate) struct Recurrent {
     marks: Vec<(usize, State)>,
     /// The checkpoint to go back to if the tokens under way fail: it must not give way to the copies.
     fallback: Option<Arc<State>>,
+    /// A copy of the state before a pass with drafts, with its position: what follows if they are not taken goes on from it.
+    /// None if that is before the first token.
+    held: Option<(usize, Option<Arc<State>>)>,
 }
 
 impl Recurrent {
@@ -99,18 +107,53 @@ impl Recurrent {
             live: None,
             marks: Vec::new(),
             fallback: None,
+            held: None,
         })
     }
 
-    /// The same state for another session.
+    /// The same state for another session; the state before drafts if there are any.
     pub fn fork(&self) -> Self {
+        let live = self.held.as_ref().map_or(&self.live, |(_, held)| held);
         Self {
             shapes: self.shapes.clone(),
             pool: self.pool.clone(),
-            live: self.live.clone(),
+            live: live.clone(),
             marks: Vec::new(),
             fallback: None,
+            held: None,
         }
+    }
+
+    /// Holds a copy of the state, which is behind `position` tokens, for drafts that may not be taken. Errors: there is no
+    /// room in `pool`.
+    pub fn hold(&mut self, position: usize, pool: &Pool) -> Result<()> {
+        let copy = self.live.as_ref().map(|live| live.copy(&self.shapes, pool).map(Arc::new)).transpose()?;
+        self.held = Some((position, copy));
+        Ok(())
+    }
+
+    /// The position of the state that is held.
+    pub fn held(&self) -> Option<usize> {
+        self.held.as_ref().map(|(position, _)| *position)
+    }
+
+    /// Holds no state any more.
+    pub fn release(&mut self) {
+        self.held = None;
+    }
+
+    /// Goes back to the state that is held, if one is. Gives the position behind which the state is now.
+    pub fn back_to_held(&mut self) -> Option<usize> {
+        let (position, held) = self.held.take()?;
+        match (self.live.as_mut().and_then(Arc::get_mut), held) {
+            (Some(live), Some(held)) => {
+                live.copy_from(&held);
+            }
+            (_, held) => self.live = held,
+        }
+        self.fallback = None;
+        self.marks.clear();
+        Some(position)
     }
 
     /// Makes the state behind `before` writable for `tokens`, of which the last `new` were not computed before, and chooses
@@ -185,7 +228,7 @@ impl Recurrent {
 
     /// Drops the marks, the tokens under way having failed.
     pub fn forget(&mut self) {
-        self.fallback = None;
+        (self.fallback, self.held) = (None, None);
         self.marks.clear();
     }
 
@@ -195,9 +238,15 @@ impl Recurrent {
         let nearest = self.pool.nearest(tokens);
         let position = nearest.as_ref().map_or(0, |(position, _)| *position);
         self.live = nearest.map(|(_, state)| state);
-        self.fallback = None;
+        (self.fallback, self.held) = (None, None);
         position
     }
+}
+
+/// How many tokens can follow `position` before one is a checkpoint's: drafts must not stand in the place of one, since no
+/// checkpoint is made of them.
+pub(crate) fn to_next_checkpoint(position: usize) -> usize {
+    DECODE_DISTANCE - 1 - position % DECODE_DISTANCE
 }
 
 /// Where checkpoints are made of tokens from position `first` to `end`, the most useful first.
@@ -251,6 +300,7 @@ pub(crate) mod tests {
             live: None,
             marks: Vec::new(),
             fallback: None,
+            held: None,
         };
         let tokens: Vec<u32> = (0..600).collect();
         recurrent.reserve(&[], &tokens, 600).unwrap();
@@ -266,7 +316,8 @@ pub(crate) mod tests {
     #[test]
     fn a_fork_goes_on_without_changing_the_other() {
         let pool = Pool::new(2 * small().bytes(), 0);
-        let mut a = Recurrent { shapes: small().into(), pool, live: None, marks: Vec::new(), fallback: None };
+        let (shapes, marks) = (small().into(), Vec::new());
+        let mut a = Recurrent { shapes, pool, live: None, marks, fallback: None, held: None };
         a.reserve(&[], &[1], 1).unwrap();
         let mut b = a.fork();
         assert!(b.layer(0).is_none(), "a shared state is not writable");

@@ -205,6 +205,16 @@ pub(crate) struct Block {
     pub after_ffn_norm: Option<Vec<f32>>, // [hidden]
 }
 
+/// The head that drafts tokens, around a block.
+#[derive(Debug)]
+pub(crate) struct DraftHead {
+    pub block: Block,
+    pub join: Weight,             // [hidden, 2 * hidden]
+    pub embedding_norm: Vec<f32>, // [hidden]
+    pub hidden_norm: Vec<f32>,    // [hidden]
+    pub norm: Vec<f32>,           // [hidden], before the model's output matrix
+}
+
 /// Where embedding rows are read.
 #[derive(Debug)]
 pub(crate) enum Embedding {
@@ -218,6 +228,8 @@ pub(crate) enum Embedding {
 #[derive(Debug)]
 pub(crate) struct Layout {
     pub blocks: Vec<Block>,
+    /// The head that drafts tokens, where it is to be loaded.
+    pub draft: Option<DraftHead>,
     pub embedding: Embedding,
     pub embedding_format: Format,
     /// What all of the embedding is multiplied by.
@@ -246,7 +258,11 @@ impl Layout {
         } else {
             (Embedding::Tied, finder.weight("token_embd.weight", hyper.vocabulary, hidden)?)
         };
-        let (blocks, groups): (Vec<Block>, Vec<Vec<Record>>) = finder.blocks(hyper)?.into_iter().unzip();
+        let (mut blocks, groups): (Vec<Block>, Vec<Vec<Record>>) = finder.blocks(hyper)?.into_iter().unzip();
+        let draft = match blocks.pop_if(|_| hyper.draft_layer.is_some()) {
+            Some(block) => Some(finder.draft_head(hyper, block)?),
+            None => None,
+        };
         let recoding = std::mem::take(&mut finder.recoding);
         let catalog = |groups| match recoding.is_needed() {
             true => Catalog::recoded(groups, Arc::new(recoding)),
@@ -260,6 +276,7 @@ impl Layout {
         };
         Ok(Self {
             blocks,
+            draft,
             embedding,
             embedding_format,
             embedding_factor: finder.factor("token_embd.weight")?,

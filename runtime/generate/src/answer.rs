@@ -19,6 +19,7 @@ use crate::event::{EndReason, Event, Intervention, Stats};
 use crate::journal::{Audit, Journal};
 use crate::judge::{Bench, Interrupt, Judgements};
 use crate::reload::{Changes, Reloads};
+use crate::speculate::{Drafting, Gate};
 
 /// Rounds of tool calls in one answer; a model that calls tools for ever is ended there.
 const MAX_TOOL_ROUNDS: usize = 16;
@@ -59,6 +60,7 @@ pub struct Generator {
     pub(crate) words: Arc<Words>,
     pub(crate) behaviours: Changes,
     pub(crate) session: Session,
+    gate: Gate,
     /// The model as a judge, where the memory plan has room for one.
     bench: Option<Bench>,
     audit: Option<Audit>,
@@ -73,8 +75,9 @@ impl Generator {
         let template = template.map_err(|error| GenerateError::of_prompt(error, &model))?;
         let words = Arc::new(Words(model.clone()));
         let (session, bench) = (model.session(), Bench::new(&model, template.as_ref()));
+        let gate = Gate::default();
         let behaviours = Changes::of(behaviour);
-        Ok(Self { host, model, template, words, behaviours, session, bench, audit: None })
+        Ok(Self { host, model, template, words, behaviours, session, gate, bench, audit: None })
     }
 
     /// Records all answers from now on. What can't be recorded is not answered.
@@ -295,6 +298,7 @@ impl Run<'_> {
                 stop: &[],
                 constraint: self.constraint.as_mut(),
                 seat: None,
+                drafting: Drafting::new(&self.generator.gate, &self.generator.model),
             },
         );
         let released = &mut self.released;
@@ -308,7 +312,10 @@ impl Run<'_> {
             }
             sink(event);
         });
+        let (drafted, accepted) = decoder.drafted();
         self.stats.decode_tokens += decoder.chosen();
+        self.stats.drafted_tokens += drafted;
+        self.stats.accepted_tokens += accepted;
         self.stats.decode_seconds += start.elapsed().as_secs_f64();
         result
     }

@@ -14,6 +14,7 @@ use crate::behaviour::Running;
 use crate::error::{GenerateError, Result, Stopped};
 use crate::event::{EndReason, Event, Intervention};
 use crate::passes::Seat;
+use crate::speculate::Drafting;
 use crate::stop::StopTexts;
 
 /// What one round of decoding starts from.
@@ -28,6 +29,8 @@ pub(crate) struct Round<'a> {
     pub stop: &'a [String],
     /// The session's place in passes that it shares with others, if it shares any.
     pub seat: Option<&'a Seat>,
+    /// What may be computed ahead.
+    pub drafting: Drafting,
     /// What the text must follow.
     pub constraint: Option<&'a mut Constraint>,
 }
@@ -102,8 +105,19 @@ impl<'a> Decoder<'a> {
         self.chosen
     }
 
+    /// Tokens that were computed ahead, and those of them that samplers then chose.
+    pub fn drafted(&self) -> (usize, usize) {
+        (self.round.drafting.drafted, self.round.drafting.accepted)
+    }
+
     /// Decodes until something ends the round; any of the flags cancels it.
     pub fn run(&mut self, cancel: &[&AtomicBool], sink: &mut dyn FnMut(Event)) -> Result<RoundEnd, Stopped> {
+        let end = self.steps(cancel, sink);
+        self.round.drafting.end(self.session);
+        end
+    }
+
+    fn steps(&mut self, cancel: &[&AtomicBool], sink: &mut dyn FnMut(Event)) -> Result<RoundEnd, Stopped> {
         loop {
             match self.step(cancel, sink)? {
                 Step::Next => {}
@@ -149,10 +163,7 @@ impl<'a> Decoder<'a> {
     }
 
     fn append(&mut self, token: u32) -> Result<(), EngineError> {
-        match self.round.seat {
-            Some(seat) => seat.append(self.session, token),
-            None => self.session.append(&[token]),
-        }
+        self.round.drafting.append(self.session, token, self.round.seat)
     }
 
     /// The samplers' choice for the next token.

@@ -192,6 +192,12 @@ pub struct Stats {
     pub decode_tokens: usize,
     /// Time for them, in seconds, plugins included.
     pub decode_seconds: f64,
+    /// Tokens that were drafted and computed ahead.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub drafted_tokens: usize,
+    /// Of those, tokens that the samplers then chose.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub accepted_tokens: usize,
     /// Expert requests that found the expert in memory, 0 to 1; none for a model without experts.
     pub expert_hit_rate: Option<f64>,
     /// Bytes of experts read from disk.
@@ -202,6 +208,10 @@ pub struct Stats {
     pub peak_memory_bytes: u64,
     /// Verdicts of policies other than to let pass.
     pub interventions: usize,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl Stats {

@@ -21,6 +21,7 @@ mod passes;
 mod reload;
 mod replay;
 mod scoring;
+mod speculate;
 mod stop;
 
 pub use agent::{AgentAnswer, AgentOptions, Agents, EventSink};
@@ -33,3 +34,4 @@ pub use journal::Audit;
 pub use judge::asks_the_model;
 pub use reload::Reloads;
 pub use replay::{Candidate, Difference, Replayed, Sameness, Versions};
+pub use speculate::{Trial, trial};

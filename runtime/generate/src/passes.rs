@@ -8,7 +8,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use membrane_engine::{EngineError, Model, Session};
+use membrane_engine::{Continuation, EngineError, Model, Session};
 
 /// Most sessions of one pass.
 const MOST: usize = 32;
@@ -45,6 +45,8 @@ struct Waiting {
     ticket: u64,
     session: Session,
     token: u32,
+    /// Tokens to be computed ahead behind it.
+    drafts: Vec<u32>,
 }
 
 struct Done {
@@ -112,16 +114,21 @@ impl Drop for Seat {
 }
 
 impl Seat {
-    /// Appends a token to a session, with the tokens of other seats. Errors: as for [`Session::append`]; one of another
-    /// session does not concern this one.
-    pub fn append(&self, session: &mut Session, token: u32) -> Result<(), EngineError> {
+    /// Whether nobody else has a seat.
+    pub fn is_alone(&self) -> bool {
+        self.0.lock().seats <= 1
+    }
+
+    /// Appends a token to a session, with the tokens of other seats, and computes drafts ahead behind it. Errors: as for
+    /// [`Session::append_ahead`]; one of another session does not concern this one.
+    pub fn append(&self, session: &mut Session, token: u32, drafts: &[u32]) -> Result<(), EngineError> {
         let shared = &self.0.0;
         let mut queue = self.0.lock();
         let ticket = queue.next_ticket;
         queue.next_ticket += 1;
         let since = Instant::now();
         let waiting = std::mem::replace(session, shared.model.session());
-        queue.waiting.push(Waiting { ticket, session: waiting, token });
+        queue.waiting.push(Waiting { ticket, session: waiting, token, drafts: drafts.to_vec() });
         if queue.is_full() {
             shared.changed.notify_all();
         }
@@ -175,15 +182,17 @@ impl Queue {
 
 /// One pass, or where that fails one for each, so that an error reaches the session that it concerns.
 fn through(batch: &mut [Waiting]) -> Vec<Result<(), EngineError>> {
-    let tokens: Vec<[u32; 1]> = batch.iter().map(|waiting| [waiting.token]).collect();
-    let mut together: Vec<(&mut Session, &[u32])> = batch
+    let mut together: Vec<Continuation<'_>> = batch
         .iter_mut()
-        .zip(&tokens)
-        .map(|(waiting, token)| (&mut waiting.session, token.as_slice()))
+        .map(|Waiting { session, token, drafts, .. }| Continuation {
+            session,
+            tokens: std::slice::from_ref(token),
+            drafts,
+        })
         .collect();
-    match Session::append_all(&mut together) {
+    match Session::append_all_ahead(&mut together) {
         Ok(()) => together.iter().map(|_| Ok(())).collect(),
         Err(error) if together.len() == 1 => vec![Err(error)],
-        Err(_) => together.iter_mut().map(|(session, tokens)| session.append(tokens)).collect(),
+        Err(_) => together.iter_mut().map(|one| one.session.append_ahead(one.tokens, one.drafts)).collect(),
     }
 }

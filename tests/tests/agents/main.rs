@@ -7,6 +7,7 @@ mod limits;
 mod policies;
 mod records;
 mod sessions;
+mod speculation;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;

@@ -81,22 +81,61 @@ impl Model {
         if self.prefix == "qwen4exp" {
             return self.qwen4exp(tokens);
         }
+        self.output(self.finals(tokens).last().unwrap())
+    }
+
+    /// Of the head for multi-token prediction, logits of what comes behind the last of the tokens, and then of as many further
+    /// drafts as there are in `drafts`, by what it makes of itself. The model itself has not seen the last token.
+    pub fn drafted(&self, tokens: &[u32], drafts: &[u32]) -> Vec<Vector> {
+        let block = self.layers();
+        let name = |part: &str| format!("blk.{block}.nextn.{part}.weight");
+        let (last, seen) = tokens.split_last().unwrap();
+        let mut states = self.finals(seen);
+        let mut next: Vec<u32> = seen[1..].iter().chain([last]).copied().collect();
+        let mut logits = Vec::new();
+        for step in 0..=drafts.len() {
+            let join = |(token, state): (&u32, &Vector)| {
+                let both = [self.norm(&name("enorm"), &self.row(*token)), self.norm(&name("hnorm"), state)];
+                self.product(&name("eh_proj"), 0, &both.concat())
+            };
+            let mut x: Vec<Vector> = next.iter().zip(&states).map(join).collect();
+            self.deepseek2(block, &mut x);
+            let made = self.norm(&name("shared_head_norm"), x.last().unwrap());
+            logits.push(self.output(&made));
+            states.push(made);
+            next.extend(drafts.get(step));
+        }
+        logits
+    }
+
+    /// Blocks without those for multi-token prediction.
+    fn layers(&self) -> usize {
+        let key = format!("{}.nextn_predict_layers", self.prefix);
+        self.number("block_count") - self.metadata.u32(&key).unwrap().unwrap_or(0) as usize
+    }
+
+    fn row(&self, token: u32) -> Vector {
         let (dims, embedding) = self.tensor("token_embd.weight");
         let scale = if self.prefix == "gemma3" { (dims[0] as f64).sqrt() } else { 1.0 };
-        let row = |&token: &u32| {
-            embedding[token as usize * dims[0]..][..dims[0]].iter().map(|x| x * scale).collect()
-        };
-        let mut x: Vec<Vector> = tokens.iter().map(row).collect();
-        for block in 0..self.number("block_count") {
+        embedding[token as usize * dims[0]..][..dims[0]].iter().map(|x| x * scale).collect()
+    }
+
+    fn output(&self, x: &[f64]) -> Vector {
+        let tied = !self.tensors.contains_key("output.weight");
+        self.product(if tied { "token_embd.weight" } else { "output.weight" }, 0, x)
+    }
+
+    /// Hidden states of all tokens before the output matrix.
+    fn finals(&self, tokens: &[u32]) -> Vec<Vector> {
+        let mut x: Vec<Vector> = tokens.iter().map(|&token| self.row(token)).collect();
+        for block in 0..self.layers() {
             match self.prefix.as_str() {
                 "gemma3" => self.gemma3(block, &mut x),
                 "deepseek2" => self.deepseek2(block, &mut x),
                 _ => self.gpt_oss(block, &mut x),
             }
         }
-        let head =
-            if self.tensors.contains_key("output.weight") { "output.weight" } else { "token_embd.weight" };
-        self.product(head, 0, &self.norm("output_norm.weight", x.last().unwrap()))
+        x.iter().map(|x| self.norm("output_norm.weight", x)).collect()
     }
 
     fn gemma3(&self, block: usize, x: &mut [Vector]) {

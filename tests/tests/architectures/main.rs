@@ -8,7 +8,9 @@ mod formula;
 
 use std::path::Path;
 
-use membrane_engine::{Hyperparameters, LoadOptions, Model, Precision, Prepared, RopeScaling, Yarn};
+use membrane_engine::{
+    Hyperparameters, LoadOptions, Model, Observer, Precision, Prepared, RopeScaling, Speculate, Yarn,
+};
 use membrane_formats::gguf::GgufWriter;
 use membrane_formats::{Checkpoint, FormatError, Value};
 use membrane_tests::golden::argmax;
@@ -55,6 +57,58 @@ fn logits_are_those_of_the_papers() {
             assert!(furthest < LOGITS_MAX_ABS, "{architecture}, {count} tokens: off by {furthest}");
             assert!(fast < FAST_NMSE, "{architecture}, {count} tokens: {fast}");
             assert!(found.iter().all(|logit| logit.is_finite()) && argmax(&found) < tiny::VOCABULARY);
+        }
+    }
+}
+
+/// What the head for multi-token prediction says.
+#[derive(Default)]
+struct Drafts(Vec<Vec<f32>>);
+
+impl Observer for Drafts {
+    fn draft(&mut self, number: usize, logits: &[f32]) {
+        assert_eq!(number, self.0.len());
+        self.0.push(logits.to_vec());
+    }
+}
+
+#[test]
+fn the_head_for_multi_token_prediction_drafts_by_its_formula() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("head.gguf");
+    tiny::write_with_head(&path);
+    let formula = formula::Model::read(&path);
+    for (precision, most) in [(Precision::Reference, LOGITS_MAX_ABS), (Precision::Fast, 0.1)] {
+        let options = LoadOptions {
+            precision,
+            context: Some(256),
+            threads: Some(2),
+            speculate: Speculate::Always,
+            ..LoadOptions::default()
+        };
+        let checkpoint = Checkpoint::open(&path).unwrap().into();
+        let model = Prepared::without_text(checkpoint, &options).unwrap().load(&mut |_, _| {}).unwrap();
+        for count in [2, 20, 71] {
+            let tokens = tokens(count);
+            let (last, seen) = tokens.split_last().unwrap();
+            let mut session = model.session();
+            session.append(seen).unwrap();
+            let mut drafts = Drafts::default();
+            let proposed = session.propose_observed(*last, 3, &mut drafts).unwrap();
+            assert_eq!(proposed.len(), 3);
+            let wanted = formula.drafted(&tokens, &proposed[..2]);
+            for (number, (found, wanted)) in drafts.0.iter().zip(&wanted).enumerate() {
+                let off =
+                    found.iter().zip(wanted).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+                println!("{precision:?}, {count} tokens, draft {number}: {off:e}");
+                assert!(off < most, "{precision:?}, {count} tokens, draft {number}: off by {off}");
+                assert_eq!(argmax(found), proposed[number] as usize);
+            }
+            // The head is not the model, and a draft is not the one before.
+            let model_says = formula.logits(&tokens);
+            let apart =
+                |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(apart(&wanted[0], &model_says) > 0.5 && apart(&wanted[0], &wanted[1]) > 0.5);
         }
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use membrane_engine::{Observer, Prepared};
+use membrane_engine::{Observer, Prepared, Speculate};
 use membrane_formats::Checkpoint;
 use membrane_text::{Specials, Tokenizer};
 use serde::Serialize;
@@ -69,6 +69,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let tokens = tokens_of(&args.file, &tokenizer)?;
     let mut options = args.model.load.load_options(4 * tokens.len() as u64)?;
     options.context = Some(window);
+    options.speculate = Speculate::Off;
     let window = window as usize;
     ensure!(
         tokens.len() >= 2 * window,

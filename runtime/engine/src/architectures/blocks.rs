@@ -41,6 +41,7 @@ pub(super) fn decoder(keys: &Keys<'_>, layer: impl FnMut(usize) -> Layer) -> Res
     Ok(Hyperparameters {
         layers: (0..blocks).map(layer).collect(),
         mtp_blocks,
+        draft_layer: None,
         hidden: keys.count("embedding_length", MAX_WIDTH)?,
         norm_eps,
         embedding_scale: 1.0,
@@ -60,6 +61,13 @@ pub(super) fn block_counts(keys: &Keys<'_>) -> Result<(usize, usize)> {
         format!("there are {blocks} blocks, these among them")
     })?;
     Ok((blocks - mtp_blocks, mtp_blocks))
+}
+
+/// The layer of the head that drafts tokens, if the file has one with its weights.
+pub(super) fn draft_layer(keys: &Keys<'_>, layer: Layer) -> Result<Option<Layer>> {
+    let (layers, mtp_blocks) = block_counts(keys)?;
+    let there = mtp_blocks > 0 && keys.checkpoint.holds(&format!("blk.{layers}.nextn.eh_proj.weight"));
+    Ok(there.then_some(layer))
 }
 
 /// Softmax attention over all positions with grouped heads, neither gated nor with norms of heads.

@@ -28,10 +28,12 @@ pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
         _ => keys.count("leading_dense_block_count", MAX_BLOCKS)?,
     };
     let dense = if leading > 0 { blocks::dense(keys)? } else { moe };
-    blocks::decoder(keys, |index| Layer {
+    let decoder = blocks::decoder(keys, |index| Layer {
         mixer: Mixer::Latent(latent),
         feed_forward: if index < leading { dense } else { moe },
-    })
+    })?;
+    let draft_layer = blocks::draft_layer(keys, Layer { mixer: Mixer::Latent(latent), feed_forward: moe })?;
+    Ok(Hyperparameters { draft_layer, ..decoder })
 }
 
 fn latent_attention(keys: &Keys<'_>) -> Result<LatentAttention> {

@@ -44,5 +44,10 @@ pub(super) fn hybrid(
         feed_forward,
     };
     let decoder = blocks::decoder(keys, layer)?;
-    Ok(Hyperparameters { norms: Norms { ffn: "post_attention_norm", ..decoder.norms }, ..decoder })
+    let draft_layer = blocks::draft_layer(keys, Layer { mixer: Mixer::Attention(attention), feed_forward })?;
+    Ok(Hyperparameters {
+        draft_layer,
+        norms: Norms { ffn: "post_attention_norm", ..decoder.norms },
+        ..decoder
+    })
 }

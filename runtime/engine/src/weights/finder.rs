@@ -6,8 +6,8 @@ use membrane_pager::Record;
 
 use super::stored::{ExpertRecoding, Stored};
 use super::{
-    ALIGNMENT, AttentionBlock, Block, DeltaBlock, FeedForward, GateWeights, GatedUnit, InputWeights, Mixer,
-    MoeBlock, Weight,
+    ALIGNMENT, AttentionBlock, Block, DeltaBlock, DraftHead, FeedForward, GateWeights, GatedUnit,
+    InputWeights, Mixer, MoeBlock, Weight,
 };
 use crate::error::{EngineError, Result};
 use crate::hyper::{self, Attention, DeltaNet, Glu, Hyperparameters, Moe, Projections, Rope};
@@ -115,13 +115,30 @@ impl<'a> Finder<'a> {
         Ok((0..kernel).flat_map(|tap| stored.iter().skip(tap).step_by(kernel).copied()).collect())
     }
 
-    /// All blocks, each with the records of its experts.
+    /// The head that drafts tokens around its block, which stands behind the others.
+    pub fn draft_head(&mut self, hyper: &Hyperparameters, block: Block) -> Result<DraftHead> {
+        let (index, hidden) = (hyper.blocks(), hyper.hidden);
+        let name = |part: &str| format!("blk.{index}.nextn.{part}.weight");
+        let norm = match self.optional_vector(&name("shared_head_norm"), hidden)? {
+            Some(norm) => norm,
+            None => self.vector("output_norm.weight", hidden)?,
+        };
+        Ok(DraftHead {
+            block,
+            join: self.weight(&name("eh_proj"), hidden, 2 * hidden)?,
+            embedding_norm: self.vector(&name("enorm"), hidden)?,
+            hidden_norm: self.vector(&name("hnorm"), hidden)?,
+            norm,
+        })
+    }
+
+    /// All blocks, that of a head that drafts tokens included, each with the records of its experts.
     pub fn blocks(&mut self, hyper: &Hyperparameters) -> Result<Vec<(Block, Vec<Record>)>> {
         let (mut caches, mut delta_nets) = (0.., 0..);
         let ropes = hyper.ropes();
         let rope_of = |rope: &Rope| ropes.iter().position(|known| known == rope).unwrap_or_default();
-        let mut blocks = Vec::with_capacity(hyper.blocks());
-        for (index, layer) in hyper.layers.iter().enumerate() {
+        let mut blocks = Vec::with_capacity(hyper.blocks() + 1);
+        for (index, layer) in hyper.all_layers().enumerate() {
             let name = |part: &str| format!("blk.{index}.{part}");
             let ngrams = self.ngrams(hyper, index)?;
             let mixer_norm = self.input_norm(hyper, &name("attn_norm"), &name("hc_attn"), true)?;

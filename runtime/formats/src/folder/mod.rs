@@ -8,6 +8,7 @@
 mod config;
 mod files;
 mod header;
+mod heads;
 mod index;
 mod json;
 mod names;
@@ -74,6 +75,9 @@ pub(crate) fn open(path: &Path) -> Result<Parts, FormatError> {
     quantisation::describe(&mut metadata, &documents[0], &object, quant_config.as_ref())?;
     let names = Names::new(&documents[0], &object, &metadata, &tensors)?;
     names.mark_values(&metadata, &mut tensors);
+    if let Some(head) = names.draft_head() {
+        head.describe(&mut metadata);
+    }
     files.append(&mut documents);
     Ok(Parts { metadata, tensors, files, names })
 }

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::config::{self, text_part};
+use super::heads::{self, Head};
 use crate::error::{FormatError, quoted};
 use crate::metadata::Metadata;
 use crate::source::SourceFile;
@@ -152,6 +153,8 @@ pub(crate) struct Names {
     /// None where the embedding is the head.
     head: Option<&'static str>,
     family: Family,
+    /// The head for multi-token prediction.
+    draft_head: Option<Head>,
 }
 
 impl Names {
@@ -175,7 +178,8 @@ impl Names {
             None => HEADS.into_iter().find(has_head),
         };
         let architecture = metadata.str("general.architecture").unwrap_or_default();
-        let names = Self { prefix, head, family: Family::of(architecture, tensors) };
+        let draft_head = Head::of(metadata, tensors, prefix);
+        let names = Self { prefix, head, family: Family::of(architecture, tensors), draft_head };
         let checked = architecture.is_some_and(config::is_known) && names.family != Family::GptOss;
         let bias = tensors.iter().find(|tensor| checked && names.is_unused_bias(&tensor.name));
         bias.map_or(Ok(names), |bias| {
@@ -185,6 +189,11 @@ impl Names {
                 rule: "is a bias that this architecture is computed without here".into(),
             })
         })
+    }
+
+    /// The head for multi-token prediction.
+    pub(super) fn draft_head(&self) -> Option<Head> {
+        self.draft_head
     }
 
     fn is_unused_bias(&self, name: &str) -> bool {
@@ -212,7 +221,12 @@ impl Names {
             }
             _ => {
                 let (block, part) = name.strip_prefix("blk.")?.split_once('.')?;
-                format!("{prefix}layers.{block}.{}", self.part(part)?)
+                let of_head =
+                    self.draft_head.and_then(|head| head.published(block, part, prefix, self.part(part)));
+                match of_head {
+                    Some(name) => name,
+                    None => format!("{prefix}layers.{block}.{}", self.part(part)?),
+                }
             }
         })
     }
@@ -255,7 +269,8 @@ impl Names {
             Ok(Some("qwen3next" | "qwen35" | "qwen35moe" | "qwen4exp"))
         );
         for tensor in tensors {
-            let Some(name) = tensor.name.strip_prefix(self.prefix) else { continue };
+            let own = tensor.name.strip_prefix(self.prefix).or_else(|| tensor.name.strip_prefix(heads::OWN));
+            let Some(name) = own else { continue };
             if name.ends_with("linear_attn.A_log") {
                 tensor.values = Values::MinusExp;
             } else if zero_centred && is_zero_centred(name)
@@ -269,7 +284,7 @@ impl Names {
 
 /// Whether the hybrids keep w of a norm by 1 + w: all but the norm behind a delta-net.
 fn is_zero_centred(name: &str) -> bool {
-    const NORMS: [&str; 10] = [
+    const NORMS: [&str; 12] = [
         "input_layernorm.weight",
         "post_attention_layernorm.weight",
         "q_norm.weight",
@@ -280,6 +295,8 @@ fn is_zero_centred(name: &str) -> bool {
         "norm_key.weight",
         "norm_query.weight",
         "norm_conv.weight",
+        "pre_fc_norm_embedding.weight",
+        "pre_fc_norm_hidden.weight",
     ];
     name == "norm.weight" || NORMS.iter().any(|norm| name.ends_with(norm))
 }
@@ -289,7 +306,7 @@ mod tests {
     use super::*;
 
     fn names(family: Family) -> Names {
-        Names { prefix: "model.language_model.", head: Some("lm_head"), family }
+        Names { prefix: "model.language_model.", head: Some("lm_head"), family, draft_head: None }
     }
 
     #[test]

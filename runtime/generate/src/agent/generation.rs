@@ -16,6 +16,7 @@ use crate::behaviour::Running;
 use crate::decode::{Decoder, Round, RoundEnd};
 use crate::error::Stopped;
 use crate::event::{EndReason, Event};
+use crate::speculate::Drafting;
 
 /// What a generation starts from.
 pub(super) struct Task {
@@ -150,6 +151,7 @@ fn generate(
         stop: &options.stop,
         constraint: constraint.as_mut(),
         seat: Some(&seat),
+        drafting: Drafting::new(&run.base.gate, &run.base.model),
     };
     let (result, text, chosen) = decode(run, &mut session, &mut running, round, cancel, texts);
     drop(seat);
@@ -186,7 +188,11 @@ fn decode(
         }
         other => run.tell(other),
     });
-    let chosen = decoder.chosen();
+    let (chosen, (drafted, accepted)) = (decoder.chosen(), decoder.drafted());
+    let mut stats = lock(&run.stats);
+    stats.drafted_tokens += drafted;
+    stats.accepted_tokens += accepted;
+    drop(stats);
     (result, text, chosen)
 }
 

@@ -28,6 +28,7 @@ use crate::event::{EndReason, Event, Stats};
 use crate::journal::{Audit, Journal};
 use crate::judge::{Bench, Interrupt, Judgements};
 use crate::passes::Passes;
+use crate::speculate::Gate;
 use environment::Front;
 
 /// Where events of a run go. Generations tell of theirs from threads of their own.
@@ -67,6 +68,7 @@ pub(crate) struct Base {
     template: Option<ChatTemplate>,
     behaviour: Behaviour,
     passes: Passes,
+    gate: Gate,
     /// Contexts under a name, for each agent its own.
     prefixes: Arc<Mutex<BTreeMap<(Digest, String), Session>>>,
     /// The model as a judge, where the memory plan has room for one.
@@ -126,7 +128,19 @@ impl Agents {
         let words = Arc::new(Words(model.clone()));
         let passes = Passes::new(model.clone());
         let (prefixes, bench) = (Arc::default(), Bench::new(&model, template.as_ref()));
-        Ok(Self(Arc::new(Base { host, model, words, template, behaviour, passes, prefixes, bench, audit })))
+        let gate = Gate::default();
+        Ok(Self(Arc::new(Base {
+            host,
+            model,
+            words,
+            template,
+            behaviour,
+            passes,
+            gate,
+            prefixes,
+            bench,
+            audit,
+        })))
     }
 
     /// The same with another behaviour, for runs to come. They share passes and contexts under names with those under way.
@@ -135,7 +149,8 @@ impl Agents {
     /// A policy of it may ask the model, and the memory plan has no room for that.
     pub fn behaving(&self, behaviour: Behaviour) -> Result<Self> {
         behaviour.has_its_judge(self.model())?;
-        let Base { host, model, words, template, behaviour: _, passes, prefixes, bench, audit } = &*self.0;
+        let Base { host, model, words, template, behaviour: _, passes, gate, prefixes, bench, audit } =
+            &*self.0;
         Ok(Self(Arc::new(Base {
             host: host.clone(),
             model: model.clone(),
@@ -143,6 +158,7 @@ impl Agents {
             template: template.clone(),
             behaviour,
             passes: passes.clone(),
+            gate: gate.clone(),
             prefixes: prefixes.clone(),
             bench: bench.clone(),
             audit: audit.clone(),

@@ -1,0 +1,55 @@
+//! Drafts by the model's own head.
+
+use crate::error::Result;
+use crate::forward::{Observer, Pass, Span};
+use crate::session::Session;
+
+/// Proposes at most `count` tokens that may follow `token`, which is to follow those of the session.
+pub(crate) fn propose(
+    session: &mut Session,
+    token: u32,
+    count: usize,
+    observer: &mut dyn Observer,
+) -> Result<Vec<u32>> {
+    let model = session.model().clone();
+    let core = model.core();
+    let Some(head) = &core.layout.draft else { return Ok(Vec::new()) };
+    session.drop_ahead();
+    let hidden = core.hyper.hidden;
+    let Some(last) = session.tokens().len().checked_sub(1) else { return Ok(Vec::new()) };
+    let count = session.drafts_that_fit(1, &vec![0; count]);
+    if count == 0 || session.draft.last.len() != hidden || session.check(&[token]).is_err() {
+        return Ok(Vec::new());
+    }
+    let from = session.computed.min(last);
+    session.kv.reserve(from, last + count)?;
+    let mut compute = model.compute();
+    compute.scratch.draft.pairs[hidden..2 * hidden].copy_from_slice(&session.draft.last);
+    let (kv, state) = (&mut session.kv, &mut session.draft);
+    let mut drafts = Vec::with_capacity(count);
+    let team = compute.team.clone();
+    team.region(|region| -> Result<()> {
+        let mut next = token;
+        for step in 0..count {
+            let tokens = [next];
+            let (kv, first) = (&mut *kv, last + step);
+            let span = Span { kv, recurrent: None, before: [&[], &[]], first, tokens: &tokens };
+            let mut pass = Pass { core, region, spans: vec![span], cancel: &core.cancel };
+            pass.draft(head, &mut compute)?;
+            pass.draft_logits(head, &mut compute.scratch)?;
+            let logits = &compute.scratch.logits[..core.hyper.vocabulary];
+            observer.draft(step, logits);
+            next = likeliest(logits);
+            drafts.push(next);
+        }
+        Ok(())
+    })?;
+    state.known = last + 1;
+    Ok(drafts)
+}
+
+/// The first of the likeliest tokens.
+fn likeliest(logits: &[f32]) -> u32 {
+    let better = |best: (usize, f32), now: (usize, f32)| if now.1 > best.1 { now } else { best };
+    logits.iter().copied().enumerate().fold((0, f32::NEG_INFINITY), better).0 as u32
+}
