@@ -5,6 +5,7 @@
 pub mod golden;
 pub mod guests;
 pub mod isolation;
+pub mod passes;
 pub mod published;
 pub mod recorder;
 pub mod stage;

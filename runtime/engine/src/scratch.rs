@@ -35,6 +35,8 @@ pub(crate) struct ScratchShape {
     expert_bias: usize,
     vocabulary: usize,
     latent: LatentShape,
+    /// Matrices have orders of their columns, in which inputs need room once more.
+    ordered: bool,
 }
 
 /// The same for latent attention, all 0 where there is none.
@@ -67,7 +69,8 @@ impl LatentShape {
 }
 
 impl ScratchShape {
-    pub fn new(hyper: &Hyperparameters, chunk: usize) -> Self {
+    /// `ordered`: some matrix has an order of its columns.
+    pub fn new(hyper: &Hyperparameters, chunk: usize, ordered: bool) -> Self {
         let most_dense = hyper.dense().max().unwrap_or(0);
         let attention = |of: fn(&Attention) -> usize| hyper.attentions().map(of).max().unwrap_or(0);
         let gated = |of: fn(&Attention) -> usize| {
@@ -108,6 +111,7 @@ impl ScratchShape {
                 .max(if hyper.moes().any(|moe| moe.biased) { hyper.hidden } else { 0 }),
             vocabulary: hyper.vocabulary,
             latent: LatentShape::new(hyper, chunk),
+            ordered,
         }
     }
 
@@ -128,9 +132,16 @@ impl ScratchShape {
     pub fn bytes(&self, context: usize, threads: usize) -> u64 {
         let activations = Activations::bytes(self.chunk, self.input_width())
             + Activations::bytes(self.ffn_rows, self.inner)
-            + Activations::bytes(self.latent.rows * self.latent.heads, self.latent.part);
+            + Activations::bytes(self.latent.rows * self.latent.heads, self.latent.part)
+            + Activations::bytes(1, self.room(self.input_width()))
+            + Activations::bytes(1, self.room(self.inner));
         (4 * self.floats() + activations) as u64
             + AttentionScratch::bytes(self.heads, self.head_dim, context, threads) as u64
+    }
+
+    /// Elements of the room for other orders of columns: an expert has at most all rows of the chunk.
+    fn room(&self, width: usize) -> usize {
+        if self.ordered { self.chunk * width } else { 0 }
     }
 
     fn input_width(&self) -> usize {
@@ -208,8 +219,8 @@ impl Scratch {
             logits: zeros(s.vocabulary * LOGIT_ROWS.min(s.chunk)),
             expert_bias: zeros(s.expert_bias),
             latent: LatentScratch::new(&s.latent),
-            input: Activations::new(s.chunk, s.input_width()),
-            inner: Activations::new(s.ffn_rows, s.inner),
+            input: Activations::new(s.chunk, s.input_width()).with_room(s.room(s.input_width())),
+            inner: Activations::new(s.ffn_rows, s.inner).with_room(s.room(s.inner)),
             attention: AttentionScratch::new(s.heads, s.head_dim, context, threads),
             logit_rows: LOGIT_ROWS.min(s.chunk),
         }
@@ -273,8 +284,8 @@ mod tests {
         for (gated, query_rank, biased) in
             [(false, None, false), (true, Some(24), false), (false, Some(300), true), (true, None, true)]
         {
-            for chunk in [1, 40, 200] {
-                let shape = ScratchShape::new(&hyper(gated, query_rank, biased), chunk);
+            for (chunk, ordered) in [(1, false), (40, true), (200, false)] {
+                let shape = ScratchShape::new(&hyper(gated, query_rank, biased), chunk, ordered);
                 let s = Scratch::new(&shape, 128, 2);
                 let l = &s.latent;
                 let buffers = [
@@ -309,6 +320,8 @@ mod tests {
                 let inputs = Activations::bytes(chunk, shape.input_width())
                     + Activations::bytes(3 * chunk, 128)
                     + Activations::bytes(chunk.min(LATENT_ROWS) * 5, 96);
+                let room = |width: usize| if ordered { Activations::bytes(1, chunk * width) } else { 0 };
+                let inputs = inputs + room(shape.input_width()) + room(128);
                 assert_eq!(beside, (inputs + AttentionScratch::bytes(6, 112, 128, 2)) as u64);
             }
         }
