@@ -67,10 +67,13 @@ impl Index {
                 return false;
             };
             let said = usize::from(places[at].shard);
-            if said != shard || std::mem::replace(&mut places[at].found, true) {
-                let (name, said) = (quoted(&tensor.name), quoted(&shards[said]));
-                let found = quoted(&shards[shard]);
-                let rule = format!("tensor {name} is in {found}, not only in {said}");
+            let twice = std::mem::replace(&mut places[at].found, true);
+            if said != shard || twice {
+                let (name, found) = (quoted(&tensor.name), quoted(&shards[shard]));
+                let rule = match said == shard {
+                    true => format!("tensor {name} is twice in {found}"),
+                    false => format!("tensor {name} is in {found}, not in {}", quoted(&shards[said])),
+                };
                 refused.get_or_insert_with(|| json::broken(source, &rule));
             }
             true
