@@ -6,6 +6,9 @@ use membrane_engine::{LoadOptions, Precision, Prepared};
 use crate::publish::{Published, Scheme};
 use crate::source;
 
+/// A change of a tensor's bytes.
+type Change<'a> = &'a dyn Fn(&mut [u8]);
+
 /// The error of a model whose tensor with this ending was changed, of loading it or of the first pass; in both precisions.
 fn error_of(scheme: Option<Scheme>, ending: &str, change: &dyn Fn(&mut [u8])) -> [String; 2] {
     let root = tempfile::tempdir().unwrap();
@@ -39,7 +42,7 @@ fn the_tensor_that_is_no_number_is_named() {
     let scale = set(3, f16::NAN.to_le_bytes());
     let float8 = |tensor: &mut [u8]| tensor[9] = 0x7F;
     let gptq = Scheme::Gptq { v2: false, symmetric: true, act_order: false };
-    let cases: [(Option<Scheme>, &str, &dyn Fn(&mut [u8])); 12] = [
+    let cases: [(Option<Scheme>, &str, Change<'_>); 12] = [
         (None, "layers.0.input_layernorm.weight", &single),
         (None, "model.norm.weight", &single),
         (None, "layers.0.self_attn.q_proj.weight", &nan),

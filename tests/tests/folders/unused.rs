@@ -10,6 +10,9 @@ use membrane_tests::published::Tensor;
 use crate::publish::Published;
 use crate::{source, trace};
 
+/// A change of a model.
+type Change<'a> = &'a dyn Fn(&mut Published);
+
 /// What is left out of a model; or why it is refused.
 fn opened(path: &Path) -> Result<Vec<Ignored>, String> {
     let checkpoint = Checkpoint::open(path).map_err(|error| error.to_string())?;
@@ -35,7 +38,7 @@ fn what_would_change_the_numbers_is_refused_by_name() {
     let fewer = |model: &mut Published| {
         model.config["num_hidden_layers"] = (model.config["num_hidden_layers"].as_u64().unwrap() - 1).into();
     };
-    let cases: [(&dyn Fn(&mut Published), &[&str]); 9] = [
+    let cases: [(Change<'_>, &[&str]); 9] = [
         (&fewer, &["`model.layers.3.", "num_hidden_layers", "0 to 2", "..."]),
         (
             &with("model.layers.0.self_attn.sinks", &[1.0; 8]),
@@ -77,7 +80,7 @@ fn what_is_known_to_change_nothing_is_left_out_and_told() {
             model.tensors.insert(name, Tensor::bf16(&[1], &[1.0]));
         }
     };
-    let cases: [(&dyn Fn(&mut Published), &str, u64); 9] = [
+    let cases: [(Change<'_>, &str, u64); 9] = [
         (&with("model.layers.0.self_attn.q_proj.input_scale", &[1.0]), "inputs", 1),
         (&with("model.layers.0.self_attn.k_proj.k_scale", &[1.0]), "cache", 1),
         (&with("model.layers.0.self_attn.rotary_emb.inv_freq", &[1.0]), "rotary", 1),
