@@ -6,6 +6,7 @@ pub mod drafting;
 pub mod golden;
 pub mod guests;
 pub mod isolation;
+pub mod passes;
 pub mod published;
 pub mod recorder;
 pub mod stage;

@@ -4,20 +4,24 @@
 #![cfg(test)]
 #![forbid(unsafe_code)]
 
+#[path = "folders/broken.rs"]
+mod broken;
 #[path = "hybrid_checkpoints/convert.rs"]
 mod convert;
 #[path = "folders/hybrid.rs"]
 mod hybrid;
 #[path = "folders/publish.rs"]
 mod publish;
+#[path = "folders/unused.rs"]
+mod unused;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use membrane_engine::{Architecture, DeltaState, IoMode, LoadOptions, Model, Observer, Precision, Prepared};
+use membrane_engine::{Architecture, IoMode, LoadOptions, Model, Precision, Prepared};
 use membrane_formats::{Checkpoint, Value as Stored};
 use membrane_tests::golden::{Golden, distance};
-use membrane_tests::{references, workspace};
+use membrane_tests::passes::{Record, largest_difference};
+use membrane_tests::{published, references, workspace};
 use membrane_text::Specials;
 use publish::{Published, SCHEMES, Scheme, in_a_cache, with_metadata};
 use serde_json::{Value, json};
@@ -28,8 +32,6 @@ const LOGITS_MAX_ABS: f32 = 2e-3;
 const LATENT_LOGITS_MAX_ABS: f32 = 5e-3;
 /// Largest difference of an element of a recurrent state.
 const STATE_MAX_ABS: f32 = 1e-3;
-/// Router choices count where the last chosen expert is ahead of the first rejected one by more than this.
-const ROUTER_MARGIN: f32 = 1e-3;
 
 /// A folder with its golden outputs.
 struct Case {
@@ -67,49 +69,6 @@ fn load(folder: &Path, precision: Precision) -> Model {
     Prepared::open(folder, &options).unwrap().load(&mut |_, _| {}).unwrap()
 }
 
-/// What a pass shows.
-#[derive(Default)]
-struct Record {
-    logits: Vec<f32>,
-    router: BTreeMap<usize, Vec<Vec<u32>>>,
-    states: BTreeMap<usize, DeltaState>,
-}
-
-impl Observer for Record {
-    fn router(&mut self, layer: usize, rows: usize, ids: &[u32], _weights: &[f32]) {
-        let sorted = ids.chunks(ids.len() / rows).map(|row| {
-            let mut row = row.to_vec();
-            row.sort_unstable();
-            row
-        });
-        self.router.entry(layer).or_default().extend(sorted);
-    }
-
-    fn delta_state(&mut self, layer: usize, state: &DeltaState) {
-        self.states.insert(layer, state.clone());
-    }
-
-    fn logits(&mut self, _position: usize, logits: &[f32]) {
-        self.logits.extend_from_slice(logits);
-    }
-
-    fn wants_logits(&self) -> bool {
-        true
-    }
-}
-
-fn record(model: &Model, tokens: &[u32]) -> Record {
-    let mut record = Record::default();
-    model.session().append_observed(tokens, &mut record).unwrap();
-    record
-}
-
-fn largest_difference(found: &[f32], wanted: &[f32]) -> f32 {
-    assert_eq!(found.len(), wanted.len());
-    let differences = found.iter().zip(wanted).map(|(a, b)| (a - b).abs());
-    differences.fold(0.0, |m, d| if d > m || d.is_nan() { d } else { m })
-}
-
 #[test]
 fn logits_and_routers_are_the_references() {
     let mut failures = Vec::new();
@@ -118,31 +77,18 @@ fn logits_and_routers_are_the_references() {
         let mut compared = 0;
         for prompt in ["p1", "p7", "p64", "p300"] {
             let tokens = golden.ids(&format!("{prompt}.input_ids")).unwrap();
-            let record = record(&model, &tokens);
-            let whole = golden.f32(&format!("{prompt}.logits"));
-            let wanted = whole.or_else(|| golden.f32(&format!("{prompt}.logits_last16"))).unwrap();
-            let vocabulary = model.hyperparameters().vocabulary;
-            let found = distance(&record.logits[record.logits.len() - wanted.len()..], &wanted, vocabulary);
+            let record = Record::of(&model, &tokens);
+            let found = record.distance(&golden, prompt, model.hyperparameters().vocabulary);
             println!("{name} {prompt}: {found:?}");
             let latent = model.hyperparameters().latents().next().is_some();
             let bar = if latent { LATENT_LOGITS_MAX_ABS } else { LOGITS_MAX_ABS };
             if found.max_abs.is_nan() || found.max_abs > bar {
                 failures.push(format!("{name} {prompt}: {found:?}"));
             }
-            for (layer, found) in record.router {
-                // Those of quantised checkpoints have logits only.
-                let Some(wanted) = golden.ids(&format!("{prompt}.router.{layer}.ids")) else { continue };
-                let margins = golden.f32(&format!("{prompt}.router.{layer}.margin")).unwrap();
-                let wanted = wanted.chunks(wanted.len() / margins.len());
-                for (row, ((found, wanted), margin)) in found.iter().zip(wanted).zip(margins).enumerate() {
-                    if margin > ROUTER_MARGIN {
-                        compared += 1;
-                        if found != wanted {
-                            failures.push(format!("{name} {prompt} layer {layer} row {row}"));
-                        }
-                    }
-                }
-            }
+            // Those of quantised checkpoints have logits only.
+            let (choices, others) = record.choices(&golden, prompt);
+            compared += choices;
+            failures.extend(others.into_iter().map(|other| format!("{name} {other}")));
         }
         println!("{name}: {compared} choices of routers compared");
         // First layers may be without a router.
@@ -167,7 +113,7 @@ fn greedy_continuations_are_the_references() {
 fn recurrent_states_are_the_references() {
     for Case { name, folder, golden } in cases() {
         let model = load(&folder, Precision::Reference);
-        let record = record(&model, &golden.ids("p64.input_ids").unwrap());
+        let record = Record::of(&model, &golden.ids("p64.input_ids").unwrap());
         assert_eq!(record.states.len(), model.hyperparameters().delta_nets().count());
         for (layer, state) in record.states {
             let wanted = golden.f32(&format!("p64.state.{layer}.recurrent")).unwrap();
@@ -194,7 +140,7 @@ fn the_fast_path_is_near() {
     for Case { name, folder, golden } in cases() {
         let model = load(&folder, Precision::Fast);
         for prompt in ["p7", "p64"] {
-            let logits = record(&model, &golden.ids(&format!("{prompt}.input_ids")).unwrap()).logits;
+            let logits = Record::of(&model, &golden.ids(&format!("{prompt}.input_ids")).unwrap()).logits;
             let wanted = golden.f32(&format!("{prompt}.logits")).unwrap();
             let found = distance(&logits, &wanted, model.hyperparameters().vocabulary);
             println!("{name} {prompt}: {found:?}");
@@ -346,7 +292,23 @@ fn quantised_matrices_stand_for_the_numbers_of_their_formula() {
         let exact = !matches!(scheme, Scheme::Nvfp4 { .. });
         assert!(if exact { found == wanted } else { difference < 1e-4 }, "{scheme:?}: {difference:e}");
         assert!(found_fast.nmse < 1e-5, "{scheme:?}: {found_fast:?}");
+        quantised_in_memory(scheme, &paths);
     }
+}
+
+/// Quantised matrices are as small in memory as they are in the files, whatever the order of their groups.
+fn quantised_in_memory(scheme: Scheme, [quantised, twin]: &[PathBuf; 2]) {
+    let slot = |path: &PathBuf| {
+        let prepared = Prepared::open(path, &LoadOptions::default()).unwrap();
+        prepared.plan().expert_slot.0 as f64
+    };
+    let share = slot(quantised) / slot(twin);
+    let most = match scheme {
+        // Narrow matrices of NVFP4 become BF16.
+        Scheme::Fp8Blocks | Scheme::Fp8Tensor | Scheme::Nvfp4 { .. } | Scheme::Gptq8 { .. } => 0.35,
+        Scheme::Gptq { .. } | Scheme::Awq => 0.25,
+    };
+    assert!(share < most, "{scheme:?}: an expert takes {share} of what it takes in F32");
 }
 
 /// Parts that are as long as those of another way of quantising, or stand in another order, and factors that are none.
@@ -398,6 +360,31 @@ fn quantised_matrices_that_are_others_than_they_are_said_to_be() {
 }
 
 #[test]
+fn blocks_that_compressed_tensors_names_are_those_of_the_scales() {
+    let root = tempfile::tempdir().unwrap();
+    let mut model = Published::of(&source()).quantised(Scheme::Fp8Blocks).0;
+    model.write(root.path());
+    let (wanted, _) = trace(root.path(), &LoadOptions::default());
+    let renamed = |(name, tensor): (String, _)| (name.replace(".weight_scale_inv", ".weight_scale"), tensor);
+    model.tensors = model.tensors.into_iter().map(renamed).collect();
+    for structure in [json!([16, 32]), json!("16x32")] {
+        model.config["quantization_config"] = json!({
+            "quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {"group_0": {
+                "targets": ["Linear"],
+                "weights": {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": structure},
+            }},
+        });
+        model.write(root.path());
+        assert!(trace(root.path(), &LoadOptions::default()).0 == wanted, "{structure}");
+    }
+    // Without them the blocks would be of 128 x 128, for which there are too many scales.
+    model.config["quantization_config"]["config_groups"].take();
+    model.write(root.path());
+    let error = Prepared::open(root.path(), &LoadOptions::default()).map(drop).unwrap_err().to_string();
+    assert!(error.contains("weight_scale`"), "{error}");
+}
+
+#[test]
 fn quantised_experts_are_paged_without_a_change_of_a_bit() {
     let published = Published::of(&source());
     for scheme in SCHEMES {
@@ -438,7 +425,7 @@ fn a_hybrid_gives_the_logits_of_the_file_that_a_converter_makes_of_it() {
             let checkpoint = Checkpoint::open(path).unwrap().into();
             let options = LoadOptions { experts, ..options.clone() };
             let model = Prepared::without_text(checkpoint, &options).unwrap().load(&mut |_, _| {}).unwrap();
-            (record(&model, &tokens).logits, model.plan().experts)
+            (Record::of(&model, &tokens).logits, model.plan().experts)
         };
         let ((found, experts), (wanted, _)) = (logits(root.path(), None), logits(&gguf, None));
         let (difference, size) =

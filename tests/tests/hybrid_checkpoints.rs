@@ -8,13 +8,13 @@
 #[path = "hybrid_checkpoints/convert.rs"]
 mod convert;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use convert::{Heads, convert};
-use membrane_engine::{DeltaState, FeedForward, LoadOptions, Mixer, Model, Observer, Precision, Prepared};
+use membrane_engine::{FeedForward, LoadOptions, Mixer, Model, Precision, Prepared};
 use membrane_formats::Checkpoint;
-use membrane_tests::golden::{Golden, distance};
+use membrane_tests::golden::Golden;
+use membrane_tests::passes::{Record, largest_difference};
 use membrane_tests::references;
 use tempfile::TempDir;
 
@@ -29,8 +29,6 @@ const MODELS: [(&str, &str, bool); 4] = [
 const LOGITS_MAX_ABS: f32 = 2e-3;
 /// Largest difference of an element of a state.
 const STATE_MAX_ABS: f32 = 1e-3;
-/// Router choices count where the last chosen expert is ahead of the first rejected one by more than this.
-const ROUTER_MARGIN: f32 = 1e-3;
 
 /// A converted checkpoint with its golden outputs.
 struct Case {
@@ -62,63 +60,13 @@ fn cases() -> Vec<Case> {
     MODELS.into_iter().map(case).collect()
 }
 
-/// What a pass shows.
-#[derive(Default)]
-struct Record {
-    logits: Vec<f32>,
-    router: BTreeMap<usize, Vec<Vec<u32>>>,
-    states: BTreeMap<usize, DeltaState>,
-}
-
-impl Observer for Record {
-    fn router(&mut self, layer: usize, rows: usize, ids: &[u32], _weights: &[f32]) {
-        let sorted = ids.chunks(ids.len() / rows).map(|row| {
-            let mut row = row.to_vec();
-            row.sort_unstable();
-            row
-        });
-        self.router.entry(layer).or_default().extend(sorted);
-    }
-
-    fn delta_state(&mut self, layer: usize, state: &DeltaState) {
-        self.states.insert(layer, state.clone());
-    }
-
-    fn logits(&mut self, _position: usize, logits: &[f32]) {
-        self.logits.extend_from_slice(logits);
-    }
-
-    fn wants_logits(&self) -> bool {
-        true
-    }
-}
-
-fn record(model: &Model, tokens: &[u32]) -> Record {
-    let mut record = Record::default();
-    model.session().append_observed(tokens, &mut record).unwrap();
-    record
-}
-
-fn largest_difference(found: &[f32], wanted: &[f32]) -> f32 {
-    assert_eq!(found.len(), wanted.len());
-    found
-        .iter()
-        .zip(wanted)
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, |m, d| if d > m || d.is_nan() { d } else { m })
-}
-
 #[test]
 fn logits_are_the_references() {
     for case in cases() {
         for prompt in ["p1", "p7", "p64", "p300"] {
             let tokens = case.golden.ids(&format!("{prompt}.input_ids")).unwrap();
-            let whole = case.golden.f32(&format!("{prompt}.logits"));
-            let wanted =
-                whole.or_else(|| case.golden.f32(&format!("{prompt}.logits_last16"))).expect("golden logits");
-            let logits = record(&case.model, &tokens).logits;
-            let vocabulary = logits.len() / tokens.len();
-            let found = distance(&logits[logits.len() - wanted.len()..], &wanted, vocabulary);
+            let record = Record::of(&case.model, &tokens);
+            let found = record.distance(&case.golden, prompt, record.logits.len() / tokens.len());
             println!("{} {prompt}: {found:?}", case.name);
             assert!(found.max_abs < LOGITS_MAX_ABS, "{} {prompt}: {found:?}", case.name);
         }
@@ -130,26 +78,17 @@ fn routers_choose_the_same_experts() {
     for case in cases() {
         let layers = &case.model.hyperparameters().layers;
         let moes = layers.iter().filter(|layer| matches!(layer.feed_forward, FeedForward::Moe(_))).count();
-        let (mut compared, mut close) = (0, 0);
+        let mut all = 0;
         for prompt in ["p1", "p7", "p64", "p300"] {
             let tokens = case.golden.ids(&format!("{prompt}.input_ids")).unwrap();
-            let record = record(&case.model, &tokens);
+            let record = Record::of(&case.model, &tokens);
             assert_eq!(record.router.len(), moes, "{}", case.name);
-            for (layer, found) in record.router {
-                let wanted = case.golden.ids(&format!("{prompt}.router.{layer}.ids")).unwrap();
-                let margins = case.golden.f32(&format!("{prompt}.router.{layer}.margin")).unwrap();
-                let wanted = wanted.chunks(wanted.len() / margins.len());
-                for (row, ((found, wanted), margin)) in found.iter().zip(wanted).zip(margins).enumerate() {
-                    if margin > ROUTER_MARGIN {
-                        assert_eq!(found, wanted, "{} {prompt} layer {layer} row {row}", case.name);
-                        compared += 1;
-                    } else {
-                        close += 1;
-                    }
-                }
-            }
+            let (compared, others) = record.choices(&case.golden, prompt);
+            assert!(others.is_empty(), "{}: {others:#?}", case.name);
+            all += compared;
         }
-        println!("{}: {compared} choices compared, {close} were too close", case.name);
+        assert_eq!(all > 0, moes > 0, "{}", case.name);
+        println!("{}: {all} choices compared", case.name);
     }
 }
 
@@ -166,7 +105,7 @@ fn greedy_continuations_are_the_references() {
 #[test]
 fn recurrent_states_are_the_references() {
     for case in cases() {
-        let record = record(&case.model, &case.golden.ids("p64.input_ids").unwrap());
+        let record = Record::of(&case.model, &case.golden.ids("p64.input_ids").unwrap());
         let layers = &case.model.hyperparameters().layers;
         let mixers = layers.iter().enumerate().filter(|(_, layer)| matches!(layer.mixer, Mixer::DeltaNet(_)));
         for (layer, _) in mixers {

@@ -214,7 +214,7 @@ fn own_context(args: &Args) -> u32 {
 
 /// How much memory a measurement of memory may take, if there is enough for one.
 fn memory_probe_bytes(args: &Args) -> Option<usize> {
-    let Some(budget) = args.model.load.memory else { return Some(MEMORY_PROBE_BYTES) };
+    let Some(budget) = args.model.load.machine.memory else { return Some(MEMORY_PROBE_BYTES) };
     let left = budget.bytes().saturating_sub(process::resident_bytes() + PROBE_MARGIN_BYTES);
     (left >= LEAST_PROBE_BYTES).then_some(left.min(MEMORY_PROBE_BYTES as u64) as usize)
 }
@@ -347,7 +347,7 @@ fn against(args: &Args) -> Result<ExitCode> {
     let forced = prompt.split_off(args.prompt.max(1).min(prompt.len()));
     let threads =
         options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let repack = args.model.load.memory.is_none();
+    let repack = args.model.load.machine.memory.is_none();
     let task = Task { model: args.model.model.clone(), threads, prompt, repack, forced };
     let mut ours = Vec::new();
     let mut theirs = Vec::new();

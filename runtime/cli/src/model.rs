@@ -1,7 +1,10 @@
 //! `membrane model`: model files before they are run. One file a verb.
 
+mod inspect;
 mod ls;
 mod places;
+mod templates;
+mod values;
 mod verify;
 
 use std::process::ExitCode;
@@ -9,11 +12,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 
-use crate::inspect;
-
 #[derive(Subcommand)]
 pub enum ModelVerb {
-    /// Metadata, architecture, tensors by type and the memory plan of a model file.
+    /// What a model is: architecture, quantisation, tokenizer and template with digests, what is unusual, and the memory plan.
     Inspect(inspect::Args),
     /// Find models where Hugging Face, Ollama, LM Studio and llama.cpp keep them, and in folders.
     Ls(ls::Args),

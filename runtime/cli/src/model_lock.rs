@@ -1,16 +1,12 @@
 //! What a lock file pins of a model: its files, its tokenizer, its chat template.
 
-use std::io;
-use std::os::unix::fs::FileExt;
-
 use anyhow::{Context, Result};
-use membrane_formats::{Array, Checkpoint, SourceFile, Value};
+use membrane_formats::{Array, Checkpoint, Value};
 use membrane_profile::{Digest, Digester, LockedFile, LockedModel};
 
+use crate::digests;
 use crate::report::Progress;
 
-/// Bytes that are read at a time.
-const PIECE: usize = 1 << 20;
 /// Metadata that a tokenizer is made from.
 const TOKENIZER: &str = "tokenizer.ggml.";
 
@@ -21,7 +17,8 @@ pub fn of(checkpoint: &Checkpoint, quiet: bool) -> Result<LockedModel> {
     let mut done = 0;
     let mut files = Vec::new();
     for file in checkpoint.files() {
-        let digest = digest(file, &mut |bytes| {
+        // Through the handle that the engine reads it through.
+        let digest = digests::of_file(&file.file, &mut |bytes| {
             done += bytes;
             progress.bytes(done, total);
         });
@@ -38,28 +35,9 @@ pub fn of(checkpoint: &Checkpoint, quiet: bool) -> Result<LockedModel> {
     })
 }
 
-/// The digest of a file, read through the handle that the engine reads it through.
-fn digest(file: &SourceFile, progress: &mut dyn FnMut(u64)) -> io::Result<Digest> {
-    let mut digester = Digester::default();
-    let mut piece = vec![0; PIECE];
-    let mut offset = 0;
-    loop {
-        match file.file.read_at(&mut piece, offset) {
-            Ok(0) => return Ok(digester.finish()),
-            Ok(bytes) => {
-                digester.update(&piece[..bytes]);
-                offset += bytes as u64;
-                progress(bytes as u64);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 /// The digest of what the tokenizer is made from: of a folder its `tokenizer.json`, of a GGUF file keys and values in the order
 /// of the keys.
-fn tokenizer(checkpoint: &Checkpoint) -> Result<Option<Digest>> {
+pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Option<Digest>> {
     if let Some(json) = checkpoint.tokenizer_json()? {
         return Ok(Some(Digest::of(&json)));
     }

@@ -20,6 +20,19 @@ pub struct ModelOptions {
 /// How it is loaded, whichever it is.
 #[derive(Args, Clone)]
 pub struct LoadFlags {
+    #[command(flatten)]
+    pub machine: MachineFlags,
+    /// How keys and values are kept. Less than f16 saves memory in long contexts and changes what is computed
+    #[arg(long, value_enum, default_value_t = KvCache::F16)]
+    pub kv_cache: KvCache,
+    /// Compute with f32 activations and an f32 KV cache: slow, for comparisons
+    #[arg(long)]
+    pub reference: bool,
+}
+
+/// What of it changes memory and speed, and never what is computed.
+#[derive(Args, Clone)]
+pub struct MachineFlags {
     /// Ceiling on the memory of the whole process, such as 768MiB or 8GiB
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,
@@ -39,18 +52,12 @@ pub struct LoadFlags {
     /// Which expert gives up its slot; changes speed, never the result
     #[arg(long, value_enum, default_value_t = Eviction::NextUse)]
     pub eviction: Eviction,
-    /// How keys and values are kept. Less than f16 saves memory in long contexts and changes what is computed
-    #[arg(long, value_enum, default_value_t = KvCache::F16)]
-    pub kv_cache: KvCache,
     /// Whether tokens are drafted from the text so far and computed ahead; changes speed, never the result
     #[arg(long, value_enum, default_value_t = Speculation::Auto)]
     pub speculate: Speculation,
     /// Instruction set; changes speed, never the result [default: the best that this processor has]
     #[arg(long, value_enum)]
     pub isa: Option<InstructionSet>,
-    /// Compute with f32 activations and an f32 KV cache: slow, for comparisons
-    #[arg(long)]
-    pub reference: bool,
 }
 
 /// How experts are read.
@@ -141,6 +148,17 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
 impl LoadFlags {
     /// The engine's options. `reserve`: bytes that the rest of the process will still take.
     pub fn load_options(&self, reserve: u64) -> Result<LoadOptions> {
+        Ok(LoadOptions {
+            precision: if self.reference { Precision::Reference } else { Precision::Fast },
+            kv: self.kv_cache.into(),
+            ..self.machine.load_options(reserve)?
+        })
+    }
+}
+
+impl MachineFlags {
+    /// The same, with the usual precision and cache.
+    pub fn load_options(&self, reserve: u64) -> Result<LoadOptions> {
         let isa = self.isa.map(|isa| match isa {
             InstructionSet::Scalar => Isa::Scalar,
             InstructionSet::Avx2 => Isa::Avx2,
@@ -152,13 +170,7 @@ impl LoadFlags {
         Ok(LoadOptions {
             memory: self.memory.map(|size| size.bytes()),
             context: self.ctx,
-            contexts: 1,
-            side_contexts: 0,
-            sessions: 1,
-            checkpoints: None,
             threads: self.threads,
-            precision: if self.reference { Precision::Reference } else { Precision::Fast },
-            kv: self.kv_cache.into(),
             prefill_chunk: self.prefill_chunk,
             io: match self.io {
                 Io::Auto => IoMode::Auto,
@@ -170,9 +182,9 @@ impl LoadFlags {
                 Eviction::Lru => EvictionPolicy::Lru,
             },
             isa,
-            experts: None,
             speculate: self.speculate.into(),
             reserve,
+            ..LoadOptions::default()
         })
     }
 }

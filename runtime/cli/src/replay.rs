@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use crate::components::Components;
 use crate::fingerprint::{self, Weights};
-use crate::options::LoadFlags;
+use crate::options::MachineFlags;
 use crate::report::{self, printable};
 use crate::{printer, session};
 
@@ -58,7 +58,7 @@ pub struct Args {
     #[arg(long)]
     withheld: bool,
     #[command(flatten)]
-    load: LoadFlags,
+    load: MachineFlags,
     /// Print one JSON object for each answer
     #[arg(long)]
     json: bool,

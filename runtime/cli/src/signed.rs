@@ -2,18 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use membrane_profile::Digest;
 use membrane_profile::signature::{Bundle, Fingerprint, PublicKey, Statement};
-use membrane_profile::{Digest, Digester};
+
+use crate::digests;
 
 /// Files of a folder (a folder without end), and folders within each other.
 const MAX_FILES: usize = 10_000;
 const MAX_DEPTH: usize = 32;
-/// Bytes that are read at a time.
-const PIECE: usize = 1 << 20;
 
 /// Whose key it is that must have signed.
 #[derive(clap::Args)]
@@ -71,7 +70,8 @@ pub fn compare(folder: &Path, signature: &Path, statement: &Statement, ignored: 
         let Some(wanted) = stated.get(name.as_str()) else {
             bail!("does not name `{name}`, which is in the folder");
         };
-        let found = digest(path).with_context(|| format!("{}: can't be read", path.display()))?;
+        let opened = File::open(path).and_then(|file| digests::of_file(&file, &mut |_| {}));
+        let found = opened.with_context(|| format!("{}: can't be read", path.display()))?;
         ensure!(found == *wanted, "is of other bytes: `{name}` has the digest {found}, {wanted} was signed");
     }
     match stated.keys().find(|name| !files.contains_key(**name)) {
@@ -112,17 +112,4 @@ fn list(
         files.insert(name, entry.path());
     }
     Ok(())
-}
-
-/// SHA-256 of a file.
-pub fn digest(path: &Path) -> std::io::Result<Digest> {
-    let mut digester = Digester::default();
-    let mut file = File::open(path)?;
-    let mut piece = vec![0; PIECE];
-    loop {
-        match file.read(&mut piece)? {
-            0 => return Ok(digester.finish()),
-            bytes => digester.update(&piece[..bytes]),
-        }
-    }
 }

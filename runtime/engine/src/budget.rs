@@ -128,8 +128,10 @@ fn divide(
     let (drafts, ahead) = ahead(hyper, options);
     let ropes =
         hyper.ropes().iter().map(|rope| RopeTable::bytes(rope.dims, context as usize) as u64).sum::<u64>();
-    let scratch_of =
-        |chunk: usize| ScratchShape::new(hyper, chunk).bytes(context as usize, threads) + ropes + logits;
+    let ordered = layout.ordered();
+    let scratch_of = |chunk: usize| {
+        ScratchShape::new(hyper, chunk, ordered).bytes(context as usize, threads) + ropes + logits
+    };
     let slot = layout.experts.as_ref().map_or(0, Pager::slot_bytes_for);
     let experts = layout.expert_count();
     let top_k = hyper.moes().map(|moe| moe.top_k as u64).max().unwrap_or(0);

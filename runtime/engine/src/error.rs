@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use membrane_formats::FormatError;
+use membrane_formats::{Checkpoint, FormatError};
 use membrane_kernels::{RecodeError, ShapeError};
 use membrane_pager::PagerError;
 use membrane_text::{GrammarError, TextError};
@@ -25,6 +25,16 @@ pub enum EngineError {
     /// The tokenizer or the chat template of the file can't be used.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// A folder without the one document that tokenizers are read from.
+    #[error(
+        "{path}: has no `tokenizer.json`, from which the tokenizer of a folder is read (not from `tokenizer.model` or `vocab.json`): \
+         fetch it from the model's publisher, or from that of the model that this one was made of",
+        path = path.display()
+    )]
+    NoTokenizer {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The model's vocabulary can't be held to a grammar.
     #[error(transparent)]
     Grammar(#[from] GrammarError),
@@ -72,6 +82,21 @@ pub enum EngineError {
         /// Why.
         source: RecodeError,
     },
+    /// Experts of one layer that are stored in different ways.
+    #[error(
+        "tensor `{tensor}` is stored as {found}, and `{first}` of the same layer as {wanted}: experts of a layer must be stored \
+         alike here; take the model in a form that keeps them so"
+    )]
+    MixedExperts {
+        /// The tensor that differs.
+        tensor: String,
+        /// How it is stored.
+        found: String,
+        /// That of the first expert.
+        first: String,
+        /// How that is stored.
+        wanted: String,
+    },
     /// A part of a quantised matrix whose size does not follow from the matrix.
     #[error(
         "tensor `{tensor}` is {dtype} {found:?}, which is not what a quantised matrix of {} x {} has; the file is damaged, or \
@@ -98,6 +123,30 @@ pub enum EngineError {
         /// What it is.
         found: f32,
     },
+    /// A weight, or a scale of weights, that is NaN or infinite.
+    #[error(
+        "{path}: {tensor} has a number that is not finite (NaN or infinite), so that nothing the model computes is one; the file is \
+         damaged, or its quantisation failed: fetch it again, or compare its digest (`membrane model verify`)",
+        path = path.display()
+    )]
+    NotFinite {
+        /// The file that has it.
+        path: PathBuf,
+        /// The tensor, in words.
+        tensor: String,
+    },
+    /// Numbers that are not finite although the weights that made them are.
+    #[error(
+        "{path}: {at} went beyond what 32-bit floats hold, although the weights are finite numbers; the configuration is that of \
+         another model, or the numbers of a tensor are wrong: compare the digests (`membrane model verify`)",
+        path = path.display()
+    )]
+    Overflow {
+        /// The model.
+        path: PathBuf,
+        /// Where.
+        at: String,
+    },
     /// A tensor whose shape does not follow from the hyper-parameters.
     #[error(
         "tensor `{tensor}` has shape {found:?}, but the hyper-parameters ask for {wanted:?}; \
@@ -110,6 +159,22 @@ pub enum EngineError {
         found: Vec<u64>,
         /// Dimensions that the hyper-parameters ask for.
         wanted: Vec<u64>,
+    },
+    /// Tensors of the file that nothing computes with, although they would change the model's numbers.
+    #[error(
+        "{path}: {count} tensor{} ({names}) would be left out: {meaning}",
+        if *count == 1 { "" } else { "s" },
+        path = path.display()
+    )]
+    UnusedTensors {
+        /// The file that has the first of them.
+        path: PathBuf,
+        /// How many.
+        count: usize,
+        /// The first few names, quoted.
+        names: String,
+        /// What it means most likely, and what to do.
+        meaning: String,
     },
     /// A tensor is stored in a type that the kernels do not have.
     #[error(
@@ -205,12 +270,19 @@ pub enum EngineError {
 pub type Result<T> = std::result::Result<T, EngineError>;
 
 impl EngineError {
+    /// The error of a tensor, in words, in file number `file`.
+    pub(crate) fn not_finite(checkpoint: &Checkpoint, file: Option<usize>, tensor: String) -> Self {
+        let file = file.and_then(|file| checkpoint.files().get(file));
+        Self::NotFinite { path: file.map_or(checkpoint.path(), |file| &file.path).to_owned(), tensor }
+    }
+
     /// The error with the name of the file that it is about, if it does not say that itself.
     pub(crate) fn of_file(self, path: &Path) -> Self {
         match self {
             Self::Text(_)
             | Self::Weight { .. }
             | Self::Recode { .. }
+            | Self::MixedExperts { .. }
             | Self::PartShape { .. }
             | Self::Factor { .. }
             | Self::TensorShape { .. }

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use membrane_kernels::{Activations, DeltaState, Product, Region, RopeTable, matmul, ops};
 
 use crate::error::{EngineError, Result};
+use crate::finite;
 use crate::kv::KvCache;
 use crate::model::{Compute, Core};
 use crate::moe;
@@ -86,6 +87,8 @@ impl Pass<'_> {
     pub fn run(&mut self, compute: &mut Compute, observer: &mut dyn Observer) -> Result<()> {
         let core = self.core;
         self.embed(&mut compute.scratch.hidden)?;
+        let embedded = &compute.scratch.hidden[..self.rows() * core.hyper.stream_width()];
+        finite::outside_layers(core, self.region, "the embeddings", embedded)?;
         let end = self.spans.iter().map(Span::end).max().unwrap_or(0);
         compute.ropes.iter_mut().for_each(|rope| rope.extend(end));
         for (index, block) in core.layout.blocks.iter().enumerate() {
@@ -97,6 +100,7 @@ impl Pass<'_> {
             }
             self.mix(index, block, &mut compute.scratch, &compute.ropes, observer)?;
             self.feed_forward(index, block, compute, observer)?;
+            finite::layer(core, self.region, index, block, self.rows(), compute)?;
         }
         if observer.wants_logits() {
             self.observe_logits(&mut compute.scratch, observer)?;
@@ -248,7 +252,7 @@ impl Pass<'_> {
         s.input.set(region, rows, hidden, &s.normed[..rows * hidden], core.precision);
         let output = &mut s.logits[..rows * core.hyper.vocabulary];
         matmul(region, core.precision, &mut [product(core, &core.layout.head, &s.input, output)?]);
-        Ok(())
+        finite::outside_layers(core, region, "the logits", &s.logits[..rows * core.hyper.vocabulary])
     }
 }
 

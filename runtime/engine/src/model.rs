@@ -21,7 +21,7 @@ use crate::pool::Pool;
 use crate::scratch::{Scratch, ScratchShape};
 use crate::session::Session;
 use crate::vocabulary;
-use crate::weights::{Layout, Resident};
+use crate::weights::{Ignored, Layout, Resident};
 
 /// Most threads: each has its own scratch, and beyond the processors of one machine they only wait.
 const MAX_THREADS: usize = 256;
@@ -164,6 +164,11 @@ impl Prepared {
         &self.hyper
     }
 
+    /// Tensors of the file that are left out, by the reason why that changes nothing.
+    pub fn ignored(&self) -> &[Ignored] {
+        &self.layout.ignored
+    }
+
     /// Reads what is resident and opens the pager. `progress` is told bytes done and bytes in all.
     pub fn load(self, progress: &mut dyn FnMut(u64, u64)) -> Result<Model> {
         let all_in_memory = !self.plan.paged();
@@ -177,7 +182,7 @@ impl Prepared {
             table
         };
         let ropes = self.hyper.ropes().iter().map(table).collect();
-        let scratch_shape = ScratchShape::new(&self.hyper, self.plan.prefill_chunk);
+        let scratch_shape = ScratchShape::new(&self.hyper, self.plan.prefill_chunk, self.layout.ordered());
         let context = self.plan.context as usize;
         let compute = Compute {
             team: Arc::new(Team::new(self.threads, self.isa)),

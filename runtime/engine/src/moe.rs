@@ -55,6 +55,11 @@ impl Routing {
         }
     }
 
+    /// The experts that the last chunk used, ascending.
+    pub fn wanted(&self) -> &[u32] {
+        &self.wanted
+    }
+
     fn range(&self, expert: u32) -> std::ops::Range<usize> {
         self.starts[expert as usize]..self.starts[expert as usize + 1]
     }

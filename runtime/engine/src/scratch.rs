@@ -46,6 +46,8 @@ pub(crate) struct ScratchShape {
     sparse: SparseShape,
     /// Width of what the head that drafts tokens keeps of the model; 0 without one.
     draft: usize,
+    /// Matrices have orders of their columns, in which inputs need room once more.
+    ordered: bool,
 }
 
 /// The same for latent attention, all 0 where there is none.
@@ -78,7 +80,8 @@ impl LatentShape {
 }
 
 impl ScratchShape {
-    pub fn new(hyper: &Hyperparameters, chunk: usize) -> Self {
+    /// `ordered`: some matrix has an order of its columns.
+    pub fn new(hyper: &Hyperparameters, chunk: usize, ordered: bool) -> Self {
         let most_dense = hyper.dense().max().unwrap_or(0);
         let attention = |of: fn(&Attention) -> usize| hyper.attentions().map(of).max().unwrap_or(0);
         let gated = |of: fn(&Attention) -> usize| {
@@ -123,6 +126,7 @@ impl ScratchShape {
             streams: StreamShape::new(hyper, chunk),
             sparse: SparseShape::new(hyper, chunk),
             draft: if hyper.draft_layer.is_some() { hyper.hidden } else { 0 },
+            ordered,
         }
     }
 
@@ -146,9 +150,16 @@ impl ScratchShape {
         let activations = Activations::bytes(self.chunk, self.input_width())
             + Activations::bytes(self.ffn_rows, self.inner)
             + Activations::bytes(self.latent.rows * self.latent.heads, self.latent.part)
-            + self.streams.activation_bytes();
+            + self.streams.activation_bytes()
+            + Activations::bytes(1, self.room(self.input_width()))
+            + Activations::bytes(1, self.room(self.inner));
         (4 * self.floats() + activations + self.sparse.bytes(context)) as u64
             + AttentionScratch::bytes(self.heads, self.head_dim, context, threads) as u64
+    }
+
+    /// Elements of the room for other orders of columns: an expert has at most all rows of the chunk.
+    fn room(&self, width: usize) -> usize {
+        if self.ordered { self.chunk * width } else { 0 }
     }
 
     fn input_width(&self) -> usize {
@@ -238,8 +249,8 @@ impl Scratch {
             streams: StreamScratch::new(&s.streams),
             sparse: SparseScratch::new(&s.sparse, context),
             draft: DraftScratch { finals: zeros(s.chunk * s.draft), pairs: zeros(2 * s.chunk * s.draft) },
-            input: Activations::new(s.chunk, s.input_width()),
-            inner: Activations::new(s.ffn_rows, s.inner),
+            input: Activations::new(s.chunk, s.input_width()).with_room(s.room(s.input_width())),
+            inner: Activations::new(s.ffn_rows, s.inner).with_room(s.room(s.inner)),
             attention: AttentionScratch::new(s.heads, s.head_dim, context, threads),
             logit_rows: LOGIT_ROWS.min(s.chunk),
         }
@@ -323,8 +334,8 @@ mod tests {
             (false, Some(300), true, false),
             (true, None, true, true),
         ] {
-            for chunk in [1, 40, 200] {
-                let shape = ScratchShape::new(&hyper(gated, query_rank, biased, sparse), chunk);
+            for (chunk, ordered) in [(1, false), (40, true), (200, false)] {
+                let shape = ScratchShape::new(&hyper(gated, query_rank, biased, sparse), chunk, ordered);
                 let s = Scratch::new(&shape, 128, 2);
                 let l = &s.latent;
                 let buffers = [
@@ -366,6 +377,8 @@ mod tests {
                 // 32 blocks of an index in the context, and keys and values of 3 blocks and a tail.
                 let choice = ChoiceScratch::bytes(chunk.min(64), 32) + 2 * 4 * size_of::<KvSlice<'_>>();
                 let inputs = inputs + if sparse { choice } else { 0 };
+                let room = |width: usize| if ordered { Activations::bytes(1, chunk * width) } else { 0 };
+                let inputs = inputs + room(shape.input_width()) + room(128);
                 assert_eq!(beside, (inputs + AttentionScratch::bytes(6, 112, 128, 2)) as u64);
             }
         }

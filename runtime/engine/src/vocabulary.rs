@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use membrane_formats::{Checkpoint, Metadata, StrArray, Value, keys};
+use membrane_formats::{Checkpoint, Container, Metadata, StrArray, Value, keys};
 use membrane_text::{Tokenizer, VocabularySpec};
 
 use crate::error::{EngineError, Result};
@@ -18,12 +18,45 @@ const MERGES: &str = "tokenizer.ggml.merges";
 /// Builds the tokenizer of a checkpoint.
 pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer> {
     let build = || -> Result<Tokenizer> {
-        match checkpoint.tokenizer_json()? {
+        match published(checkpoint)? {
             Some(json) => Ok(Tokenizer::new(published_spec(checkpoint, &json)?)?),
             None => Ok(Tokenizer::new(spec(checkpoint.metadata())?)?),
         }
     };
     build().map_err(|error| error.of_file(checkpoint.path()))
+}
+
+/// The `tokenizer.json` of a folder; none of a GGUF file. Error: the folder has none.
+fn published(checkpoint: &Checkpoint) -> Result<Option<Vec<u8>>> {
+    let json = checkpoint.tokenizer_json()?;
+    if json.is_none() && checkpoint.container() == Container::Folder {
+        return Err(EngineError::NoTokenizer { path: checkpoint.path().to_owned() });
+    }
+    Ok(json)
+}
+
+/// What a tokenizer is, without building it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenizerKind {
+    /// How it makes tokens: `gpt2` is byte-level BPE, `llama` SentencePiece.
+    pub model: String,
+    /// How it cuts a text first, by the name that GGUF files have for it.
+    pub pre: String,
+    /// Tokens.
+    pub tokens: usize,
+}
+
+/// What the tokenizer of a checkpoint is. Errors: there is none, or it can't be read.
+pub fn tokenizer_kind(checkpoint: &Checkpoint) -> Result<TokenizerKind> {
+    let kind = || -> Result<TokenizerKind> {
+        let json = published(checkpoint)?;
+        let spec = match &json {
+            Some(json) => published_spec(checkpoint, json)?,
+            None => spec(checkpoint.metadata())?,
+        };
+        Ok(TokenizerKind { model: spec.model, pre: spec.pre, tokens: spec.tokens.len() })
+    };
+    kind().map_err(|error| error.of_file(checkpoint.path()))
 }
 
 /// Refuses a GGUF file with more tokens than its embedding has rows; [`check_tokens`] does so of a folder. It costs nothing:

@@ -7,19 +7,23 @@ mod latent;
 mod ngrams;
 mod stored;
 mod streams;
+mod unused;
 
 use std::sync::Arc;
 
 use finder::{Finder, format_of};
-use membrane_formats::Checkpoint;
-use membrane_kernels::{Format, Gate, Matrix};
+use membrane_formats::{Checkpoint, TensorInfo};
+use membrane_kernels::{Format, Gate, Matrix, ShapeError};
 use membrane_pager::{Catalog, Record};
 use memmap2::MmapMut;
 pub(crate) use ngrams::NgramBlock;
-use stored::Stored;
+use stored::{ExpertName, Stored, blocks_are_finite};
 pub(crate) use streams::{IndexBlock, IndexWeights, InputNorm, StreamMixer};
+pub use unused::Ignored;
+use unused::layer_of;
 
 use crate::error::{EngineError, Result};
+use crate::finite::is_finite;
 use crate::hyper::{Attention, DeltaShape, Glu, Hyperparameters, LatentAttention, Moe};
 use crate::plan::Bytes;
 
@@ -39,12 +43,25 @@ pub(crate) struct Weight {
     bytes: u64,
     /// What all of it is multiplied by: the tensor `.scale` beside it.
     factor: f32,
+    /// Columns have an order of their own.
+    ordered: bool,
+}
+
+/// A matrix over its bytes, behind which the order of its columns stands if it is `ordered`.
+fn matrix(
+    format: Format,
+    rows: usize,
+    cols: usize,
+    bytes: &[u8],
+    ordered: bool,
+) -> std::result::Result<Matrix<'_>, ShapeError> {
+    if ordered { Matrix::ordered(format, rows, cols, bytes) } else { Matrix::new(format, rows, cols, bytes) }
 }
 
 /// Format and shape of one of an expert's three matrices, the same for all experts of a block.
 #[derive(Debug, Clone)]
 pub(crate) struct ExpertMatrix {
-    name: String,
+    name: ExpertName,
     format: Format,
     /// Outputs.
     pub rows: usize,
@@ -52,15 +69,28 @@ pub(crate) struct ExpertMatrix {
     pub cols: usize,
     /// What an expert's matrix is multiplied by: the tensor `.scale` beside it. Empty if there is none.
     factors: Vec<f32>, // [experts]
+    /// Columns of each expert's have an order of their own.
+    ordered: bool,
 }
 
 impl ExpertMatrix {
     /// The matrix of expert number `expert`, over its bytes.
     pub fn over<'a>(&self, expert: u32, bytes: &'a [u8]) -> Result<Matrix<'a>> {
         let factor = self.factors.get(expert as usize).copied().unwrap_or(1.0);
-        Matrix::new(self.format, self.rows, self.cols, bytes)
+        matrix(self.format, self.rows, self.cols, bytes, self.ordered)
             .map(|matrix| matrix.times(factor))
-            .map_err(|source| EngineError::Weight { tensor: self.name.clone(), source })
+            .map_err(|source| EngineError::Weight { tensor: self.name.first().to_owned(), source })
+    }
+
+    /// Whether all numbers of an expert's matrix are finite, given its bytes.
+    pub fn is_finite(&self, bytes: &[u8]) -> bool {
+        let order = if self.ordered { size_of::<u32>() * self.cols } else { 0 };
+        blocks_are_finite(self.format, &bytes[..bytes.len() - order]) && is_finite(&self.factors)
+    }
+
+    /// What messages call it.
+    pub fn name(&self) -> &ExpertName {
+        &self.name
     }
 }
 
@@ -243,6 +273,8 @@ pub(crate) struct Layout {
     /// Size of the resident memory.
     pub resident_bytes: u64,
     resident: Vec<(Stored, u64)>, // with its offset in the resident memory
+    /// Tensors that are left out.
+    pub ignored: Vec<Ignored>,
 }
 
 impl Layout {
@@ -274,18 +306,22 @@ impl Layout {
             Some(rope) => finder.optional_vector("rope_freqs.weight", rope.dims / 2)?,
             None => None,
         };
+        let embedding_factor = finder.factor("token_embd.weight")?;
+        let output_norm = finder.input_norm(hyper, "output_norm", "output_hc", false)?;
+        let ignored = finder.ignored(hyper)?;
         Ok(Self {
             blocks,
             draft,
             embedding,
             embedding_format,
-            embedding_factor: finder.factor("token_embd.weight")?,
-            output_norm: finder.input_norm(hyper, "output_norm", "output_hc", false)?,
+            embedding_factor,
+            output_norm,
             head,
             rope_factors,
             experts,
             resident_bytes: finder.resident_bytes,
             resident: finder.resident,
+            ignored,
         })
     }
 
@@ -304,9 +340,50 @@ impl Layout {
         self.blocks.iter().filter_map(|block| block.ngrams.as_ref()).map(|ngrams| ngrams.table.bytes()).sum()
     }
 
+    /// Whether the columns of any matrix have an order of their own, for which inputs need room.
+    pub fn ordered(&self) -> bool {
+        let drafting = self.draft.iter().map(|head| &head.block);
+        let experts = self.blocks.iter().chain(drafting).any(|block| match &block.ffn {
+            FeedForward::Moe(moe) => [&moe.gate, &moe.up, &moe.down].iter().any(|matrix| matrix.ordered),
+            FeedForward::Dense(_) => false,
+        });
+        experts || self.resident.iter().any(|(stored, _)| stored.is_ordered())
+    }
+
     /// Bytes that loading takes beside the resident weights for a while: the parts of the largest matrix that is recoded.
     pub fn loading_bytes(&self) -> u64 {
         self.resident.iter().map(|(stored, _)| stored.loading_bytes()).max().unwrap_or(0)
+    }
+
+    /// The error of the first resident matrix of a layer, or of none, that has a number which is not finite.
+    pub fn not_finite(
+        &self,
+        checkpoint: &Checkpoint,
+        resident: &Resident,
+        layer: Option<usize>,
+    ) -> Option<EngineError> {
+        if layer.is_none()
+            && let Embedding::OnDisk(index) = self.embedding
+            && let Some(tensor) = checkpoint.tensors().get(index)
+            && !is_finite_on_disk(checkpoint, tensor, self.embedding_format)
+        {
+            return Some(EngineError::not_finite(checkpoint, Some(tensor.file), named(&tensor.name)));
+        }
+        let mut own = self.resident.iter().filter(|(stored, _)| layer_of(&stored.name) == layer);
+        let broken = own.find(|(stored, offset)| {
+            let start = *offset as usize;
+            !stored.is_finite(&resident.memory[start..start + stored.bytes as usize])
+        });
+        broken.map(|(stored, _)| {
+            let file = stored.parts.first().map(|part| part.file);
+            EngineError::not_finite(checkpoint, file, named(&stored.name))
+        })
+    }
+
+    /// The file that an expert's first part is in.
+    pub fn expert_file(&self, layer: usize, expert: u32) -> Option<usize> {
+        let record = self.experts.as_ref()?.groups().get(layer)?.get(expert as usize)?;
+        record.parts.first().map(|part| part.file)
     }
 
     /// Reads all resident weights into memory of this process' own, so that reclaim can't take them.
@@ -336,6 +413,22 @@ impl Layout {
     }
 }
 
+fn named(tensor: &str) -> String {
+    format!("tensor `{tensor}`")
+}
+
+/// Whether all numbers of a tensor of rows of blocks are finite; also where it can't be read, which is another error.
+fn is_finite_on_disk(checkpoint: &Checkpoint, tensor: &TensorInfo, format: Format) -> bool {
+    /// Blocks that are read at a time.
+    const BLOCKS: u64 = 4096;
+    let piece = BLOCKS * format.block_bytes() as u64;
+    let mut bytes = Vec::new();
+    (0..tensor.bytes).step_by(piece as usize).all(|offset| {
+        bytes.resize(piece.min(tensor.bytes - offset) as usize, 0);
+        checkpoint.read(tensor, offset, &mut bytes).is_err() || blocks_are_finite(format, &bytes)
+    })
+}
+
 /// The memory of the resident weights.
 pub(crate) struct Resident {
     memory: MmapMut,
@@ -344,7 +437,7 @@ pub(crate) struct Resident {
 impl Resident {
     /// The matrix of a weight.
     pub fn matrix(&self, weight: &Weight) -> Result<Matrix<'_>> {
-        Matrix::new(weight.format, weight.rows, weight.cols, self.bytes(weight))
+        matrix(weight.format, weight.rows, weight.cols, self.bytes(weight), weight.ordered)
             .map(|matrix| matrix.times(weight.factor))
             .map_err(|source| EngineError::Weight { tensor: weight.name.clone(), source })
     }
@@ -357,7 +450,7 @@ impl Resident {
             .map_err(|source| EngineError::Weight { tensor: weight.name.clone(), source })
     }
 
-    /// One row of a weight as floats.
+    /// One row of a weight as floats; of one whose columns are in order.
     pub fn row(&self, weight: &Weight, row: usize, out: &mut [f32]) {
         let bytes = weight.bytes as usize / weight.rows;
         membrane_kernels::quant::dequantise_row(

@@ -96,6 +96,11 @@ impl Checkpoint {
         }
     }
 
+    /// The index in [`Checkpoint::tensors`] of one of them.
+    pub fn index_of(&self, tensor: &TensorInfo) -> Option<usize> {
+        self.stored_index(&tensor.name)
+    }
+
     /// The tensor that a GGUF file calls so.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.tensor_index(name).map(|index| &self.tensors[index])

@@ -31,8 +31,10 @@ pub const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 pub const QUANTISATION: &str = "quantization.method";
 /// `gptq`, whose zero points are stored less 1, or `gptq_v2`.
 pub const GPTQ_FORM: &str = "quantization.checkpoint_format";
-/// A truth value: all zero points are 8.
+/// A truth value: all zero points are 8, in 8 bits 128.
 pub const SYMMETRIC: &str = "quantization.symmetric";
+/// Bits of an integer in GPTQ; 4 if it is absent.
+pub const BITS: &str = "quantization.bits";
 /// A truth value: groups are not runs of inputs.
 pub const ACT_ORDER: &str = "quantization.act_order";
 /// Rows and columns that share a scale.

@@ -212,6 +212,11 @@ impl Format {
         }
     }
 
+    /// Whether files have rows of it. Blocks of floats of 8 bits are made of a matrix and its scales ([`crate::recode`]).
+    pub fn is_stored(self) -> bool {
+        self != Self::E4M3
+    }
+
     /// The format that [`Format::name`] calls so, in any case.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(name))

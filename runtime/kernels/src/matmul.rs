@@ -10,7 +10,8 @@
 //! acc = fma(minimum, a * asum, acc)      only in formats with a minimum
 //! ```
 //!
-//! A factor of the whole matrix multiplies the finished sum.
+//! A factor of the whole matrix multiplies the finished sum. The columns of a matrix may stand in an order of their own, in which
+//! the input is quantised then.
 //!
 //! Float weights, and all weights in [`Precision::Reference`], are the float dot product of 16 lanes and a
 //! tree. Nothing depends on how many rows of activations come at once or on who computes which rows of the
@@ -18,6 +19,7 @@
 
 mod activations;
 mod float;
+mod order;
 #[cfg(target_arch = "x86_64")]
 mod packed;
 mod scalar;
@@ -34,6 +36,7 @@ use crate::format::{Format, ShapeError};
 use crate::isa::Isa;
 use crate::parallel::{DisjointSlice, Region};
 pub use activations::Activations;
+use order::Order;
 
 /// How activations enter a product with quantised weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +57,8 @@ pub struct Matrix<'a> {
     bytes: &'a [u8],
     /// What the whole matrix is multiplied by, beside the scales of its blocks.
     factor: f32,
+    /// None if columns stand in the order of the input.
+    order: Option<Order<'a>>,
 }
 
 impl<'a> Matrix<'a> {
@@ -73,7 +78,22 @@ impl<'a> Matrix<'a> {
         if bytes.len() != expected {
             return Err(ShapeError::WrongLength { format, rows, cols, expected, actual: bytes.len() });
         }
-        Ok(Self { format, rows, cols, row_bytes, bytes, factor: 1.0 })
+        Ok(Self { format, rows, cols, row_bytes, bytes, factor: 1.0, order: None })
+    }
+
+    /// A matrix of quantised rows with the order of its columns behind them: for each stored column, u32, the element of the input
+    /// that it is for, as [`Recoding`](crate::Recoding) writes it. Products panic if that is not below `cols`.
+    ///
+    /// # Errors
+    /// Those of [`Matrix::new`].
+    pub fn ordered(format: Format, rows: usize, cols: usize, bytes: &'a [u8]) -> Result<Self, ShapeError> {
+        let places = cols.saturating_mul(size_of::<u32>());
+        if format.is_float() || bytes.len() < places {
+            let (expected, actual) = (places, bytes.len());
+            return Err(ShapeError::WrongLength { format, rows, cols, expected, actual });
+        }
+        let (bytes, order) = bytes.split_at(bytes.len() - places);
+        Ok(Self { order: Some(Order::new(order)), ..Self::new(format, rows, cols, bytes)? })
     }
 
     /// The same weights, all times `factor`: what lies beside an NVFP4 tensor in its file.
@@ -131,6 +151,8 @@ struct Job<'a> {
     input: &'a Activations,
     input_rows: Option<&'a [u32]>,
     output: DisjointSlice<'a, f32>,
+    /// Added to the numbers of rows of the input.
+    first_row: usize,
     /// Rows of the input that are taken.
     n: usize,
     /// Rows of the weights that make a task; the last task may have fewer.
@@ -145,12 +167,30 @@ struct Job<'a> {
 /// # Panics
 /// If shapes do not fit each other or a row that is asked for is not set.
 pub fn matmul(region: &Region<'_>, precision: Precision, products: &mut [Product<'_>]) {
+    let moved = |product: &Product<'_>| order::is_moved(product, precision);
+    if !products.iter().any(moved) {
+        return run_jobs(region, precision, products, std::iter::repeat(()), |job, ()| job);
+    }
+    products.sort_by_key(moved);
+    let (in_order, others) = products.split_at_mut(products.partition_point(|product| !moved(product)));
+    run_jobs(region, precision, in_order, std::iter::repeat(()), |job, ()| job);
+    order::multiply(region, others);
+}
+
+/// Computes all products in one loop, each as `change` makes its job of what comes with it.
+fn run_jobs<'a, T>(
+    region: &Region<'_>,
+    precision: Precision,
+    products: &'a mut [Product<'_>],
+    with: impl Iterator<Item = T>,
+    change: impl Fn(Job<'a>, T) -> Job<'a>,
+) {
     let mut jobs = Vec::with_capacity(products.len());
     let mut tasks = 0;
     let bytes: usize = products.iter().map(|product| product.weights.bytes.len()).sum();
     let task_bytes = (bytes / (TASKS_PER_THREAD * region.threads())).clamp(TASK_BYTES.start, TASK_BYTES.end);
-    for product in products {
-        let job = Job::new(product, tasks, task_bytes);
+    for (product, with) in products.iter_mut().zip(with) {
+        let job = change(Job::new(product, tasks, task_bytes), with);
         tasks = job.end_task;
         jobs.push(job);
     }
@@ -180,12 +220,13 @@ impl<'a> Job<'a> {
         let task_rows = by_bytes.min(by_products).next_multiple_of(TASK_ROWS).max(TASK_ROWS);
         let tasks = if n == 0 { 0 } else { weights.rows.div_ceil(task_rows) };
         let end_task = first_task + tasks;
-        Self { weights, input, input_rows, output: DisjointSlice::new(output), n, task_rows, end_task }
+        let output = DisjointSlice::new(output);
+        Self { weights, input, input_rows, output, first_row: 0, n, task_rows, end_task }
     }
 
     /// Where row i of the input lies in the activations.
     fn input_row(&self, i: usize) -> usize {
-        self.input_rows.map_or(i, |rows| rows[i] as usize)
+        self.first_row + self.input_rows.map_or(i, |rows| rows[i] as usize)
     }
 
     /// Writes the output of the weight rows from `first` on for row i of the input.

@@ -12,12 +12,16 @@
 //! plain floats              themselves, in another order                 as they are
 //! 4-bit integers, zero 8    scale * (q - 8)                              Format::Q4_0
 //! 4-bit integers            scale * (q - zero), q - zero in -16..16      Format::Q5_0
-//! the same, each input of
-//! a group of its own        f32, since a block has one scale             Format::F32
+//! 8-bit integers, zero 128  scale * (q - 128)                            Format::Q8_0
+//! the same, groups of any   the same blocks, columns of a group side by side; behind
+//! columns (act-order)       the rows the order of the columns, u32 for each
+//! the same, groups that
+//! are not whole blocks      f32, since a block has one scale             Format::F32
 //! ```
 //!
 //! A matrix may also be a part of a stored one, or stand there in another order: see [`View`].
 
+mod bytes;
 mod integers;
 mod view;
 
@@ -85,6 +89,18 @@ pub enum Parts {
         /// The indices may name any group. Otherwise groups are runs of columns, whatever indices there are.
         any_order: bool,
     },
+    /// The same in 8 bits, all zero points 128: bytes [cols / 4, rows] u32, four along the columns; zero points [groups, rows / 4]
+    /// u32, four along the rows; scales and indices as above.
+    Gptq8 {
+        /// What is added to a stored zero point.
+        zero_offset: u8,
+        /// Groups of columns.
+        groups: usize,
+        /// There are indices.
+        indices: bool,
+        /// The indices may name any group. Otherwise groups are runs of columns, whatever indices there are.
+        any_order: bool,
+    },
     /// Nibbles [cols, rows / 8] u32; zero points [groups, rows / 8] u32, both eight along the rows in AWQ's order; scales f16
     /// [groups, rows].
     Awq {
@@ -120,6 +136,8 @@ pub struct Recoding {
     format: Format,
     /// None if it is the stored matrix.
     view: Option<View>,
+    /// The order of the columns stands behind the rows.
+    ordered: bool,
 }
 
 impl Recoding {
@@ -144,6 +162,7 @@ impl Recoding {
         if let Some(view) = &view {
             rule(view.fits(rows, cols), "the stored matrix does not have all of its elements")?;
         }
+        let mut ordered = false;
         let whole_rows = view.as_ref().is_none_or(|view| view.has_whole_rows(cols));
         let format = match parts {
             Parts::Floats(format) => format.as_rows(),
@@ -172,7 +191,19 @@ impl Recoding {
             Parts::Gptq { groups, any_order, symmetric, .. } => {
                 rule(rows.is_multiple_of(8) && cols.is_multiple_of(8), "rows and columns come in eights")?;
                 rule(any_order || grouped(groups), "the columns must be whole groups")?;
-                integers::format(any_order || !(cols / groups.max(1)).is_multiple_of(32), symmetric)
+                let whole_blocks = grouped(groups) && (cols / groups).is_multiple_of(32);
+                ordered = any_order && whole_blocks;
+                integers::format(!whole_blocks, symmetric)
+            }
+            Parts::Gptq8 { groups, any_order, .. } => {
+                rule(rows.is_multiple_of(4), "rows come in fours")?;
+                rule(grouped(groups), "the columns must be whole groups")?;
+                rule(
+                    (cols / groups).is_multiple_of(32),
+                    "groups of 8-bit integers must be of 32 columns, or a multiple",
+                )?;
+                ordered = any_order;
+                Format::Q8_0
             }
             Parts::Awq { groups } => {
                 rule(rows.is_multiple_of(8), "rows come in eights")?;
@@ -181,9 +212,9 @@ impl Recoding {
             }
         };
         rule(format.row_bytes(cols).is_some(), "a row is not whole blocks of the format that it becomes")?;
-        let bytes = format.row_bytes(cols).and_then(|row| row.checked_mul(rows));
+        let bytes = format.row_bytes(cols).and_then(|row| row.checked_mul(rows)?.checked_add(4 * cols));
         rule(bytes.is_some(), "it is larger than the address space")?;
-        Ok(Self { parts, rows, cols, format, view })
+        Ok(Self { parts, rows, cols, format, view, ordered })
     }
 
     /// The format of the result.
@@ -191,10 +222,33 @@ impl Recoding {
         self.format
     }
 
-    /// Bytes of the result: all rows.
+    /// Whether the order of the columns stands behind the rows, as [`Matrix::ordered`](crate::Matrix::ordered) takes it.
+    pub fn is_ordered(&self) -> bool {
+        self.ordered
+    }
+
+    /// Bytes of the result: all rows, and the order of the columns if it has one.
     pub fn bytes(&self) -> usize {
+        self.rows_bytes() + if self.ordered { size_of::<u32>() * self.cols } else { 0 }
+    }
+
+    /// Bytes of all rows.
+    pub fn rows_bytes(&self) -> usize {
         // The product was computed before.
         self.format.row_bytes(self.cols).unwrap_or(0) * self.rows
+    }
+
+    /// What people call the parts.
+    pub fn kind(&self) -> &'static str {
+        match self.parts {
+            Parts::Floats(_) => "floats",
+            Parts::Mxfp4 => "MXFP4",
+            Parts::Fp8 { .. } => "FP8",
+            Parts::Nvfp4 => "NVFP4",
+            Parts::Gptq { .. } => "GPTQ",
+            Parts::Gptq8 { .. } => "GPTQ in 8 bits",
+            Parts::Awq { .. } => "AWQ",
+        }
     }
 
     /// Rows and columns of the stored matrix.
@@ -214,6 +268,11 @@ impl Recoding {
             Parts::Nvfp4 => vec![rows * (cols / 2), rows * (cols / 16)],
             Parts::Gptq { groups, indices, .. } => {
                 let mut bytes = vec![rows * (cols / 2), groups * (rows / 2), groups * rows * 2];
+                bytes.extend(indices.then_some(4 * cols));
+                bytes
+            }
+            Parts::Gptq8 { groups, indices, .. } => {
+                let mut bytes = vec![rows * cols, groups * rows, groups * rows * 2];
                 bytes.extend(indices.then_some(4 * cols));
                 bytes
             }
@@ -259,16 +318,46 @@ impl Recoding {
                 if symmetric {
                     layout.check_symmetric(parts[1])?;
                 }
-                layout.recode(self.format, [parts[0], parts[1], parts[2]], &order, out);
+                let (out, columns) = self.columns(&layout, &order, out)?;
+                layout.recode(self.format, [parts[0], parts[1], parts[2]], &order, columns.as_deref(), out);
+                Ok(())
+            }
+            Parts::Gptq8 { zero_offset, groups, indices, any_order } => {
+                let layout = Layout::gptq(self.rows, self.cols, groups, zero_offset);
+                let order = layout.order(indices.then(|| parts[3]), any_order)?;
+                bytes::check_symmetric(parts[1], zero_offset)?;
+                let (out, columns) = self.columns(&layout, &order, out)?;
+                bytes::recode([self.rows, self.cols], [parts[0], parts[2]], &order, columns.as_deref(), out);
                 Ok(())
             }
             Parts::Awq { groups } => {
                 let layout = Layout::awq(self.rows, self.cols, groups);
                 let order = layout.order(None, false)?;
-                layout.recode(self.format, [parts[0], parts[1], parts[2]], &order, out);
+                layout.recode(self.format, [parts[0], parts[1], parts[2]], &order, None, out);
                 Ok(())
             }
         }
+    }
+
+    /// The rows of the result and, if columns have an order of their own, that order, which is written behind them.
+    fn columns<'o>(
+        &self,
+        layout: &Layout,
+        order: &[usize],
+        out: &'o mut [u8],
+    ) -> Result<(&'o mut [u8], Option<Vec<u32>>), RecodeError> {
+        let (rows, places) = out.split_at_mut(self.rows_bytes());
+        if !self.ordered {
+            return Ok((rows, None));
+        }
+        let columns = layout.side_by_side(order)?;
+        places
+            .as_chunks_mut()
+            .0
+            .iter_mut()
+            .zip(&columns)
+            .for_each(|(place, column)| *place = column.to_le_bytes());
+        Ok((rows, Some(columns)))
     }
 
     fn fp8(&self, bytes: &[u8], scale: impl Fn(usize) -> f32, block: [usize; 2], out: &mut [u8]) {

@@ -4,15 +4,13 @@
 //! run, since one that backtracks would take minutes for a line of text.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::error::{Result, TextError, shown};
-use crate::limits::{MAX_ADDED_TOKENS, MAX_MERGES, MAX_TOKENS};
+use crate::limits::{MAX_ADDED_TOKENS, MAX_MERGES, MAX_MERGES_PER_TOKEN, MAX_TOKENS};
 use crate::pretokenize;
 use crate::vocabulary::{RANKED, SPACE, VocabularySpec, byte_token};
 
@@ -22,99 +20,135 @@ const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
-/// Steps of a pre-tokenizer; public ones have up to four.
+/// Steps of a part of a tokenizer; public ones have up to four (a list of millions).
 const MAX_STEPS: usize = 16;
-/// Elements of a description of steps; the longest published ones have some hundreds (a list of millions of zeros).
-const MAX_DESCRIPTION_ELEMENTS: usize = 10_000;
 
 #[derive(Deserialize)]
 struct File {
     #[serde(default)]
     added_tokens: Vec<AddedToken>,
-    #[serde(default)]
-    normalizer: Description,
-    #[serde(default)]
-    pre_tokenizer: Description,
-    #[serde(default)]
-    post_processor: Description,
+    normalizer: Option<Step>,
+    pre_tokenizer: Option<Step>,
+    post_processor: Option<Step>,
     model: Model,
 }
 
-/// What a step is described by: some JSON, of a size that such descriptions have.
-#[derive(Default)]
-struct Description(Value);
+/// A step, or several: what of its description is looked at. All else is skipped without being kept.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Step {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    #[serde(alias = "normalizers", alias = "pretokenizers", alias = "processors")]
+    steps: Few<Step>,
+    pattern: Option<Pattern>,
+    content: Option<String>,
+    behavior: Option<String>,
+    invert: Option<bool>,
+    individual_digits: Option<bool>,
+    add_prefix_space: Option<bool>,
+    use_regex: Option<bool>,
+    /// What a post-processor makes of one text.
+    single: Few<Piece>,
+}
 
-impl<'de> Deserialize<'de> for Description {
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Pattern {
+    #[serde(rename = "Regex")]
+    regex: Option<String>,
+    #[serde(rename = "String")]
+    text: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Piece {
+    #[serde(rename = "SpecialToken")]
+    special: Option<IgnoredAny>,
+}
+
+/// At most [`MAX_STEPS`] of something; a longer list is an error before it is in memory.
+struct Few<T>(Vec<T>);
+
+impl<T> Default for Few<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
     fn deserialize<D: Deserializer<'de>>(json: D) -> std::result::Result<Self, D::Error> {
-        let left = Cell::new(MAX_DESCRIPTION_ELEMENTS);
-        Few { left: &left }.deserialize(json).map(Self)
-    }
-}
+        struct List<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
+            type Value = Few<T>;
 
-/// Makes a value of at most `left` elements.
-#[derive(Clone, Copy)]
-struct Few<'a> {
-    left: &'a Cell<usize>,
-}
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("steps of a tokenizer")
+            }
 
-impl<'de> DeserializeSeed<'de> for Few<'_> {
-    type Value = Value;
+            fn visit_unit<E>(self) -> std::result::Result<Few<T>, E> {
+                Ok(Few::default())
+            }
 
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> std::result::Result<Value, D::Error> {
-        let Some(left) = self.left.get().checked_sub(1) else {
-            let text = format_args!("a step has more than {MAX_DESCRIPTION_ELEMENTS} elements");
-            return Err(Error::custom(text));
-        };
-        self.left.set(left);
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Few<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a step of a tokenizer")
-    }
-
-    fn visit_unit<E>(self) -> std::result::Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> std::result::Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> std::result::Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> std::result::Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> std::result::Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> std::result::Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Value, A::Error> {
-        let mut values = Vec::new();
-        while let Some(value) = list.next_element_seed(self)? {
-            values.push(value);
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Few<T>, A::Error> {
+                let mut few = Vec::new();
+                while let Some(one) = list.next_element()? {
+                    if few.len() == MAX_STEPS {
+                        let text = format_args!("more than the {MAX_STEPS} steps that are accepted");
+                        return Err(A::Error::custom(text));
+                    }
+                    few.push(one);
+                }
+                Ok(Few(few))
+            }
         }
-        Ok(Value::Array(values))
+        json.deserialize_any(List(std::marker::PhantomData))
+    }
+}
+
+impl Step {
+    fn kind(&self) -> &str {
+        self.kind.as_deref().unwrap_or("")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> std::result::Result<Value, A::Error> {
-        let mut values = serde_json::Map::new();
-        while let Some(key) = object.next_key::<String>()? {
-            values.insert(key, object.next_value_seed(self)?);
-        }
-        Ok(Value::Object(values))
+    /// The text that it looks for, where that is no regular expression.
+    fn text(&self) -> Option<&str> {
+        self.pattern.as_ref()?.text.as_deref()
+    }
+
+    /// Calls `each` with the step, or with each of a sequence.
+    fn each<'a>(&'a self, each: &mut dyn FnMut(&'a Step) -> Result<()>) -> Result<()> {
+        if self.kind() == "Sequence" { self.steps.0.iter().try_for_each(each) } else { each(self) }
+    }
+
+    /// One step of a pre-tokenizer, in the words of [`pretokenize::name_of`].
+    fn cut(&self) -> Result<pretokenize::Step> {
+        let is = |flag: Option<bool>, wanted: bool| flag.unwrap_or(false) == wanted;
+        Ok(match self.kind() {
+            "Split" if self.behavior.as_deref() == Some("Isolated") && is(self.invert, false) => {
+                let regex = self.pattern.as_ref().and_then(|pattern| pattern.regex.as_deref());
+                let regex =
+                    regex.ok_or_else(|| broken("a Split of its pre-tokenizer has no Regex".into()))?;
+                pretokenize::Step::Regex(regex.replace('\r', r"\r").replace('\n', r"\n"))
+            }
+            "Digits" if is(self.individual_digits, true) => pretokenize::Step::Digits,
+            // The library's own default is to cut as GPT-2 does.
+            "ByteLevel" if is(self.add_prefix_space, false) => match self.use_regex.unwrap_or(true) {
+                true => pretokenize::Step::Gpt2,
+                false => pretokenize::Step::Bytes,
+            },
+            other => {
+                return Err(broken(format!("its pre-tokenizer's step {} is not known here", shown(other))));
+            }
+        })
+    }
+
+    /// Whether a post-processor puts a special token before a text.
+    fn puts_a_token_first(&self) -> bool {
+        let first = self.single.0.first();
+        self.steps.0.iter().any(Self::puts_a_token_first)
+            || first.is_some_and(|first| first.special.is_some())
     }
 }
 
@@ -126,16 +160,61 @@ struct AddedToken {
     special: bool,
 }
 
-#[derive(Deserialize)]
 struct Model {
-    #[serde(rename = "type")]
     kind: Option<String>,
-    vocab: Vocab,
-    merges: Merges,
-    #[serde(default)]
+    vocab: Vec<(String, u32)>,
+    /// Two tokens with a space between them each.
+    merges: Vec<Cow<'static, str>>,
     ignore_merges: bool,
-    #[serde(default)]
     byte_fallback: bool,
+}
+
+impl<'de> Deserialize<'de> for Model {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> std::result::Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Model;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the model of a tokenizer")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Model, A::Error> {
+                let (mut kind, mut vocab, mut merges) = (None, None, None);
+                let (mut ignore_merges, mut byte_fallback) = (None, None);
+                while let Some(key) = map.next_key::<Cow<'_, str>>()? {
+                    // The tokens stand before the rules in every file that the library has written.
+                    let most = vocab.as_ref().map_or(MAX_MERGES, |vocab: &Vocab| most_merges(vocab.0.len()));
+                    match &*key {
+                        "type" => once("type", &mut kind, map.next_value()?)?,
+                        "vocab" => once("vocab", &mut vocab, map.next_value()?)?,
+                        "merges" => once("merges", &mut merges, map.next_value_seed(Merges { most })?)?,
+                        "ignore_merges" => once("ignore_merges", &mut ignore_merges, map.next_value()?)?,
+                        "byte_fallback" => once("byte_fallback", &mut byte_fallback, map.next_value()?)?,
+                        _ => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                Ok(Model {
+                    kind: kind.flatten(),
+                    vocab: vocab.ok_or_else(|| A::Error::missing_field("vocab"))?.0,
+                    merges: merges.ok_or_else(|| A::Error::missing_field("merges"))?,
+                    ignore_merges: ignore_merges.unwrap_or(false),
+                    byte_fallback: byte_fallback.unwrap_or(false),
+                })
+            }
+        }
+        json.deserialize_map(Fields)
+    }
+}
+
+/// Most merge rules of so many tokens.
+fn most_merges(tokens: usize) -> usize {
+    tokens.saturating_mul(MAX_MERGES_PER_TOKEN).min(MAX_MERGES)
+}
+
+/// Sets a field. Error: it is set.
+fn once<T, E: Error>(name: &'static str, field: &mut Option<T>, value: T) -> std::result::Result<(), E> {
+    if field.replace(value).is_some() { Err(E::duplicate_field(name)) } else { Ok(()) }
 }
 
 impl VocabularySpec<'static> {
@@ -169,24 +248,28 @@ impl VocabularySpec<'static> {
 /// Byte-level BPE.
 fn byte_level(file: File) -> Result<VocabularySpec<'static>> {
     let mut cuts = Vec::new();
-    steps(&file.pre_tokenizer.0, "pretokenizers", &mut |step| {
-        cuts.push(cut(step)?);
-        Ok(())
-    })?;
-    let mut nfc = false;
-    steps(&file.normalizer.0, "normalizers", &mut |step| match kind_of(step) {
-        "NFC" => {
-            nfc = true;
+    if let Some(step) = &file.pre_tokenizer {
+        step.each(&mut |step| {
+            cuts.push(step.cut()?);
             Ok(())
-        }
-        other => Err(broken(format!("its normalizer {} is not known here", shown(other)))),
-    })?;
+        })?;
+    }
+    let mut nfc = false;
+    if let Some(step) = &file.normalizer {
+        step.each(&mut |step| match step.kind() {
+            "NFC" => {
+                nfc = true;
+                Ok(())
+            }
+            other => Err(broken(format!("its normalizer {} is not known here", shown(other)))),
+        })?;
+    }
     let pre = pretokenize::name_of(&cuts).ok_or_else(|| TextError::PreTokenizer {
         found: format!("{cuts:?}").chars().take(200).collect(),
         supported: pretokenize::all_names(),
     })?;
     let Model { vocab, merges, ignore_merges, .. } = file.model;
-    let (tokens, token_types) = by_id(vocab.0, file.added_tokens)?;
+    let (tokens, token_types) = by_id(vocab, file.added_tokens)?;
     Ok(VocabularySpec {
         model: "gpt2".into(),
         pre: pre.into(),
@@ -194,43 +277,43 @@ fn byte_level(file: File) -> Result<VocabularySpec<'static>> {
         ignore_merges: Some(ignore_merges),
         tokens,
         token_types,
-        merges: merges.0,
-        add_bos: Some(puts_a_token_first(&file.post_processor.0)),
+        merges,
+        add_bos: Some(file.post_processor.is_some_and(|step| step.puts_a_token_first())),
         ..VocabularySpec::default()
     })
 }
 
 /// What was a model of SentencePiece: spaces are characters, there are no words, and what no token covers is bytes.
 fn spelled(file: File) -> Result<VocabularySpec<'static>> {
-    let text = |step: &Value, key: &str| step.get(key).and_then(Value::as_str).map(str::to_owned);
-    let of_spaces = |step: &Value| step.get("pattern").and_then(|pattern| text(pattern, "String"));
     let mut spaces = false;
-    steps(&file.normalizer.0, "normalizers", &mut |step| {
-        let content = text(step, "content").unwrap_or_default();
-        spaces = kind_of(step) == "Replace"
-            && of_spaces(step).as_deref() == Some(" ")
-            && content.chars().eq([SPACE])
-            && !spaces;
-        match (spaces, kind_of(step)) {
-            (true, _) => Ok(()),
-            (_, "Prepend") => Err(TextError::SpacePrefix),
-            (_, other) => Err(broken(format!("its normalizer {} is not known here", shown(other)))),
-        }
-    })?;
+    if let Some(step) = &file.normalizer {
+        step.each(&mut |step| {
+            let content = step.content.as_deref().unwrap_or_default();
+            let replaces = step.kind() == "Replace" && step.text() == Some(" ");
+            spaces = replaces && content.chars().eq([SPACE]) && !spaces;
+            match (spaces, step.kind()) {
+                (true, _) => Ok(()),
+                (_, "Prepend") => Err(TextError::SpacePrefix),
+                (_, other) => Err(broken(format!("its normalizer {} is not known here", shown(other)))),
+            }
+        })?;
+    }
     if !spaces {
         return Err(broken("its normalizer does not replace spaces, as one with byte_fallback does".into()));
     }
     // There are no spaces any more, so that this one cuts nothing.
-    steps(&file.pre_tokenizer.0, "pretokenizers", &mut |step| match kind_of(step) == "Split"
-        && of_spaces(step).as_deref() == Some(" ")
-    {
-        true => Ok(()),
-        false => Err(broken(format!("its pre-tokenizer's step {} is not known here", shown(kind_of(step))))),
-    })?;
+    if let Some(step) = &file.pre_tokenizer {
+        step.each(&mut |step| match step.kind() == "Split" && step.text() == Some(" ") {
+            true => Ok(()),
+            false => {
+                Err(broken(format!("its pre-tokenizer's step {} is not known here", shown(step.kind()))))
+            }
+        })?;
+    }
     let Model { vocab, merges, .. } = file.model;
     // Runs of spaces are made by merges: the text that they are looked for in has no such characters before.
     let added = file.added_tokens.into_iter().filter(|token| token.special || !token.content.contains(SPACE));
-    let (tokens, mut token_types) = by_id(vocab.0, added.collect())?;
+    let (tokens, mut token_types) = by_id(vocab, added.collect())?;
     for (kind, text) in token_types.iter_mut().zip(&tokens) {
         if *kind == NORMAL && byte_token(text).is_some() {
             *kind = BYTE;
@@ -240,63 +323,14 @@ fn spelled(file: File) -> Result<VocabularySpec<'static>> {
         model: RANKED.into(),
         tokens,
         token_types,
-        merges: merges.0,
-        add_bos: Some(puts_a_token_first(&file.post_processor.0)),
+        merges,
+        add_bos: Some(file.post_processor.is_some_and(|step| step.puts_a_token_first())),
         ..VocabularySpec::default()
     })
 }
 
 fn broken(rule: String) -> TextError {
     TextError::Json(rule.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect())
-}
-
-fn kind_of(step: &Value) -> &str {
-    step.get("type").and_then(Value::as_str).unwrap_or("")
-}
-
-/// Calls `each` with a step, or with each of a sequence.
-fn steps(step: &Value, list: &str, each: &mut dyn FnMut(&Value) -> Result<()>) -> Result<()> {
-    if step.is_null() {
-        return Ok(());
-    }
-    if kind_of(step) != "Sequence" {
-        return each(step);
-    }
-    let inner = step.get(list).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    if inner.len() > MAX_STEPS {
-        return Err(broken(format!("it has {} {list}, and {MAX_STEPS} are accepted", inner.len())));
-    }
-    inner.iter().try_for_each(each)
-}
-
-/// One step of a pre-tokenizer, in the words of [`pretokenize::name_of`].
-fn cut(step: &Value) -> Result<pretokenize::Step> {
-    let is = |key: &str, wanted: bool| step.get(key).and_then(Value::as_bool).unwrap_or(false) == wanted;
-    Ok(match kind_of(step) {
-        "Split"
-            if step.get("behavior").and_then(Value::as_str) == Some("Isolated") && is("invert", false) =>
-        {
-            let regex = step.get("pattern").and_then(|pattern| pattern.get("Regex")).and_then(Value::as_str);
-            let regex = regex.ok_or_else(|| broken("a Split of its pre-tokenizer has no Regex".into()))?;
-            pretokenize::Step::Regex(regex.replace('\r', r"\r").replace('\n', r"\n"))
-        }
-        "Digits" if is("individual_digits", true) => pretokenize::Step::Digits,
-        "ByteLevel" if is("add_prefix_space", false) => {
-            // The library's own default is to cut as GPT-2 does.
-            let cuts = step.get("use_regex").and_then(Value::as_bool).unwrap_or(true);
-            if cuts { pretokenize::Step::Gpt2 } else { pretokenize::Step::Bytes }
-        }
-        other => return Err(broken(format!("its pre-tokenizer's step {} is not known here", shown(other)))),
-    })
-}
-
-/// Whether the post-processor puts a special token before a text.
-fn puts_a_token_first(processor: &Value) -> bool {
-    if let Some(inner) = processor.get("processors").and_then(Value::as_array) {
-        return inner.iter().any(puts_a_token_first);
-    }
-    let single = processor.get("single").and_then(Value::as_array);
-    single.and_then(|single| single.first()).is_some_and(|first| first.get("SpecialToken").is_some())
 }
 
 /// Texts and types of all tokens by their id. Ids that no token has are unused.
@@ -364,8 +398,10 @@ impl<'de> Deserialize<'de> for Vocab {
     }
 }
 
-/// Merge rules: two tokens with a space between them.
-struct Merges(Vec<Cow<'static, str>>);
+/// Reads at most so many merge rules: a small vocabulary has no use for millions, each of which takes memory.
+struct Merges {
+    most: usize,
+}
 
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -374,31 +410,33 @@ enum Merge {
     Pair([String; 2]),
 }
 
-impl<'de> Deserialize<'de> for Merges {
-    fn deserialize<D: Deserializer<'de>>(json: D) -> std::result::Result<Self, D::Error> {
-        struct Rules;
-        impl<'de> Visitor<'de> for Rules {
-            type Value = Merges;
+impl<'de> DeserializeSeed<'de> for Merges {
+    type Value = Vec<Cow<'static, str>>;
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("merge rules")
-            }
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> std::result::Result<Self::Value, D::Error> {
+        json.deserialize_seq(self)
+    }
+}
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Merges, A::Error> {
-                let mut merges: Vec<Cow<'static, str>> = Vec::new();
-                while let Some(merge) = list.next_element()? {
-                    if merges.len() == MAX_MERGES {
-                        return Err(A::Error::custom(format_args!("more than {MAX_MERGES} merge rules")));
-                    }
-                    merges.push(match merge {
-                        Merge::Joined(text) => text.into(),
-                        Merge::Pair([left, right]) => format!("{left} {right}").into(),
-                    });
-                }
-                Ok(Merges(merges))
+impl<'de> Visitor<'de> for Merges {
+    type Value = Vec<Cow<'static, str>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("merge rules")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Self::Value, A::Error> {
+        let mut merges: Vec<Cow<'static, str>> = Vec::new();
+        while let Some(merge) = list.next_element()? {
+            if merges.len() == self.most {
+                return Err(A::Error::custom(format_args!("more than {} merge rules", self.most)));
             }
+            merges.push(match merge {
+                Merge::Joined(text) => text.into(),
+                Merge::Pair([left, right]) => format!("{left} {right}").into(),
+            });
         }
-        json.deserialize_seq(Rules)
+        Ok(merges)
     }
 }
 
@@ -507,10 +545,20 @@ mod tests {
         let prefix = small("").replace("\"NFC\"", "\"Replace\"");
         assert!(error(prefix).contains("Replace"));
         assert!(error("{".into()).contains("tokenizer.json"));
-        let deep = format!("{{\"normalizer\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        let deep = format!(
+            "{{\"normalizer\":{}{{}}{}}}",
+            "{\"normalizers\":[".repeat(100_000),
+            "]}".repeat(100_000)
+        );
         assert!(error(deep).contains("recursion"));
-        let long = small("")
-            .replace("\"post_processor\":null", &format!("\"post_processor\":[{}0]", "0,".repeat(20_000)));
-        assert!(error(long).contains("elements"));
+        let long = small("").replace(
+            "\"post_processor\":null",
+            &format!("\"post_processor\":{{\"processors\":[{}{{}}]}}", "{},".repeat(20_000)),
+        );
+        assert!(error(long).contains("16 steps"));
+        let rules =
+            |count: usize| file(QWEN, r#""a":0,"b":1,"ab":2"#, "", &vec![r#"["a","b"]"#; count].join(","));
+        VocabularySpec::from_tokenizer_json(rules(24).as_bytes()).unwrap();
+        assert!(error(rules(25)).contains("more than 24 merge rules"));
     }
 }

@@ -267,7 +267,7 @@ fn lies() -> Vec<(&'static str, &'static str, Value, &'static str)> {
             json!(["linear_attention", "full_attention", "full_attention"]),
             "layer_types",
         ),
-        ("gpt-oss", "/layer_types", json!(["sliding_attention", "full_attention"]), "sliding_window_pattern"),
+        ("gpt-oss", "/layer_types", json!(["sliding_attention", "full_attention"]), "layer_types"),
         ("gpt-oss", "/num_local_experts", json!(9), "mlp.router.weight"),
         ("gpt-oss", "/num_experts_per_tok", json!(9), "num_experts_per_tok"),
         ("gpt-oss", "/intermediate_size", json!(33), "mlp.experts.gate_up_proj"),

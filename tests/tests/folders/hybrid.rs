@@ -7,7 +7,7 @@ use half::bf16;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use crate::publish::published::{Tensor, write_weights};
+use membrane_tests::published::{Tensor, write_weights};
 
 const HIDDEN: usize = 64;
 const LAYERS: usize = 4;

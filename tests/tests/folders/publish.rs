@@ -1,10 +1,6 @@
 //! Folders as models are published, made of the fixture in BF16, so that there is something to compare with wherever the tests
 //! run: as they are, or with their matrices quantised beside a twin that has the same numbers as floats.
 
-#[path = "../../src/published.rs"]
-#[allow(dead_code, reason = "other families of models use more of it")]
-pub mod published;
-
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -15,7 +11,7 @@ use membrane_formats::{Array, Checkpoint, FormatError, StrArray, Value as Stored
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use published::{Tensor, fp8, nearest_float8, write_weights};
+use crate::published::{Tensor, fp8, nearest_float8, write_weights};
 
 /// The pre-tokenizer of the fixture's family, as `tokenizer.json` writes it.
 const QWEN: &str = concat!(
@@ -32,19 +28,23 @@ pub enum Scheme {
     Fp8Tensor,
     /// 4-bit integers; `v2`: zero points as they are; `symmetric`; `act_order`: groups in any order.
     Gptq { v2: bool, symmetric: bool, act_order: bool },
+    /// 8-bit integers around 128; `act_order` as above.
+    Gptq8 { act_order: bool },
     /// 4-bit integers in AWQ's order.
     Awq,
     /// 4-bit floats; modelopt's names, or those of compressed-tensors.
     Nvfp4 { compressed: bool },
 }
 
-pub const SCHEMES: [Scheme; 9] = [
+pub const SCHEMES: [Scheme; 11] = [
     Scheme::Fp8Blocks,
     Scheme::Fp8Tensor,
     Scheme::Gptq { v2: false, symmetric: true, act_order: false },
     Scheme::Gptq { v2: true, symmetric: true, act_order: false },
     Scheme::Gptq { v2: false, symmetric: false, act_order: false },
     Scheme::Gptq { v2: true, symmetric: false, act_order: true },
+    Scheme::Gptq8 { act_order: false },
+    Scheme::Gptq8 { act_order: true },
     Scheme::Awq,
     Scheme::Nvfp4 { compressed: false },
     Scheme::Nvfp4 { compressed: true },
@@ -85,7 +85,7 @@ impl Published {
                 continue;
             };
             let &[rows, cols] = &tensor.shape[..] else { continue };
-            let routers = matches!(scheme, Scheme::Gptq { .. });
+            let routers = matches!(scheme, Scheme::Gptq { .. } | Scheme::Gptq8 { .. });
             if cols % width(scheme) != 0 || rows % 8 != 0 || (name.contains("mlp.gate.") && !routers) {
                 continue;
             }
@@ -104,6 +104,9 @@ impl Published {
             Scheme::Gptq { v2, symmetric, act_order } => json!({
                 "quant_method": "gptq", "bits": 4, "group_size": GROUP, "sym": symmetric, "desc_act": act_order,
                 "checkpoint_format": if v2 { "gptq_v2" } else { "gptq" },
+            }),
+            Scheme::Gptq8 { act_order } => json!({
+                "quant_method": "gptq", "bits": 8, "group_size": GROUP, "sym": true, "desc_act": act_order,
             }),
             Scheme::Awq => json!({"quant_method": "awq", "bits": 4, "group_size": GROUP}),
             Scheme::Nvfp4 { compressed: true } => json!({"quant_method": "compressed-tensors"}),
@@ -284,6 +287,10 @@ fn quantise(scheme: Scheme, x: &[f32], rows: usize, cols: usize) -> (Parts, Vec<
             let integers = Integers::new(x, [rows, cols], symmetric, &order);
             (integers.gptq(if v2 { 0 } else { 1 }, &order), integers.meaning(&order))
         }
+        Scheme::Gptq8 { act_order } => {
+            let order = |column: usize| if act_order { column * 5 % (cols / GROUP) } else { column / GROUP };
+            gptq8(x, [rows, cols], &order)
+        }
         Scheme::Awq => {
             let order = |column: usize| column / GROUP;
             let integers = Integers::new(x, [rows, cols], false, &order);
@@ -385,6 +392,35 @@ impl Integers {
             ("scales", self.scales()),
         ]
     }
+}
+
+/// Bytes, zero points less 1, scales and groups; and what they stand for.
+fn gptq8(x: &[f32], [rows, cols]: [usize; 2], order: &dyn Fn(usize) -> usize) -> (Parts, Vec<f32>) {
+    let groups = cols / GROUP;
+    let scale = |row: usize, group: usize| {
+        let own = (0..cols).filter(|&col| order(col) == group).map(|col| x[row * cols + col].abs());
+        f16::from_f32(own.fold(1e-4, f32::max) / 127.0)
+    };
+    let scales: Vec<f16> = (0..groups * rows).map(|place| scale(place % rows, place / rows)).collect();
+    let of = |row: usize, col: usize| scales[order(col) * rows + row].to_f32();
+    let steps = |row: usize, col: usize| (x[row * cols + col] / of(row, col)).round().clamp(-128.0, 127.0);
+    let meaning = (0..rows * cols).map(|i| steps(i / cols, i % cols) * of(i / cols, i % cols)).collect();
+    let words = (0..rows * cols).map(|byte| {
+        let (word, place) = (byte / 4, byte % 4);
+        (steps(word % rows, word / rows * 4 + place) + 128.0) as u8
+    });
+    let indices = (0..cols).flat_map(|col| (order(col) as i32).to_le_bytes()).collect();
+    let bytes = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+    let parts = vec![
+        ("qweight", Tensor { dtype: Dtype::I32, shape: vec![cols / 4, rows], bytes: words.collect() }),
+        (
+            "qzeros",
+            Tensor { dtype: Dtype::I32, shape: vec![groups, rows / 4], bytes: vec![127; groups * rows] },
+        ),
+        ("scales", Tensor { dtype: Dtype::F16, shape: vec![groups, rows], bytes }),
+        ("g_idx", Tensor { dtype: Dtype::I32, shape: vec![cols], bytes: indices }),
+    ];
+    (parts, meaning)
 }
 
 fn nvfp4(x: &[f32], rows: usize, cols: usize, compressed: bool) -> (Parts, Vec<f32>) {

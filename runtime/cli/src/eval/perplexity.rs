@@ -62,7 +62,7 @@ struct Report {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let window = args.model.load.ctx.unwrap_or(WINDOW);
+    let window = args.model.load.machine.ctx.unwrap_or(WINDOW);
     ensure!(window >= LEAST_WINDOW, "--ctx {window}: a window has at least {LEAST_WINDOW} tokens");
     let checkpoint = Arc::new(Checkpoint::open(&args.model.model)?);
     let tokenizer = membrane_engine::tokenizer(&checkpoint)?;

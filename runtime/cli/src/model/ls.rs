@@ -1,6 +1,5 @@
 //! `membrane model ls`: the models on this machine.
 
-use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,7 +32,7 @@ struct Row {
     bytes: Option<u64>,
     parameters: Option<u64>,
     architecture: Option<String>,
-    /// The type that most of its bytes are in.
+    /// The form that most of its bytes are in.
     quantisation: Option<String>,
     /// Why it can't be run, as far as its headers tell.
     problem: Option<String>,
@@ -72,17 +71,14 @@ fn row(found: Found) -> Row {
             return Row { name, keeper, path, bytes, parameters, architecture, quantisation, problem };
         }
     };
-    let mut types: BTreeMap<&str, u64> = BTreeMap::new();
-    for tensor in checkpoint.tensors() {
-        *types.entry(tensor.dtype.name()).or_default() += tensor.bytes;
-    }
-    let most = types.into_iter().max_by_key(|(_, bytes)| *bytes);
+    let forms = checkpoint.forms();
+    let most = forms.iter().max_by_key(|(_, form)| form.bytes);
     let architecture = checkpoint.metadata().str("general.architecture").ok().flatten();
     Row {
         bytes: Some(checkpoint.files().iter().map(|file| file.bytes).sum()),
-        parameters: Some(checkpoint.tensors().iter().map(|tensor| tensor.shape.elements()).sum()),
+        parameters: Some(forms.values().map(|form| form.parameters).sum()),
         architecture: architecture.map(str::to_owned),
-        quantisation: most.map(|(name, _)| name.to_owned()),
+        quantisation: most.map(|(name, _)| (*name).to_owned()),
         problem: Architecture::of(&checkpoint).err().map(|error| error.to_string()),
         name,
         keeper,

@@ -1,11 +1,12 @@
 //! Where models lie: the folders of other programs, as each of them arranges it. Nothing there is changed.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use membrane_formats::gguf;
 use serde::{Deserialize, Serialize};
 
 /// Folders within each other that are looked into (a link to a folder above, which is not followed anyway).
@@ -107,6 +108,21 @@ fn hub_name(below: &Path) -> String {
 /// GGUF files, of split ones the first, and folders of safetensors.
 fn files(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
+    walk(root, &mut |folder, files| {
+        let ends = |name: &OsStr, ending: &str| Path::new(name).extension() == Some(OsStr::new(ending));
+        let gguf = files.iter().filter(|name| ends(name, "gguf") && !is_later_part(name));
+        found.extend(gguf.map(|name| folder.join(name)));
+        if files.iter().any(|name| name == "config.json")
+            && files.iter().any(|name| ends(name, "safetensors"))
+        {
+            found.push(folder.to_owned());
+        }
+    });
+    found
+}
+
+/// Calls `each` with every folder from `root` on and the names of the files in it.
+fn walk(root: &Path, each: &mut dyn FnMut(&Path, &[OsString])) {
     let mut open = vec![(root.to_owned(), 0)];
     let mut seen = 0;
     while let Some((folder, depth)) = open.pop() {
@@ -114,7 +130,7 @@ fn files(root: &Path) -> Vec<PathBuf> {
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             seen += 1;
             if seen > MAX_ENTRIES {
-                return found;
+                return;
             }
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() && depth < MAX_DEPTH => open.push((entry.path(), depth + 1)),
@@ -123,26 +139,13 @@ fn files(root: &Path) -> Vec<PathBuf> {
                 _ => {}
             }
         }
-        let ends = |name: &OsStr, ending: &str| Path::new(name).extension() == Some(OsStr::new(ending));
-        let gguf = names.iter().filter(|name| ends(name, "gguf") && !is_later_part(name));
-        found.extend(gguf.map(|name| folder.join(name)));
-        if names.iter().any(|name| name == "config.json")
-            && names.iter().any(|name| ends(name, "safetensors"))
-        {
-            found.push(folder);
-        }
+        each(&folder, &names);
     }
-    found
 }
 
-/// Whether a file is a part of a split model, and not the first: `NAME-00002-of-00003.gguf`.
+/// Whether a file is a part of a split model, and not the first.
 fn is_later_part(name: &OsStr) -> bool {
-    let name = name.to_string_lossy();
-    let parts = name.strip_suffix(".gguf").and_then(|stem| stem.rsplit_once("-of-"));
-    let Some((before, count)) = parts else { return false };
-    let number = before.rsplit_once('-').map_or("", |(_, number)| number);
-    let digits = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-    digits(count) && digits(number) && number != "00001"
+    gguf::part_of(name).is_some_and(|(number, _)| number > 1)
 }
 
 /// The part of a manifest that is read.
@@ -162,26 +165,15 @@ struct Layer {
 fn ollama(root: &Path) -> Vec<Found> {
     let manifests = root.join("manifests");
     let mut found = Vec::new();
-    let mut open = vec![(manifests.clone(), 0)];
-    let mut seen = 0;
-    while let Some((folder, depth)) = open.pop() {
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            seen += 1;
-            match entry.file_type() {
-                _ if seen > MAX_ENTRIES => return found,
-                Ok(kind) if kind.is_dir() && depth < MAX_DEPTH => open.push((entry.path(), depth + 1)),
-                Ok(kind) if kind.is_file() => {
-                    let model = blob(root, &entry.path()).filter(|blob| blob.is_file());
-                    found.extend(model.map(|path| {
-                        let name =
-                            ollama_name(entry.path().strip_prefix(&manifests).unwrap_or(&entry.path()));
-                        Found { keeper: Keeper::Ollama, name, path }
-                    }));
-                }
-                _ => {}
-            }
+    walk(&manifests, &mut |folder, files| {
+        for manifest in files.iter().map(|name| folder.join(name)) {
+            let model = blob(root, &manifest).filter(|blob| blob.is_file());
+            found.extend(model.map(|path| {
+                let name = ollama_name(manifest.strip_prefix(&manifests).unwrap_or(&manifest));
+                Found { keeper: Keeper::Ollama, name, path }
+            }));
         }
-    }
+    });
     found
 }
 

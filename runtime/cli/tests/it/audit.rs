@@ -164,6 +164,10 @@ fn an_answer_with_a_cache_of_blocks_is_replayed_with_one() {
     let replayed = desk.replay(&["-q"]).good();
     assert_eq!(replayed.stdout.matches("identical").count(), 3, "{}", replayed.stdout);
     assert!(desk.run(&["x", "--kv-cache", "q3"]).stderr.contains("q8_0"));
+    // The record says how the answer was computed.
+    for flags in [&["--kv-cache", "q8_0"][..], &["--reference"]] {
+        desk.replay(flags).failed_saying(&[flags[0], "unexpected argument"]);
+    }
 }
 
 #[test]

@@ -59,6 +59,75 @@ fn a_folder_is_described() {
 }
 
 #[test]
+fn quantised_matrices_are_counted_by_the_numbers_that_they_stand_for() {
+    let of = |scheme: Option<Scheme>| {
+        let (kept, path) = folder(|model| {
+            if let Some(scheme) = scheme {
+                *model = model.quantised(scheme).0;
+            }
+        });
+        let run = membrane(&["model", "inspect", &path, "--json"]).good();
+        let report: Value = serde_json::from_str(&run.stdout).unwrap();
+        let run = membrane(&["model", "ls", &path, "--json"]).good();
+        let rows: Vec<Value> = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(rows[0]["parameters"], report["parameters"]);
+        (kept, report, rows[0]["quantisation"].as_str().unwrap().to_owned())
+    };
+    let (_kept, plain, _) = of(None);
+    let gptq = Scheme::Gptq { v2: false, symmetric: true, act_order: true };
+    for (scheme, name) in [
+        (gptq, "GPTQ"),
+        (Scheme::Gptq8 { act_order: false }, "GPTQ of 8 bits"),
+        (Scheme::Awq, "AWQ"),
+        (Scheme::Nvfp4 { compressed: false }, "NVFP4"),
+        (Scheme::Nvfp4 { compressed: true }, "NVFP4"),
+        (Scheme::Fp8Blocks, "FP8"),
+    ] {
+        let (_kept, report, most) = of(Some(scheme));
+        assert_eq!(report["parameters"], plain["parameters"], "{name}");
+        let quantisation = report["quantisation"].as_str().unwrap();
+        assert!(
+            quantisation.contains(&format!("{name} ")) && quantisation.starts_with(&most),
+            "{quantisation}"
+        );
+        let forms = report["tensors"].as_object().unwrap();
+        assert!(!["I32", "U8", "F8_E4M3"].iter().any(|words| forms.contains_key(*words)), "{forms:?}");
+        let (all, bytes): (u64, u64) = forms.values().fold((0, 0), |(all, bytes), form| {
+            (all + form["tensors"].as_u64().unwrap(), bytes + form["bytes"].as_u64().unwrap())
+        });
+        let tensors: u64 =
+            plain["tensors"].as_object().unwrap().values().map(|f| f["tensors"].as_u64().unwrap()).sum();
+        assert_eq!(all, tensors, "{name}");
+        assert!(bytes < report["bytes"].as_u64().unwrap());
+    }
+}
+
+#[test]
+fn what_is_unusual_of_a_folder_is_told() {
+    let (kept, path) = folder(|model| {
+        let scale = crate::published::Tensor::f32(&[1], &[1.0]);
+        model.tensors.insert("model.layers.0.self_attn.k_proj.k_scale".into(), scale);
+    });
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (name, target) = (kept.path().join("generation_config.json"), elsewhere.path().join("g.json"));
+    std::fs::rename(&name, &target).unwrap();
+    std::os::unix::fs::symlink(&target, &name).unwrap();
+    let run = membrane(&["model", "inspect", &path]).good();
+    let unusual = run.stdout.split("unusual:\n").nth(1).unwrap().split("metadata:").next().unwrap();
+    for words in ["`model.layers.0.self_attn.k_proj.k_scale` is left out: ", "cache", "none of those known"] {
+        assert!(unusual.contains(words), "{words}: {unusual}");
+    }
+    assert!(
+        unusual.contains(&format!("is a link to {}", target.canonicalize().unwrap().display())),
+        "{unusual}"
+    );
+    // A cache of the hub is made of links, which is usual.
+    let cached = publish::in_a_cache(Path::new(&path), elsewhere.path());
+    let run = membrane(&["model", "inspect", cached.to_str().unwrap()]).good();
+    assert!(!run.stdout.contains("is a link to"), "{}", run.stdout);
+}
+
+#[test]
 fn logits_are_those_of_the_file_that_the_folder_was_made_of() {
     let (_kept, path) = folder(|_| {});
     assert!(logits(&path, &["--reference"]) == logits(&fixture(SOURCE), &["--reference"]));
@@ -134,6 +203,12 @@ fn what_is_wrong_with_a_folder_is_named() {
         ("num_experts_per_tok", json!(25)),
         ("vocab_size", json!(7)),
         ("rms_norm_eps", json!(-1)),
+        ("mlp_only_layers", json!("x")),
+        ("mlp_only_layers", json!([1])),
+        ("layer_types", json!(["full_attention"])),
+        ("layer_types", json!("full_attention")),
+        ("layer_types", json!(["full_attention", "full_attention", "full_attention", "linear_attention"])),
+        ("layer_types", json!(["full_attention", "full_attention", "full_attention", "other"])),
     ] {
         refused(&|model| model.config[key] = value.clone(), &[key]);
     }
@@ -143,6 +218,10 @@ fn what_is_wrong_with_a_folder_is_named() {
         &["rope_scaling", "longrope"],
     );
     refused(&|model| model.tokenizer["model"]["type"] = json!("Unigram"), &["Unigram"]);
+    let (kept, path) = folder(|model| model.config["layer_types"] = json!(vec!["full_attention"; 4]));
+    std::fs::remove_file(kept.path().join("tokenizer.json")).unwrap();
+    membrane(&["run", &path, "Hello"]).failed_saying(&[&path, "no `tokenizer.json`"]);
+    assert!(!logits(&path, &[]).is_empty());
     refused(&|model| model.tokenizer["added_tokens"][0]["id"] = json!(5000), &["5001", "1024 rows"]);
     refused(
         &|model| model.tokenizer["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = json!("(a+)+$"),
@@ -187,12 +266,19 @@ fn what_is_wrong_with_quantised_matrices_is_named() {
             };
             refused(scheme, &cut, &[base]);
         }
+        let mixed = |model: &mut Published| {
+            let parts = ["qweight", "qzeros", "scales", "g_idx"].map(|part| format!("{EXPERT}{part}"));
+            assert!(parts.iter().all(|part| model.tensors.remove(part).is_some()));
+            let name = format!("{EXPERT}weight");
+            model.tensors.insert(name.clone(), published().tensors.remove(&name).unwrap());
+        };
+        refused(gptq, &mixed, &[EXPERT, "BF16", "experts.0.up_proj.qweight", "GPTQ", "alike"]);
         let spoil = |part: &str, byte: u8| {
             let name = format!("{base}{part}");
             move |model: &mut Published| model.tensors.get_mut(&name).unwrap().bytes[0] = byte
         };
         refused(gptq, &spoil("g_idx", 99), &["g_idx", base.trim_end_matches("7.up_proj.")]);
-        refused(gptq, &spoil("qzeros", 0), &["zero point is not 8"]);
+        refused(gptq, &spoil("qzeros", 0), &["zero point is not 8", base, ".safetensors"]);
         refused(Scheme::Nvfp4 { compressed: false }, &spoil("weight_scale", 0x7F), &["scale of a block"]);
     }
 }

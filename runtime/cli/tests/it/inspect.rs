@@ -1,6 +1,7 @@
 //! `membrane model inspect` and `membrane doctor`.
 
 use membrane_formats::{Array, StrArray};
+use membrane_profile::Digest;
 use serde_json::{Value, json};
 
 use crate::program::{MOE, changed, fixture, membrane};
@@ -103,4 +104,43 @@ fn a_hybrid_is_described_with_its_states() {
     ] {
         assert!(inspect.stdout.contains(words), "{words}: {}", inspect.stdout);
     }
+}
+
+#[test]
+fn quantisation_tokenizer_and_template_are_named_with_digests() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = changed(MOE, folder.path(), |_| ());
+    let found = Digest::of(&std::fs::read(&model).unwrap()).to_string();
+    let run = membrane(&["model", "inspect", &model]).good();
+    for part in [
+        &found[..],
+        "quantisation: Q8_0 9",
+        "tokenizer: byte-level BPE, cut as qwen2, 1024 tokens\n  sha256:",
+        "chat template: that of Qwen3, ",
+    ] {
+        assert!(run.stdout.contains(part), "`{part}` is not in:\n{}", run.stdout);
+    }
+    assert!(!run.stdout.contains("unusual:") && !run.stdout.contains("remembered"), "{}", run.stdout);
+    let run = membrane(&["model", "inspect", &model, "--json"]).good();
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(
+        (&report["files"][0]["digest"], &report["files"][0]["remembered"]),
+        (&json!(found), &json!(true))
+    );
+    // Those of the lock and of `model verify`.
+    let run = membrane(&["model", "verify", &model, "--json"]);
+    let verified: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["tokenizer"]["digest"], verified["tokenizer"]);
+    assert_eq!(report["chat_template"]["digest"], verified["chat_template"]);
+
+    // A touched file is read again, and a template with one character more is nobody's.
+    let model = changed(MOE, folder.path(), |metadata| {
+        let template = metadata.str("tokenizer.chat_template").unwrap().unwrap().to_owned();
+        metadata.set("tokenizer.chat_template", format!("{template}."));
+    });
+    let run = membrane(&["model", "inspect", &model, "--json"]).good();
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert!(report["files"][0]["digest"] != json!(found) && report["files"][0]["remembered"] == json!(false));
+    assert_eq!(report["chat_template"]["known"], Value::Null);
+    assert!(report["unusual"][0].as_str().unwrap().contains("template"), "{}", report["unusual"]);
 }

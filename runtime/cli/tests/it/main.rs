@@ -17,6 +17,9 @@ mod model;
 mod plugin;
 mod profile;
 mod program;
+#[path = "../../../../tests/src/published.rs"]
+#[allow(dead_code, reason = "the tests of the engine use more of it")]
+mod published;
 mod run;
 mod spoken;
 mod transcripts;

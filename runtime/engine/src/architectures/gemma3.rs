@@ -15,7 +15,9 @@ use crate::keys::{Keys, MAX_WIDTH};
 const PERIOD: usize = 6;
 /// Base of the rotary positions within a window.
 const LOCAL_BASE: f32 = 10_000.0;
-/// Layers of the 27B model, whose scores are scaled by the width of a head as it would be if heads shared the hidden width.
+/// Layers of the 27B model, whose scores are scaled by the width of a head as it would be if heads shared the hidden width. No key
+/// of a GGUF file says so, since converters leave `query_pre_attn_scalar` out; llama.cpp knows the model by its layers, too. Folders
+/// have the number, and nothing depends on this there.
 const LAYERS_27B: usize = 62;
 
 pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {

@@ -6,7 +6,7 @@ use membrane_kernels::recode::{Parts, View};
 use membrane_pager::ByteRange;
 
 use super::finder::{Finder, check_shape, format_of, scale_name};
-use super::stored::{ExpertForm, Stored, expect, float_format};
+use super::stored::{ExpertForm, ExpertName, Stored, expect, float_format};
 use super::{ExpertBiases, ExpertMatrix};
 use crate::error::{EngineError, Result};
 use crate::hyper::Moe;
@@ -108,13 +108,14 @@ impl Finder<'_> {
         let (_, tensor) = self.tensor(&fused, &[cols, rows, count])?;
         let bytes = tensor.bytes / count as u64;
         let range = |e: u64| ByteRange { file: tensor.file, offset: tensor.offset + e * bytes, bytes };
+        let parts: Vec<Vec<ByteRange>> = (0..count as u64).map(|expert| vec![range(expert)]).collect();
         let factors = self.optional_vector(&scale_name(&fused), count)?.unwrap_or_default();
-        let (name, format) = (tensor.name.clone(), format_of(tensor)?);
+        let (name, format) = (ExpertName::fused(tensor.name.clone()), format_of(tensor)?);
         Ok(Experts {
-            matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors },
-            form: ExpertForm { name, parts: 1, recoding: None },
+            matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors, ordered: false },
+            form: ExpertForm::of(name, None, &parts),
             bytes,
-            parts: (0..count as u64).map(|expert| vec![range(expert)]).collect(),
+            parts,
         })
     }
 
@@ -130,19 +131,22 @@ impl Finder<'_> {
         for expert in 0..count {
             let stored = Stored::find(self, &of_one(expert), rows, cols)?;
             if !stored.same_form(&first) {
-                return Err(EngineError::TensorType {
+                return Err(EngineError::MixedExperts {
+                    found: stored.form(),
                     tensor: stored.name,
-                    found: stored.format.name().into(),
-                    supported: format!("the form of `{}` for all experts of the block", first.name),
+                    first: first.name.clone(),
+                    wanted: first.form(),
                 });
             }
             parts.push(stored.parts);
             factors.push(stored.factor);
         }
+        let ordered = first.is_ordered();
         let Stored { name, format, bytes, recoding, .. } = first;
+        let name = ExpertName::one_by_one(name);
         Ok(Experts {
-            matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors },
-            form: ExpertForm { name, parts: parts[0].len(), recoding },
+            matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors, ordered },
+            form: ExpertForm::of(name, recoding, &parts),
             bytes,
             parts,
         })
@@ -162,7 +166,7 @@ struct Fused<'a> {
 impl<'a> Fused<'a> {
     /// Error: it is absent, or has another shape or type.
     fn find(finder: &Finder<'a>, name: &str, outputs: usize, inputs: usize, experts: usize) -> Result<Self> {
-        if let Some(found) = finder.checkpoint.quantised(name)?
+        if let Some(found) = finder.quantised(name)?
             && found.scheme == Scheme::Mxfp4
         {
             for (part, block) in found.parts.iter().zip([&[16][..], &[]]) {
@@ -193,20 +197,29 @@ impl<'a> Fused<'a> {
             Parts::Floats(_) => rows_of([inputs, outputs], 1, outputs),
             _ => rows_of([outputs, inputs], inputs, 1),
         };
-        let name = self.parts[0].name.clone();
+        let tensor = self.parts[0].name.clone();
         let recoding = Recoding::of_view(self.described, view, rows, cols)
-            .map_err(|source| EngineError::Recode { tensor: name.clone(), source })?;
+            .map_err(|source| EngineError::Recode { tensor: tensor.clone(), source })?;
+        let name = ExpertName::fused(tensor);
         let range = |tensor: &TensorInfo, expert: u64| {
             let bytes = tensor.bytes / self.experts as u64;
             ByteRange { file: tensor.file, offset: tensor.offset + expert * bytes, bytes }
         };
         let parts = |expert: u64| self.parts.iter().map(|tensor| range(tensor, expert)).collect();
         let format = recoding.format();
+        let parts: Vec<Vec<ByteRange>> = (0..self.experts as u64).map(parts).collect();
         Ok(Experts {
-            matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors: Vec::new() },
+            matrix: ExpertMatrix {
+                name: name.clone(),
+                format,
+                rows,
+                cols,
+                factors: Vec::new(),
+                ordered: recoding.is_ordered(),
+            },
             bytes: recoding.bytes() as u64,
-            form: ExpertForm { name, parts: self.parts.len(), recoding: Some(recoding) },
-            parts: (0..self.experts as u64).map(parts).collect(),
+            form: ExpertForm::of(name, Some(recoding), &parts),
+            parts,
         })
     }
 }

@@ -1,21 +1,24 @@
 //! Looks up the tensors of each block and checks their shapes and types.
 
-use membrane_formats::{Checkpoint, TensorInfo, Values};
+use std::cell::RefCell;
+
+use membrane_formats::{Checkpoint, Quantised, TensorInfo, Values};
 use membrane_kernels::Format;
 use membrane_pager::Record;
 
 use super::stored::{ExpertRecoding, Stored};
+use super::unused::{self, Ignored};
 use super::{
     ALIGNMENT, AttentionBlock, Block, DeltaBlock, DraftHead, FeedForward, GateWeights, GatedUnit,
     InputWeights, Mixer, MoeBlock, Weight,
 };
 use crate::error::{EngineError, Result};
+use crate::finite::is_finite;
 use crate::hyper::{self, Attention, DeltaNet, Glu, Hyperparameters, Moe, Projections, Rope};
 
 /// The kernels' name of a tensor's type. Integers, and blocks that only activations have, are no weights.
 pub(super) fn format_of(tensor: &TensorInfo) -> Result<Format> {
-    // Blocks of it are made of a matrix and its scales, and no file has them.
-    let stored = |format: &Format| *format != Format::E4M3;
+    let stored = |format: &Format| format.is_stored();
     Format::from_name(tensor.dtype.name()).filter(stored).ok_or_else(|| EngineError::TensorType {
         tensor: tensor.name.clone(),
         found: tensor.dtype.name().into(),
@@ -34,11 +37,38 @@ pub(super) struct Finder<'a> {
     pub resident: Vec<(Stored, u64)>, // with its offset in the resident memory
     pub recoding: ExpertRecoding,
     pub resident_bytes: u64,
+    /// Of each tensor of the checkpoint whether it was looked up.
+    used: RefCell<Vec<bool>>,
 }
 
 impl<'a> Finder<'a> {
     pub fn new(checkpoint: &'a Checkpoint) -> Self {
-        Self { checkpoint, resident: Vec::new(), recoding: ExpertRecoding::default(), resident_bytes: 0 }
+        let used = RefCell::new(vec![false; checkpoint.tensors().len()]);
+        Self {
+            checkpoint,
+            resident: Vec::new(),
+            recoding: ExpertRecoding::of(checkpoint),
+            resident_bytes: 0,
+            used,
+        }
+    }
+
+    /// What was not looked up and is left out. Error: leaving it out would change what the model computes.
+    pub fn ignored(&self, hyper: &Hyperparameters) -> Result<Vec<Ignored>> {
+        unused::check(self.checkpoint, hyper, &self.used.borrow())
+    }
+
+    fn mark_used(&self, tensor: &TensorInfo) {
+        if let Some(index) = self.checkpoint.index_of(tensor) {
+            self.used.borrow_mut()[index] = true;
+        }
+    }
+
+    /// The parts of a quantised matrix, if it is one. Error: a part is missing.
+    pub fn quantised(&self, name: &str) -> Result<Option<Quantised<'a>>> {
+        let found = self.checkpoint.quantised(name)?;
+        found.iter().flat_map(|found| &found.parts).for_each(|part| self.mark_used(part));
+        Ok(found)
     }
 
     pub fn index(&self, name: &str) -> Result<usize> {
@@ -49,6 +79,7 @@ impl<'a> Finder<'a> {
     /// A tensor of exactly these dimensions, contiguous one first; dimensions of 1 do not count.
     pub fn tensor(&self, name: &str, dims: &[usize]) -> Result<(usize, &'a TensorInfo)> {
         let tensor = self.checkpoint.require(name)?;
+        self.mark_used(tensor);
         check_shape(tensor, dims)?;
         Ok((self.index(name)?, tensor))
     }
@@ -68,7 +99,8 @@ impl<'a> Finder<'a> {
     pub(super) fn resident(&mut self, stored: Stored, rows: usize, cols: usize) -> Weight {
         let offset = self.resident_bytes.next_multiple_of(ALIGNMENT);
         let Stored { ref name, format, bytes, factor, .. } = stored;
-        let weight = Weight { name: name.clone(), format, rows, cols, offset, bytes, factor };
+        let ordered = stored.is_ordered();
+        let weight = Weight { name: name.clone(), format, rows, cols, offset, bytes, factor, ordered };
         self.resident_bytes = offset + bytes;
         self.resident.push((stored, offset));
         weight
@@ -92,6 +124,10 @@ impl<'a> Finder<'a> {
         self.checkpoint.read(tensor, 0, &mut bytes)?;
         let mut values = vec![0.0; dims.iter().product()];
         membrane_kernels::quant::dequantise_row(format, &bytes, &mut values);
+        if !is_finite(&values) {
+            let name = format!("tensor `{}`", tensor.name);
+            return Err(EngineError::not_finite(self.checkpoint, Some(tensor.file), name));
+        }
         match tensor.values {
             Values::AsStored => {}
             Values::OnePlus => values.iter_mut().for_each(|value| *value += 1.0),

@@ -1,13 +1,17 @@
 //! Matrices as they are stored: one tensor whose bytes are rows of blocks already, or several that are recoded when they are
 //! read.
 
+use std::path::PathBuf;
+
 use membrane_formats::{Checkpoint, DType, Quantised, Scheme, TensorInfo, keys};
+use membrane_kernels::quant::dequantise_row;
 use membrane_kernels::recode::{FloatFormat, Parts, View};
 use membrane_kernels::{Format, RecodeError, Recoding};
 use membrane_pager::{ByteRange, ExpertKey, Recode};
 
 use super::finder::{Finder, format_of};
 use crate::error::{EngineError, Result};
+use crate::finite::is_finite;
 
 /// A matrix on disk, and what it becomes in memory.
 #[derive(Debug, Clone)]
@@ -32,7 +36,7 @@ fn range(tensor: &TensorInfo) -> ByteRange {
 impl Stored {
     /// The matrix [rows, cols] of this name. Errors: it is absent, or of another shape or type than can be computed with.
     pub fn find(finder: &Finder<'_>, name: &str, rows: usize, cols: usize) -> Result<Self> {
-        if let Some(quantised) = finder.checkpoint.quantised(name)? {
+        if let Some(quantised) = finder.quantised(name)? {
             return Self::quantised(finder.checkpoint, &quantised, rows, cols);
         }
         Self::stacked(finder, name, 1, rows, cols)
@@ -55,7 +59,7 @@ impl Stored {
     /// way that can't be taken apart.
     pub fn view(finder: &Finder<'_>, name: &str, view: View, rows: usize, cols: usize) -> Result<Self> {
         let stored = view.stored;
-        let (parts, factor, described) = match finder.checkpoint.quantised(name)? {
+        let (parts, factor, described) = match finder.quantised(name)? {
             Some(quantised) => described(finder.checkpoint, &quantised, stored)?,
             None => {
                 let (_, tensor) = finder.tensor(name, &[stored[1], stored[0]])?;
@@ -100,6 +104,11 @@ impl Stored {
         })
     }
 
+    /// Whether the order of its columns stands behind its rows.
+    pub fn is_ordered(&self) -> bool {
+        self.recoding.is_some_and(|recoding| recoding.is_ordered())
+    }
+
     /// Bytes of its parts while they are recoded.
     pub fn loading_bytes(&self) -> u64 {
         if self.recoding.is_some() { self.parts.iter().map(|part| part.bytes).sum() } else { 0 }
@@ -119,14 +128,45 @@ impl Stored {
             parts.push(own);
             rest = after;
         }
-        let refused = |source| EngineError::Recode { tensor: self.name.clone(), source };
+        let refused = |source| {
+            let error = EngineError::Recode { tensor: self.name.clone(), source };
+            error.of_file(
+                checkpoint.files().get(self.parts[0].file).map_or(checkpoint.path(), |file| &file.path),
+            )
+        };
         recoding.run(&parts, into).map_err(refused)
+    }
+
+    /// Whether all numbers of the matrix are finite, given what it is in memory.
+    pub fn is_finite(&self, bytes: &[u8]) -> bool {
+        let rows = self.recoding.map_or(bytes.len(), |recoding| recoding.rows_bytes());
+        blocks_are_finite(self.format, &bytes[..rows])
+    }
+
+    /// How it is stored, for messages: the types of its parts, or what it becomes.
+    pub fn form(&self) -> String {
+        match self.recoding {
+            Some(recoding) => format!("{} made {}", recoding.kind(), self.format),
+            None => self.format.to_string(),
+        }
     }
 
     /// Whether it becomes the same in the same way, which it must for all experts of a layer.
     pub fn same_form(&self, other: &Self) -> bool {
         self.format == other.format && self.recoding == other.recoding
     }
+}
+
+/// Whether all numbers of some blocks are finite.
+pub(super) fn blocks_are_finite(format: Format, bytes: &[u8]) -> bool {
+    /// Blocks that are made floats at a time.
+    const BLOCKS: usize = 64;
+    let mut floats = vec![0.0; BLOCKS * format.block_elems()];
+    bytes.chunks(BLOCKS * format.block_bytes()).all(|bytes| {
+        let floats = &mut floats[..bytes.len() / format.block_bytes() * format.block_elems()];
+        dequantise_row(format, bytes, floats);
+        is_finite(floats)
+    })
 }
 
 /// The parts of a quantised matrix that are recoded, what all of it is multiplied by, and what the parts are.
@@ -144,13 +184,14 @@ fn described<'a>(
             wanted(1, &[rows, cols / 16])?;
         }
         // What differs between these two is where a word's nibbles go; taken for the other, all numbers would be wrong.
-        Scheme::Gptq => wanted(0, &[cols / 8, rows])?,
+        Scheme::Gptq => wanted(0, &[cols / gptq_word(checkpoint)?, rows])?,
         Scheme::Awq => wanted(0, &[cols, rows / 8])?,
         Scheme::Mxfp4 => {}
     }
     if matches!(found.scheme, Scheme::Gptq | Scheme::Awq) {
         let groups = parts[2].shape.elements() as usize / rows.max(1);
-        wanted(1, &[groups, rows / 8])?;
+        let word = if found.scheme == Scheme::Gptq { gptq_word(checkpoint)? } else { 8 };
+        wanted(1, &[groups, rows / word])?;
         wanted(2, &[groups, rows])?;
     }
     let (factor, described) = match found.scheme {
@@ -261,6 +302,11 @@ fn groups(parts: &[&TensorInfo], rows: usize) -> Result<usize> {
     Ok(parts[2].shape.elements() as usize / rows.max(1))
 }
 
+/// Integers in a word of GPTQ.
+fn gptq_word(checkpoint: &Checkpoint) -> Result<usize> {
+    Ok(if checkpoint.metadata().u32(keys::BITS)? == Some(8) { 4 } else { 8 })
+}
+
 fn gptq(checkpoint: &Checkpoint, parts: &[&TensorInfo], rows: usize) -> Result<Parts> {
     let groups = groups(parts, rows)?;
     if let Some(indices) = parts.get(3) {
@@ -268,33 +314,85 @@ fn gptq(checkpoint: &Checkpoint, parts: &[&TensorInfo], rows: usize) -> Result<P
     }
     let metadata = checkpoint.metadata();
     let second_form = metadata.str(keys::GPTQ_FORM)? == Some("gptq_v2");
-    Ok(Parts::Gptq {
-        zero_offset: u8::from(!second_form),
-        symmetric: metadata.bool(keys::SYMMETRIC)?.unwrap_or(false),
-        groups,
-        indices: parts.len() > 3,
-        any_order: parts.len() > 3 && metadata.bool(keys::ACT_ORDER)?.unwrap_or(false),
-    })
+    let zero_offset = u8::from(!second_form);
+    let indices = parts.len() > 3;
+    let any_order = indices && metadata.bool(keys::ACT_ORDER)?.unwrap_or(false);
+    if gptq_word(checkpoint)? == 4 {
+        return Ok(Parts::Gptq8 { zero_offset, groups, indices, any_order });
+    }
+    let symmetric = metadata.bool(keys::SYMMETRIC)?.unwrap_or(false);
+    Ok(Parts::Gptq { zero_offset, symmetric, groups, indices, any_order })
 }
 
 /// How one of the matrices of each expert of a layer gets into its slot.
 #[derive(Debug, Clone)]
 pub(super) struct ExpertForm {
-    /// Name of the first expert's.
-    pub name: String,
+    pub name: ExpertName,
+    /// For each expert the file that its first part is in.
+    pub files: Vec<u16>,
     /// Parts in the files; 0: those of the matrix before, which both are made of.
     pub parts: usize,
     pub recoding: Option<Recoding>,
 }
 
+impl ExpertForm {
+    /// `parts`: where each expert's lie.
+    pub fn of(name: ExpertName, recoding: Option<Recoding>, parts: &[Vec<ByteRange>]) -> Self {
+        let file = |parts: &Vec<ByteRange>| parts.first().map_or(0, |part| part.file as u16);
+        let count = parts.first().map_or(0, Vec::len);
+        Self { name, files: parts.iter().map(file).collect(), parts: count, recoding }
+    }
+}
+
+/// The name of a matrix of all experts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ExpertName {
+    /// That of the first expert.
+    first: String,
+    /// Each expert's has a name of its own, with its number.
+    one_by_one: bool,
+}
+
+impl ExpertName {
+    /// One tensor for all experts.
+    pub fn fused(name: String) -> Self {
+        Self { first: name, one_by_one: false }
+    }
+
+    /// A tensor for each, of which this is the first expert's.
+    pub fn one_by_one(first: String) -> Self {
+        Self { first, one_by_one: true }
+    }
+
+    /// What messages call an expert's.
+    pub fn of(&self, expert: u32) -> String {
+        match self.first.rsplit_once(".0.").filter(|_| self.one_by_one) {
+            Some((before, behind)) => format!("tensor `{before}.{expert}.{behind}`"),
+            None => format!("expert {expert} in tensor `{}`", self.first),
+        }
+    }
+
+    /// That of the first expert.
+    pub fn first(&self) -> &str {
+        &self.first
+    }
+}
+
 /// Recodes the experts of all layers. Layers without experts have no forms.
 #[derive(Debug, Default)]
 pub(super) struct ExpertRecoding {
+    /// Of the checkpoint.
+    paths: Vec<PathBuf>,
     forms: Vec<Vec<ExpertForm>>,
     bytes: Vec<Vec<usize>>,
 }
 
 impl ExpertRecoding {
+    /// For experts in the files of this checkpoint.
+    pub fn of(checkpoint: &Checkpoint) -> Self {
+        Self { paths: checkpoint.files().iter().map(|file| file.path.clone()).collect(), ..Self::default() }
+    }
+
     /// Adds the next layer: how its matrices get into the slots, and how many bytes each takes there.
     pub fn add(&mut self, layer: Vec<(ExpertForm, u64)>) {
         let (forms, bytes): (Vec<_>, Vec<_>) =
@@ -328,9 +426,12 @@ impl Recode for ExpertRecoding {
             }
             match &form.recoding {
                 Some(recoding) => {
-                    recoding
-                        .run(own, into)
-                        .map_err(|error| format!("tensors like {}: {error}", form.name))?;
+                    recoding.run(own, into).map_err(|error| {
+                        let file = form.files.get(key.index as usize);
+                        let path = file.and_then(|&file| self.paths.get(usize::from(file)));
+                        let path = path.map_or("the model".into(), |path| path.to_string_lossy());
+                        format!("{path}: {}: {error}", form.name.of(key.index))
+                    })?;
                 }
                 None => into.copy_from_slice(own[0]),
             }

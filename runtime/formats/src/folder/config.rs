@@ -31,11 +31,6 @@ const ARCHITECTURES: [(&str, &str); 16] = [
     ("qwen4_exp", "qwen4exp"),
 ];
 
-/// Whether an architecture, by our name, is one whose configurations are read here.
-pub(super) fn is_known(architecture: &str) -> bool {
-    ARCHITECTURES.iter().any(|(_, ours)| *ours == architecture)
-}
-
 /// Integers that only have another name: ours without the architecture, and the published ones of which a model has one.
 const COUNTS: [(&str, &[&str]); 25] = [
     ("block_count", &["num_hidden_layers"]),
@@ -200,21 +195,32 @@ impl Config<'_> {
     fn layer_kinds(&mut self) -> Result<(), FormatError> {
         const KEY: &str = "layer_types";
         let Some(value) = self.get(KEY) else { return Ok(()) };
-        let (other, ours) = match self.slides() {
-            true => ("sliding_attention", "attention.sliding_window_pattern"),
-            false => ("linear_attention", "attention.recurrent_layers"),
+        let (other, ours) = if self.slides() {
+            (Some("sliding_attention"), "attention.sliding_window_pattern")
+        } else if self.get("linear_num_value_heads").is_some() {
+            // A hybrid, since it says what its delta-nets have.
+            (Some("linear_attention"), "attention.recurrent_layers")
+        } else {
+            (None, "")
         };
         let kind = |kind: &Value| match kind.as_str()? {
             "full_attention" => Some(false),
             // What transformers makes of it.
             "indexed_attention" if self.architecture == "qwen4exp" => Some(false),
-            kind => (kind == other).then_some(true),
+            kind => (Some(kind) == other).then_some(true),
         };
-        let kinds = value.as_array().map(|kinds| kinds.iter().map(kind));
-        let kinds: Option<Vec<bool>> = kinds.and_then(Iterator::collect);
-        let kinds =
-            kinds.ok_or_else(|| self.refused(KEY, &format!("layers can be full_attention or {other}")))?;
-        if self.slides() || kinds.contains(&true) {
+        let listed = value.as_array().map_or(&[][..], Vec::as_slice);
+        let layers = self.count("num_hidden_layers")?.unwrap_or(0);
+        if listed.len() as u64 != layers {
+            let rule = format!("it must name the kind of each of the {layers} layers of num_hidden_layers");
+            return Err(self.refused(KEY, &rule));
+        }
+        let kinds: Option<Vec<bool>> = listed.iter().map(kind).collect();
+        let kinds = kinds.ok_or_else(|| {
+            let or = other.map_or(String::new(), |other| format!(" or {other}"));
+            self.refused(KEY, &format!("layers of this architecture can be full_attention{or}"))
+        })?;
+        if other.is_some() {
             self.set(ours, Array::Bool(kinds));
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! The files of a folder: only those in it, or in the store of blobs that a Hugging Face cache links them to.
+//! The files of a folder. Names come from the folder or are checked; links are followed wherever their maker has put the file, as
+//! a Hugging Face cache does with all of its own, and are only read.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,14 +9,10 @@ use crate::error::{FormatError, quoted};
 use crate::limits;
 use crate::source::SourceFile;
 
-/// A model's folder. Links are followed only to places that belong to it.
+/// A model's folder.
 pub(super) struct Folder {
     /// As it was given.
     path: PathBuf,
-    /// Without links.
-    real: PathBuf,
-    /// Where a Hugging Face cache keeps what its snapshots link to, without links.
-    blobs: Option<PathBuf>,
 }
 
 impl Folder {
@@ -28,37 +25,18 @@ impl Folder {
             SourceFile::open(path)?;
             path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
         };
-        let real = folder.canonicalize().map_err(|source| failed(folder, source))?;
-        // models--OWNER--NAME/snapshots/REVISION/FILE -> ../../blobs/DIGEST
-        let snapshots = real.parent().filter(|parent| parent.file_name().is_some_and(|n| n == "snapshots"));
-        let blobs = snapshots.and_then(Path::parent).map(|root| root.join("blobs"));
-        let blobs = blobs.and_then(|blobs| blobs.canonicalize().ok());
-        Ok(Self { path: folder.to_owned(), real, blobs })
+        Ok(Self { path: folder.to_owned() })
     }
 
-    /// The file of this name, if there is one. Errors: it is no regular file, or a link out of the folder.
+    /// The file of this name, if there is one. Errors: it is no regular file, or a link to none.
     pub fn file(&self, name: &str) -> Result<Option<SourceFile>, FormatError> {
         let path = self.path.join(name);
         match path.symlink_metadata() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(failed(&path, source)),
-            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(failed(&path, source)),
+            // A link to what is not there is an error, not an absent file.
+            Ok(_) => SourceFile::open(&path).map(Some),
         }
-        let real = path.canonicalize().map_err(|source| failed(&path, source))?;
-        let inside = real.starts_with(&self.real)
-            || self.blobs.as_ref().is_some_and(|blobs| real.parent() == Some(blobs));
-        if !inside {
-            return Err(FormatError::Folder {
-                path,
-                rule: format!(
-                    "is a link to {}, outside the model's folder; copy the file into it",
-                    quoted(&real.to_string_lossy())
-                ),
-            });
-        }
-        // Opened by the path that was checked, and known by the name that it has in the folder.
-        let opened = SourceFile::open(&real)?;
-        Ok(Some(SourceFile { path, ..opened }))
     }
 
     /// The names of the weight files where no index names them: one file, or a complete series.

@@ -8,6 +8,7 @@
 //! Offsets count from the end of the header. The tensors must cover the data, each byte once: what lies in a hole, under two
 //! tensors or behind the last is no model's and could be anything.
 
+use std::cell::RefCell;
 use std::fmt;
 
 use serde::Deserialize;
@@ -49,39 +50,19 @@ pub(super) fn read(
     budget: &mut Budget,
 ) -> Result<Vec<TensorInfo>, FormatError> {
     let (bytes, data_start) = header(source, budget)?;
-    let entries = json::parse(source, &bytes, Entries { most: budget.tensors })?;
-    budget.tensors -= entries.len() as u64;
-    let mut tensors = Vec::with_capacity(entries.len());
-    let mut places = Vec::with_capacity(entries.len());
-    for (name, Entry { dtype, shape, data_offsets: [begin, end] }) in entries {
-        let refused =
-            |rule: String| FormatError::Tensor { path: source.path.clone(), tensor: quoted(&name), rule };
-        let dtype = DType::of_safetensors(&dtype)
-            .ok_or_else(|| refused(format!("its dtype {} is not one that is read here", quoted(&dtype))))?;
-        let bytes = end
-            .checked_sub(begin)
-            .filter(|_| end <= source.bytes - data_start)
-            .ok_or_else(|| refused(format!("its data_offsets [{begin}, {end}] are not in the file")))?;
-        places.push((begin, end, tensors.len()));
-        let wanted =
-            byte_count(dtype, &shape).map_err(|rule| refused(format!("its shape {shape:?} {rule}")))?;
-        if bytes != wanted {
-            return Err(refused(format!("its shape {shape:?} of {dtype} takes {wanted} bytes, not {bytes}")));
-        }
-        if bytes == 0 {
-            tensors.push(None);
-            continue;
-        }
-        let shape = folded(&shape).map_err(|rule| FormatError::TensorShape {
-            path: source.path.clone(),
-            tensor: quoted(&name),
-            source: rule,
-        })?;
-        let (offset, values) = (data_start + begin, Values::AsStored);
-        tensors.push(Some(TensorInfo { name, dtype, shape, file, offset, bytes, values }));
+    let refused = RefCell::new(None);
+    let reader = Entries { source, file, data_start, most: budget.tensors, refused: &refused };
+    let read = json::parse(source, &bytes, reader);
+    drop(bytes);
+    if let Some(error) = refused.into_inner() {
+        return Err(error);
     }
-    check_cover(source, &mut places, source.bytes - data_start)?;
-    Ok(places.iter().filter_map(|&(_, _, index)| tensors[index].take()).collect())
+    let Found { mut tensors, mut empty } = read?;
+    budget.tensors -= (tensors.len() + empty.len()) as u64;
+    tensors.sort_unstable_by_key(|tensor| tensor.offset);
+    empty.sort_unstable();
+    check_cover(source, &tensors, &empty, data_start)?;
+    Ok(tensors)
 }
 
 /// The bytes of the header, and where the data begins.
@@ -135,50 +116,108 @@ fn folded(shape: &[u64]) -> Result<Shape, crate::ShapeError> {
     Shape::new(if dims.is_empty() { &[1] } else { &dims })
 }
 
-/// Refuses tensors that don't cover the data, each byte once. Sorts them by their place.
+/// Refuses tensors that don't cover the data, each byte once; they are in the order of their places. `empty`: places of those
+/// without data, in order, which must lie between two others.
 fn check_cover(
     source: &SourceFile,
-    places: &mut [(u64, u64, usize)],
-    data_bytes: u64,
+    tensors: &[TensorInfo],
+    empty: &[u64],
+    data_start: u64,
 ) -> Result<(), FormatError> {
-    places.sort_unstable();
-    let mut covered = 0;
-    for &(begin, end, _) in places.iter() {
-        if begin != covered {
-            let what = if begin < covered { "overlap" } else { "leave a hole" };
-            return Err(json::broken(source, &format!("tensors {what} at byte {begin} of the data")));
+    let mut covered = data_start;
+    let mut empty = empty.iter().copied().peekable();
+    let broken = |place: u64, covered: u64| {
+        let what = if place < covered { "overlap" } else { "leave a hole" };
+        let at = place - data_start;
+        Err(json::broken(source, &format!("tensors {what} at byte {at} of the data")))
+    };
+    for tensor in tensors {
+        while empty.next_if(|&place| place == covered).is_some() {}
+        if let Some(place) = empty.next_if(|&place| place < tensor.offset) {
+            return broken(place, covered);
         }
-        covered = end;
+        if tensor.offset != covered {
+            return broken(tensor.offset, covered);
+        }
+        covered += tensor.bytes;
     }
-    if covered != data_bytes {
-        let behind = data_bytes - covered;
+    while empty.next_if(|&place| place == covered).is_some() {}
+    if let Some(place) = empty.next() {
+        return broken(place, covered);
+    }
+    if covered != source.bytes {
+        let behind = source.bytes - covered;
         return Err(json::broken(source, &format!("{behind} bytes behind the last tensor belong to none")));
     }
     Ok(())
 }
 
-/// Reads the entries of a header, at most so many.
-struct Entries {
-    most: u64,
+/// What a header has.
+#[derive(Default)]
+struct Found {
+    tensors: Vec<TensorInfo>,
+    /// Places in the file of tensors without elements.
+    empty: Vec<u64>,
 }
 
-impl<'de> DeserializeSeed<'de> for Entries {
-    type Value = Vec<(String, Entry)>;
+/// Reads the entries of a header, at most so many, each into the form in which it is kept: a header may be of a hundred
+/// megabytes, so that there is no other form of all of it between.
+struct Entries<'a> {
+    source: &'a SourceFile,
+    file: usize,
+    data_start: u64,
+    most: u64,
+    /// The error of an entry, which the parser has no room for.
+    refused: &'a RefCell<Option<FormatError>>,
+}
+
+impl Entries<'_> {
+    /// Checks an entry and adds its tensor.
+    fn add(&self, name: String, entry: &Entry, found: &mut Found) -> Result<(), FormatError> {
+        let Entry { dtype, shape, data_offsets: [begin, end] } = entry;
+        let path = || self.source.path.clone();
+        let refused = |rule: String| FormatError::Tensor { path: path(), tensor: quoted(&name), rule };
+        let dtype = DType::of_safetensors(dtype)
+            .ok_or_else(|| refused(format!("its dtype {} is not one that is read here", quoted(dtype))))?;
+        let bytes = end
+            .checked_sub(*begin)
+            .filter(|_| *end <= self.source.bytes - self.data_start)
+            .ok_or_else(|| refused(format!("its data_offsets [{begin}, {end}] are not in the file")))?;
+        let wanted =
+            byte_count(dtype, shape).map_err(|rule| refused(format!("its shape {shape:?} {rule}")))?;
+        if bytes != wanted {
+            return Err(refused(format!("its shape {shape:?} of {dtype} takes {wanted} bytes, not {bytes}")));
+        }
+        let offset = self.data_start + begin;
+        if bytes == 0 {
+            found.empty.push(offset);
+            return Ok(());
+        }
+        let broken = |source| FormatError::TensorShape { path: path(), tensor: quoted(&name), source };
+        let shape = folded(shape).map_err(broken)?;
+        let (file, values) = (self.file, Values::AsStored);
+        found.tensors.push(TensorInfo { name, dtype, shape, file, offset, bytes, values });
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Entries<'_> {
+    type Value = Found;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
         json.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for Entries {
-    type Value = Vec<(String, Entry)>;
+impl<'de> Visitor<'de> for Entries<'_> {
+    type Value = Found;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the tensors of a safetensors header")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut entries = Vec::new();
+        let mut found = Found::default();
         let mut described = false;
         while let Some(name) = map.next_key::<String>()? {
             if name == METADATA {
@@ -196,12 +235,15 @@ impl<'de> Visitor<'de> for Entries {
                     name.len()
                 )));
             }
-            if entries.len() as u64 == self.most {
+            if (found.tensors.len() + found.empty.len()) as u64 == self.most {
                 let most = limits::PUBLISHED_TENSORS;
                 return Err(A::Error::custom(format_args!("more than {most} tensors")));
             }
-            entries.push((name, map.next_value()?));
+            if let Err(error) = self.add(name, &map.next_value()?, &mut found) {
+                *self.refused.borrow_mut() = Some(error);
+                return Err(A::Error::custom("an entry is refused"));
+            }
         }
-        Ok(entries)
+        Ok(found)
     }
 }

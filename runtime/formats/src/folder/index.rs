@@ -16,18 +16,40 @@ use crate::tensor::TensorInfo;
 pub(super) struct Index {
     /// File names of the shards, in the order in which they are first named.
     pub shards: Vec<String>,
-    /// A tensor's name to its place in `shards`.
-    tensors: HashMap<String, u16>,
+    /// The names of all tensors, one behind the other: there may be half a million.
+    names: String,
+    /// In the order of the names.
+    tensors: Vec<Place>,
+}
+
+/// Where the index says that a tensor is.
+struct Place {
+    /// The name in [`Index::names`].
+    start: u32,
+    bytes: u16,
+    /// In [`Index::shards`].
+    shard: u16,
+    found: bool,
 }
 
 impl Index {
     pub fn read(source: &SourceFile) -> Result<Self, FormatError> {
         let bytes = json::document(source, limits::PUBLISHED_HEADER_BYTES)?;
         let File { weight_map, .. } = json::parse(source, &bytes, std::marker::PhantomData::<File>)?;
-        if weight_map.shards.is_empty() {
+        drop(bytes);
+        let mut index = weight_map;
+        if index.shards.is_empty() {
             return Err(json::broken(source, "its weight_map is empty"));
         }
-        Ok(weight_map)
+        let Self { names, tensors, .. } = &mut index;
+        tensors.sort_unstable_by(|a, b| a.name(names).cmp(b.name(names)));
+        match tensors.windows(2).find(|pair| pair[0].name(names) == pair[1].name(names)) {
+            Some(pair) => {
+                let name = quoted(pair[0].name(names));
+                Err(json::broken(source, &format!("tensor {name} occurs twice")))
+            }
+            None => Ok(index),
+        }
     }
 
     /// Keeps of a shard's tensors those that the index says it has. Error: the index says that another one has it.
@@ -35,31 +57,43 @@ impl Index {
         &mut self,
         source: &SourceFile,
         shard: usize,
-        tensors: Vec<TensorInfo>,
-    ) -> Result<Vec<TensorInfo>, FormatError> {
-        let mut kept = Vec::with_capacity(tensors.len());
-        for tensor in tensors {
-            match self.tensors.remove(&tensor.name) {
-                Some(said) if usize::from(said) == shard => kept.push(tensor),
-                Some(said) => {
-                    let (name, said) = (quoted(&tensor.name), quoted(&self.shards[usize::from(said)]));
-                    let found = quoted(&self.shards[shard]);
-                    return Err(json::broken(source, &format!("tensor {name} is in {found}, not in {said}")));
-                }
-                // transformers does not load what the index does not name, so neither is it loaded here.
-                None => {}
+        tensors: &mut Vec<TensorInfo>,
+    ) -> Result<(), FormatError> {
+        let Self { shards, names, tensors: places } = self;
+        let mut refused = None;
+        tensors.retain(|tensor| {
+            // transformers does not load what the index does not name, so neither is it loaded here.
+            let Ok(at) = places.binary_search_by(|place| place.name(names).cmp(&tensor.name)) else {
+                return false;
+            };
+            let said = usize::from(places[at].shard);
+            let twice = std::mem::replace(&mut places[at].found, true);
+            if said != shard || twice {
+                let (name, found) = (quoted(&tensor.name), quoted(&shards[shard]));
+                let rule = match said == shard {
+                    true => format!("tensor {name} is twice in {found}"),
+                    false => format!("tensor {name} is in {found}, not in {}", quoted(&shards[said])),
+                };
+                refused.get_or_insert_with(|| json::broken(source, &rule));
             }
-        }
-        Ok(kept)
+            true
+        });
+        refused.map_or(Ok(()), Err)
     }
 
     /// Error: the index names a tensor that its shard does not have.
     pub fn check_all_found(&self, source: &SourceFile) -> Result<(), FormatError> {
-        let missing = self.tensors.iter().min_by_key(|(name, _)| name.as_str());
-        missing.map_or(Ok(()), |(name, &shard)| {
-            let shard = quoted(&self.shards[usize::from(shard)]);
+        self.tensors.iter().find(|place| !place.found).map_or(Ok(()), |place| {
+            let (name, shard) = (place.name(&self.names), quoted(&self.shards[usize::from(place.shard)]));
             Err(json::broken(source, &format!("tensor {} is not in {shard}", quoted(name))))
         })
+    }
+}
+
+impl Place {
+    fn name<'n>(&self, names: &'n str) -> &'n str {
+        let start = self.start as usize;
+        &names[start..start + usize::from(self.bytes)]
     }
 }
 
@@ -86,7 +120,7 @@ impl<'de> Visitor<'de> for WeightMap {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Index, A::Error> {
-        let mut index = Index { shards: Vec::new(), tensors: HashMap::new() };
+        let mut index = Index { shards: Vec::new(), names: String::new(), tensors: Vec::new() };
         let mut numbers: HashMap<String, u16> = HashMap::new();
         while let Some((tensor, shard)) = map.next_entry::<String, String>()? {
             if index.tensors.len() as u64 == limits::PUBLISHED_TENSORS {
@@ -108,9 +142,12 @@ impl<'de> Visitor<'de> for WeightMap {
                     number
                 }
             };
-            if index.tensors.insert(tensor.clone(), number).is_some() {
-                return Err(A::Error::custom(format_args!("tensor {} occurs twice", quoted(&tensor))));
-            }
+            // All names together are shorter than the document, which is below 2^32 bytes.
+            let start = index.names.len() as u32;
+            let bytes = u16::try_from(tensor.len())
+                .map_err(|_| A::Error::custom(format_args!("a tensor's name has {} bytes", tensor.len())))?;
+            index.names.push_str(&tensor);
+            index.tensors.push(Place { start, bytes, shard: number, found: false });
         }
         Ok(index)
     }

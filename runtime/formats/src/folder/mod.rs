@@ -112,9 +112,14 @@ fn weights(
         let shard = folder.file(name)?.ok_or_else(|| folder.lacks(name))?;
         let mut found = header::read(&shard, number, &mut budget)?;
         if let (Some(index), Some(source)) = (&mut index, &indexed) {
-            found = index.choose(source, number, found)?;
+            index.choose(source, number, &mut found)?;
         }
-        tensors.append(&mut found);
+        // The first is taken as it is: most models of one file have all their tensors there.
+        if tensors.is_empty() {
+            tensors = found;
+        } else {
+            tensors.append(&mut found);
+        }
         files.push(shard);
     }
     if let (Some(index), Some(source)) = (&index, &indexed) {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::config::{self, text_part};
+use super::config::text_part;
 use super::heads::{self, Head};
 use crate::error::{FormatError, quoted};
 use crate::metadata::Metadata;
@@ -17,7 +17,7 @@ const HEADS: [&str; 3] = ["lm_head", "language_model.lm_head", "model.lm_head"];
 pub(super) const MATRICES: [&str; 3] = ["weight", "qweight", "weight_packed"];
 
 /// Parts of a block: our name, the published one.
-const PARTS: [(&str, &str); 31] = [
+const PARTS: [(&str, &str); 32] = [
     ("attn_norm.weight", "input_layernorm.weight"),
     ("ffn_norm.weight", "post_attention_layernorm.weight"),
     ("post_attention_norm.weight", "post_attention_layernorm.weight"),
@@ -28,6 +28,7 @@ const PARTS: [(&str, &str); 31] = [
     ("attn_k.bias", "self_attn.k_proj.bias"),
     ("attn_v.bias", "self_attn.v_proj.bias"),
     ("attn_output.weight", "self_attn.o_proj.weight"),
+    ("attn_output.bias", "self_attn.o_proj.bias"),
     ("attn_q_norm.weight", "self_attn.q_norm.weight"),
     ("attn_k_norm.weight", "self_attn.k_norm.weight"),
     ("attn_qkv.weight", "linear_attn.in_proj_qkv.weight"),
@@ -52,8 +53,7 @@ const PARTS: [(&str, &str); 31] = [
 ];
 
 /// The same where a family has other names than most.
-const GPT_OSS_PARTS: [(&str, &str); 6] = [
-    ("attn_output.bias", "self_attn.o_proj.bias"),
+const GPT_OSS_PARTS: [(&str, &str); 5] = [
     ("attn_sinks.weight", "self_attn.sinks"),
     ("ffn_gate_inp.weight", "mlp.router.weight"),
     ("ffn_gate_inp.bias", "mlp.router.bias"),
@@ -100,15 +100,6 @@ const QWEN4_PARTS: [(&str, &str); 21] = [
     ("ple_head_vocab_sizes", "ple.ple_embedding.ngram_heads_vocab_sizes"),
 ];
 const MIXTRAL_PARTS: [(&str, &str); 1] = [("ffn_gate_inp.weight", "block_sparse_moe.gate.weight")];
-
-/// Biases that these architectures have no place for. A checkpoint with one of them would be computed wrongly.
-const UNUSED_BIASES: [&str; 5] = [
-    "self_attn.o_proj.bias",
-    "mlp.gate_proj.bias",
-    "mlp.up_proj.bias",
-    "mlp.down_proj.bias",
-    "mlp.gate.bias",
-];
 
 /// Whose names a folder's tensors have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,27 +170,12 @@ impl Names {
         };
         let architecture = metadata.str("general.architecture").unwrap_or_default();
         let draft_head = Head::of(metadata, tensors, prefix);
-        let names = Self { prefix, head, family: Family::of(architecture, tensors), draft_head };
-        let checked = architecture.is_some_and(config::is_known) && names.family != Family::GptOss;
-        let bias = tensors.iter().find(|tensor| checked && names.is_unused_bias(&tensor.name));
-        bias.map_or(Ok(names), |bias| {
-            Err(FormatError::Tensor {
-                path: config.path.clone(),
-                tensor: quoted(&bias.name),
-                rule: "is a bias that this architecture is computed without here".into(),
-            })
-        })
+        Ok(Self { prefix, head, family: Family::of(architecture, tensors), draft_head })
     }
 
     /// The head for multi-token prediction.
     pub(super) fn draft_head(&self) -> Option<Head> {
         self.draft_head
-    }
-
-    fn is_unused_bias(&self, name: &str) -> bool {
-        let part = name.strip_prefix(self.prefix).and_then(|rest| rest.strip_prefix("layers."));
-        let part = part.and_then(|rest| rest.split_once('.')).map(|(_, part)| part);
-        part.is_some_and(|part| UNUSED_BIASES.contains(&part))
     }
 
     /// The published name of what a GGUF file calls `name`. Error: names that nothing is published under stay as they are,

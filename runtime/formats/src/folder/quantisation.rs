@@ -23,7 +23,8 @@ pub enum Scheme {
         divides: bool,
     },
     /// `qweight` [columns / 8, rows], eight nibbles a word along the inputs; `qzeros` [groups, rows / 8], eight along the
-    /// outputs; `scales` f16 [groups, rows]; if it is there, `g_idx` [columns], the group of each input.
+    /// outputs; `scales` f16 [groups, rows]; if it is there, `g_idx` [columns], the group of each input. Of 8 bits
+    /// ([`keys::BITS`](crate::keys::BITS)) four bytes a word.
     Gptq,
     /// `qweight` [columns, rows / 8], eight nibbles a word along the outputs in AWQ's order; `qzeros` and `scales` as in GPTQ,
     /// in that order.
@@ -129,8 +130,13 @@ pub(super) fn describe(
         return refuse("quant_algo", &format!("this build reads {}", ALGORITHMS.join(", ")));
     }
     if method.is_some_and(|method| is_one(method, &["gptq", "awq"])) {
-        if group.get("bits").is_some_and(|bits| bits.as_u64() != Some(4)) {
-            return refuse("bits", "integers of 4 bits are read");
+        let bits = group.get("bits").map_or(Some(4), Value::as_u64);
+        match bits {
+            Some(4) => {}
+            Some(8) if method.is_some_and(|method| is_one(method, &["gptq"])) => {
+                metadata.set(keys::BITS, 8_u32);
+            }
+            _ => return refuse("bits", "integers of 4 bits are read, and by GPTQ of 8"),
         }
         if group.get("sym").is_some_and(|flag| !flag.is_boolean()) {
             return refuse("sym", "it must be true or false");
@@ -151,16 +157,43 @@ pub(super) fn describe(
             metadata.set(ours, flag);
         }
     }
-    let size = |value: &Value| value.as_u64().and_then(|size| u32::try_from(size).ok());
-    let block = group.get("weight_block_size").and_then(Value::as_array);
-    let block: Option<Vec<u32>> = block.and_then(|sizes| sizes.iter().map(size).collect());
-    let listed = group.get("weight_block_size").is_some_and(|sizes| !sizes.is_null());
-    match block {
-        Some(block) if block.len() == 2 && block.iter().all(|&size| size > 0) => {
-            metadata.set(keys::BLOCK, Array::U32(block));
+    let mut block = None;
+    if let Some(sizes) = group.get("weight_block_size").filter(|sizes| !sizes.is_null()) {
+        block = block_size(sizes);
+        if block.is_none() {
+            return refuse("weight_block_size", "it must be rows and columns of a block");
         }
-        None if !listed => {}
-        _ => return refuse("weight_block_size", "it must be rows and columns of a block"),
+    }
+    for sizes in block_structures(group) {
+        let found = block_size(sizes);
+        if found.is_none() || block.is_some_and(|block| Some(block) != found) {
+            let rule = "it must be rows and columns of a block, the same in all groups";
+            let key = "quantization_config.config_groups.*.weights.block_structure";
+            return Err(super::config::refused(source, key, &sizes.to_string(), rule));
+        }
+        block = found;
+    }
+    if let Some(block) = block {
+        metadata.set(keys::BLOCK, Array::U32(block.to_vec()));
     }
     Ok(())
+}
+
+/// The blocks of weights in the groups of a configuration of compressed-tensors.
+fn block_structures(group: &Map<String, Value>) -> impl Iterator<Item = &Value> {
+    let groups = group.get("config_groups").and_then(Value::as_object);
+    let weights = groups.into_iter().flat_map(Map::values).filter_map(|group| group.get("weights"));
+    weights.filter_map(|weights| weights.get("block_structure")).filter(|sizes| !sizes.is_null())
+}
+
+/// Rows and columns of a block: a list, or as early versions of compressed-tensors write it, `128x128`.
+fn block_size(value: &Value) -> Option<[u32; 2]> {
+    let size = |value: &Value| value.as_u64().and_then(|size| u32::try_from(size).ok());
+    let sizes: Option<Vec<u32>> = match value {
+        Value::Array(sizes) => sizes.iter().map(size).collect(),
+        Value::String(text) => text.split('x').map(|size| size.parse().ok()).collect(),
+        _ => None,
+    };
+    let sizes: [u32; 2] = sizes?.try_into().ok()?;
+    sizes.iter().all(|&size| size > 0).then_some(sizes)
 }

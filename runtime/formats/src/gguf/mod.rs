@@ -26,6 +26,7 @@ use crate::metadata::Metadata;
 use crate::source::SourceFile;
 use crate::tensor::TensorInfo;
 
+pub use split::part_of;
 pub use writer::{GgufWriter, TensorSink};
 
 const MAGIC: [u8; 4] = *b"GGUF";

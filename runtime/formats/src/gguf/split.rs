@@ -65,10 +65,25 @@ fn suffix(number: u64, count: u64) -> String {
     format!("-{:05}-of-{count:05}.gguf", number + 1)
 }
 
+/// The number (from 1) and the count of files that the name of a part of a split model has: `NAME-00002-of-00003.gguf`.
+pub fn part_of(name: &std::ffi::OsStr) -> Option<(u64, u64)> {
+    let name = name.as_bytes().strip_suffix(b".gguf")?;
+    let digits = |from_end: usize| {
+        let start = name.len().checked_sub(from_end)?;
+        let digits = name.get(start..start + 5).filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
+        Some(digits.iter().fold(0, |number, digit| 10 * number + u64::from(digit - b'0')))
+    };
+    // `-00002-of-00003`
+    let (number, count) = (digits(14)?, digits(5)?);
+    let whole = format!("-{number:05}-of-{count:05}");
+    (name.ends_with(whole.as_bytes()) && (1..=count).contains(&number)).then_some((number, count))
+}
+
 /// Path of file `number` in the series of `first`.
 fn sister(first: &Path, number: u64, count: u64) -> Result<PathBuf, FormatError> {
     let expected = suffix(0, count);
-    let stem = first.file_name().and_then(|name| name.as_bytes().strip_suffix(expected.as_bytes()));
+    let named = first.file_name().filter(|name| part_of(name) == Some((1, count)));
+    let stem = named.and_then(|name| name.as_bytes().strip_suffix(expected.as_bytes()));
     let Some(stem) = stem else {
         let rule = format!(
             "is the first of {count} files of a split model, and its name does not end in {expected}; give \

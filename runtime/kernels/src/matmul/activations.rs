@@ -1,6 +1,7 @@
 //! The input of products, as floats and as integers.
 
 use super::Precision;
+use super::order::{Moved, Room};
 use crate::parallel::{DisjointSlice, Region};
 use crate::simd::{Simd, dispatch};
 
@@ -46,6 +47,8 @@ pub struct Activations {
     values: Vec<f32>,     // [rows, cols]
     q: Vec<i16>,          // [rows, cols], each 16 in the order of `PLACES`
     info: Vec<BlockInfo>, // [rows, cols / 32]
+    /// For the rows in the order of matrices that have one of their own.
+    room: Option<Box<Room>>,
 }
 
 impl Activations {
@@ -59,7 +62,15 @@ impl Activations {
             values: vec![0.0; elems],
             q: vec![0; elems],
             info: vec![BlockInfo::default(); elems / BLOCK],
+            room: None,
         }
+    }
+
+    /// The same, with room for so many elements in the order of matrices that have an order of their own. Products with such
+    /// matrices take memory for a while where there is less.
+    #[must_use]
+    pub fn with_room(self, elems: usize) -> Self {
+        Self { room: (elems > 0).then(|| Box::new(Room::new(elems))), ..self }
     }
 
     /// Bytes of memory that [`Activations::new`] takes.
@@ -68,6 +79,31 @@ impl Activations {
         elems
             .saturating_mul(size_of::<f32>() + size_of::<i16>())
             .saturating_add(elems / BLOCK * size_of::<BlockInfo>())
+    }
+
+    /// The room for other orders, if there is one.
+    pub(super) fn room(&self) -> Option<&Room> {
+        self.room.as_deref()
+    }
+
+    /// Whether so many elements find room.
+    pub(super) fn holds(&self, elems: usize) -> bool {
+        elems <= self.values.len()
+    }
+
+    /// Sets rows of whole blocks that are moved from other activations, of which each has its rows in ascending order.
+    pub(super) fn fill(&mut self, region: &Region<'_>, rows: usize, cols: usize, moved: &[Moved<'_>]) {
+        (self.rows, self.cols, self.quantised) = (rows, cols, true);
+        let isa = region.isa();
+        let (q, info) = (DisjointSlice::new(&mut self.q), DisjointSlice::new(&mut self.info));
+        region.run_chunks(&mut self.values[..rows * cols], cols, |row, values| {
+            let source = moved.partition_point(|moved| moved.first() <= row);
+            moved[source - 1].fill(row, values);
+            let (begin, end) = (row * cols, (row + 1) * cols);
+            // SAFETY: tasks have rows of their own, which are whole blocks.
+            let (q, info) = unsafe { (q.range(begin..end), info.range(begin / BLOCK..end / BLOCK)) };
+            quantise(isa, values, q, info);
+        });
     }
 
     /// Rows that are set.

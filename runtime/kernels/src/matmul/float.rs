@@ -42,8 +42,13 @@ pub(super) fn dequantised(isa: Isa, job: &Job<'_>, rows: Range<usize>) {
                 Format::E4M3 => float8_row(isa, row, &mut floats),
                 format => dequantise_row(format, row, &mut floats),
             }
-            for (bytes, x) in bytes.as_chunks_mut().0.iter_mut().zip(&floats) {
-                *bytes = x.to_le_bytes();
+            let places = bytes.as_chunks_mut().0;
+            match job.weights.order {
+                None => places.iter_mut().zip(&floats).for_each(|(bytes, x)| *bytes = x.to_le_bytes()),
+                Some(order) => floats
+                    .iter()
+                    .enumerate()
+                    .for_each(|(column, x)| places[order.place(column)] = x.to_le_bytes()),
             }
         }
         rows_times_inputs(isa, job, first, Format::F32, bytes);

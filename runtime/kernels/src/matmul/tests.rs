@@ -178,6 +178,67 @@ fn a_row_does_not_depend_on_its_company() {
     }
 }
 
+/// A matrix of 4-bit blocks whose columns stand in another order, and behind the rows that order.
+fn shuffled(rows: usize, cols: usize, noise: &mut Noise) -> (Vec<u8>, Vec<usize>) {
+    let mut order: Vec<usize> = (0..cols).collect();
+    for column in (1..cols).rev() {
+        order.swap(column, (noise.bits() >> 33) as usize % (column + 1));
+    }
+    let mut bytes: Vec<u8> = (0..rows).flat_map(|_| random_bytes(Format::Q4_0, cols, noise)).collect();
+    bytes.extend(order.iter().flat_map(|&place| (place as u32).to_le_bytes()));
+    (bytes, order)
+}
+
+#[test]
+fn columns_in_another_order_meet_their_elements() {
+    let (rows, cols, n) = (37, 320, 9);
+    let mut noise = Noise::new(21);
+    let (bytes, order) = shuffled(rows, cols, &mut noise);
+    let x = noise.floats(n * cols, 3.0);
+    let moved: Vec<f32> = x.chunks(cols).flat_map(|x| order.iter().map(|&place| x[place])).collect();
+    let mut stored = Case { format: Format::Q4_0, rows, cols, weights: bytes.clone(), x: moved };
+    stored.weights.truncate(bytes.len() - 4 * cols);
+    // The same numbers in order, as floats.
+    let mut floats = vec![0.0; rows * cols];
+    for (row, floats) in stored.weights.chunks(stored.weights.len() / rows).zip(floats.chunks_mut(cols)) {
+        let mut as_stored = vec![0.0; cols];
+        dequantise_row(Format::Q4_0, row, &mut as_stored);
+        order.iter().zip(as_stored).for_each(|(&place, weight)| floats[place] = weight);
+    }
+    let weights = floats.iter().flat_map(|float| float.to_le_bytes()).collect();
+    let in_order = Case { format: Format::F32, rows, cols, weights, x: x.clone() };
+    for (precision, case) in [(Precision::Fast, &stored), (Precision::Reference, &in_order)] {
+        let expected = case.product(Isa::detect(), 1, precision, None);
+        // Room for none, for some and for all of the rows of two products.
+        for (room, threads) in [(0, 1), (n * cols, 2), (2 * n * cols, 3)] {
+            let mut input = Activations::new(n, cols).with_room(room);
+            let some = [4u32, 0, 8];
+            let (mut all, mut few, mut other) =
+                (vec![0.0; n * rows], vec![0.0; 3 * rows], vec![0.0; n * rows]);
+            Team::new(threads, Isa::detect()).region(|region| {
+                input.set(region, n, cols, &x, precision);
+                let ordered = Matrix::ordered(Format::Q4_0, rows, cols, &bytes).unwrap();
+                let plain = Matrix::new(Format::F32, rows, cols, &in_order.weights).unwrap();
+                let input = &input;
+                let product = |weights, input_rows, output| Product { weights, input, input_rows, output };
+                let mut products = [
+                    product(ordered, None, &mut all),
+                    product(plain, None, &mut other),
+                    product(ordered, Some(&some[..]), &mut few),
+                ];
+                matmul(region, precision, &mut products);
+            });
+            let name = format!("{precision:?}, room {room}");
+            same_bits(&all, &expected, &name);
+            let rows_of = |row: &u32| expected[*row as usize * rows..][..rows].to_vec();
+            same_bits(&few, &some.iter().flat_map(rows_of).collect::<Vec<_>>(), &name);
+            same_bits(&other, &in_order.product(Isa::detect(), 1, precision, None), &name);
+        }
+    }
+    assert!(Matrix::ordered(Format::F32, 1, 32, &[0; 256]).is_err());
+    assert!(Matrix::ordered(Format::Q4_0, 1, 32, &[0; 18]).is_err());
+}
+
 #[test]
 fn products_together_are_products_alone() {
     let kinds = [(Format::Q4K, 24), (Format::Q6K, 130), (Format::F32, 3), (Format::Q8_0, 64)];

@@ -59,6 +59,21 @@ impl Layout {
         Ok(order)
     }
 
+    /// The columns of each group side by side, in their order within it. Error: a group has other than its share of columns.
+    pub fn side_by_side(&self, order: &[usize]) -> Result<Vec<u32>, RecodeError> {
+        let share = self.cols / self.groups;
+        let mut next: Vec<usize> = (0..self.groups).map(|group| group * share).collect();
+        let mut columns = vec![0; self.cols];
+        for (column, &group) in order.iter().enumerate() {
+            if next[group] == (group + 1) * share {
+                return Err(RecodeError::Content("g_idx gives a group more columns than a group has"));
+            }
+            columns[next[group]] = column as u32;
+            next[group] += 1;
+        }
+        Ok(columns)
+    }
+
     /// Error: a zero point is not the middle.
     pub fn check_symmetric(&self, zeros: &[u8]) -> Result<(), RecodeError> {
         let stored = MIDDLE - self.zero_offset;
@@ -90,8 +105,27 @@ impl Layout {
         })
     }
 
-    /// Writes all rows. Parts: nibbles, zero points, scales.
-    pub fn recode(&self, format: Format, parts: [&[u8]; 3], order: &[usize], out: &mut [u8]) {
+    /// The words that hold the integers of these 32 columns of a row.
+    fn gathered(&self, nibbles: &[u8], columns: &[u32], row: usize) -> [u32; 4] {
+        std::array::from_fn(|i| {
+            columns[8 * i..8 * i + 8].iter().enumerate().fold(0, |all, (place, &column)| {
+                let column = column as usize;
+                let word = word(nibbles, column / 8 * self.rows + row);
+                all | (word >> (4 * (column % 8)) & 15) << (4 * place)
+            })
+        })
+    }
+
+    /// Writes all rows. Parts: nibbles, zero points, scales. `order`: the group of each column. `columns`: which stand side by
+    /// side, if these are not those of the matrix; groups are whole blocks then, and integers follow one another along columns.
+    pub fn recode(
+        &self,
+        format: Format,
+        parts: [&[u8]; 3],
+        order: &[usize],
+        columns: Option<&[u32]>,
+        out: &mut [u8],
+    ) {
         let row_bytes = out.len() / self.rows;
         if format == Format::F32 {
             for (row, out) in out.chunks_exact_mut(row_bytes).enumerate() {
@@ -104,7 +138,23 @@ impl Layout {
         for first in (0..self.cols).step_by(BLOCK) {
             for row in 0..self.rows {
                 let at = row * row_bytes + first / BLOCK * block_bytes;
-                self.block(format, parts, (order[first], first, row), &mut out[at..at + block_bytes]);
+                let out = &mut out[at..at + block_bytes];
+                match columns {
+                    None => {
+                        self.block(
+                            format,
+                            parts,
+                            (order[first], row),
+                            self.integers(parts[0], first, row),
+                            out,
+                        );
+                    }
+                    Some(columns) => {
+                        let columns = &columns[first..first + BLOCK];
+                        let words = self.gathered(parts[0], columns, row);
+                        self.block(format, parts, (order[columns[0] as usize], row), words, out);
+                    }
+                }
             }
         }
     }
@@ -112,13 +162,14 @@ impl Layout {
     fn block(
         &self,
         format: Format,
-        [nibbles, zeros, scales]: [&[u8]; 3],
-        (group, first, row): (usize, usize, usize),
+        [_, zeros, scales]: [&[u8]; 3],
+        (group, row): (usize, usize),
+        words: [u32; 4],
         out: &mut [u8],
     ) {
         let place = 2 * (group * self.rows + row);
         out[..2].copy_from_slice(&scales[place..place + 2]);
-        let words = self.integers(nibbles, first, row).map(spread);
+        let words = words.map(spread);
         if format == Format::Q4_0 {
             out[2..10].copy_from_slice(&(words[0] | words[2] << 4).to_le_bytes());
             out[10..18].copy_from_slice(&(words[1] | words[3] << 4).to_le_bytes());

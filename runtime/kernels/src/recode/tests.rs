@@ -2,14 +2,20 @@ use super::*;
 use crate::quant::dequantise_row;
 use crate::testing::Noise;
 
-/// What a recoded matrix stands for.
+/// What a recoded matrix stands for, its columns in the order of the input.
 fn recoded(recoding: &Recoding, parts: &[&[u8]]) -> Vec<f32> {
     let mut out = vec![0; recoding.bytes()];
     recoding.run(parts, &mut out).unwrap();
     let (rows, cols) = (recoding.rows, recoding.cols);
+    let order = out.split_off(recoding.rows_bytes());
+    assert_eq!(order.len(), if recoding.is_ordered() { 4 * cols } else { 0 });
     let mut floats = vec![0.0; rows * cols];
     for (bytes, floats) in out.chunks_exact(out.len() / rows).zip(floats.chunks_exact_mut(cols)) {
         dequantise_row(recoding.format, bytes, floats);
+        let stored = floats.to_vec();
+        for (place, x) in order.as_chunks().0.iter().zip(stored) {
+            floats[u32::from_le_bytes(*place) as usize] = x;
+        }
     }
     floats
 }
@@ -141,10 +147,46 @@ fn gptq_is_its_formula() {
             }
             let parts = Parts::Gptq { zero_offset, symmetric, groups: 4, indices: true, any_order: true };
             check_gptq(parts, 16, 72, 4, Some((0..72).map(|col| col * 7 % 4).collect()));
+            let recoding = |cols| Recoding::new(parts, 16, cols).unwrap();
+            assert_eq!((recoding(72).format(), recoding(72).is_ordered()), (Format::F32, false));
+            check_gptq(parts, 16, 256, 7, Some((0..256).map(|col| col * 7 % 4).collect()));
+            let bits = if symmetric { Format::Q4_0 } else { Format::Q5_0 };
+            assert_eq!((recoding(256).format(), recoding(256).is_ordered()), (bits, true));
         }
     }
     let small = Parts::Gptq { zero_offset: 1, symmetric: true, groups: 8, indices: false, any_order: false };
     check_gptq(small, 8, 128, 5, None);
+}
+
+#[test]
+fn gptq_of_8_bits_is_its_formula() {
+    let (rows, cols, groups) = (12, 128, 4);
+    let mut noise = Noise::new(10);
+    let (integers, scales) = (bytes(&mut noise, rows * cols), halves(&mut noise, groups * rows));
+    let run = |col: u32| col * groups as u32 / cols as u32;
+    let any = |col: u32| col * 3 % groups as u32;
+    for (zero_offset, indices, any_order) in [(0, false, false), (1, true, false), (1, true, true)] {
+        let group = |col: u32| if any_order { any(col) } else { run(col) };
+        let order: Vec<u8> = (0..cols as u32).flat_map(|col| group(col).to_le_bytes()).collect();
+        let zeros = vec![128 - zero_offset; groups * rows];
+        let mut parts: Vec<&[u8]> = vec![&integers, &zeros, &scales];
+        parts.extend(indices.then_some(&order[..]));
+        let recoding =
+            Recoding::new(Parts::Gptq8 { zero_offset, groups, indices, any_order }, rows, cols).unwrap();
+        assert_eq!((recoding.format(), recoding.is_ordered()), (Format::Q8_0, any_order));
+        for (index, found) in recoded(&recoding, &parts).iter().enumerate() {
+            let (row, col) = (index / cols, index % cols);
+            let q = f32::from(integers[4 * (col / 4 * rows + row) + col % 4]) - 128.0;
+            assert_eq!(*found, half_at(&scales, group(col as u32) as usize * rows + row) * q, "{row} {col}");
+        }
+        let mut others = zeros.clone();
+        others[7] ^= 1;
+        let mut wrong = parts.clone();
+        wrong[1] = &others;
+        assert!(recoding.run(&wrong, &mut vec![0; recoding.bytes()]).is_err());
+    }
+    let parts = Parts::Gptq8 { zero_offset: 1, groups: 8, indices: false, any_order: false };
+    assert!(Recoding::new(parts, rows, cols).unwrap_err().to_string().contains("32 columns"));
 }
 
 #[test]
@@ -180,6 +222,18 @@ fn contradictions_are_refused() {
     assert!(run(0x77, &|col| col / 32 + 1).is_err());
     assert!(run(0x77, &|col| 1 - col / 32).is_err());
     assert!(run(0x77, &|_| u32::MAX).is_err());
+    // With any order, too, each group has its share.
+    let parts = Parts::Gptq { zero_offset: 1, symmetric: true, groups: 2, indices: true, any_order: true };
+    let recoding = Recoding::new(parts, rows, cols).unwrap();
+    let run = |index: &dyn Fn(u32) -> u32| {
+        let indices: Vec<u8> = (0..cols as u32).flat_map(|col| index(col).to_le_bytes()).collect();
+        recoding.run(&[&nibbles, &vec![0x77; rows], &scales, &indices], &mut vec![0; recoding.bytes()])
+    };
+    assert_eq!(run(&|col| (col + 1) % 2), Ok(()));
+    let uneven: [&dyn Fn(u32) -> u32; 3] = [&|_| 0, &|col| u32::from(col > 32), &|_| 2];
+    for uneven in uneven {
+        assert!(run(uneven).is_err());
+    }
     for (parts, rows, cols) in [
         (Parts::Nvfp4, 1, 72),
         (Parts::Awq { groups: 0 }, 8, 64),

@@ -39,8 +39,11 @@ impl Config<'_> {
         if self.count("decoder_sparse_step")?.is_some_and(|step| step != 1) {
             return Err(self.refused("decoder_sparse_step", "only a mixture in every layer is computed here"));
         }
-        let dense =
-            self.get("mlp_only_layers").and_then(|list| list.as_array()).is_some_and(|l| !l.is_empty());
+        let dense = match self.get("mlp_only_layers").map(|list| list.as_array()) {
+            None => false,
+            Some(Some(list)) => !list.is_empty(),
+            Some(None) => return Err(self.refused("mlp_only_layers", "it must be a list of layers")),
+        };
         if dense && self.get("num_experts").is_some() {
             return Err(self.refused("mlp_only_layers", "only a mixture in every layer is computed here"));
         }

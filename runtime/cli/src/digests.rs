@@ -1,0 +1,150 @@
+//! SHA-256 of files.
+//!
+//! Reading a large file only for its digest takes minutes. So digests of whole files are remembered by place, size, inode and
+//! times. Whoever verifies a file reads it; whoever names one may take what is remembered, and says so.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use membrane_formats::SourceFile;
+use membrane_profile::{Digest, Digester};
+use serde::{Deserialize, Serialize};
+
+use crate::report::Progress;
+
+/// Bytes that are read at a time.
+const PIECE: usize = 1 << 20;
+/// Bytes of the file of remembered digests, which anything of the user's may write.
+const MAX_MEMORY_BYTES: u64 = 1 << 20;
+
+/// The digest of a file as it is now. `progress` is told the bytes of each piece.
+pub fn of_file(file: &File, progress: &mut dyn FnMut(u64)) -> io::Result<Digest> {
+    of_bytes(file, None, progress)
+}
+
+/// The digest of the first bytes of a file. Error: it has fewer.
+pub fn of_beginning(file: &File, bytes: u64) -> io::Result<Digest> {
+    of_bytes(file, Some(bytes), &mut |_| {})
+}
+
+fn of_bytes(file: &File, most: Option<u64>, progress: &mut dyn FnMut(u64)) -> io::Result<Digest> {
+    let mut digester = Digester::default();
+    let mut piece = vec![0; PIECE];
+    let mut offset = 0;
+    loop {
+        let wanted = most.map_or(PIECE as u64, |most| (most - offset).min(PIECE as u64)) as usize;
+        match file.read_at(&mut piece[..wanted], offset) {
+            Ok(0) if most.is_some_and(|most| offset < most) => {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            Ok(0) => return Ok(digester.finish()),
+            Ok(bytes) => {
+                digester.update(&piece[..bytes]);
+                offset += bytes as u64;
+                progress(bytes as u64);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The digest of a whole file if it is remembered and the file has not been touched since.
+pub fn remembered(file: &SourceFile) -> Option<Digest> {
+    let identity = Identity::of(file).ok()?;
+    let known = Memory::read(&memory_path()?).0.remove(&key(file).ok()?)?;
+    (known.identity == identity).then_some(known.digest)
+}
+
+/// The digest of a whole file, and whether it was remembered.
+pub fn whole(file: &SourceFile, quiet: bool) -> Result<(Digest, bool)> {
+    if let Some(digest) = remembered(file) {
+        return Ok((digest, true));
+    }
+    let identity = Identity::of(file)?;
+    let mut shown = Progress::new("digest", quiet);
+    let mut done = 0;
+    let digest = of_file(&file.file, &mut |bytes| {
+        done += bytes;
+        shown.bytes(done, file.bytes);
+    })?;
+    shown.done();
+    // A file that was written to meanwhile has other times, and no digest worth remembering.
+    if Identity::of(file)? == identity
+        && let Some(place) = memory_path()
+    {
+        let mut memory = Memory::read(&place);
+        memory.0.insert(key(file)?, Known { identity, digest });
+        memory.write(&place);
+    }
+    Ok((digest, false))
+}
+
+fn key(file: &SourceFile) -> io::Result<String> {
+    Ok(std::path::absolute(&file.path)?.to_string_lossy().into_owned())
+}
+
+/// What a file is known by without reading it. The change time can't be set by those who may only write the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified_ns: i128,
+    changed_ns: i128,
+}
+
+impl Identity {
+    fn of(file: &SourceFile) -> std::io::Result<Self> {
+        let metadata = file.file.metadata()?;
+        let ns = |seconds: i64, ns: i64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            modified_ns: ns(metadata.mtime(), metadata.mtime_nsec()),
+            changed_ns: ns(metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Known {
+    identity: Identity,
+    digest: Digest,
+}
+
+/// Digests that were computed before, by path. Losing it costs time and nothing else.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Memory(BTreeMap<String, Known>);
+
+impl Memory {
+    fn read(path: &Path) -> Self {
+        let small = fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() <= MAX_MEMORY_BYTES);
+        let text = if small { fs::read_to_string(path).unwrap_or_default() } else { String::new() };
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    fn write(&self, path: &Path) {
+        let new = path.with_extension(format!("{}.new", std::process::id()));
+        let written = || -> std::io::Result<()> {
+            fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+            fs::write(&new, serde_json::to_vec(self)?)?;
+            fs::rename(&new, path)
+        };
+        if written().is_err() {
+            fs::remove_file(&new).unwrap_or_default();
+        }
+    }
+}
+
+/// The file of remembered digests; none where no folder is known.
+fn memory_path() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
+    Some(cache.join("membrane/model-digests.json"))
+}

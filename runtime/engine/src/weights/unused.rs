@@ -1,0 +1,240 @@
+//! Tensors that no part of an architecture has asked for.
+//!
+//! What a file has and nothing computes with would change the model's numbers, unless it is known to be of no consequence here.
+//! So each such tensor is one of [`IGNORABLE`] or an error.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use membrane_formats::{Checkpoint, DType, TensorInfo};
+
+use crate::error::{EngineError, Result, shown};
+use crate::hyper::Hyperparameters;
+
+/// Tensors of a file that are left out, for one reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ignored {
+    /// Why their absence changes nothing that is computed here.
+    pub reason: &'static str,
+    /// How many.
+    pub tensors: u64,
+    /// Bytes of all.
+    pub bytes: u64,
+    /// The name of the first.
+    pub example: String,
+}
+
+/// Where in a name a text stands.
+enum At {
+    Start,
+    End,
+    Anywhere,
+}
+
+const INPUT_SCALE: &str =
+    "scales of a matrix's inputs, for machines that quantise these; here they keep their own";
+const CACHE_SCALE: &str = "scales of a cache of keys and values in 8 bits; the cache here has its own form";
+const FREQUENCIES: &str = "frequencies of rotary positions, which follow from the configuration";
+const IMAGES: &str = "the part for images; only text is run here";
+const DRAFTS: &str = "multi-token prediction, which proposes tokens and changes none";
+const TIED: &str = "the output head, which is the embedding once more";
+const ZEROS: &str = "biases of zeros";
+const JOINED: &str = "keys and values in one matrix, which are there a second time apart";
+
+/// Parts of names that published files have and whose tensors change nothing here.
+const IGNORABLE: [(At, &str, &str); 22] = [
+    // Static scales of activations: modelopt, FP8 of transformers and vLLM, compressed-tensors; GGUF has the first.
+    (At::End, ".input_scale", INPUT_SCALE),
+    (At::End, ".input_global_scale", INPUT_SCALE),
+    (At::End, ".activation_scale", INPUT_SCALE),
+    (At::End, ".act_scale", INPUT_SCALE),
+    // vLLM reads them where its cache is in FP8.
+    (At::End, ".k_scale", CACHE_SCALE),
+    (At::End, ".v_scale", CACHE_SCALE),
+    (At::End, ".q_scale", CACHE_SCALE),
+    (At::End, ".kv_cache_scaling_factor", CACHE_SCALE),
+    // Buffers that early versions of transformers, and GGUF files of their time, kept with the weights.
+    (At::End, "rotary_emb.inv_freq", FREQUENCIES),
+    (At::End, ".attn_rot_embd.weight", FREQUENCIES),
+    (At::Start, "visual.", IMAGES),
+    (At::Start, "model.visual.", IMAGES),
+    (At::Start, "vision_tower.", IMAGES),
+    (At::Start, "model.vision_tower.", IMAGES),
+    (At::Start, "multi_modal_projector.", IMAGES),
+    (At::Start, "model.multi_modal_projector.", IMAGES),
+    (At::Start, "mm_projector.", IMAGES),
+    // Ollama's files have both parts in one.
+    (At::Start, "v.", IMAGES),
+    (At::Start, "mm.", IMAGES),
+    (At::Start, "mtp.", DRAFTS),
+    (At::Start, "model.mtp.", DRAFTS),
+    (At::Anywhere, ".nextn.", DRAFTS),
+];
+
+/// What blocks for multi-token prediction have beside those of any other block, in GGUF files and in folders.
+const DRAFT_MARKS: [&str; 2] = [".nextn.eh_proj.", ".eh_proj."];
+/// Names of output heads in folders.
+const HEADS: [&str; 3] = ["lm_head.weight", "model.lm_head.weight", "language_model.lm_head.weight"];
+/// Bytes of the longest bias that is looked at: one of the widest hidden states in F32.
+const BIAS_BYTES: u64 = 1 << 20;
+/// Bytes that are compared at a time.
+const PIECE: usize = 1 << 20;
+/// Names in a message.
+const NAMED: usize = 3;
+
+/// What may be left out of the tensors that are not `used`, by reason. Error: one that may not.
+pub(super) fn check(checkpoint: &Checkpoint, hyper: &Hyperparameters, used: &[bool]) -> Result<Vec<Ignored>> {
+    let unused =
+        || checkpoint.tensors().iter().zip(used).filter(|(_, used)| !**used).map(|(tensor, _)| tensor);
+    let drafts: BTreeSet<usize> = unused()
+        .filter(|tensor| DRAFT_MARKS.iter().any(|mark| tensor.name.contains(mark)))
+        .filter_map(|tensor| layer_of(&tensor.name))
+        .chain(hyper.blocks()..hyper.blocks() + hyper.mtp_blocks)
+        .collect();
+    let mut ignored: BTreeMap<&str, Ignored> = BTreeMap::new();
+    let mut refused: Vec<&TensorInfo> = Vec::new();
+    for tensor in unused() {
+        let draft =
+            layer_of(&tensor.name).is_some_and(|layer| layer >= hyper.blocks() && drafts.contains(&layer));
+        let reason = if draft { Some(DRAFTS) } else { reason(checkpoint, tensor)? };
+        let Some(reason) = reason else {
+            refused.push(tensor);
+            continue;
+        };
+        let (tensors, bytes, example) = (0, 0, tensor.name.clone());
+        let entry = ignored.entry(reason).or_insert(Ignored { reason, tensors, bytes, example });
+        entry.tensors += 1;
+        entry.bytes += tensor.bytes;
+    }
+    if refused.is_empty() {
+        Ok(ignored.into_values().collect())
+    } else {
+        Err(error(checkpoint, hyper, &refused))
+    }
+}
+
+/// Why a tensor that is not used can be left out, if it can.
+fn reason(checkpoint: &Checkpoint, tensor: &TensorInfo) -> Result<Option<&'static str>> {
+    let name = tensor.name.as_str();
+    let known = IGNORABLE.iter().find(|(at, text, _)| match at {
+        At::Start => name.starts_with(text),
+        At::End => name.ends_with(text),
+        At::Anywhere => name.contains(text),
+    });
+    if let Some((_, _, reason)) = known {
+        return Ok(Some(reason));
+    }
+    if HEADS.contains(&name) && is_embedding(checkpoint, tensor)? {
+        return Ok(Some(TIED));
+    }
+    if name.ends_with("bias") && is_zero(checkpoint, tensor)? {
+        return Ok(Some(ZEROS));
+    }
+    let apart = |joined: &str| ["attn_k_b", "attn_v_b"].map(|part| joined.replace("attn_kv_b", part));
+    let joined = name.ends_with(".attn_kv_b.weight")
+        && apart(name).iter().all(|part| checkpoint.tensor(part).is_some());
+    Ok(joined.then_some(JOINED))
+}
+
+/// Whether a tensor has the bytes of the embedding.
+fn is_embedding(checkpoint: &Checkpoint, tensor: &TensorInfo) -> Result<bool> {
+    let Some(embedding) = checkpoint.tensor("token_embd.weight") else { return Ok(false) };
+    if (embedding.dtype, &embedding.shape) != (tensor.dtype, &tensor.shape) {
+        return Ok(false);
+    }
+    let (mut one, mut other) = (vec![0; PIECE], vec![0; PIECE]);
+    for offset in (0..tensor.bytes).step_by(PIECE) {
+        let length = (tensor.bytes - offset).min(PIECE as u64) as usize;
+        checkpoint.read(tensor, offset, &mut one[..length])?;
+        checkpoint.read(embedding, offset, &mut other[..length])?;
+        if one[..length] != other[..length] {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether a tensor of floats is all zeros.
+fn is_zero(checkpoint: &Checkpoint, tensor: &TensorInfo) -> Result<bool> {
+    if !matches!(tensor.dtype, DType::F32 | DType::F16 | DType::BF16) || tensor.bytes > BIAS_BYTES {
+        return Ok(false);
+    }
+    let mut bytes = vec![0; tensor.bytes as usize];
+    checkpoint.read(tensor, 0, &mut bytes)?;
+    Ok(bytes.iter().all(|&byte| byte == 0))
+}
+
+/// The number of the layer that a tensor belongs to.
+pub(super) fn layer_of(name: &str) -> Option<usize> {
+    let behind =
+        name.strip_prefix("blk.").or_else(|| name.split_once("layers.").map(|(_, behind)| behind))?;
+    behind.split('.').next()?.parse().ok()
+}
+
+fn error(checkpoint: &Checkpoint, hyper: &Hyperparameters, refused: &[&TensorInfo]) -> EngineError {
+    let named: Vec<String> =
+        refused.iter().take(NAMED).map(|tensor| format!("`{}`", shown(&tensor.name))).collect();
+    let more = if refused.len() > NAMED { ", ..." } else { "" };
+    let file = refused.first().and_then(|tensor| checkpoint.files().get(tensor.file));
+    EngineError::UnusedTensors {
+        path: file.map_or(checkpoint.path(), |file| &file.path).to_owned(),
+        count: refused.len(),
+        names: named.join(", ") + more,
+        meaning: meaning(checkpoint, hyper, refused),
+    }
+}
+
+/// What tensors that are left over mean most likely.
+fn meaning(checkpoint: &Checkpoint, hyper: &Hyperparameters, refused: &[&TensorInfo]) -> String {
+    let any = |found: &dyn Fn(&str) -> bool| refused.iter().any(|tensor| found(&tensor.name));
+    let architecture = checkpoint.metadata().str("general.architecture").ok().flatten().unwrap_or_default();
+    let last = refused.iter().filter_map(|tensor| layer_of(&tensor.name)).max();
+    if let Some(last) = last.filter(|&last| last >= hyper.blocks()) {
+        let key = checkpoint.shown_key(&format!("{architecture}.block_count"));
+        let layers = hyper.blocks();
+        return format!(
+            "there is a layer {last}, and by `{key}` the layers are 0 to {}; the configuration is that of another model, or was \
+             changed",
+            layers.saturating_sub(1)
+        );
+    }
+    if any(&|name| name.contains("lora_")) {
+        return "they are an adapter (LoRA); merge it into the weights first".into();
+    }
+    if any(&|name| HEADS.contains(&name)) {
+        return "the configuration says that the output head is the embedding, and this one is another; one of the two is wrong \
+                (`tie_word_embeddings`)"
+            .into();
+    }
+    if any(&|name| name.ends_with("scale") || name.ends_with("scales") || name.ends_with("zero_point")) {
+        return "they belong to a way of quantising that is not read here; take the model in another form"
+            .into();
+    }
+    if any(&|name| name.contains(".experts.")) {
+        let experts = hyper.moes().map(|moe| moe.experts).max().unwrap_or(0);
+        return format!(
+            "the configuration says that there are {experts} experts in a layer; it is that of another model, or was changed"
+        );
+    }
+    if any(&|name| name.ends_with("bias")) {
+        return "this architecture is computed without these biases here".into();
+    }
+    "the model is a variant of the architecture that this build does not know, or its configuration is that of another".into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::layer_of;
+
+    #[test]
+    fn layers_are_found_in_both_kinds_of_names() {
+        for (name, layer) in [
+            ("blk.12.attn_q.weight", Some(12)),
+            ("model.layers.3.mlp.gate.weight", Some(3)),
+            ("model.language_model.layers.40.eh_proj.weight", Some(40)),
+            ("output.weight", None),
+            ("blk.x.attn_q.weight", None),
+        ] {
+            assert_eq!(layer_of(name), layer, "{name}");
+        }
+    }
+}

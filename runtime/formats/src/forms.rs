@@ -1,0 +1,91 @@
+//! In which forms a checkpoint stores its numbers, as people count them: by matrices and the numbers that they stand for, where
+//! files have words, scales and zero points.
+
+use std::collections::BTreeMap;
+
+use crate::checkpoint::{Checkpoint, Container};
+use crate::dtype::DType;
+use crate::keys;
+use crate::tensor::TensorInfo;
+
+/// All tensors of one form.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Form {
+    /// Matrices and vectors. What belongs to one, such as its scales, is not counted.
+    pub tensors: u64,
+    /// Numbers that they stand for.
+    pub parameters: u64,
+    /// Bytes of all, scales included.
+    pub bytes: u64,
+}
+
+/// Endings of what belongs to another tensor, of each the endings that this one may have.
+const COMPANIONS: [(&str, &[&str]); 13] = [
+    (".qzeros", &[".qweight"]),
+    (".scales", &[".qweight"]),
+    (".g_idx", &[".qweight"]),
+    (".weight_scale", &[".weight", ".weight_packed"]),
+    (".weight_scale_2", &[".weight"]),
+    (".weight_scale_inv", &[".weight"]),
+    (".weight_global_scale", &[".weight_packed"]),
+    (".input_scale", &[".weight"]),
+    (".input_global_scale", &[".weight_packed"]),
+    (".k_scale", &[".weight", ".weight_packed", ".qweight"]),
+    (".v_scale", &[".weight", ".weight_packed", ".qweight"]),
+    ("_scales", &["_blocks"]),
+    (".scale", &[".weight"]),
+];
+
+impl Checkpoint {
+    /// What there is of each form, by its name: that of the tensors' type, or of the way in which matrices are quantised.
+    pub fn forms(&self) -> BTreeMap<&'static str, Form> {
+        let mut forms: BTreeMap<&'static str, Form> = BTreeMap::new();
+        for tensor in self.tensors() {
+            let owner = self.owner(tensor);
+            let (name, packed) = self.form(owner.unwrap_or(tensor));
+            let form = forms.entry(name).or_default();
+            form.bytes += tensor.bytes;
+            if owner.is_none() {
+                form.tensors += 1;
+                form.parameters += tensor.shape.elements() * packed;
+            }
+        }
+        forms
+    }
+
+    /// The tensor that this one belongs to.
+    fn owner(&self, tensor: &TensorInfo) -> Option<&TensorInfo> {
+        COMPANIONS.iter().find_map(|(ending, owners)| {
+            let base = tensor.name.strip_suffix(ending)?;
+            owners.iter().find_map(|owner| self.stored(&format!("{base}{owner}")))
+        })
+    }
+
+    /// The form of a tensor, and how many numbers each of its elements is.
+    fn form(&self, tensor: &TensorInfo) -> (&'static str, u64) {
+        let name = tensor.name.as_str();
+        let has = |ending: &str, other: &str| {
+            let base = name.strip_suffix(ending);
+            base.is_some_and(|base| self.stored(&format!("{base}{other}")).is_some())
+        };
+        if self.container() != Container::Folder {
+            return (tensor.dtype.name(), 1);
+        }
+        match tensor.dtype {
+            // Eight integers in a word, or four.
+            DType::I32 if has(".qweight", ".scales") => {
+                let awq = matches!(self.metadata().str(keys::QUANTISATION), Ok(Some("awq")));
+                match self.metadata().u32(keys::BITS) {
+                    Ok(Some(8)) => ("GPTQ of 8 bits", 4),
+                    _ => (if awq { "AWQ" } else { "GPTQ" }, 8),
+                }
+            }
+            // Two floats in a byte.
+            DType::U8 if has(".weight", ".weight_scale") => ("NVFP4", 2),
+            DType::U8 if has(".weight_packed", ".weight_scale") => ("NVFP4", 2),
+            DType::U8 if has("_blocks", "_scales") => ("MXFP4", 2),
+            DType::F8_E4M3 => ("FP8", 1),
+            dtype => (dtype.name(), 1),
+        }
+    }
+}
