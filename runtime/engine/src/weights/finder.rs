@@ -72,14 +72,14 @@ impl<'a> Finder<'a> {
     }
 
     pub fn index(&self, name: &str) -> Result<usize> {
-        self.checkpoint.require(name)?;
+        let tensor = self.checkpoint.require(name)?;
+        self.mark_used(tensor);
         Ok(self.checkpoint.tensor_index(name).unwrap_or_default())
     }
 
     /// A tensor of exactly these dimensions, contiguous one first; dimensions of 1 do not count.
     pub fn tensor(&self, name: &str, dims: &[usize]) -> Result<(usize, &'a TensorInfo)> {
         let tensor = self.checkpoint.require(name)?;
-        self.mark_used(tensor);
         check_shape(tensor, dims)?;
         Ok((self.index(name)?, tensor))
     }
