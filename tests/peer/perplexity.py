@@ -45,7 +45,7 @@ def perplexity(path, text, context, windows, threads):
     model = Model(path, context, threads, batch=context)
     begins = llama.llama_vocab_get_add_bos(model.vocab)
     begin = [llama.llama_vocab_bos(model.vocab)] if begins else []
-    tokens = begin + model.tokenize(text[:-1] if text.endswith("\n") else text)
+    tokens = model.tokenize(text[:-1] if text.endswith("\n") else text)
     count, first = len(tokens) // context, context // 2
     found = []
     for number in range(min(count, windows or count)):

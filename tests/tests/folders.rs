@@ -217,6 +217,10 @@ fn yarns() -> Vec<(Value, Vec<(&'static str, Stored)>)> {
     vec![
         (plain.clone(), keys(vec![])),
         (
+            with(json!({"beta_fast": 1, "beta_slow": 1})),
+            keys(vec![("yarn_beta_fast", 1.0f32.into()), ("yarn_beta_slow", 1.0f32.into())]),
+        ),
+        (
             with(json!({"beta_fast": 4, "beta_slow": 0.01})),
             keys(vec![("yarn_beta_fast", 4.0f32.into()), ("yarn_beta_slow", 0.01f32.into())]),
         ),

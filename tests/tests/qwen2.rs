@@ -82,3 +82,19 @@ fn dense_qwen2_is_a_mixture_of_one() {
     let dense = written(folder.path().join("dense.gguf"), dense, name, "nothing is silent", &source);
     assert!(logits(&dense) == logits(&mixture));
 }
+
+#[test]
+fn biases_of_queries_keys_and_values_must_be_there() {
+    let source = Checkpoint::open(&workspace().join("tests/fixtures/gguf/tiny-qwen2moe-Q8_0.gguf")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for part in ["blk.1.attn_q.bias", "blk.0.attn_k.bias", "blk.1.attn_v.bias"] {
+        let mut of_one = source.metadata().clone();
+        of_one.set("qwen2moe.expert_count", 1_u32);
+        of_one.set("qwen2moe.expert_used_count", 1_u32);
+        let name = |name: &str| (name != part).then(|| name.to_owned());
+        let path = written(folder.path().join("m.gguf"), of_one, name, "nothing is silent", &source);
+        let checkpoint = Checkpoint::open(&path).unwrap().into();
+        let error = Prepared::without_text(checkpoint, &LoadOptions::default()).map(drop).unwrap_err();
+        assert!(error.to_string().contains(part), "{error}");
+    }
+}

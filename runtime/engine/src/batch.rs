@@ -47,7 +47,7 @@ impl<'a> Work<'a> {
             Ok(charge) => self.charge = charge,
             Err(error) if self.drafts == 0 => return Err(error),
             Err(_) => {
-                session.roll_back();
+                session.give_back();
                 let known = self.tokens.len() - self.drafts;
                 self.tokens.to_mut().truncate(known);
                 self.drafts = 0;
@@ -64,18 +64,27 @@ impl<'a> Work<'a> {
 }
 
 /// Appends to each session its tokens. After an error all are as they were before.
+///
+/// What fails with drafts is computed once more without: nobody has chosen them, so nothing that they bring up is told.
 pub(crate) fn append(parts: &mut [Continuation<'_>], observer: &mut dyn Observer) -> Result<()> {
-    let Some(first) = parts.first() else { return Ok(()) };
-    let model = first.session.model().clone();
-    for part in parts.iter() {
-        if !part.session.model().is(&model) {
-            return Err(EngineError::Option("only sessions of one model can be appended to together".into()));
-        }
-        part.session.check(part.tokens)?;
+    let (drafted, result) = attempt(parts, observer);
+    if !drafted || matches!(result, Ok(()) | Err(EngineError::Cancelled)) {
+        return result;
     }
-    let work = parts.iter_mut().map(|part| Work::of(part.session, part.tokens, part.drafts));
-    let mut work: Vec<Work<'_>> = work.collect();
+    parts.iter_mut().for_each(|part| part.drafts = &[]);
+    attempt(parts, observer).1
+}
+
+/// Appends, and says whether drafts went through the model too.
+fn attempt(parts: &mut [Continuation<'_>], observer: &mut dyn Observer) -> (bool, Result<()>) {
+    let mut work = match prepare(parts) {
+        Ok(work) => work,
+        Err(error) => return (false, Err(error)),
+    };
+    let Some(first) = parts.first() else { return (false, Ok(())) };
+    let model = first.session.model().clone();
     let result = compute(&model, parts, &mut work, observer);
+    let drafted = work.iter().any(|work| work.drafts > 0);
     for (part, work) in parts.iter_mut().zip(work) {
         match result {
             Ok(()) => part.session.accept(part.tokens, work.ahead()),
@@ -83,7 +92,20 @@ pub(crate) fn append(parts: &mut [Continuation<'_>], observer: &mut dyn Observer
             Err(_) => part.session.roll_back(),
         }
     }
-    result
+    (drafted, result)
+}
+
+/// What goes through the model. Errors: sessions of different models, tokens that can't be appended.
+fn prepare<'a>(parts: &mut [Continuation<'a>]) -> Result<Vec<Work<'a>>> {
+    let Some(first) = parts.first() else { return Ok(Vec::new()) };
+    let model = first.session.model().clone();
+    for part in parts.iter() {
+        if !part.session.model().is(&model) {
+            return Err(EngineError::Option("only sessions of one model can be appended to together".into()));
+        }
+        part.session.check(part.tokens)?;
+    }
+    Ok(parts.iter_mut().map(|part| Work::of(part.session, part.tokens, part.drafts)).collect())
 }
 
 fn compute(
@@ -93,10 +115,10 @@ fn compute(
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let core = model.core();
-    core.cancel.store(false, Ordering::Relaxed);
     if work.iter().all(|work| work.tokens.is_empty()) {
         return Ok(());
     }
+    core.cancel.store(false, Ordering::Relaxed);
     let mut compute = model.compute();
     let taking_part = || |(_, work): &(&mut Continuation<'_>, &mut Work<'_>)| !work.tokens.is_empty();
     for (part, work) in parts.iter_mut().zip(work.iter_mut()).filter(taking_part()) {
@@ -138,7 +160,8 @@ fn compute(
                 foreseen.extend(wanted.into_iter().filter_map(Wanted::foreseen));
                 continue;
             };
-            pass.follow(head, &mut states, &mut compute)?;
+            // What the head could not read makes its drafts worse, and nothing else.
+            pass.follow(head, &mut states, &mut compute).unwrap_or_default();
             for mut wanted in wanted {
                 let row = &compute.scratch.draft.finals[wanted.row * hidden..(wanted.row + 1) * hidden];
                 match wanted.own {

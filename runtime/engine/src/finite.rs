@@ -27,7 +27,7 @@ pub(crate) fn layer(
     if all(region, &compute.scratch.hidden[..rows * core.hyper.stream_width()]) {
         return Ok(());
     }
-    if let Some(error) = core.layout.not_finite(&core.checkpoint, &core.resident, Some(index)) {
+    if let Some(error) = resident(core, index) {
         return Err(error);
     }
     if let (FeedForward::Moe(moe), Some(pager)) = (&block.ffn, &compute.pager) {
@@ -36,7 +36,20 @@ pub(crate) fn layer(
             return Err(error);
         }
     }
-    Err(EngineError::Overflow { path: core.checkpoint.path().to_owned(), at: format!("layer {index}") })
+    Err(overflow(core, index))
+}
+
+/// The error of numbers in a layer that are not finite, where only its resident weights have gone into them.
+pub(crate) fn in_layer(core: &Core, index: usize) -> EngineError {
+    resident(core, index).unwrap_or_else(|| overflow(core, index))
+}
+
+fn resident(core: &Core, index: usize) -> Option<EngineError> {
+    core.layout.not_finite(&core.checkpoint, &core.resident, Some(index))
+}
+
+fn overflow(core: &Core, index: usize) -> EngineError {
+    EngineError::Overflow { path: core.checkpoint.path().to_owned(), at: format!("layer {index}") }
 }
 
 /// Error: embeddings or logits, `what` for messages, are not finite.

@@ -22,6 +22,17 @@ pub struct Indexer {
     pub blocks: usize,
 }
 
+/// Which matrices of attention must have biases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Biases {
+    /// None.
+    Optional,
+    /// Those of queries, keys and values.
+    Inputs,
+    /// All four.
+    All,
+}
+
 /// Softmax attention over the positions so far, with heads of queries that share heads of keys and values.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Attention {
@@ -37,8 +48,8 @@ pub struct Attention {
     pub head_norm: bool,
     /// The result is multiplied by the sigmoid of a gate. The query matrix has its rows, behind those of each head.
     pub gated: bool,
-    /// All four matrices have biases. Where it is not set, those of queries, keys and values may have them.
-    pub biased: bool,
+    /// Which of the four matrices have biases. Those that need none may have them.
+    pub biases: Biases,
     /// Each head has a score that no position has, beside those of the positions (attention sinks).
     pub sinks: bool,
     /// Most positions that a query attends to, its own included; all if none.
@@ -360,6 +371,11 @@ impl Hyperparameters {
     /// Layers that a pass goes through.
     pub fn blocks(&self) -> usize {
         self.layers.len()
+    }
+
+    /// Whether a session keeps a recurrent state, of delta-nets or of n-grams.
+    pub fn is_recurrent(&self) -> bool {
+        self.delta_nets().next().is_some() || !self.ngrams.is_empty()
     }
 
     /// Residual streams of a token.

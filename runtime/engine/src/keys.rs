@@ -63,11 +63,6 @@ impl<'a> Keys<'a> {
         Ok(Some(value))
     }
 
-    /// A truth value, if it is there.
-    pub fn truth(&self, key: &str) -> Result<Option<bool>> {
-        Ok(self.metadata.bool(&self.name(key))?)
-    }
-
     /// A text, if it is there.
     pub fn text(&self, key: &str) -> Result<Option<&'a str>> {
         Ok(self.metadata.str(&self.name(key))?)

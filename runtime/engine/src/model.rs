@@ -409,8 +409,9 @@ impl Model {
 }
 
 /// The layout and the memory plan of a model. The head that drafts tokens is a part of them where it is asked for by name, and
-/// by itself only where everything is in memory with it: where experts are paged, a draft reads more of them, and the memory
-/// is worth more to the others.
+/// by itself only where everything is in memory with it and its experts take no larger slots than the others: where experts are
+/// paged, a draft reads more of them, and the memory is worth more to the others. Sessions beyond the planned contexts find
+/// room where its keys and values would be, so that there is none beside them.
 fn planned(
     checkpoint: &Checkpoint,
     hyper: Hyperparameters,
@@ -423,13 +424,22 @@ fn planned(
         let plan = plan(checkpoint, &hyper, &layout, options, threads)?;
         Ok((hyper, layout, plan))
     };
+    if hyper.draft_layer.is_none() || options.sessions > options.contexts.max(1) {
+        return planned(without);
+    }
     match options.speculate {
+        Speculate::Off => planned(without),
         Speculate::Always => planned(hyper),
-        Speculate::Auto if hyper.draft_layer.is_some() => match planned(hyper) {
-            Ok((hyper, layout, plan)) if !plan.paged() && plan.drafts > 0 => Ok((hyper, layout, plan)),
-            _ => planned(without),
-        },
-        Speculate::Auto | Speculate::Off => planned(without),
+        Speculate::Auto => {
+            let plain = planned(without)?;
+            let slot = plain.2.expert_slot;
+            match planned(hyper) {
+                Ok((hyper, layout, plan)) if !plan.paged() && plan.drafts > 0 && plan.expert_slot == slot => {
+                    Ok((hyper, layout, plan))
+                }
+                _ => Ok(plain),
+            }
+        }
     }
 }
 

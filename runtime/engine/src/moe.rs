@@ -78,7 +78,7 @@ pub(crate) fn run(
     let moe = &block.shape;
     let hidden = core.hyper.hidden;
     let Compute { scratch: s, routing, pager, .. } = compute;
-    router::route(core, region, block, rows, s, routing)?;
+    router::route(core, region, index, block, rows, s, routing)?;
     routing.sort(moe.experts, moe.top_k);
     observer.router(index, rows, &routing.ids, &routing.weights);
     let Some(pager) = pager else { return Ok(()) };

@@ -1,7 +1,11 @@
 //! Drafts by the model's own head.
 
+use membrane_kernels::ops;
+
+use crate::ahead::MOST_DRAFTS;
 use crate::error::Result;
 use crate::forward::{Observer, Pass, Span};
+use crate::kv::BLOCK;
 use crate::session::Session;
 
 /// Proposes at most `count` tokens that may follow `token`, which is to follow those of the session.
@@ -17,8 +21,11 @@ pub(crate) fn propose(
     session.drop_ahead();
     let hidden = core.hyper.hidden;
     let Some(last) = session.tokens().len().checked_sub(1) else { return Ok(Vec::new()) };
-    let count = session.drafts_that_fit(1, &vec![0; count]);
-    if count == 0 || session.draft.last.len() != hidden || session.check(&[token]).is_err() {
+    let count = session.drafts_that_fit(1, &[0; MOST_DRAFTS][..count.min(MOST_DRAFTS)]);
+    // In a block that is full, and that others may share, nothing is written for drafts.
+    let full = session.tokens().len().is_multiple_of(BLOCK);
+    let ready = session.draft.last.len() == hidden && session.draft.known >= last;
+    if count == 0 || full || !ready || session.check(&[token]).is_err() {
         return Ok(Vec::new());
     }
     let from = session.computed.min(last);
@@ -39,17 +46,11 @@ pub(crate) fn propose(
             pass.draft_logits(head, &mut compute.scratch)?;
             let logits = &compute.scratch.logits[..core.hyper.vocabulary];
             observer.draft(step, logits);
-            next = likeliest(logits);
+            next = ops::argmax(logits).unwrap_or(0) as u32;
             drafts.push(next);
         }
         Ok(())
     })?;
     state.known = last + 1;
     Ok(drafts)
-}
-
-/// The first of the likeliest tokens.
-fn likeliest(logits: &[f32]) -> u32 {
-    let better = |best: (usize, f32), now: (usize, f32)| if now.1 > best.1 { now } else { best };
-    logits.iter().copied().enumerate().fold((0, f32::NEG_INFINITY), better).0 as u32
 }

@@ -3,6 +3,7 @@
 use membrane_kernels::{Product, Region, matmul, ops};
 
 use crate::error::Result;
+use crate::finite::{self, is_finite};
 use crate::hyper::{ExpertGroups, Moe, Scores};
 use crate::model::Core;
 use crate::moe::Routing;
@@ -12,10 +13,12 @@ use crate::weights::MoeBlock;
 /// Experts of a group whose scores make up the group's.
 const BEST_OF_GROUP: usize = 2;
 
-/// Chooses the experts of each row of `s.input`: their ids and weights into `routing`, best first.
+/// Chooses the experts of each row of `s.input`: their ids and weights into `routing`, best first. `index`: of the layer. Errors:
+/// scores that are no numbers.
 pub(crate) fn route(
     core: &Core,
     region: &Region<'_>,
+    index: usize,
     block: &MoeBlock,
     rows: usize,
     s: &mut Scratch,
@@ -28,6 +31,10 @@ pub(crate) fn route(
     matmul(region, core.precision, &mut [Product { weights, input: &s.input, input_rows: None, output }]);
     if let Some(bias) = &block.router_bias {
         ops::add_bias(region, scores, bias);
+    }
+    // Sigmoids and choices would hide it: such an expert is never chosen.
+    if !is_finite(scores) {
+        return Err(finite::in_layer(core, index));
     }
     routing.ids.clear();
     routing.weights.clear();

@@ -263,7 +263,7 @@ mod tests {
 
     use super::*;
     use crate::hyper::{
-        FeedForward, Glu, HyperConnections, Indexer, Layer, Mixer, NgramHead, Ngrams, Norms, Rope,
+        Biases, FeedForward, Glu, HyperConnections, Indexer, Layer, Mixer, NgramHead, Ngrams, Norms, Rope,
         RopeScaling, Router, Scores, SharedExpert,
     };
 
@@ -278,7 +278,7 @@ mod tests {
             value_dim: 48,
             head_norm: true,
             gated,
-            biased,
+            biases: if biased { Biases::All } else { Biases::Optional },
             sinks: true,
             window: Some(3),
             scale: 1.0,

@@ -221,10 +221,13 @@ impl Session {
 
     /// Brings what is in memory back to the tokens, or to the nearest checkpoint within them.
     fn go_back(&mut self) {
+        // Behind what was computed there are no keys and values, whatever checkpoints others have made.
+        let known = &self.tokens[..self.tokens.len().min(self.computed)];
         self.computed = match &mut self.recurrent {
-            Some(recurrent) => recurrent.go_back(&self.tokens),
-            None => self.tokens.len(),
+            Some(recurrent) => recurrent.go_back(known),
+            None => known.len(),
         };
+        self.draft.known = self.draft.known.min(self.computed);
         self.torn = false;
         self.kv.truncate(self.computed);
     }
@@ -245,7 +248,7 @@ impl Session {
             logits: self.logits.clone(),
             ahead: Ahead::default(),
             draft: DraftState {
-                known: self.draft.known.min(computed.saturating_sub(1)),
+                known: self.draft.known.min(computed).min(self.tokens.len().saturating_sub(1)),
                 ..self.draft.clone()
             },
         }
@@ -276,6 +279,8 @@ impl Session {
         let end = self.tokens.len() + new;
         let in_block = known.min(end.next_multiple_of(BLOCK) - end);
         match &self.recurrent {
+            // The state before drafts is held: if tokens were to be computed again with each, there would be more each time.
+            Some(_) if self.computed < self.tokens.len() => 0,
             Some(_) => in_block.min(state::to_next_checkpoint(end)),
             None => in_block,
         }
@@ -340,8 +345,14 @@ impl Session {
                 None => self.go_back(),
             }
         }
-        self.kv.truncate(self.computed);
         self.draft.cut(self.tokens.len(), false);
+        self.draft.known = self.draft.known.min(self.computed);
+        self.give_back();
+    }
+
+    /// Gives back the room for a pass.
+    pub(crate) fn give_back(&mut self) {
+        self.kv.truncate(self.computed);
         if let Some(recurrent) = &mut self.recurrent {
             recurrent.forget();
         }

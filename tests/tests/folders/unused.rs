@@ -6,8 +6,9 @@ use membrane_engine::{Ignored, LoadOptions, Prepared};
 use membrane_formats::gguf::GgufWriter;
 use membrane_formats::{Checkpoint, DType, FormatError};
 use membrane_tests::published::Tensor;
+use serde_json::json;
 
-use crate::publish::Published;
+use crate::publish::{Published, Scheme};
 use crate::{source, trace};
 
 /// A change of a model.
@@ -80,8 +81,11 @@ fn what_is_known_to_change_nothing_is_left_out_and_told() {
             model.tensors.insert(name, Tensor::bf16(&[1], &[1.0]));
         }
     };
-    let cases: [(Change<'_>, &str, u64); 9] = [
+    let cases: [(Change<'_>, &str, u64); 12] = [
         (&with("model.layers.0.self_attn.q_proj.input_scale", &[1.0]), "inputs", 1),
+        (&with("model.layers.0.self_attn.kv_scale", &[1.0]), "cache", 1),
+        (&with("model.layers.0.self_attn.v_proj.output_scale", &[1.0]), "cache", 1),
+        (&with("model.layers.1.mlp.gate.bias", &[-0.0; 8]), "zeros", 1),
         (&with("model.layers.0.self_attn.k_proj.k_scale", &[1.0]), "cache", 1),
         (&with("model.layers.0.self_attn.rotary_emb.inv_freq", &[1.0]), "rotary", 1),
         (&with("model.visual.blocks.0.attn.qkv.weight", &[1.0]), "images", 1),
@@ -104,6 +108,52 @@ fn what_is_known_to_change_nothing_is_left_out_and_told() {
         // A tied head is another model.
         assert!(reason == "embedding" || trace(root.path(), &LoadOptions::default()).0 == wanted, "{reason}");
     }
+}
+
+/// The error of a quantised folder whose configuration and tensors were changed.
+fn quantised_error(scheme: Scheme, change: &dyn Fn(&mut Published)) -> String {
+    let root = tempfile::tempdir().unwrap();
+    let (mut model, _) = Published::of(&source()).quantised(scheme);
+    change(&mut model);
+    model.write(root.path());
+    opened(root.path()).unwrap_err()
+}
+
+#[test]
+fn what_a_configuration_asks_for_beside_the_tensors_is_not_left_out() {
+    let ordered = Scheme::Gptq { v2: false, symmetric: true, act_order: true };
+    let no_order = |model: &mut Published| {
+        drop(model.tensors.remove("model.layers.1.self_attn.q_proj.g_idx").expect("an order"))
+    };
+    let error = quantised_error(ordered, &no_order);
+    assert!(error.contains("`model.layers.1.self_attn.q_proj.g_idx` is missing"), "{error}");
+    let rotated = |model: &mut Published| {
+        model.config["quantization_config"]["transform_config"] = json!({"config_groups": {"R3": {}}});
+    };
+    let error = quantised_error(Scheme::Fp8Blocks, &rotated);
+    assert!(error.contains("transform_config") && error.contains("rotations"), "{error}");
+}
+
+#[test]
+fn the_model_s_own_layers_are_not_taken_for_drafts() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("m.gguf");
+    let checkpoint = Checkpoint::open(&source()).unwrap();
+    let mut metadata = checkpoint.metadata().clone();
+    metadata.set("qwen3moe.nextn_predict_layers", 1_u32);
+    let mut writer = GgufWriter::new(&path, metadata);
+    for tensor in checkpoint.tensors() {
+        writer.declare(&tensor.name, tensor.dtype, tensor.shape.dims()).unwrap();
+    }
+    let mut tensors = checkpoint.tensors().iter();
+    let written = writer.write(|info, sink| -> Result<(), FormatError> {
+        let mut bytes = vec![0; info.bytes as usize];
+        checkpoint.read(tensors.next().unwrap(), 0, &mut bytes)?;
+        sink.put(&bytes)
+    });
+    written.unwrap();
+    let error = opened(&path).unwrap_err();
+    assert!(error.contains("nextn_predict_layers") && error.contains("layer 3"), "{error}");
 }
 
 /// A GGUF file with one tensor more.

@@ -1,9 +1,12 @@
 //! Sessions that compute drafts ahead.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use membrane_engine::{Continuation, EngineError, LoadOptions, MOST_DRAFTS, Observer, Session, Speculate};
+use membrane_formats::gguf::GgufWriter;
+use membrane_formats::{Checkpoint, FormatError};
 use proptest::prelude::*;
 
 use crate::{FIXTURES, HYBRIDS, bits, fixture, fresh, load, models, options, tokens};
@@ -42,6 +45,48 @@ fn logits_are_those_of_tokens_that_come_one_by_one() {
             }
             assert!(passes < 18, "{passes} passes for 51 tokens: drafts that are right spare some");
         }
+    }
+}
+
+/// A fixture in which the embedding of one token is no number.
+fn poisoned(name: &str, token: usize, path: &Path) {
+    let source = Checkpoint::open(&fixture(name)).unwrap();
+    let mut writer = GgufWriter::new(path, source.metadata().clone());
+    for tensor in source.tensors() {
+        writer.declare(&tensor.name, tensor.dtype, tensor.shape.dims()).unwrap();
+    }
+    let mut tensors = source.tensors().iter();
+    let written = writer.write(|info, sink| -> Result<(), FormatError> {
+        let tensor = tensors.next().unwrap();
+        let mut bytes = vec![0; info.bytes as usize];
+        source.read(tensor, 0, &mut bytes)?;
+        if tensor.name == "token_embd.weight" {
+            let row = bytes.len() / tensor.shape.dims()[1] as usize;
+            bytes[token * row..][..row].fill(0xFF);
+        }
+        sink.put(&bytes)
+    });
+    written.unwrap();
+}
+
+#[test]
+fn a_draft_that_fails_fails_nothing() {
+    const BAD: u32 = 1020;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    let text = tokens(20, 1);
+    for name in ["tiny-qwen35moe-Q8_0", "tiny-qwen3moe-Q8_0"] {
+        poisoned(name, BAD as usize, &path);
+        let model = load(&path, &options());
+        let mut session = model.session();
+        session.append(&text[..9]).unwrap();
+        session.append_ahead(&text[9..10], &[5, BAD]).unwrap();
+        assert_eq!(session.ahead(), 0, "{name}");
+        assert!(bits(&session) == fresh(&model, &text[..10]), "{name}");
+        session.append_ahead(&text[10..11], &text[11..14]).unwrap();
+        assert_eq!(session.ahead(), 3, "{name}");
+        let error = session.append(&[BAD]).unwrap_err();
+        assert!(error.to_string().contains("token_embd.weight"), "{error}");
     }
 }
 

@@ -146,8 +146,14 @@ fn examine(
         unusual.push(format!("the tokenizer can't be read: {}", told(&error)));
         None
     });
-    let chat_template = chat_template(checkpoint)?;
+    let found = chat_template(checkpoint);
+    if let Err(error) = &found {
+        unusual.push(format!("the chat template can't be read: {}", told(error)));
+    }
+    let readable = found.is_ok();
+    let chat_template = found.unwrap_or_default();
     match &chat_template {
+        None if !readable => {}
         None => {
             unusual.push("there is no chat template: only plain text can be continued (`run --raw`)".into())
         }
@@ -211,7 +217,8 @@ fn links(checkpoint: &Checkpoint) -> Vec<String> {
         let real = file.path.canonicalize().ok()?;
         let folder = file.path.parent()?.canonicalize().ok()?;
         // A cache of Hugging Face's hub links all of its files to a folder beside the snapshots.
-        let blobs = folder.parent().and_then(|snapshots| Some(snapshots.parent()?.join("blobs")));
+        let snapshots = folder.ancestors().find(|folder| folder.ends_with("snapshots"));
+        let blobs = snapshots.and_then(|snapshots| Some(snapshots.parent()?.join("blobs")));
         let own =
             real.parent() == Some(&*folder) || blobs.is_some_and(|blobs| real.parent() == Some(&*blobs));
         (!own).then(|| format!("{} is a link to {}", file.path.display(), real.display()))

@@ -3,6 +3,8 @@
 use membrane_formats::{Metadata, Value};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
+use crate::report::printable;
+
 /// Values longer than this are cut where they are shown to people, in characters.
 const SHOWN: usize = 100;
 /// Elements of a long array that are shown: an array may have millions.
@@ -22,9 +24,10 @@ pub fn shown(value: &Value) -> String {
     }
 }
 
-/// The beginning of a text, without control characters.
+/// The beginning of a text, in one line and without what drives a terminal.
 pub fn cut(text: &str) -> String {
-    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN).collect();
+    let begin: String = text.chars().take(SHOWN).collect();
+    let mut line = printable(&begin).replace(char::is_control, " ");
     if text.chars().nth(SHOWN).is_some() {
         line.push_str("...");
     }

@@ -3,8 +3,8 @@
 use super::rotary::{self, Rotation};
 use crate::error::Result;
 use crate::hyper::{
-    Attention, DeltaShape, FeedForward, Glu, HeadOrder, Hyperparameters, Layer, Moe, Norms, Router, Scores,
-    SharedExpert,
+    Attention, Biases, DeltaShape, FeedForward, Glu, HeadOrder, Hyperparameters, Layer, Moe, Norms, Router,
+    Scores, SharedExpert,
 };
 use crate::keys::{Keys, MAX_BLOCKS, MAX_COUNT, MAX_WIDTH};
 
@@ -93,7 +93,7 @@ pub(super) fn attention(keys: &Keys<'_>, rotation: Rotation) -> Result<Attention
         value_dim,
         head_norm: false,
         gated: false,
-        biased: false,
+        biases: Biases::Optional,
         sinks: false,
         window: None,
         scale,

@@ -99,7 +99,7 @@ fn moe(keys: &Keys<'_>) -> Result<Moe> {
         scores,
         choice_bias: scores == Scores::Sigmoid,
         groups: groups(keys, &moe, scores)?,
-        normalise: keys.truth("expert_weights_norm")?.unwrap_or(false),
+        normalise: keys.flag("expert_weights_norm")?.unwrap_or(false),
         scale: keys.positive("expert_weights_scale")?.unwrap_or(1.0),
     };
     let shared = match keys.number("expert_shared_count")?.unwrap_or(0) {

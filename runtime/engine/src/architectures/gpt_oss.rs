@@ -9,7 +9,7 @@ use super::blocks::{self, Weighing};
 use super::rotary::Rotation;
 use crate::error::Result;
 use crate::hyper::{
-    Attention, FeedForward, Glu, Hyperparameters, Layer, Mixer, Moe, Norms, Rope, RopeScaling, Yarn,
+    Attention, Biases, FeedForward, Glu, Hyperparameters, Layer, Mixer, Moe, Norms, Rope, RopeScaling, Yarn,
 };
 use crate::keys::Keys;
 
@@ -19,7 +19,7 @@ const PERIOD: usize = 2;
 pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
     let plain = blocks::attention(keys, Rotation::Halves)?;
     let rope = if keys.flag(YARN_WHOLE_PAIRS)?.is_some() { plain.rope } else { unrounded(plain.rope) };
-    let attention = Attention { biased: true, sinks: true, rope, ..plain };
+    let attention = Attention { biases: Biases::All, sinks: true, rope, ..plain };
     let windows = blocks::windows(keys, PERIOD)?;
     let moe = Moe { biased: true, glu: Glu::ClampedSwiGlu, ..blocks::moe(keys, Weighing::SumToOne)? };
     let decoder = blocks::decoder(keys, |index| Layer {

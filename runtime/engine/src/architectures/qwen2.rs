@@ -3,8 +3,10 @@
 use super::blocks::{self, Weighing};
 use super::rotary::Rotation;
 use crate::error::Result;
-use crate::hyper::{FeedForward, Hyperparameters, Layer, Mixer, Moe};
+use crate::hyper::{Attention, Biases, FeedForward, Hyperparameters, Layer, Mixer, Moe};
 use crate::keys::Keys;
+
+const QKV_BIAS: &str = "attention.qkv_bias";
 
 /// Biases on queries, keys and values, which are tensors of the file.
 pub(super) fn dense(keys: &Keys<'_>) -> Result<Hyperparameters> {
@@ -18,6 +20,8 @@ pub(super) fn moe(keys: &Keys<'_>) -> Result<Hyperparameters> {
 }
 
 fn decoder(keys: &Keys<'_>, feed_forward: FeedForward) -> Result<Hyperparameters> {
-    let attention = blocks::attention(keys, Rotation::Halves)?;
+    // Only a folder's configuration can say that there are none.
+    let biases = if keys.flag(QKV_BIAS)? == Some(false) { Biases::Optional } else { Biases::Inputs };
+    let attention = Attention { biases, ..blocks::attention(keys, Rotation::Halves)? };
     blocks::decoder(keys, |_| Layer { mixer: Mixer::Attention(attention), feed_forward })
 }

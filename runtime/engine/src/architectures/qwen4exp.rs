@@ -34,7 +34,8 @@ pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
         };
     }
     let ngrams = ngrams::layers(keys, layers.len(), decoder.vocabulary)?;
-    Ok(Hyperparameters { layers, connections: Some(connections), ngrams, ..decoder })
+    // A head for multi-token prediction would need all residual streams.
+    Ok(Hyperparameters { layers, connections: Some(connections), ngrams, draft_layer: None, ..decoder })
 }
 
 fn connections(keys: &Keys<'_>) -> Result<HyperConnections> {

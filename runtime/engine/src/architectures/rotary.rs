@@ -70,8 +70,8 @@ fn yarn(keys: &Keys<'_>, base: f32, factor: f32) -> Result<Yarn> {
     };
     let beta_fast = keys.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(BETA_FAST);
     let beta_slow = keys.positive("rope.scaling.yarn_beta_slow")?.unwrap_or(BETA_SLOW);
-    keys.rule("rope.scaling.yarn_beta_fast", beta_fast, beta_fast > beta_slow, || {
-        format!("it must be above the {beta_slow} of rope.scaling.yarn_beta_slow")
+    keys.rule("rope.scaling.yarn_beta_fast", beta_fast, beta_fast >= beta_slow, || {
+        format!("it must not be below the {beta_slow} of rope.scaling.yarn_beta_slow")
     })?;
     // Negative is what converters write for "not said".
     let mixed = keys.float("rope.scaling.yarn_ext_factor")?.filter(|&mixed| mixed >= 0.0).unwrap_or(1.0);

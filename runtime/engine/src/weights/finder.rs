@@ -14,7 +14,7 @@ use super::{
 };
 use crate::error::{EngineError, Result};
 use crate::finite::is_finite;
-use crate::hyper::{self, Attention, DeltaNet, Glu, Hyperparameters, Moe, Projections, Rope};
+use crate::hyper::{self, Attention, Biases, DeltaNet, Glu, Hyperparameters, Moe, Projections, Rope};
 
 /// The kernels' name of a tensor's type. Integers, and blocks that only activations have, are no weights.
 pub(super) fn format_of(tensor: &TensorInfo) -> Result<Format> {
@@ -225,6 +225,7 @@ impl<'a> Finder<'a> {
         let name = |part: &str| format!("blk.{index}.{part}");
         let query_rows = shape.query_width() * if shape.gated { 2 } else { 1 };
         let (key_rows, value_rows) = (shape.key_width(), shape.value_width());
+        let inputs = shape.biases != Biases::Optional;
         let head_norm = |finder: &Self, part: &str| match shape.head_norm {
             true => finder.vector(&name(part), shape.head_dim).map(Some),
             false => Ok(None),
@@ -236,13 +237,13 @@ impl<'a> Finder<'a> {
             q: self.weight(&name("attn_q.weight"), query_rows, hidden)?,
             k: self.weight(&name("attn_k.weight"), key_rows, hidden)?,
             v: self.weight(&name("attn_v.weight"), value_rows, hidden)?,
-            q_bias: self.bias(&name("attn_q.bias"), query_rows, shape.biased)?,
-            k_bias: self.bias(&name("attn_k.bias"), key_rows, shape.biased)?,
-            v_bias: self.bias(&name("attn_v.bias"), value_rows, shape.biased)?,
+            q_bias: self.bias(&name("attn_q.bias"), query_rows, inputs)?,
+            k_bias: self.bias(&name("attn_k.bias"), key_rows, inputs)?,
+            v_bias: self.bias(&name("attn_v.bias"), value_rows, inputs)?,
             q_norm: head_norm(self, "attn_q_norm.weight")?,
             k_norm: head_norm(self, "attn_k_norm.weight")?,
             output: self.weight(&name("attn_output.weight"), hidden, shape.mixed_width())?,
-            output_bias: self.bias(&name("attn_output.bias"), hidden, shape.biased)?,
+            output_bias: self.bias(&name("attn_output.bias"), hidden, shape.biases == Biases::All)?,
             sinks: match shape.sinks {
                 true => Some(self.vector(&name("attn_sinks.weight"), shape.heads)?),
                 false => None,

@@ -3,9 +3,10 @@
 use membrane_formats::{Checkpoint, TensorInfo};
 use membrane_kernels::Format;
 
-use super::Weight;
 use super::finder::{Finder, format_of};
+use super::{Weight, named};
 use crate::error::{EngineError, Result};
+use crate::finite::is_finite;
 use crate::hyper::{Hyperparameters, Ngrams};
 
 /// What a layer adds for n-grams.
@@ -48,7 +49,8 @@ impl NgramTable {
         self.parts.iter().map(|part| part.rows * self.row_bytes).sum()
     }
 
-    /// Reads a row [head_dim]. `bytes` is memory for it as it is stored. Errors: the file can't be read.
+    /// Reads a row [head_dim]. `bytes` is memory for it as it is stored. Errors: the file can't be read,
+    /// or the row has a number that is not finite.
     pub fn read(
         &self,
         checkpoint: &Checkpoint,
@@ -58,10 +60,14 @@ impl NgramTable {
     ) -> Result<()> {
         let part = &self.parts[self.parts.partition_point(|part| part.first <= row) - 1];
         bytes.resize(self.row_bytes as usize, 0);
-        checkpoint.read(&checkpoint.tensors()[part.tensor], (row - part.first) * self.row_bytes, bytes)?;
+        let tensor = &checkpoint.tensors()[part.tensor];
+        checkpoint.read(tensor, (row - part.first) * self.row_bytes, bytes)?;
         membrane_kernels::quant::dequantise_row(self.format, bytes, out);
         if self.factor != 1.0 {
             out.iter_mut().for_each(|x| *x *= self.factor);
+        }
+        if !is_finite(out) {
+            return Err(EngineError::not_finite(checkpoint, Some(tensor.file), named(&tensor.name)));
         }
         Ok(())
     }

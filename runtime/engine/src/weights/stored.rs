@@ -3,14 +3,14 @@
 
 use std::path::PathBuf;
 
-use membrane_formats::{Checkpoint, DType, Quantised, Scheme, TensorInfo, keys};
+use membrane_formats::{Checkpoint, DType, FormatError, Quantised, Scheme, TensorInfo, keys};
 use membrane_kernels::quant::dequantise_row;
 use membrane_kernels::recode::{FloatFormat, Parts, View};
 use membrane_kernels::{Format, RecodeError, Recoding};
 use membrane_pager::{ByteRange, ExpertKey, Recode};
 
 use super::finder::{Finder, format_of};
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Result, shown};
 use crate::finite::is_finite;
 
 /// A matrix on disk, and what it becomes in memory.
@@ -316,7 +316,14 @@ fn gptq(checkpoint: &Checkpoint, parts: &[&TensorInfo], rows: usize) -> Result<P
     let second_form = metadata.str(keys::GPTQ_FORM)? == Some("gptq_v2");
     let zero_offset = u8::from(!second_form);
     let indices = parts.len() > 3;
-    let any_order = indices && metadata.bool(keys::ACT_ORDER)?.unwrap_or(false);
+    let act_order = metadata.bool(keys::ACT_ORDER)?;
+    if !indices && groups > 1 && act_order == Some(true) {
+        let tensor = parts[0].name.replace(".qweight", ".g_idx");
+        let path = checkpoint.path().to_owned();
+        return Err(FormatError::TensorMissing { path, tensor: format!("`{}`", shown(&tensor)) }.into());
+    }
+    // Old configurations say nothing of it.
+    let any_order = indices && act_order != Some(false);
     if gptq_word(checkpoint)? == 4 {
         return Ok(Parts::Gptq8 { zero_offset, groups, indices, any_order });
     }

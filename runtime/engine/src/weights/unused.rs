@@ -41,16 +41,25 @@ const ZEROS: &str = "biases of zeros";
 const JOINED: &str = "keys and values in one matrix, which are there a second time apart";
 
 /// Parts of names that published files have and whose tensors change nothing here.
-const IGNORABLE: [(At, &str, &str); 22] = [
+const IGNORABLE: [(At, &str, &str); 31] = [
     // Static scales of activations: modelopt, FP8 of transformers and vLLM, compressed-tensors; GGUF has the first.
     (At::End, ".input_scale", INPUT_SCALE),
     (At::End, ".input_global_scale", INPUT_SCALE),
+    (At::End, ".input_zero_point", INPUT_SCALE),
     (At::End, ".activation_scale", INPUT_SCALE),
     (At::End, ".act_scale", INPUT_SCALE),
     // vLLM reads them where its cache is in FP8.
     (At::End, ".k_scale", CACHE_SCALE),
     (At::End, ".v_scale", CACHE_SCALE),
     (At::End, ".q_scale", CACHE_SCALE),
+    (At::End, ".kv_scale", CACHE_SCALE),
+    (At::End, ".k_proj.output_scale", CACHE_SCALE),
+    (At::End, ".v_proj.output_scale", CACHE_SCALE),
+    (At::End, ".q_proj.output_scale", CACHE_SCALE),
+    (At::End, ".prob_output_scale", CACHE_SCALE),
+    (At::End, ".k_zero_point", CACHE_SCALE),
+    (At::End, ".v_zero_point", CACHE_SCALE),
+    (At::End, ".q_zero_point", CACHE_SCALE),
     (At::End, ".kv_cache_scaling_factor", CACHE_SCALE),
     // Buffers that early versions of transformers, and GGUF files of their time, kept with the weights.
     (At::End, "rotary_emb.inv_freq", FREQUENCIES),
@@ -85,11 +94,10 @@ const NAMED: usize = 3;
 pub(super) fn check(checkpoint: &Checkpoint, hyper: &Hyperparameters, used: &[bool]) -> Result<Vec<Ignored>> {
     let unused =
         || checkpoint.tensors().iter().zip(used).filter(|(_, used)| !**used).map(|(tensor, _)| tensor);
-    let drafts: BTreeSet<usize> = unused()
-        .filter(|tensor| DRAFT_MARKS.iter().any(|mark| tensor.name.contains(mark)))
-        .filter_map(|tensor| layer_of(&tensor.name))
-        .chain(hyper.blocks()..hyper.blocks() + hyper.mtp_blocks)
-        .collect();
+    // Whatever the metadata say: a layer without such a tensor is one of the model's own.
+    let marked = |tensor: &&TensorInfo| DRAFT_MARKS.iter().any(|mark| tensor.name.contains(mark));
+    let drafts: BTreeSet<usize> =
+        checkpoint.tensors().iter().filter(marked).filter_map(|tensor| layer_of(&tensor.name)).collect();
     let mut ignored: BTreeMap<&str, Ignored> = BTreeMap::new();
     let mut refused: Vec<&TensorInfo> = Vec::new();
     for tensor in unused() {
@@ -153,18 +161,25 @@ fn is_embedding(checkpoint: &Checkpoint, tensor: &TensorInfo) -> Result<bool> {
     Ok(true)
 }
 
-/// Whether a tensor of floats is all zeros.
+/// Whether a tensor of floats is all zeros, of either sign.
 fn is_zero(checkpoint: &Checkpoint, tensor: &TensorInfo) -> Result<bool> {
     if !matches!(tensor.dtype, DType::F32 | DType::F16 | DType::BF16) || tensor.bytes > BIAS_BYTES {
         return Ok(false);
     }
     let mut bytes = vec![0; tensor.bytes as usize];
     checkpoint.read(tensor, 0, &mut bytes)?;
-    Ok(bytes.iter().all(|&byte| byte == 0))
+    let width = if tensor.dtype == DType::F32 { 4 } else { 2 };
+    let is_zero = |float: &[u8]| {
+        float.split_last().is_some_and(|(top, rest)| top & 0x7F == 0 && rest.iter().all(|&x| x == 0))
+    };
+    Ok(bytes.chunks(width).all(is_zero))
 }
 
-/// The number of the layer that a tensor belongs to.
+/// The number of the layer that a tensor belongs to; heads for multi-token prediction with layers of their own have none.
 pub(super) fn layer_of(name: &str) -> Option<usize> {
+    if name.starts_with("mtp.") || name.contains(".mtp.") {
+        return None;
+    }
     let behind =
         name.strip_prefix("blk.").or_else(|| name.split_once("layers.").map(|(_, behind)| behind))?;
     behind.split('.').next()?.parse().ok()
@@ -191,9 +206,13 @@ fn meaning(checkpoint: &Checkpoint, hyper: &Hyperparameters, refused: &[&TensorI
     if let Some(last) = last.filter(|&last| last >= hyper.blocks()) {
         let key = checkpoint.shown_key(&format!("{architecture}.block_count"));
         let layers = hyper.blocks();
+        let drafting = match hyper.mtp_blocks {
+            0 => String::new(),
+            blocks => format!(", {blocks} of them for multi-token prediction (`nextn_predict_layers`),"),
+        };
         return format!(
-            "there is a layer {last}, and by `{key}` the layers are 0 to {}; the configuration is that of another model, or was \
-             changed",
+            "there is a layer {last}, and by `{key}`{drafting} the layers are 0 to {}; the configuration is that of another model, \
+             or was changed",
             layers.saturating_sub(1)
         );
     }
@@ -232,6 +251,7 @@ mod tests {
             ("model.layers.3.mlp.gate.weight", Some(3)),
             ("model.language_model.layers.40.eh_proj.weight", Some(40)),
             ("output.weight", None),
+            ("mtp.layers.0.mlp.gate.weight", None),
             ("blk.x.attn_q.weight", None),
         ] {
             assert_eq!(layer_of(name), layer, "{name}");

@@ -122,7 +122,10 @@ pub(super) fn describe(
         if !is_one(method, &METHODS) {
             return refuse(key, &format!("this build reads {}", METHODS.join(", ")));
         }
-        metadata.set(keys::QUANTISATION, method);
+        metadata.set(keys::QUANTISATION, method.to_ascii_lowercase());
+    }
+    if group.get("transform_config").is_some_and(|transforms| !is_nothing(transforms)) {
+        return refuse("transform_config", "rotations of activations are not computed here");
     }
     if let Some(algorithm) = group.get("quant_algo").and_then(Value::as_str)
         && !is_one(algorithm, &ALGORITHMS)
@@ -177,6 +180,10 @@ pub(super) fn describe(
         metadata.set(keys::BLOCK, Array::U32(block.to_vec()));
     }
     Ok(())
+}
+
+fn is_nothing(value: &Value) -> bool {
+    value.is_null() || value.as_object().is_some_and(Map::is_empty)
 }
 
 /// The blocks of weights in the groups of a configuration of compressed-tensors.

@@ -112,15 +112,19 @@ impl Drafting {
     /// Where drafts are to come from, and how many are to be computed ahead. `matched` and `most`: of those by a match.
     fn plan(&self, session: &Session, matched: usize, most: usize, alone: bool) -> (Source, usize) {
         let model = session.model();
-        let head = if model.has_draft_head() { HEAD_DRAFTS.min(self.most) } else { 0 };
+        let recurrent = model.hyperparameters().is_recurrent();
+        // What has to be computed again comes first.
+        let (matched_most, most) = if recurrent && session.behind() > 0 { (0, 0) } else { (most, self.most) };
+        let head = if model.has_draft_head() { HEAD_DRAFTS.min(most) } else { 0 };
         match self.mode {
             Speculate::Always if matched < LEAST_MATCH && head > 0 => (Source::Head, head),
-            Speculate::Always => (Source::Match(matched), most),
+            Speculate::Always => (Source::Match(matched), matched_most),
             Speculate::Auto if alone => {
-                let recurrent = model.hyperparameters().delta_nets().next().is_some();
                 let behind = session.behind();
                 let outlook = |source, most| Outlook { source, most, behind, recurrent };
-                self.gate.lock().choose([outlook(Source::Match(matched), most), outlook(Source::Head, head)])
+                self.gate
+                    .lock()
+                    .choose([outlook(Source::Match(matched), matched_most), outlook(Source::Head, head)])
             }
             Speculate::Auto | Speculate::Off => (Source::Match(matched), 0),
         }

@@ -50,6 +50,9 @@ impl Config<'_> {
         if self.flag("attn_output_gate")? == Some(false) {
             return Err(self.refused("attn_output_gate", "only gated attention is computed here"));
         }
+        if let Some(biased) = self.flag("qkv_bias")? {
+            self.set("attention.qkv_bias", biased);
+        }
         // Where the configuration is silent, transformers does not normalise for these.
         let silent = matches!(kind, "qwen2_moe" | "qwen3_moe").then_some(false);
         if let Some(normalise) = self.flag("norm_topk_prob")?.or(silent) {
