@@ -114,7 +114,8 @@ fn every_budget_holds_and_gives_the_same_tokens() {
 fn a_chunk_that_was_asked_for_gives_way_to_the_budget() {
     let folder = tempfile::tempdir().unwrap();
     let model = model(folder.path());
-    let least = least(&model);
+    // What a process holds before it plans varies by some pages from run to run.
+    let least = least(&model) + MIB;
     let chunk = |budget: u64, asked: &str| {
         let run = run(&model, &["--memory", &budget.to_string(), "--prefill-chunk", asked]).good();
         run.events()[0]["plan"]["prefill_chunk"].as_u64().unwrap()
