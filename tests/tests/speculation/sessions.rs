@@ -33,8 +33,11 @@ fn logits_are_those_of_tokens_that_come_one_by_one() {
                     passes += 1;
                     let wrong = [None, Some(0), Some(3), Some(6)][passes % 4];
                     let drafts = drafts(&text[at + 1..], wrong);
+                    // A hybrid that has tokens to compute again does that first.
+                    let wanted = if session.behind() > 0 { 0 } else { drafts.len() };
                     session.append_ahead(&text[at..=at], &drafts).unwrap();
-                    assert_eq!(session.ahead(), drafts.len());
+                    assert_eq!(session.ahead(), wanted);
+                    assert!(session.behind() <= 1 + MOST_DRAFTS, "tokens to compute again pile up");
                 } else {
                     session.append(&text[at..=at]).unwrap();
                 }
@@ -43,7 +46,7 @@ fn logits_are_those_of_tokens_that_come_one_by_one() {
                 assert_eq!(session.tokens(), &text[..at]);
                 assert!(bits(&session) == bits(&plain), "{path:?} chunk {chunk} at {at}");
             }
-            assert!(passes < 18, "{passes} passes for 51 tokens: drafts that are right spare some");
+            assert!(passes < 24, "{passes} passes for 51 tokens: drafts that are right spare some");
         }
     }
 }
@@ -161,13 +164,15 @@ fn drafts_end_where_the_context_ends_and_unknown_tokens_are_none() {
         session.append_ahead(&text[..35], &text[35..]).unwrap();
         assert_eq!((session.ahead(), session.room()), (5, 5));
         session.append(&text[35..36]).unwrap();
-        session.append_ahead(&[999], &text[..8]).unwrap();
-        assert_eq!((session.ahead(), session.room()), (3, 3));
-        session.append(&text[..3]).unwrap();
+        session.append(&[999]).unwrap();
+        session.append_ahead(&[998], &text[..8]).unwrap();
+        assert_eq!((session.ahead(), session.room()), (2, 2));
+        session.append(&text[..2]).unwrap();
         assert!(bits(&session) == fresh(&model, session.tokens()), "{path:?}");
         let error = session.append_ahead(&[1], &[2]).unwrap_err();
         assert!(matches!(error, EngineError::ContextFull { .. }), "{error}");
         session.truncate(10);
+        session.append(&[4]).unwrap();
         let vocabulary = model.hyperparameters().vocabulary as u32;
         session.append_ahead(&[5], &[6, vocabulary, 7]).unwrap();
         assert_eq!(session.ahead(), 1);
