@@ -9,6 +9,7 @@ pub mod isolation;
 pub mod passes;
 pub mod published;
 pub mod recorder;
+pub mod sessions;
 pub mod stage;
 pub mod tiny;
 

@@ -5,12 +5,12 @@
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
-use membrane_engine::{EngineError, LoadOptions, Model, Observer, Prepared, Session, Synced};
+use membrane_engine::{EngineError, LoadOptions, Model, Prepared, Session, Synced};
 use membrane_formats::Checkpoint;
 use membrane_tests::golden::argmax;
+use membrane_tests::sessions::{Canceller, bits, fresh, tokens};
 use membrane_tests::{tiny, workspace};
 use proptest::prelude::*;
 
@@ -40,22 +40,6 @@ fn options() -> LoadOptions {
 fn load(name: &str, options: &LoadOptions) -> Model {
     let checkpoint = Checkpoint::open(&file(name)).unwrap().into();
     Prepared::without_text(checkpoint, options).unwrap().load(&mut |_, _| {}).unwrap()
-}
-
-fn tokens(count: u32, seed: u32) -> Vec<u32> {
-    (0..count).map(|i| (i.wrapping_mul(7919) ^ seed.wrapping_mul(104_729)) % 1000).collect()
-}
-
-fn bits(session: &Session) -> Vec<u32> {
-    assert!(!session.logits().is_empty());
-    session.logits().iter().map(|logit| logit.to_bits()).collect()
-}
-
-/// The logits of a session that computes the tokens at once.
-fn fresh(model: &Model, tokens: &[u32]) -> Vec<u32> {
-    let mut session = model.session();
-    session.append(tokens).unwrap();
-    bits(&session)
 }
 
 #[test]
@@ -122,7 +106,7 @@ proptest! {
             let (index, alive) = (seed as usize % sessions.len(), sessions.len());
             let session = &mut sessions[index];
             match what {
-                0 if session.tokens().len() < 1000 => session.append(&tokens(count as u32, seed)).unwrap(),
+                0 if session.tokens().len() < 1000 => session.append(&tokens(count, seed)).unwrap(),
                 1 => session.truncate(session.tokens().len().saturating_sub(count)),
                 2 if alive < 3 => {
                     let fork = session.fork();
@@ -130,7 +114,7 @@ proptest! {
                 }
                 3 => {
                     let mut wanted = session.tokens()[..session.tokens().len() / 2].to_vec();
-                    wanted.extend(tokens(count as u32, seed));
+                    wanted.extend(tokens(count, seed));
                     session.sync(&wanted).unwrap();
                 }
                 _ => {
@@ -174,21 +158,6 @@ fn a_prefix_that_is_kept_serves_sessions_that_share_passes() {
             }
         }
         assert!(kept.tokens() == prefix && bits(&kept) == fresh(&model, &prefix), "{name}");
-    }
-}
-
-/// Ends the pass in the middle of a chunk's layers.
-struct Canceller {
-    flag: Arc<AtomicBool>,
-    layers_left: usize,
-}
-
-impl Observer for Canceller {
-    fn ffn_input(&mut self, _layer: usize, _rows: usize, _x: &[f32]) {
-        self.layers_left -= 1;
-        if self.layers_left == 0 {
-            self.flag.store(true, Ordering::Relaxed);
-        }
     }
 }
 

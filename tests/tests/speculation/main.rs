@@ -10,8 +10,9 @@ mod sessions;
 
 use std::path::PathBuf;
 
-use membrane_engine::{LoadOptions, Model, Prepared, Session, Speculate};
+use membrane_engine::{LoadOptions, Model, Prepared, Speculate};
 use membrane_formats::Checkpoint;
+use membrane_tests::sessions::{bits, fresh, tokens};
 use membrane_tests::{tiny, workspace};
 
 /// Mixtures of experts, dense models and hybrids of all kinds.
@@ -55,20 +56,4 @@ fn options() -> LoadOptions {
 fn load(path: &std::path::Path, options: &LoadOptions) -> Model {
     let checkpoint = Checkpoint::open(path).unwrap().into();
     Prepared::without_text(checkpoint, options).unwrap().load(&mut |_, _| {}).unwrap()
-}
-
-fn tokens(count: usize, seed: u32) -> Vec<u32> {
-    (0..count as u32).map(|i| (i.wrapping_mul(7919) ^ seed.wrapping_mul(104_729)) % 1000).collect()
-}
-
-fn bits(session: &Session) -> Vec<u32> {
-    assert!(!session.logits().is_empty());
-    session.logits().iter().map(|logit| logit.to_bits()).collect()
-}
-
-/// The logits of a session that computes the tokens at once.
-fn fresh(model: &Model, tokens: &[u32]) -> Vec<u32> {
-    let mut session = model.session();
-    session.append(tokens).unwrap();
-    bits(&session)
 }

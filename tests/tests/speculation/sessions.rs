@@ -1,12 +1,11 @@
 //! Sessions that compute drafts ahead.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use membrane_engine::{Continuation, EngineError, LoadOptions, MOST_DRAFTS, Observer, Session, Speculate};
+use membrane_engine::{Continuation, EngineError, LoadOptions, MOST_DRAFTS, Session, Speculate};
 use membrane_formats::gguf::GgufWriter;
 use membrane_formats::{Checkpoint, FormatError};
+use membrane_tests::sessions::Canceller;
 use proptest::prelude::*;
 
 use crate::{FIXTURES, HYBRIDS, bits, fixture, fresh, load, models, options, tokens};
@@ -178,21 +177,6 @@ fn drafts_end_where_the_context_ends_and_unknown_tokens_are_none() {
         assert_eq!(session.ahead(), 1);
         session.append_ahead(&[5], &[vocabulary]).unwrap();
         assert_eq!(session.ahead(), 0);
-    }
-}
-
-/// Ends the pass in the middle of its layers.
-struct Canceller {
-    flag: Arc<AtomicBool>,
-    layers_left: usize,
-}
-
-impl Observer for Canceller {
-    fn ffn_input(&mut self, _layer: usize, _rows: usize, _x: &[f32]) {
-        self.layers_left -= 1;
-        if self.layers_left == 0 {
-            self.flag.store(true, Ordering::Relaxed);
-        }
     }
 }
 
