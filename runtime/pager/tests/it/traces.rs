@@ -38,8 +38,11 @@ fn exact(counters: &Counters) -> [u64; 7] {
     [batches, requests, hits, misses, joined, evictions, record_bytes]
 }
 
-/// Passes of a prompt and an answer: (phase, group, rows, experts with their uses).
-fn passes(groups: &[usize], seed: u64) -> Vec<(Phase, u32, u32, Vec<(u32, u32)>)> {
+/// Phase, group, rows, and experts with their uses.
+type Pass = (Phase, u32, u32, Vec<(u32, u32)>);
+
+/// Passes of a prompt and an answer.
+fn passes(groups: &[usize], seed: u64) -> Vec<Pass> {
     let mut random = Random(seed);
     let mut passes = Vec::new();
     for round in 0..60 {
@@ -58,7 +61,7 @@ fn passes(groups: &[usize], seed: u64) -> Vec<(Phase, u32, u32, Vec<(u32, u32)>)
 }
 
 /// Drives a pager; leases are given back in whatever order they arrive, by other threads at times.
-fn drive(bank: &Bank, pager: &Pager, passes: &[(Phase, u32, u32, Vec<(u32, u32)>)]) {
+fn drive(bank: &Bank, pager: &Pager, passes: &[Pass]) {
     for (at, (phase, group, rows, experts)) in passes.iter().enumerate() {
         pager.mark(*phase);
         let (experts, uses): (Vec<u32>, Vec<u32>) = experts.iter().copied().unzip();
