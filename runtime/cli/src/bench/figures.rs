@@ -45,7 +45,7 @@ pub struct Figures {
     pub decode_stages: Vec<StageRow>,
     /// What drafts are worth behind the prompt; none where they are off.
     pub speculation: Option<Speculated>,
-    /// None where nothing is read from disk.
+    /// None where nothing is read from disk, or of files too small to measure it.
     pub disk_gb_s: Option<f64>,
     /// None where the budget leaves no room to measure it.
     pub memory_gb_s: Option<f64>,

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use membrane_engine::{Counters, Model, Prepared, Session, Speculate, process};
 use membrane_formats::Checkpoint;
 use membrane_kernels::{MEMORY_PROBE_BYTES, Team, memory_read_bandwidth};
+use membrane_pager::PagerError;
 use membrane_text::Specials;
 
 use super::figures::{Figures, Loading, Speculated, stage_rows};
@@ -77,7 +78,7 @@ pub fn measure(args: &Args, case: Case) -> Result<Figures> {
         prefill_stages: stage_rows(&ran.prefill_stages, ran.prefill_s, tokens.prompt.len()),
         decode_stages: stage_rows(&ran.decode_stages, ran.decode_s, ran.decoded),
         speculation: ran.speculation,
-        disk_gb_s: (paged || case.start == Start::Cold).then(|| disk(&weights)).transpose()?,
+        disk_gb_s: if paged || case.start == Start::Cold { disk(&weights)? } else { None },
         memory_gb_s: memory_gb_s(&team, budget.map(|budget| budget.0)),
     })
 }
@@ -228,9 +229,13 @@ fn bytes_per_token(model: &Model) -> u64 {
     plan.weights.0 + plan.experts_per_token * plan.experts_total.0.checked_div(plan.experts).unwrap_or(0)
 }
 
-/// `weights`: a file on the disk.
-fn disk(weights: &Path) -> Result<f64> {
-    Ok(membrane_pager::probe_disk(weights)?.ceiling_gb_s())
+/// What the disk gives that the file is on, in GB/s; none if the file is too small to tell.
+fn disk(weights: &Path) -> Result<Option<f64>> {
+    match membrane_pager::probe_disk(weights) {
+        Ok(probe) => Ok(Some(probe.ceiling_gb_s())),
+        Err(PagerError::ProbeTooSmall { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What memory gives the team, if the budget leaves room to measure it.
