@@ -91,6 +91,26 @@ pub(crate) fn plan(
     options: &LoadOptions,
     threads: usize,
 ) -> Result<MemoryPlan> {
+    let Some(free) = options.free.as_ref().filter(|_| options.memory.is_none()) else {
+        return with_drafts_if_they_fit(checkpoint, hyper, layout, options, threads);
+    };
+    let options = LoadOptions { memory: Some(free.budget.0), ..options.clone() };
+    match with_drafts_if_they_fit(checkpoint, hyper, layout, &options, threads) {
+        Ok(plan) => Ok(MemoryPlan { automatic: Some(free.clone()), ..plan }),
+        Err(EngineError::Budget { needed, parts, .. }) => {
+            Err(EngineError::Free { free: Box::new(free.clone()), needed, parts })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn with_drafts_if_they_fit(
+    checkpoint: &Checkpoint,
+    hyper: &Hyperparameters,
+    layout: &Layout,
+    options: &LoadOptions,
+    threads: usize,
+) -> Result<MemoryPlan> {
     match divide(checkpoint, hyper, layout, options, threads) {
         Err(EngineError::Budget { .. } | EngineError::Machine { .. })
             if options.speculate == Speculate::Auto =>
@@ -208,6 +228,7 @@ fn divide(
     };
     Ok(MemoryPlan {
         budget: options.memory.map(Bytes),
+        automatic: None,
         process: Bytes(process),
         reserve: Bytes(reserve),
         weights: Bytes(layout.resident_bytes),

@@ -180,6 +180,7 @@ struct Job<'a> {
 /// # Panics
 /// If shapes do not fit each other or a row that is asked for is not set.
 pub fn matmul(region: &Region<'_>, precision: Precision, products: &mut [Product<'_>]) {
+    region.count_weights(products.iter().map(|product| product.weights.bytes.len()).sum());
     let moved = |product: &Product<'_>| order::is_moved(product, precision);
     if !products.iter().any(moved) {
         return run_in_order(region, precision, products);
