@@ -107,9 +107,8 @@ fn arenas_and_ways_of_reading() {
         if experts == 0 {
             continue;
         }
-        for share in [20, 8, 2] {
+        for (share, eviction) in [20, 8, 2].into_iter().zip(EvictionPolicy::ALL) {
             for io in [IoMode::Auto, IoMode::Direct, IoMode::Buffered] {
-                let eviction = if share == 8 { EvictionPolicy::Lru } else { EvictionPolicy::NextUse };
                 let experts = Some(experts / share);
                 let model = load(&path, &LoadOptions { experts, io, eviction, ..options() });
                 assert!(trace(&model) == wanted, "{path:?} {io:?} {}", model.plan());

@@ -54,14 +54,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// A file that gets its name when it is whole.
-struct Output {
+pub(crate) struct Output {
     path: PathBuf,
-    partial: PathBuf,
+    pub(crate) partial: PathBuf,
 }
 
 impl Output {
     /// Begins it, before anything is computed. Errors: it can't be written, or is a file of the model.
-    fn create(path: &Path, model: &Checkpoint) -> Result<Self> {
+    pub(crate) fn create(path: &Path, model: &Checkpoint) -> Result<Self> {
         let told = || format!("--out {}", path.display());
         if let Ok(found) = fs::canonicalize(path) {
             let is_model = |file: &Path| fs::canonicalize(file).is_ok_and(|file| file == found);
@@ -81,7 +81,8 @@ impl Output {
         Ok(Self { path: path.to_owned(), partial })
     }
 
-    fn keep(self) -> Result<()> {
+    /// Gives it its name.
+    pub(crate) fn keep(self) -> Result<()> {
         if self.partial != self.path {
             fs::rename(&self.partial, &self.path)?;
         }

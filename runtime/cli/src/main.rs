@@ -42,6 +42,7 @@ mod resolution;
 mod run;
 mod session;
 mod signed;
+mod trace;
 mod transcript;
 mod watch;
 
@@ -81,6 +82,9 @@ enum Verb {
     Logits(logits::Args),
     /// Measure prefill and decode beside what this machine's memory and disk allow.
     Bench(bench::Args),
+    /// Record which experts a model asks for, and judge how they are kept in memory.
+    #[command(subcommand)]
+    Trace(trace::TraceVerb),
     /// Measure how good a model is.
     #[command(subcommand)]
     Eval(eval::EvalVerb),
@@ -103,6 +107,7 @@ fn main() -> ExitCode {
         Verb::Plugin(verb) => plugin::run(verb),
         Verb::Logits(args) => logits::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Trace(verb) => trace::run(&verb),
         Verb::Eval(verb) => eval::run(&verb),
         Verb::Audit(verb) => audit::run(&verb),
         Verb::Replay(args) => replay::run(&args),

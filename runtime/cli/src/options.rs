@@ -54,7 +54,7 @@ pub struct MachineFlags {
     #[arg(long, value_enum, default_value_t = Io::Auto)]
     pub io: Io,
     /// Which expert gives up its slot; changes speed, never the result
-    #[arg(long, value_enum, default_value_t = Eviction::NextUse)]
+    #[arg(long, value_enum, default_value_t = Eviction::Frequency)]
     pub eviction: Eviction,
     /// Whether tokens are drafted from the text so far and computed ahead; changes speed, never the result
     #[arg(long, value_enum, default_value_t = Speculation::Auto)]
@@ -141,7 +141,9 @@ pub enum Io {
 /// Which expert gives up its slot.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Eviction {
-    /// The one that is expected to be needed last.
+    /// The one that is expected to be needed last by how often it was used of late.
+    Frequency,
+    /// The one that is expected to be needed last by when it was last used.
     NextUse,
     /// The one that was used longest ago.
     Lru,
@@ -178,6 +180,16 @@ impl From<Speculation> for Speculate {
             Speculation::Auto => Self::Auto,
             Speculation::Off => Self::Off,
             Speculation::Always => Self::Always,
+        }
+    }
+}
+
+impl From<Eviction> for EvictionPolicy {
+    fn from(eviction: Eviction) -> Self {
+        match eviction {
+            Eviction::Frequency => Self::Frequency,
+            Eviction::NextUse => Self::NextUse,
+            Eviction::Lru => Self::Lru,
         }
     }
 }
@@ -245,10 +257,7 @@ impl MachineFlags {
                 Io::Direct => IoMode::Direct,
                 Io::Buffered => IoMode::Buffered,
             },
-            eviction: match self.eviction {
-                Eviction::NextUse => EvictionPolicy::NextUse,
-                Eviction::Lru => EvictionPolicy::Lru,
-            },
+            eviction: self.eviction.into(),
             isa,
             speculate: self.speculate.into(),
             reserve,

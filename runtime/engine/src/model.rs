@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use membrane_formats::Checkpoint;
 use membrane_kernels::{Isa, Precision, RopeTable, Team};
-use membrane_pager::{Catalog, Counters, EvictionPolicy, IoChoice, IoMode, PagedFile, Pager, PagerConfig};
+use membrane_pager::{
+    Catalog, Counters, EvictionPolicy, IoChoice, IoMode, PagedFile, Pager, PagerConfig, Phase,
+};
 use membrane_text::{GrammarCompiler, Tokenizer};
 
 use crate::ahead::Speculate;
@@ -392,6 +394,24 @@ impl Model {
     /// measures, a pass takes about 50 ns a stage and layer more.
     pub fn time_stages(&self, on: bool) -> StageTimes {
         self.compute().scratch.clock.restart(on)
+    }
+
+    /// Writes every request for experts from now on to `out`, as a [`Trace`](membrane_pager::Trace) that [`simulate`](membrane_pager::simulate()) takes.
+    /// `name`: of the model, for people. Nothing is written for a model without experts.
+    pub fn record_routing(&self, name: &str, out: Box<dyn std::io::Write + Send>) {
+        if let Some(pager) = &self.compute().pager {
+            pager.record(name, out);
+        }
+    }
+
+    /// Notes in the recording of routing what the passes from here on are for.
+    pub fn mark_routing(&self, phase: Phase) {
+        self.compute().pager.iter().for_each(|pager| pager.mark(phase));
+    }
+
+    /// Ends the recording of routing, if there is one. Error: it could not be written.
+    pub fn end_routing(&self) -> std::io::Result<()> {
+        self.compute().pager.as_ref().map_or(Ok(()), Pager::end_recording)
     }
 
     /// How experts are read, and what the probe found; none for a model without experts.

@@ -2,7 +2,7 @@
 //! arrive, combine.
 
 use membrane_kernels::{Product, Region, matmul, ops};
-use membrane_pager::Lease;
+use membrane_pager::{Lease, Wanted};
 
 use crate::error::Result;
 use crate::forward::{Observer, gated_unit};
@@ -22,6 +22,7 @@ pub(crate) struct Routing {
     tokens: Vec<u32>,      // [rows * top_k], row of the chunk
     slots: Vec<u32>,       // [rows * top_k], index into `ids` of the same entry
     wanted: Vec<u32>,      // experts with at least one token, ascending
+    uses: Vec<u32>,        // tokens of each of them
     /// Row of `expert_out` that holds the result for an entry of `ids`.
     result: Vec<u32>, // [rows, top_k]
     /// 0, 1, 2, ...
@@ -39,6 +40,8 @@ impl Routing {
         }
         self.wanted.clear();
         self.wanted.extend((0..experts as u32).filter(|&e| self.starts[e as usize + 1] > 0));
+        self.uses.clear();
+        self.uses.extend(self.wanted.iter().map(|&e| self.starts[e as usize + 1] as u32));
         for e in 0..experts {
             self.starts[e + 1] += self.starts[e];
         }
@@ -83,7 +86,13 @@ pub(crate) fn run(
     routing.sort(moe.experts, moe.top_k);
     observer.router(index, rows, &routing.ids, &routing.weights);
     let Some(pager) = pager else { return Ok(()) };
-    let mut request = pager.request(index as u32, &routing.wanted);
+    let (group, rows_of_pass) = (index as u32, rows as u32);
+    let mut request = pager.request_for(&Wanted {
+        group,
+        experts: &routing.wanted,
+        rows: rows_of_pass,
+        uses: &routing.uses,
+    });
     s.clock.lap(region, Stage::Router);
     if let Some((unit, gate)) = &block.shared {
         shared_expert(core, region, unit, gate.as_ref(), rows, s)?;

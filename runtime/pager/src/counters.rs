@@ -1,6 +1,6 @@
 //! What a pager did, in numbers.
 
-use std::ops::Sub;
+use std::ops::{AddAssign, Sub};
 
 /// Running totals since the pager was opened. The difference of two readings is what happened between them.
 ///
@@ -75,5 +75,25 @@ impl Sub for Counters {
             direct_fallbacks: self.direct_fallbacks.saturating_sub(earlier.direct_fallbacks),
             failures: self.failures.saturating_sub(earlier.failures),
         }
+    }
+}
+
+impl AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        self.batches += other.batches;
+        self.requests += other.requests;
+        self.hits += other.hits;
+        self.misses += other.misses;
+        self.joined += other.joined;
+        self.evictions += other.evictions;
+        self.reads += other.reads;
+        self.bytes_read += other.bytes_read;
+        self.record_bytes += other.record_bytes;
+        self.read_time_ns += other.read_time_ns;
+        self.disk_busy_ns += other.disk_busy_ns;
+        self.wait_ns += other.wait_ns;
+        self.recode_time_ns += other.recode_time_ns;
+        self.direct_fallbacks += other.direct_fallbacks;
+        self.failures += other.failures;
     }
 }

@@ -2,14 +2,24 @@
 
 use crate::catalog::ExpertKey;
 
+mod frequency;
+
+pub use frequency::Frequency;
+
 /// Chooses the slot to be reused. It hears of every use of a slot, in the order of the experts in each
 /// request (first those that are resident, then those that are read), so that its choices do not depend on
 /// which read ends first.
 ///
 /// Called with the pager's lock held: every method should take constant time, or nearly.
 pub trait Eviction: Send {
-    /// Called once, before any other: slots are numbered from 0 to `slots - 1`, groups from 0 to `groups - 1`.
-    fn prepare(&mut self, slots: usize, groups: usize);
+    /// Called once, before any other: slots are numbered from 0 to `slots - 1`; `experts` has the number of experts in each
+    /// group.
+    fn prepare(&mut self, slots: usize, experts: &[usize]);
+    /// A request for experts of a group begins, for a pass of so many tokens. It is followed by [`Eviction::asked`] for each.
+    fn turn(&mut self, _group: u32, _rows: u32) {}
+    /// The request names an expert, whether it has a slot or not, that so many of its tokens use. If it has a slot,
+    /// [`Eviction::touched`] follows at once.
+    fn asked(&mut self, _key: ExpertKey, _uses: u32) {}
     /// `slot` was given to `key` and its read begins.
     fn admitted(&mut self, slot: usize, key: ExpertKey);
     /// A request named `key`, which has `slot` already.
@@ -24,17 +34,32 @@ pub trait Eviction: Send {
 /// The policies there are, by name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum EvictionPolicy {
-    /// [`NextUse`].
+    /// [`Frequency`].
     #[default]
+    Frequency,
+    /// [`NextUse`].
     NextUse,
     /// [`Lru`].
     Lru,
 }
 
 impl EvictionPolicy {
+    /// All of them, the default first.
+    pub const ALL: [Self; 3] = [Self::Frequency, Self::NextUse, Self::Lru];
+
+    /// As it is written on a command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Frequency => "frequency",
+            Self::NextUse => "next-use",
+            Self::Lru => "lru",
+        }
+    }
+
     /// The policy, which has seen nothing yet.
     pub fn start(self) -> Box<dyn Eviction> {
         match self {
+            Self::Frequency => Box::new(Frequency::new()),
             Self::NextUse => Box::new(NextUse::new()),
             Self::Lru => Box::new(Lru::new()),
         }
@@ -103,7 +128,7 @@ impl Lru {
 }
 
 impl Eviction for Lru {
-    fn prepare(&mut self, slots: usize, _groups: usize) {
+    fn prepare(&mut self, slots: usize, _experts: &[usize]) {
         self.lists = Lists::new(slots, 1);
     }
 
@@ -171,7 +196,8 @@ impl NextUse {
 }
 
 impl Eviction for NextUse {
-    fn prepare(&mut self, slots: usize, groups: usize) {
+    fn prepare(&mut self, slots: usize, experts: &[usize]) {
+        let groups = experts.len();
         *self = Self {
             lists: Lists::new(slots, groups),
             turns: vec![0; groups],
@@ -219,7 +245,7 @@ mod tests {
     #[test]
     fn the_oldest_evictable_slot_goes_first() {
         let mut lru = Lru::new();
-        lru.prepare(4, 1);
+        lru.prepare(4, &[4]);
         assert_eq!(lru.victim(&|_| true), None);
         (0..4).for_each(|slot| lru.admitted(slot, KEY));
         lru.touched(1, KEY);
@@ -243,12 +269,14 @@ mod tests {
         layers: u32,
         wanted: impl Fn(u32, u32) -> Vec<u32>,
     ) -> (u32, u32) {
-        eviction.prepare(slots, layers as usize);
+        eviction.prepare(slots, &vec![16; layers as usize]);
         let mut held: Vec<Option<ExpertKey>> = vec![None; slots];
         let (mut hits, mut uses) = (0, 0);
         for (round, group) in (0..50).flat_map(|round| (0..layers).map(move |group| (round, group))) {
+            eviction.turn(group, 1);
             for key in wanted(round, group).into_iter().map(|index| ExpertKey { group, index }) {
                 uses += 1;
+                eviction.asked(key, 1);
                 if let Some(slot) = held.iter().position(|held| *held == Some(key)) {
                     hits += 1;
                     eviction.touched(slot, key);
@@ -286,7 +314,7 @@ mod tests {
     #[test]
     fn within_a_layer_the_oldest_goes_first() {
         let mut next_use = NextUse::new();
-        next_use.prepare(3, 1);
+        next_use.prepare(3, &[3]);
         (0..3).for_each(|slot| next_use.admitted(slot, KEY));
         next_use.touched(0, KEY);
         assert_eq!(next_use.victim(&|_| true), Some(1));

@@ -1,5 +1,6 @@
 //! Opening a pager and asking it.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -10,10 +11,11 @@ use crate::error::PagerError;
 use crate::eviction::{Eviction, EvictionPolicy};
 use crate::files::{Files, PagedFile};
 use crate::probe::{self, IoChoice, IoReason};
-use crate::request::Request;
+use crate::request::{Request, Wanted};
 use crate::shared::Shared;
 use crate::staging::Staging;
 use crate::state::State;
+use crate::trace::{Phase, TraceHeader, TraceWriter};
 
 /// Most I/O threads: more than any queue that pays for reads of this size.
 const MAX_IO_THREADS: usize = 64;
@@ -169,7 +171,12 @@ impl Pager {
     /// those that are missing begin at once, as far as there are slots that nobody holds. A request that
     /// names none is empty. What is wrong with a request is told by the first [`Request::next_ready`].
     pub fn request(&self, group: u32, wanted: &[u32]) -> Request<'_> {
-        Request::new(&self.shared, group, wanted, true)
+        Request::new(&self.shared, &Wanted::of_token(group, wanted), true)
+    }
+
+    /// The same for a pass of several tokens.
+    pub fn request_for(&self, wanted: &Wanted<'_>) -> Request<'_> {
+        Request::new(&self.shared, wanted, true)
     }
 
     /// Reads every expert if all fit the arena, so that none has to be waited for later, and returns the
@@ -181,7 +188,7 @@ impl Pager {
         let before = self.counters().record_bytes;
         for (group, records) in self.catalog().groups().iter().enumerate() {
             let all: Vec<u32> = (0..records.len() as u32).collect();
-            let mut request = Request::new(&self.shared, group as u32, &all, false);
+            let mut request = Request::new(&self.shared, &Wanted::of_token(group as u32, &all), false);
             while request.next_ready()?.is_some() {}
         }
         Ok(self.counters().record_bytes - before)
@@ -190,6 +197,26 @@ impl Pager {
     /// Totals since the pager was opened.
     pub fn counters(&self) -> Counters {
         self.shared.view(|state| state.counters)
+    }
+
+    /// Writes every request from now on to `out`, as [`Trace`](crate::Trace) reads them. `model`: a name for people. Another
+    /// recording under way ends. Requests of one thread are written as they are made; where several threads ask, in the order
+    /// in which the pager took them.
+    ///
+    /// A recording that begins before the first request lets [`simulate`](crate::simulate()) come to the counters of this pager.
+    pub fn record(&self, model: &str, out: Box<dyn Write + Send>) {
+        let header = TraceHeader::of(model, self.catalog(), self.slots());
+        self.shared.update(|state| state.log = Some(Box::new(TraceWriter::begin(&header, out))));
+    }
+
+    /// Notes in the recording, if there is one, what the requests from here on are for.
+    pub fn mark(&self, phase: Phase) {
+        self.shared.update(|state| state.log.iter_mut().for_each(|log| log.phase(phase)));
+    }
+
+    /// Ends the recording, if there is one. Error: it could not be written.
+    pub fn end_recording(&self) -> std::io::Result<()> {
+        self.shared.update(|state| state.log.take()).map_or(Ok(()), |mut log| log.end())
     }
 
     /// How experts are read, why, and the figures of the measurement if there was one.

@@ -7,7 +7,7 @@ use crate::arena::SlotReader;
 use crate::catalog::{Catalog, ExpertKey};
 use crate::error::PagerError;
 use crate::shared::Shared;
-use crate::state::RequestId;
+use crate::state::{Ask, RequestId};
 
 /// Slots that became ready together, with what is in them.
 pub(crate) type Batch = Vec<(usize, ExpertKey)>;
@@ -25,6 +25,27 @@ pub struct Request<'p> {
     id: Option<RequestId>,
     refusal: Option<PagerError>,
     stays_with_its_thread: PhantomData<*const ()>,
+}
+
+/// Experts of one group that a pass needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Layer.
+    pub group: u32,
+    /// Experts of the group, each named once, in the order in which they are to be read.
+    pub experts: &'a [u32],
+    /// Tokens of the pass.
+    pub rows: u32,
+    /// How many of those tokens use each expert, in the order of `experts`; 1 where an entry is missing. What is kept in memory
+    /// follows from it, never a result.
+    pub uses: &'a [u32],
+}
+
+impl<'a> Wanted<'a> {
+    /// Experts for one token.
+    pub fn of_token(group: u32, experts: &'a [u32]) -> Self {
+        Self { group, experts, rows: 1, uses: &[] }
+    }
 }
 
 /// Experts that are in memory now; at least one.
@@ -50,11 +71,13 @@ struct Pin<'p> {
 }
 
 impl<'p> Request<'p> {
-    pub(crate) fn new(shared: &'p Shared, group: u32, wanted: &[u32], counted: bool) -> Self {
+    pub(crate) fn new(shared: &'p Shared, wanted: &Wanted<'_>, counted: bool) -> Self {
         let thread = std::thread::current().id();
-        let submitted = positions(shared, group, wanted).and_then(|wanted| {
+        let (group, rows) = (wanted.group, wanted.rows);
+        let submitted = positions(shared, wanted).and_then(|wanted| {
             let duplicate = |key: ExpertKey| PagerError::Duplicate { group: key.group, index: key.index };
-            shared.update(|state| state.submit(thread, counted, wanted)).map_err(duplicate)
+            let ask = Ask { thread, group, rows, counted, wanted };
+            shared.update(|state| state.submit(ask)).map_err(duplicate)
         });
         let (id, refusal) = match submitted {
             Ok(id) => (Some(id), None),
@@ -98,19 +121,20 @@ impl<'p> Request<'p> {
     }
 }
 
-/// The places of the wanted experts in the catalog.
+/// The places of the wanted experts in the catalog, and how many tokens use each.
 fn positions<'a>(
     shared: &Shared,
-    group: u32,
-    wanted: &'a [u32],
-) -> Result<impl Iterator<Item = usize> + Clone + 'a, PagerError> {
+    wanted: &Wanted<'a>,
+) -> Result<impl Iterator<Item = (usize, u32)> + Clone + 'a, PagerError> {
+    let Wanted { group, experts, uses, .. } = *wanted;
     let position = |index| shared.catalog.position(ExpertKey { group, index });
-    if let Some(&index) = wanted.iter().find(|&&index| position(index).is_none()) {
+    if let Some(&index) = experts.iter().find(|&&index| position(index).is_none()) {
         return Err(PagerError::NoSuchExpert { group, index });
     }
     // All indices are within the group, so its first position exists if any is wanted.
     let start = position(0).unwrap_or(0);
-    Ok(wanted.iter().map(move |&index| start + index as usize))
+    let uses = uses.iter().copied().chain(std::iter::repeat(1));
+    Ok(experts.iter().map(move |&index| start + index as usize).zip(uses))
 }
 
 impl Drop for Request<'_> {

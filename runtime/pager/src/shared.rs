@@ -137,6 +137,7 @@ impl Shared {
                 Next::Ready(batch) => break Ok(Some(batch)),
                 Next::Done => break Ok(None),
                 Next::Failed(error) => break Err(error),
+                Next::Reschedule => self.settle(&mut inner),
                 Next::Wait => {
                     waiting_since.get_or_insert_with(Instant::now);
                     inner = self.arrived.wait(inner).unwrap_or_else(PoisonError::into_inner);

@@ -5,6 +5,10 @@
 //! that it is promised to; only an unpinned resident slot can be evicted. Every pin belongs to the thread
 //! that made the request: a thread waits for a slot only while it has no pins, so two threads can't wait for
 //! each other.
+//!
+//! What a single caller finds, and what it leaves behind, depends on the order of its requests alone and not on which
+//! read ends first: slots are given up in an order that only the requests decide. That is what lets the simulator
+//! ([`simulate`](crate::simulate())) drive this very bookkeeping and come to the counters of a real run.
 
 use std::collections::VecDeque;
 use std::thread::ThreadId;
@@ -14,6 +18,7 @@ use crate::counters::Counters;
 use crate::error::PagerError;
 use crate::eviction::Eviction;
 use crate::request::Batch;
+use crate::trace::Phase;
 
 /// Number of a request among those alive.
 pub(crate) type RequestId = usize;
@@ -49,15 +54,41 @@ struct Slot {
 /// A request that is under way.
 struct Waiting {
     thread: ThreadId,
+    /// Serial number, see [`Expert::named_by`].
+    serial: u64,
     /// Whether its experts count as hits and misses.
     counted: bool,
     /// Experts that have no slot yet, in the order in which they were named.
     pending: VecDeque<usize>,
+    /// Slots of its experts in the order in which it got them. If there are no others, it gives them up in this order.
+    own: VecDeque<usize>,
     /// Slots being read for it.
     loading: Vec<usize>,
     /// Slots that are complete and pinned for it.
     ready: Vec<usize>,
     failures: Vec<PagerError>,
+}
+
+/// Experts of one group that a pass needs.
+pub(crate) struct Ask<I> {
+    pub thread: ThreadId,
+    pub group: u32,
+    /// Tokens of the pass.
+    pub rows: u32,
+    /// Whether its experts count as hits and misses.
+    pub counted: bool,
+    /// Position of each expert in the catalog, and how many of the tokens use it.
+    pub wanted: I,
+}
+
+/// Hears of requests, in the order in which they are made.
+pub(crate) trait RequestLog: Send {
+    /// `wanted`: each expert of the group that is asked for, and how many of the `rows` tokens use it.
+    fn asked(&mut self, group: u32, rows: u32, wanted: &mut dyn Iterator<Item = (u32, u32)>);
+    /// What the next requests are for.
+    fn phase(&mut self, phase: Phase);
+    /// No more requests follow. Error: something could not be written.
+    fn end(&mut self) -> std::io::Result<()>;
 }
 
 /// What a request can do next.
@@ -66,6 +97,8 @@ pub(crate) enum Next {
     Ready(Batch),
     /// Something is under way that ends without the caller's doing.
     Wait,
+    /// The caller keeps some of its slots, and others that it gave back can now be used: schedule, and look again.
+    Reschedule,
     /// All its experts were delivered.
     Done,
     /// An expert could not be read, or no slot can be had.
@@ -90,12 +123,15 @@ pub(crate) struct State {
     /// Set when something became ready, or failed, since it was last looked at.
     news: bool,
     serial: u64,
+    /// Hears of counted requests, if anyone listens.
+    pub log: Option<Box<dyn RequestLog>>,
     pub counters: Counters,
 }
 
 impl State {
     pub fn new(catalog: &Catalog, slots: usize, mut eviction: Box<dyn Eviction>) -> Self {
-        eviction.prepare(slots, catalog.groups().len());
+        let sizes: Vec<usize> = catalog.groups().iter().map(Vec::len).collect();
+        eviction.prepare(slots, &sizes);
         let expert = |(key, record): (ExpertKey, &crate::Record)| Expert {
             key,
             residency: Residency::Absent,
@@ -114,31 +150,39 @@ impl State {
             starts: VecDeque::new(),
             news: false,
             serial: 0,
+            log: None,
             counters: Counters::default(),
         }
     }
 
     /// Enters a request for experts given by position. Resident ones are pinned at once. Error: the position
     /// that was named twice; nothing was changed then.
-    pub fn submit(
-        &mut self,
-        thread: ThreadId,
-        counted: bool,
-        wanted: impl Iterator<Item = usize> + Clone,
-    ) -> Result<RequestId, ExpertKey> {
+    pub fn submit<I>(&mut self, ask: Ask<I>) -> Result<RequestId, ExpertKey>
+    where
+        I: Iterator<Item = (usize, u32)> + Clone,
+    {
+        let Ask { thread, group, rows, counted, wanted } = ask;
         self.serial += 1;
-        for position in wanted.clone() {
+        for (position, _) in wanted.clone() {
             let expert = &mut self.experts[position];
             if expert.named_by == self.serial {
                 return Err(expert.key);
             }
             expert.named_by = self.serial;
         }
+        if let Some(log) = self.log.as_mut().filter(|_| counted) {
+            let experts = &self.experts;
+            log.asked(group, rows, &mut wanted.clone().map(|(at, uses)| (experts[at].key.index, uses)));
+        }
         let id = self.new_request(thread, counted);
         self.counters.batches += u64::from(counted);
-        for position in wanted {
+        if wanted.clone().next().is_some() {
+            self.eviction.turn(group, rows);
+        }
+        for (position, uses) in wanted {
             self.counters.requests += u64::from(counted);
             let Expert { key, residency, .. } = self.experts[position];
+            self.eviction.asked(key, uses);
             match residency {
                 Residency::Resident(slot) => {
                     self.eviction.touched(slot, key);
@@ -156,15 +200,18 @@ impl State {
     }
 
     fn new_request(&mut self, thread: ThreadId, counted: bool) -> RequestId {
+        let serial = self.serial;
         if let Some(id) = self.unused_requests.pop() {
-            self.requests[id].thread = thread;
-            self.requests[id].counted = counted;
+            let request = &mut self.requests[id];
+            (request.thread, request.serial, request.counted) = (thread, serial, counted);
             return id;
         }
         self.requests.push(Waiting {
             thread,
+            serial,
             counted,
             pending: VecDeque::new(),
+            own: VecDeque::new(),
             loading: Vec::new(),
             ready: Vec::new(),
             failures: Vec::new(),
@@ -188,6 +235,9 @@ impl State {
         if self.requests[id].pending.is_empty() {
             return Next::Done;
         }
+        if self.advance_own(id) {
+            return Next::Reschedule;
+        }
         Next::Failed(PagerError::SlotsHeld { slots: self.slots.len() })
     }
 
@@ -198,6 +248,22 @@ impl State {
         let more_to_come =
             !request.loading.is_empty() || !(request.pending.is_empty() || self.holds(request.thread));
         nothing_to_tell && more_to_come
+    }
+
+    /// Brings a slot that can be given up to the front of a request's own, past those that its caller keeps. Whether there is
+    /// one, and the request is the next to get a slot.
+    fn advance_own(&mut self, id: RequestId) -> bool {
+        let at = self.requests[id].own.iter().position(|&slot| self.evictable(slot));
+        let next_to_get = self.starving.front() == Some(&id);
+        let own = &mut self.requests[id].own;
+        let Some(slot) = at.filter(|_| next_to_get).and_then(|at| own.remove(at)) else { return false };
+        own.push_front(slot);
+        true
+    }
+
+    /// Whether nobody needs what a slot holds.
+    fn evictable(&self, slot: usize) -> bool {
+        self.slots[slot].pins == 0 && self.slots[slot].pieces_left == 0
     }
 
     /// Whether a thread has pins.
@@ -220,6 +286,7 @@ impl State {
             self.starving.retain(|&starving| starving != id);
         }
         self.requests[id].failures.clear();
+        self.requests[id].own.clear();
         self.unused_requests.push(id);
     }
 
@@ -246,6 +313,7 @@ impl State {
     fn promise(&mut self, slot: usize, id: RequestId) {
         self.pin(slot, self.requests[id].thread);
         self.requests[id].ready.push(slot);
+        self.requests[id].own.push_back(slot);
         self.news = true;
     }
 
@@ -254,6 +322,7 @@ impl State {
         self.pin(slot, self.requests[id].thread);
         self.slots[slot].waiters.push(id);
         self.requests[id].loading.push(slot);
+        self.requests[id].own.push_back(slot);
     }
 
     /// Lets a request share a read that another one began.
@@ -272,7 +341,7 @@ impl State {
             };
             match self.experts[position].residency {
                 Residency::Absent => {
-                    let Some(slot) = self.take_slot() else { return };
+                    let Some(slot) = self.take_slot(id) else { return };
                     self.begin(position, slot, id);
                 }
                 Residency::Loading(slot) => self.join(slot, id),
@@ -287,18 +356,45 @@ impl State {
         }
     }
 
-    fn take_slot(&mut self) -> Option<usize> {
+    /// A slot for an expert of a request: a free one, one that the policy gives up, or, where all others are in use, the first
+    /// of the request's own. These are not left to the policy, since which of them the caller is done with depends on time.
+    fn take_slot(&mut self, id: RequestId) -> Option<usize> {
         if let Some(slot) = self.free.pop() {
             return Some(slot);
         }
-        let slots = &self.slots;
-        let evictable = |slot: usize| slots.get(slot).is_some_and(|s| s.pins == 0 && s.pieces_left == 0);
+        let (slots, experts, serial) = (&self.slots, &self.experts, self.requests[id].serial);
+        let evictable = |slot: usize| {
+            let unused = |slot: &Slot| slot.pins == 0 && slot.pieces_left == 0;
+            slots.get(slot).is_some_and(|slot| unused(slot) && experts[slot.expert].named_by != serial)
+        };
         // A policy that names another slot than it may is treated like one that names none.
-        let slot = self.eviction.victim(&evictable).filter(|&slot| evictable(slot))?;
+        let others = self.eviction.victim(&evictable).filter(|&slot| evictable(slot));
+        let slot = match others {
+            Some(slot) => slot,
+            None => self.first_own(id)?,
+        };
         self.experts[self.slots[slot].expert].residency = Residency::Absent;
         self.eviction.removed(slot);
         self.counters.evictions += 1;
         Some(slot)
+    }
+
+    /// The slot that a request has had for longest, if nobody needs it any more.
+    fn first_own(&mut self, id: RequestId) -> Option<usize> {
+        while let Some(&slot) = self.requests[id].own.front() {
+            let position = self.slots[slot].expert;
+            let resident = self.experts[position].residency == Residency::Resident(slot);
+            // Neither after a read that failed.
+            if resident || self.slots[slot].pieces_left > 0 {
+                if !self.evictable(slot) {
+                    return None;
+                }
+                self.requests[id].own.pop_front();
+                return Some(slot);
+            }
+            self.requests[id].own.pop_front();
+        }
+        None
     }
 
     fn begin(&mut self, position: usize, slot: usize, id: RequestId) {

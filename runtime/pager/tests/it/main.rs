@@ -10,4 +10,5 @@ mod lru;
 mod page_cache;
 mod recoding;
 mod threads;
+mod traces;
 mod waves;
