@@ -39,7 +39,19 @@ fn what_would_change_the_numbers_is_refused_by_name() {
     let fewer = |model: &mut Published| {
         model.config["num_hidden_layers"] = (model.config["num_hidden_layers"].as_u64().unwrap() - 1).into();
     };
-    let cases: [(Change<'_>, &[&str]); 9] = [
+    let wide = |model: &mut Published, last: f32| {
+        tied(model);
+        let embedding = &model.tensors["model.embed_tokens.weight"];
+        let (shape, mut floats) = (embedding.shape.clone(), embedding.floats());
+        *floats.last_mut().unwrap() += last;
+        model.tensors.insert("lm_head.weight".into(), Tensor::f32(&shape, &floats));
+    };
+    let other_in_f32 = |model: &mut Published| wide(model, 1.0);
+    let other_shape = |model: &mut Published| {
+        tied(model);
+        model.tensors.insert("lm_head.weight".into(), Tensor::f32(&[1, 4], &[0.0; 4]));
+    };
+    let cases: [(Change<'_>, &[&str]); 11] = [
         (&fewer, &["`model.layers.3.", "num_hidden_layers", "0 to 2", "..."]),
         (
             &with("model.layers.0.self_attn.sinks", &[1.0; 8]),
@@ -58,6 +70,8 @@ fn what_would_change_the_numbers_is_refused_by_name() {
         ),
         (&with("model.layers.0.mlp.experts.24.up_proj.weight", &[1.0]), &["experts.24", "24 experts"]),
         (&tied, &["lm_head.weight", "tie_word_embeddings"]),
+        (&other_in_f32, &["lm_head.weight", "tie_word_embeddings"]),
+        (&other_shape, &["lm_head.weight", "tie_word_embeddings"]),
     ];
     for (change, words) in cases {
         let root = folder(change);
@@ -75,13 +89,29 @@ fn what_is_known_to_change_nothing_is_left_out_and_told() {
         let embedding = model.tensors["model.embed_tokens.weight"].clone();
         model.tensors.insert("lm_head.weight".into(), embedding);
     };
+    let embedding_in_f32 = |model: &mut Published| {
+        model.config["tie_word_embeddings"] = true.into();
+        let embedding = &model.tensors["model.embed_tokens.weight"];
+        let wide = Tensor::f32(&embedding.shape, &embedding.floats());
+        model.tensors.insert("lm_head.weight".into(), wide);
+    };
+    let embedding_of_f32 = |model: &mut Published| {
+        model.config["tie_word_embeddings"] = true.into();
+        let embedding = &model.tensors["model.embed_tokens.weight"];
+        let shape = embedding.shape.clone();
+        // Numbers between those of BF16, below the half, so that the head is their rounding.
+        let floats: Vec<f32> =
+            embedding.floats().iter().map(|x| f32::from_bits(x.to_bits() | 0x1234)).collect();
+        model.tensors.insert("lm_head.weight".into(), Tensor::bf16(&shape, &floats));
+        model.tensors.insert("model.embed_tokens.weight".into(), Tensor::f32(&shape, &floats));
+    };
     let drafts = |model: &mut Published| {
         for part in ["eh_proj.weight", "input_layernorm.weight"] {
             let name = format!("model.layers.4.{part}");
             model.tensors.insert(name, Tensor::bf16(&[1], &[1.0]));
         }
     };
-    let cases: [(Change<'_>, &str, u64); 12] = [
+    let cases: [(Change<'_>, &str, u64); 14] = [
         (&with("model.layers.0.self_attn.q_proj.input_scale", &[1.0]), "inputs", 1),
         (&with("model.layers.0.self_attn.kv_scale", &[1.0]), "cache", 1),
         (&with("model.layers.0.self_attn.v_proj.output_scale", &[1.0]), "cache", 1),
@@ -93,6 +123,8 @@ fn what_is_known_to_change_nothing_is_left_out_and_told() {
         (&with("mtp.fc.weight", &[1.0]), "multi-token", 1),
         (&drafts, "multi-token", 2),
         (&embedding_twice, "embedding", 1),
+        (&embedding_in_f32, "embedding", 1),
+        (&embedding_of_f32, "embedding", 1),
         (&|_| (), "", 0),
     ];
     let wanted = trace(&source(), &LoadOptions::default()).0;
