@@ -6,6 +6,7 @@ use membrane_engine::{Ignored, LoadOptions, Prepared};
 use membrane_formats::gguf::GgufWriter;
 use membrane_formats::{Checkpoint, DType, FormatError};
 use membrane_tests::published::Tensor;
+use membrane_tests::tiny;
 use serde_json::json;
 
 use crate::publish::{Published, Scheme};
@@ -49,9 +50,16 @@ fn what_would_change_the_numbers_is_refused_by_name() {
     let other_in_f32 = |model: &mut Published| wide(model, 1.0);
     let other_shape = |model: &mut Published| {
         tied(model);
-        model.tensors.insert("lm_head.weight".into(), Tensor::f32(&[1, 4], &[0.0; 4]));
+        // The same numbers, but for another width.
+        let embedding = &model.tensors["model.embed_tokens.weight"];
+        let turned = Tensor::bf16(&[embedding.shape[1], embedding.shape[0]], &embedding.floats());
+        model.tensors.insert("lm_head.weight".into(), turned);
     };
-    let cases: [(Change<'_>, &[&str]); 11] = [
+    let other_name = |model: &mut Published| {
+        let embedding = model.tensors["model.embed_tokens.weight"].clone();
+        model.tensors.insert("model.second_head.weight".into(), embedding);
+    };
+    let cases: [(Change<'_>, &[&str]); 13] = [
         (&fewer, &["`model.layers.3.", "num_hidden_layers", "0 to 2", "..."]),
         (
             &with("model.layers.0.self_attn.sinks", &[1.0; 8]),
@@ -72,6 +80,9 @@ fn what_would_change_the_numbers_is_refused_by_name() {
         (&tied, &["lm_head.weight", "tie_word_embeddings"]),
         (&other_in_f32, &["lm_head.weight", "tie_word_embeddings"]),
         (&other_shape, &["lm_head.weight", "tie_word_embeddings"]),
+        (&other_name, &["model.second_head.weight", "variant"]),
+        // A mark of a head for multi-token prediction in a layer of the model's own.
+        (&with("model.layers.1.eh_proj.weight", &[1.0]), &["model.layers.1.eh_proj.weight", "variant"]),
     ];
     for (change, words) in cases {
         let root = folder(change);
@@ -99,9 +110,9 @@ fn what_is_known_to_change_nothing_is_left_out_and_told() {
         model.config["tie_word_embeddings"] = true.into();
         let embedding = &model.tensors["model.embed_tokens.weight"];
         let shape = embedding.shape.clone();
-        // Numbers between those of BF16, below the half, so that the head is their rounding.
-        let floats: Vec<f32> =
-            embedding.floats().iter().map(|x| f32::from_bits(x.to_bits() | 0x1234)).collect();
+        // Numbers between those of BF16, of which the head is the rounding: of the ones down, of the others up.
+        let between = |(at, x): (usize, f32)| f32::from_bits(x.to_bits() | [0x1234, 0x9234][at % 2]);
+        let floats: Vec<f32> = embedding.floats().into_iter().enumerate().map(between).collect();
         model.tensors.insert("lm_head.weight".into(), Tensor::bf16(&shape, &floats));
         model.tensors.insert("model.embed_tokens.weight".into(), Tensor::f32(&shape, &floats));
     };
@@ -223,6 +234,7 @@ fn gguf_files_are_held_to_the_same() {
         ),
         ("blk.0.ffn_gate_inp.bias", [1.0], &["ffn_gate_inp.bias", "biases"]),
         ("blk.0.attn_sinks.weight", [1.0], &["attn_sinks"]),
+        ("blk.0.attn_kv_b.weight", [1.0], &["attn_kv_b"]),
         ("rope_factors_long.weight", [1.0], &["rope_factors_long"]),
         ("blk.0.attn_q.weight.lora_a", [1.0], &["lora_a"]),
     ] {
@@ -242,6 +254,12 @@ fn gguf_files_are_held_to_the_same() {
         assert_eq!((ignored[0].example.as_str(), ignored[0].bytes), (name, 4));
     }
     assert_eq!(opened(&source()).unwrap(), []);
+    // Keys and values in one matrix, which are there apart too.
+    let latent = root.path().join("latent.gguf");
+    tiny::write("deepseek2", &latent);
+    with_tensor(&latent, "blk.0.attn_kv_b.weight", &[1.0], &path);
+    let ignored = opened(&path).unwrap();
+    assert!(ignored.len() == 1 && ignored[0].reason.contains("a second time apart"), "{ignored:?}");
 }
 
 /// Every reference model has a use for each of its tensors, or is known to have none for some.
