@@ -7,6 +7,7 @@ pub mod golden;
 pub mod guests;
 pub mod isolation;
 pub mod passes;
+pub mod pieces;
 pub mod published;
 pub mod recorder;
 pub mod sessions;

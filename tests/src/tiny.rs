@@ -118,6 +118,16 @@ pub fn write(architecture: &str, path: &Path) {
     write_changed(architecture, path, &[], |_, dims| Some(dims.to_vec()));
 }
 
+/// Writes a small Mixtral, always the same one, with these values in its metadata too, such as a vocabulary.
+///
+/// # Panics
+/// As [`write`].
+pub fn write_mixtral(path: &Path, more: &Metadata) {
+    let mut model = mixtral();
+    more.iter().for_each(|(key, value)| model.metadata.set(key, value.clone()));
+    model.write(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
+
 /// The same with other metadata, and of its tensors those to which `keep` gives dimensions.
 ///
 /// # Panics
@@ -147,6 +157,36 @@ pub fn write_changed(
         dims.is_some()
     });
     model.write(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
+
+/// Two layers with four experts each.
+fn mixtral() -> Model {
+    const BLOCKS: usize = 2;
+    let (heads, kv_heads, dim, experts, inner) = (4, 2, 16, 4, 96);
+    let mut model = Model::new(
+        "llama",
+        &[
+            ("block_count", BLOCKS as u32),
+            ("context_length", 2048),
+            ("feed_forward_length", inner as u32),
+            ("attention.head_count", heads as u32),
+            ("attention.head_count_kv", kv_heads as u32),
+            ("rope.dimension_count", dim as u32),
+            ("vocab_size", VOCABULARY as u32),
+            ("expert_count", experts as u32),
+            ("expert_used_count", 2),
+        ],
+        &[("rope.freq_base", 1e6)],
+    );
+    model.weight("output.weight", &[HIDDEN, VOCABULARY]);
+    for block in 0..BLOCKS {
+        let name = |part: &str| format!("blk.{block}.{part}.weight");
+        model.norm(&name("attn_norm"), HIDDEN);
+        model.norm(&name("ffn_norm"), HIDDEN);
+        attention(&mut model, block, heads, kv_heads, dim);
+        mixture(&mut model, &name, experts, inner);
+    }
+    model
 }
 
 /// Seven layers, the sixth over all positions.

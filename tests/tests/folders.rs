@@ -297,6 +297,14 @@ fn quantised_matrices_stand_for_the_numbers_of_their_formula() {
         assert!(if exact { found == wanted } else { difference < 1e-4 }, "{scheme:?}: {difference:e}");
         assert!(found_fast.nmse < 1e-5, "{scheme:?}: {found_fast:?}");
         quantised_in_memory(scheme, &paths);
+        if let Scheme::Gptq { act_order: true, .. } | Scheme::Gptq8 { act_order: true } = scheme {
+            // Old configurations do not say that there is an order.
+            let mut silent = quantised;
+            let config = silent.config["quantization_config"].as_object_mut().unwrap();
+            config.remove("desc_act").unwrap();
+            silent.write(&paths[0]);
+            assert!(trace(&paths[0], &reference).0 == found, "{scheme:?} without a word of the order");
+        }
     }
 }
 

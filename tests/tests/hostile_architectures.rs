@@ -4,6 +4,8 @@
 #![cfg(test)]
 #![forbid(unsafe_code)]
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use membrane_engine::{LoadOptions, Prepared};
@@ -272,6 +274,33 @@ fn tensors_that_are_not_what_the_numbers_ask_for_are_named() {
             });
             let error = opened(&path).expect_err(wrong);
             assert!(error.contains(wrong.as_str()), "{architecture}, {wrong} twice as wide: {error}");
+        }
+    }
+}
+
+/// The sigmoid of no number is none, and such an expert is the last of all choices: the pass would go on without it.
+#[test]
+fn a_router_of_sigmoids_that_is_no_number_is_named() {
+    const ROUTER: &str = "blk.1.ffn_gate_inp.weight";
+    const BIAS: &str = "blk.1.exp_probs_b.bias";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    // The scale of the last block of the last expert's row, and the expert's bias.
+    for (name, back, bytes) in
+        [(ROUTER, 34, &0x7E00_u16.to_le_bytes()[..]), (BIAS, 4, &f32::NAN.to_le_bytes()[..])]
+    {
+        tiny::write("deepseek2", &path);
+        let tensor = Checkpoint::open(&path).unwrap().tensor(name).unwrap().clone();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.write_all_at(bytes, tensor.offset + tensor.bytes - back).unwrap();
+        let options = LoadOptions { context: Some(64), ..LoadOptions::default() };
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        let loaded = Prepared::without_text(checkpoint.into(), &options)
+            .and_then(|prepared| prepared.load(&mut |_, _| {}));
+        let ran = loaded.and_then(|model| model.session().append(&[1, 2, 3, 4, 5]));
+        let error = ran.expect_err(name).to_string();
+        for words in [name, "not finite", "m.gguf"] {
+            assert!(error.contains(words), "{words}: {error}");
         }
     }
 }

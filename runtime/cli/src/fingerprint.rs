@@ -52,9 +52,7 @@ fn model_file(
     weights: Weights,
     quiet: bool,
 ) -> Result<ModelFile> {
-    let tensors = checkpoint.tensors().iter().filter(|tensor| tensor.file == index);
-    let header_bytes = tensors.map(|tensor| tensor.offset).min().unwrap_or(file.bytes);
-    let header = recorded(digests::of_beginning(&file.file, header_bytes)?);
+    let header = recorded(header(checkpoint, index)?);
     let (whole, remembered) = match weights {
         Weights::Header => (None, false),
         Weights::Whole => {
@@ -64,6 +62,14 @@ fn model_file(
     };
     let path = file.path.to_string_lossy().into_owned();
     Ok(ModelFile { path, bytes: file.bytes, header, whole, remembered })
+}
+
+/// The digest of what stands before the weights in a file of the model.
+pub fn header(checkpoint: &Checkpoint, index: usize) -> std::io::Result<membrane_profile::Digest> {
+    let file = &checkpoint.files()[index];
+    let tensors = checkpoint.tensors().iter().filter(|tensor| tensor.file == index);
+    let bytes = tensors.map(|tensor| tensor.offset).min().unwrap_or(file.bytes);
+    digests::of_beginning(&file.file, bytes)
 }
 
 /// The digest of the metadata that a tokenizer is made of: each key with type and value, in the order of the keys.

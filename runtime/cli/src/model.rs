@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Subcommand;
+pub use inspect::DIGESTED_BYTES;
 
 #[derive(Subcommand)]
 pub enum ModelVerb {

@@ -1,9 +1,12 @@
 //! Flags that several verbs share.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
+use membrane_engine::process::FreeMemory;
 use membrane_engine::{EvictionPolicy, IoMode, Isa, KvFormat, LoadOptions, Precision, Speculate};
 use membrane_profile::ByteSize;
 
@@ -33,9 +36,10 @@ pub struct LoadFlags {
 /// What of it changes memory and speed, and never what is computed.
 #[derive(Args, Clone)]
 pub struct MachineFlags {
-    /// Ceiling on the memory of the whole process, such as 768MiB or 8GiB
-    #[arg(long, value_name = "SIZE")]
-    pub memory: Option<ByteSize>,
+    /// Ceiling on the memory of the whole process: a size such as 768MiB or 8GiB, what machine and control groups have free
+    /// less a margin (auto), or no ceiling (none)
+    #[arg(long, value_name = "SIZE", default_value = "auto")]
+    pub memory: Memories,
     /// Context length in tokens [default: 4096, or less if the model was trained for less]
     #[arg(long, value_name = "TOKENS")]
     pub ctx: Option<u32>,
@@ -58,6 +62,69 @@ pub struct MachineFlags {
     /// Instruction set; changes speed, never the result [default: the best that this processor has]
     #[arg(long, value_enum)]
     pub isa: Option<InstructionSet>,
+}
+
+/// A ceiling on the memory of the whole process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// What is free, less a margin.
+    Auto,
+    /// No ceiling.
+    Unlimited,
+    /// That many bytes.
+    Size(ByteSize),
+}
+
+/// What `--memory` was given: one ceiling, or for measurements several.
+#[derive(Debug, Clone)]
+pub struct Memories(pub Vec<Memory>);
+
+impl FromStr for Memory {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "none" => Ok(Self::Unlimited),
+            size => size.parse().map(Self::Size).map_err(|error| format!("{error}; or `auto`, or `none`")),
+        }
+    }
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Unlimited => f.write_str("none"),
+            Self::Size(size) => size.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Memories {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.split(',').map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Memories {
+    /// The size in bytes, if that is what was given.
+    pub fn size(&self) -> Option<u64> {
+        match self.0[..] {
+            [Memory::Size(size)] => Some(size.bytes()),
+            _ => None,
+        }
+    }
+
+    /// The one ceiling. Error: there are several.
+    fn one(&self) -> Result<Memory> {
+        match self.0[..] {
+            [memory] => Ok(memory),
+            _ => bail!("--memory: one size, please; `membrane bench` alone takes several"),
+        }
+    }
 }
 
 /// How experts are read.
@@ -180,7 +247,8 @@ impl MachineFlags {
             ensure!(Isa::available().contains(&isa), "--isa: this processor does not have it");
         }
         Ok(LoadOptions {
-            memory: self.memory.map(|size| size.bytes()),
+            memory: self.memory.size(),
+            free: (self.memory.one()? == Memory::Auto).then(FreeMemory::now).flatten(),
             context: self.ctx,
             threads: self.threads,
             prefill_chunk: self.prefill_chunk,

@@ -1,11 +1,15 @@
-//! Another engine on the same file, for ratios in one run.
+//! Other engines on the same file, for ratios in one run.
 
+use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::str::FromStr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
+
+mod llama_bench;
 
 /// Drives llama.cpp through its Python binding: reads a [`Task`] as JSON, prints a [`Speed`] as JSON.
 const LLAMA_CPP: &str = include_str!("peer/llama_cpp_speed.py");
@@ -14,13 +18,24 @@ const PYTHON: &str = "MEMBRANE_PEER_PYTHON";
 /// Where `cargo xtask peer` installs it, from the workspace's root.
 const INSTALLED: &str = "target/peer/venv/bin/python";
 
-/// What both engines do.
+/// Another engine that the user has installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// llama.cpp through its Python binding.
+    LlamaCpp,
+    /// The program `llama-bench` of llama.cpp or ik_llama.cpp.
+    LlamaBench(PathBuf),
+}
+
+/// What all engines do.
 #[derive(Debug, Clone, Serialize)]
 pub struct Task {
     /// The model file.
     pub model: PathBuf,
     /// Threads that compute.
     pub threads: usize,
+    /// Tokens before the prompt, not measured.
+    pub context: Vec<u32>,
     /// The prompt.
     pub prompt: Vec<u32>,
     /// Whether llama.cpp may keep a repacked copy of the weights beside the mapped file, as it does by default. Under
@@ -39,8 +54,62 @@ pub struct Speed {
     pub decode: f64,
 }
 
-/// Runs llama.cpp in a process of its own.
-pub fn llama_cpp(task: &Task) -> Result<Speed> {
+/// The same of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PeerSpeed {
+    /// None where it has no way to measure a prompt behind other tokens.
+    pub prefill: Option<f64>,
+    pub decode: f64,
+}
+
+impl FromStr for Peer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            None if text == "llama.cpp" => Ok(Self::LlamaCpp),
+            Some(("llama-bench", path)) if !path.is_empty() => Ok(Self::LlamaBench(path.into())),
+            _ => Err("must be llama.cpp or llama-bench=PATH".into()),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LlamaCpp => f.write_str("llama.cpp"),
+            Self::LlamaBench(path) => write!(f, "llama-bench={}", path.display()),
+        }
+    }
+}
+
+impl Peer {
+    /// Runs it in a process of its own.
+    pub fn measure(&self, task: &Task, flags: &[String]) -> Result<PeerSpeed> {
+        match self {
+            Self::LlamaCpp => llama_cpp(task),
+            Self::LlamaBench(path) => llama_bench::measure(path, task, flags),
+        }
+    }
+}
+
+/// Peers with the further flags of each: the first text is for the first that takes flags, and so on. Error: more texts than such
+/// peers.
+pub fn with_flags<'a>(peers: &'a [Peer], texts: &[String]) -> Result<Vec<(&'a Peer, Vec<String>)>> {
+    let mut texts = texts.iter();
+    let flags = |peer: &'a Peer| {
+        let text = match peer {
+            Peer::LlamaCpp => None,
+            Peer::LlamaBench(_) => texts.next(),
+        };
+        (peer, text.map(|text| text.split_whitespace().map(str::to_owned).collect()).unwrap_or_default())
+    };
+    let with = peers.iter().map(flags).collect();
+    ensure!(texts.next().is_none(), "--peer-args: there are more of them than --against llama-bench=PATH");
+    Ok(with)
+}
+
+fn llama_cpp(task: &Task) -> Result<PeerSpeed> {
     let python = python();
     let mut child = Command::new(&python)
         .args(["-c", LLAMA_CPP])
@@ -62,7 +131,9 @@ pub fn llama_cpp(task: &Task) -> Result<Speed> {
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().last().unwrap_or_default();
-    serde_json::from_str(line).with_context(|| format!("reading llama.cpp's answer `{line}`"))
+    let speed: Speed =
+        serde_json::from_str(line).with_context(|| format!("reading llama.cpp's answer `{line}`"))?;
+    Ok(PeerSpeed { prefill: Some(speed.prefill), decode: speed.decode })
 }
 
 fn python() -> PathBuf {

@@ -55,6 +55,9 @@ impl Progress {
 /// Prints the plan, then loads.
 pub fn load(prepared: Prepared, quiet: bool) -> anyhow::Result<Model> {
     if !quiet {
+        if let Some(free) = &prepared.plan().automatic {
+            eprintln!("memory: auto, {}", printable(&free.to_string()));
+        }
         eprintln!("memory plan:\n{}", prepared.plan());
     }
     let (context, trained) = (prepared.plan().context, prepared.hyperparameters().trained_context);

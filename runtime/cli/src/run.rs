@@ -170,7 +170,7 @@ fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Source
     let constraint = args.constraint.read()?;
     // Before anything takes time: a log that can't be written is no log.
     let log = args.audit.open()?;
-    let budget = model.load.machine.memory.map(|memory| memory.bytes());
+    let budget = model.load.machine.memory.size();
     let mut assembled: Assembled = args.behaviour.assemble(budget, quiet)?;
     let watch = sources.map(|sources| Watch {
         sources,

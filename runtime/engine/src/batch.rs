@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 
+use membrane_kernels::Region;
+
 use crate::ahead::{Ahead, Foreseen};
 use crate::error::{EngineError, Result};
 use crate::forward::{DraftState, Observer, Pass, Span};
-use crate::model::Model;
+use crate::model::{Compute, Core, Model};
 use crate::pool::Charge;
 use crate::session::{Continuation, Session};
 
@@ -120,6 +122,7 @@ fn compute(
     }
     core.cancel.store(false, Ordering::Relaxed);
     let mut compute = model.compute();
+    let compute = &mut *compute;
     let taking_part = || |(_, work): &(&mut Continuation<'_>, &mut Work<'_>)| !work.tokens.is_empty();
     for (part, work) in parts.iter_mut().zip(work.iter_mut()).filter(taking_part()) {
         work.reserve(part.session, part.tokens.len())?;
@@ -129,54 +132,36 @@ fn compute(
     }
     let lengths: Vec<usize> = work.iter().map(|work| work.tokens.len()).collect();
     let chunks = chunks(&lengths, core.plan.prefill_chunk);
-    // Logits of chunks before the last, and drafts: sessions get them when the last has gone well too.
-    let mut late: Vec<(usize, Vec<f32>)> = Vec::new();
-    let mut foreseen: Vec<(usize, Foreseen)> = Vec::new();
-    // What the head goes on from, behind each session's last token.
-    let mut last: Vec<(usize, Vec<f32>)> = Vec::new();
-    let hidden = core.hyper.hidden;
+    let mut results = Results::default();
     let team = compute.team.clone();
     team.region(|region| -> Result<()> {
         for (index, pieces) in chunks.iter().enumerate() {
-            let Chunk { spans, mut wanted, mut states } = Chunk::of(parts, work, pieces);
-            let mut pass = Pass { core, region, spans, cancel: &core.cancel };
-            pass.run(&mut compute, observer)?;
-            if core.layout.draft.is_some() {
-                pass.keep_finals(&mut compute.scratch)?;
-            }
-            let rows: Vec<usize> = wanted.iter().map(|wanted| wanted.row).collect();
-            pass.logits_of(&rows, &mut compute.scratch, |place, logits| {
-                let Wanted { session, own, draft, .. } = &mut wanted[place];
-                match (own, draft) {
-                    (Some(own), _) if index + 1 == chunks.len() => {
-                        own.clear();
-                        own.extend_from_slice(logits);
-                    }
-                    (Some(_), _) => late.push((*session, logits.to_vec())),
-                    (None, draft) => draft.logits = logits.to_vec(),
-                }
-            })?;
-            let Some(head) = &core.layout.draft else {
-                foreseen.extend(wanted.into_iter().filter_map(Wanted::foreseen));
-                continue;
-            };
-            // What the head could not read makes its drafts worse, and nothing else.
-            pass.follow(head, &mut states, &mut compute).unwrap_or_default();
-            for mut wanted in wanted {
-                let row = &compute.scratch.draft.finals[wanted.row * hidden..(wanted.row + 1) * hidden];
-                match wanted.own {
-                    Some(_) => last.push((wanted.session, row.to_vec())),
-                    None => wanted.draft.hidden = row.to_vec(),
-                }
-                foreseen.extend(wanted.foreseen());
-            }
+            let chunk = Chunk::of(parts, work, pieces);
+            chunk.run(core, region, index + 1 == chunks.len(), compute, observer, &mut results)?;
         }
         Ok(())
     })?;
-    late.into_iter().for_each(|(session, logits)| parts[session].session.logits = logits);
-    last.into_iter().for_each(|(session, hidden)| parts[session].session.draft.last = hidden);
-    foreseen.into_iter().for_each(|(session, draft)| work[session].foreseen.push(draft));
+    results.hand_over(parts, work);
     Ok(())
+}
+
+/// What sessions, by their index, get when the last chunk has gone well too.
+#[derive(Default)]
+struct Results {
+    /// Logits of chunks before the last.
+    late: Vec<(usize, Vec<f32>)>,
+    /// Drafts.
+    foreseen: Vec<(usize, Foreseen)>,
+    /// What the head goes on from, behind each session's last token.
+    last: Vec<(usize, Vec<f32>)>,
+}
+
+impl Results {
+    fn hand_over(self, parts: &mut [Continuation<'_>], work: &mut [Work<'_>]) {
+        self.late.into_iter().for_each(|(session, logits)| parts[session].session.logits = logits);
+        self.last.into_iter().for_each(|(session, hidden)| parts[session].session.draft.last = hidden);
+        self.foreseen.into_iter().for_each(|(session, draft)| work[session].foreseen.push(draft));
+    }
 }
 
 /// A row of a chunk behind which logits are asked for.
@@ -231,6 +216,52 @@ impl<'a> Chunk<'a> {
             });
         }
         chunk
+    }
+
+    /// Takes the chunk through the model. Logits of the last one go to their sessions at once.
+    fn run(
+        self,
+        core: &'a Core,
+        region: &'a Region<'a>,
+        is_last: bool,
+        compute: &mut Compute,
+        observer: &mut dyn Observer,
+        results: &mut Results,
+    ) -> Result<()> {
+        let Self { spans, mut wanted, mut states } = self;
+        let mut pass = Pass { core, region, spans, cancel: &core.cancel };
+        pass.run(compute, observer)?;
+        if core.layout.draft.is_some() {
+            pass.keep_finals(&mut compute.scratch)?;
+        }
+        let rows: Vec<usize> = wanted.iter().map(|wanted| wanted.row).collect();
+        pass.logits_of(&rows, &mut compute.scratch, |place, logits| {
+            let Wanted { session, own, draft, .. } = &mut wanted[place];
+            match own {
+                Some(own) if is_last => {
+                    own.clear();
+                    own.extend_from_slice(logits);
+                }
+                Some(_) => results.late.push((*session, logits.to_vec())),
+                None => draft.logits = logits.to_vec(),
+            }
+        })?;
+        let Some(head) = &core.layout.draft else {
+            results.foreseen.extend(wanted.into_iter().filter_map(Wanted::foreseen));
+            return Ok(());
+        };
+        // What the head could not read makes its drafts worse, and nothing else.
+        pass.follow(head, &mut states, compute).unwrap_or_default();
+        let hidden = core.hyper.hidden;
+        for mut wanted in wanted {
+            let row = &compute.scratch.draft.finals[wanted.row * hidden..(wanted.row + 1) * hidden];
+            match wanted.own {
+                Some(_) => results.last.push((wanted.session, row.to_vec())),
+                None => wanted.draft.hidden = row.to_vec(),
+            }
+            results.foreseen.extend(wanted.foreseen());
+        }
+        Ok(())
     }
 }
 

@@ -91,6 +91,26 @@ pub(crate) fn plan(
     options: &LoadOptions,
     threads: usize,
 ) -> Result<MemoryPlan> {
+    let Some(free) = options.free.as_ref().filter(|_| options.memory.is_none()) else {
+        return with_drafts_if_they_fit(checkpoint, hyper, layout, options, threads);
+    };
+    let options = LoadOptions { memory: Some(free.budget.0), ..options.clone() };
+    match with_drafts_if_they_fit(checkpoint, hyper, layout, &options, threads) {
+        Ok(plan) => Ok(MemoryPlan { automatic: Some(free.clone()), ..plan }),
+        Err(EngineError::Budget { needed, parts, .. }) => {
+            Err(EngineError::Free { free: Box::new(free.clone()), needed, parts })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn with_drafts_if_they_fit(
+    checkpoint: &Checkpoint,
+    hyper: &Hyperparameters,
+    layout: &Layout,
+    options: &LoadOptions,
+    threads: usize,
+) -> Result<MemoryPlan> {
     match divide(checkpoint, hyper, layout, options, threads) {
         Err(EngineError::Budget { .. } | EngineError::Machine { .. })
             if options.speculate == Speculate::Auto =>
@@ -109,129 +129,213 @@ fn divide(
     options: &LoadOptions,
     threads: usize,
 ) -> Result<MemoryPlan> {
-    let context = options.context.unwrap_or_else(|| hyper.trained_context.min(DEFAULT_CONTEXT));
-    if context == 0 {
-        return Err(EngineError::Option("--ctx must be at least 1".into()));
+    let needs = Needs::of(hyper, layout, options, threads)?;
+    let (chunk, arena) = needs.share()?;
+    needs.check_machine(chunk, arena)?;
+    Ok(needs.plan(checkpoint, chunk, arena))
+}
+
+/// What a model needs with these options. All but counts are bytes.
+struct Needs<'a> {
+    hyper: &'a Hyperparameters,
+    layout: &'a Layout,
+    options: &'a LoadOptions,
+    threads: usize,
+    /// Tokens.
+    context: u32,
+    contexts: u32,
+    /// What the process has before anything is loaded.
+    process: u64,
+    /// Kept free.
+    reserve: u64,
+    /// Keys and values of all contexts, those of `side_kv` among them.
+    kv: u64,
+    side_kv: u64,
+    states: RecurrentStates,
+    side_states: RecurrentStates,
+    /// Most drafts of a session.
+    drafts: usize,
+    /// Room of drafts.
+    ahead: u64,
+    /// What scratch has beside what depends on the chunk.
+    beside_scratch: u64,
+    /// An expert.
+    slot: u64,
+    experts: u64,
+    /// The experts that a token needs at a time.
+    least_arena: u64,
+}
+
+impl<'a> Needs<'a> {
+    fn of(
+        hyper: &'a Hyperparameters,
+        layout: &'a Layout,
+        options: &'a LoadOptions,
+        threads: usize,
+    ) -> Result<Self> {
+        let context = options.context.unwrap_or_else(|| hyper.trained_context.min(DEFAULT_CONTEXT));
+        if context == 0 {
+            return Err(EngineError::Option("--ctx must be at least 1".into()));
+        }
+        let blocks = u64::from(context).div_ceil(kv::BLOCK as u64);
+        let contexts = options.contexts.max(1);
+        let one = blocks * kv::bytes_per_block(hyper, options.kv.stored(options.precision))?;
+        let side_kv = u64::from(options.side_contexts) * one;
+        let others = u64::from(options.sessions.saturating_sub(1)) + u64::from(options.side_contexts);
+        let logits = others * hyper.vocabulary as u64 * 4;
+        let states = RecurrentStates::new(hyper, options);
+        let (drafts, ahead) = ahead(hyper, options);
+        let rope_bytes = |dims: usize| RopeTable::bytes(dims, context as usize) as u64;
+        let ropes = hyper.ropes().iter().map(|rope| rope_bytes(rope.dims)).sum::<u64>();
+        let experts = layout.experts.as_ref();
+        // What I/O threads read before it is recoded into a slot.
+        let staging = experts.map_or(0, Catalog::staging_bytes) * PagerConfig::IO_THREADS as u64;
+        let slot = experts.map_or(0, Pager::slot_bytes_for);
+        let top_k = hyper.moes().map(|moe| moe.top_k as u64).max().unwrap_or(0);
+        Ok(Self {
+            hyper,
+            layout,
+            options,
+            threads,
+            context,
+            contexts,
+            process: process::resident_bytes(),
+            reserve: RESERVE + options.reserve,
+            kv: u64::from(contexts) * one + side_kv,
+            side_kv,
+            side_states: states.beside(options.side_contexts),
+            states,
+            drafts,
+            ahead,
+            beside_scratch: ropes + logits + staging,
+            slot,
+            experts: layout.expert_count(),
+            least_arena: top_k * slot,
+        })
     }
-    let blocks = u64::from(context).div_ceil(kv::BLOCK as u64);
-    let contexts = options.contexts.max(1);
-    let one = blocks * kv::bytes_per_block(hyper, options.kv.stored(options.precision))?;
-    let side_kv = u64::from(options.side_contexts) * one;
-    let kv = u64::from(contexts) * one + side_kv;
-    let others = u64::from(options.sessions.saturating_sub(1)) + u64::from(options.side_contexts);
-    let logits = others * hyper.vocabulary as u64 * 4;
-    let process = process::resident_bytes();
-    let reserve = RESERVE + options.reserve;
-    let states = RecurrentStates::new(hyper, options);
-    let side_states = states.beside(options.side_contexts);
-    let recurrent = states.total_bytes() + side_states.total_bytes();
-    let (drafts, ahead) = ahead(hyper, options);
-    let ropes =
-        hyper.ropes().iter().map(|rope| RopeTable::bytes(rope.dims, context as usize) as u64).sum::<u64>();
-    let ordered = layout.ordered();
-    let scratch_of = |chunk: usize| {
-        ScratchShape::new(hyper, chunk, ordered).bytes(context as usize, threads) + ropes + logits
-    };
-    let slot = layout.experts.as_ref().map_or(0, Pager::slot_bytes_for);
-    let experts = layout.expert_count();
-    let top_k = hyper.moes().map(|moe| moe.top_k as u64).max().unwrap_or(0);
-    let all = experts * slot;
-    let most = options.experts.map_or(experts, |most| most.clamp(1, experts.max(1)));
-    // What I/O threads read before it is recoded into a slot.
-    let staging = layout.experts.as_ref().map_or(0, Catalog::staging_bytes) * PagerConfig::IO_THREADS as u64;
-    let scratch_of = |chunk: usize| scratch_of(chunk) + staging;
-    let fixed = process + reserve + layout.resident_bytes + kv + recurrent + ahead;
-    let chunk_limit = (context as usize).max(1);
-    let asked = options.prefill_chunk.map(|chunk| chunk.clamp(1, chunk_limit));
-    let fits = |chunk: usize, arena: u64| {
-        let needed =
-            (fixed + scratch_of(chunk) + arena).max(fixed - kv - recurrent - ahead + layout.loading_bytes());
-        options.memory.is_none_or(|budget| needed <= budget)
-    };
-    let in_memory = asked.unwrap_or(CHUNK_IN_MEMORY.min(chunk_limit));
-    let parts = |chunk: usize, arena: u64, process: u64| MemoryParts {
-        weights: Bytes(layout.resident_bytes),
-        kv: Bytes(kv),
-        context,
-        contexts: contexts + options.side_contexts,
-        recurrent: Bytes(recurrent),
-        scratch: Bytes(scratch_of(chunk) + ahead),
-        experts: Bytes(arena),
-        process: Bytes(process),
-    };
-    let (chunk, arena) = if most == experts && fits(in_memory, all) {
-        (in_memory, all)
-    } else {
-        let budget = options.memory.unwrap_or(u64::MAX);
-        let left = budget.saturating_sub(fixed);
+
+    fn recurrent(&self) -> u64 {
+        self.states.total_bytes() + self.side_states.total_bytes()
+    }
+
+    /// What a pass over so many tokens works in.
+    fn scratch(&self, chunk: usize) -> u64 {
+        let shape = ScratchShape::new(self.hyper, chunk, self.layout.ordered());
+        shape.bytes(self.context as usize, self.threads) + self.beside_scratch
+    }
+
+    /// All that depends neither on the chunk nor on the room for experts.
+    fn fixed(&self) -> u64 {
+        let sessions = self.kv + self.recurrent() + self.ahead;
+        self.process + self.reserve + self.layout.resident_bytes + sessions
+    }
+
+    /// What there is while weights are loaded: nothing beside the resident ones is in memory then.
+    fn loading(&self) -> u64 {
+        self.process + self.reserve + self.layout.resident_bytes + self.layout.loading_bytes()
+    }
+
+    /// Tokens of a chunk and bytes of the room for experts. Error: the budget is too small.
+    fn share(&self) -> Result<(usize, u64)> {
+        let all = self.experts * self.slot;
+        let most = self.options.experts.map_or(self.experts, |most| most.clamp(1, self.experts.max(1)));
+        let chunk_limit = (self.context as usize).max(1);
+        let asked = self.options.prefill_chunk.map(|chunk| chunk.clamp(1, chunk_limit));
+        let in_memory = asked.unwrap_or(CHUNK_IN_MEMORY.min(chunk_limit));
+        let needed = (self.fixed() + self.scratch(in_memory) + all).max(self.loading());
+        if most == self.experts && self.options.memory.is_none_or(|budget| needed <= budget) {
+            return Ok((in_memory, all));
+        }
+        let budget = self.options.memory.unwrap_or(u64::MAX);
+        let left = budget.saturating_sub(self.fixed());
         let mut chunk = asked.unwrap_or(CHUNK_PAGED.min(chunk_limit));
         let most_scratch = match asked {
             None => left / SCRATCH_FRACTION,
-            Some(_) => left.saturating_sub(top_k * slot),
+            Some(_) => left.saturating_sub(self.least_arena),
         };
-        while chunk > CHUNK_LEAST && scratch_of(chunk) > most_scratch {
+        while chunk > CHUNK_LEAST && self.scratch(chunk) > most_scratch {
             chunk /= 2;
         }
-        // Nothing beside the resident weights is in memory while they are loaded.
-        let loading = process + reserve + layout.resident_bytes + layout.loading_bytes();
-        let least = (fixed + scratch_of(chunk) + top_k * slot).max(loading);
+        let least = (self.fixed() + self.scratch(chunk) + self.least_arena).max(self.loading());
         if least > budget {
             return Err(EngineError::Budget {
                 budget: Bytes(budget),
                 needed: Bytes(least),
-                parts: parts(chunk, top_k * slot, process + reserve),
-                advice: if context > 512 { ", or a smaller --ctx".into() } else { String::new() },
+                parts: self.parts(chunk, self.least_arena, self.process + self.reserve),
+                advice: if self.context > 512 { ", or a smaller --ctx".into() } else { String::new() },
             });
         }
-        let slots = (budget - fixed - scratch_of(chunk)) / slot.max(1);
-        (chunk, slots.min(most) * slot)
-    };
-    // The reserve is left out: it is what plugins may take at most, not what anything needs.
-    let unpaged = process + layout.resident_bytes + kv + recurrent + ahead + scratch_of(chunk);
-    let needed = unpaged + arena;
-    if let Some(machine) = process::memory_limit().filter(|&machine| needed > machine) {
-        let pages = experts > 0 && unpaged + top_k * slot <= machine;
-        return Err(EngineError::Machine {
+        let slots = (budget - self.fixed() - self.scratch(chunk)) / self.slot.max(1);
+        Ok((chunk, slots.min(most) * self.slot))
+    }
+
+    /// Error: the machine has less memory than this takes.
+    fn check_machine(&self, chunk: usize, arena: u64) -> Result<()> {
+        // The reserve is left out: it is what plugins may take at most, not what anything needs.
+        let unpaged = self.fixed() - self.reserve + self.scratch(chunk);
+        let needed = unpaged + arena;
+        let Some(machine) = process::memory_limit().filter(|&machine| needed > machine) else {
+            return Ok(());
+        };
+        let pages = self.experts > 0 && unpaged + self.least_arena <= machine;
+        Err(EngineError::Machine {
             machine: Bytes(machine),
             needed: Bytes(needed),
-            parts: parts(chunk, arena, process),
-            advice: match (pages, options.memory) {
+            parts: self.parts(chunk, arena, self.process),
+            advice: match (pages, self.options.memory) {
                 (true, _) => "--memory with less than the machine has, so that experts are paged",
                 (false, Some(_)) => "a smaller --ctx or --memory",
                 (false, None) => "a smaller --ctx, or take a smaller model",
             },
-        });
+        })
     }
-    let embedding_on_disk = match layout.embedding {
-        Embedding::OnDisk(index) => checkpoint.tensors()[index].bytes,
-        Embedding::Tied => 0,
-    };
-    Ok(MemoryPlan {
-        budget: options.memory.map(Bytes),
-        process: Bytes(process),
-        reserve: Bytes(reserve),
-        weights: Bytes(layout.resident_bytes),
-        embedding_on_disk: Bytes(embedding_on_disk),
-        ngrams_on_disk: Bytes(layout.ngram_bytes()),
-        kv: Bytes(kv),
-        kv_format: options.kv.stored(options.precision).name(),
-        context,
-        contexts: contexts + options.side_contexts,
-        recurrent: Bytes(recurrent),
-        recurrent_states: states.live,
-        checkpoints: states.checkpoints,
-        side_kv: Bytes(side_kv),
-        side_recurrent: Bytes(side_states.total_bytes()),
-        side_checkpoints: side_states.checkpoints,
-        ahead: Bytes(ahead),
-        drafts: drafts as u32,
-        scratch: Bytes(scratch_of(chunk)),
-        prefill_chunk: chunk,
-        expert_arena: Bytes(arena),
-        expert_slots: arena.checked_div(slot).unwrap_or(0),
-        expert_slot: Bytes(slot),
-        experts,
-        experts_total: Bytes(layout.expert_bytes()),
-        experts_per_token: hyper.moes().map(|moe| moe.top_k as u64).sum(),
-    })
+
+    fn parts(&self, chunk: usize, arena: u64, process: u64) -> MemoryParts {
+        MemoryParts {
+            weights: Bytes(self.layout.resident_bytes),
+            kv: Bytes(self.kv),
+            context: self.context,
+            contexts: self.contexts + self.options.side_contexts,
+            recurrent: Bytes(self.recurrent()),
+            scratch: Bytes(self.scratch(chunk) + self.ahead),
+            experts: Bytes(arena),
+            process: Bytes(process),
+        }
+    }
+
+    fn plan(&self, checkpoint: &Checkpoint, chunk: usize, arena: u64) -> MemoryPlan {
+        let embedding_on_disk = match self.layout.embedding {
+            Embedding::OnDisk(index) => checkpoint.tensors()[index].bytes,
+            Embedding::Tied => 0,
+        };
+        MemoryPlan {
+            budget: self.options.memory.map(Bytes),
+            automatic: None,
+            process: Bytes(self.process),
+            reserve: Bytes(self.reserve),
+            weights: Bytes(self.layout.resident_bytes),
+            embedding_on_disk: Bytes(embedding_on_disk),
+            ngrams_on_disk: Bytes(self.layout.ngram_bytes()),
+            kv: Bytes(self.kv),
+            kv_format: self.options.kv.stored(self.options.precision).name(),
+            context: self.context,
+            contexts: self.contexts + self.options.side_contexts,
+            recurrent: Bytes(self.recurrent()),
+            recurrent_states: self.states.live,
+            checkpoints: self.states.checkpoints,
+            side_kv: Bytes(self.side_kv),
+            side_recurrent: Bytes(self.side_states.total_bytes()),
+            side_checkpoints: self.side_states.checkpoints,
+            ahead: Bytes(self.ahead),
+            drafts: self.drafts as u32,
+            scratch: Bytes(self.scratch(chunk)),
+            prefill_chunk: chunk,
+            expert_arena: Bytes(arena),
+            expert_slots: arena.checked_div(self.slot).unwrap_or(0),
+            expert_slot: Bytes(self.slot),
+            experts: self.experts,
+            experts_total: Bytes(self.layout.expert_bytes()),
+            experts_per_token: self.hyper.moes().map(|moe| moe.top_k as u64).sum(),
+        }
+    }
 }

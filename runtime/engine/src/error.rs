@@ -204,6 +204,20 @@ pub enum EngineError {
         /// What else would help.
         advice: String,
     },
+    /// Nobody gave a budget, and what is free does not hold what can't be paged.
+    #[error(
+        "this model takes at least {needed} and this machine has {} for it ({free}; {parts}); give a smaller --ctx or take \
+         a smaller model; --memory none tries it all the same",
+        free.budget
+    )]
+    Free {
+        /// What is free.
+        free: Box<crate::process::FreeMemory>,
+        /// The least that would do.
+        needed: crate::plan::Bytes,
+        /// What makes it up.
+        parts: crate::plan::MemoryParts,
+    },
     /// The plan takes more than the machine has.
     #[error("this model takes {needed} and this machine has {machine} ({parts}); give {advice}")]
     Machine {

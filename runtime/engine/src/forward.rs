@@ -23,6 +23,7 @@ use crate::kv::KvCache;
 use crate::model::{Compute, Core};
 use crate::moe;
 use crate::scratch::Scratch;
+use crate::stages::Stage;
 use crate::state::Recurrent;
 use crate::weights::{Block, Embedding, FeedForward, GatedUnit, Mixer, Weight};
 
@@ -86,9 +87,11 @@ impl Pass<'_> {
     /// Runs the chunk. What it leaves in the scratch is for [`Pass::logits_of`].
     pub fn run(&mut self, compute: &mut Compute, observer: &mut dyn Observer) -> Result<()> {
         let core = self.core;
+        compute.scratch.clock.start(self.region);
         self.embed(&mut compute.scratch.hidden)?;
         let embedded = &compute.scratch.hidden[..self.rows() * core.hyper.stream_width()];
         finite::outside_layers(core, self.region, "the embeddings", embedded)?;
+        compute.scratch.clock.lap(self.region, Stage::Embedding);
         let end = self.spans.iter().map(Span::end).max().unwrap_or(0);
         compute.ropes.iter_mut().for_each(|rope| rope.extend(end));
         for (index, block) in core.layout.blocks.iter().enumerate() {
@@ -97,10 +100,12 @@ impl Pass<'_> {
             }
             if let Some(block) = &block.ngrams {
                 ngrams::add(self, block, &mut compute.scratch)?;
+                compute.scratch.clock.lap(self.region, Stage::Ngrams);
             }
             self.mix(index, block, &mut compute.scratch, &compute.ropes, observer)?;
             self.feed_forward(index, block, compute, observer)?;
             finite::layer(core, self.region, index, block, self.rows(), compute)?;
+            compute.scratch.clock.lap(self.region, Stage::Residual);
         }
         if observer.wants_logits() {
             self.observe_logits(&mut compute.scratch, observer)?;
@@ -189,23 +194,25 @@ impl Pass<'_> {
         let hidden = core.hyper.hidden;
         streams::read(core, region, &block.mixer_norm, 0, rows, s)?;
         s.input.set(region, rows, hidden, &s.normed[..rows * hidden], core.precision);
-        let (output, bias) = match &block.mixer {
+        s.clock.lap(region, Stage::Norms);
+        let (output, bias, stage) = match &block.mixer {
             Mixer::Attention(block) => {
                 attention::mix(self, block, rows, s, &ropes[block.rope])?;
-                (&block.output, block.output_bias.as_ref())
+                (&block.output, block.output_bias.as_ref(), Stage::AttentionProjections)
             }
             Mixer::Latent(block) => {
                 latent::mix(self, block, rows, s, &ropes[block.rope])?;
-                (&block.output, None)
+                (&block.output, None, Stage::AttentionProjections)
             }
             Mixer::DeltaNet(block) => {
                 delta_net::mix(self, index, block, rows, s, observer)?;
-                (&block.output, None)
+                (&block.output, None, Stage::DeltaProjections)
             }
         };
         s.input.set(region, rows, output.cols, &s.mixed[..rows * output.cols], core.precision);
         let branch = &mut s.branch[..rows * hidden];
         matmul(region, core.precision, &mut [product(core, output, &s.input, branch)?]);
+        s.clock.lap(region, stage);
         if let Some(bias) = bias {
             ops::add_bias(region, branch, bias);
         }
@@ -231,6 +238,7 @@ impl Pass<'_> {
         let normed = &s.normed[..rows * hidden];
         observer.ffn_input(index, rows, normed);
         s.input.set(region, rows, hidden, normed, core.precision);
+        s.clock.lap(region, Stage::Norms);
         match &block.ffn {
             FeedForward::Dense(unit) => gated_unit(core, region, unit, rows, s)?,
             FeedForward::Moe(moe) => moe::run(core, region, index, moe, rows, compute, observer)?,
@@ -250,9 +258,12 @@ impl Pass<'_> {
         let hidden = core.hyper.hidden;
         streams::read(core, region, &core.layout.output_norm, from, rows, s)?;
         s.input.set(region, rows, hidden, &s.normed[..rows * hidden], core.precision);
+        s.clock.lap(region, Stage::Norms);
         let output = &mut s.logits[..rows * core.hyper.vocabulary];
         matmul(region, core.precision, &mut [product(core, &core.layout.head, &s.input, output)?]);
-        finite::outside_layers(core, region, "the logits", &s.logits[..rows * core.hyper.vocabulary])
+        let finite = finite::outside_layers(core, region, "the logits", output);
+        s.clock.lap(region, Stage::Head);
+        finite
     }
 }
 
@@ -279,9 +290,12 @@ pub(crate) fn gated_unit(
     let (gate, up) = (&mut s.gate[..rows * inner], &mut s.up[..rows * inner]);
     let mut products = [product(core, &unit.gate, &s.input, gate)?, product(core, &unit.up, &s.input, up)?];
     matmul(region, precision, &mut products);
+    s.clock.lap(region, Stage::DenseGateUp);
     ops::glu(region, unit.glu, gate, up);
     s.inner.set(region, rows, inner, gate, precision);
+    s.clock.lap(region, Stage::Activation);
     let branch = &mut s.branch[..rows * core.hyper.hidden];
     matmul(region, precision, &mut [product(core, &unit.down, &s.inner, branch)?]);
+    s.clock.lap(region, Stage::DenseDown);
     Ok(())
 }

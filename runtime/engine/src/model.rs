@@ -20,8 +20,10 @@ use crate::kv::KvFormat;
 use crate::moe::Routing;
 use crate::plan::MemoryPlan;
 use crate::pool::Pool;
+use crate::process::FreeMemory;
 use crate::scratch::{Scratch, ScratchShape};
 use crate::session::Session;
+use crate::stages::StageTimes;
 use crate::vocabulary;
 use crate::weights::{Ignored, Layout, Resident};
 
@@ -33,6 +35,8 @@ const MAX_THREADS: usize = 256;
 pub struct LoadOptions {
     /// Ceiling over the whole process, in bytes; none is unlimited.
     pub memory: Option<u64>,
+    /// The ceiling where `memory` is none: what is free on this machine, so that experts are paged where not all fit.
+    pub free: Option<FreeMemory>,
     /// Context length in tokens; by default 4,096 or what the model was trained for, whichever is less.
     pub context: Option<u32>,
     /// Full contexts of which keys and values find room at a time; all sessions share them.
@@ -69,6 +73,7 @@ impl Default for LoadOptions {
     fn default() -> Self {
         Self {
             memory: None,
+            free: None,
             context: None,
             contexts: 1,
             side_contexts: 0,
@@ -383,6 +388,12 @@ impl Model {
     /// What the pager has done since loading; all zero for a model without experts.
     pub fn counters(&self) -> Counters {
         self.compute().pager.as_ref().map(Pager::counters).unwrap_or_default()
+    }
+
+    /// Measures what stages of passes take, from now on and from zero; or no longer. Gives what was measured until now. While it
+    /// measures, a pass takes about 50 ns a stage and layer more.
+    pub fn time_stages(&self, on: bool) -> StageTimes {
+        self.compute().scratch.clock.restart(on)
     }
 
     /// Writes every request for experts from now on to `out`, as a [`Trace`](membrane_pager::Trace) that [`simulate`](membrane_pager::simulate()) takes.

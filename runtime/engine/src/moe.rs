@@ -9,6 +9,7 @@ use crate::forward::{Observer, gated_unit};
 use crate::model::{Compute, Core};
 use crate::router;
 use crate::scratch::Scratch;
+use crate::stages::Stage;
 use crate::weights::{GatedUnit, MoeBlock, Weight};
 
 /// Which tokens go to which expert, sorted by expert.
@@ -92,6 +93,7 @@ pub(crate) fn run(
         rows: rows_of_pass,
         uses: &routing.uses,
     });
+    s.clock.lap(region, Stage::Router);
     if let Some((unit, gate)) = &block.shared {
         shared_expert(core, region, unit, gate.as_ref(), rows, s)?;
     } else {
@@ -103,6 +105,7 @@ pub(crate) fn run(
             region.idle();
         }
         let Some(ready) = request.next_ready()? else { break };
+        s.clock.lap(region, Stage::Waiting);
         done += experts(core, region, block, &ready.leases, done, s, routing)?;
     }
     ops::add_weighted_rows(
@@ -113,6 +116,7 @@ pub(crate) fn run(
         moe.top_k,
         &mut s.branch[..rows * hidden],
     );
+    s.clock.lap(region, Stage::Combine);
     Ok(())
 }
 
@@ -171,6 +175,7 @@ fn experts(
         rows += range.len();
     }
     matmul(region, precision, &mut products);
+    s.clock.lap(region, Stage::ExpertsGateUp);
     let counts: Vec<(u32, usize)> =
         leases.iter().map(|lease| (lease.index(), routing.range(lease.index()).len())).collect();
     let (gate, up) = (&mut s.gate[..rows * inner], &mut s.up[..rows * inner]);
@@ -180,6 +185,7 @@ fn experts(
     }
     ops::glu(region, block.shape.glu, gate, up);
     s.inner.set(region, rows, inner, gate, precision);
+    s.clock.lap(region, Stage::Activation);
     let mut products = Vec::with_capacity(leases.len());
     let mut out = &mut s.expert_out[done * hidden..(done + rows) * hidden];
     let mut first = 0;
@@ -193,6 +199,7 @@ fn experts(
         first += count;
     }
     matmul(region, precision, &mut products);
+    s.clock.lap(region, Stage::ExpertsDown);
     if let Some(biases) = &block.biases {
         let out = &mut s.expert_out[done * hidden..(done + rows) * hidden];
         add_biases(core, region, &biases.down, &counts, out, &mut s.expert_bias);

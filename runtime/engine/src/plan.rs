@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::process::FreeMemory;
+
 /// A number of bytes, printed for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
@@ -21,6 +23,8 @@ impl fmt::Display for Bytes {
 pub struct MemoryPlan {
     /// The ceiling over the whole process; none is unlimited.
     pub budget: Option<Bytes>,
+    /// Where the budget comes from, if nobody gave it.
+    pub automatic: Option<FreeMemory>,
     /// The process as it stood before loading: program, tokenizer, compiled plugins.
     pub process: Bytes,
     /// Kept free for plugin instances, threads and the allocator.

@@ -3,6 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+pub use free::{FreeMemory, LimitedBy};
+
+use crate::control_group;
+
+mod free;
+
 /// Bytes of memory that this process holds now; 0 where the system does not tell.
 pub fn resident_bytes() -> u64 {
     status_bytes("VmRSS:")
@@ -22,39 +28,26 @@ pub fn memory_limit() -> Option<u64> {
 
 /// A line of `/proc/meminfo` such as `MemTotal:   16384 kB` (proc_meminfo(5)).
 pub fn machine_bytes(key: &str) -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+    machine_bytes_at(Path::new("/"), key)
+}
+
+fn machine_bytes_at(root: &Path, key: &str) -> Option<u64> {
+    kib(&fs::read_to_string(root.join("proc/meminfo")).ok()?, key)
 }
 
 /// The memory limit of this process' control group, version 2 or 1, and of those around it; none if there is
 /// no limit.
 pub fn control_group_bytes() -> Option<u64> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let limits = groups.lines().filter_map(|line| {
-        let mut fields = line.splitn(3, ':');
-        let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-        let (root, file) = match controllers {
-            "" => ("/sys/fs/cgroup", "memory.max"),
-            "memory" => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
-            _ => return None,
-        };
-        // The path is as seen from the root, which a container may not see: then only the root exists.
-        let folders =
-            Path::new(path.trim_start_matches('/')).ancestors().map(|path| Path::new(root).join(path));
-        let read = |folder: std::path::PathBuf| -> Option<u64> {
-            fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok()
-        };
-        folders.filter_map(read).min()
-    });
-    // Version 1 writes a number near 2^63 where there is no limit.
-    limits.filter(|&limit| limit < 1 << 60).min()
+    control_group::limits(Path::new("/")).into_iter().map(|group| group.limit).min()
 }
 
 /// A line of `/proc/self/status` such as `VmRSS:     1234 kB` (proc_pid_status(5)).
 fn status_bytes(key: &str) -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(key));
-    let kib = line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kib.unwrap_or(0) << 10
+    kib(&fs::read_to_string("/proc/self/status").unwrap_or_default(), key).unwrap_or(0)
+}
+
+/// The bytes of a line such as `VmRSS:     1234 kB`.
+fn kib(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1 << 10)
 }

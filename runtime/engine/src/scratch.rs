@@ -10,6 +10,7 @@ use streams::StreamShape;
 pub(crate) use streams::{STREAM_ROWS, StreamScratch};
 
 use crate::hyper::{Attention, DeltaShape, Hyperparameters, LatentAttention, Moe, Projections};
+use crate::stages::StageClock;
 
 /// Most rows of logits that are computed at a time.
 const LOGIT_ROWS: usize = 16;
@@ -194,6 +195,7 @@ pub(crate) struct Scratch {
     pub attention: AttentionScratch,
     /// Rows of logits that are computed at a time.
     pub logit_rows: usize,
+    pub clock: StageClock,
 }
 
 /// What the head that drafts tokens works in; empty without one.
@@ -253,6 +255,7 @@ impl Scratch {
             inner: Activations::new(s.ffn_rows, s.inner).with_room(s.room(s.inner)),
             attention: AttentionScratch::new(s.heads, s.head_dim, context, threads),
             logit_rows: LOGIT_ROWS.min(s.chunk),
+            clock: StageClock::default(),
         }
     }
 }

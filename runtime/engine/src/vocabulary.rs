@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use membrane_formats::{Checkpoint, Container, Metadata, StrArray, Value, keys};
-use membrane_text::{Tokenizer, VocabularySpec};
+use membrane_text::{SpacePrefix, Tokenizer, VocabularySpec};
 
 use crate::error::{EngineError, Result};
 
@@ -142,6 +142,6 @@ fn spec(metadata: &Metadata) -> Result<VocabularySpec<'_>> {
         pad: special("padding")?,
         add_bos: metadata.bool("tokenizer.ggml.add_bos_token")?,
         add_eos: metadata.bool("tokenizer.ggml.add_eos_token")?,
-        add_space_prefix: metadata.bool("tokenizer.ggml.add_space_prefix")?,
+        space_prefix: metadata.bool("tokenizer.ggml.add_space_prefix")?.map(SpacePrefix::told),
     })
 }

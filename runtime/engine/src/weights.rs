@@ -5,6 +5,7 @@ mod experts;
 mod finder;
 mod latent;
 mod ngrams;
+mod reading;
 mod stored;
 mod streams;
 mod unused;
@@ -400,15 +401,7 @@ impl Layout {
             // A refusal costs speed, nothing else.
             let _ = memory.advise(memmap2::Advice::HugePage);
         }
-        let mut done = 0;
-        let mut read = Vec::new();
-        for (stored, offset) in &self.resident {
-            let start = *offset as usize;
-            let into = &mut memory[start..start + stored.bytes as usize];
-            stored.load(checkpoint, &mut read, into)?;
-            done += stored.bytes;
-            progress(done);
-        }
+        reading::read(&self.resident, checkpoint, &mut memory, progress)?;
         Ok(Resident { memory })
     }
 }

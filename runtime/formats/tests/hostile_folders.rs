@@ -267,6 +267,29 @@ fn links_are_followed_to_files_and_to_nothing_else() {
 }
 
 #[test]
+fn adapters_are_no_models() {
+    let adapter = r#"{"peft_type":"LORA","base_model_name_or_path":"org/base"}"#;
+    // As they are published, without a model; and beside one, where other libraries would load the base instead.
+    let alone = tempfile::tempdir().unwrap();
+    fs::write(alone.path().join("adapter_config.json"), adapter).unwrap();
+    fs::write(alone.path().join("adapter_model.safetensors"), safetensors(&header(&[]), 32)).unwrap();
+    let beside = Made::with_header(&header(&[]), 32);
+    beside.open().unwrap();
+    beside.file("adapter_config.json", adapter);
+    // A link to nothing is one too: what is meant can't be told.
+    let linked = Made::with_header(&header(&[]), 32);
+    symlink("/nowhere/at/all", linked.0.path().join("adapter_config.json")).unwrap();
+    let weights = alone.path().join("adapter_model.safetensors");
+    for path in [alone.path(), &weights, beside.0.path(), linked.0.path()] {
+        let error = Checkpoint::open(path).unwrap_err();
+        assert!(matches!(error, FormatError::Folder { .. }), "{error:?}");
+        for words in ["adapter_config.json", "adapter (LoRA)", "merge"] {
+            assert!(error.to_string().contains(words), "{words}: {error}");
+        }
+    }
+}
+
+#[test]
 fn folders_that_are_not_complete() {
     let empty = tempfile::tempdir().unwrap();
     assert!(Checkpoint::open(empty.path()).unwrap_err().to_string().contains("config.json"));

@@ -13,7 +13,7 @@ use membrane_engine::{LoadOptions, Model};
 use membrane_generate::{AnswerOptions, Audit, Behaviour, Generator};
 use membrane_host::sampling::{Candidates, Context, Operation, Repetition, Temperature};
 use membrane_host::{Host, HostOptions, Plugin, PluginSource, Random, Vocabulary, first_party};
-use membrane_text::{ChatMessage, Role, Specials};
+use membrane_text::{ChatMessage, Role};
 use serde_json::{Value, json};
 
 const PROMPT: &str = "Once upon a time, in a lighthouse by the sea, there lived a keeper who";
@@ -119,10 +119,7 @@ fn with_plugins(generator: &mut Generator, tokens: usize) -> Result<(f64, String
 /// The same choices without plugins, policies and records.
 fn natively(model: &Model, tokens: usize) -> Result<(f64, String), Box<dyn Error>> {
     let tokenizer = model.tokenizer()?;
-    let mut prompt = tokenizer.encode(PROMPT, Specials::AsText)?;
-    if tokenizer.add_bos() {
-        prompt.splice(0..0, tokenizer.bos());
-    }
+    let prompt = tokenizer.begin(PROMPT)?;
     let mut session = model.session();
     session.append(&prompt)?;
     // The standard sampler's defaults.

@@ -7,7 +7,7 @@ use membrane_engine::Model;
 use membrane_host::{
     AnswerContext, Host, Plugin, PolicyChain, SamplerChain, SharedJudge, ToolSet, Vocabulary,
 };
-use membrane_text::{Specials, Tokenizer};
+use membrane_text::Tokenizer;
 
 use crate::error::{GenerateError, Result};
 use crate::journal::Journal;
@@ -120,7 +120,7 @@ impl Vocabulary for Words {
 
     fn encode(&self, text: &str) -> std::result::Result<Vec<u32>, String> {
         let tokenizer = self.tokenizer().ok_or("the model has no tokenizer")?;
-        tokenizer.encode(text, Specials::AsText).map_err(|error| error.to_string())
+        tokenizer.encode_continuation(text).map_err(|error| error.to_string())
     }
 
     fn is_end(&self, token: u32) -> bool {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use membrane_engine::{EngineError, Session};
 use membrane_host::Ended;
-use membrane_text::{Constraint, ParserEvent, Specials, Tokenizer, ToolCall, ToolCallParser, Utf8Stream};
+use membrane_text::{Constraint, ParserEvent, Tokenizer, ToolCall, ToolCallParser, Utf8Stream};
 
 use crate::behaviour::Running;
 use crate::error::{GenerateError, Result, Stopped};
@@ -254,7 +254,7 @@ impl<'a> Decoder<'a> {
     /// Tokens of what policies let pass, forced text included.
     fn passed(&self) -> Result<Vec<u32>> {
         let passed = self.released.clone() + &self.running.policies.pending();
-        Ok(self.tokenizer.encode(&passed, Specials::AsText)?)
+        Ok(self.tokenizer.encode_continuation(&passed)?)
     }
 
     /// Brings the constraint to where a text ends that policies made of the model's. Errors: it does not allow that text.

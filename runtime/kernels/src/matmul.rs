@@ -36,6 +36,7 @@ use crate::format::{Format, ShapeError};
 use crate::isa::Isa;
 use crate::parallel::{DisjointSlice, Region};
 pub use activations::Activations;
+use activations::BlockInfo;
 use order::Order;
 
 /// How activations enter a product with quantised weights.
@@ -145,19 +146,31 @@ const TASKS_PER_THREAD: usize = 6;
 /// Rows of a task are a multiple of this where there are as many: what the widest kernel takes at once.
 const TASK_ROWS: usize = 16;
 
-/// A product with its lengths checked, cut in tasks.
+/// Bytes of quantised input that the tasks of a job go over again and again: they should stay in the second cache.
+const INPUT_BYTES: usize = 192 << 10;
+/// Rows of the input of a job, at least: what is unpacked of the weights should be used often.
+const MIN_JOB_INPUTS: usize = 32;
+
+/// Rows of a product's input.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    input: &'a Activations,
+    /// Which rows, less `first`; `None`: all that follow one another.
+    numbers: Option<&'a [u32]>,
+    /// Added to the numbers of rows.
+    first: usize,
+    count: usize,
+}
+
+/// A product with some rows of its input, cut in tasks.
 struct Job<'a> {
     weights: Matrix<'a>,
-    input: &'a Activations,
-    input_rows: Option<&'a [u32]>,
+    rows: Rows<'a>,
+    /// [rows.count, weights.rows]
     output: DisjointSlice<'a, f32>,
-    /// Added to the numbers of rows of the input.
-    first_row: usize,
-    /// Rows of the input that are taken.
-    n: usize,
     /// Rows of the weights that make a task; the last task may have fewer.
     task_rows: usize,
-    /// Number of the first task behind this product's.
+    /// Number of the first task behind this job's.
     end_task: usize,
 }
 
@@ -167,35 +180,46 @@ struct Job<'a> {
 /// # Panics
 /// If shapes do not fit each other or a row that is asked for is not set.
 pub fn matmul(region: &Region<'_>, precision: Precision, products: &mut [Product<'_>]) {
+    region.count_weights(products.iter().map(|product| product.weights.bytes.len()).sum());
     let moved = |product: &Product<'_>| order::is_moved(product, precision);
     if !products.iter().any(moved) {
-        return run_jobs(region, precision, products, std::iter::repeat(()), |job, ()| job);
+        return run_in_order(region, precision, products);
     }
     products.sort_by_key(moved);
     let (in_order, others) = products.split_at_mut(products.partition_point(|product| !moved(product)));
-    run_jobs(region, precision, in_order, std::iter::repeat(()), |job, ()| job);
+    run_in_order(region, precision, in_order);
     order::multiply(region, others);
 }
 
-/// Computes all products in one loop, each as `change` makes its job of what comes with it.
-fn run_jobs<'a, T>(
+fn run_in_order(region: &Region<'_>, precision: Precision, products: &mut [Product<'_>]) {
+    run_jobs(region, precision, products, |_, product| Rows::of(product));
+}
+
+/// Computes all products in one loop, each with the rows of input that `rows` gives for its number.
+fn run_jobs<'a>(
     region: &Region<'_>,
     precision: Precision,
     products: &'a mut [Product<'_>],
-    with: impl Iterator<Item = T>,
-    change: impl Fn(Job<'a>, T) -> Job<'a>,
+    rows: impl Fn(usize, &Product<'a>) -> Rows<'a>,
 ) {
-    let mut jobs = Vec::with_capacity(products.len());
-    let mut tasks = 0;
     let bytes: usize = products.iter().map(|product| product.weights.bytes.len()).sum();
     let task_bytes = (bytes / (TASKS_PER_THREAD * region.threads())).clamp(TASK_BYTES.start, TASK_BYTES.end);
-    for (product, with) in products.iter_mut().zip(with) {
-        let job = change(Job::new(product, tasks, task_bytes), with);
-        tasks = job.end_task;
-        jobs.push(job);
+    let mut jobs: Vec<Job<'_>> = Vec::new();
+    for (number, product) in products.iter_mut().enumerate() {
+        let (weights, rows) = (product.weights, rows(number, product));
+        assert_eq!(weights.cols, rows.input.cols(), "matmul: weights and activations differ in width");
+        let (n, height) = (rows.count, weights.rows);
+        assert_eq!(product.output.len(), n * height, "matmul: the output is not [{n}, {height}]");
+        let inputs = (INPUT_BYTES / activations::quantised_bytes(weights.cols).max(1)).max(MIN_JOB_INPUTS);
+        let outputs = product.output.chunks_mut((inputs * height).max(1));
+        for (first, output) in (0..n).step_by(inputs).zip(outputs) {
+            let part = rows.part(first..(first + inputs).min(n));
+            let before = jobs.last().map_or(0, |job| job.end_task);
+            jobs.push(Job::new(weights, part, output, before, task_bytes));
+        }
     }
     let isa = region.isa();
-    region.run(tasks, |task| {
+    region.run(jobs.last().map_or(0, |job| job.end_task), |task| {
         let index = jobs.partition_point(|job| job.end_task <= task);
         let job = &jobs[index];
         let first = index.checked_sub(1).map_or(0, |before| jobs[before].end_task);
@@ -204,49 +228,68 @@ fn run_jobs<'a, T>(
     });
 }
 
-impl<'a> Job<'a> {
-    fn new(product: &'a mut Product<'_>, first_task: usize, task_bytes: usize) -> Self {
-        let Product { weights, input, input_rows, ref mut output } = *product;
-        let n = input_rows.map_or(input.rows(), <[u32]>::len);
-        assert_eq!(weights.cols, input.cols(), "matmul: weights and activations differ in width");
-        assert_eq!(output.len(), n * weights.rows, "matmul: the output is not [{n}, {}]", weights.rows);
+impl<'a> Rows<'a> {
+    /// Those that a product names.
+    ///
+    /// # Panics
+    /// If a row is not set.
+    fn of(product: &Product<'a>) -> Self {
+        let Product { input, input_rows: numbers, .. } = *product;
         let known = |row: &u32| (*row as usize) < input.rows();
-        assert!(
-            input_rows.is_none_or(|rows| rows.iter().all(known)),
-            "matmul: a row of the input is not set"
-        );
+        assert!(numbers.is_none_or(|rows| rows.iter().all(known)), "matmul: a row of the input is not set");
+        Self { input, numbers, first: 0, count: numbers.map_or(input.rows(), <[u32]>::len) }
+    }
+
+    /// Some of the rows.
+    fn part(self, part: Range<usize>) -> Self {
+        let count = part.len();
+        match self.numbers {
+            Some(numbers) => Self { numbers: Some(&numbers[part]), count, ..self },
+            None => Self { first: self.first + part.start, count, ..self },
+        }
+    }
+
+    /// Where row i lies in the activations.
+    fn place(&self, i: usize) -> usize {
+        self.first + self.numbers.map_or(i, |numbers| numbers[i] as usize)
+    }
+
+    /// The integers and blocks of row i; see [`Activations::quantised`].
+    #[inline(always)]
+    fn quantised(&self, i: usize) -> (&'a [i16], &'a [BlockInfo]) {
+        self.input.quantised(self.place(i))
+    }
+
+    /// The floats of row i.
+    fn values(&self, i: usize) -> &'a [f32] {
+        self.input.values(self.place(i))
+    }
+}
+
+impl<'a> Job<'a> {
+    fn new(
+        weights: Matrix<'a>,
+        rows: Rows<'a>,
+        output: &'a mut [f32],
+        before: usize,
+        task_bytes: usize,
+    ) -> Self {
         let by_bytes = task_bytes / weights.row_bytes.max(1);
-        let by_products = TASK_PRODUCTS / (weights.cols * n).max(1);
+        let by_products = TASK_PRODUCTS / (weights.cols * rows.count).max(1);
         let task_rows = by_bytes.min(by_products).next_multiple_of(TASK_ROWS).max(TASK_ROWS);
-        let tasks = if n == 0 { 0 } else { weights.rows.div_ceil(task_rows) };
-        let end_task = first_task + tasks;
-        let output = DisjointSlice::new(output);
-        Self { weights, input, input_rows, output, first_row: 0, n, task_rows, end_task }
+        let end_task = before + weights.rows.div_ceil(task_rows);
+        Self { weights, rows, output: DisjointSlice::new(output), task_rows, end_task }
     }
 
-    /// Where row i of the input lies in the activations.
-    fn input_row(&self, i: usize) -> usize {
-        self.first_row + self.input_rows.map_or(i, |rows| rows[i] as usize)
-    }
-
-    /// Writes the output of the weight rows from `first` on for row i of the input.
+    /// The output of `count` weight rows from `first` on for row i of the input.
     ///
     /// # Safety
-    /// The rows are the calling task's.
-    unsafe fn put(&self, i: usize, first: usize, values: &[f32]) {
+    /// The rows are the calling task's, which has no other slice of them.
+    #[inline(always)]
+    unsafe fn outputs(&self, i: usize, first: usize, count: usize) -> &mut [f32] {
         let begin = i * self.weights.rows + first;
-        // SAFETY: no other task writes the output of these rows, and this one does not keep the slice.
-        unsafe { self.output.range(begin..begin + values.len()) }.copy_from_slice(values);
-    }
-
-    /// Reads what [`Job::put`] wrote.
-    ///
-    /// # Safety
-    /// The rows are the calling task's.
-    unsafe fn get(&self, i: usize, first: usize, values: &mut [f32]) {
-        let begin = i * self.weights.rows + first;
-        // SAFETY: as in `put`.
-        values.copy_from_slice(unsafe { self.output.range(begin..begin + values.len()) });
+        // SAFETY: no other task has the output of these rows.
+        unsafe { self.output.range(begin..begin + count) }
     }
 
     /// Computes the output of some weight rows.
@@ -255,10 +298,9 @@ impl<'a> Job<'a> {
         if self.weights.factor == 1.0 {
             return;
         }
-        for i in 0..self.n {
-            let begin = i * self.weights.rows + rows.start;
-            // SAFETY: no other task has the output of these rows, and no slice of it is kept.
-            let sums = unsafe { self.output.range(begin..begin + rows.len()) };
+        for i in 0..self.rows.count {
+            // SAFETY: the rows are this task's, and no slice of them is kept.
+            let sums = unsafe { self.outputs(i, rows.start, rows.len()) };
             sums.iter_mut().for_each(|sum| *sum *= self.weights.factor);
         }
     }

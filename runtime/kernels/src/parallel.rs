@@ -7,7 +7,7 @@
 //! costs speed, not a stall.
 
 use std::any::Any;
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -78,7 +78,7 @@ impl Team {
     /// inside a loop) is its caller's thread alone.
     pub fn region<R>(&self, f: impl FnOnce(&Region<'_>) -> R) -> R {
         let shared = Shared::new();
-        let region = |threads| Region { shared: &shared, threads, isa: self.isa, not_sync: PhantomData };
+        let region = |threads| Region::new(&shared, threads, self.isa);
         let Some(pool) = &self.pool else { return f(&region(1)) };
         if self.busy.swap(true, Ordering::Acquire) {
             return f(&region(1));
@@ -100,10 +100,27 @@ pub struct Region<'t> {
     shared: &'t Shared,
     threads: usize,
     isa: Isa,
+    weight_bytes: Cell<u64>,
     not_sync: PhantomData<*const ()>,
 }
 
+impl<'t> Region<'t> {
+    fn new(shared: &'t Shared, threads: usize, isa: Isa) -> Self {
+        Self { shared, threads, isa, weight_bytes: Cell::new(0), not_sync: PhantomData }
+    }
+}
+
 impl Region<'_> {
+    /// Bytes of the weights that products in this region went over so far, each matrix once a product.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weight_bytes.get()
+    }
+
+    /// A product goes over so many bytes of weights.
+    pub(crate) fn count_weights(&self, bytes: usize) {
+        self.weight_bytes.set(self.weight_bytes.get() + bytes as u64);
+    }
+
     /// Threads that take part in a loop, the caller's among them; at least 1.
     pub fn threads(&self) -> usize {
         self.threads

@@ -32,6 +32,13 @@ impl PagedFile {
     }
 }
 
+/// Asks the system to take a file out of its page cache, for measurements of a cold start. Pages that are still to be written or
+/// that somebody has mapped stay.
+pub fn drop_from_page_cache(file: &File) {
+    // No length means to the end of the file.
+    os::hint(file, Hint::Drop { offset: 0, bytes: 0 });
+}
+
 /// One read: a piece of an expert from a file into the arena.
 pub(crate) struct Job {
     /// Number of the file.

@@ -58,7 +58,7 @@ pub use catalog::{ByteRange, Catalog, ExpertKey, Recode, Record};
 pub use counters::Counters;
 pub use error::PagerError;
 pub use eviction::{Eviction, EvictionPolicy, Frequency, Lru, NextUse};
-pub use files::PagedFile;
+pub use files::{PagedFile, drop_from_page_cache};
 pub use pager::{IoMode, Pager, PagerConfig};
 pub use probe::{DiskProbe, IoChoice, IoReason, Rate, probe_disk};
 pub use request::{Lease, Ready, Request, Wanted};

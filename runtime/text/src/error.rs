@@ -12,7 +12,7 @@ pub enum TextError {
     /// A kind of tokenizer that is neither byte-level BPE nor SentencePiece's.
     #[error(
         "tokenizer.ggml.model is {found:?}: byte-level BPE (\"gpt2\") and SentencePiece (\"llama\") are supported; \
-         use a model of the Qwen, Llama 3, Gemma, SmolLM or GPT-2 families"
+         use a model of the Qwen, Llama, Mistral, Gemma, SmolLM or GPT-2 families"
     )]
     Model {
         /// The value found.
@@ -70,12 +70,6 @@ pub enum TextError {
         /// What is missing.
         what: String,
     },
-    /// A vocabulary of SentencePiece before whose texts a space is put.
-    #[error(
-        "tokenizer.ggml.add_space_prefix is true or absent: only SentencePiece vocabularies without a space before \
-         each text, as Gemma's, are supported"
-    )]
-    SpacePrefix,
     /// A token type outside the specification.
     #[error("tokenizer.ggml.token_type[{token}] is {found}; types are 1 to 6")]
     TokenType {

@@ -32,4 +32,4 @@ pub use stream::Utf8Stream;
 pub use template::ChatTemplate;
 pub use tokenizer::{Specials, Tokenizer};
 pub use tool_calls::{ParserEvent, ToolCallParser};
-pub use vocabulary::VocabularySpec;
+pub use vocabulary::{SpacePrefix, VocabularySpec};

@@ -3,6 +3,8 @@
 //! The pre-tokenizer must be one that is known here, whatever it is called: regular expressions of strangers are compared, not
 //! run, since one that backtracks would take minutes for a line of text.
 
+mod spelled;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -12,7 +14,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use crate::error::{Result, TextError, shown};
 use crate::limits::{MAX_ADDED_TOKENS, MAX_MERGES, MAX_MERGES_PER_TOKEN, MAX_TOKENS};
 use crate::pretokenize;
-use crate::vocabulary::{RANKED, SPACE, VocabularySpec, byte_token};
+use crate::vocabulary::{RANKED, VocabularySpec};
 
 /// Types of tokens, as [`VocabularySpec::token_types`] has them.
 const NORMAL: i32 = 1;
@@ -48,6 +50,14 @@ struct Step {
     individual_digits: Option<bool>,
     add_prefix_space: Option<bool>,
     use_regex: Option<bool>,
+    /// What a normaliser puts before a text.
+    prepend: Option<String>,
+    /// Where a `Metaspace` does.
+    prepend_scheme: Option<String>,
+    /// Whether a `Metaspace` cuts at spaces.
+    split: Option<bool>,
+    /// What it writes for a space.
+    replacement: Option<String>,
     /// What a post-processor makes of one text.
     single: Few<Piece>,
 }
@@ -228,7 +238,7 @@ impl VocabularySpec<'static> {
         if kind != "BPE" {
             return Err(TextError::Model { found: kind.chars().take(64).collect() });
         }
-        if file.model.byte_fallback { spelled(file) } else { byte_level(file) }
+        if file.model.byte_fallback { spelled::spec(file) } else { byte_level(file) }
     }
 
     /// Leaves out added tokens from this id on, such as that of an image in a model without images: nothing may make a token
@@ -275,52 +285,6 @@ fn byte_level(file: File) -> Result<VocabularySpec<'static>> {
         pre: pre.into(),
         nfc: Some(nfc),
         ignore_merges: Some(ignore_merges),
-        tokens,
-        token_types,
-        merges,
-        add_bos: Some(file.post_processor.is_some_and(|step| step.puts_a_token_first())),
-        ..VocabularySpec::default()
-    })
-}
-
-/// What was a model of SentencePiece: spaces are characters, there are no words, and what no token covers is bytes.
-fn spelled(file: File) -> Result<VocabularySpec<'static>> {
-    let mut spaces = false;
-    if let Some(step) = &file.normalizer {
-        step.each(&mut |step| {
-            let content = step.content.as_deref().unwrap_or_default();
-            let replaces = step.kind() == "Replace" && step.text() == Some(" ");
-            spaces = replaces && content.chars().eq([SPACE]) && !spaces;
-            match (spaces, step.kind()) {
-                (true, _) => Ok(()),
-                (_, "Prepend") => Err(TextError::SpacePrefix),
-                (_, other) => Err(broken(format!("its normalizer {} is not known here", shown(other)))),
-            }
-        })?;
-    }
-    if !spaces {
-        return Err(broken("its normalizer does not replace spaces, as one with byte_fallback does".into()));
-    }
-    // There are no spaces any more, so that this one cuts nothing.
-    if let Some(step) = &file.pre_tokenizer {
-        step.each(&mut |step| match step.kind() == "Split" && step.text() == Some(" ") {
-            true => Ok(()),
-            false => {
-                Err(broken(format!("its pre-tokenizer's step {} is not known here", shown(step.kind()))))
-            }
-        })?;
-    }
-    let Model { vocab, merges, .. } = file.model;
-    // Runs of spaces are made by merges: the text that they are looked for in has no such characters before.
-    let added = file.added_tokens.into_iter().filter(|token| token.special || !token.content.contains(SPACE));
-    let (tokens, mut token_types) = by_id(vocab, added.collect())?;
-    for (kind, text) in token_types.iter_mut().zip(&tokens) {
-        if *kind == NORMAL && byte_token(text).is_some() {
-            *kind = BYTE;
-        }
-    }
-    Ok(VocabularySpec {
-        model: RANKED.into(),
         tokens,
         token_types,
         merges,
@@ -474,60 +438,6 @@ mod tests {
         assert_eq!(tokenizer.encode("ab<|end|>", Specials::Parse).unwrap(), [2, 5]);
         assert!(!tokenizer.encode("<|end|>", Specials::AsText).unwrap().contains(&5));
         assert!(tokenizer.is_control(5) && !tokenizer.add_bos());
-    }
-
-    /// A vocabulary of all bytes, a few characters and what the rules make of them.
-    fn fallback(normalizer: &str, added: &str) -> String {
-        let mut vocab: Vec<String> = (0..=255).map(|byte| format!("<0x{byte:02X}>")).collect();
-        vocab.extend(["a", "b", "\u{2581}", "ab", "\u{2581}a", "\u{2581}\u{2581}", "\\n"].map(str::to_owned));
-        let vocab: Vec<String> =
-            vocab.iter().enumerate().map(|(id, text)| format!("\"{text}\":{id}")).collect();
-        let rules = r#"["\u2581","\u2581"],["a","b"],["\u2581","a"]"#;
-        format!(
-            r#"{{"added_tokens":[{added}],"normalizer":{normalizer},
-            "pre_tokenizer":{{"type":"Split","pattern":{{"String":" "}},"behavior":"MergedWithPrevious"}},
-            "post_processor":{{"type":"TemplateProcessing","single":[{{"SpecialToken":{{"id":"<bos>"}}}}]}},
-            "model":{{"type":"BPE","byte_fallback":true,"vocab":{{{}}},"merges":[{rules}]}}}}"#,
-            vocab.join(",")
-        )
-    }
-
-    const SPACES: &str = r#"{"type":"Replace","pattern":{"String":" "},"content":"\u2581"}"#;
-
-    #[test]
-    fn sentencepiece_in_a_tokenizer_json_merges_by_rank() {
-        let added = r#"{"id":263,"content":"<bos>","special":true},{"id":264,"content":"\n\n","special":false},
-            {"id":261,"content":"\u2581\u2581","special":false},{"id":270,"content":"<image>","special":true}"#;
-        let spec = VocabularySpec::from_tokenizer_json(fallback(SPACES, added).as_bytes()).unwrap();
-        let tokenizer = Tokenizer::new(spec).unwrap();
-        let encode = |text: &str| tokenizer.encode(text, Specials::AsText).unwrap();
-        // The pair of spaces comes first, then ab, so that no space is left for an a.
-        assert_eq!(encode("a  ab b a"), [256, 261, 259, 258, 257, 260]);
-        assert_eq!(encode("\n\n\n"), [264, 262]);
-        assert_eq!(encode("\u{e4}<0x41>")[..3], [0xC3, 0xA4, 0x3C]);
-        assert_eq!(tokenizer.decode(&[256, 261, 259, 260, 0xC3, 0xA4], false), "a  ab a\u{e4}");
-        let long = "a b\u{e4}  ab ".repeat(5000);
-        assert_eq!(tokenizer.decode(&encode(&long), false), long);
-        let mut spec = VocabularySpec::from_tokenizer_json(fallback(SPACES, added).as_bytes()).unwrap();
-        spec.leave_out_added(265);
-        assert_eq!((spec.tokens.len(), spec.token_types.len()), (265, 265));
-        spec.leave_out_added(4);
-        assert_eq!(spec.tokens.len(), 263);
-    }
-
-    #[test]
-    fn other_spellings_are_refused() {
-        let error =
-            |json: String| VocabularySpec::from_tokenizer_json(json.as_bytes()).unwrap_err().to_string();
-        assert!(error(fallback("null", "")).contains("spaces"));
-        let prepended = format!(r#"{{"type":"Sequence","normalizers":[{{"type":"Prepend"}},{SPACES}]}}"#);
-        assert!(error(fallback(&prepended, "")).contains("space"));
-        assert!(error(fallback(&SPACES.replace("2581", "2582"), "")).contains("Replace"));
-        let cut = fallback(SPACES, "").replace("\"Split\"", "\"Whitespace\"");
-        assert!(error(cut).contains("Whitespace"));
-        let json = fallback(SPACES, "").replace("<0x41>", "<0xZZ>");
-        let spec = VocabularySpec::from_tokenizer_json(json.as_bytes()).unwrap();
-        assert!(Tokenizer::new(spec).unwrap_err().to_string().contains("<0x41>"));
     }
 
     #[test]

@@ -32,9 +32,9 @@ impl Ranked {
         Ok(Self { cuts, merges })
     }
 
-    /// Adds the tokens of a text.
-    pub fn encode(&self, text: &str, tokens: &mut Vec<u32>) -> Result<()> {
-        self.cuts.each(text, |piece| {
+    /// Adds the tokens of a text, `prefixed`: with a space before it.
+    pub fn encode(&self, text: &str, prefixed: bool, tokens: &mut Vec<u32>) -> Result<()> {
+        self.cuts.each(text, prefixed, |piece| {
             let found = self.merges.tokenize(piece).map_err(library)?;
             tokens.extend(found.iter().map(|token| token.id));
             Ok(())

@@ -82,9 +82,9 @@ impl SentencePiece {
         Ok(Self { tokens, scores, bytes, cuts })
     }
 
-    /// Adds the tokens of a text.
-    pub fn encode(&self, text: &str, tokens: &mut Vec<u32>) {
-        let pieces = self.cuts.each(text, |piece| {
+    /// Adds the tokens of a text, `prefixed`: with a space before it.
+    pub fn encode(&self, text: &str, prefixed: bool, tokens: &mut Vec<u32>) {
+        let pieces = self.cuts.each(text, prefixed, |piece| {
             self.encode_piece(piece, tokens);
             Ok(())
         });
@@ -159,10 +159,12 @@ impl Cuts {
         Self { before_space }
     }
 
-    /// Calls `take` with the pieces of a text, spaces as the vocabulary spells them.
-    pub fn each(&self, text: &str, mut take: impl FnMut(&str) -> Result<()>) -> Result<()> {
-        let text = text.replace(' ', SPACE.encode_utf8(&mut [0; 4]));
-        let mut rest = text.as_str();
+    /// Calls `take` with the pieces of a text, spaces as the vocabulary spells them, `prefixed`: with one before it.
+    pub fn each(&self, text: &str, prefixed: bool, mut take: impl FnMut(&str) -> Result<()>) -> Result<()> {
+        let mut spelled = String::with_capacity(text.len() + SPACE.len_utf8());
+        spelled.extend(prefixed.then_some(SPACE));
+        spelled.extend(text.chars().map(|character| if character == ' ' { SPACE } else { character }));
+        let mut rest = spelled.as_str();
         while !rest.is_empty() {
             let (piece, behind) = rest.split_at(self.first(rest));
             take(piece)?;

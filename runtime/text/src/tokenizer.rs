@@ -12,7 +12,7 @@ use crate::limits::{ENCODE_CACHE_WORDS, ENCODE_CHUNK_BYTES, MAX_ENCODE_CHUNK_BYT
 use crate::pretokenize::{Words, chunk_end, library};
 use crate::ranked::Ranked;
 use crate::sentencepiece::SentencePiece;
-use crate::vocabulary::{Kind, RANKED, Spelling, TokenBytes, Vocabulary, VocabularySpec};
+use crate::vocabulary::{Kind, RANKED, SpacePrefix, Spelling, TokenBytes, Vocabulary, VocabularySpec};
 
 /// How the text of a control token, such as `<|im_start|>`, is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +24,16 @@ pub enum Specials {
 }
 
 /// A byte-pair tokenizer, byte-level or SentencePiece's. It can be shared between threads.
+///
+/// SentencePiece models such as Llama 2 and Mistral were trained on texts with a space before them, so that the first word is the
+/// token that it is elsewhere. That space belongs to a text's beginning: [`Self::encode`] is for whole texts, and
+/// [`Self::encode_continuation`] for what is put behind others, where a space that nobody wrote would be one too many. Chat prompts
+/// are whole texts, and behind each control token in them there is a space again where the file's `SpacePrefix` says so: of GGUF
+/// files the tokens are those of llama.cpp's `llama_tokenize` with `parse_special`, which looks at no `legacy` flag, and of a
+/// `tokenizer.json` those of the library that wrote it.
 pub struct Tokenizer {
     pieces: Pieces,
+    space_prefix: SpacePrefix,
     kinds: Vec<Kind>,
     bytes: TokenBytes,
     added: Added,
@@ -54,6 +62,10 @@ impl Tokenizer {
     pub fn new(spec: VocabularySpec<'_>) -> Result<Self> {
         let (bos, eos) = (spec.bos, spec.eos);
         let (told_bos, add_eos) = (spec.add_bos, spec.add_eos.unwrap_or(false));
+        let space_prefix = match (spec.model.as_str(), spec.space_prefix) {
+            ("gpt2", _) | (RANKED, None) => SpacePrefix::Nowhere,
+            (_, told) => told.unwrap_or(SpacePrefix::Parts),
+        };
         let (pieces, add_bos, Vocabulary { kinds, bytes, ends, .. }) = match spec.model.as_str() {
             "gpt2" => {
                 let mut words = Words::named(&spec.pre)?;
@@ -64,9 +76,6 @@ impl Tokenizer {
                 (byte_level(words, &mut vocabulary)?, add_bos, vocabulary)
             }
             "llama" => {
-                if spec.add_space_prefix.unwrap_or(true) {
-                    return Err(TextError::SpacePrefix);
-                }
                 let mut vocabulary = Vocabulary::check(spec, Spelling::SentencePiece)?;
                 (by_scores(&mut vocabulary)?, true, vocabulary)
             }
@@ -79,6 +88,7 @@ impl Tokenizer {
         let added = Added::new(&kinds, &bytes)?;
         Ok(Self {
             pieces,
+            space_prefix,
             kinds,
             bytes,
             added,
@@ -90,14 +100,31 @@ impl Tokenizer {
         })
     }
 
-    /// The tokens of a text. Nothing is added before or after it.
+    /// The tokens of a whole text. A space is put before it, and before parts of it, as the vocabulary has it; tokens of the
+    /// text's beginning and end are not added.
     ///
     /// Characters whose bytes the vocabulary doesn't have are left out, as the models' own tokenizers do.
     pub fn encode(&self, text: &str, specials: Specials) -> Result<Vec<u32>> {
         self.encode_parts(text, specials == Specials::Parse, &[])
     }
 
-    /// The tokens of a text in which control tokens count, except where they cover an untrusted byte (sorted
+    /// The tokens of a whole text that nothing stands before: the beginning-of-text token, if the model expects one, and those of
+    /// [`Self::encode`], control tokens as text.
+    pub fn begin(&self, text: &str) -> Result<Vec<u32>> {
+        let mut tokens = self.encode(text, Specials::AsText)?;
+        if let Some(bos) = self.bos.filter(|_| self.add_bos) {
+            tokens.insert(0, bos);
+        }
+        Ok(tokens)
+    }
+
+    /// The tokens of a text that stands behind another, control tokens as text: nothing is added, so that a vocabulary which has all
+    /// bytes gives tokens that spell the text and no more.
+    pub fn encode_continuation(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_each(text, false, &[], SpacePrefix::Nowhere)
+    }
+
+    /// The tokens of a whole text in which control tokens count, except where they cover an untrusted byte (sorted
     /// ranges).
     pub(crate) fn encode_parts(
         &self,
@@ -105,25 +132,38 @@ impl Tokenizer {
         control: bool,
         untrusted: &[Range<usize>],
     ) -> Result<Vec<u32>> {
+        self.encode_each(text, control, untrusted, self.space_prefix)
+    }
+
+    fn encode_each(
+        &self,
+        text: &str,
+        control: bool,
+        untrusted: &[Range<usize>],
+        prefix: SpacePrefix,
+    ) -> Result<Vec<u32>> {
         let mut tokens = Vec::with_capacity(text.len() / 4);
         let mut at = 0;
         for found in self.added.find(text, control, untrusted) {
-            self.encode_plain(&text[at..found.start], &mut tokens)?;
+            let part = &text[at..found.start];
+            self.encode_plain(part, prefix.is_before(part, at == 0), &mut tokens)?;
             tokens.push(found.token);
             at = found.end;
         }
-        self.encode_plain(&text[at..], &mut tokens)?;
+        let part = &text[at..];
+        self.encode_plain(part, prefix.is_before(part, at == 0), &mut tokens)?;
         Ok(tokens)
     }
 
-    fn encode_plain(&self, mut text: &str, tokens: &mut Vec<u32>) -> Result<()> {
+    /// `prefixed`: with a space before the text, of SentencePiece only.
+    fn encode_plain(&self, mut text: &str, prefixed: bool, tokens: &mut Vec<u32>) -> Result<()> {
         let (words, merges) = match &self.pieces {
             Pieces::Words(words, merges) => (words, merges),
             Pieces::Scores(pieces) => {
-                pieces.encode(text, tokens);
+                pieces.encode(text, prefixed, tokens);
                 return Ok(());
             }
-            Pieces::Ranks(pieces) => return pieces.encode(text, tokens),
+            Pieces::Ranks(pieces) => return pieces.encode(text, prefixed, tokens),
         };
         while !text.is_empty() {
             let (chunk, rest) = text.split_at(chunk_end(text, ENCODE_CHUNK_BYTES, MAX_ENCODE_CHUNK_BYTES));
@@ -150,6 +190,18 @@ impl Tokenizer {
             bytes.extend_from_slice(self.bytes.get(token).unwrap_or("\u{FFFD}".as_bytes()));
         }
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The text of tokens that nothing stands before, as [`Self::begin`] and [`Self::encode`] make them: [`Self::decode`] without the
+    /// space that was put before the text.
+    ///
+    /// A space that the text itself begins with is lost where none was put before it; such tokens are those of both texts.
+    pub fn decode_whole(&self, tokens: &[u32]) -> String {
+        let begun = usize::from(self.bos.is_some() && tokens.first().copied() == self.bos);
+        let (mut text, rest) = (self.decode(&tokens[..begun], false), self.decode(&tokens[begun..], false));
+        let added = if self.space_prefix == SpacePrefix::Nowhere { "" } else { " " };
+        text.push_str(rest.strip_prefix(added).unwrap_or(&rest));
+        text
     }
 
     /// Number of tokens, unused ones included.

@@ -47,8 +47,42 @@ pub struct VocabularySpec<'a> {
     pub add_bos: Option<bool>,
     /// `add_eos_token`: put the end-of-text token after a plain text.
     pub add_eos: Option<bool>,
-    /// `add_space_prefix`: put a space before a text, in SentencePiece.
-    pub add_space_prefix: Option<bool>,
+    /// `add_space_prefix`: where a space is put before a text, in SentencePiece; by default before each part where tokens have
+    /// scores, and nowhere where they are merged by rank.
+    pub space_prefix: Option<SpacePrefix>,
+}
+
+/// Where a vocabulary of SentencePiece has a space put before a text. A part of a text is what stands between two tokens that are
+/// found by their text, control and user-defined ones, or between one of them and an end of the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpacePrefix {
+    /// Nowhere.
+    Nowhere,
+    /// Before each part, one that begins with a space too: `add_space_prefix` in llama.cpp, the normaliser `Prepend` of a
+    /// `tokenizer.json`.
+    Parts,
+    /// Before each part that does not begin with a space: `Metaspace` with the scheme `always`.
+    BareParts,
+    /// Before the text, if it begins neither with a space nor with such a token: `Metaspace` with the scheme `first`.
+    Beginning,
+}
+
+impl SpacePrefix {
+    /// What `add_space_prefix` in a GGUF file means.
+    pub fn told(add: bool) -> Self {
+        if add { Self::Parts } else { Self::Nowhere }
+    }
+
+    /// Whether a space stands before a part. `first`: the text begins with it.
+    pub(crate) fn is_before(self, part: &str, first: bool) -> bool {
+        let bare = !part.is_empty() && !part.starts_with([' ', SPACE]);
+        match self {
+            Self::Nowhere => false,
+            Self::Parts => !part.is_empty(),
+            Self::BareParts => bare,
+            Self::Beginning => bare && first,
+        }
+    }
 }
 
 impl VocabularySpec<'_> {

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use membrane_text::{Specials, TextError, Tokenizer, VocabularySpec};
+use membrane_text::{SpacePrefix, Specials, TextError, Tokenizer, VocabularySpec};
 use proptest::prelude::*;
 
 /// Tokens beside those of bytes, with scores, better ones first; types as in a GGUF file.
@@ -50,7 +50,7 @@ fn spec() -> VocabularySpec<'static> {
         scores: all.iter().map(|(_, score, _)| *score).collect(),
         bos: Some(2),
         eos: Some(1),
-        add_space_prefix: Some(false),
+        space_prefix: Some(SpacePrefix::Nowhere),
         ..VocabularySpec::default()
     }
 }
@@ -108,6 +108,33 @@ fn the_best_tokens_are_made_first() {
 }
 
 #[test]
+fn a_space_is_put_before_whole_texts_and_no_others() {
+    for told in [None, Some(SpacePrefix::Parts)] {
+        let tokenizer = Tokenizer::new(VocabularySpec { space_prefix: told, ..spec() }).unwrap();
+        let whole = |text: &str| tokenizer.encode(text, Specials::Parse).unwrap();
+        assert_eq!(whole("the the"), [id("▁the"), id("▁the")]);
+        assert_eq!(whole(" the"), [id("▁"), id("▁the")]);
+        assert_eq!(whole("<bos>the<eos> the"), [id("<bos>"), id("▁the"), id("<eos>"), id("▁"), id("▁the")]);
+        assert_eq!(whole("the\n\nthe"), [id("▁the"), id("\n\n"), id("▁the")]);
+        assert_eq!((whole(""), whole("<bos>")), (vec![], vec![id("<bos>")]));
+        assert_eq!(tokenizer.begin("the").unwrap(), [id("<bos>"), id("▁the")]);
+        assert_eq!(tokenizer.begin("").unwrap(), [id("<bos>")]);
+        let behind = |text: &str| tokenizer.encode_continuation(text).unwrap();
+        assert_eq!(behind("the\n\nthe"), [id("the"), id("\n\n"), id("the")]);
+        assert_eq!(behind(" the"), [id("▁the")]);
+        assert!(behind("<bos>").iter().all(|&token| !tokenizer.is_control(token)));
+        // The space goes where it was put, and there only.
+        assert_eq!(tokenizer.decode_whole(&[id("▁the"), id("▁the")]), "the the");
+        assert_eq!(tokenizer.decode_whole(&[id("<bos>"), id("▁"), id("▁the")]), "<bos> the");
+        assert_eq!(tokenizer.decode_whole(&[id("the"), id("▁the")]), "the the");
+        assert_eq!(tokenizer.decode(&[id("▁the"), id("▁the")], false), " the the");
+    }
+    let without = Tokenizer::new(spec()).unwrap();
+    assert_eq!(without.decode_whole(&[id("▁the")]), " the");
+    assert_eq!(without.begin("the").unwrap(), [id("<bos>"), id("the")]);
+}
+
+#[test]
 fn control_tokens_are_text_unless_parsed_and_bytes_are_never_names() {
     let tokenizer = Tokenizer::new(spec()).unwrap();
     let plain = tokenizer.encode("<bos>a<end_of_turn>", Specials::AsText).unwrap();
@@ -144,8 +171,6 @@ fn what_can_not_be_used_is_refused() {
         change(&mut spec);
         Tokenizer::new(spec).expect_err("the vocabulary is refused")
     };
-    assert_eq!(error(|spec| spec.add_space_prefix = None), TextError::SpacePrefix);
-    assert_eq!(error(|spec| spec.add_space_prefix = Some(true)), TextError::SpacePrefix);
     assert!(error(|spec| spec.scores.clear()).to_string().contains("tokenizer.ggml.scores"));
     let count = spec().tokens.len();
     let short = error(|spec| spec.scores.truncate(5));
@@ -176,5 +201,10 @@ proptest! {
         prop_assume!(!text.contains("  "));
         let tokenizer = Tokenizer::new(spec()).unwrap();
         prop_assert_eq!(tokenizer.encode(&text, Specials::AsText).unwrap(), by_definition(&text));
+        let prefixed = Tokenizer::new(VocabularySpec { space_prefix: None, ..spec() }).unwrap();
+        let whole = prefixed.encode(&text, Specials::AsText).unwrap();
+        prop_assert_eq!(&whole, &if text.is_empty() { vec![] } else { by_definition(&format!(" {text}")) });
+        prop_assert_eq!(prefixed.decode_whole(&whole), text.replace('▁', " "));
+        prop_assert_eq!(prefixed.encode_continuation(&text).unwrap(), by_definition(&text));
     }
 }

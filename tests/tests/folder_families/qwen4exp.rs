@@ -188,7 +188,7 @@ pub fn lies() -> Vec<(&'static str, &'static str, Value, &'static str)> {
         ("indexer_compress_ratio", json!(1 << 20), "indexer_compress_ratio"),
         ("indexer_compress_ratio", json!(null), "indexer_compress_ratio"),
         ("ple_layer_ids", json!([0]), "ple_layer_ids"),
-        ("ple_layer_ids", json!([5]), "ple_layer_ids"),
+        ("ple_layer_ids", json!([5]), "`ple_layer_ids` is 5, but there are 4 layers, the first of them is 1"),
         ("ple_layer_ids", json!([-1]), "ple_layer_ids"),
         ("ple_layer_ids", json!("3"), "ple_layer_ids"),
         ("ple_layer_ids", json!([1]), "layers.0.ple."),

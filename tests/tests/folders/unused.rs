@@ -6,6 +6,7 @@ use membrane_engine::{Ignored, LoadOptions, Prepared};
 use membrane_formats::gguf::GgufWriter;
 use membrane_formats::{Checkpoint, DType, FormatError};
 use membrane_tests::published::Tensor;
+use membrane_tests::tiny;
 use serde_json::json;
 
 use crate::publish::{Published, Scheme};
@@ -39,7 +40,26 @@ fn what_would_change_the_numbers_is_refused_by_name() {
     let fewer = |model: &mut Published| {
         model.config["num_hidden_layers"] = (model.config["num_hidden_layers"].as_u64().unwrap() - 1).into();
     };
-    let cases: [(Change<'_>, &[&str]); 9] = [
+    let wide = |model: &mut Published, last: f32| {
+        tied(model);
+        let embedding = &model.tensors["model.embed_tokens.weight"];
+        let (shape, mut floats) = (embedding.shape.clone(), embedding.floats());
+        *floats.last_mut().unwrap() += last;
+        model.tensors.insert("lm_head.weight".into(), Tensor::f32(&shape, &floats));
+    };
+    let other_in_f32 = |model: &mut Published| wide(model, 1.0);
+    let other_shape = |model: &mut Published| {
+        tied(model);
+        // The same numbers, but for another width.
+        let embedding = &model.tensors["model.embed_tokens.weight"];
+        let turned = Tensor::bf16(&[embedding.shape[1], embedding.shape[0]], &embedding.floats());
+        model.tensors.insert("lm_head.weight".into(), turned);
+    };
+    let other_name = |model: &mut Published| {
+        let embedding = model.tensors["model.embed_tokens.weight"].clone();
+        model.tensors.insert("model.second_head.weight".into(), embedding);
+    };
+    let cases: [(Change<'_>, &[&str]); 13] = [
         (&fewer, &["`model.layers.3.", "num_hidden_layers", "0 to 2", "..."]),
         (
             &with("model.layers.0.self_attn.sinks", &[1.0; 8]),
@@ -58,6 +78,11 @@ fn what_would_change_the_numbers_is_refused_by_name() {
         ),
         (&with("model.layers.0.mlp.experts.24.up_proj.weight", &[1.0]), &["experts.24", "24 experts"]),
         (&tied, &["lm_head.weight", "tie_word_embeddings"]),
+        (&other_in_f32, &["lm_head.weight", "tie_word_embeddings"]),
+        (&other_shape, &["lm_head.weight", "tie_word_embeddings"]),
+        (&other_name, &["model.second_head.weight", "variant"]),
+        // A mark of a head for multi-token prediction in a layer of the model's own.
+        (&with("model.layers.1.eh_proj.weight", &[1.0]), &["model.layers.1.eh_proj.weight", "variant"]),
     ];
     for (change, words) in cases {
         let root = folder(change);
@@ -75,13 +100,29 @@ fn what_is_known_to_change_nothing_is_left_out_and_told() {
         let embedding = model.tensors["model.embed_tokens.weight"].clone();
         model.tensors.insert("lm_head.weight".into(), embedding);
     };
+    let embedding_in_f32 = |model: &mut Published| {
+        model.config["tie_word_embeddings"] = true.into();
+        let embedding = &model.tensors["model.embed_tokens.weight"];
+        let wide = Tensor::f32(&embedding.shape, &embedding.floats());
+        model.tensors.insert("lm_head.weight".into(), wide);
+    };
+    let embedding_of_f32 = |model: &mut Published| {
+        model.config["tie_word_embeddings"] = true.into();
+        let embedding = &model.tensors["model.embed_tokens.weight"];
+        let shape = embedding.shape.clone();
+        // Numbers between those of BF16, of which the head is the rounding: of the ones down, of the others up.
+        let between = |(at, x): (usize, f32)| f32::from_bits(x.to_bits() | [0x1234, 0x9234][at % 2]);
+        let floats: Vec<f32> = embedding.floats().into_iter().enumerate().map(between).collect();
+        model.tensors.insert("lm_head.weight".into(), Tensor::bf16(&shape, &floats));
+        model.tensors.insert("model.embed_tokens.weight".into(), Tensor::f32(&shape, &floats));
+    };
     let drafts = |model: &mut Published| {
         for part in ["eh_proj.weight", "input_layernorm.weight"] {
             let name = format!("model.layers.4.{part}");
             model.tensors.insert(name, Tensor::bf16(&[1], &[1.0]));
         }
     };
-    let cases: [(Change<'_>, &str, u64); 12] = [
+    let cases: [(Change<'_>, &str, u64); 14] = [
         (&with("model.layers.0.self_attn.q_proj.input_scale", &[1.0]), "inputs", 1),
         (&with("model.layers.0.self_attn.kv_scale", &[1.0]), "cache", 1),
         (&with("model.layers.0.self_attn.v_proj.output_scale", &[1.0]), "cache", 1),
@@ -93,6 +134,8 @@ fn what_is_known_to_change_nothing_is_left_out_and_told() {
         (&with("mtp.fc.weight", &[1.0]), "multi-token", 1),
         (&drafts, "multi-token", 2),
         (&embedding_twice, "embedding", 1),
+        (&embedding_in_f32, "embedding", 1),
+        (&embedding_of_f32, "embedding", 1),
         (&|_| (), "", 0),
     ];
     let wanted = trace(&source(), &LoadOptions::default()).0;
@@ -191,6 +234,7 @@ fn gguf_files_are_held_to_the_same() {
         ),
         ("blk.0.ffn_gate_inp.bias", [1.0], &["ffn_gate_inp.bias", "biases"]),
         ("blk.0.attn_sinks.weight", [1.0], &["attn_sinks"]),
+        ("blk.0.attn_kv_b.weight", [1.0], &["attn_kv_b"]),
         ("rope_factors_long.weight", [1.0], &["rope_factors_long"]),
         ("blk.0.attn_q.weight.lora_a", [1.0], &["lora_a"]),
     ] {
@@ -210,6 +254,12 @@ fn gguf_files_are_held_to_the_same() {
         assert_eq!((ignored[0].example.as_str(), ignored[0].bytes), (name, 4));
     }
     assert_eq!(opened(&source()).unwrap(), []);
+    // Keys and values in one matrix, which are there apart too.
+    let latent = root.path().join("latent.gguf");
+    tiny::write("deepseek2", &latent);
+    with_tensor(&latent, "blk.0.attn_kv_b.weight", &[1.0], &path);
+    let ignored = opened(&path).unwrap();
+    assert!(ignored.len() == 1 && ignored[0].reason.contains("a second time apart"), "{ignored:?}");
 }
 
 /// Every reference model has a use for each of its tensors, or is known to have none for some.

@@ -136,6 +136,27 @@ fn sessions_that_share_passes_keep_their_heads_apart() {
 }
 
 #[test]
+fn a_fork_beside_drafts_says_what_a_fresh_session_says_or_nothing() {
+    let text = tokens(44, 6);
+    for path in with_heads() {
+        let model = load(path, &options());
+        let mut whole = model.session();
+        whole.append(&text[..41]).unwrap();
+        let wanted = said(&mut whole, 11);
+        let mut session = model.session();
+        session.append(&text[..40]).unwrap();
+        session.append_ahead(&text[40..41], &text[41..]).unwrap();
+        // The fork of a hybrid is behind the drafts, and so is what its head has read.
+        let (mut fork, mut found) = (session.fork(), Said::default());
+        fork.propose_observed(11, 3, &mut found).unwrap();
+        assert!(found.0.is_empty() || found.0 == wanted, "{path:?}");
+        whole.append(&[11]).unwrap();
+        fork.append(&[11]).unwrap();
+        assert!(said(&mut fork, 4) == said(&mut whole, 4), "{path:?}");
+    }
+}
+
+#[test]
 fn where_it_is_not_known_what_was_last_nothing_is_drafted() {
     for path in with_heads() {
         let model = load(path, &options());
@@ -148,6 +169,10 @@ fn where_it_is_not_known_what_was_last_nothing_is_drafted() {
         assert_eq!(session.propose(3, 3).unwrap().len(), 3);
         assert!(session.propose(u32::MAX, 3).unwrap().is_empty());
         assert!(session.propose(3, 0).unwrap().is_empty());
+        // A block that is full is not written to, and for drafts alone none is begun.
+        let mut full = model.session();
+        full.append(&tokens(64, 1)).unwrap();
+        assert!(full.propose(3, 3).unwrap().is_empty());
         assert!(bits(&session) == fresh(&model, session.tokens()));
     }
     let model = load(&fixture("tiny-qwen3moe-Q8_0"), &options());

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use membrane_engine::{Observer, Prepared, Speculate};
 use membrane_formats::Checkpoint;
-use membrane_text::{Specials, Tokenizer};
+use membrane_text::Tokenizer;
 use serde::Serialize;
 
 use crate::options::{ModelOptions, at_least_one};
@@ -129,10 +129,7 @@ fn tokens_of(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     ensure!(length as u64 <= MAX_TEXT_BYTES, "{}: more than {} MiB", told(), MAX_TEXT_BYTES >> 20);
     // llama.cpp takes one end of line off the end of a file.
     let text = text.strip_suffix('\n').unwrap_or(&text);
-    let mut tokens = Vec::new();
-    tokens.extend(tokenizer.bos().filter(|_| tokenizer.add_bos()));
-    tokens.extend(tokenizer.encode(text, Specials::AsText)?);
-    Ok(tokens)
+    Ok(tokenizer.begin(text)?)
 }
 
 /// Sums over the scored tokens.

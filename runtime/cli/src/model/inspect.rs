@@ -21,7 +21,7 @@ use crate::report::{self, describe as told, printable};
 use crate::{digests, model_lock};
 
 /// Bytes of all files together up to which digests are computed without being asked for: a second or two.
-const DIGESTED_BYTES: u64 = 512 << 20;
+pub const DIGESTED_BYTES: u64 = 512 << 20;
 
 #[derive(clap::Args)]
 pub struct Args {

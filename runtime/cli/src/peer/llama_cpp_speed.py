@@ -25,12 +25,15 @@ def main():
     options.use_extra_bufts = task["repack"]
     model = llama.llama_model_load_from_file(task["model"].encode(), options)
     parameters = llama.llama_context_default_params()
-    parameters.n_ctx = len(task["prompt"]) + len(task["forced"]) + 16
+    parameters.n_ctx = len(task["context"]) + len(task["prompt"]) + len(task["forced"]) + 16
     parameters.n_batch = parameters.n_ubatch = BATCH
     parameters.n_threads = parameters.n_threads_batch = task["threads"]
     context = llama.llama_init_from_model(model, parameters)
     decode(context, task["prompt"][:1])
     llama.llama_memory_clear(llama.llama_get_memory(context), True)
+    for first in range(0, len(task["context"]), BATCH):
+        decode(context, task["context"][first : first + BATCH])
+    llama.llama_synchronize(context)
     start = time.perf_counter()
     for first in range(0, len(task["prompt"]), BATCH):
         decode(context, task["prompt"][first : first + BATCH])

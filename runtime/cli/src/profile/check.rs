@@ -13,7 +13,7 @@ use membrane_host::{
     Vocabulary, first_party,
 };
 use membrane_profile::{Authority, Isolation, Kind, Location, Lock, Profile, ResolvedPlugin};
-use membrane_text::{Specials, Tokenizer};
+use membrane_text::Tokenizer;
 use serde::Serialize;
 
 use crate::report::{self, describe, printable};
@@ -213,7 +213,7 @@ impl Vocabulary for Words {
     }
 
     fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
-        self.0.encode(text, Specials::AsText).map_err(|error| error.to_string())
+        self.0.encode_continuation(text).map_err(|error| error.to_string())
     }
 
     fn is_end(&self, token: u32) -> bool {

@@ -13,11 +13,11 @@ const INNER: u64 = 1024;
 /// Scale of all weights of the experts, 2^-9 as the bits of an f16.
 const SCALE: u16 = 0x1800;
 /// More than a chunk of 64 tokens, in the vocabulary of the fixtures.
-const PROMPT: &str = "A reader asks: which of the books on the lower shelf are about rivers, who wrote them, \
+pub const PROMPT: &str = "A reader asks: which of the books on the lower shelf are about rivers, who wrote them, \
                       and when? Please give the years too, and say where in the hall the shelf stands.";
 
 /// The fixture with wider experts of random weights, about 40 MiB of them.
-fn model(folder: &Path) -> PathBuf {
+pub fn model(folder: &Path) -> PathBuf {
     let source = Checkpoint::open(Path::new(&fixture(MOE))).unwrap();
     let mut metadata = source.metadata().clone();
     metadata.set("qwen3moe.expert_feed_forward_length", Value::U32(INNER as u32));

@@ -1,5 +1,8 @@
 //! `membrane model inspect` and `membrane doctor`.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+
 use membrane_formats::{Array, StrArray};
 use membrane_profile::Digest;
 use serde_json::{Value, json};
@@ -143,4 +146,80 @@ fn quantisation_tokenizer_and_template_are_named_with_digests() {
     assert!(report["files"][0]["digest"] != json!(found) && report["files"][0]["remembered"] == json!(false));
     assert_eq!(report["chat_template"]["known"], Value::Null);
     assert!(report["unusual"][0].as_str().unwrap().contains("template"), "{}", report["unusual"]);
+}
+
+/// Characters that say in which order others are shown.
+const TURNING: &str =
+    "\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}\u{200e}\u{200f}\u{61c}";
+
+#[test]
+fn nothing_in_a_file_turns_the_order_of_what_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let turned = |c: char| format!("gnp{c}exe");
+    let model = changed(MOE, folder.path(), |metadata| {
+        for (number, c) in TURNING.chars().enumerate() {
+            metadata.set(&format!("x.{number}.{}", turned(c)), turned(c));
+        }
+        metadata.set("x.words", TURNING.chars().take(4).map(turned).collect::<StrArray>());
+        metadata.set("general.name", turned('\u{202e}'));
+        metadata.set("tokenizer.chat_template", turned('\u{202e}'));
+    });
+    let run = membrane(&["model", "inspect", &model]).good();
+    assert!(run.stdout.contains("gnp") && run.stdout.contains("x.11."), "{}", run.stdout);
+    assert!(!run.stdout.contains(|c| TURNING.contains(c)), "{:?}", run.stdout);
+    // What can't be run is told in words of the file.
+    let model = changed(MOE, folder.path(), |metadata| {
+        metadata.set("general.architecture", turned('\u{202e}'));
+    });
+    let run = membrane(&["model", "inspect", &model]);
+    let said = run.stdout.clone() + &run.stderr;
+    assert!(said.contains("gnp") && !said.contains(|c| TURNING.contains(c)), "{said:?}");
+}
+
+#[test]
+fn a_chat_template_that_is_no_text_is_named_and_is_not_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = changed(MOE, folder.path(), |metadata| metadata.set("tokenizer.chat_template", 7_u32));
+    let run = membrane(&["model", "inspect", &model, "--json"]);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    let unusual: Vec<&str> =
+        report["unusual"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+    let of_template: Vec<&&str> = unusual.iter().filter(|line| line.contains("template")).collect();
+    assert_eq!(of_template.len(), 1, "{unusual:?}");
+    for words in ["the chat template can't be read", "tokenizer.chat_template", "string"] {
+        assert!(of_template[0].contains(words), "{words}: {unusual:?}");
+    }
+    assert_eq!(report["chat_template"], Value::Null);
+    let run = membrane(&["run", &model, "Hello", "-n", "1"]);
+    assert_eq!(run.code, Some(2), "{}", run.stderr);
+    assert!(run.stderr.contains("tokenizer.chat_template"), "{}", run.stderr);
+}
+
+#[test]
+fn links_of_a_hub_are_usual_in_folders_of_its_snapshots_too_and_others_are_told() {
+    let root = tempfile::tempdir().unwrap();
+    let repository = root.path().join("models--org--name");
+    let blob = repository.join("blobs/0123");
+    fs::create_dir_all(repository.join("blobs")).unwrap();
+    fs::copy(fixture(MOE), &blob).unwrap();
+    let links = |place: &std::path::Path, target: &std::path::Path| -> Vec<String> {
+        fs::create_dir_all(place).unwrap();
+        let path = place.join("m.gguf");
+        symlink(target, &path).unwrap();
+        let run = membrane(&["model", "inspect", path.to_str().unwrap(), "--json"]).good();
+        let report: Value = serde_json::from_str(&run.stdout).unwrap();
+        let unusual = report["unusual"].as_array().unwrap().iter();
+        unusual.map(|line| line.as_str().unwrap().to_owned()).filter(|line| line.contains("link")).collect()
+    };
+    let snapshot = repository.join("snapshots/abc");
+    assert_eq!(links(&snapshot, &blob), [""; 0]);
+    assert_eq!(links(&snapshot.join("Q8_0"), "../../../blobs/0123".as_ref()), [""; 0]);
+    assert_eq!(links(&snapshot.join("a/b"), &blob), [""; 0]);
+    // Another repository's blobs, and a folder that is no hub's.
+    let other = root.path().join("models--org--other/snapshots/abc");
+    for place in [other, root.path().join("plain")] {
+        let told = links(&place, &blob);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("m.gguf is a link to") && told[0].contains("blobs/0123"), "{told:?}");
+    }
 }

@@ -5,6 +5,8 @@
 mod agent;
 mod audit;
 mod authoring;
+mod auto;
+mod bench;
 mod budget;
 mod component;
 mod eval;

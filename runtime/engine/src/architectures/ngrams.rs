@@ -1,7 +1,7 @@
 //! What layers add for n-grams: how tokens are hashed, and which rows of a table the hashes lead to.
 
-use membrane_formats::DType;
 use membrane_formats::keys::NGRAM_PARTS;
+use membrane_formats::{Container, DType};
 
 use crate::error::{EngineError, Result};
 use crate::hyper::{NgramHead, Ngrams};
@@ -37,7 +37,14 @@ pub(super) fn layers(keys: &Keys<'_>, layers: usize, vocabulary: usize) -> Resul
         || format!("there are {layers} layers"),
     )?;
     if let Some(layer) = listed.iter().find(|&&layer| layer as usize >= layers) {
-        return Err(keys.broken(LAYERS, layer, format!("there are {layers} layers, the first of them is 0")));
+        // A `config.json` counts layers from 1, and what is told is what stands there.
+        let first = u64::from(keys.checkpoint.container() == Container::Folder);
+        let layer = u64::from(*layer) + first;
+        return Err(keys.broken(
+            LAYERS,
+            layer,
+            format!("there are {layers} layers, the first of them is {first}"),
+        ));
     }
     keys.rule(LAYERS, format!("{listed:?}"), listed.is_sorted_by(|a, b| a < b), || {
         "the layers must be listed in order, each once".into()

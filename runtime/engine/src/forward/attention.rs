@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::hyper::Attention;
 use crate::kv::BLOCK;
 use crate::scratch::{Scratch, SparseScratch};
+use crate::stages::Stage;
 use crate::weights::AttentionBlock;
 
 /// What attention of one span works on: rows of the span, before and after.
@@ -39,6 +40,7 @@ pub(super) fn mix(
             product(core, &block.v, &s.input, v)?,
         ],
     );
+    s.clock.lap(region, Stage::AttentionProjections);
     for (x, bias) in [(projected, &block.q_bias), (&mut *k, &block.k_bias), (&mut *v, &block.v_bias)] {
         if let Some(bias) = bias {
             ops::add_bias(region, x, bias);
@@ -79,6 +81,7 @@ pub(super) fn mix(
     if shape.gated {
         ops::gate(region, ops::Gate::Sigmoid, mixed, &s.mixer_gate[..rows * query]);
     }
+    s.clock.lap(region, Stage::Attention);
     Ok(())
 }
 

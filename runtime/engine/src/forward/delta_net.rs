@@ -8,6 +8,7 @@ use membrane_kernels::{DeltaRule, Region, delta_rule, matmul, ops};
 use super::{Observer, Pass, Span, product};
 use crate::error::Result;
 use crate::scratch::Scratch;
+use crate::stages::Stage;
 use crate::weights::{DeltaBlock, GateWeights, InputWeights};
 
 /// What the states of one span work on: rows of the span.
@@ -31,6 +32,7 @@ pub(super) fn mix(
     let (core, region, shape) = (pass.core, pass.region, &block.shape);
     let (channels, width, heads) = (shape.channels(), shape.value_width(), shape.value_heads);
     project(pass, block, rows, s)?;
+    s.clock.lap(region, Stage::DeltaProjections);
     let (decay, rest) = s.decays.split_at_mut(rows * heads);
     let strength = &mut rest[..rows * heads];
     decays(region, decay, &block.decay_bias, &block.decay_rate);
@@ -54,6 +56,7 @@ pub(super) fn mix(
     let mixed = &mut s.mixed[..rows * width];
     ops::rms_norm_in_place(region, mixed, &block.norm, core.hyper.norm_eps);
     ops::gate(region, block.output_gate, mixed, &s.mixer_gate[..rows * width]);
+    s.clock.lap(region, Stage::DeltaNet);
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use super::{Pass, Span, Unobserved, product, streams};
 use crate::error::Result;
 use crate::model::Compute;
 use crate::scratch::Scratch;
+use crate::stages::Stage;
 use crate::weights::DraftHead;
 
 /// What a session keeps for the head.
@@ -87,7 +88,9 @@ impl Pass<'_> {
         let end = self.spans.iter().map(Span::end).max().unwrap_or(0);
         compute.ropes.iter_mut().for_each(|rope| rope.extend(end));
         let s = &mut compute.scratch;
+        s.clock.start(region);
         self.embed(&mut s.hidden)?;
+        s.clock.lap(region, Stage::Embedding);
         let pairs = &mut s.draft.pairs[..2 * rows * hidden];
         let (x, normed) = (&mut s.hidden[..rows * hidden], &mut s.normed[..rows * hidden]);
         for (half, norm) in [&head.embedding_norm, &head.hidden_norm].into_iter().enumerate() {

@@ -14,6 +14,7 @@ use crate::hyper::LatentAttention;
 use crate::kv::BLOCK;
 use crate::model::Core;
 use crate::scratch::{LATENT_ROWS, Scratch};
+use crate::stages::Stage;
 use crate::weights::{LatentBlock, QueryWeights, Weight};
 
 /// Rows of one session within a chunk that go through attention together.
@@ -35,6 +36,7 @@ pub(super) fn mix(
 ) -> Result<()> {
     let (core, region) = (pass.core, pass.region);
     project(core, region, block, rows, s)?;
+    s.clock.lap(region, Stage::AttentionProjections);
     let (key, query) = (block.shape.key_width(), block.shape.query_width());
     let mut row = 0;
     for span in &mut pass.spans {
@@ -65,6 +67,7 @@ pub(super) fn mix(
         }
         row += length;
     }
+    s.clock.lap(region, Stage::Attention);
     Ok(())
 }
 

@@ -114,6 +114,12 @@ impl Stored {
         if self.recoding.is_some() { self.parts.iter().map(|part| part.bytes).sum() } else { 0 }
     }
 
+    /// The file and the offset of its bytes, if they stand there as they are in memory.
+    pub fn plain(&self) -> Option<(usize, u64)> {
+        let part = self.parts.first().filter(|_| self.recoding.is_none())?;
+        Some((part.file, part.offset))
+    }
+
     /// Reads it into memory. `read` is memory for parts that are recoded.
     pub fn load(&self, checkpoint: &Checkpoint, read: &mut Vec<u8>, into: &mut [u8]) -> Result<()> {
         let Some(recoding) = &self.recoding else {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use half::{bf16, f16};
 use membrane_formats::{Checkpoint, DType, TensorInfo};
 
 use crate::error::{EngineError, Result, shown};
@@ -143,22 +144,54 @@ fn reason(checkpoint: &Checkpoint, tensor: &TensorInfo) -> Result<Option<&'stati
     Ok(joined.then_some(JOINED))
 }
 
-/// Whether a tensor has the bytes of the embedding.
+/// Whether a tensor has the numbers of the embedding, as they are or rounded to its own type.
 fn is_embedding(checkpoint: &Checkpoint, tensor: &TensorInfo) -> Result<bool> {
     let Some(embedding) = checkpoint.tensor("token_embd.weight") else { return Ok(false) };
-    if (embedding.dtype, &embedding.shape) != (tensor.dtype, &tensor.shape) {
+    if embedding.shape != tensor.shape {
         return Ok(false);
     }
+    let same: fn(&[u8], &[u8]) -> bool = match (tensor.dtype, embedding.dtype) {
+        (one, other) if one == other => |one, other| one == other,
+        (DType::BF16, DType::F32) => |short, long| matches::<2, 4>(short, long, is_bf16),
+        (DType::F32, DType::BF16) => |long, short| matches::<2, 4>(short, long, is_bf16),
+        (DType::F16, DType::F32) => |short, long| matches::<2, 4>(short, long, is_f16),
+        (DType::F32, DType::F16) => |long, short| matches::<2, 4>(short, long, is_f16),
+        _ => return Ok(false),
+    };
+    let elements = tensor.shape.elements();
+    let widths = [tensor.bytes / elements, embedding.bytes / elements];
+    // The same numbers of both at a time.
     let (mut one, mut other) = (vec![0; PIECE], vec![0; PIECE]);
-    for offset in (0..tensor.bytes).step_by(PIECE) {
-        let length = (tensor.bytes - offset).min(PIECE as u64) as usize;
-        checkpoint.read(tensor, offset, &mut one[..length])?;
-        checkpoint.read(embedding, offset, &mut other[..length])?;
-        if one[..length] != other[..length] {
+    let step = PIECE as u64 / widths[0].max(widths[1]).max(1);
+    for first in (0..elements).step_by(step as usize) {
+        let count = step.min(elements - first);
+        let [one, other] = [(&mut one, widths[0]), (&mut other, widths[1])]
+            .map(|(bytes, width)| &mut bytes[..(count * width) as usize]);
+        checkpoint.read(tensor, first * widths[0], one)?;
+        checkpoint.read(embedding, first * widths[1], other)?;
+        if !same(one, other) {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// Whether each number of `short` is that of `long` in fewer bits.
+fn matches<const SHORT: usize, const LONG: usize>(
+    short: &[u8],
+    long: &[u8],
+    same: fn([u8; SHORT], [u8; LONG]) -> bool,
+) -> bool {
+    let (short, long) = (short.as_chunks().0, long.as_chunks().0);
+    short.len() == long.len() && short.iter().zip(long).all(|(&short, &long)| same(short, long))
+}
+
+fn is_bf16(short: [u8; 2], long: [u8; 4]) -> bool {
+    bf16::from_f32(f32::from_le_bytes(long)).to_le_bytes() == short
+}
+
+fn is_f16(short: [u8; 2], long: [u8; 4]) -> bool {
+    f16::from_f32(f32::from_le_bytes(long)).to_le_bytes() == short
 }
 
 /// Whether a tensor of floats is all zeros, of either sign.

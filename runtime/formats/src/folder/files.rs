@@ -39,6 +39,16 @@ impl Folder {
         }
     }
 
+    /// Whether there is anything of this name; a link to nothing is.
+    pub fn has(&self, name: &str) -> Result<bool, FormatError> {
+        let path = self.path.join(name);
+        match path.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(failed(&path, source)),
+            Ok(_) => Ok(true),
+        }
+    }
+
     /// The names of the weight files where no index names them: one file, or a complete series.
     pub fn shards(&self) -> Result<Vec<String>, FormatError> {
         let mut names = Vec::new();
@@ -75,6 +85,15 @@ impl Folder {
     pub fn lacks(&self, name: &str) -> FormatError {
         self.broken(format!(
             "has no {}; a model folder needs it: fetch it from the model's publisher",
+            quoted(name)
+        ))
+    }
+
+    /// The error of a folder that changes another model, as the file of this name says.
+    pub fn adapts(&self, name: &str) -> FormatError {
+        self.broken(format!(
+            "has {}: it is an adapter (LoRA), which changes the weights of another model and is not read here; merge the two \
+             and name the folder of the result, or take the file away if the weights beside it are whole",
             quoted(name)
         ))
     }

@@ -39,6 +39,8 @@ const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const TEMPLATE: &str = "chat_template.jinja";
 const QUANT_CONFIG: &str = "hf_quant_config.json";
+/// What a folder with changes of another model's weights has (PEFT). Libraries that find it load that other model.
+const ADAPTER: &str = "adapter_config.json";
 /// The tokenizer, by the name under which [`crate::Checkpoint::document`] gives it.
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 
@@ -59,6 +61,9 @@ pub(crate) fn is_one(path: &Path) -> bool {
 /// Opens the folder at `path`, or the one that has the weight file at `path`.
 pub(crate) fn open(path: &Path) -> Result<Parts, FormatError> {
     let folder = Folder::open(path)?;
+    if folder.has(ADAPTER)? {
+        return Err(folder.adapts(ADAPTER));
+    }
     let config = folder.file(CONFIG)?.ok_or_else(|| folder.lacks(CONFIG))?;
     let object = json::object(&config)?;
     let mut documents = vec![config];

@@ -12,7 +12,7 @@ use membrane_host::limits::MAX_PREFIXES;
 use membrane_host::{
     AnswerContext, Intervention, Message, PolicyChain, Refused, Role as HostRole, SamplerChain, ToolSet,
 };
-use membrane_text::{ChatMessage, Constraint, Grammar, Prompt, Role, Specials, ToolCall};
+use membrane_text::{ChatMessage, Constraint, Grammar, Prompt, Role, ToolCall};
 use serde_json::Value;
 
 use super::generation::{AgentGeneration, Task};
@@ -163,7 +163,7 @@ impl AgentSession {
                 prompt.text().to_owned() + &self.text(behind)?
             }
             None if outcome.messages != messages => return Err(GenerateError::Unrendered.into()),
-            None => self.text(context.ids)?,
+            None => self.run.base.model.tokenizer()?.decode_whole(context.ids),
         };
         policies.prompt(&rendered)?;
         Ok(rendered)
@@ -296,13 +296,9 @@ impl agent::Session for AgentSession {
 
     fn append(&mut self, text: &str) -> Answer<usize> {
         let tokenizer = self.run.base.model.tokenizer().map_err(inference_error)?;
-        let mut ids = tokenizer.encode(text, Specials::AsText).map_err(|error| of(error.into()))?;
-        if self.slot.length() == 0
-            && tokenizer.add_bos()
-            && let Some(bos) = tokenizer.bos()
-        {
-            ids.insert(0, bos);
-        }
+        let begins = self.slot.length() == 0;
+        let ids = if begins { tokenizer.begin(text) } else { tokenizer.encode_continuation(text) };
+        let ids = ids.map_err(|error| of(error.into()))?;
         self.append_ids(&ids).map(|()| ids.len())
     }
 
@@ -337,8 +333,7 @@ impl agent::Session for AgentSession {
 
     fn score(&mut self, continuations: &[String]) -> Answer<Vec<Score>> {
         let tokenizer = self.run.base.model.tokenizer().map_err(inference_error)?;
-        let encode =
-            |text: &String| tokenizer.encode(text, Specials::AsText).map_err(|error| of(error.into()));
+        let encode = |text: &String| tokenizer.encode_continuation(text).map_err(|error| of(error.into()));
         let ids = continuations.iter().map(encode).collect::<Answer<Vec<Vec<u32>>>>()?;
         self.with(|session| {
             ready(session)?;

@@ -14,7 +14,7 @@ use membrane_engine::{EngineError, Model, Session};
 use membrane_host::{
     Grant, Intervention, Judge, JudgeError, Judged, POLICY_FAILED, Plugin, Question, Refused, SharedJudge,
 };
-use membrane_text::{ChatMessage, ChatTemplate, Specials};
+use membrane_text::{ChatMessage, ChatTemplate};
 use serde_json::{Map, Value};
 
 use crate::answer::{from_host, render_with};
@@ -130,11 +130,7 @@ impl Bench {
         let model = &self.0.model;
         let tokenizer = model.tokenizer().map_err(|error| JudgeError::Unavailable(error.to_string()))?;
         let question = match question {
-            Question::Text(text) => {
-                let bos = tokenizer.bos().filter(|_| tokenizer.add_bos());
-                let ids = tokenizer.encode(text, Specials::AsText).map_err(|error| invalid(&error))?;
-                bos.into_iter().chain(ids).collect()
-            }
+            Question::Text(text) => tokenizer.begin(text).map_err(|error| invalid(&error))?,
             Question::Chat(messages) => {
                 let messages: Vec<ChatMessage> = messages.iter().cloned().map(from_host).collect();
                 let extra = Map::from_iter([("enable_thinking".to_owned(), Value::Bool(false))]);
@@ -143,8 +139,7 @@ impl Bench {
                 tokenizer.encode_prompt(&prompt).map_err(|error| invalid(&error))?
             }
         };
-        let encode =
-            |text: &String| tokenizer.encode(text, Specials::AsText).map_err(|error| invalid(&error));
+        let encode = |text: &String| tokenizer.encode_continuation(text).map_err(|error| invalid(&error));
         Ok(JudgedIds { question, continuations: continuations.iter().map(encode).collect::<Result<_, _>>()? })
     }
 

@@ -15,6 +15,11 @@ const LIMIT: i32 = 32767;
 /// Elements that are worth a task.
 const TASK_ELEMS: usize = 16 * 1024;
 
+/// Bytes that a quantised row takes.
+pub(super) const fn quantised_bytes(cols: usize) -> usize {
+    cols * size_of::<i16>() + cols / BLOCK * size_of::<BlockInfo>()
+}
+
 /// Scale and sums of a block of 32 elements.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(32))]
@@ -153,6 +158,7 @@ impl Activations {
     ///
     /// # Panics
     /// If the rows were set for [`Precision::Reference`] or with a width that has no blocks.
+    #[inline(always)]
     pub(super) fn quantised(&self, row: usize) -> (&[i16], &[BlockInfo]) {
         assert!(self.quantised, "activations: set for Precision::Reference, used with Precision::Fast");
         let blocks = self.cols / BLOCK;

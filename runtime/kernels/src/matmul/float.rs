@@ -21,7 +21,7 @@ const FLOAT_ROWS: usize = 16;
 
 /// The output of some rows of float weights.
 pub(super) fn stored(isa: Isa, job: &Job<'_>, rows: Range<usize>) {
-    if job.weights.format == Format::E4M3 && job.n > FLOAT8_MAX_N {
+    if job.weights.format == Format::E4M3 && job.rows.count > FLOAT8_MAX_N {
         return dequantised(isa, job, rows);
     }
     let bytes = &job.weights.bytes[rows.start * job.weights.row_bytes..rows.end * job.weights.row_bytes];
@@ -205,8 +205,8 @@ fn tiles<W: Rows, S: Simd>(s: S, job: &Job<'_>, first: usize, bytes: &[u8]) {
     let row_bytes = W::row_bytes(job.weights.cols).max(1);
     let rows = bytes.len() / row_bytes;
     let row = |r: usize| &bytes[r * row_bytes..(r + 1) * row_bytes];
-    let input = |i: usize| job.input.values(job.input_row(i));
-    let whole = (rows / TILE_ROWS * TILE_ROWS, job.n / TILE_INPUTS * TILE_INPUTS);
+    let input = |i: usize| job.rows.values(i);
+    let whole = (rows / TILE_ROWS * TILE_ROWS, job.rows.count / TILE_INPUTS * TILE_INPUTS);
     for i in (0..whole.1).step_by(TILE_INPUTS) {
         let x = [input(i), input(i + 1), input(i + 2)];
         for r in (0..whole.0).step_by(TILE_ROWS) {
@@ -216,7 +216,7 @@ fn tiles<W: Rows, S: Simd>(s: S, job: &Job<'_>, first: usize, bytes: &[u8]) {
             put(job, i, first + r, W::dots::<S, 1, TILE_INPUTS>(s, [row(r)], x));
         }
     }
-    for i in whole.1..job.n {
+    for i in whole.1..job.rows.count {
         for r in (0..whole.0).step_by(TILE_ROWS) {
             put(job, i, first + r, W::dots::<S, TILE_ROWS, 1>(s, [row(r), row(r + 1)], [input(i)]));
         }
@@ -231,6 +231,6 @@ fn tiles<W: Rows, S: Simd>(s: S, job: &Job<'_>, first: usize, bytes: &[u8]) {
 fn put<const R: usize, const N: usize>(job: &Job<'_>, i: usize, first: usize, sums: [[f32; R]; N]) {
     for (n, sums) in sums.iter().enumerate() {
         // SAFETY: one task has the rows.
-        unsafe { job.put(i + n, first, sums) };
+        unsafe { job.outputs(i + n, first, R) }.copy_from_slice(sums);
     }
 }

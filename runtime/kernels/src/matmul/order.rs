@@ -9,7 +9,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::activations::{Activations, BLOCK};
-use super::{Job, Precision, Product, run_jobs};
+use super::{Precision, Product, Rows, run_jobs};
 use crate::parallel::Region;
 
 /// For each stored column the element of the input that it is for; u32, little-endian.
@@ -112,12 +112,11 @@ fn together(region: &Region<'_>, products: &mut [Product<'_>], room: &mut Activa
     }
     let cols = products.first().map_or(BLOCK, |product| product.weights.cols);
     room.fill(region, rows, cols, &moved);
-    let firsts: Vec<usize> = moved.iter().map(|moved| moved.first).collect();
     let room = &*room;
-    run_jobs(region, Precision::Fast, products, firsts.into_iter(), |job, first_row| Job {
+    run_jobs(region, Precision::Fast, products, |number, product| Rows {
         input: room,
-        input_rows: None,
-        first_row,
-        ..job
+        numbers: None,
+        first: moved[number].first,
+        count: Rows::of(product).count,
     });
 }

@@ -12,21 +12,21 @@ use crate::quant::{SubBlocks, has_minimum, sub_block_elems, unpack};
 pub(super) fn product(job: &Job<'_>, rows: Range<usize>) {
     let format = job.weights.format;
     let mut unpacked = SubBlocks::default();
-    let mut acc = vec![0.0; job.n];
+    let mut acc = vec![0.0; job.rows.count];
     for row in rows {
         acc.fill(0.0);
         for (b, block) in job.weights.row(row).chunks_exact(format.block_bytes()).enumerate() {
             unpack(format, block, &mut unpacked);
             let begin = b * format.block_elems();
             for (i, acc) in acc.iter_mut().enumerate() {
-                let (q, info) = job.input.quantised(job.input_row(i));
+                let (q, info) = job.rows.quantised(i);
                 let (q, info) = (&q[begin..][..format.block_elems()], &info[begin / BLOCK..]);
                 *acc = add_block(format, &unpacked, q, info, *acc);
             }
         }
         for (i, acc) in acc.iter().enumerate() {
             // SAFETY: one task has the row.
-            unsafe { job.put(i, row, &[*acc]) };
+            unsafe { job.outputs(i, row, 1) }.fill(*acc);
         }
     }
 }

@@ -85,7 +85,7 @@ fn by_isa<P: Packed>(isa: Isa, job: &Job<'_>, rows: Range<usize>) -> bool {
 
 #[inline(always)]
 fn by_n<P: Packed, W: Wide>(w: W, job: &Job<'_>, rows: Range<usize>) {
-    match job.n {
+    match job.rows.count {
         1 => few::<P, W, 1>(w, job, rows),
         2 => few::<P, W, 2>(w, job, rows),
         3 => few::<P, W, 3>(w, job, rows),
@@ -113,24 +113,40 @@ impl Window {
         Self { first, wanted: skip..(end - first).min(W::ROWS) }
     }
 
+    /// Whether all rows are wanted.
+    #[inline(always)]
+    fn is_whole<W: Wide>(&self) -> bool {
+        self.wanted.len() == W::ROWS
+    }
+
     /// Writes what is wanted of `acc` as the output for row i of the input.
     #[inline(always)]
     fn store<W: Wide>(&self, w: W, job: &Job<'_>, i: usize, acc: W::F) {
+        if self.is_whole::<W>() {
+            // SAFETY: `W::ROWS` floats, which are the task's.
+            return unsafe { w.store_floats(acc, job.outputs(i, self.first, W::ROWS).as_mut_ptr()) };
+        }
         let mut lanes = [0.0; MAX_ROWS];
         // SAFETY: there is room for the rows of any instruction set; the wanted rows are the task's.
         unsafe {
             w.store_floats(acc, lanes.as_mut_ptr());
-            job.put(i, self.first + self.wanted.start, &lanes[self.wanted.clone()]);
+            let outputs = job.outputs(i, self.first + self.wanted.start, self.wanted.len());
+            outputs.copy_from_slice(&lanes[self.wanted.clone()]);
         }
     }
 
     /// Reads back what [`Window::store`] wrote; the other lanes are 0.
     #[inline(always)]
     fn load<W: Wide>(&self, w: W, job: &Job<'_>, i: usize) -> W::F {
+        if self.is_whole::<W>() {
+            // SAFETY: as in `store`.
+            return unsafe { w.load_floats(job.outputs(i, self.first, W::ROWS).as_ptr()) };
+        }
         let mut lanes = [0.0; MAX_ROWS];
         // SAFETY: as in `store`.
         unsafe {
-            job.get(i, self.first + self.wanted.start, &mut lanes[self.wanted.clone()]);
+            let outputs = job.outputs(i, self.first + self.wanted.start, self.wanted.len());
+            lanes[self.wanted.clone()].copy_from_slice(outputs);
             w.load_floats(lanes.as_ptr())
         }
     }
@@ -145,7 +161,7 @@ fn few<P: Packed, W: Wide, const N: usize>(w: W, job: &Job<'_>, rows: Range<usiz
     let mut scales = Scales::<W> { scale: [zero; MAX_SUBS], minimum: [zero; MAX_SUBS] };
     let mut inputs: [(&[i16], &[BlockInfo]); N] = [(&[], &[]); N];
     for (i, input) in inputs.iter_mut().enumerate() {
-        *input = job.input.quantised(job.input_row(i));
+        *input = job.rows.quantised(i);
     }
     for begin in rows.clone().step_by(W::ROWS) {
         let window = Window::new::<W>(job, begin, rows.end);
@@ -245,11 +261,11 @@ fn stripes<P: Packed, W: Wide, const R: usize>(w: W, job: &Job<'_>, windows: [Wi
         for (r, window) in windows.iter().enumerate() {
             unpack::<P, W, R>(w, job, window, r, cols.clone(), panel);
         }
-        let whole = job.n / TILE * TILE;
+        let whole = job.rows.count / TILE * TILE;
         for i in (0..whole).step_by(TILE) {
             tile::<P, W, R, TILE>(w, job, &windows, cols.clone(), panel, i);
         }
-        for i in whole..job.n {
+        for i in whole..job.rows.count {
             tile::<P, W, R, 1>(w, job, &windows, cols.clone(), panel, i);
         }
     }
@@ -326,7 +342,7 @@ fn tile<P: Packed, W: Wide, const R: usize, const T: usize>(
     let mut at = [std::ptr::null::<i16>(); T];
     let mut infos: [&[BlockInfo]; T] = [&[]; T];
     for t in 0..T {
-        let (q, info) = job.input.quantised(job.input_row(i + t));
+        let (q, info) = job.rows.quantised(i + t);
         (at[t], infos[t]) = (q[cols.clone()].as_ptr(), &info[cols.start / BLOCK..cols.end / BLOCK]);
         if cols.start > 0 {
             for (acc, window) in acc.iter_mut().zip(windows) {

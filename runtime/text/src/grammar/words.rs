@@ -6,7 +6,7 @@ use llguidance::toktrie::{TokRxInfo, TokTrie, TokenId, TokenizerEnv};
 
 use super::error::GrammarError;
 use crate::limits::{MAX_TRIE_BYTES, MAX_TRIE_TOKEN_BYTES};
-use crate::tokenizer::{Specials, Tokenizer};
+use crate::tokenizer::Tokenizer;
 
 /// Stands for no token.
 const NONE: u32 = u32::MAX;
@@ -54,7 +54,7 @@ impl Words {
 
     /// The tokens of a text, if they spell it.
     fn encode(&self, text: &str) -> Option<Vec<TokenId>> {
-        let tokens = self.tokenizer.encode(text, Specials::AsText).ok()?;
+        let tokens = self.tokenizer.encode_continuation(text).ok()?;
         let mut rest = text.as_bytes();
         for &token in &tokens {
             rest = rest.strip_prefix(self.trie.token(token))?;

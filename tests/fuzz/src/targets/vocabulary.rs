@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use membrane_text::{Specials, Tokenizer, VocabularySpec};
+use membrane_text::{SpacePrefix, Specials, Tokenizer, VocabularySpec};
 use serde::{Deserialize, Serialize};
 
 use super::shown;
@@ -70,7 +70,7 @@ pub fn target(data: &[u8]) {
         pad: written.pad,
         add_bos: written.add_bos,
         add_eos: written.add_eos,
-        add_space_prefix: written.add_space_prefix,
+        space_prefix: written.add_space_prefix.map(SpacePrefix::told),
     };
     match Tokenizer::new(spec) {
         Ok(tokenizer) => encode(&tokenizer, &written.text),
@@ -92,6 +92,13 @@ pub(super) fn encode(tokenizer: &Tokenizer, text: &str) {
             }
             Err(error) => shown(&error),
         }
+    }
+    match tokenizer.encode_continuation(text) {
+        Ok(tokens) => {
+            assert!(!tokens.iter().any(|&token| tokenizer.is_control(token)), "a control token from a text");
+            let _ = tokenizer.decode_whole(&tokens);
+        }
+        Err(error) => shown(&error),
     }
     for &end in tokenizer.end_tokens() {
         assert!((end as usize) < tokenizer.vocab_size());
