@@ -149,7 +149,9 @@ const TASK_ROWS: usize = 16;
 /// Bytes of quantised input that the tasks of a job go over again and again: they should stay in the second cache.
 const INPUT_BYTES: usize = 192 << 10;
 /// Rows of the input of a job, at least: what is unpacked of the weights should be used often.
-const MIN_JOB_INPUTS: usize = 32;
+const MIN_JOB_INPUTS: usize = 36;
+/// Rows of the input of a job are a multiple of this: whole tiles of all kernels, of 3 and of 4 rows.
+const INPUT_TILES: usize = 12;
 
 /// Rows of a product's input.
 #[derive(Clone, Copy)]
@@ -210,7 +212,8 @@ fn run_jobs<'a>(
         assert_eq!(weights.cols, rows.input.cols(), "matmul: weights and activations differ in width");
         let (n, height) = (rows.count, weights.rows);
         assert_eq!(product.output.len(), n * height, "matmul: the output is not [{n}, {height}]");
-        let inputs = (INPUT_BYTES / activations::quantised_bytes(weights.cols).max(1)).max(MIN_JOB_INPUTS);
+        let by_bytes = INPUT_BYTES / activations::quantised_bytes(weights.cols).max(1);
+        let inputs = by_bytes.max(MIN_JOB_INPUTS) / INPUT_TILES * INPUT_TILES;
         let outputs = product.output.chunks_mut((inputs * height).max(1));
         for (first, output) in (0..n).step_by(inputs).zip(outputs) {
             let part = rows.part(first..(first + inputs).min(n));

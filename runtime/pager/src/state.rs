@@ -362,21 +362,31 @@ impl State {
         if let Some(slot) = self.free.pop() {
             return Some(slot);
         }
-        let (slots, experts, serial) = (&self.slots, &self.experts, self.requests[id].serial);
-        let evictable = |slot: usize| {
-            let unused = |slot: &Slot| slot.pins == 0 && slot.pieces_left == 0;
-            slots.get(slot).is_some_and(|slot| unused(slot) && experts[slot.expert].named_by != serial)
-        };
-        // A policy that names another slot than it may is treated like one that names none.
-        let others = self.eviction.victim(&evictable).filter(|&slot| evictable(slot));
-        let slot = match others {
+        let serial = self.requests[id].serial;
+        let slot = match self.victim(|expert| expert.named_by != serial) {
             Some(slot) => slot,
-            None => self.first_own(id)?,
+            None => match self.first_own(id) {
+                Some(slot) => slot,
+                // What it named and gave up may have been read again for others, who are done with it.
+                None if self.requests[id].own.is_empty() => self.victim(|_| true)?,
+                None => return None,
+            },
         };
         self.experts[self.slots[slot].expert].residency = Residency::Absent;
         self.eviction.removed(slot);
         self.counters.evictions += 1;
         Some(slot)
+    }
+
+    /// The slot that the policy gives up among those that nobody needs and whose experts may go.
+    fn victim(&mut self, may_go: impl Fn(&Expert) -> bool) -> Option<usize> {
+        let (slots, experts) = (&self.slots, &self.experts);
+        let evictable = |slot: usize| {
+            let unused = |slot: &Slot| slot.pins == 0 && slot.pieces_left == 0;
+            slots.get(slot).is_some_and(|slot| unused(slot) && may_go(&experts[slot.expert]))
+        };
+        // A policy that names another slot than it may is treated like one that names none.
+        self.eviction.victim(&evictable).filter(|&slot| evictable(slot))
     }
 
     /// The slot that a request has had for longest, if nobody needs it any more.

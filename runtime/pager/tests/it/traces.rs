@@ -196,16 +196,18 @@ fn hits(outcome: &Outcome) -> u64 {
     outcome.decode.hits
 }
 
-/// The bars of the default policy: half of the optimum's hits on skewed routing where the experts of one token don't fit, and
-/// never fewer than LRU, with a prompt before and without.
+/// Bars of the default policy: half of the optimum's hits on skewed routing, also where the experts of one token don't fit; and as
+/// many as LRU on any, but for that very number of slots, at which LRU keeps what the last token used and nothing else.
 #[test]
 fn the_default_policy_beats_lru_on_drawn_routing() {
     let (layers, experts, top_k) = (24, 32, 4);
     let cliff = layers * top_k;
-    for (skew, stay, prompt) in [(1.0, 0.0, 0), (1.2, 0.2, 150)] {
+    for (skew, stay, prompt) in
+        [(1.0, 0.0, 0), (1.2, 0.2, 150), (1.0, 0.5, 0), (0.7, 0.3, 0), (0.0, 0.3, 100), (0.0, 0.0, 0)]
+    {
         let trace = drawn(layers, experts, top_k, skew, stay, prompt, 400);
         for slots in
-            [cliff / 4, cliff / 2, cliff * 3 / 4, cliff, cliff * 3 / 2, cliff * 2, cliff * 4, cliff * 7]
+            [cliff / 4, cliff / 2, cliff * 3 / 4, cliff, cliff * 3 / 2, cliff * 2, cliff * 4, cliff * 6]
         {
             let best = optimum(&trace, slots).unwrap();
             let of = |policy: EvictionPolicy| simulate(&trace, slots, policy.start()).unwrap();
@@ -217,9 +219,9 @@ fn the_default_policy_beats_lru_on_drawn_routing() {
                 hits(&lru)
             );
             assert!(hits(&ours) <= best.decode.requests && best.all().hits >= ours.all().hits, "{told}");
-            assert!(hits(&ours) as f64 >= 0.5 * hits(&best) as f64, "{told}");
-            let close = hits(&lru) as f64 * if slots > cliff { 0.99 } else { 1.0 };
-            assert!(hits(&ours) as f64 >= close, "{told}");
+            assert!(skew < 1.0 || 2 * hits(&ours) >= hits(&best), "{told}");
+            let share = if slots == cliff { 0.9 } else { 1.0 };
+            assert!(hits(&ours) as f64 >= share * hits(&lru) as f64, "{told}");
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod lock;
 pub mod manifest;
 pub mod profile;
 pub mod regex;
+pub mod routing_trace;
 pub mod safetensors;
 pub mod signature;
 pub mod tokenizer_json;
@@ -49,7 +50,7 @@ targets! {
     vocabulary, tokenizer_json, chat_template, answer,
     json_schema, regex, lark,
     profile, lock, manifest, argument, signature, key,
-    audit_log, audit_text,
+    audit_log, audit_text, routing_trace,
 }
 
 /// Makes an error's text, which must say something. What shows it makes it fit for a terminal.
