@@ -74,7 +74,7 @@ fn tokens_and_texts_are_those_of_the_peer() {
         assert_eq!(tokenizer.begin(text).unwrap(), ids(&case["begun"]), "{text:?}");
         assert_eq!(tokenizer.decode_whole(&as_text), case["whole"].as_str().unwrap(), "{text:?}");
         let behind = tokenizer.encode_continuation(text).unwrap();
-        assert_eq!(tokenizer.decode(&behind, false), text.replace('\u{2581}', " "), "{text:?}");
+        assert_eq!(tokenizer.decode(&behind, false), text, "{text:?}");
     }
     assert!(cases.len() > 20);
 }

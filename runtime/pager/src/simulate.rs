@@ -110,7 +110,9 @@ fn serve(
 
 /// The most hits that any choice of victims reaches with so many slots (Belady's optimum): who must give up a slot is the expert
 /// whose next request is farthest away. As in a pager, an expert that is asked for must be in memory, and one that the
-/// request under way asks for gives up its slot only where no other is left. Error: records that can't exist.
+/// request under way asks for gives up its slot only where no other is left. Where requests name more experts than there are slots
+/// another choice can have a few hits more; and the optimum is that of all requests, of which a part can have fewer than by
+/// another choice. Error: records that can't exist.
 pub fn optimum(trace: &Trace, slots: usize) -> Result<Outcome, PagerError> {
     let catalog = trace.header().catalog()?;
     let mut future = Future::of(trace, &catalog);

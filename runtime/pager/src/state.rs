@@ -44,6 +44,8 @@ struct Slot {
     /// Position in the catalog of the expert that has this slot.
     expert: usize,
     pins: u32,
+    /// Serial number of the last request that got it.
+    owner: u64,
     /// Reads that have not ended; 0 when the content is complete.
     pieces_left: usize,
     failure: Option<PagerError>,
@@ -54,7 +56,7 @@ struct Slot {
 /// A request that is under way.
 struct Waiting {
     thread: ThreadId,
-    /// Serial number, see [`Expert::named_by`].
+    /// Serial number, see [`Expert::named_by`] and [`Slot::owner`].
     serial: u64,
     /// Whether its experts count as hits and misses.
     counted: bool,
@@ -170,13 +172,14 @@ impl State {
             }
             expert.named_by = self.serial;
         }
-        if let Some(log) = self.log.as_mut().filter(|_| counted) {
+        let any = wanted.clone().next().is_some();
+        if let Some(log) = self.log.as_mut().filter(|_| counted && any) {
             let experts = &self.experts;
             log.asked(group, rows, &mut wanted.clone().map(|(at, uses)| (experts[at].key.index, uses)));
         }
         let id = self.new_request(thread, counted);
         self.counters.batches += u64::from(counted);
-        if wanted.clone().next().is_some() {
+        if any {
             self.eviction.turn(group, rows);
         }
         for (position, uses) in wanted {
@@ -253,7 +256,9 @@ impl State {
     /// Brings a slot that can be given up to the front of a request's own, past those that its caller keeps. Whether there is
     /// one, and the request is the next to get a slot.
     fn advance_own(&mut self, id: RequestId) -> bool {
-        let at = self.requests[id].own.iter().position(|&slot| self.evictable(slot));
+        let serial = self.requests[id].serial;
+        let can_go = |&slot: &usize| self.slots[slot].owner == serial && self.evictable(slot);
+        let at = self.requests[id].own.iter().position(can_go);
         let next_to_get = self.starving.front() == Some(&id);
         let own = &mut self.requests[id].own;
         let Some(slot) = at.filter(|_| next_to_get).and_then(|at| own.remove(at)) else { return false };
@@ -312,6 +317,7 @@ impl State {
     /// Pins a complete slot for a request.
     fn promise(&mut self, slot: usize, id: RequestId) {
         self.pin(slot, self.requests[id].thread);
+        self.slots[slot].owner = self.requests[id].serial;
         self.requests[id].ready.push(slot);
         self.requests[id].own.push_back(slot);
         self.news = true;
@@ -320,6 +326,7 @@ impl State {
     /// Lets a request wait for a slot that is being read.
     fn wait_for(&mut self, slot: usize, id: RequestId) {
         self.pin(slot, self.requests[id].thread);
+        self.slots[slot].owner = self.requests[id].serial;
         self.slots[slot].waiters.push(id);
         self.requests[id].loading.push(slot);
         self.requests[id].own.push_back(slot);
@@ -362,15 +369,16 @@ impl State {
         if let Some(slot) = self.free.pop() {
             return Some(slot);
         }
-        let serial = self.requests[id].serial;
-        let slot = match self.victim(|expert| expert.named_by != serial) {
+        let (slots, serial) = (&self.slots, self.requests[id].serial);
+        let evictable = |slot: usize| {
+            let unused = |slot: &Slot| slot.pins == 0 && slot.pieces_left == 0;
+            slots.get(slot).is_some_and(|slot| unused(slot) && slot.owner != serial)
+        };
+        // A policy that names another slot than it may is treated like one that names none.
+        let others = self.eviction.victim(&evictable).filter(|&slot| evictable(slot));
+        let slot = match others {
             Some(slot) => slot,
-            None => match self.first_own(id) {
-                Some(slot) => slot,
-                // What it named and gave up may have been read again for others, who are done with it.
-                None if self.requests[id].own.is_empty() => self.victim(|_| true)?,
-                None => return None,
-            },
+            None => self.first_own(id)?,
         };
         self.experts[self.slots[slot].expert].residency = Residency::Absent;
         self.eviction.removed(slot);
@@ -378,24 +386,14 @@ impl State {
         Some(slot)
     }
 
-    /// The slot that the policy gives up among those that nobody needs and whose experts may go.
-    fn victim(&mut self, may_go: impl Fn(&Expert) -> bool) -> Option<usize> {
-        let (slots, experts) = (&self.slots, &self.experts);
-        let evictable = |slot: usize| {
-            let unused = |slot: &Slot| slot.pins == 0 && slot.pieces_left == 0;
-            slots.get(slot).is_some_and(|slot| unused(slot) && may_go(&experts[slot.expert]))
-        };
-        // A policy that names another slot than it may is treated like one that names none.
-        self.eviction.victim(&evictable).filter(|&slot| evictable(slot))
-    }
-
     /// The slot that a request has had for longest, if nobody needs it any more.
     fn first_own(&mut self, id: RequestId) -> Option<usize> {
         while let Some(&slot) = self.requests[id].own.front() {
             let position = self.slots[slot].expert;
+            let own = self.slots[slot].owner == self.requests[id].serial;
             let resident = self.experts[position].residency == Residency::Resident(slot);
             // Neither after a read that failed.
-            if resident || self.slots[slot].pieces_left > 0 {
+            if own && (resident || self.slots[slot].pieces_left > 0) {
                 if !self.evictable(slot) {
                     return None;
                 }

@@ -30,11 +30,13 @@ const FIRST_LINE: &str = "membrane routing trace 1";
 
 /// Longest line that is read, in bytes: a request for some ten thousand experts. Stops a file without ends of lines from filling the
 /// memory.
-const MAX_LINE_BYTES: u64 = 128 << 10;
+const MAX_LINE_BYTES: u64 = 1 << 20;
 /// Most layers, and most experts in all, that a trace may speak of: ten times those of the largest models. Stops a header from asking
 /// for memory that its few bytes don't warrant.
 const MAX_GROUPS: usize = 4096;
 const MAX_EXPERTS: usize = 1 << 19;
+/// Most experts of a layer.
+const MAX_GROUP_EXPERTS: usize = 1 << 16;
 /// Most experts that all requests name together; some 40,000 tokens of a large model. Stops a long file from filling the memory.
 const MAX_USES: usize = 1 << 24;
 /// Most tokens of a pass.
@@ -223,6 +225,9 @@ impl Trace {
         if header.groups.len() > MAX_GROUPS || header.experts() > MAX_EXPERTS {
             return Err(rule(format!("more than {MAX_GROUPS} groups or {MAX_EXPERTS} experts")));
         }
+        if let Some((experts, _)) = header.groups.iter().find(|(experts, _)| *experts > MAX_GROUP_EXPERTS) {
+            return Err(rule(format!("a group of {experts} experts; {MAX_GROUP_EXPERTS} are possible")));
+        }
         header.catalog().map_err(|error| rule(error.to_string()))?;
         Ok(Self { header, requests: Vec::new(), experts: Vec::new() })
     }
@@ -249,6 +254,9 @@ impl Trace {
         };
         if rows == 0 || rows > MAX_ROWS {
             return Err(format!("a pass of {rows} tokens; from 1 to {MAX_ROWS} are possible"));
+        }
+        if experts.is_empty() {
+            return Err("a request for no expert".into());
         }
         if self.experts.len() + experts.len() > MAX_USES {
             return Err(format!("more than {MAX_USES} experts in all requests; record less"));
@@ -337,6 +345,9 @@ impl<R: BufRead> Lines<'_, R> {
             return Err(self.wrong(format!("longer than {MAX_LINE_BYTES} bytes")));
         }
         let any = !self.text.is_empty();
+        if any && !self.text.ends_with('\n') {
+            return Err(self.wrong("it has no end, as if the rest of the file were missing".into()));
+        }
         self.text.truncate(self.text.trim_end().len());
         Ok(any)
     }

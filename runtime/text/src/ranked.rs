@@ -13,6 +13,8 @@ use crate::vocabulary::Vocabulary;
 pub(crate) struct Ranked {
     cuts: Cuts,
     merges: BPE,
+    /// The token of each byte.
+    bytes: [u32; 256],
 }
 
 impl Ranked {
@@ -29,7 +31,12 @@ impl Ranked {
             .cache_capacity(0)
             .build()
             .map_err(library)?;
-        Ok(Self { cuts, merges })
+        Ok(Self { cuts, merges, bytes })
+    }
+
+    /// The token of each byte.
+    pub fn bytes(&self) -> &[u32; 256] {
+        &self.bytes
     }
 
     /// Adds the tokens of a text, `prefixed`: with a space before it.

@@ -79,7 +79,14 @@ impl SentencePiece {
         }
         let bytes = byte_tokens(kinds, spelled)?;
         let cuts = Cuts::of(tokens.keys());
+        // Both zeros are one score.
+        let scores = scores.into_iter().map(|score| if score == 0.0 { 0.0 } else { score }).collect();
         Ok(Self { tokens, scores, bytes, cuts })
+    }
+
+    /// The token of each byte.
+    pub fn bytes(&self) -> &[u32; 256] {
+        &self.bytes
     }
 
     /// Adds the tokens of a text, `prefixed`: with a space before it.

@@ -12,7 +12,7 @@ use crate::limits::{ENCODE_CACHE_WORDS, ENCODE_CHUNK_BYTES, MAX_ENCODE_CHUNK_BYT
 use crate::pretokenize::{Words, chunk_end, library};
 use crate::ranked::Ranked;
 use crate::sentencepiece::SentencePiece;
-use crate::vocabulary::{Kind, RANKED, SpacePrefix, Spelling, TokenBytes, Vocabulary, VocabularySpec};
+use crate::vocabulary::{Kind, RANKED, SPACE, SpacePrefix, Spelling, TokenBytes, Vocabulary, VocabularySpec};
 
 /// How the text of a control token, such as `<|im_start|>`, is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,8 @@ pub enum Specials {
 /// [`Self::encode_continuation`] for what is put behind others, where a space that nobody wrote would be one too many. Chat prompts
 /// are whole texts, and behind each control token in them there is a space again where the file's `SpacePrefix` says so: of GGUF
 /// files the tokens are those of llama.cpp's `llama_tokenize` with `parse_special`, which looks at no `legacy` flag, and of a
-/// `tokenizer.json` those of the library that wrote it.
+/// `tokenizer.json` those of the library that wrote it, but for what it says of single added tokens (`normalized`, `lstrip`, `rstrip`,
+/// `single_word`): these are found as they are spelled, and take no spaces away.
 pub struct Tokenizer {
     pieces: Pieces,
     space_prefix: SpacePrefix,
@@ -119,9 +120,23 @@ impl Tokenizer {
     }
 
     /// The tokens of a text that stands behind another, control tokens as text: nothing is added, so that a vocabulary which has all
-    /// bytes gives tokens that spell the text and no more.
+    /// bytes gives tokens that spell the text and no more. U+2581, which SentencePiece writes for a space, is spelled by its bytes.
     pub fn encode_continuation(&self, text: &str) -> Result<Vec<u32>> {
-        self.encode_each(text, false, &[], SpacePrefix::Nowhere)
+        let bytes = match &self.pieces {
+            Pieces::Words(..) => None,
+            Pieces::Scores(pieces) => Some(pieces.bytes()),
+            Pieces::Ranks(pieces) => Some(pieces.bytes()),
+        };
+        let Some(bytes) = bytes else { return self.encode_each(text, false, &[], SpacePrefix::Nowhere) };
+        let mut tokens = Vec::new();
+        for (number, part) in text.split(SPACE).enumerate() {
+            if number > 0 {
+                let mut utf8 = [0; 4];
+                tokens.extend(SPACE.encode_utf8(&mut utf8).bytes().map(|byte| bytes[usize::from(byte)]));
+            }
+            tokens.extend(self.encode_each(part, false, &[], SpacePrefix::Nowhere)?);
+        }
+        Ok(tokens)
     }
 
     /// The tokens of a whole text in which control tokens count, except where they cover an untrusted byte (sorted

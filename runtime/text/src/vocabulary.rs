@@ -157,6 +157,7 @@ const END_TEXTS: &[&str] = &[
     "<|return|>",
     "<|call|>",
     "<end_of_turn>",
+    "</s>",
     "<｜end▁of▁sentence｜>",
 ];
 
@@ -178,12 +179,14 @@ impl Vocabulary {
                 return Err(TextError::SpecialId { name, id, tokens: count });
             }
         }
-        let VocabularySpec { tokens, token_types, merges, scores, eos, eot, ends: further, .. } = spec;
+        let VocabularySpec { tokens, token_types, merges, scores, bos, eos, eot, ends: further, .. } = spec;
         let named = eos.into_iter().chain(eot).chain(further);
         let mut kinds = kinds(&tokens, &token_types)?;
         let ends = ends(&tokens, &kinds, named);
-        for &end in &ends {
-            kinds[end as usize] = Kind::Control;
+        // Files that name no beginning of their own may name a letter.
+        let bos = bos.filter(|&bos| kinds[bos as usize] == Kind::UserDefined);
+        for token in bos.into_iter().chain(ends.iter().copied()) {
+            kinds[token as usize] = Kind::Control;
         }
         let added = kinds.iter().filter(|kind| matches!(kind, Kind::Control | Kind::UserDefined)).count();
         within("tokenizer.ggml.token_type (control and user-defined)", added, MAX_ADDED_TOKENS)?;

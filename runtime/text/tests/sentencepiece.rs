@@ -104,6 +104,8 @@ fn the_best_tokens_are_made_first() {
         let tokens = encode(text);
         // The vocabulary writes U+2581 for a space, so that one can't be told from the other.
         assert_eq!(tokenizer.decode(&tokens, false), text.replace('▁', " "), "{text:?}");
+        let behind = tokenizer.encode_continuation(text).unwrap();
+        assert_eq!(tokenizer.decode(&behind, false), text, "{text:?}");
     }
 }
 

@@ -54,10 +54,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let tokens = u64::from(args.prompt) + u64::from(args.decode);
     let draws = u64::from(args.layers) * u64::from(args.experts) * tokens;
     ensure!(draws <= MAX_DRAWS, "too many choices to draw; ask for fewer tokens");
-    let file = File::create_new(&args.out).with_context(|| args.out.display().to_string())?;
+    let named = || args.out.display().to_string();
+    ensure!(!args.out.exists(), "{}: is there already", named());
     let trace = drawn(args)?;
+    let file = File::create_new(&args.out).with_context(named)?;
     let mut out = BufWriter::new(file);
-    trace.write(&mut out).and_then(|()| out.flush()).with_context(|| args.out.display().to_string())?;
+    trace.write(&mut out).and_then(|()| out.flush()).with_context(named)?;
     Ok(ExitCode::SUCCESS)
 }
 

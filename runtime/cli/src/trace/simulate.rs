@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use membrane_engine::{Counters, EvictionPolicy};
 use membrane_pager::{Outcome, Trace, optimum, simulate};
 use serde::Serialize;
@@ -100,6 +100,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let trace = super::open(&args.trace)?;
     let header = trace.header();
     ensure!(header.experts() > 0, "{}: there are no experts in it", args.trace.display());
+    let experts = header.experts();
+    if let Some(slots) = args.slots.iter().find(|&&slots| slots == 0 || slots > experts) {
+        bail!("--slots {slots}: the trace is of {experts} experts; give 1 to {experts}");
+    }
     let per_token = super::cliff(&trace);
     let policies: Vec<EvictionPolicy> = match args.eviction.is_empty() {
         true => EvictionPolicy::ALL.to_vec(),

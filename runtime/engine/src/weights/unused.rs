@@ -150,6 +150,14 @@ fn is_embedding(checkpoint: &Checkpoint, tensor: &TensorInfo) -> Result<bool> {
     if embedding.shape != tensor.shape {
         return Ok(false);
     }
+    // Numbers of a block have no bytes of their own, so that bytes are compared where the types are the same.
+    let (parts, widths) = match tensor.dtype == embedding.dtype {
+        true => (tensor.bytes, [1, 1]),
+        false => {
+            let elements = tensor.shape.elements();
+            (elements, [tensor.bytes / elements, embedding.bytes / elements])
+        }
+    };
     let same: fn(&[u8], &[u8]) -> bool = match (tensor.dtype, embedding.dtype) {
         (one, other) if one == other => |one, other| one == other,
         (DType::BF16, DType::F32) => |short, long| matches::<2, 4>(short, long, is_bf16),
@@ -158,13 +166,11 @@ fn is_embedding(checkpoint: &Checkpoint, tensor: &TensorInfo) -> Result<bool> {
         (DType::F32, DType::F16) => |long, short| matches::<2, 4>(short, long, is_f16),
         _ => return Ok(false),
     };
-    let elements = tensor.shape.elements();
-    let widths = [tensor.bytes / elements, embedding.bytes / elements];
     // The same numbers of both at a time.
     let (mut one, mut other) = (vec![0; PIECE], vec![0; PIECE]);
     let step = PIECE as u64 / widths[0].max(widths[1]).max(1);
-    for first in (0..elements).step_by(step as usize) {
-        let count = step.min(elements - first);
+    for first in (0..parts).step_by(step as usize) {
+        let count = step.min(parts - first);
         let [one, other] = [(&mut one, widths[0]), (&mut other, widths[1])]
             .map(|(bytes, width)| &mut bytes[..(count * width) as usize]);
         checkpoint.read(tensor, first * widths[0], one)?;

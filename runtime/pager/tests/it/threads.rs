@@ -33,6 +33,23 @@ fn threads_share_a_pager_without_deadlock_or_mixing() {
     }
 }
 
+/// What a request named is read for an older one: its slot is not kept from the request that comes behind.
+#[test]
+fn slots_filled_for_another_request_can_be_had() {
+    let bank = Bank::new(1, &[3], 2_000);
+    let pager = bank.pager(1, IoMode::Buffered);
+    let mut older = pager.request(0, &[0, 2]);
+    let mut newer = pager.request(0, &[1, 2]);
+    let mut seen = [0, 0];
+    for (request, seen) in [&mut older, &mut newer].into_iter().zip(&mut seen) {
+        while let Some(ready) = request.next_ready().unwrap() {
+            ready.leases.iter().for_each(|lease| bank.check(lease));
+            *seen += ready.leases.len();
+        }
+    }
+    assert_eq!(seen, [2, 2]);
+}
+
 /// Leases go to other threads, as a pool of kernels needs, and come back from there.
 #[test]
 fn leases_may_be_used_and_dropped_elsewhere() {

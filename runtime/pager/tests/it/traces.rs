@@ -278,6 +278,8 @@ fn damaged_traces_are_refused_with_the_line() {
         ("1 1: 0\n", 5, "there are 1"),
         ("0 1: 4\n", 5, "group 0 has 4"),
         ("0 1: 1 1\n", 5, "named twice"),
+        ("0 1:\n", 5, "no expert"),
+        ("0 1: 1", 5, "no end"),
         ("0 0: 1\n", 5, "pass of 0"),
         ("0 4294967295: 1\n", 5, "pass of"),
         ("0 2: 1*3\n", 5, "used by 3 of 2"),

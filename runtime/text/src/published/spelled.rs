@@ -49,7 +49,9 @@ fn space_prefix(file: &File) -> Result<SpacePrefix> {
         step.each(&mut |step| {
             match step.kind() {
                 // Where there are no spaces any more it cuts nothing.
-                "Split" if step.text() == Some(" ") => spaces.then_some(()).ok_or_else(kept)?,
+                "Split" if step.text() == Some(" ") && step.invert != Some(true) => {
+                    spaces.then_some(()).ok_or_else(kept)?
+                }
                 "Metaspace" => {
                     // Where the normaliser has put a space, no other comes before it.
                     let own = metaspace(step)?;
