@@ -2,12 +2,14 @@
 
     python3 tests/bench/plot.py [--out FILE.svg] [FILE.csv ...]
 
-Without files all of tests/bench/results are read. A bar is the median of the rows of the same model, memory, start, context and engine.
-Each machine has a group of its own. The picture depends on the rows alone.
+Without files all of tests/bench/results are read. A bar is the median of the rows of the same model, memory, start, context, prompt,
+decode, sessions, engine, instruction set and flags. Each machine, with as many threads, has a group of its own. The picture depends on the
+rows alone.
 """
 
 import argparse
 import csv
+import math
 import statistics
 import sys
 from collections import defaultdict
@@ -19,12 +21,45 @@ COLOURS = ["#2b6cb0", "#b7791f", "#6b7280", "#805ad5", "#2f855a"]
 ROW, BAR, LABEL, WIDTH, GAP = 15, 11, 330, 230, 70
 
 
+# Flags that say what a column says too; each has a value.
+IN_COLUMNS = {"--prompt", "--decode", "--sessions", "--threads", "--isa"}
+# What a row must have for its bar.
+WANTED = ["model", "engine", "processor", "threads", "memory", "start", "prompt_tokens", "decode_tokens", "decode_tok_s"]
+
+
+class Unreadable(Exception):
+    """A row that is none; says the file and the line."""
+
+
 def read(paths):
     rows = []
     for path in paths:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows.extend(csv.DictReader(file))
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                for row in reader:
+                    rows.append(checked(row, f"{path}:{reader.line_num}"))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise Unreadable(f"{path}: {error}") from error
     return rows
+
+
+def checked(row, where):
+    """The row, if everything that is drawn of it can be read."""
+    if None in row or None in row.values():
+        raise Unreadable(f"{where}: has not as many cells as the header has columns")
+    missing = [column for column in WANTED if not row.get(column)]
+    if missing:
+        raise Unreadable(f"{where}: has no {missing[0]}")
+    try:
+        values = [row["prefill_tok_s"], row["decode_tok_s"], row["disk_bytes_per_token"], row["machine_memory_bytes"]]
+        numbers = [number(value) for value in values]
+        if not all(value is None or (math.isfinite(value) and value >= 0) for value in numbers) or not numbers[1]:
+            raise ValueError("a speed or size is not a positive number")
+        ceiling(row), case(row, False), label(row), machine(row)
+    except (KeyError, ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
+        raise Unreadable(f"{where}: can't be read: {error!r}") from error
+    return row
 
 
 def number(text):
@@ -40,14 +75,43 @@ def engine(row):
     return name
 
 
-def case(row):
+def flags(row):
+    """Flags that no column says."""
+    kept, words = [], iter(row["flags"].split())
+    for word in words:
+        name, joined, _ = word.partition("=")
+        if name not in IN_COLUMNS:
+            kept.append(word)
+        elif not joined:
+            next(words, None)
+    return " ".join(kept)
+
+
+def label(row):
+    """What a bar is of: engine, instruction set, flags."""
+    program = " (llama-bench)" if row["engine"].startswith("llama-bench=") else ""
+    return ", ".join(word for word in (engine(row) + program, row["instruction_set"], flags(row)) if word)
+
+
+def setting(row):
+    """What rows of a case share, whichever their engine."""
+    columns = ("model", "model_digest", "memory", "start", "context_tokens", "prompt_tokens", "decode_tokens", "threads")
+    # Peers have one session, and are measured beside one.
+    return machine(row), *(row[column] for column in columns), row["sessions"] or "1"
+
+
+def case(row, paged):
     memory = row["memory"]
-    place = "in memory" if memory in ("auto", "none") else f"{memory} of memory"
+    if paged:
+        place = "paged from disk" if memory in ("auto", "none") else f"{memory} of memory"
+    else:
+        place = "in memory" if memory in ("auto", "none") else f"in memory, of {memory}"
     words = [row["model"].removesuffix(".gguf"), place]
     if row["start"] != "fresh":
         words.append(row["start"])
+    words.append(f"{row['prompt_tokens']} + {row['decode_tokens']} tokens")
     if row["context_tokens"] not in ("", "0"):
-        words.append(f"behind {row['context_tokens']} tokens")
+        words.append(f"behind {row['context_tokens']}")
     if row["sessions"] not in ("", "1"):
         words.append(f"{row['sessions']} sessions")
     return ", ".join(words)
@@ -69,12 +133,14 @@ def ceiling(row):
 
 
 def collect(rows):
-    """machine -> case -> engine -> (prefill, decode, ceiling of decode), medians."""
+    """machine -> case -> (engine, label) -> (prefill, decode, ceiling of decode), medians."""
+    paged = {setting(row) for row in rows if number(row["disk_bytes_per_token"])}
     found = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for row in rows:
         ours = row["engine"] == "membrane"
         values = (number(row["prefill_tok_s"]), number(row["decode_tok_s"]), ceiling(row) if ours else None)
-        found[machine(row)][case(row)][engine(row)].append(values)
+        what = case(row, setting(row) in paged)
+        found[machine(row)][what, row["model_digest"]][engine(row), label(row)].append(values)
 
     def median(values):
         there = [value for value in values if value is not None]
@@ -118,7 +184,7 @@ class Picture:
 
 def draw(collected):
     picture = Picture()
-    names = {name for cases in collected.values() for engines in cases.values() for name in engines}
+    names = {name for cases in collected.values() for engines in cases.values() for name, _ in engines}
     order = ["membrane", *sorted(names - {"membrane"})]
     colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(order)}
     decode_x, prefill_x = LABEL, LABEL + WIDTH + GAP
@@ -127,14 +193,14 @@ def draw(collected):
         picture.text(decode_x, "decode, tokens a second", ' font-weight="bold"')
         picture.text(prefill_x, "prefill, tokens a second", ' font-weight="bold"')
         picture.y += ROW + 3
-        for what, engines in sorted(cases.items()):
+        for (what, _), engines in sorted(cases.items()):
             picture.text(8, what)
             picture.y += ROW
             decodes = [value for run in engines.values() for value in run[1:] if value]
             prefills = [run[0] for run in engines.values() if run[0]]
-            for name in (name for name in order if name in engines):
-                prefill, decode, limit = engines[name]
-                picture.text(24, name)
+            for name, label in sorted(engines, key=lambda bar: (order.index(bar[0]), bar[1])):
+                prefill, decode, limit = engines[name, label]
+                picture.text(24, label)
                 picture.bar(decode_x, decode / max(decodes), colours[name], decode)
                 if limit:
                     picture.mark(decode_x, limit / max(decodes))
@@ -153,7 +219,10 @@ def main():
     parser.add_argument("--out", type=Path, default=FOLDER / "results.svg", metavar="FILE.svg")
     args = parser.parse_args()
     files = args.files or sorted((FOLDER / "results").glob("*.csv"))
-    rows = read(files)
+    try:
+        rows = read(files)
+    except Unreadable as error:
+        sys.exit(str(error))
     if not rows:
         sys.exit("there are no rows")
     args.out.write_text(draw(collect(rows)), encoding="utf-8")

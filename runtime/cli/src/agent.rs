@@ -211,8 +211,8 @@ fn lines(args: &Args, work: &mut Work) -> Result<u8> {
 fn open(args: &Args, tasks: usize) -> Result<Work> {
     let quiet = args.quiet || args.json;
     let log = args.audit.open()?;
-    let budget = args.load.machine.memory.size();
-    let assembled: Assembled = args.behaviour.assemble_for(&args.agent, tasks, budget, quiet)?;
+    let budgeted = args.load.machine.memory.limited();
+    let assembled: Assembled = args.behaviour.assemble_for(&args.agent, tasks, budgeted, quiet)?;
     let agent = assembled.agent().cloned().ok_or_else(|| anyhow!("the profile has no agent"))?;
     let store = store(&agent, args.store.as_ref())?;
     let generation = assembled.profile.generation;
@@ -294,8 +294,8 @@ impl Work {
         if let Some(project) = &args.project {
             project.build()?;
         }
-        let budget = args.load.machine.memory.size();
-        let assembled = args.behaviour.assemble_for(&args.agent, 1, budget, true)?;
+        let budgeted = args.load.machine.memory.limited();
+        let assembled = args.behaviour.assemble_for(&args.agent, 1, budgeted, true)?;
         if assembled.digest == self.digest {
             return Ok(());
         }

@@ -118,6 +118,11 @@ impl Memories {
         }
     }
 
+    /// Whether there is a ceiling: a size, or what is free.
+    pub fn limited(&self) -> bool {
+        !matches!(self.0[..], [Memory::Unlimited])
+    }
+
     /// The one ceiling. Error: there are several.
     fn one(&self) -> Result<Memory> {
         match self.0[..] {

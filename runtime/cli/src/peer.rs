@@ -41,6 +41,8 @@ pub struct Task {
     /// Whether llama.cpp may keep a repacked copy of the weights beside the mapped file, as it does by default. Under
     /// a memory budget that copy does not fit.
     pub repack: bool,
+    /// Whether nothing goes through the model first but one token, as far as the peer lets that be chosen.
+    pub cold: bool,
     /// Tokens that are given one by one behind it, whatever the model would choose.
     pub forced: Vec<u32>,
 }
@@ -84,11 +86,14 @@ impl fmt::Display for Peer {
 }
 
 impl Peer {
-    /// Runs it in a process of its own.
-    pub fn measure(&self, task: &Task, flags: &[String]) -> Result<PeerSpeed> {
+    /// Runs it in a process of its own, or several. `before` is called before each of them.
+    pub fn measure(&self, task: &Task, flags: &[String], before: &dyn Fn()) -> Result<PeerSpeed> {
         match self {
-            Self::LlamaCpp => llama_cpp(task),
-            Self::LlamaBench(path) => llama_bench::measure(path, task, flags),
+            Self::LlamaCpp => {
+                before();
+                llama_cpp(task)
+            }
+            Self::LlamaBench(path) => llama_bench::measure(path, task, flags, before),
         }
     }
 }

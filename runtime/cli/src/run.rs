@@ -170,13 +170,13 @@ fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Source
     let constraint = args.constraint.read()?;
     // Before anything takes time: a log that can't be written is no log.
     let log = args.audit.open()?;
-    let budget = model.load.machine.memory.size();
-    let mut assembled: Assembled = args.behaviour.assemble(budget, quiet)?;
+    let budgeted = model.load.machine.memory.limited();
+    let mut assembled: Assembled = args.behaviour.assemble(budgeted, quiet)?;
     let watch = sources.map(|sources| Watch {
         sources,
         options: args.behaviour.clone(),
-        budgeted: budget.is_some(),
-        host: assembled.expect_reloads(budget.is_some()),
+        budgeted,
+        host: assembled.expect_reloads(budgeted),
         now: assembled.behaviour().clone(),
         json: args.json,
         quiet: args.quiet,

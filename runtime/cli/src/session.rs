@@ -110,11 +110,11 @@ pub struct Assembled {
 }
 
 impl BehaviourOptions {
-    /// Reads the profile and compiles its plugins. `budget`: bytes that the process may take. Errors: a
-    /// file that can't be read, a grant that is missing, a digest that is not the pinned one, or anything that is not
+    /// Reads the profile and compiles its plugins. `budgeted`: whether the memory of the process is limited, be it to what is
+    /// free. Errors: a file that can't be read, a grant that is missing, a digest that is not the pinned one, or anything that is not
     /// as the profile's lock has it.
-    pub fn assemble(&self, budget: Option<u64>, quiet: bool) -> Result<Assembled> {
-        self.assemble_on(host(quiet)?, budget.is_some(), &Behaviour::default())
+    pub fn assemble(&self, budgeted: bool, quiet: bool) -> Result<Assembled> {
+        self.assemble_on(host(quiet)?, budgeted, &Behaviour::default())
     }
 
     /// The same on a host that there is already. `budgeted`: whether memory is limited. Plugins of `running` that are as
@@ -129,12 +129,11 @@ impl BehaviourOptions {
         &self,
         agent: &PluginArgument,
         tasks: usize,
-        budget: Option<u64>,
+        budgeted: bool,
         quiet: bool,
     ) -> Result<Assembled> {
         let (profile, name) = self.resolve()?.with_agent(agent.clone())?;
-        let mut assembled =
-            self.assemble_profile(profile, host(quiet)?, budget.is_some(), &Behaviour::default())?;
+        let mut assembled = self.assemble_profile(profile, host(quiet)?, budgeted, &Behaviour::default())?;
         assembled.reserve *= tasks as u64;
         assembled.agent = assembled.agents.iter().find(|agent| agent.name() == name).cloned();
         Ok(assembled)

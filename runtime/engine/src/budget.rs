@@ -82,6 +82,9 @@ fn ahead(hyper: &Hyperparameters, options: &LoadOptions) -> (usize, u64) {
     }
 }
 
+/// Tokens of a context that is not worth making smaller.
+const SMALL_CONTEXT: u32 = 512;
+
 /// Divides the budget, or says by how much it or the machine is too small. Drafts that are not asked for by name give up their
 /// room before a model is refused.
 pub(crate) fn plan(
@@ -98,7 +101,11 @@ pub(crate) fn plan(
     match with_drafts_if_they_fit(checkpoint, hyper, layout, &options, threads) {
         Ok(plan) => Ok(MemoryPlan { automatic: Some(free.clone()), ..plan }),
         Err(EngineError::Budget { needed, parts, .. }) => {
-            Err(EngineError::Free { free: Box::new(free.clone()), needed, parts })
+            let advice = match parts.context > SMALL_CONTEXT {
+                true => "give a smaller --ctx or take a smaller model",
+                false => "take a smaller model",
+            };
+            Err(EngineError::Free { free: Box::new(free.clone()), needed, parts, advice })
         }
         Err(error) => Err(error),
     }
@@ -262,7 +269,11 @@ impl<'a> Needs<'a> {
                 budget: Bytes(budget),
                 needed: Bytes(least),
                 parts: self.parts(chunk, self.least_arena, self.process + self.reserve),
-                advice: if self.context > 512 { ", or a smaller --ctx".into() } else { String::new() },
+                advice: if self.context > SMALL_CONTEXT {
+                    ", or a smaller --ctx".into()
+                } else {
+                    String::new()
+                },
             });
         }
         let slots = (budget - self.fixed() - self.scratch(chunk)) / self.slot.max(1);
@@ -280,6 +291,10 @@ impl<'a> Needs<'a> {
         let pages = self.experts > 0 && unpaged + self.least_arena <= machine;
         Err(EngineError::Machine {
             machine: Bytes(machine),
+            limited_by: match process::machine_bytes("MemTotal:").is_some_and(|all| machine < all) {
+                true => process::CONTROL_GROUP,
+                false => process::THIS_MACHINE,
+            },
             needed: Bytes(needed),
             parts: self.parts(chunk, arena, self.process),
             advice: match (pages, self.options.memory) {

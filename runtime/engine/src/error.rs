@@ -206,8 +206,8 @@ pub enum EngineError {
     },
     /// Nobody gave a budget, and what is free does not hold what can't be paged.
     #[error(
-        "this model takes at least {needed} and this machine has {} for it ({free}; {parts}); give a smaller --ctx or take \
-         a smaller model; --memory none tries it all the same",
+        "this model takes at least {needed} and {} has {} for it ({free}; {parts}); {advice}; --memory none tries it all the same",
+        free.limited_by.name(),
         free.budget
     )]
     Free {
@@ -217,12 +217,16 @@ pub enum EngineError {
         needed: crate::plan::Bytes,
         /// What makes it up.
         parts: crate::plan::MemoryParts,
+        /// What would help.
+        advice: &'static str,
     },
     /// The plan takes more than the machine has.
-    #[error("this model takes {needed} and this machine has {machine} ({parts}); give {advice}")]
+    #[error("this model takes {needed} and {limited_by} has {machine} ({parts}); give {advice}")]
     Machine {
         /// What the machine has, or its control group allows.
         machine: crate::plan::Bytes,
+        /// Which of the two.
+        limited_by: &'static str,
         /// What the plan takes.
         needed: crate::plan::Bytes,
         /// What makes it up.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+pub(crate) use free::{CONTROL_GROUP, THIS_MACHINE};
 pub use free::{FreeMemory, LimitedBy};
 
 use crate::control_group;

@@ -24,7 +24,8 @@ pub struct Setting {
     pub commit: &'static str,
     pub machine: Machine,
     pub model: ModelName,
-    /// Flags beside those that have columns of their own.
+    /// Flags as they were given, beside those of which a case has one value of several; some have a column too, such as
+    /// `--threads`.
     pub flags: String,
 }
 
@@ -119,9 +120,10 @@ impl ModelName {
     }
 }
 
-/// Flags that change figures and have no column, as they were given.
+/// Flags that change figures, as they were given; not the model, those of which a case has one value, and those that say where
+/// figures go.
 fn flags(args: &Args) -> String {
-    const COLUMNS: [&str; 9] = [
+    const LEFT_OUT: [&str; 9] = [
         "--json",
         "--csv",
         "--against",
@@ -138,10 +140,10 @@ fn flags(args: &Args) -> String {
     while let Some(word) = words.next() {
         let text = word.to_string_lossy().into_owned();
         let (name, joined) = text.split_once('=').map_or((&*text, false), |(name, _)| (name, true));
-        match COLUMNS.contains(&name) {
+        match LEFT_OUT.contains(&name) {
             true if joined || name == "--json" => {}
             true => drop(words.next()),
-            false if word == own => {}
+            false if word == own || word == "--" => {}
             false => kept.push(text),
         }
     }

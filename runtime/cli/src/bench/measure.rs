@@ -13,6 +13,7 @@ use membrane_text::Specials;
 
 use super::figures::{Figures, Loading, Speculated, stage_rows};
 use super::{Args, Case, Start};
+use crate::options::Memories;
 use crate::peer::Speed;
 use crate::report;
 
@@ -115,15 +116,26 @@ impl Tokens {
     }
 }
 
+/// Plans the case without measuring it. Errors: the model can't be read, or the memory does not hold it.
+pub fn check(args: &Args, case: Case) -> Result<()> {
+    prepare(args, case).map(drop)
+}
+
 fn load(args: &Args, case: Case) -> Result<Model> {
-    let mut options = args.model.load.load_options(0)?;
+    report::load(prepare(args, case)?, true)
+}
+
+fn prepare(args: &Args, case: Case) -> Result<Prepared> {
+    let mut flags = args.model.load.clone();
+    flags.machine.memory = Memories(vec![case.memory]);
+    let mut options = flags.load_options(0)?;
     let checkpoint = Arc::new(Checkpoint::open(&args.model.model)?);
     // One more decodes with drafts beside that without.
     let others = args.sessions - u32::from(matches!(options.speculate, Speculate::Off));
     let wanted = u32::try_from(case.context + args.prompt + args.decode)?;
     options.context = options.context.or(Some(wanted.saturating_add(others * own_context(args))));
     options.sessions = args.sessions + others;
-    report::load(Prepared::of(checkpoint, &options)?, true)
+    Ok(Prepared::of(checkpoint, &options)?)
 }
 
 /// Positions that a further session behind the same prompt may need of its own: its tokens, and what is left of the

@@ -1,7 +1,7 @@
 //! Results as rows of a CSV file (RFC 4180): one for each run of each engine, which is appended to.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -9,7 +9,7 @@ use membrane_engine::Stage;
 
 use super::figures::{BETWEEN_PASSES, Figures, StageRow};
 use super::machine::Setting;
-use super::{Args, Case, Measured};
+use super::{Args, Case};
 use crate::peer::{Peer, PeerSpeed};
 use crate::report::printable;
 
@@ -17,11 +17,10 @@ use crate::report::printable;
 pub struct Rows {
     file: File,
     path: PathBuf,
-    empty: bool,
 }
 
 /// A cell's column and its text.
-type Cell = (String, String);
+pub type Cell = (String, String);
 
 impl Rows {
     /// Opens the file or makes it. Error: it has other columns.
@@ -29,37 +28,48 @@ impl Rows {
         let told = || format!("--csv {}", path.display());
         let file = OpenOptions::new().read(true).append(true).create(true).open(path).with_context(told)?;
         ensure!(file.metadata()?.is_file(), "{}: no regular file", told());
+        let mut rows = Self { file, path: path.to_owned() };
+        rows.check_columns()?;
+        Ok(rows)
+    }
+
+    /// Whether the file is empty. Error: it has other columns.
+    fn check_columns(&mut self) -> Result<bool> {
+        let told = || format!("--csv {}", self.path.display());
         let mut header = String::new();
-        BufReader::new(&file).take_line(&mut header).with_context(told)?;
+        (&self.file).seek(SeekFrom::Start(0)).with_context(told)?;
+        BufReader::new(&self.file).take_line(&mut header).with_context(told)?;
         let (empty, header) = (header.is_empty(), header.trim_end());
         ensure!(
             empty || header == line(columns()),
             "{}: its columns are not those of this version; give another file",
             told()
         );
-        Ok(Self { file, path: path.to_owned(), empty })
+        Ok(empty)
     }
 
-    /// Appends all runs.
-    pub fn write(
-        &mut self,
-        setting: &Setting,
-        args: &Args,
-        measured: &[Measured],
-        peers: &[(&Peer, Vec<String>)],
-    ) -> Result<()> {
-        let mut text = if self.empty { line(columns()) + "\n" } else { String::new() };
-        for Measured { case, runs, peers: speeds } in measured {
-            for (run, figures) in runs.iter().enumerate() {
-                text += &(line(cells(own(setting, args, run, figures))) + "\n");
-                for ((peer, flags), speeds) in peers.iter().zip(speeds) {
-                    let of_peer =
-                        theirs(setting, args, *case, run, figures.threads, (peer, flags, &speeds[run]));
-                    text += &(line(cells(of_peer)) + "\n");
-                }
-            }
+    /// Appends a row, and before it the header if the file has none: another process may append to the same file.
+    pub fn write(&mut self, row: Vec<Cell>) -> Result<()> {
+        let path = self.path.clone();
+        let told = || format!("--csv {}", path.display());
+        self.file.lock().with_context(told)?;
+        let written = self.write_locked(row);
+        self.file.unlock().with_context(told)?;
+        written
+    }
+
+    fn write_locked(&mut self, row: Vec<Cell>) -> Result<()> {
+        let empty = self.check_columns()?;
+        let mut last = [b'\n'];
+        let text = (if empty { line(columns()) + "\n" } else { String::new() }) + &line(cells(row)) + "\n";
+        let told = || format!("--csv {}", self.path.display());
+        if !empty {
+            (&self.file).seek(SeekFrom::End(-1)).with_context(told)?;
+            (&self.file).read_exact(&mut last).with_context(told)?;
         }
-        self.file.write_all(text.as_bytes()).with_context(|| format!("--csv {}", self.path.display()))
+        // Somebody's editor left the last line open.
+        let text = if last == *b"\n" { text } else { format!("\n{text}") };
+        (&self.file).write_all(text.as_bytes()).with_context(told)
     }
 }
 
@@ -151,7 +161,7 @@ fn shared(setting: &Setting, args: &Args, run: usize) -> Vec<Cell> {
 }
 
 /// The row of a run of this engine.
-fn own(setting: &Setting, args: &Args, run: usize, figures: &Figures) -> Vec<Cell> {
+pub fn own(setting: &Setting, args: &Args, run: usize, figures: &Figures) -> Vec<Cell> {
     let or_none = |value: Option<String>| value.unwrap_or_default();
     let mut row = shared(setting, args, run);
     row.extend(cells_of([
@@ -188,7 +198,7 @@ fn own(setting: &Setting, args: &Args, run: usize, figures: &Figures) -> Vec<Cel
 }
 
 /// The row of a run of a peer.
-fn theirs(
+pub fn theirs(
     setting: &Setting,
     args: &Args,
     case: Case,
@@ -253,10 +263,23 @@ mod tests {
     fn rows_are_appended_to_files_of_the_same_columns() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.csv");
-        assert!(Rows::append(&path).unwrap().empty);
-        std::fs::write(&path, line(columns()) + "\n").unwrap();
-        assert!(!Rows::append(&path).unwrap().empty);
+        let row = |text: &str| vec![("engine".to_owned(), text.to_owned())];
+        // Opened while there is nothing in it, both of them.
+        let (mut one, mut other) = (Rows::append(&path).unwrap(), Rows::append(&path).unwrap());
+        one.write(row("a")).unwrap();
+        other.write(row("b")).unwrap();
+        // Somebody's editor leaves the last line open.
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.trim_end_matches('\n')).unwrap();
+        one.write(row("c")).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let wanted = ["a", "b", "c"].map(|engine| line(cells(row(engine))));
+        assert_eq!(
+            text,
+            [line(columns())].into_iter().chain(wanted).map(|row| row + "\n").collect::<String>()
+        );
         std::fs::write(&path, "date,speed\n").unwrap();
+        assert!(one.write(row("d")).is_err());
         let refused = Rows::append(&path).err().unwrap().to_string();
         assert!(refused.contains("rows.csv") && refused.contains("give another file"), "{refused}");
     }

@@ -8,6 +8,9 @@ use serde::Deserialize;
 
 use super::{PeerSpeed, Task};
 
+/// The flag, of those that have it, by which nothing is computed before the measurement.
+const NO_WARM_UP: &str = "--no-warmup";
+
 /// How it is told what stands before the tokens that it measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Before {
@@ -24,10 +27,13 @@ struct Entry {
     avg_ts: f64,
 }
 
-/// Measures prompt and decode, each by a run of its own. `flags`: further ones. Errors: it can't be started, fails, or prints
+/// Measures prompt and decode, each by a run of its own, before which `forget` is called. `flags`: further ones. Errors: it can't be started, fails, or prints
 /// something else than one measurement.
-pub fn measure(program: &Path, task: &Task, flags: &[String]) -> Result<PeerSpeed> {
-    let before = before(program)?;
+pub fn measure(program: &Path, task: &Task, flags: &[String], forget: &dyn Fn()) -> Result<PeerSpeed> {
+    let help = help(program)?;
+    let before = before(program, &help)?;
+    // By itself it does the task once before it measures it.
+    let first = (task.cold && help.contains(NO_WARM_UP)).then(|| NO_WARM_UP.to_owned());
     let (context, prompt) = (task.context.len(), task.prompt.len());
     let behind = context + prompt;
     let (prompt, tokens) = (prompt.to_string(), task.forced.len().to_string());
@@ -45,14 +51,21 @@ pub fn measure(program: &Path, task: &Task, flags: &[String]) -> Result<PeerSpee
             ["-p", "0", "-n", "0", "-gp", &format!("{behind},{tokens}")].map(str::to_owned).to_vec()
         }
     };
-    let run = |test: Vec<String>| speed(program, task, &[&test, flags].concat());
+    let run = |test: Vec<String>| {
+        forget();
+        let test: Vec<String> = test.into_iter().chain(first.clone()).chain(flags.iter().cloned()).collect();
+        speed(program, task, &test)
+    };
     Ok(PeerSpeed { prefill: prefill.map(run).transpose()?, decode: run(decode)? })
 }
 
-fn before(program: &Path) -> Result<Before> {
+fn help(program: &Path) -> Result<String> {
     let output = start(program, &["--help".to_owned()])?;
     let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn before(program: &Path, text: &str) -> Result<Before> {
     match (text.contains("--n-depth"), text.contains("-gp ")) {
         (true, _) => Ok(Before::Depth),
         (false, true) => Ok(Before::Generation),

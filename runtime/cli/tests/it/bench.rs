@@ -151,6 +151,58 @@ fn a_llama_bench_that_can_only_generate_behind_a_prompt() {
     assert!(told.stdout.contains("median of 1 pairs: decode"), "{}", told.stdout);
 }
 
+/// The first run of this engine and of the first pair are kept when a later process fails.
+#[test]
+fn what_was_measured_before_a_failure_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let csv = folder.path().join("rows.csv");
+    let once = format!("[ $(wc -l < {}/asked) -gt 2 ] && exit 3; {ANSWER}", folder.path().display());
+    let peer = llama_bench(folder.path(), "  -d, --n-depth <n>", &once);
+    let flags = ["--repeat", "3", "--against", &peer, "--json", "--csv", csv.to_str().unwrap()];
+    let ended = bench(&flags);
+    ended.failed_saying(&["llama-bench", "exit status: 3"]);
+    let all: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(all["runs"].as_array().unwrap().len(), 2);
+    assert_eq!(all["peers"][0]["runs"].as_array().unwrap().len(), 1);
+    let rows = fs::read_to_string(&csv).unwrap();
+    assert_eq!(rows.lines().count(), 1 + 2 + 1, "{rows}");
+}
+
+/// A budget that can't hold the model is refused before anything takes time.
+#[test]
+fn cases_are_planned_before_any_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let csv = folder.path().join("rows.csv");
+    let ended = bench(&["--memory", "none,1MiB", "--repeat", "1", "--csv", csv.to_str().unwrap()]);
+    ended.failed_saying(&["--memory 1MiB", "can't hold this model"]);
+    assert_eq!((ended.stdout.as_str(), fs::read_to_string(&csv).unwrap()), ("", String::new()));
+}
+
+#[test]
+fn peers_that_start_cold_do_not_warm_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = |help: &str, start: &str| {
+        let _ = fs::remove_file(folder.path().join("asked"));
+        let peer = llama_bench(folder.path(), help, ANSWER);
+        bench(&["--repeat", "1", "--against", &peer, "--start", start]).good();
+        fs::read_to_string(folder.path().join("asked")).unwrap().matches("--no-warmup").count()
+    };
+    assert_eq!(asked("--n-depth --no-warmup", "cold"), 2);
+    assert_eq!(asked("--n-depth --no-warmup", "fresh"), 0);
+    assert_eq!(asked("--n-depth", "cold"), 0);
+    let peer = llama_bench(folder.path(), "--n-depth", ANSWER);
+    bench(&["--against", &peer, "--start", "cold,warm"]).failed_saying(&["--start warm", "--against"]);
+    bench(&["--against", &peer, "--sessions", "2"]).failed_saying(&["--sessions 2", "--against"]);
+}
+
+/// The verb measures in processes of its own, whose flags must not come behind `--`.
+#[test]
+fn a_model_behind_two_hyphens() {
+    let model = fixture(MOE);
+    let json = json(membrane(&[&["bench"][..], &TASK, &["--repeat", "2", "--json", "--", &model]].concat()));
+    assert_eq!(json["runs"].as_array().unwrap().len(), 2);
+}
+
 #[test]
 fn peers_that_fail_are_told() {
     let folder = tempfile::tempdir().unwrap();

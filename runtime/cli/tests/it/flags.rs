@@ -52,16 +52,17 @@ fn more_than_the_machine_has() {
     let run = |arguments: &[&str]| membrane(&[&["run", &model, "Hello", "-n", "1"], arguments].concat());
     for context in ["4294967295", "100000000"] {
         let tokens = format!("for a context of {context} tokens");
-        let words = [&tokens, "this model takes", "this machine has", "a smaller --ctx"];
+        // Where a control group has less than the machine, it is that which has too little.
+        let words = [&tokens, "this model takes", " has ", "a smaller --ctx"];
         run(&["--ctx", context]).failed_saying(&words);
         run(&["--ctx", context, "--memory", "1000TiB"]).failed_saying(&words);
         membrane(&["logits", &model, "--tokens", "1", "--out", "o", "--ctx", context]).failed_saying(&words);
     }
     run(&["--ctx", "4294967295", "--prefill-chunk", "18446744073709551615"])
-        .failed_saying(&["this machine has"]);
+        .failed_saying(&["this model takes", " has "]);
     let inspect = membrane(&["model", "inspect", &model, "--ctx", "4294967295"]);
     assert_eq!(inspect.code, Some(1), "{}", inspect.stderr);
-    assert!(inspect.stdout.contains("this machine has"), "{}", inspect.stdout);
+    assert!(inspect.stdout.contains("this model takes"), "{}", inspect.stdout);
 }
 
 #[test]

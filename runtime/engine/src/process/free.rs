@@ -44,6 +44,21 @@ pub enum LimitedBy {
     },
 }
 
+/// The machine, in messages.
+pub(crate) const THIS_MACHINE: &str = "this machine";
+/// Whichever control group limits most, in messages.
+pub(crate) const CONTROL_GROUP: &str = "the control group of this process";
+
+impl LimitedBy {
+    /// As messages have it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Machine => THIS_MACHINE,
+            Self::ControlGroup { .. } => CONTROL_GROUP,
+        }
+    }
+}
+
 impl FreeMemory {
     /// What is free now; none where the system does not tell.
     pub fn now() -> Option<Self> {

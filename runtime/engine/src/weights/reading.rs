@@ -76,11 +76,15 @@ fn read_pieces(pieces: Vec<Piece<'_>>, checkpoint: &Checkpoint, told: &mut dyn F
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..readers {
-            let sender = sender.clone();
-            scope.spawn(|| work(sender));
+        let start = |_: &usize| {
+            let (sender, work) = (sender.clone(), &work);
+            std::thread::Builder::new().spawn_scoped(scope, move || work(sender)).is_ok()
+        };
+        match (0..readers).take_while(start).count() {
+            // No thread is to be had: what is read here waits in the channel until all is.
+            0 => work(sender),
+            _ => drop(sender),
         }
-        drop(sender);
         receiver.iter().try_for_each(|read| read.map(&mut *told))
     })
 }
