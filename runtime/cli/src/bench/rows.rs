@@ -60,7 +60,7 @@ impl Rows {
 
     fn write_locked(&mut self, row: Vec<Cell>) -> Result<()> {
         let empty = self.check_columns()?;
-        let mut last = [b'\n'];
+        let mut last = *b"\n";
         let text = (if empty { line(columns()) + "\n" } else { String::new() }) + &line(cells(row)) + "\n";
         let told = || format!("--csv {}", self.path.display());
         if !empty {
