@@ -64,6 +64,9 @@ pub struct MachineFlags {
     pub isa: Option<InstructionSet>,
 }
 
+/// Free memory from which on plugins get what they do where nothing limits memory: a dozen instances and a compilation are a small part.
+const AMPLE_BYTES: u64 = 4 << 30;
+
 /// A ceiling on the memory of the whole process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Memory {
@@ -118,9 +121,13 @@ impl Memories {
         }
     }
 
-    /// Whether there is a ceiling: a size, or what is free.
+    /// Whether memory is so short that instances of plugins get little by default: with a ceiling by hand, or where little is free.
     pub fn limited(&self) -> bool {
-        !matches!(self.0[..], [Memory::Unlimited])
+        match self.0[..] {
+            [Memory::Unlimited] => false,
+            [Memory::Auto] => FreeMemory::now().is_some_and(|free| free.budget.0 < AMPLE_BYTES),
+            _ => true,
+        }
     }
 
     /// The one ceiling. Error: there are several.

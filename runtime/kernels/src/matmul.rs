@@ -288,6 +288,7 @@ impl<'a> Job<'a> {
     ///
     /// # Safety
     /// The rows are the calling task's, which has no other slice of them.
+    #[allow(clippy::mut_from_ref)]
     #[inline(always)]
     unsafe fn outputs(&self, i: usize, first: usize, count: usize) -> &mut [f32] {
         let begin = i * self.weights.rows + first;

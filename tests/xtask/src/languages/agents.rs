@@ -64,8 +64,6 @@ fn run(membrane: &Path, model: &Path, built: &Built, (task, seed): (&str, u64)) 
     }
     let mut agent = Command::new(membrane);
     agent.arg("agent").arg(component).args([task, "--json", "--tool", "calculator"]);
-    // With a limit on memory an instance gets less than the interpreter of Python takes.
-    agent.args(["--memory", "none"]);
     agent.args(["--seed", &seed.to_string(), "--model"]).arg(model).arg("--audit").arg(&log);
     let events = output(&mut agent)?;
     output(Command::new(membrane).args(["audit", "verify"]).arg(&log))?;
