@@ -396,8 +396,9 @@ impl Model {
         self.compute().scratch.clock.restart(on)
     }
 
-    /// Writes every request for experts from now on to `out`, as a [`Trace`](membrane_pager::Trace) that [`simulate`](membrane_pager::simulate()) takes.
-    /// `name`: of the model, for people. Nothing is written for a model without experts.
+    /// Writes every request for experts from now on to `out`, as a [`Trace`](membrane_pager::Trace) that
+    /// [`simulate`](membrane_pager::simulate()) takes. `name`: of the model, for people. Nothing is written for a model without
+    /// experts.
     pub fn record_routing(&self, name: &str, out: Box<dyn std::io::Write + Send>) {
         if let Some(pager) = &self.compute().pager {
             pager.record(name, out);

@@ -207,6 +207,8 @@ proptest! {
         let whole = prefixed.encode(&text, Specials::AsText).unwrap();
         prop_assert_eq!(&whole, &if text.is_empty() { vec![] } else { by_definition(&format!(" {text}")) });
         prop_assert_eq!(prefixed.decode_whole(&whole), text.replace('▁', " "));
-        prop_assert_eq!(prefixed.encode_continuation(&text).unwrap(), by_definition(&text));
+        let spelled = [0xE2, 0x96, 0x81].map(byte);
+        let parts: Vec<Vec<u32>> = text.split('▁').map(by_definition).collect();
+        prop_assert_eq!(prefixed.encode_continuation(&text).unwrap(), parts.join(&spelled[..]));
     }
 }

@@ -27,8 +27,8 @@ struct Entry {
     avg_ts: f64,
 }
 
-/// Measures prompt and decode, each by a run of its own, before which `forget` is called. `flags`: further ones. Errors: it can't be started, fails, or prints
-/// something else than one measurement.
+/// Measures prompt and decode, each by a run of its own, before which `forget` is called. `flags`: further ones. Errors: it can't be
+/// started, fails, or prints something else than one measurement.
 pub fn measure(program: &Path, task: &Task, flags: &[String], forget: &dyn Fn()) -> Result<PeerSpeed> {
     let help = help(program)?;
     let before = before(program, &help)?;
