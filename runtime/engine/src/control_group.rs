@@ -80,11 +80,11 @@ fn group(folder: PathBuf, version: &Version) -> Option<Group> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Files below a root of their own.
-    fn system(files: &[(&str, &str)]) -> tempfile::TempDir {
+    pub(crate) fn system(files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for (path, text) in files {
             let path = root.path().join(path);

@@ -96,22 +96,10 @@ impl fmt::Display for FreeMemory {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
+    use crate::control_group::tests::system;
 
     const MIB: u64 = 1 << 20;
-
-    /// Files below a root of their own.
-    fn system(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let root = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        root
-    }
 
     fn free(root: &tempfile::TempDir, own: u64) -> FreeMemory {
         FreeMemory::at(root.path(), own).unwrap()
