@@ -150,7 +150,7 @@ const TASK_ROWS: usize = 16;
 const INPUT_BYTES: usize = 192 << 10;
 /// Rows of the input of a job, at least: what is unpacked of the weights should be used often.
 const MIN_JOB_INPUTS: usize = 36;
-/// Rows of the input of a job are a multiple of this: whole tiles of all kernels, of 3 and of 4 rows.
+/// Rows of the input of a job are a multiple of this: whole tiles of all kernels, of 4 and of 6 rows.
 const INPUT_TILES: usize = 12;
 
 /// Rows of a product's input.

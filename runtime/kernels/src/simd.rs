@@ -46,6 +46,8 @@ impl Lanes {
 pub(crate) trait Simd: Copy {
     /// Sixteen floats.
     type V: Copy;
+    /// Sums of four rows that registers hold at once, in vectors of each row.
+    const FOUR_ROWS: usize;
 
     fn splat(self, x: f32) -> Self::V;
     fn load(self, x: &[f32; LANES]) -> Self::V;
@@ -77,8 +79,8 @@ pub(crate) trait Simd: Copy {
     /// The canonical sum of the lanes: lane i += lane i + 8, then + 4, + 2, + 1.
     fn sum(self, x: Self::V) -> f32;
 
-    /// Sixteen dot products of `a` with the rows of `b` [16, a.len()], each in the canonical order of
-    /// [`dot`].
+    /// Sixteen dot products of `a` with the rows of `b` [a.len(), 16], of which each vector of all rows comes before the next; each
+    /// in the canonical order of [`dot`].
     ///
     /// # Panics
     /// If `b` is shorter.

@@ -177,7 +177,7 @@ fn score_tile<S: Simd>(
     let column = tile.kv_head * call.head_dim;
     for begin in positions.clone().step_by(PANEL) {
         let end = (begin + PANEL).min(positions.end);
-        widen(s, &call.keys, column..column + call.head_dim, begin..end, panel);
+        widen(s, &call.keys, column..column + call.head_dim, begin..end, Rows::by_vectors(panel, vectors));
         for row in 0..tile.rows() {
             let query = &queries[row * vectors..(row + 1) * vectors];
             let end = end.min(tile.limit(call, row));
@@ -209,7 +209,7 @@ fn weigh_part<S: Simd>(
     let columns = column + part.columns.start..column + part.columns.end;
     for begin in positions.clone().step_by(PANEL) {
         let end = (begin + PANEL).min(positions.end);
-        widen(s, &call.values, columns.clone(), begin..end, panel);
+        widen(s, &call.values, columns.clone(), begin..end, Rows::one_by_one(panel, vectors));
         let panel = &panel[..(end - begin) * vectors];
         for row in (0..tile.rows()).step_by(4) {
             let rows = (tile.rows() - row).min(4);
@@ -226,6 +226,35 @@ fn weigh_part<S: Simd>(
     }
 }
 
+/// Rows of a panel, as vectors.
+struct Rows<'a> {
+    panel: &'a mut [Lanes],
+    /// Vectors of a row.
+    vectors: usize,
+    /// Rows of which each vector of all comes before the next.
+    together: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Row after row.
+    fn one_by_one(panel: &'a mut [Lanes], vectors: usize) -> Self {
+        Self { panel, vectors, together: 1 }
+    }
+
+    /// Sixteen rows at a time: the first vector of each, then the second of each, as [`Simd::dots`] takes them.
+    fn by_vectors(panel: &'a mut [Lanes], vectors: usize) -> Self {
+        Self { panel, vectors, together: LANES }
+    }
+
+    /// The vectors of a row.
+    #[inline(always)]
+    fn row(&mut self, row: usize) -> impl Iterator<Item = &mut Lanes> {
+        let first = row / self.together * self.together;
+        let rows = &mut self.panel[first * self.vectors..][..self.together * self.vectors];
+        rows[row - first..].iter_mut().step_by(self.together)
+    }
+}
+
 /// Some columns of `positions` as f32, each row padded by zeros to whole vectors, followed by rows of zeros
 /// up to a multiple of [`LANES`].
 #[inline(always)]
@@ -234,21 +263,20 @@ fn widen<S: Simd>(
     cache: &Cache<'_>,
     columns: Range<usize>,
     positions: Range<usize>,
-    panel: &mut [Lanes],
+    mut rows: Rows<'_>,
 ) {
-    let vectors = columns.len().div_ceil(LANES);
     let mut block = positions.start / cache.block_len;
     let mut within = positions.start % cache.block_len;
     for position in 0..positions.len() {
         let begin = within * cache.width;
         cache.prefetch(block, within + AHEAD, columns.clone());
-        let row = &mut panel[position * vectors..(position + 1) * vectors];
+        let row = rows.row(position);
         match cache.slices[block] {
-            KvSlice::F16(x) => widen_f16(s, &x[begin + columns.start..begin + columns.end], row),
+            KvSlice::F16(x) => {
+                widen_floats(s, &x[begin + columns.start..begin + columns.end], row);
+            }
             KvSlice::F32(x) => {
-                let row = Lanes::flat_mut(row);
-                row[..columns.len()].copy_from_slice(&x[begin + columns.start..begin + columns.end]);
-                row[columns.len()..].fill(0.0);
+                widen_floats(s, &x[begin + columns.start..begin + columns.end], row);
             }
             KvSlice::Q8_0(x) => {
                 let x = &x[within * q8_0_bytes(cache.width)..];
@@ -270,7 +298,9 @@ fn widen<S: Simd>(
             (block, within) = (block + 1, 0);
         }
     }
-    panel[positions.len() * vectors..positions.len().next_multiple_of(LANES) * vectors].fill(Lanes::ZERO);
+    for position in positions.len()..positions.len().next_multiple_of(LANES) {
+        rows.row(position).for_each(|lanes| *lanes = Lanes::ZERO);
+    }
 }
 
 impl Cache<'_> {
@@ -311,15 +341,15 @@ const fn q4_0_bytes(elements: usize) -> usize {
 /// Elements of a row of blocks, from `first` on, a multiple of [`LANES`], as many as `row` has. `integers`: of the bytes behind
 /// a block's scale and an element of the block, a vector from that element on. Canonical: the scale times the integer, rounded.
 #[inline(always)]
-fn widen_blocks<S: Simd>(
+fn widen_blocks<'a, S: Simd>(
     s: S,
     x: &[u8],
     block_bytes: usize,
     first: usize,
-    row: &mut [Lanes],
+    row: impl Iterator<Item = &'a mut Lanes>,
     integers: impl Fn(&[u8], usize) -> [i8; LANES],
 ) {
-    for (number, lanes) in row.iter_mut().enumerate() {
+    for (number, lanes) in row.enumerate() {
         let column = first + number * LANES;
         let block = &x[column / BLOCK_ELEMS * block_bytes..][..block_bytes];
         let (scale, q) = block.split_at(size_of::<u16>());
@@ -329,16 +359,37 @@ fn widen_blocks<S: Simd>(
     }
 }
 
-#[inline(always)]
-fn widen_f16<S: Simd>(s: S, x: &[u16], row: &mut [Lanes]) {
-    let (whole, tail) = x.as_chunks::<LANES>();
-    for (x, lanes) in whole.iter().zip(&mut *row) {
-        s.store(s.load_f16(x), &mut lanes.0);
+/// A float of a cache.
+trait Float: Copy + Default {
+    fn load<S: Simd>(s: S, x: &[Self; LANES]) -> S::V;
+}
+
+/// IEEE half precision.
+impl Float for u16 {
+    #[inline(always)]
+    fn load<S: Simd>(s: S, x: &[Self; LANES]) -> S::V {
+        s.load_f16(x)
     }
-    if !tail.is_empty() {
-        let mut padded = [0; LANES];
+}
+
+impl Float for f32 {
+    #[inline(always)]
+    fn load<S: Simd>(s: S, x: &[Self; LANES]) -> S::V {
+        s.load(x)
+    }
+}
+
+/// A row of floats, zeros behind the last.
+#[inline(always)]
+fn widen_floats<'a, F: Float, S: Simd>(s: S, x: &[F], mut row: impl Iterator<Item = &'a mut Lanes>) {
+    let (whole, tail) = x.as_chunks::<LANES>();
+    for (x, lanes) in whole.iter().zip(row.by_ref()) {
+        s.store(F::load(s, x), &mut lanes.0);
+    }
+    if let (false, Some(lanes)) = (tail.is_empty(), row.next()) {
+        let mut padded = [F::default(); LANES];
         padded[..tail.len()].copy_from_slice(tail);
-        s.store(s.load_f16(&padded), &mut row[whole.len()].0);
+        s.store(F::load(s, &padded), &mut lanes.0);
     }
 }
 
@@ -379,6 +430,9 @@ fn add_rows<S: Simd>(s: S, weights: &[Weights<'_>], panel: &[Lanes], vectors: us
     let shared = &panel[common.start * vectors..];
     let of = |row: usize| weights[row].of(common.clone());
     match weights.len() {
+        4 if S::FOUR_ROWS == 4 => {
+            add_columns::<S, 4, 4>(s, [of(0), of(1), of(2), of(3)], shared, vectors, mixed);
+        }
         4 => add_columns::<S, 4, 1>(s, [of(0), of(1), of(2), of(3)], shared, vectors, mixed),
         3 => add_columns::<S, 3, 1>(s, [of(0), of(1), of(2)], shared, vectors, mixed),
         2 => add_columns::<S, 2, 2>(s, [of(0), of(1)], shared, vectors, mixed),
@@ -436,16 +490,21 @@ fn add_chunk<S: Simd, const ROWS: usize, const CHUNKS: usize>(
     column: usize,
     mixed: &mut [Lanes],
 ) {
+    let positions = weights[0].len();
+    assert!(weights.iter().all(|weights| weights.len() == positions), "attention: rows of other lengths");
+    assert!(column + CHUNKS <= vectors && positions * vectors <= panel.len(), "attention: panel");
     let mut sums = [[s.zero(); CHUNKS]; ROWS];
     for row in 0..ROWS {
         for chunk in 0..CHUNKS {
             sums[row][chunk] = s.load(&mixed[row * vectors + column + chunk].0);
         }
     }
-    for (position, values) in panel.chunks_exact(vectors).enumerate().take(weights[0].len()) {
-        let values = &values[column..column + CHUNKS];
+    for position in 0..positions {
+        // SAFETY: the panel has these rows, each with the columns of the chunk, and there are as many weights.
+        let values = unsafe { panel.get_unchecked(position * vectors + column..).get_unchecked(..CHUNKS) };
         for row in 0..ROWS {
-            let weight = s.splat(weights[row][position]);
+            // SAFETY: as above.
+            let weight = s.splat(unsafe { *weights[row].get_unchecked(position) });
             for chunk in 0..CHUNKS {
                 sums[row][chunk] = s.fma(weight, s.load(&values[chunk].0), sums[row][chunk]);
             }

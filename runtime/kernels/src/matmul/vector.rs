@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::Job;
 use super::activations::{BLOCK, BlockInfo};
 use super::packed::{self, MAX_SUBS, Packed, Scales, Sink};
-use super::wide::{Column, Wide, accumulate, column_sums, panel_sums, words};
+use super::wide::{Column, Wide, accumulate, column_sums, panel_sums, start, words};
 use crate::format::Format;
 use crate::isa::Isa;
 use crate::simd::{Avx2, Avx512};
@@ -19,8 +19,6 @@ const PANEL_MIN_N: usize = 4;
 const PANEL_COLS: usize = 512;
 /// Stripes of a panel: two, so that what is loaded of the activations is used twice.
 const MAX_STRIPES: usize = 2;
-/// Rows of activations that are multiplied with a panel at once.
-const TILE: usize = 4;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 /// Rows of the widest kernel.
@@ -188,7 +186,8 @@ fn few<P: Packed, W: Wide, const N: usize>(w: W, job: &Job<'_>, rows: Range<usiz
                     for sub in 0..P::SUBS {
                         let info = info.get_unchecked((b * P::SUBS + sub) * P::SUB / BLOCK);
                         let figures = (scales.scale[sub], scales.minimum[sub]);
-                        acc[n] = accumulate::<P, W>(w, sub, dots.sums[n][sub], figures, info, acc[n]);
+                        let sums = w.add32(dots.sums[n][sub], start::<P, W>(w, sub, info));
+                        acc[n] = accumulate::<P, W>(w, sub, sums, figures, info, acc[n]);
                     }
                     dots.at[n] = dots.at[n].add(P::FORMAT.block_elems());
                 }
@@ -261,14 +260,32 @@ fn stripes<P: Packed, W: Wide, const R: usize>(w: W, job: &Job<'_>, windows: [Wi
         for (r, window) in windows.iter().enumerate() {
             unpack::<P, W, R>(w, job, window, r, cols.clone(), panel);
         }
-        let whole = job.rows.count / TILE * TILE;
-        for i in (0..whole).step_by(TILE) {
-            tile::<P, W, R, TILE>(w, job, &windows, cols.clone(), panel, i);
+        let mut i = 0;
+        if W::TILE > 4 {
+            i = tiles::<P, W, R, 6>(w, job, &windows, cols.clone(), panel, i);
         }
-        for i in whole..job.rows.count {
-            tile::<P, W, R, 1>(w, job, &windows, cols.clone(), panel, i);
-        }
+        i = tiles::<P, W, R, 4>(w, job, &windows, cols.clone(), panel, i);
+        i = tiles::<P, W, R, 2>(w, job, &windows, cols.clone(), panel, i);
+        tiles::<P, W, R, 1>(w, job, &windows, cols, panel, i);
     }
+}
+
+/// As many tiles of `T` rows as there are from row `first` of the input on. Returns the row behind them.
+#[inline(always)]
+fn tiles<P: Packed, W: Wide, const R: usize, const T: usize>(
+    w: W,
+    job: &Job<'_>,
+    windows: &[Window; R],
+    cols: Range<usize>,
+    panel: &Panel,
+    first: usize,
+) -> usize {
+    let mut i = first;
+    while i + T <= job.rows.count {
+        tile::<P, W, R, T>(w, job, windows, cols.clone(), panel, i);
+        i += T;
+    }
+    i
 }
 
 /// Fills stripe `r` of `R` of the panel with some columns of a window's rows.
@@ -354,7 +371,11 @@ fn tile<P: Packed, W: Wide, const R: usize, const T: usize>(
         // SAFETY: `unpack` has filled the panel for these columns; the activations were cut to them.
         unsafe {
             let weights = panel.weights.as_ptr().add(sub * P::SUB * R * W::ROWS);
-            let sums = panel_sums::<P, W, R, T>(w, weights.cast(), at);
+            let mut starts = [w.splat32(0); T];
+            for (of_row, infos) in starts.iter_mut().zip(infos) {
+                *of_row = start::<P, W>(w, sub, infos.get_unchecked(sub * P::SUB / BLOCK));
+            }
+            let sums = panel_sums::<P, W, R, T>(w, weights.cast(), at, starts);
             for r in 0..R {
                 let figures = (sub * R + r) * W::ROWS;
                 let scale = w.load_floats(panel.scale.as_ptr().add(figures).cast());

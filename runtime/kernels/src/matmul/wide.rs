@@ -8,7 +8,7 @@
 mod avx2;
 mod avx512;
 
-use super::activations::BlockInfo;
+use super::activations::{BLOCK, BlockInfo};
 use super::packed::Packed;
 
 /// A column: 16 bytes of each row.
@@ -22,6 +22,8 @@ pub(super) trait Wide: Copy {
     type F: Copy;
     /// Weight rows that are worked on at once.
     const ROWS: usize;
+    /// Rows of activations that are multiplied with a panel at once: as many as registers hold the sums of.
+    const TILE: usize;
 
     /// The column of the 16 bytes at `at` in the first row and every `stride` bytes in the others.
     ///
@@ -75,6 +77,7 @@ pub(super) trait Wide: Copy {
     fn sar32(self, a: Self::V, bits: u32) -> Self::V;
     /// Shift of dwords to the left.
     fn shl32(self, a: Self::V, bits: u32) -> Self::V;
+    fn add32(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub32(self, a: Self::V, b: Self::V) -> Self::V;
     /// In each lane the lower half of `a`, then that of `b`.
     fn low_quads(self, a: Self::V, b: Self::V) -> Self::V;
@@ -150,8 +153,8 @@ pub(super) unsafe fn column_sums<P: Packed, W: Wide, const C: usize>(
     w.row_sums(sums)
 }
 
-/// For `T` rows of activations and `R` times `W::ROWS` weight rows, the sums of products over a sub-block of
-/// a panel: `P::SUB / 2` times `R` vectors with two elements of each row.
+/// For `T` rows of activations and `R` times `W::ROWS` weight rows, `start` and the sums of products over a sub-block of a panel:
+/// `P::SUB / 2` times `R` vectors with two elements of each row.
 ///
 /// # Safety
 /// `activations` must be `P::SUB` elements.
@@ -160,8 +163,9 @@ pub(super) unsafe fn panel_sums<P: Packed, W: Wide, const R: usize, const T: usi
     w: W,
     weights: *const u8,
     activations: [*const i16; T],
+    start: [W::V; T],
 ) -> [[W::V; T]; R] {
-    let mut sums = [[w.splat32(0); T]; R];
+    let mut sums = [start; R];
     for k in 0..P::SUB / 2 {
         let mut vectors = [w.splat32(0); R];
         for (r, v) in vectors.iter_mut().enumerate() {
@@ -179,30 +183,31 @@ pub(super) unsafe fn panel_sums<P: Packed, W: Wide, const R: usize, const T: usi
     sums
 }
 
-/// The last steps for a sub-block, in canonical order, for all rows at once; `sums` are the raw sums.
-///
-/// # Safety
-/// `info` must be the activation block's that has sub-block `sub`.
+/// What the sum of a sub-block's products starts from, since weights stand for themselves less an offset.
 #[inline(always)]
-pub(super) unsafe fn accumulate<P: Packed, W: Wide>(
+pub(super) fn start<P: Packed, W: Wide>(w: W, sub: usize, info: &BlockInfo) -> W::V {
+    if P::OFFSET_BITS == 0 {
+        return w.splat32(0);
+    }
+    let sum = if P::SUB == BLOCK { info.sum } else { info.half_sums[sub % 2] };
+    w.splat32(-(sum << P::OFFSET_BITS))
+}
+
+/// The last steps for a sub-block, in canonical order, for all rows at once. `info` is the activation block's that has the
+/// sub-block.
+#[inline(always)]
+pub(super) fn accumulate<P: Packed, W: Wide>(
     w: W,
     sub: usize,
-    mut sums: W::V,
+    sums: W::V,
     (scale, minimum): (W::F, W::F),
     info: &BlockInfo,
     acc: W::F,
 ) -> W::F {
-    let half = sub % 2;
-    if P::OFFSET_BITS > 0 {
-        let sum = if P::SUB == 32 { &info.sum } else { &info.half_sums[half] };
-        // SAFETY: an i32 is a dword.
-        let sum = unsafe { w.repeat_dword(std::ptr::from_ref(sum).cast()) };
-        sums = w.sub32(sums, w.shl32(sum, P::OFFSET_BITS));
-    }
     let acc = w.fma(w.floats(sums), w.mul(scale, w.splat(info.scale)), acc);
     if !P::MINIMUM {
         return acc;
     }
-    let scaled_sum = if P::SUB == 32 { info.scaled_sum } else { info.scaled_half_sums[half] };
+    let scaled_sum = if P::SUB == BLOCK { info.scaled_sum } else { info.scaled_half_sums[sub % 2] };
     w.fma(minimum, w.splat(scaled_sum), acc)
 }

@@ -17,6 +17,7 @@ fn map(a: V, b: V, f: impl Fn(f32, f32) -> f32) -> V {
 
 impl Simd for Scalar {
     type V = V;
+    const FOUR_ROWS: usize = 1;
 
     fn splat(self, x: f32) -> V {
         [x; LANES]
@@ -95,7 +96,7 @@ impl Simd for Scalar {
         assert!(b.len() >= LANES * a.len());
         std::array::from_fn(|row| {
             let mut acc = self.zero();
-            for (a, b) in a.iter().zip(&b[row * a.len()..]) {
+            for (a, b) in a.iter().zip(b[row..].iter().step_by(LANES)) {
                 acc = self.fma(a.0, b.0, acc);
             }
             self.sum(acc)

@@ -56,6 +56,7 @@ macro_rules! one {
 
 impl Simd for Avx2 {
     type V = [__m256; 2];
+    const FOUR_ROWS: usize = 1;
 
     both! {
         add(a, b) = _mm256_add_ps;
@@ -155,7 +156,7 @@ impl Simd for Avx2 {
     fn dots(self, a: &[Lanes], b: &[Lanes]) -> Self::V {
         assert!(b.len() >= LANES * a.len());
         // SAFETY: the token says that the CPU has AVX2 and FMA; `b` has 16 rows of the length of `a`.
-        unsafe { [dots8(a, b.as_ptr()), dots8(a, b.as_ptr().add(8 * a.len()))] }
+        unsafe { [dots8(a, b.as_ptr()), dots8(a, b.as_ptr().add(8))] }
     }
 }
 
@@ -163,7 +164,7 @@ impl Simd for Avx2 {
 /// eight sums stay in registers.
 ///
 /// # Safety
-/// AVX2 and FMA; `b` must have 8 rows of `a.len()`.
+/// AVX2 and FMA; `b` must have 8 vectors, 16 apart, for each one of `a`.
 #[inline(always)]
 unsafe fn dots8(a: &[Lanes], b: *const Lanes) -> __m256 {
     // SAFETY: rows and halves are within `a` and `b` by the caller's promise.
@@ -174,7 +175,7 @@ unsafe fn dots8(a: &[Lanes], b: *const Lanes) -> __m256 {
             for (k, x) in a.iter().enumerate() {
                 let x = _mm256_loadu_ps(x.0.as_ptr().add(lanes));
                 for (row, acc) in acc.iter_mut().enumerate() {
-                    let y = (*b.add(row * a.len() + k)).0.as_ptr().add(lanes);
+                    let y = (*b.add(LANES * k + row)).0.as_ptr().add(lanes);
                     *acc = _mm256_fmadd_ps(x, _mm256_loadu_ps(y), *acc);
                 }
             }
@@ -236,6 +237,7 @@ unsafe fn twos(a: __m256, b: __m256) -> __m256 {
 
 impl Simd for Avx512 {
     type V = __m512;
+    const FOUR_ROWS: usize = 4;
 
     one! {
         add(a, b) = _mm512_add_ps;
@@ -319,7 +321,7 @@ impl Simd for Avx512 {
             for (k, x) in a.iter().enumerate() {
                 let x = _mm512_loadu_ps(x.0.as_ptr());
                 for (row, acc) in acc.iter_mut().enumerate() {
-                    let y = (*b.as_ptr().add(row * a.len() + k)).0.as_ptr();
+                    let y = (*b.as_ptr().add(LANES * k + row)).0.as_ptr();
                     *acc = _mm512_fmadd_ps(x, _mm512_loadu_ps(y), *acc);
                 }
             }

@@ -31,10 +31,12 @@ impl Wide for Avx2 {
     type V = __m256i;
     type F = __m256;
     const ROWS: usize = 8;
+    const TILE: usize = 4;
 
     one! {
         and(a: __m256i, b: __m256i) -> __m256i = _mm256_and_si256;
         or(a: __m256i, b: __m256i) -> __m256i = _mm256_or_si256;
+        add32(a: __m256i, b: __m256i) -> __m256i = _mm256_add_epi32;
         sub32(a: __m256i, b: __m256i) -> __m256i = _mm256_sub_epi32;
         low_quads(a: __m256i, b: __m256i) -> __m256i = _mm256_unpacklo_epi64;
         high_quads(a: __m256i, b: __m256i) -> __m256i = _mm256_unpackhi_epi64;

@@ -31,10 +31,12 @@ impl Wide for Avx512 {
     type V = __m512i;
     type F = __m512;
     const ROWS: usize = 16;
+    const TILE: usize = 6;
 
     one! {
         and(a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512;
         or(a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512;
+        add32(a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi32;
         sub32(a: __m512i, b: __m512i) -> __m512i = _mm512_sub_epi32;
         low_quads(a: __m512i, b: __m512i) -> __m512i = _mm512_unpacklo_epi64;
         high_quads(a: __m512i, b: __m512i) -> __m512i = _mm512_unpackhi_epi64;
