@@ -56,6 +56,9 @@ pub struct MachineFlags {
     /// Which expert gives up its slot; changes speed, never the result
     #[arg(long, value_enum, default_value_t = Eviction::Frequency)]
     pub eviction: Eviction,
+    /// Whether experts that the next layer is likely to need are read while this one computes; changes speed, never the result
+    #[arg(long, value_enum, default_value_t = Lookahead::Auto)]
+    pub lookahead: Lookahead,
     /// Whether tokens are drafted from the text so far and computed ahead; changes speed, never the result
     #[arg(long, value_enum, default_value_t = Speculation::Auto)]
     pub speculate: Speculation,
@@ -196,6 +199,15 @@ impl From<Speculation> for Speculate {
     }
 }
 
+/// Whether experts are read ahead.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Lookahead {
+    /// While the disk is idle and enough of them come to be needed.
+    Auto,
+    /// Never.
+    Off,
+}
+
 impl From<Eviction> for EvictionPolicy {
     fn from(eviction: Eviction) -> Self {
         match eviction {
@@ -270,6 +282,7 @@ impl MachineFlags {
                 Io::Buffered => IoMode::Buffered,
             },
             eviction: self.eviction.into(),
+            lookahead: matches!(self.lookahead, Lookahead::Auto),
             isa,
             speculate: self.speculate.into(),
             reserve,

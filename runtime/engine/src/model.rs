@@ -57,6 +57,9 @@ pub struct LoadOptions {
     pub io: IoMode,
     /// Which expert gives up its slot. It never changes a result.
     pub eviction: EvictionPolicy,
+    /// Whether experts that the next layer is likely to ask for are read while this one computes. It never changes a result, but
+    /// what was found in memory then depends on time.
+    pub lookahead: bool,
     /// Instruction set; by default the best that this processor has. It never changes a result.
     pub isa: Option<Isa>,
     /// Checkpoints of recurrent states that are kept at most; by default chosen from the budget. It never changes a result.
@@ -84,6 +87,7 @@ impl Default for LoadOptions {
             prefill_chunk: None,
             io: IoMode::Auto,
             eviction: EvictionPolicy::default(),
+            lookahead: false,
             isa: None,
             checkpoints: None,
             experts: None,
@@ -207,6 +211,7 @@ impl Prepared {
             precision: self.options.precision,
             kv: self.options.kv,
             speculate: self.options.speculate,
+            lookahead: self.options.lookahead,
             pool: Pool::new(
                 self.plan.kv.0 - self.plan.side_kv.0 + self.plan.recurrent.0 - self.plan.side_recurrent.0,
                 self.plan.checkpoints as usize,
@@ -257,6 +262,7 @@ pub(crate) struct Core {
     pub precision: Precision,
     pub kv: KvFormat,
     pub speculate: Speculate,
+    pub lookahead: bool,
     pub pool: Arc<Pool>,
     /// For what sessions compute ahead, so that it takes nothing from what their tokens need.
     pub draft_pool: Arc<Pool>,

@@ -2,15 +2,15 @@
 //! arrive, combine.
 
 use membrane_kernels::{Product, Region, matmul, ops};
-use membrane_pager::{Lease, Wanted};
+use membrane_pager::{Lease, Pager, Wanted};
 
 use crate::error::Result;
 use crate::forward::{Observer, gated_unit};
 use crate::model::{Compute, Core};
 use crate::router;
-use crate::scratch::Scratch;
+use crate::scratch::{FORESEEN_ROWS, Scratch};
 use crate::stages::Stage;
-use crate::weights::{GatedUnit, MoeBlock, Weight};
+use crate::weights::{Block, FeedForward, GatedUnit, InputNorm, MoeBlock, Weight};
 
 /// Which tokens go to which expert, sorted by expert.
 #[derive(Default)]
@@ -93,6 +93,7 @@ pub(crate) fn run(
         rows: rows_of_pass,
         uses: &routing.uses,
     });
+    foresee(core, region, index, rows, pager, s)?;
     s.clock.lap(region, Stage::Router);
     if let Some((unit, gate)) = &block.shared {
         shared_expert(core, region, unit, gate.as_ref(), rows, s)?;
@@ -117,6 +118,29 @@ pub(crate) fn run(
         &mut s.branch[..rows * hidden],
     );
     s.clock.lap(region, Stage::Combine);
+    Ok(())
+}
+
+/// Lets the pager read what the next layer is likely to ask for while this one computes.
+fn foresee(
+    core: &Core,
+    region: &Region<'_>,
+    index: usize,
+    rows: usize,
+    pager: &Pager,
+    s: &mut Scratch,
+) -> Result<()> {
+    if !core.lookahead || rows > FORESEEN_ROWS || pager.holds_everything() {
+        return Ok(());
+    }
+    let Some(Block { ffn_norm: InputNorm::Rms(norm), ffn: FeedForward::Moe(next), .. }) =
+        core.layout.blocks.get(index + 1)
+    else {
+        return Ok(());
+    };
+    let mut wanted = Vec::new();
+    router::foresee(core, region, norm, next, rows, s, &mut wanted)?;
+    pager.foresee(index as u32 + 1, &wanted);
     Ok(())
 }
 

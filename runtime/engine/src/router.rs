@@ -39,17 +39,61 @@ pub(crate) fn route(
     routing.ids.clear();
     routing.weights.clear();
     for row in scores.chunks_exact_mut(moe.experts) {
-        match moe.router.scores {
-            Scores::Softmax => ops::softmax(region, row),
-            Scores::Sigmoid => ops::sigmoids(region, row),
-        }
         let first = routing.ids.len();
-        choose(row, moe, block.choice_bias.as_deref(), &mut routing.ids);
+        rank(region, row, block, &mut routing.ids);
         let chosen = &routing.ids[first..];
         routing.weights.extend(chosen.iter().map(|&id| row[id as usize]));
         weigh(moe, &mut routing.weights[first..]);
     }
     Ok(())
+}
+
+/// Guesses which experts the next layer will ask for: those that its router chooses for the residual stream as it is before this
+/// layer's feed-forward. They go into `wanted`, the likeliest of each row first; none where scores are no numbers.
+///
+/// Eliseev and Mazur, "Fast Inference of Mixture-of-Experts Language Models with Offloading", 2023.
+pub(crate) fn foresee(
+    core: &Core,
+    region: &Region<'_>,
+    norm: &[f32],
+    block: &MoeBlock,
+    rows: usize,
+    s: &mut Scratch,
+    wanted: &mut Vec<u32>,
+) -> Result<()> {
+    let hidden = core.hyper.hidden;
+    let guess = &mut s.foresight;
+    let normed = &mut guess.normed[..rows * hidden];
+    ops::rms_norm(region, &s.hidden[..rows * hidden], norm, core.hyper.norm_eps, normed);
+    guess.input.set(region, rows, hidden, normed, core.precision);
+    let scores = &mut guess.scores[..rows * block.shape.experts];
+    let weights = core.resident.matrix(&block.router)?;
+    let output = &mut *scores;
+    matmul(region, core.precision, &mut [Product { weights, input: &guess.input, input_rows: None, output }]);
+    if let Some(bias) = &block.router_bias {
+        ops::add_bias(region, scores, bias);
+    }
+    wanted.clear();
+    if !is_finite(scores) {
+        return Ok(());
+    }
+    scores.chunks_exact_mut(block.shape.experts).for_each(|row| rank(region, row, block, wanted));
+    let all = std::mem::take(wanted);
+    for expert in all {
+        if !wanted.contains(&expert) {
+            wanted.push(expert);
+        }
+    }
+    Ok(())
+}
+
+/// Makes probabilities, or what the router has in their place, of a row of scores, and appends the chosen experts, best first.
+fn rank(region: &Region<'_>, row: &mut [f32], block: &MoeBlock, ids: &mut Vec<u32>) {
+    match block.shape.router.scores {
+        Scores::Softmax => ops::softmax(region, row),
+        Scores::Sigmoid => ops::sigmoids(region, row),
+    }
+    choose(row, &block.shape, block.choice_bias.as_deref(), ids);
 }
 
 /// The best k experts of a row, from the best groups where there are any.

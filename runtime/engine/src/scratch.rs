@@ -143,6 +143,7 @@ impl ScratchShape {
             + self.latent.floats()
             + self.streams.floats()
             + 3 * self.chunk * self.draft
+            + self.foreseen_rows() * (self.hidden + self.experts)
             + self.vocabulary * (LOGIT_ROWS.min(self.chunk) + 1)
     }
 
@@ -152,6 +153,7 @@ impl ScratchShape {
             + Activations::bytes(self.ffn_rows, self.inner)
             + Activations::bytes(self.latent.rows * self.latent.heads, self.latent.part)
             + self.streams.activation_bytes()
+            + Activations::bytes(self.foreseen_rows(), self.hidden)
             + Activations::bytes(1, self.room(self.input_width()))
             + Activations::bytes(1, self.room(self.inner));
         (4 * self.floats() + activations + self.sparse.bytes(context)) as u64
@@ -161,6 +163,10 @@ impl ScratchShape {
     /// Elements of the room for other orders of columns: an expert has at most all rows of the chunk.
     fn room(&self, width: usize) -> usize {
         if self.ordered { self.chunk * width } else { 0 }
+    }
+
+    fn foreseen_rows(&self) -> usize {
+        if self.experts > 0 { self.chunk.min(FORESEEN_ROWS) } else { 0 }
     }
 
     fn input_width(&self) -> usize {
@@ -189,6 +195,7 @@ pub(crate) struct Scratch {
     pub streams: StreamScratch,
     pub sparse: SparseScratch,
     pub draft: DraftScratch,
+    pub foresight: ForesightScratch,
     pub logits: Vec<f32>,   // [logit_rows, vocabulary]
     pub input: Activations, // of normed or mixed
     pub inner: Activations, // of gate
@@ -196,6 +203,16 @@ pub(crate) struct Scratch {
     /// Rows of logits that are computed at a time.
     pub logit_rows: usize,
     pub clock: StageClock,
+}
+
+/// Most tokens of a pass for which the experts of the next layer are foreseen: more need most of them.
+pub(crate) const FORESEEN_ROWS: usize = 4;
+
+/// What the router of the next layer works in, ahead of its turn; empty without mixtures.
+pub(crate) struct ForesightScratch {
+    pub normed: Vec<f32>,   // [FORESEEN_ROWS at most, hidden]
+    pub input: Activations, // of normed
+    pub scores: Vec<f32>,   // [FORESEEN_ROWS at most, experts]
 }
 
 /// What the head that drafts tokens works in; empty without one.
@@ -251,6 +268,11 @@ impl Scratch {
             streams: StreamScratch::new(&s.streams),
             sparse: SparseScratch::new(&s.sparse, context),
             draft: DraftScratch { finals: zeros(s.chunk * s.draft), pairs: zeros(2 * s.chunk * s.draft) },
+            foresight: ForesightScratch {
+                normed: zeros(s.foreseen_rows() * s.hidden),
+                input: Activations::new(s.foreseen_rows(), s.hidden),
+                scores: zeros(s.foreseen_rows() * s.experts),
+            },
             input: Activations::new(s.chunk, s.input_width()).with_room(s.room(s.input_width())),
             inner: Activations::new(s.ffn_rows, s.inner).with_room(s.room(s.inner)),
             attention: AttentionScratch::new(s.heads, s.head_dim, context, threads),

@@ -16,7 +16,7 @@ pub struct Counters {
     pub hits: u64,
     /// Experts that had to be read.
     pub misses: u64,
-    /// Experts that another request was already reading or had read while this one waited.
+    /// Experts that another request, or foresight, was already reading or had read while this one waited.
     pub joined: u64,
     /// Experts that gave up their slot to another.
     pub evictions: u64,
@@ -38,6 +38,10 @@ pub struct Counters {
     pub direct_fallbacks: u64,
     /// Experts that could not be read.
     pub failures: u64,
+    /// Experts that were read ahead, before anybody asked for them.
+    pub foreseen: u64,
+    /// Of those, how many were asked for before they gave up their slot.
+    pub foreseen_used: u64,
 }
 
 impl Counters {
@@ -74,6 +78,8 @@ impl Sub for Counters {
             recode_time_ns: self.recode_time_ns.saturating_sub(earlier.recode_time_ns),
             direct_fallbacks: self.direct_fallbacks.saturating_sub(earlier.direct_fallbacks),
             failures: self.failures.saturating_sub(earlier.failures),
+            foreseen: self.foreseen.saturating_sub(earlier.foreseen),
+            foreseen_used: self.foreseen_used.saturating_sub(earlier.foreseen_used),
         }
     }
 }
@@ -95,5 +101,7 @@ impl AddAssign for Counters {
         self.recode_time_ns += other.recode_time_ns;
         self.direct_fallbacks += other.direct_fallbacks;
         self.failures += other.failures;
+        self.foreseen += other.foreseen;
+        self.foreseen_used += other.foreseen_used;
     }
 }

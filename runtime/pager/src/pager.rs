@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::arena::Arena;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, ExpertKey};
 use crate::counters::Counters;
 use crate::error::PagerError;
 use crate::eviction::{Eviction, EvictionPolicy};
@@ -76,6 +76,9 @@ pub struct Pager {
     threads: Vec<JoinHandle<()>>,
     io: IoChoice,
 }
+
+/// Where the arena has fewer slots than so many times the experts that are foreseen, each is needed for what was asked for.
+const SLOTS_FOR_FORESIGHT: usize = 8;
 
 impl Pager {
     /// Reserves the arena, chooses how to read and starts the I/O threads. Nothing is read yet, but for the
@@ -177,6 +180,21 @@ impl Pager {
     /// The same for a pass of several tokens.
     pub fn request_for(&self, wanted: &Wanted<'_>) -> Request<'_> {
         Request::new(&self.shared, wanted, true)
+    }
+
+    /// Lets experts of a group be read that may be asked for soon, the likeliest first, while no request needs the disk. Does
+    /// nothing where the arena has few times as many slots, or one for every expert.
+    ///
+    /// It is a guess, on which no result depends. What the last guess named and is not begun is dropped; where too few come
+    /// true there are none for a while. Hits depend on time then, not on the order of requests alone.
+    pub fn foresee(&self, group: u32, experts: &[u32]) {
+        let catalog = &self.shared.catalog;
+        let enough = self.slots() >= SLOTS_FOR_FORESIGHT * experts.len();
+        if experts.is_empty() || !enough || self.holds_everything() {
+            return;
+        }
+        let position = |&index: &u32| catalog.position(ExpertKey { group, index });
+        self.shared.foresee(experts.iter().filter_map(position));
     }
 
     /// Reads every expert if all fit the arena, so that none has to be waited for later, and returns the

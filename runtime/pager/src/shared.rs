@@ -16,6 +16,10 @@ use crate::state::{Next, RequestId, State};
 /// keeps several threads and the device's queue busy.
 pub(crate) const PIECE_BYTES: usize = 1 << 20;
 
+/// Reads of experts that nobody has asked for that are under way at a time: few, so that one that is asked for finds threads and
+/// the disk free, and enough to keep the disk busy.
+const READS_AHEAD: usize = 2;
+
 pub(crate) struct Shared {
     pub arena: Arc<Arena>,
     pub catalog: Catalog,
@@ -47,6 +51,10 @@ impl Work {
 struct Inner {
     state: State,
     queue: VecDeque<Work>,
+    /// Reads of experts that nobody has asked for yet; they begin while `queue` is empty.
+    ahead: VecDeque<Work>,
+    /// How many of those are under way.
+    reading_ahead: usize,
     closed: bool,
     /// Reads under way.
     reading: usize,
@@ -56,8 +64,10 @@ struct Inner {
 
 impl Shared {
     pub fn new(arena: Arc<Arena>, catalog: Catalog, files: Files, state: State) -> Self {
-        let queue = VecDeque::new();
-        let inner = Mutex::new(Inner { state, queue, closed: false, reading: 0, busy_since: None });
+        let (queue, ahead) = (VecDeque::new(), VecDeque::new());
+        let inner =
+            Inner { state, queue, ahead, reading_ahead: 0, closed: false, reading: 0, busy_since: None };
+        let inner = Mutex::new(inner);
         Self { arena, catalog, files, inner, work: Condvar::new(), arrived: Condvar::new() }
     }
 
@@ -92,6 +102,21 @@ impl Shared {
                 }
                 None => inner.state.piece_ended(slot, Err(PagerError::SlotBusy { slot })),
             }
+        }
+        while let Some((slot, key)) = inner.state.next_start_ahead() {
+            match self.jobs(slot, key, &mut inner.ahead) {
+                Some(pieces) => {
+                    inner.state.queued(slot, pieces);
+                    queued += pieces;
+                }
+                None => inner.state.piece_ended(slot, Err(PagerError::SlotBusy { slot })),
+            }
+        }
+        for slot in inner.state.take_urgent() {
+            let (urgent, others) =
+                std::mem::take(&mut inner.ahead).into_iter().partition(|work| work.slot() == slot);
+            (queued, inner.ahead) = (queued + VecDeque::<Work>::len(&urgent), others);
+            inner.queue.extend(urgent);
         }
         match queued {
             0 => {}
@@ -128,6 +153,22 @@ impl Shared {
         Some(queue.len() - before)
     }
 
+    /// Lets experts be read that may be asked for soon, given by position. Those of before that are not begun are not read.
+    pub fn foresee(&self, positions: impl Iterator<Item = usize> + Clone) {
+        let mut inner = self.lock();
+        let mut first = 0;
+        while let Some(slot) = inner.ahead.get(first).map(Work::slot) {
+            let queued = inner.ahead.iter().filter(|work| work.slot() == slot).count();
+            if inner.state.forget(slot, queued) {
+                inner.ahead.retain(|work| work.slot() != slot);
+            } else {
+                first += 1;
+            }
+        }
+        inner.state.foresee(positions);
+        self.settle(&mut inner);
+    }
+
     /// Waits for the next experts of a request, and lends them out.
     pub fn wait(&self, id: RequestId) -> Result<Option<Batch>, PagerError> {
         let mut inner = self.lock();
@@ -155,7 +196,7 @@ impl Shared {
     pub fn serve(&self, mut staging: Option<Staging>) {
         let mut inner = self.lock();
         while !inner.closed {
-            let Some(work) = inner.queue.pop_front() else {
+            let Some((work, ahead)) = inner.take_work() else {
                 inner = self.work.wait(inner).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
@@ -168,6 +209,7 @@ impl Shared {
             }
             let begun = Instant::now();
             inner.reading += 1;
+            inner.reading_ahead += usize::from(ahead);
             inner.busy_since.get_or_insert(begun);
             drop(inner);
             // The piece goes back before the slot can be called complete, because readers are refused until
@@ -180,6 +222,7 @@ impl Shared {
                 Work::Recode(key, mut into) => self.recode(key, &mut into, staging.as_mut()),
             };
             inner = self.lock();
+            inner.reading_ahead -= usize::from(ahead);
             inner.count_read(begun, cost, recode_ns);
             inner.state.piece_ended(slot, result);
             self.settle(&mut inner);
@@ -212,11 +255,23 @@ impl Shared {
         let mut inner = self.lock();
         inner.closed = true;
         inner.queue.clear();
+        inner.ahead.clear();
         self.work.notify_all();
     }
 }
 
 impl Inner {
+    /// What a thread does next, and whether it is a read ahead.
+    fn take_work(&mut self) -> Option<(Work, bool)> {
+        if let Some(work) = self.queue.pop_front() {
+            return Some((work, false));
+        }
+        if self.reading_ahead >= READS_AHEAD {
+            return None;
+        }
+        self.ahead.pop_front().map(|work| (work, true))
+    }
+
     fn count_read(&mut self, begun: Instant, cost: ReadCost, recode_ns: u64) {
         let counters = &mut self.state.counters;
         counters.reads += cost.calls;

@@ -30,6 +30,8 @@ pub struct Figures {
     pub bytes_per_token: u64,
     /// Of the decode: requests for experts that found them in memory, 0 to 1.
     pub hit_rate: Option<f64>,
+    /// Of the decode: experts that were read before they were asked for, and how many of them then were.
+    pub foreseen: [u64; 2],
     /// Of the decode: bytes read from disk for each token.
     pub read_per_token: u64,
     pub prefill_read: u64,

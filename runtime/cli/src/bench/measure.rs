@@ -69,6 +69,7 @@ pub fn measure(args: &Args, case: Case) -> Result<Figures> {
         },
         bytes_per_token,
         hit_rate: (reads.requests > 0).then(|| reads.hits as f64 / reads.requests as f64),
+        foreseen: [reads.foreseen, reads.foreseen_used],
         read_per_token: reads.bytes_read / decoded,
         prefill_read: before.bytes_read,
         read_gb_s: reads.read_gb_s().filter(|_| reads.bytes_read > 0),

@@ -75,6 +75,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     options.context =
         options.context.or(Some(u32::try_from(wanted).context("--prompt and --decode: too many tokens")?));
     options.speculate = Speculate::Off;
+    // Hits follow from the requests alone, as `trace simulate` shows.
+    options.lookahead = false;
     let output = Output::create(&args.out, &checkpoint)?;
     let model = report::load(Prepared::of(checkpoint, &options)?, true)?;
     ensure!(model.plan().experts > 0, "{}: is no mixture of experts", args.model.model.display());

@@ -5,6 +5,7 @@
 mod bank;
 mod contents;
 mod failures;
+mod foresight;
 mod lru;
 #[cfg(target_os = "linux")]
 mod page_cache;
