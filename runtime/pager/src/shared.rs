@@ -16,10 +16,6 @@ use crate::state::{Next, RequestId, State};
 /// keeps several threads and the device's queue busy.
 pub(crate) const PIECE_BYTES: usize = 1 << 20;
 
-/// Reads of experts that nobody has asked for that are under way at a time: few, so that one that is asked for finds threads and
-/// the disk free, and enough to keep the disk busy.
-const READS_AHEAD: usize = 2;
-
 pub(crate) struct Shared {
     pub arena: Arc<Arena>,
     pub catalog: Catalog,
@@ -53,8 +49,6 @@ struct Inner {
     queue: VecDeque<Work>,
     /// Reads of experts that nobody has asked for yet; they begin while `queue` is empty.
     ahead: VecDeque<Work>,
-    /// How many of those are under way.
-    reading_ahead: usize,
     closed: bool,
     /// Reads under way.
     reading: usize,
@@ -65,8 +59,7 @@ struct Inner {
 impl Shared {
     pub fn new(arena: Arc<Arena>, catalog: Catalog, files: Files, state: State) -> Self {
         let (queue, ahead) = (VecDeque::new(), VecDeque::new());
-        let inner =
-            Inner { state, queue, ahead, reading_ahead: 0, closed: false, reading: 0, busy_since: None };
+        let inner = Inner { state, queue, ahead, closed: false, reading: 0, busy_since: None };
         let inner = Mutex::new(inner);
         Self { arena, catalog, files, inner, work: Condvar::new(), arrived: Condvar::new() }
     }
@@ -196,7 +189,7 @@ impl Shared {
     pub fn serve(&self, mut staging: Option<Staging>) {
         let mut inner = self.lock();
         while !inner.closed {
-            let Some((work, ahead)) = inner.take_work() else {
+            let Some(work) = inner.take_work() else {
                 inner = self.work.wait(inner).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
@@ -209,7 +202,6 @@ impl Shared {
             }
             let begun = Instant::now();
             inner.reading += 1;
-            inner.reading_ahead += usize::from(ahead);
             inner.busy_since.get_or_insert(begun);
             drop(inner);
             // The piece goes back before the slot can be called complete, because readers are refused until
@@ -222,7 +214,6 @@ impl Shared {
                 Work::Recode(key, mut into) => self.recode(key, &mut into, staging.as_mut()),
             };
             inner = self.lock();
-            inner.reading_ahead -= usize::from(ahead);
             inner.count_read(begun, cost, recode_ns);
             inner.state.piece_ended(slot, result);
             self.settle(&mut inner);
@@ -261,15 +252,9 @@ impl Shared {
 }
 
 impl Inner {
-    /// What a thread does next, and whether it is a read ahead.
-    fn take_work(&mut self) -> Option<(Work, bool)> {
-        if let Some(work) = self.queue.pop_front() {
-            return Some((work, false));
-        }
-        if self.reading_ahead >= READS_AHEAD {
-            return None;
-        }
-        self.ahead.pop_front().map(|work| (work, true))
+    /// What a thread does next: a read that somebody waits for, if there is one.
+    fn take_work(&mut self) -> Option<Work> {
+        self.queue.pop_front().or_else(|| self.ahead.pop_front())
     }
 
     fn count_read(&mut self, begun: Instant, cost: ReadCost, recode_ns: u64) {
