@@ -385,6 +385,8 @@ mod tests {
                     &l.mixed,
                     &s.draft.finals,
                     &s.draft.pairs,
+                    &s.foresight.normed,
+                    &s.foresight.scores,
                 ];
                 let buffers = buffers.into_iter().chain(s.streams.buffers());
                 let floats = buffers.map(|buffer| buffer.len()).sum::<usize>() + l.index.len();
@@ -398,6 +400,7 @@ mod tests {
                 let inputs = Activations::bytes(chunk, shape.input_width())
                     + Activations::bytes(3 * chunk, 128)
                     + Activations::bytes(chunk.min(LATENT_ROWS) * 5, 96)
+                    + Activations::bytes(chunk.min(FORESEEN_ROWS), 64)
                     + if sparse { Activations::bytes(chunk.min(STREAM_ROWS), 6 * 40) } else { 0 };
                 // 32 blocks of an index in the context, and keys and values of 3 blocks and a tail.
                 let choice = ChoiceScratch::bytes(chunk.min(64), 32) + 2 * 4 * size_of::<KvSlice<'_>>();

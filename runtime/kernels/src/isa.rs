@@ -69,13 +69,13 @@ impl Isa {
     }
 }
 
-/// Bytes of a processor's second cache, half a MiB where it doesn't say.
+/// Bytes of a processor's second cache, a quarter of a MiB to 4 MiB; half a MiB where it doesn't say.
 ///
 /// By CPUID's deterministic cache parameters: leaf 4 of Intel, 0x8000001D of AMD.
 pub(crate) fn second_cache_bytes() -> usize {
     const USUAL: usize = 512 << 10;
     static BYTES: OnceLock<usize> = OnceLock::new();
-    *BYTES.get_or_init(|| cache_bytes(2).unwrap_or(USUAL))
+    *BYTES.get_or_init(|| cache_bytes(2).unwrap_or(USUAL).clamp(256 << 10, 4 << 20))
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn the_second_cache_has_a_size_that_such_caches_have() {
         let bytes = super::second_cache_bytes();
-        assert!((128 << 10..64 << 20).contains(&bytes), "{bytes} bytes");
+        assert!((256 << 10..=4 << 20).contains(&bytes), "{bytes} bytes");
     }
 
     #[test]

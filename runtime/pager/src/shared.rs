@@ -86,6 +86,9 @@ impl Shared {
     /// Brings slots, queue and sleeping threads up to date after a change.
     fn settle(&self, inner: &mut Inner) {
         inner.state.schedule();
+        if inner.state.is_starving() && inner.forget_ahead() {
+            inner.state.schedule();
+        }
         let mut queued = 0;
         while let Some((slot, key)) = inner.state.next_start() {
             match self.jobs(slot, key, &mut inner.queue) {
@@ -149,15 +152,7 @@ impl Shared {
     /// Lets experts be read that may be asked for soon, given by position. Those of before that are not begun are not read.
     pub fn foresee(&self, positions: impl Iterator<Item = usize> + Clone) {
         let mut inner = self.lock();
-        let mut first = 0;
-        while let Some(slot) = inner.ahead.get(first).map(Work::slot) {
-            let queued = inner.ahead.iter().filter(|work| work.slot() == slot).count();
-            if inner.state.forget(slot, queued) {
-                inner.ahead.retain(|work| work.slot() != slot);
-            } else {
-                first += 1;
-            }
-        }
+        inner.forget_ahead();
         inner.state.foresee(positions);
         self.settle(&mut inner);
     }
@@ -252,6 +247,20 @@ impl Shared {
 }
 
 impl Inner {
+    /// Forgets the experts that are to be read ahead and whose reads have not begun. Whether there were any.
+    fn forget_ahead(&mut self) -> bool {
+        let before = self.ahead.len();
+        let mut slots: Vec<usize> = self.ahead.iter().map(Work::slot).collect();
+        slots.dedup();
+        for slot in slots {
+            let queued = self.ahead.iter().filter(|work| work.slot() == slot).count();
+            if self.state.forget(slot, queued) {
+                self.ahead.retain(|work| work.slot() != slot);
+            }
+        }
+        self.ahead.len() < before
+    }
+
     /// What a thread does next: a read that somebody waits for, if there is one.
     fn take_work(&mut self) -> Option<Work> {
         self.queue.pop_front().or_else(|| self.ahead.pop_front())

@@ -4,7 +4,7 @@
 //! An expert is absent, being read, or resident. A slot is *pinned* by each lease of it and by each request
 //! that it is promised to; only an unpinned resident slot can be evicted. Every pin belongs to the thread
 //! that made the request: a thread waits for a slot only while it has no pins, so two threads can't wait for
-//! each other.
+//! each other, or while one is being filled that nobody has asked for.
 //!
 //! Experts that may be asked for soon can be read ahead. Nobody waits for these reads, so they make way for all others, and what
 //! they bring in is evicted as if it had been asked for.
@@ -51,6 +51,8 @@ struct Slot {
     owner: u64,
     /// Reads that have not ended; 0 when the content is complete.
     pieces_left: usize,
+    /// Reads that bring in the expert.
+    pieces: usize,
     failure: Option<PagerError>,
     /// Requests that get the expert when it is complete. Each has a pin.
     waiters: Vec<RequestId>,
@@ -298,9 +300,14 @@ impl State {
     pub fn must_wait(&self, id: RequestId) -> bool {
         let request = &self.requests[id];
         let nothing_to_tell = request.failures.is_empty() && request.ready.is_empty();
-        let more_to_come =
-            !request.loading.is_empty() || !(request.pending.is_empty() || self.holds(request.thread));
+        let slot_to_come = || !self.holds(request.thread) || self.reads_for_nobody();
+        let more_to_come = !request.loading.is_empty() || (!request.pending.is_empty() && slot_to_come());
         nothing_to_tell && more_to_come
+    }
+
+    /// Whether a slot is being filled that nobody waits for: it can be had when its read has ended.
+    fn reads_for_nobody(&self) -> bool {
+        self.slots.iter().any(|slot| slot.pins == 0 && slot.pieces_left > 0)
     }
 
     /// Brings a slot that can be given up to the front of a request's own, past those that its caller keeps. Whether there is
@@ -406,7 +413,7 @@ impl State {
     /// None of them, and nothing that is in use, gives up its slot for that. What was foreseen before and did not come true
     /// counts against further foresight.
     pub fn foresee(&mut self, positions: impl Iterator<Item = usize> + Clone) {
-        if !self.foresight.is_worth_it() {
+        if self.is_starving() || !self.foresight.is_worth_it() {
             return;
         }
         self.serial += 1;
@@ -450,10 +457,10 @@ impl State {
         self.starts_ahead.push_back(slot);
     }
 
-    /// Takes back a read ahead of which `queued` reads have not begun, if these are all of it and nobody waits for it.
+    /// Takes back an expert that is read ahead, of which `queued` reads have not begun, if these are all and nobody waits for it.
     pub fn forget(&mut self, slot: usize, queued: usize) -> bool {
         let entry = &mut self.slots[slot];
-        if !entry.ahead || entry.pieces_left != queued || entry.failure.is_some() {
+        if !entry.ahead || entry.pieces != queued || entry.pieces_left != queued {
             return false;
         }
         (entry.ahead, entry.pieces_left) = (false, 0);
@@ -461,10 +468,16 @@ impl State {
         expert.residency = Residency::Absent;
         self.counters.record_bytes -= expert.bytes;
         self.counters.foreseen -= 1;
-        self.foresight.begun -= 1;
+        // It may have begun in an earlier trial.
+        self.foresight.begun = self.foresight.begun.saturating_sub(1);
         self.eviction.removed(slot);
         self.free.push(slot);
         true
+    }
+
+    /// Whether a request waits for a slot.
+    pub fn is_starving(&self) -> bool {
+        !self.starving.is_empty()
     }
 
     /// A slot that is read ahead whose reads are to be queued, with its expert. The caller answers with [`State::queued`].
@@ -572,7 +585,7 @@ impl State {
 
     /// The reads of a slot are queued; `pieces` is at least 1.
     pub fn queued(&mut self, slot: usize, pieces: usize) {
-        self.slots[slot].pieces_left = pieces;
+        (self.slots[slot].pieces, self.slots[slot].pieces_left) = (pieces, pieces);
     }
 
     /// Whether an earlier read of the slot failed, so that the others are in vain.
