@@ -1,0 +1,129 @@
+//! Experts that are read before anybody asks for them.
+
+use super::{Expert, Residency, State};
+use crate::catalog::ExpertKey;
+
+/// Experts that were read ahead until it is asked whether that pays.
+const TRIAL: u32 = 96;
+/// Of these, one in so many must have been asked for.
+const LEAST_SHARE: u32 = 2;
+/// Occasions to foresee that are let pass after a trial that did not pay.
+const PAUSE: u32 = 2048;
+
+/// How often what was foreseen came true of late.
+#[derive(Debug, Default)]
+pub(super) struct Foresight {
+    /// Experts that were read ahead.
+    begun: u32,
+    /// Of these, how many were asked for.
+    used: u32,
+    /// Occasions that are still let pass.
+    pause: u32,
+}
+
+impl Foresight {
+    /// Whether to read ahead on this occasion.
+    fn is_worth_it(&mut self) -> bool {
+        if self.pause > 0 {
+            self.pause -= 1;
+            return false;
+        }
+        if self.begun >= TRIAL {
+            if self.used * LEAST_SHARE < self.begun {
+                *self = Self { pause: PAUSE, ..Self::default() };
+                return false;
+            }
+            (self.begun, self.used) = (self.begun / 2, self.used / 2);
+        }
+        true
+    }
+}
+
+impl State {
+    /// Notes that a slot is asked for. Whether it was read ahead and nobody had asked for it before.
+    pub(super) fn was_foreseen(&mut self, slot: usize) -> bool {
+        let foreseen = std::mem::take(&mut self.slots[slot].ahead);
+        if foreseen {
+            self.counters.foreseen_used += 1;
+            self.foresight.used += 1;
+        }
+        foreseen
+    }
+
+    /// Lets experts that may be asked for soon be read while nothing else is, the first ones first; they are given by position.
+    /// None of them, and nothing that is in use, gives up its slot for that. What was foreseen before and did not come true
+    /// counts against further foresight.
+    pub fn foresee(&mut self, positions: impl Iterator<Item = usize> + Clone) {
+        if self.is_starving() || !self.foresight.is_worth_it() {
+            return;
+        }
+        self.serial += 1;
+        for position in positions.clone() {
+            self.experts[position].named_by = self.serial;
+        }
+        for position in positions {
+            if self.experts[position].residency != Residency::Absent {
+                continue;
+            }
+            let Some(slot) = self.spare_slot() else { return };
+            self.begin_ahead(position, slot);
+        }
+    }
+
+    /// A slot for an expert that nobody has asked for.
+    fn spare_slot(&mut self) -> Option<usize> {
+        if let Some(slot) = self.free.pop() {
+            return Some(slot);
+        }
+        let (slots, experts, serial) = (&self.slots, &self.experts, self.serial);
+        let evictable = |slot: usize| {
+            slots.get(slot).is_some_and(|slot| {
+                slot.pins == 0 && slot.pieces_left == 0 && experts[slot.expert].named_by != serial
+            })
+        };
+        let slot = self.eviction.victim(&evictable).filter(|&slot| evictable(slot))?;
+        self.give_up(slot);
+        Some(slot)
+    }
+
+    fn begin_ahead(&mut self, position: usize, slot: usize) {
+        let Expert { key, bytes, .. } = self.experts[position];
+        self.experts[position].residency = Residency::Loading(slot);
+        self.eviction.admitted(slot, key);
+        self.counters.foreseen += 1;
+        self.counters.record_bytes += bytes;
+        self.foresight.begun += 1;
+        let entry = &mut self.slots[slot];
+        (entry.expert, entry.pieces_left, entry.owner, entry.ahead) = (position, 1, 0, true);
+        self.starts_ahead.push_back(slot);
+    }
+
+    /// Takes back an expert that is read ahead, of which `queued` reads have not begun, if these are all and nobody waits for it.
+    pub fn forget(&mut self, slot: usize, queued: usize) -> bool {
+        let entry = &mut self.slots[slot];
+        if !entry.ahead || entry.pieces != queued || entry.pieces_left != queued {
+            return false;
+        }
+        (entry.ahead, entry.pieces_left) = (false, 0);
+        let expert = &mut self.experts[entry.expert];
+        expert.residency = Residency::Absent;
+        self.counters.record_bytes -= expert.bytes;
+        self.counters.foreseen -= 1;
+        // It may have begun in an earlier trial.
+        self.foresight.begun = self.foresight.begun.saturating_sub(1);
+        self.eviction.removed(slot);
+        self.free.push(slot);
+        true
+    }
+
+    /// A slot that is read ahead whose reads are to be queued, with its expert. The caller answers with [`State::queued`].
+    pub fn next_start_ahead(&mut self) -> Option<(usize, ExpertKey)> {
+        let slot = self.starts_ahead.pop_front()?;
+        Some((slot, self.experts[self.slots[slot].expert].key))
+    }
+
+    /// Slots that were read ahead and that somebody waits for since the last call.
+    pub fn take_urgent(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.urgent)
+    }
+}
