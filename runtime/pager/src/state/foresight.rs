@@ -127,3 +127,97 @@ impl State {
         std::mem::take(&mut self.urgent)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{ByteRange, Catalog, Record};
+    use crate::eviction::EvictionPolicy;
+    use crate::state::{Ask, Next, RequestId};
+
+    /// Reads of each expert.
+    const PIECES: usize = 3;
+
+    fn state(experts: usize, slots: usize) -> State {
+        let record =
+            |at: usize| Record { parts: vec![ByteRange { file: 0, offset: 9 * at as u64, bytes: 9 }] };
+        let catalog = Catalog::new(vec![(0..experts).map(record).collect()]).unwrap();
+        State::new(&catalog, slots, EvictionPolicy::Lru.start())
+    }
+
+    fn ask(state: &mut State, expert: usize) -> RequestId {
+        let thread = std::thread::current().id();
+        let wanted = std::iter::once((expert, 1));
+        let Ok(id) = state.submit(Ask { thread, group: 0, rows: 1, counted: true, wanted }) else {
+            panic!("named once")
+        };
+        state.schedule();
+        while let Some((slot, _)) = state.next_start() {
+            state.queued(slot, PIECES);
+        }
+        id
+    }
+
+    /// Foresees an expert. The slot that it is to be read to.
+    fn guess(state: &mut State, expert: usize) -> Option<usize> {
+        state.foresee(std::iter::once(expert));
+        let (slot, _) = state.next_start_ahead()?;
+        state.queued(slot, PIECES);
+        Some(slot)
+    }
+
+    fn read(state: &mut State, slot: usize) {
+        (0..PIECES).for_each(|_| state.piece_ended(slot, Ok(())));
+    }
+
+    #[test]
+    fn a_guess_may_be_forgotten_after_its_trial() {
+        let mut state = state(200, 150);
+        let late = guess(&mut state, 0).unwrap();
+        for expert in 1..TRIAL as usize {
+            let slot = guess(&mut state, expert).unwrap();
+            read(&mut state, slot);
+        }
+        assert_eq!(guess(&mut state, 150), None, "none of them came true");
+        assert!(state.forget(late, PIECES));
+        assert_eq!(state.counters.foreseen, u64::from(TRIAL) - 1);
+        assert_eq!(state.counters.record_bytes, 9 * (u64::from(TRIAL) - 1));
+    }
+
+    #[test]
+    fn what_was_read_in_part_is_kept() {
+        let mut state = state(20, 10);
+        let slot = guess(&mut state, 3).unwrap();
+        state.piece_ended(slot, Ok(()));
+        assert!(!state.forget(slot, PIECES - 1));
+        let other = guess(&mut state, 4).unwrap();
+        assert!(state.forget(other, PIECES));
+        assert!(guess(&mut state, 4).is_some(), "it has no slot any more");
+    }
+
+    #[test]
+    fn who_keeps_slots_waits_for_those_of_guesses() {
+        let mut state = state(20, 2);
+        let first = ask(&mut state, 0);
+        read(&mut state, 0);
+        assert!(matches!(state.next(first), Next::Ready(_)));
+        let slot = guess(&mut state, 5).unwrap();
+        let second = ask(&mut state, 6);
+        assert!(matches!(state.next(second), Next::Wait), "the read ahead ends by itself");
+        read(&mut state, slot);
+        state.schedule();
+        assert_eq!(state.next_start().map(|(slot, _)| slot), Some(slot));
+    }
+
+    #[test]
+    fn guesses_take_nothing_from_requests_that_lack_slots() {
+        let mut state = state(20, 1);
+        let first = ask(&mut state, 0);
+        read(&mut state, 0);
+        assert!(matches!(state.next(first), Next::Ready(_)));
+        ask(&mut state, 1);
+        assert!(state.is_starving());
+        state.unpin(0, std::thread::current().id());
+        assert_eq!(guess(&mut state, 9), None);
+    }
+}
