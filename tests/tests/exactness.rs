@@ -120,6 +120,38 @@ fn arenas_and_ways_of_reading() {
 }
 
 #[test]
+fn experts_that_are_read_ahead() {
+    let mut foreseen = 0;
+    for path in models() {
+        let whole = load(&path, &options());
+        let wanted = one_by_one(&whole);
+        let experts = whole.plan().experts;
+        drop(whole);
+        if experts == 0 {
+            continue;
+        }
+        for share in [2, 3] {
+            let model =
+                load(&path, &LoadOptions { experts: Some(experts / share), lookahead: true, ..options() });
+            assert!(one_by_one(&model) == wanted, "{path:?} {}", model.plan());
+            assert!(one_by_one(&model) == wanted, "{path:?} warm {}", model.plan());
+            foreseen += model.counters().foreseen;
+        }
+    }
+    assert!(foreseen > 0, "no model has room for guesses");
+}
+
+/// The logits of each token, which goes through the model by itself.
+fn one_by_one(model: &Model) -> Vec<Vec<u32>> {
+    let mut session = model.session();
+    let step = |token: &u32| {
+        session.append(&[*token]).unwrap();
+        bits(session.logits())
+    };
+    tokens()[..24].iter().map(step).collect()
+}
+
+#[test]
 fn appended_forked_truncated_and_synced() {
     for path in models() {
         // Room for all the sessions that are alive here.
