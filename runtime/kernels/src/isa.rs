@@ -1,7 +1,6 @@
 //! Which instruction set the kernels use.
 
 use std::fmt;
-use std::sync::OnceLock;
 
 /// An instruction set that the kernels are written for, from the slowest to the fastest.
 ///
@@ -69,38 +68,6 @@ impl Isa {
     }
 }
 
-/// Bytes of a processor's second cache, a quarter of a MiB to 4 MiB; half a MiB where it doesn't say.
-///
-/// By CPUID's deterministic cache parameters: leaf 4 of Intel, 0x8000001D of AMD.
-pub(crate) fn second_cache_bytes() -> usize {
-    const USUAL: usize = 512 << 10;
-    static BYTES: OnceLock<usize> = OnceLock::new();
-    *BYTES.get_or_init(|| cache_bytes(2).unwrap_or(USUAL).clamp(256 << 10, 4 << 20))
-}
-
-#[cfg(target_arch = "x86_64")]
-fn cache_bytes(level: u32) -> Option<usize> {
-    use std::arch::x86_64::{__cpuid, __cpuid_count};
-    const INSTRUCTIONS: u32 = 2;
-    let (last, last_extended) = (__cpuid(0).eax, __cpuid(0x8000_0000).eax);
-    let leaves = [(0x8000_001D, last_extended), (4, last)];
-    let bytes = |leaf: u32| {
-        let caches = (0..8).map(|index| __cpuid_count(leaf, index)).take_while(|cache| cache.eax & 31 != 0);
-        let of_level = |cache: &std::arch::x86_64::CpuidResult| {
-            cache.eax >> 5 & 7 == level && cache.eax & 31 != INSTRUCTIONS
-        };
-        let cache = { caches }.find(of_level)?;
-        let (ways, partitions, line) = (cache.ebx >> 22, cache.ebx >> 12 & 0x3FF, cache.ebx & 0xFFF);
-        Some([ways, partitions, line, cache.ecx].iter().map(|&field| field as usize + 1).product())
-    };
-    leaves.into_iter().filter(|&(leaf, last)| leaf <= last).find_map(|(leaf, _)| bytes(leaf))
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn cache_bytes(_level: u32) -> Option<usize> {
-    None
-}
-
 impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -110,12 +77,6 @@ impl fmt::Display for Isa {
 #[cfg(test)]
 mod tests {
     use super::Isa;
-
-    #[test]
-    fn the_second_cache_has_a_size_that_such_caches_have() {
-        let bytes = super::second_cache_bytes();
-        assert!((256 << 10..=4 << 20).contains(&bytes), "{bytes} bytes");
-    }
 
     #[test]
     fn detection_never_names_an_instruction_set_that_the_cpu_lacks() {

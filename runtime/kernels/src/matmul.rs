@@ -33,7 +33,7 @@ mod wide;
 use std::ops::Range;
 
 use crate::format::{Format, ShapeError};
-use crate::isa::{Isa, second_cache_bytes};
+use crate::isa::Isa;
 use crate::parallel::{DisjointSlice, Region};
 pub use activations::Activations;
 use activations::BlockInfo;
@@ -146,8 +146,8 @@ const TASKS_PER_THREAD: usize = 6;
 /// Rows of a task are a multiple of this where there are as many: what the widest kernel takes at once.
 const TASK_ROWS: usize = 16;
 
-/// Of the second cache, in eighths, what the quantised input takes that the tasks of a job go over again and again.
-const INPUT_EIGHTHS: usize = 3;
+/// Bytes of quantised input that the tasks of a job go over again and again: they should stay in the second cache.
+const INPUT_BYTES: usize = 192 << 10;
 /// Rows of the input of a job, at least: what is unpacked of the weights should be used often.
 const MIN_JOB_INPUTS: usize = 36;
 /// Rows of the input of a job are a multiple of this: whole tiles of all kernels, of 4 and of 6 rows.
@@ -212,8 +212,7 @@ fn run_jobs<'a>(
         assert_eq!(weights.cols, rows.input.cols(), "matmul: weights and activations differ in width");
         let (n, height) = (rows.count, weights.rows);
         assert_eq!(product.output.len(), n * height, "matmul: the output is not [{n}, {height}]");
-        let by_bytes =
-            second_cache_bytes() / 8 * INPUT_EIGHTHS / activations::quantised_bytes(weights.cols).max(1);
+        let by_bytes = INPUT_BYTES / activations::quantised_bytes(weights.cols).max(1);
         let inputs = by_bytes.max(MIN_JOB_INPUTS) / INPUT_TILES * INPUT_TILES;
         let outputs = product.output.chunks_mut((inputs * height).max(1));
         for (first, output) in (0..n).step_by(inputs).zip(outputs) {
