@@ -138,9 +138,7 @@ fn foresee(
     else {
         return Ok(());
     };
-    let mut wanted = Vec::new();
-    router::foresee(core, region, norm, next, rows, s, &mut wanted)?;
-    pager.foresee(index as u32 + 1, &wanted);
+    pager.foresee(index as u32 + 1, &router::foresee(core, region, norm, next, rows, s)?);
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! The router of a mixture: which experts a token goes to, and with what weights.
 
-use membrane_kernels::{Product, Region, matmul, ops};
+use membrane_kernels::{Activations, Product, Region, matmul, ops};
 
 use crate::error::Result;
 use crate::finite::{self, is_finite};
@@ -26,12 +26,7 @@ pub(crate) fn route(
 ) -> Result<()> {
     let moe = &block.shape;
     let scores = &mut s.router[..rows * moe.experts];
-    let weights = core.resident.matrix(&block.router)?;
-    let output = &mut *scores;
-    matmul(region, core.precision, &mut [Product { weights, input: &s.input, input_rows: None, output }]);
-    if let Some(bias) = &block.router_bias {
-        ops::add_bias(region, scores, bias);
-    }
+    score(core, region, block, &s.input, scores)?;
     // Sigmoids and choices would hide it: such an expert is never chosen.
     if !is_finite(scores) {
         return Err(finite::in_layer(core, index));
@@ -49,7 +44,7 @@ pub(crate) fn route(
 }
 
 /// Guesses which experts the next layer will ask for: those that its router chooses for the residual stream as it is before this
-/// layer's feed-forward. They go into `wanted`, the likeliest of each row first; none where scores are no numbers.
+/// layer's feed-forward. Each is named once, the likeliest of each row first; none where scores are no numbers.
 ///
 /// Eliseev and Mazur, "Fast Inference of Mixture-of-Experts Language Models with Offloading", 2023.
 pub(crate) fn foresee(
@@ -59,30 +54,39 @@ pub(crate) fn foresee(
     block: &MoeBlock,
     rows: usize,
     s: &mut Scratch,
-    wanted: &mut Vec<u32>,
-) -> Result<()> {
+) -> Result<Vec<u32>> {
     let hidden = core.hyper.hidden;
     let guess = &mut s.foresight;
     let normed = &mut guess.normed[..rows * hidden];
     ops::rms_norm(region, &s.hidden[..rows * hidden], norm, core.hyper.norm_eps, normed);
     guess.input.set(region, rows, hidden, normed, core.precision);
     let scores = &mut guess.scores[..rows * block.shape.experts];
-    let weights = core.resident.matrix(&block.router)?;
-    let output = &mut *scores;
-    matmul(region, core.precision, &mut [Product { weights, input: &guess.input, input_rows: None, output }]);
-    if let Some(bias) = &block.router_bias {
-        ops::add_bias(region, scores, bias);
+    score(core, region, block, &guess.input, scores)?;
+    let (mut ids, mut wanted) = (Vec::new(), Vec::new());
+    if is_finite(scores) {
+        scores.chunks_exact_mut(block.shape.experts).for_each(|row| rank(region, row, block, &mut ids));
     }
-    wanted.clear();
-    if !is_finite(scores) {
-        return Ok(());
-    }
-    scores.chunks_exact_mut(block.shape.experts).for_each(|row| rank(region, row, block, wanted));
-    let all = std::mem::take(wanted);
-    for expert in all {
+    for expert in ids {
         if !wanted.contains(&expert) {
             wanted.push(expert);
         }
+    }
+    Ok(wanted)
+}
+
+/// The router's scores of all rows of an input: [rows, experts].
+fn score(
+    core: &Core,
+    region: &Region<'_>,
+    block: &MoeBlock,
+    input: &Activations,
+    scores: &mut [f32],
+) -> Result<()> {
+    let weights = core.resident.matrix(&block.router)?;
+    let output = &mut *scores;
+    matmul(region, core.precision, &mut [Product { weights, input, input_rows: None, output }]);
+    if let Some(bias) = &block.router_bias {
+        ops::add_bias(region, scores, bias);
     }
     Ok(())
 }

@@ -91,16 +91,8 @@ impl Shared {
         }
         let mut queued = 0;
         while let Some((slot, key)) = inner.state.next_start() {
-            match self.jobs(slot, key, &mut inner.queue) {
-                Some(pieces) => {
-                    inner.state.queued(slot, pieces);
-                    queued += pieces;
-                }
-                None => inner.state.piece_ended(slot, Err(PagerError::SlotBusy { slot })),
-            }
-        }
-        while let Some((slot, key)) = inner.state.next_start_ahead() {
-            match self.jobs(slot, key, &mut inner.ahead) {
+            let queue = if inner.state.is_ahead(slot) { &mut inner.ahead } else { &mut inner.queue };
+            match self.jobs(slot, key, queue) {
                 Some(pieces) => {
                     inner.state.queued(slot, pieces);
                     queued += pieces;

@@ -132,8 +132,6 @@ pub(crate) struct State {
     holders: Vec<(ThreadId, u32)>,
     /// Slots whose read was decided on and not begun.
     starts: VecDeque<usize>,
-    /// The same for experts that nobody has asked for yet.
-    starts_ahead: VecDeque<usize>,
     /// Slots that are read ahead and that a request waits for now.
     urgent: Vec<usize>,
     foresight: Foresight,
@@ -165,7 +163,6 @@ impl State {
             starving: VecDeque::new(),
             holders: Vec::new(),
             starts: VecDeque::new(),
-            starts_ahead: VecDeque::new(),
             urgent: Vec::new(),
             foresight: Foresight::default(),
             news: false,
@@ -461,6 +458,11 @@ impl State {
     pub fn next_start(&mut self) -> Option<(usize, ExpertKey)> {
         let slot = self.starts.pop_front()?;
         Some((slot, self.experts[self.slots[slot].expert].key))
+    }
+
+    /// Whether a slot has an expert that nobody has asked for yet.
+    pub fn is_ahead(&self, slot: usize) -> bool {
+        self.slots[slot].ahead
     }
 
     /// The reads of a slot are queued; `pieces` is at least 1.

@@ -261,7 +261,7 @@ fn stripes<P: Packed, W: Wide, const R: usize>(w: W, job: &Job<'_>, windows: [Wi
             unpack::<P, W, R>(w, job, window, r, cols.clone(), panel);
         }
         let mut i = 0;
-        if W::TILE > 4 {
+        if W::TILE >= 6 {
             i = tiles::<P, W, R, 6>(w, job, &windows, cols.clone(), panel, i);
         }
         i = tiles::<P, W, R, 4>(w, job, &windows, cols.clone(), panel, i);

@@ -1,7 +1,6 @@
 //! Experts that are read before anybody asks for them.
 
 use super::{Expert, Residency, State};
-use crate::catalog::ExpertKey;
 
 /// Experts that were read ahead until it is asked whether that pays.
 const TRIAL: u32 = 96;
@@ -95,7 +94,7 @@ impl State {
         self.foresight.begun += 1;
         let entry = &mut self.slots[slot];
         (entry.expert, entry.pieces_left, entry.owner, entry.ahead) = (position, 1, 0, true);
-        self.starts_ahead.push_back(slot);
+        self.starts.push_back(slot);
     }
 
     /// Takes back an expert that is read ahead, of which `queued` reads have not begun, if these are all and nobody waits for it.
@@ -114,12 +113,6 @@ impl State {
         self.eviction.removed(slot);
         self.free.push(slot);
         true
-    }
-
-    /// A slot that is read ahead whose reads are to be queued, with its expert. The caller answers with [`State::queued`].
-    pub fn next_start_ahead(&mut self) -> Option<(usize, ExpertKey)> {
-        let slot = self.starts_ahead.pop_front()?;
-        Some((slot, self.experts[self.slots[slot].expert].key))
     }
 
     /// Slots that were read ahead and that somebody waits for since the last call.
@@ -161,7 +154,7 @@ mod tests {
     /// Foresees an expert. The slot that it is to be read to.
     fn guess(state: &mut State, expert: usize) -> Option<usize> {
         state.foresee(std::iter::once(expert));
-        let (slot, _) = state.next_start_ahead()?;
+        let (slot, _) = state.next_start()?;
         state.queued(slot, PIECES);
         Some(slot)
     }

@@ -82,44 +82,6 @@ fn what_is_in_use_or_named_keeps_its_slot() {
 }
 
 #[test]
-fn a_caller_that_keeps_its_slots_gets_those_of_guesses() {
-    let bank = Bank::new(1, &[9, 9], 3 << 20);
-    let pager = bank.pager(8, IoMode::Buffered);
-    for round in 0..9 {
-        let wanted: Vec<u32> = (0..9).filter(|&expert| expert != round).collect();
-        let mut request = pager.request(0, &wanted[..7]);
-        let mut leases = Vec::new();
-        while leases.len() < 7 {
-            leases.extend(request.next_ready().unwrap().unwrap().leases);
-        }
-        pager.foresee(1, &[round]);
-        // So that the read has not begun, is under way, or has ended.
-        std::thread::sleep(Duration::from_micros(50 * u64::from(round)));
-        let mut other = pager.request(0, &wanted[7..]);
-        let ready = other.next_ready().unwrap().unwrap();
-        ready.leases.iter().chain(&leases).for_each(|lease| bank.check(lease));
-    }
-    assert_eq!(pager.counters().failures, 0);
-}
-
-#[test]
-fn guesses_of_large_experts_that_change_all_the_time_are_forgotten_or_read() {
-    let bank = Bank::new(3, &[40, 40], 5 << 20);
-    let pager = bank.pager(36, IoMode::Buffered);
-    let mut random = Random(77);
-    for round in 0..400 {
-        pager.foresee(1, &random.distinct(4, 40));
-        // Some are read, in part or whole, before the next guess.
-        std::thread::sleep(Duration::from_micros(round % 7 * 400));
-        bank.fetch(&pager, 0, &random.distinct(1, 40));
-    }
-    let counters = pager.counters();
-    assert_eq!(counters.hits + counters.misses + counters.joined, counters.requests);
-    assert!(counters.foreseen_used <= counters.foreseen && counters.failures == 0);
-    bank.fetch(&pager, 1, &(0..40).collect::<Vec<_>>());
-}
-
-#[test]
 fn an_arena_of_few_slots_has_none_for_guesses() {
     let bank = Bank::new(1, &[30], 2_000);
     for (slots, guesses) in [(7, 1), (15, 2), (30, 2)] {
