@@ -16,6 +16,9 @@ pub mod tiny;
 
 use std::path::{Path, PathBuf};
 
+use membrane_formats::gguf::GgufWriter;
+use membrane_formats::{Checkpoint, FormatError, Metadata};
+
 /// Names a folder of reference models and golden outputs other than `../shared/reference`.
 const REFERENCE: &str = "MEMBRANE_REFERENCE";
 
@@ -33,6 +36,19 @@ pub fn references() -> Vec<PathBuf> {
     };
     let fixtures = workspace().join("tests/fixtures");
     [fixtures, full].into_iter().filter(|folder| folder.join("gguf").is_dir()).collect()
+}
+
+/// Writes the tensors of a model with other metadata. Errors: those of reading and writing.
+pub fn with_metadata(source: &Checkpoint, metadata: Metadata, path: &Path) -> Result<(), FormatError> {
+    let mut writer = GgufWriter::new(path, metadata);
+    for tensor in source.tensors() {
+        writer.declare(&tensor.name, tensor.dtype, tensor.shape.dims())?;
+    }
+    writer.write(|tensor, sink| {
+        let mut bytes = vec![0; tensor.bytes as usize];
+        source.read(source.require(&tensor.name)?, 0, &mut bytes)?;
+        sink.put(&bytes)
+    })
 }
 
 /// The dense demo model, if `cargo xtask` has fetched it.

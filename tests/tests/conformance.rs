@@ -10,7 +10,7 @@ use membrane_engine::{Architecture, Isa, LoadOptions, Observer, Precision, Prepa
 use membrane_formats::Checkpoint;
 use membrane_kernels::Format;
 use membrane_tests::golden::{Distance, Golden, distance};
-use membrane_tests::references;
+use membrane_tests::{references, with_metadata, workspace};
 
 /// Largest difference of f32 computations.
 const REFERENCE_MAX_ABS: f32 = 2e-3;
@@ -137,6 +137,34 @@ fn the_fast_path_is_as_near_as_llama_cpp() {
         }
     }
     assert!(failures.is_empty(), "{failures:#?}");
+}
+
+/// 8 bits for dense models and for mixtures of 8 experts a token; 16 where a router's turn weighs more.
+#[test]
+fn the_fast_path_rounds_as_the_router_bears() {
+    let fixture = |name: &str| workspace().join("tests/fixtures/gguf").join(name);
+    let precision = |path: &Path| {
+        let checkpoint = Checkpoint::open(path).unwrap().into();
+        let prepared = Prepared::without_text(checkpoint, &LoadOptions::default()).unwrap();
+        prepared.load(&mut |_, _| {}).unwrap().precision()
+    };
+    for (name, wanted) in [
+        ("tiny-qwen3-IQ4_NL.gguf", Precision::Int8),
+        ("tiny-qwen35-Q8_0.gguf", Precision::Int8),
+        ("tiny-qwen3moe-Q8_0.gguf", Precision::Int16),
+        ("tiny-qwen35moe-Q8_0.gguf", Precision::Int16),
+    ] {
+        assert_eq!(precision(&fixture(name)), wanted, "{name}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let source = Checkpoint::open(&fixture("tiny-qwen3moe-Q8_0.gguf")).unwrap();
+    for (experts, wanted) in [(7_u32, Precision::Int16), (8, Precision::Int8)] {
+        let mut metadata = source.metadata().clone();
+        metadata.set("qwen3moe.expert_used_count", experts);
+        let path = folder.path().join(format!("{experts}.gguf"));
+        with_metadata(&source, metadata, &path).unwrap();
+        assert_eq!(precision(&path), wanted, "{experts} experts");
+    }
 }
 
 /// The normalised mean square error of the fast path at each position of some prompts.

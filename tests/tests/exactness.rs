@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use membrane_engine::{EvictionPolicy, IoMode, Isa, KvFormat, LoadOptions, Model, Prepared, Session};
+use membrane_engine::{
+    EvictionPolicy, IoMode, Isa, KvFormat, LoadOptions, Model, Precision, Prepared, Session,
+};
 use membrane_formats::Checkpoint;
 use membrane_tests::{references, tiny};
 
@@ -94,6 +96,26 @@ fn instruction_sets() {
                 trace(&load(path, &LoadOptions { isa: Some(isa), ..options() })) == scalar,
                 "{path:?} {isa:?}"
             );
+        }
+    }
+}
+
+/// Each with the integers that it does not take by itself; with the others all tests here are.
+#[test]
+fn integers_of_the_other_size() {
+    for path in models() {
+        let own = load(&path, &options());
+        let precision = match own.precision() {
+            Precision::Int8 => Precision::Int16,
+            _ => Precision::Int8,
+        };
+        let options = LoadOptions { precision, ..options() };
+        let wanted = trace(&load(&path, &options));
+        assert_ne!(wanted, trace(&own), "{path:?} {precision:?}");
+        for isa in Isa::available() {
+            let (threads, prefill_chunk) = (Some(3), Some(7));
+            let options = LoadOptions { isa: Some(isa), threads, prefill_chunk, ..options.clone() };
+            assert!(trace(&load(&path, &options)) == wanted, "{path:?} {isa:?} {precision:?}");
         }
     }
 }
@@ -196,7 +218,10 @@ fn appended_forked_truncated_and_synced() {
 fn caches_of_blocks() {
     let mut tried = 0;
     for path in models() {
-        let with = |kv, more: &LoadOptions| LoadOptions { kv, context: Some(1024), ..more.clone() };
+        // What is rounded beside the cache should be little.
+        let precision = Precision::Int16;
+        let with =
+            |kv, more: &LoadOptions| LoadOptions { kv, precision, context: Some(1024), ..more.clone() };
         let halves = load(&path, &with(KvFormat::F16, &options()));
         let mut exact = halves.session();
         exact.append(&tokens()).unwrap();

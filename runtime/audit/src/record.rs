@@ -225,6 +225,10 @@ pub struct Engine {
     pub instruction_set: String,
     /// Whether it computed in f32 throughout, which gives other bits.
     pub reference: bool,
+    /// The integers that activations were rounded to, which give bits of their own: `int8`. None: of 16 bits, or none with
+    /// `reference`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activations: Option<String>,
     /// How keys and values were kept, which changes what is computed: `q8_0`, `q4_0`. None: in half precision, or in single
     /// precision with `reference`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

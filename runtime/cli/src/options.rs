@@ -28,6 +28,10 @@ pub struct LoadFlags {
     /// How keys and values are kept. Less than f16 saves memory in long contexts and changes what is computed
     #[arg(long, value_enum, default_value_t = KvCache::F16)]
     pub kv_cache: KvCache,
+    /// The integers that activations are rounded to where weights are quantised; changes what is computed, and the speed of
+    /// prompts
+    #[arg(long, value_enum, default_value_t = Activations::Auto, conflicts_with = "reference")]
+    pub activations: Activations,
     /// Compute with f32 activations and an f32 KV cache: slow, for comparisons
     #[arg(long)]
     pub reference: bool,
@@ -164,6 +168,17 @@ pub enum Eviction {
     Lru,
 }
 
+/// The integers that activations are rounded to.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Activations {
+    /// int8 for GGUF files; int16 for mixtures of which a token has fewer than 8 experts, and for folders.
+    Auto,
+    /// Of 8 bits.
+    Int8,
+    /// Of 16 bits.
+    Int16,
+}
+
 /// How keys and values are kept.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum KvCache {
@@ -218,6 +233,16 @@ impl From<Eviction> for EvictionPolicy {
     }
 }
 
+impl From<Activations> for Precision {
+    fn from(activations: Activations) -> Self {
+        match activations {
+            Activations::Auto => Self::Fast,
+            Activations::Int8 => Self::Int8,
+            Activations::Int16 => Self::Int16,
+        }
+    }
+}
+
 impl From<KvCache> for KvFormat {
     fn from(kv: KvCache) -> Self {
         match kv {
@@ -252,7 +277,7 @@ impl LoadFlags {
     /// The engine's options. `reserve`: bytes that the rest of the process will still take.
     pub fn load_options(&self, reserve: u64) -> Result<LoadOptions> {
         Ok(LoadOptions {
-            precision: if self.reference { Precision::Reference } else { Precision::Fast },
+            precision: if self.reference { Precision::Reference } else { self.activations.into() },
             kv: self.kv_cache.into(),
             ..self.machine.load_options(reserve)?
         })

@@ -191,7 +191,7 @@ struct Setting {
     model: u64,
     behaviour: u64,
     context: u32,
-    reference: bool,
+    precision: Precision,
     kv: KvFormat,
 }
 
@@ -337,7 +337,7 @@ impl Replaying<'_> {
             model: answer.start.model,
             behaviour: answer.start.behaviour,
             context: engine.context,
-            reference: engine.reference,
+            precision: precision(engine)?,
             kv: kv_format(engine)?,
         };
         if self.generator.as_ref().is_none_or(|(known, _)| *known != setting) {
@@ -362,7 +362,7 @@ impl Replaying<'_> {
         let reserve = behaviour.samplers.iter().map(|plugin| plugin.limits().memory_bytes as u64).sum();
         let mut options = self.args.load.load_options(reserve)?;
         options.context = options.context.or(Some(engine.context));
-        options.precision = if engine.reference { Precision::Reference } else { Precision::Fast };
+        options.precision = precision(engine)?;
         options.kv = kv_format(engine)?;
         let model = report::load(Prepared::open(path, &options)?, self.quiet)?;
         let recorded = self.recorded_model(answer)?;
@@ -377,6 +377,18 @@ impl Replaying<'_> {
             eprintln!("the answer was made by version {}, this is another", printable(&engine.version));
         }
         Ok(model)
+    }
+}
+
+/// How activations were rounded. Errors: in a way that this version does not know.
+fn precision(engine: &audit::Engine) -> Result<Precision> {
+    match engine.activations.as_deref() {
+        None if engine.reference => Ok(Precision::Reference),
+        None => Ok(Precision::Int16),
+        Some(name) if name == Precision::Int8.name() => Ok(Precision::Int8),
+        Some(name) => {
+            bail!("the answer was made with activations in {}, which this version has not", printable(name))
+        }
     }
 }
 

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use membrane_kernels::quant::store_row;
-use membrane_kernels::{Format, IndexKeys, KvSlice, Precision};
+use membrane_kernels::{Format, IndexKeys, KvSlice};
 
 use crate::error::{EngineError, Result};
 use crate::hyper::{CacheWidths, Hyperparameters, Indexer};
 use crate::pool::{Charge, Pool};
+use crate::precision::Precision;
 
 /// Positions in a block.
 pub(crate) const BLOCK: usize = 64;
@@ -46,7 +47,7 @@ impl KvFormat {
     pub(crate) fn stored(self, precision: Precision) -> Format {
         match (self, precision) {
             (Self::F16, Precision::Reference) => Format::F32,
-            (Self::F16, Precision::Fast) => Format::F16,
+            (Self::F16, _) => Format::F16,
             (Self::Q8_0, _) => Format::Q8_0,
             (Self::Q4_0, _) => Format::Q4_0,
         }

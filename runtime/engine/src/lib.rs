@@ -21,6 +21,7 @@ mod model;
 mod moe;
 mod plan;
 mod pool;
+mod precision;
 pub mod process;
 mod propose;
 mod router;
@@ -41,10 +42,11 @@ pub use hyper::{
     Yarn,
 };
 pub use kv::KvFormat;
-pub use membrane_kernels::{DeltaState, Isa, Precision};
+pub use membrane_kernels::{DeltaState, Isa};
 pub use membrane_pager::{Counters, EvictionPolicy, IoChoice, IoMode, IoReason};
 pub use model::{LoadOptions, Model, Prepared};
 pub use plan::{Bytes, MemoryParts, MemoryPlan};
+pub use precision::Precision;
 pub use session::{Continuation, Session, Synced};
 pub use stages::{Stage, StageTime, StageTimes};
 pub use vocabulary::{TokenizerKind, chat_template, tokenizer, tokenizer_kind};

@@ -5,10 +5,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use membrane_formats::Checkpoint;
-use membrane_kernels::{Isa, Precision, RopeTable, Team};
-use membrane_pager::{
-    Catalog, Counters, EvictionPolicy, IoChoice, IoMode, PagedFile, Pager, PagerConfig, Phase,
-};
+use membrane_kernels::{self as kernels, Isa, RopeTable, Team};
+use membrane_pager::{Catalog, Counters, EvictionPolicy, IoChoice, IoMode, Pager, PagerConfig, Phase};
 use membrane_text::{GrammarCompiler, Tokenizer};
 
 use crate::ahead::Speculate;
@@ -20,12 +18,13 @@ use crate::kv::KvFormat;
 use crate::moe::Routing;
 use crate::plan::MemoryPlan;
 use crate::pool::Pool;
+use crate::precision::Precision;
 use crate::process::FreeMemory;
 use crate::scratch::{Scratch, ScratchShape};
 use crate::session::Session;
 use crate::stages::StageTimes;
 use crate::vocabulary;
-use crate::weights::{Ignored, Layout, Resident};
+use crate::weights::{Ignored, Layout, Resident, paged_files};
 
 /// Most threads: each has its own scratch, and beyond the processors of one machine they only wait.
 const MAX_THREADS: usize = 256;
@@ -47,7 +46,7 @@ pub struct LoadOptions {
     pub sessions: u32,
     /// Threads that compute; by default the processors that this process may use.
     pub threads: Option<usize>,
-    /// Activations quantised (`Fast`) or f32 throughout (`Reference`).
+    /// How activations enter products with quantised weights.
     pub precision: Precision,
     /// How keys and values are kept.
     pub kv: KvFormat,
@@ -184,7 +183,9 @@ impl Prepared {
     pub fn load(self, progress: &mut dyn FnMut(u64, u64)) -> Result<Model> {
         let all_in_memory = !self.plan.paged();
         let total = self.layout.resident_bytes + if all_in_memory { self.layout.expert_bytes() } else { 0 };
-        let resident = self.layout.load(&self.checkpoint, &mut |done| progress(done, total))?;
+        // What fits as a whole is likely to be loaded again, and is then still in the page cache.
+        let io = if all_in_memory { IoMode::Buffered } else { self.options.io };
+        let resident = self.layout.load(&self.checkpoint, io, &mut |done| progress(done, total))?;
         let pager = self.layout.experts.as_ref().map(|catalog| self.open_pager(catalog)).transpose()?;
         progress(total, total);
         let table = |rope| {
@@ -202,13 +203,15 @@ impl Prepared {
             routing: Routing::default(),
             pager,
         };
+        let computes = self.options.precision.resolved(self.checkpoint.container(), &self.hyper);
         let core = Core {
             checkpoint: self.checkpoint,
             architecture: self.architecture,
             hyper: self.hyper,
             layout: self.layout,
             resident,
-            precision: self.options.precision,
+            computes,
+            precision: computes.of_products(),
             kv: self.options.kv,
             speculate: self.options.speculate,
             lookahead: self.options.lookahead,
@@ -236,9 +239,7 @@ impl Prepared {
 
 impl Prepared {
     fn open_pager(&self, catalog: &Catalog) -> Result<Pager> {
-        let files = self.checkpoint.files().iter();
-        let files: Vec<_> =
-            files.map(|file| PagedFile { path: file.path.clone(), file: file.file.clone() }).collect();
+        let files = paged_files(&self.checkpoint);
         let config = PagerConfig {
             io: self.options.io,
             eviction: self.options.eviction.start(),
@@ -259,7 +260,10 @@ pub(crate) struct Core {
     pub hyper: Hyperparameters,
     pub layout: Layout,
     pub resident: Resident,
-    pub precision: Precision,
+    /// What was chosen of [`LoadOptions::precision`].
+    pub computes: Precision,
+    /// The same for products.
+    pub precision: kernels::Precision,
     pub kv: KvFormat,
     pub speculate: Speculate,
     pub lookahead: bool,
@@ -366,9 +370,9 @@ impl Model {
         &self.0.core.checkpoint
     }
 
-    /// Activations quantised or f32 throughout.
+    /// How activations enter products with quantised weights; never [`Precision::Fast`].
     pub fn precision(&self) -> Precision {
-        self.0.core.precision
+        self.0.core.computes
     }
 
     /// How keys and values are kept.

@@ -58,7 +58,7 @@ pub struct Continuation<'a> {
 impl Session {
     pub(crate) fn new(model: Model, pool: &Arc<Pool>) -> Self {
         let core = model.core();
-        let kv = KvCache::new(&core.hyper, core.kv.stored(core.precision), pool);
+        let kv = KvCache::new(&core.hyper, core.kv.stored(core.computes), pool);
         let recurrent = Recurrent::new(&core.hyper, pool);
         let (tokens, logits, ahead) = (Vec::new(), Vec::new(), Ahead::default());
         let draft = DraftState::default();

@@ -15,9 +15,10 @@ use std::sync::Arc;
 use finder::{Finder, format_of};
 use membrane_formats::{Checkpoint, TensorInfo};
 use membrane_kernels::{Format, Gate, Matrix, ShapeError};
-use membrane_pager::{Catalog, Record};
+use membrane_pager::{Catalog, IoMode, Record};
 use memmap2::MmapMut;
 pub(crate) use ngrams::NgramBlock;
+pub(crate) use reading::paged_files;
 use stored::{ExpertName, Stored, blocks_are_finite};
 pub(crate) use streams::{IndexBlock, IndexWeights, InputNorm, StreamMixer};
 pub use unused::Ignored;
@@ -389,7 +390,12 @@ impl Layout {
 
     /// Reads all resident weights into memory of this process' own, so that reclaim can't take them.
     /// `progress` is told the bytes read so far.
-    pub fn load(&self, checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64)) -> Result<Resident> {
+    pub fn load(
+        &self,
+        checkpoint: &Checkpoint,
+        io: IoMode,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Resident> {
         let length = self.resident_bytes.max(1) as usize;
         let mut memory = MmapMut::map_anon(length).map_err(|source| EngineError::Reserve {
             what: "resident weights",
@@ -401,7 +407,7 @@ impl Layout {
             // A refusal costs speed, nothing else.
             let _ = memory.advise(memmap2::Advice::HugePage);
         }
-        reading::read(&self.resident, checkpoint, &mut memory, progress)?;
+        reading::read(&self.resident, checkpoint, io, &mut memory, progress)?;
         Ok(Resident { memory })
     }
 }

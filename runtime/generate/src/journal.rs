@@ -141,6 +141,9 @@ impl Journal {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instruction_set: model.team().isa().name().to_owned(),
             reference: model.precision() == Precision::Reference,
+            activations: Some(model.precision())
+                .filter(|precision| *precision == Precision::Int8)
+                .map(|precision| precision.name().to_owned()),
             kv_cache: Some(model.kv_format())
                 .filter(|kv| *kv != KvFormat::F16)
                 .map(|kv| kv.name().to_owned()),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release -p membrane-kernels --example kernel_bench -- \
-//!     [FORMAT...] [--threads 1,2] [--rows 4096] [--cols 2048] [--isa avx2]
+//!     [FORMAT...] [--threads 1,2] [--rows 4096] [--cols 2048] [--isa avx2] [--activations 8]
 //! ```
 //!
 //! GEMV reads matrices that are larger than the caches in turn, GEMM stays on one. The best of some passes
@@ -30,11 +30,12 @@ struct Options {
     rows: usize,
     cols: usize,
     isa: Isa,
+    precision: Precision,
 }
 
 fn main() -> Result<(), String> {
     let options = Options::parse()?;
-    println!("{} {} x {}", options.isa, options.rows, options.cols);
+    println!("{} {} x {}, activations {:?}", options.isa, options.rows, options.cols, options.precision);
     for &threads in &options.threads {
         let team = Team::new(threads, options.isa);
         team.region(|region| {
@@ -54,8 +55,14 @@ fn main() -> Result<(), String> {
 
 impl Options {
     fn parse() -> Result<Self, String> {
-        let mut options =
-            Self { formats: Vec::new(), threads: vec![1, 2], rows: 4096, cols: 2048, isa: Isa::detect() };
+        let mut options = Self {
+            formats: Vec::new(),
+            threads: vec![1, 2],
+            rows: 4096,
+            cols: 2048,
+            isa: Isa::detect(),
+            precision: Precision::Int8,
+        };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or(format!("{arg} needs a value"));
@@ -68,6 +75,13 @@ impl Options {
                     let name = value()?;
                     let known = Isa::available().into_iter().find(|isa| isa.name() == name);
                     options.isa = known.ok_or(format!("{name}: this CPU has {:?}", Isa::available()))?;
+                }
+                "--activations" => {
+                    options.precision = match value()?.as_str() {
+                        "8" => Precision::Int8,
+                        "16" => Precision::Int16,
+                        bits => return Err(format!("{bits}: activations have 8 or 16 bits here")),
+                    };
                 }
                 name => {
                     options.formats.push(Format::from_name(name).ok_or(format!("{name}: no such format"))?);
@@ -103,17 +117,19 @@ impl Speed {
             Matrix::new(format, rows, cols, &bytes[copy * matrix.len()..][..matrix.len()])
                 .map_err(|error| error.to_string())
         };
-        let seconds = time(region, cols, 1, copies, &view)?;
+        let seconds = time(region, options.precision, cols, 1, copies, &view)?;
         let row = matrix.len() / rows;
         let cached_rows = (CACHED_BYTES / row).next_multiple_of(16).min(rows);
         let cached = |_| {
             Matrix::new(format, cached_rows, cols, &bytes[..cached_rows * row])
                 .map_err(|error| error.to_string())
         };
-        let cached = (cached_rows * row) as f64 / time(region, cols, 1, copies, &cached)? / 1e9;
+        let cached =
+            (cached_rows * row) as f64 / time(region, options.precision, cols, 1, copies, &cached)? / 1e9;
         let mut operations = [0.0; 3];
         for (operations, n) in operations.iter_mut().zip([4, 64, 512]) {
-            *operations = (2 * rows * cols * n) as f64 / time(region, cols, n, 1, &view)? / 1e9;
+            *operations =
+                (2 * rows * cols * n) as f64 / time(region, options.precision, cols, n, 1, &view)? / 1e9;
         }
         Ok(Self { bytes: matrix.len(), seconds, cached, operations })
     }
@@ -148,6 +164,7 @@ fn weights(format: Format, rows: usize, cols: usize) -> Result<Vec<u8>, String> 
 /// Best time in seconds of the product of `n` rows with one of `copies` matrices.
 fn time<'a>(
     region: &Region<'_>,
+    precision: Precision,
     cols: usize,
     n: usize,
     copies: usize,
@@ -155,7 +172,7 @@ fn time<'a>(
 ) -> Result<f64, String> {
     let x: Vec<f32> = (0..n * cols).map(|k| ((k * 104_729) % 997) as f32 / 500.0 - 1.0).collect();
     let mut input = Activations::new(n, cols);
-    input.set(region, n, cols, &x, Precision::Fast);
+    input.set(region, n, cols, &x, precision);
     let mut output = vec![0.0; n * matrix(0)?.rows()];
     let mut best = f64::INFINITY;
     for _ in 0..PASSES {
@@ -163,7 +180,7 @@ fn time<'a>(
             let weights = matrix(copy)?;
             let product = Product { weights, input: &input, input_rows: None, output: &mut output };
             let begin = Instant::now();
-            matmul(region, Precision::Fast, &mut [product]);
+            matmul(region, precision, &mut [product]);
             best = best.min(begin.elapsed().as_secs_f64());
         }
     }

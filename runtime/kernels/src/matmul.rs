@@ -36,16 +36,29 @@ use crate::format::{Format, ShapeError};
 use crate::isa::Isa;
 use crate::parallel::{DisjointSlice, Region};
 pub use activations::Activations;
-use activations::BlockInfo;
+use activations::{BlockInfo, Integer};
 use order::Order;
 
 /// How activations enter a product with quantised weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Precision {
+    /// As 8-bit integers in blocks of 32.
+    Int8,
     /// As 16-bit integers in blocks of 32.
-    Fast,
+    Int16,
     /// As f32; the weights are made f32, a row at a time.
     Reference,
+}
+
+impl Precision {
+    /// Bytes of an element.
+    const fn bytes(self) -> usize {
+        match self {
+            Self::Int8 => size_of::<i8>(),
+            Self::Int16 => size_of::<i16>(),
+            Self::Reference => size_of::<f32>(),
+        }
+    }
 }
 
 /// Weights [rows, cols], row-major, at any address; what is known of them was checked.
@@ -190,7 +203,7 @@ pub fn matmul(region: &Region<'_>, precision: Precision, products: &mut [Product
     products.sort_by_key(moved);
     let (in_order, others) = products.split_at_mut(products.partition_point(|product| !moved(product)));
     run_in_order(region, precision, in_order);
-    order::multiply(region, others);
+    order::multiply(region, precision, others);
 }
 
 fn run_in_order(region: &Region<'_>, precision: Precision, products: &mut [Product<'_>]) {
@@ -212,7 +225,7 @@ fn run_jobs<'a>(
         assert_eq!(weights.cols, rows.input.cols(), "matmul: weights and activations differ in width");
         let (n, height) = (rows.count, weights.rows);
         assert_eq!(product.output.len(), n * height, "matmul: the output is not [{n}, {height}]");
-        let by_bytes = INPUT_BYTES / activations::quantised_bytes(weights.cols).max(1);
+        let by_bytes = INPUT_BYTES / activations::quantised_bytes(weights.cols, precision.bytes()).max(1);
         let inputs = by_bytes.max(MIN_JOB_INPUTS) / INPUT_TILES * INPUT_TILES;
         let outputs = product.output.chunks_mut((inputs * height).max(1));
         for (first, output) in (0..n).step_by(inputs).zip(outputs) {
@@ -259,7 +272,7 @@ impl<'a> Rows<'a> {
 
     /// The integers and blocks of row i; see [`Activations::quantised`].
     #[inline(always)]
-    fn quantised(&self, i: usize) -> (&'a [i16], &'a [BlockInfo]) {
+    fn quantised<Q: Integer>(&self, i: usize) -> (&'a [Q], &'a [BlockInfo]) {
         self.input.quantised(self.place(i))
     }
 
@@ -312,14 +325,20 @@ impl<'a> Job<'a> {
     fn sums(&self, isa: Isa, precision: Precision, rows: Range<usize>) {
         if self.weights.format.is_float() {
             float::stored(isa, self, rows);
-        } else if precision == Precision::Reference {
-            float::dequantised(isa, self, rows);
-        } else {
-            #[cfg(target_arch = "x86_64")]
-            if vector::product(isa, self, rows.clone()) {
-                return;
-            }
-            scalar::product(self, rows);
+            return;
         }
+        match precision {
+            Precision::Int8 => self.integer_sums::<i8>(isa, rows),
+            Precision::Int16 => self.integer_sums::<i16>(isa, rows),
+            Precision::Reference => float::dequantised(isa, self, rows),
+        }
+    }
+
+    fn integer_sums<Q: Integer>(&self, isa: Isa, rows: Range<usize>) {
+        #[cfg(target_arch = "x86_64")]
+        if vector::product::<Q>(isa, self, rows.clone()) {
+            return;
+        }
+        scalar::product::<Q>(self, rows);
     }
 }

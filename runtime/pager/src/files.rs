@@ -118,6 +118,14 @@ impl Files {
         Ok(Self { files, drop_cache })
     }
 
+    /// Opens descriptors for what is read once, in order; whether it lies in the files shows when it is read.
+    pub fn whole(given: &[PagedFile], direct: bool) -> Self {
+        Self {
+            files: given.iter().map(|given| Source::open(given, direct, false)).collect(),
+            drop_cache: false,
+        }
+    }
+
     /// How many of the files have no descriptor for direct reads.
     pub fn without_direct(&self) -> usize {
         self.files.iter().filter(|source| source.direct.is_none()).count()
@@ -136,6 +144,17 @@ impl Files {
     /// The descriptors of a file: for buffered and for direct reads.
     pub fn descriptors(&self, file: usize) -> (&File, Option<&File>) {
         (&self.files[file].buffered, self.files[file].direct.as_ref())
+    }
+
+    /// Reads through the page cache, from any byte of a file. Errors: those of [`Files::read`].
+    pub fn read_buffered(&self, file: usize, offset: u64, into: &mut [u8]) -> Result<(), PagerError> {
+        let source = &self.files[file];
+        let (bytes, cost) = (into.len(), &mut ReadCost::default());
+        let end = read_exact(&source.buffered, into, offset, cost).map_err(|error| {
+            let (path, bytes, source) = (source.path.clone(), bytes as u64, Arc::new(error));
+            PagerError::Read { path, offset, bytes, source }
+        })?;
+        source.check_end(offset, end, bytes)
     }
 
     /// Carries out a read. Errors: [`PagerError::Truncated`], [`PagerError::Read`].

@@ -29,7 +29,7 @@ const CHOICE_BUDGET: Duration = Duration::from_millis(50);
 /// Buffered reads must be faster by this factor to be chosen: direct ones leave the processor to the kernels, and the page cache to
 /// others. On a virtual disk where buffered reads alone were 1.38 times as fast, a model of four times the memory answered faster
 /// with direct ones: prefill and decode by 8 %, the first token in half the time.
-const BUFFERED_MUST_WIN_BY: f64 = 1.5;
+pub(crate) const BUFFERED_MUST_WIN_BY: f64 = 1.5;
 
 /// Longest time and most bytes for each of the three measurements of [`probe_disk`].
 const DISK_BUDGET: Duration = Duration::from_millis(300);

@@ -11,15 +11,16 @@ use std::path::Path;
 use membrane_engine::{
     Hyperparameters, LoadOptions, Model, Observer, Precision, Prepared, RopeScaling, Speculate, Yarn,
 };
-use membrane_formats::gguf::GgufWriter;
-use membrane_formats::{Checkpoint, FormatError, Value};
+use membrane_formats::{Checkpoint, Value};
 use membrane_tests::golden::argmax;
-use membrane_tests::{tiny, workspace};
+use membrane_tests::{tiny, with_metadata, workspace};
 
 /// Largest difference of logits of f32 computations from those in f64.
 const LOGITS_MAX_ABS: f64 = 1e-3;
-/// Normalised mean square error of the fast path.
-const FAST_NMSE: f64 = 1e-4;
+/// Normalised mean square error with activations of 16 bits.
+const INT16_NMSE: f64 = 1e-4;
+/// The same of 8 bits where nothing is chosen by what was rounded.
+const INT8_NMSE: f64 = 5e-3;
 
 fn load(path: &Path, precision: Precision) -> Model {
     let options = LoadOptions { precision, context: Some(256), threads: Some(2), ..LoadOptions::default() };
@@ -52,10 +53,19 @@ fn logits_are_those_of_the_papers() {
             };
             let furthest = difference(&found).iter().fold(0.0, |most: f64, d| most.max(d.abs()));
             let power: f64 = wanted.iter().map(|x| x * x).sum();
-            let fast = difference(&logits(Precision::Fast)).iter().map(|d| d * d).sum::<f64>() / power;
-            println!("{architecture}, {count} tokens: {furthest:e}, fast path {fast:e} (nmse)");
+            let of_squares =
+                |precision| difference(&logits(precision)).iter().map(|d| d * d).sum::<f64>() / power;
+            let (words, bytes) = (of_squares(Precision::Int16), of_squares(Precision::Int8));
+            println!(
+                "{architecture}, {count} tokens: {furthest:e}, 16 bits {words:e}, 8 bits {bytes:e} (nmse)"
+            );
             assert!(furthest < LOGITS_MAX_ABS, "{architecture}, {count} tokens: off by {furthest}");
-            assert!(fast < FAST_NMSE, "{architecture}, {count} tokens: {fast}");
+            assert!(words < INT16_NMSE, "{architecture}, {count} tokens: {words}");
+            // Routers and the index of sparse attention may choose otherwise.
+            assert!(bytes < 0.5, "{architecture}, {count} tokens: {bytes}");
+            if load(&path, Precision::Fast).precision() == Precision::Int8 {
+                assert!(bytes < INT8_NMSE, "{architecture}, {count} tokens: {bytes}");
+            }
             assert!(found.iter().all(|logit| logit.is_finite()) && argmax(&found) < tiny::VOCABULARY);
         }
     }
@@ -215,16 +225,7 @@ fn contexts_are_stretched_where_a_file_asks_for_it() {
             set("type", Value::Str(kind.into()));
             set("factor", Value::F32(4.0));
             set("original_context_length", Value::U32(64));
-            let mut writer = GgufWriter::new(&path, metadata);
-            for tensor in source.tensors() {
-                writer.declare(&tensor.name, tensor.dtype, tensor.shape.dims()).unwrap();
-            }
-            let written = writer.write(|info, sink| -> Result<(), FormatError> {
-                let mut bytes = vec![0; info.bytes as usize];
-                source.read(source.require(&info.name)?, 0, &mut bytes)?;
-                sink.put(&bytes)
-            });
-            written.unwrap();
+            with_metadata(&source, metadata, &path).unwrap();
             load(&path, Precision::Reference)
         };
         let logits = |model: &Model| {

@@ -37,6 +37,7 @@ pub fn write_answer(log: &mut Log, setting: (u64, u64), question: &str) {
         version: "1.0.0".into(),
         instruction_set: "scalar".into(),
         reference: false,
+        activations: None,
         kv_cache: None,
         context: 64,
     };

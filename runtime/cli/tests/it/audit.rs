@@ -170,6 +170,22 @@ fn an_answer_with_a_cache_of_blocks_is_replayed_with_one() {
     }
 }
 
+/// So do activations of 8 bits; what earlier versions recorded was computed with 16.
+#[test]
+fn an_answer_is_replayed_with_the_integers_that_it_was_made_with() {
+    let desk = Desk::new();
+    for (activations, recorded) in [("int8", true), ("int16", false), ("auto", false)] {
+        desk.run(&["Hello there", "-n", "24", "--seed", "3", "--activations", activations]).good();
+        let log = std::fs::read_to_string(desk.log()).unwrap();
+        let answer = log.lines().rev().find(|line| line.contains("instruction_set")).unwrap();
+        assert_eq!(answer.contains("\"activations\":\"int8\""), recorded, "{answer}");
+    }
+    let replayed = desk.replay(&["-q"]).good();
+    assert_eq!(replayed.stdout.matches("identical").count(), 3, "{}", replayed.stdout);
+    let both = ["x", "--reference", "--activations", "int8"];
+    desk.run(&both).failed_saying(&["--reference", "cannot be used with"]);
+}
+
 #[test]
 fn decisions_are_replayed_without_a_model() {
     let desk = Desk::new();

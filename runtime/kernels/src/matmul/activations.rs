@@ -2,22 +2,62 @@
 
 use super::Precision;
 use super::order::{Moved, Room};
+use crate::isa::Isa;
 use crate::parallel::{DisjointSlice, Region};
 use crate::simd::{Simd, dispatch};
 
 /// Elements that share a scale.
 pub(super) const BLOCK: usize = 32;
-/// Where each of 16 elements lies: those of even number first, so that they meet weights that are the low or
-/// the high bytes of words.
-pub(super) const PLACES: [usize; 16] = [0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15];
-/// The largest integer.
-const LIMIT: i32 = 32767;
 /// Elements that are worth a task.
 const TASK_ELEMS: usize = 16 * 1024;
 
-/// Bytes that a quantised row takes.
-pub(super) const fn quantised_bytes(cols: usize) -> usize {
-    cols * size_of::<i16>() + cols / BLOCK * size_of::<BlockInfo>()
+/// Bytes that a row takes whose elements are integers of `bytes` bytes.
+pub(super) const fn quantised_bytes(cols: usize, bytes: usize) -> usize {
+    cols * bytes + cols / BLOCK * size_of::<BlockInfo>()
+}
+
+/// An integer that elements are rounded to.
+pub(super) trait Integer: Copy + Default + Into<i32> + Send + 'static {
+    const PRECISION: Precision;
+    /// The largest.
+    const LIMIT: i32;
+    /// Where each of 16 elements lies.
+    const PLACES: [usize; 16];
+
+    /// One that is not above the limit.
+    fn of(x: i32) -> Self;
+    fn quantise(isa: Isa, x: &[f32], q: &mut [Self], info: &mut [BlockInfo]);
+}
+
+impl Integer for i8 {
+    const PRECISION: Precision = Precision::Int8;
+    const LIMIT: i32 = 127;
+    const PLACES: [usize; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+
+    #[inline(always)]
+    fn of(x: i32) -> Self {
+        x as Self
+    }
+
+    fn quantise(isa: Isa, x: &[f32], q: &mut [Self], info: &mut [BlockInfo]) {
+        quantise_bytes(isa, x, q, info);
+    }
+}
+
+impl Integer for i16 {
+    const PRECISION: Precision = Precision::Int16;
+    const LIMIT: i32 = 32767;
+    /// Those of even number first, so that they meet weights that are the low or the high bytes of words.
+    const PLACES: [usize; 16] = [0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15];
+
+    #[inline(always)]
+    fn of(x: i32) -> Self {
+        x as Self
+    }
+
+    fn quantise(isa: Isa, x: &[f32], q: &mut [Self], info: &mut [BlockInfo]) {
+        quantise_words(isa, x, q, info);
+    }
 }
 
 /// Scale and sums of a block of 32 elements.
@@ -36,21 +76,19 @@ pub(super) struct BlockInfo {
     pub scaled_half_sums: [f32; 2],
 }
 
-/// Rows of floats and, for products with quantised weights, the same in 16-bit integers. The memory is taken
-/// when it is made and never grows.
+/// Rows of floats and, for products with quantised weights, the same in integers. The memory is taken when it is made and never
+/// grows.
 ///
-/// Canonical: for each block of 32 elements, `largest` the largest magnitude: scale = largest / 32767,
-/// integer = x * (32767 / largest) to the nearest, ties to even. A block with nothing above 1e-30 is zeros;
-/// one with a NaN or an infinity has the scale NaN.
-///
-/// Products of bytes would be faster, but 8 bits lose enough to turn over the choice of a router now and
-/// then, and with it the answer.
+/// Canonical: for each block of 32 elements, `largest` the largest magnitude and `limit` 127 for [`Precision::Int8`] and 32767 for
+/// [`Precision::Int16`]: scale = largest / limit, integer = x * (limit / largest) to the nearest, ties to even. A block with nothing
+/// above 1e-30 is zeros; one with a NaN or an infinity has the scale NaN.
 pub struct Activations {
     rows: usize,
     cols: usize,
-    quantised: bool,
+    /// What the rows were set for.
+    precision: Precision,
     values: Vec<f32>,     // [rows, cols]
-    q: Vec<i16>,          // [rows, cols], each 16 in the order of `PLACES`
+    q: Vec<i16>,          // [rows, cols], each 16 in the order of `PLACES`; bytes fill the first half
     info: Vec<BlockInfo>, // [rows, cols / 32]
     /// For the rows in the order of matrices that have one of their own.
     room: Option<Box<Room>>,
@@ -63,7 +101,7 @@ impl Activations {
         Self {
             rows: 0,
             cols: 0,
-            quantised: false,
+            precision: Precision::Reference,
             values: vec![0.0; elems],
             q: vec![0; elems],
             info: vec![BlockInfo::default(); elems / BLOCK],
@@ -97,17 +135,57 @@ impl Activations {
     }
 
     /// Sets rows of whole blocks that are moved from other activations, of which each has its rows in ascending order.
-    pub(super) fn fill(&mut self, region: &Region<'_>, rows: usize, cols: usize, moved: &[Moved<'_>]) {
-        (self.rows, self.cols, self.quantised) = (rows, cols, true);
-        let isa = region.isa();
-        let (q, info) = (DisjointSlice::new(&mut self.q), DisjointSlice::new(&mut self.info));
-        region.run_chunks(&mut self.values[..rows * cols], cols, |row, values| {
+    ///
+    /// # Panics
+    /// For [`Precision::Reference`], which needs no other order.
+    pub(super) fn fill(
+        &mut self,
+        region: &Region<'_>,
+        rows: usize,
+        cols: usize,
+        precision: Precision,
+        moved: &[Moved<'_>],
+    ) {
+        (self.rows, self.cols, self.precision) = (rows, cols, precision);
+        self.quantise(region, rows * cols, cols, |row, values| {
             let source = moved.partition_point(|moved| moved.first() <= row);
             moved[source - 1].fill(row, values);
-            let (begin, end) = (row * cols, (row + 1) * cols);
-            // SAFETY: tasks have rows of their own, which are whole blocks.
+        });
+    }
+
+    /// Has `values` give the elements of each chunk of `chunk` of the first `elems`, and rounds them. Chunks are whole blocks.
+    fn quantise(
+        &mut self,
+        region: &Region<'_>,
+        elems: usize,
+        chunk: usize,
+        values: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        match self.precision {
+            Precision::Int8 => self.quantise_as::<i8>(region, elems, chunk, values),
+            Precision::Int16 => self.quantise_as::<i16>(region, elems, chunk, values),
+            Precision::Reference => unreachable!("activations: floats are not quantised"),
+        }
+    }
+
+    fn quantise_as<Q: Integer>(
+        &mut self,
+        region: &Region<'_>,
+        elems: usize,
+        chunk: usize,
+        values: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        let isa = region.isa();
+        // SAFETY: integers are at most as large as i16, and any bits are one.
+        let q = unsafe { std::slice::from_raw_parts_mut(self.q.as_mut_ptr().cast::<Q>(), self.q.len()) };
+        let (q, info) = (DisjointSlice::new(q), DisjointSlice::new(&mut self.info));
+        region.run_chunks(&mut self.values[..elems], chunk, |index, to| {
+            values(index, to);
+            let begin = index * chunk;
+            let end = begin + to.len();
+            // SAFETY: tasks have chunks of their own, which are whole blocks.
             let (q, info) = unsafe { (q.range(begin..end), info.range(begin / BLOCK..end / BLOCK)) };
-            quantise(isa, values, q, info);
+            Q::quantise(isa, to, q, info);
         });
     }
 
@@ -121,8 +199,8 @@ impl Activations {
         self.cols
     }
 
-    /// Sets all rows: `x` [rows, cols]. They are quantised as well for [`Precision::Fast`] if `cols` is a
-    /// multiple of 32, which it is wherever quantised weights are as wide.
+    /// Sets all rows: `x` [rows, cols]. They are rounded to the integers of `precision` as well if `cols` is a multiple of 32, which
+    /// it is wherever quantised weights are as wide.
     ///
     /// # Panics
     /// If `x` has another length or is more than there is room for.
@@ -130,23 +208,15 @@ impl Activations {
         assert_eq!(x.len(), rows * cols, "activations: not [{rows}, {cols}]");
         assert!(x.len() <= self.values.len(), "activations: no room for [{rows}, {cols}]");
         (self.rows, self.cols) = (rows, cols);
-        self.quantised = precision == Precision::Fast && cols.is_multiple_of(BLOCK);
-        if !self.quantised {
-            region.run_chunks(&mut self.values[..x.len()], TASK_ELEMS, |index, values| {
-                values.copy_from_slice(&x[index * TASK_ELEMS..][..values.len()]);
-            });
-            return;
+        self.precision = if cols.is_multiple_of(BLOCK) { precision } else { Precision::Reference };
+        let copy = |index: usize, values: &mut [f32]| {
+            values.copy_from_slice(&x[index * TASK_ELEMS..][..values.len()]);
+        };
+        if self.precision == Precision::Reference {
+            region.run_chunks(&mut self.values[..x.len()], TASK_ELEMS, copy);
+        } else {
+            self.quantise(region, x.len(), TASK_ELEMS, copy);
         }
-        let isa = region.isa();
-        let (q, info) = (DisjointSlice::new(&mut self.q), DisjointSlice::new(&mut self.info));
-        region.run_chunks(&mut self.values[..x.len()], TASK_ELEMS, |index, values| {
-            let begin = index * TASK_ELEMS;
-            let end = begin + values.len();
-            values.copy_from_slice(&x[begin..end]);
-            // SAFETY: tasks have elements and blocks of their own: TASK_ELEMS is a multiple of the block.
-            let (q, info) = unsafe { (q.range(begin..end), info.range(begin / BLOCK..end / BLOCK)) };
-            quantise(isa, values, q, info);
-        });
     }
 
     /// The floats of one row.
@@ -157,22 +227,33 @@ impl Activations {
     /// The integers of one row [cols], and what is known of its blocks [cols / 32].
     ///
     /// # Panics
-    /// If the rows were set for [`Precision::Reference`] or with a width that has no blocks.
+    /// If the rows were set for another precision or with a width that has no blocks.
     #[inline(always)]
-    pub(super) fn quantised(&self, row: usize) -> (&[i16], &[BlockInfo]) {
-        assert!(self.quantised, "activations: set for Precision::Reference, used with Precision::Fast");
+    pub(super) fn quantised<Q: Integer>(&self, row: usize) -> (&[Q], &[BlockInfo]) {
+        assert!(
+            self.precision == Q::PRECISION,
+            "activations: set for Precision::{:?}, used with Precision::{:?}",
+            self.precision,
+            Q::PRECISION
+        );
         let blocks = self.cols / BLOCK;
-        (&self.q[row * self.cols..][..self.cols], &self.info[row * blocks..][..blocks])
+        // SAFETY: as many integers of this type, none larger than i16, were written to these bytes.
+        let q = unsafe { std::slice::from_raw_parts(self.q.as_ptr().cast::<Q>(), self.q.len()) };
+        (&q[row * self.cols..][..self.cols], &self.info[row * blocks..][..blocks])
     }
 }
 
 dispatch! {
-    fn quantise(x: &[f32], q: &mut [i16], info: &mut [BlockInfo]) => quantise_blocks;
+    fn quantise_bytes(x: &[f32], q: &mut [i8], info: &mut [BlockInfo]) => quantise_blocks;
+}
+
+dispatch! {
+    fn quantise_words(x: &[f32], q: &mut [i16], info: &mut [BlockInfo]) => quantise_blocks;
 }
 
 /// Plain code, compiled for each instruction set: it vectorises, and each operation has one result.
 #[inline(always)]
-fn quantise_blocks<S: Simd>(_: S, x: &[f32], q: &mut [i16], info: &mut [BlockInfo]) {
+fn quantise_blocks<S: Simd, Q: Integer>(_: S, x: &[f32], q: &mut [Q], info: &mut [BlockInfo]) {
     let blocks = x.as_chunks::<BLOCK>().0.iter().zip(q.as_chunks_mut::<BLOCK>().0);
     for ((x, q), info) in blocks.zip(info) {
         *info = quantise_block(x, q);
@@ -180,7 +261,7 @@ fn quantise_blocks<S: Simd>(_: S, x: &[f32], q: &mut [i16], info: &mut [BlockInf
 }
 
 #[inline(always)]
-fn quantise_block(x: &[f32; BLOCK], q: &mut [i16; BLOCK]) -> BlockInfo {
+fn quantise_block<Q: Integer>(x: &[f32; BLOCK], q: &mut [Q; BLOCK]) -> BlockInfo {
     let mut largest = 0;
     for x in x {
         // Magnitudes order like their bits, infinities and NaNs above all.
@@ -188,19 +269,19 @@ fn quantise_block(x: &[f32; BLOCK], q: &mut [i16; BLOCK]) -> BlockInfo {
     }
     let largest = f32::from_bits(largest as u32);
     if !largest.is_finite() || largest < 1e-30 {
-        *q = [0; BLOCK];
+        *q = [Q::default(); BLOCK];
         let scale = if largest.is_finite() { 0.0 } else { f32::NAN };
         return BlockInfo { scale, scaled_sum: scale, scaled_half_sums: [scale; 2], ..BlockInfo::default() };
     }
-    let (scale, inverse) = (largest / LIMIT as f32, LIMIT as f32 / largest);
+    let (scale, inverse) = (largest / Q::LIMIT as f32, Q::LIMIT as f32 / largest);
     let mut rounded = [0; BLOCK];
     for (rounded, x) in rounded.iter_mut().zip(x) {
-        *rounded = nearest(x * inverse).clamp(-LIMIT, LIMIT);
+        *rounded = nearest(x * inverse).clamp(-Q::LIMIT, Q::LIMIT);
     }
     let mut half_sums = [0; 2];
     for (half, sum) in half_sums.iter_mut().enumerate() {
-        for (i, place) in PLACES.iter().enumerate() {
-            q[16 * half + place] = rounded[16 * half + i] as i16;
+        for (i, place) in Q::PLACES.iter().enumerate() {
+            q[16 * half + place] = Q::of(rounded[16 * half + i]);
             *sum += rounded[16 * half + i];
         }
     }

@@ -69,18 +69,18 @@ impl Moved<'_> {
 
 /// Whether the input of a product has to be put into another order.
 pub(super) fn is_moved(product: &Product<'_>, precision: Precision) -> bool {
-    precision == Precision::Fast && product.weights.order.is_some()
+    precision != Precision::Reference && product.weights.order.is_some()
 }
 
 /// Computes products of which each has an order: as many at once as there is room for, one at least.
-pub(super) fn multiply(region: &Region<'_>, mut products: &mut [Product<'_>]) {
+pub(super) fn multiply(region: &Region<'_>, precision: Precision, mut products: &mut [Product<'_>]) {
     while let Some(first) = products.first() {
         let (input, cols) = (first.input, first.weights.cols);
         let (count, rows) = fitting(products, input, cols);
         let (now, later) = products.split_at_mut(count);
         match input.room().map(Room::lock) {
-            Some(mut room) if room.holds(rows * cols) => together(region, now, &mut room, rows),
-            _ => together(region, now, &mut Activations::new(rows, cols), rows),
+            Some(mut room) if room.holds(rows * cols) => together(region, precision, now, &mut room, rows),
+            _ => together(region, precision, now, &mut Activations::new(rows, cols), rows),
         }
         products = later;
     }
@@ -101,7 +101,13 @@ fn fitting(products: &[Product<'_>], input: &Activations, cols: usize) -> (usize
     (count, all)
 }
 
-fn together(region: &Region<'_>, products: &mut [Product<'_>], room: &mut Activations, rows: usize) {
+fn together(
+    region: &Region<'_>,
+    precision: Precision,
+    products: &mut [Product<'_>],
+    room: &mut Activations,
+    rows: usize,
+) {
     let mut moved: Vec<Moved<'_>> = Vec::with_capacity(products.len());
     let mut first = 0;
     for product in products.iter() {
@@ -111,9 +117,9 @@ fn together(region: &Region<'_>, products: &mut [Product<'_>], room: &mut Activa
         first += product.input_rows.map_or(product.input.rows(), <[u32]>::len);
     }
     let cols = products.first().map_or(BLOCK, |product| product.weights.cols);
-    room.fill(region, rows, cols, &moved);
+    room.fill(region, rows, cols, precision, &moved);
     let room = &*room;
-    run_jobs(region, Precision::Fast, products, |number, product| Rows {
+    run_jobs(region, precision, products, |number, product| Rows {
         input: room,
         numbers: None,
         first: moved[number].first,

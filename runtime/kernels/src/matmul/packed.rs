@@ -32,6 +32,9 @@ pub(super) trait Packed {
     /// Sub-blocks have a minimum.
     const MINIMUM: bool = false;
 
+    /// The largest magnitude of weights as they come.
+    const LARGEST: u8;
+
     /// Sub-blocks of a block.
     const SUBS: usize = Self::FORMAT.block_elems() / Self::SUB;
 

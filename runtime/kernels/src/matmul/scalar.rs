@@ -4,12 +4,12 @@
 use std::ops::Range;
 
 use super::Job;
-use super::activations::{BLOCK, BlockInfo, PLACES};
+use super::activations::{BLOCK, BlockInfo, Integer};
 use crate::format::Format;
 use crate::quant::{SubBlocks, has_minimum, sub_block_elems, unpack};
 
 /// The output of some weight rows; each is unpacked once for all rows of the input.
-pub(super) fn product(job: &Job<'_>, rows: Range<usize>) {
+pub(super) fn product<Q: Integer>(job: &Job<'_>, rows: Range<usize>) {
     let format = job.weights.format;
     let mut unpacked = SubBlocks::default();
     let mut acc = vec![0.0; job.rows.count];
@@ -19,7 +19,7 @@ pub(super) fn product(job: &Job<'_>, rows: Range<usize>) {
             unpack(format, block, &mut unpacked);
             let begin = b * format.block_elems();
             for (i, acc) in acc.iter_mut().enumerate() {
-                let (q, info) = job.rows.quantised(i);
+                let (q, info) = job.rows.quantised::<Q>(i);
                 let (q, info) = (&q[begin..][..format.block_elems()], &info[begin / BLOCK..]);
                 *acc = add_block(format, &unpacked, q, info, *acc);
             }
@@ -32,13 +32,19 @@ pub(super) fn product(job: &Job<'_>, rows: Range<usize>) {
 }
 
 /// The canonical steps for one block.
-fn add_block(format: Format, weights: &SubBlocks, q: &[i16], info: &[BlockInfo], mut acc: f32) -> f32 {
+fn add_block<Q: Integer>(
+    format: Format,
+    weights: &SubBlocks,
+    q: &[Q],
+    info: &[BlockInfo],
+    mut acc: f32,
+) -> f32 {
     let size = sub_block_elems(format);
     for (sub, q) in q.chunks_exact(size).enumerate() {
         let info = &info[sub * size / BLOCK];
         let products = weights.q[sub * size..][..size].iter().enumerate();
         let isum: i32 =
-            products.map(|(k, w)| i32::from(*w) * i32::from(q[k / 16 * 16 + PLACES[k % 16]])).sum();
+            products.map(|(k, w)| i32::from(*w) * q[k / 16 * 16 + Q::PLACES[k % 16]].into()).sum();
         acc = (isum as f32).mul_add(weights.scale[sub] * info.scale, acc);
         if has_minimum(format) {
             let scaled_sum = if size == BLOCK { info.scaled_sum } else { info.scaled_half_sums[sub % 2] };

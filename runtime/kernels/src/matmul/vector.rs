@@ -1,22 +1,25 @@
 //! Quantised products on vectors: few rows of activations with the weights unpacked in registers, or many
 //! with panels of unpacked weights.
 
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::Job;
-use super::activations::{BLOCK, BlockInfo};
+use super::activations::{BLOCK, BlockInfo, Integer};
 use super::packed::{self, MAX_SUBS, Packed, Scales, Sink};
-use super::wide::{Column, Wide, accumulate, column_sums, panel_sums, start, words};
+use super::wide::{Column, Operand, Wide, accumulate, byte_weights, column_sums, panel_sums, start, words};
 use crate::format::Format;
 use crate::isa::Isa;
 use crate::simd::{Avx2, Avx512};
 
 /// Rows of activations from which on weights are unpacked into panels.
 const PANEL_MIN_N: usize = 4;
-/// Columns of a panel, a multiple of every block: with AVX2 its weights are 16 KiB, so that they stay in the
-/// first cache.
-const PANEL_COLS: usize = 512;
+/// Bytes of a row in a panel, as many columns or half of them, which are whole blocks of every format: with AVX2 the weights of a
+/// panel are 16 KiB, so that they stay in the first cache.
+const PANEL_ROW_BYTES: usize = 1024;
+/// Most columns of a panel.
+const PANEL_COLS: usize = PANEL_ROW_BYTES;
 /// Stripes of a panel: two, so that what is loaded of the activations is used twice.
 const MAX_STRIPES: usize = 2;
 /// Bytes of a cache line.
@@ -26,55 +29,55 @@ const MAX_ROWS: usize = 16;
 
 /// The output of some weight rows. Returns false, having done nothing, if the matrix has fewer rows than the
 /// kernels take or the instruction set has none.
-pub(super) fn product(isa: Isa, job: &Job<'_>, rows: Range<usize>) -> bool {
+pub(super) fn product<Q: Integer>(isa: Isa, job: &Job<'_>, rows: Range<usize>) -> bool {
     match job.weights.format {
-        Format::Q4_0 => by_isa::<packed::Q4_0>(isa, job, rows),
-        Format::Q4_1 => by_isa::<packed::Q4_1>(isa, job, rows),
-        Format::Q5_0 => by_isa::<packed::Q5_0>(isa, job, rows),
-        Format::Q5_1 => by_isa::<packed::Q5_1>(isa, job, rows),
-        Format::Q8_0 => by_isa::<packed::Q8_0>(isa, job, rows),
-        Format::Q2K => by_isa::<packed::Q2K>(isa, job, rows),
-        Format::Q3K => by_isa::<packed::Q3K>(isa, job, rows),
-        Format::Q4K => by_isa::<packed::Q4K>(isa, job, rows),
-        Format::Q5K => by_isa::<packed::Q5K>(isa, job, rows),
-        Format::Q6K => by_isa::<packed::Q6K>(isa, job, rows),
-        Format::IQ4NL => by_isa::<packed::Iq4Nl>(isa, job, rows),
-        Format::IQ4XS => by_isa::<packed::Iq4Xs>(isa, job, rows),
-        Format::MXFP4 => by_isa::<packed::Mxfp4>(isa, job, rows),
-        Format::NVFP4 => by_isa::<packed::Nvfp4>(isa, job, rows),
-        Format::IQ1S => by_isa::<packed::Iq1S>(isa, job, rows),
-        Format::IQ1M => by_isa::<packed::Iq1M>(isa, job, rows),
-        Format::IQ2XXS => by_isa::<packed::Iq2Xxs>(isa, job, rows),
-        Format::IQ2XS => by_isa::<packed::Iq2Xs>(isa, job, rows),
-        Format::IQ2S => by_isa::<packed::Iq2S>(isa, job, rows),
-        Format::IQ3XXS => by_isa::<packed::Iq3Xxs>(isa, job, rows),
-        Format::IQ3S => by_isa::<packed::Iq3S>(isa, job, rows),
-        Format::TQ1_0 => by_isa::<packed::Tq1_0>(isa, job, rows),
-        Format::TQ2_0 => by_isa::<packed::Tq2_0>(isa, job, rows),
-        Format::Q1_0 => by_isa::<packed::Q1_0>(isa, job, rows),
-        Format::Q2_0 => by_isa::<packed::Q2_0>(isa, job, rows),
+        Format::Q4_0 => by_isa::<packed::Q4_0, Q>(isa, job, rows),
+        Format::Q4_1 => by_isa::<packed::Q4_1, Q>(isa, job, rows),
+        Format::Q5_0 => by_isa::<packed::Q5_0, Q>(isa, job, rows),
+        Format::Q5_1 => by_isa::<packed::Q5_1, Q>(isa, job, rows),
+        Format::Q8_0 => by_isa::<packed::Q8_0, Q>(isa, job, rows),
+        Format::Q2K => by_isa::<packed::Q2K, Q>(isa, job, rows),
+        Format::Q3K => by_isa::<packed::Q3K, Q>(isa, job, rows),
+        Format::Q4K => by_isa::<packed::Q4K, Q>(isa, job, rows),
+        Format::Q5K => by_isa::<packed::Q5K, Q>(isa, job, rows),
+        Format::Q6K => by_isa::<packed::Q6K, Q>(isa, job, rows),
+        Format::IQ4NL => by_isa::<packed::Iq4Nl, Q>(isa, job, rows),
+        Format::IQ4XS => by_isa::<packed::Iq4Xs, Q>(isa, job, rows),
+        Format::MXFP4 => by_isa::<packed::Mxfp4, Q>(isa, job, rows),
+        Format::NVFP4 => by_isa::<packed::Nvfp4, Q>(isa, job, rows),
+        Format::IQ1S => by_isa::<packed::Iq1S, Q>(isa, job, rows),
+        Format::IQ1M => by_isa::<packed::Iq1M, Q>(isa, job, rows),
+        Format::IQ2XXS => by_isa::<packed::Iq2Xxs, Q>(isa, job, rows),
+        Format::IQ2XS => by_isa::<packed::Iq2Xs, Q>(isa, job, rows),
+        Format::IQ2S => by_isa::<packed::Iq2S, Q>(isa, job, rows),
+        Format::IQ3XXS => by_isa::<packed::Iq3Xxs, Q>(isa, job, rows),
+        Format::IQ3S => by_isa::<packed::Iq3S, Q>(isa, job, rows),
+        Format::TQ1_0 => by_isa::<packed::Tq1_0, Q>(isa, job, rows),
+        Format::TQ2_0 => by_isa::<packed::Tq2_0, Q>(isa, job, rows),
+        Format::Q1_0 => by_isa::<packed::Q1_0, Q>(isa, job, rows),
+        Format::Q2_0 => by_isa::<packed::Q2_0, Q>(isa, job, rows),
         Format::F32 | Format::F16 | Format::BF16 | Format::E4M3 => false,
     }
 }
 
-fn by_isa<P: Packed>(isa: Isa, job: &Job<'_>, rows: Range<usize>) -> bool {
+fn by_isa<P: Packed, Q: Integer>(isa: Isa, job: &Job<'_>, rows: Range<usize>) -> bool {
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn avx2<P: Packed>(job: &Job<'_>, rows: Range<usize>) {
+    fn avx2<P: Packed, Q: Integer>(job: &Job<'_>, rows: Range<usize>) {
         // SAFETY: this function's own features.
-        by_n::<P, Avx2>(unsafe { Avx2::assume() }, job, rows);
+        by_n::<P, Avx2, Q>(unsafe { Avx2::assume() }, job, rows);
     }
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    fn avx512<P: Packed>(job: &Job<'_>, rows: Range<usize>) {
+    fn avx512<P: Packed, Q: Integer>(job: &Job<'_>, rows: Range<usize>) {
         // SAFETY: this function's own features.
-        by_n::<P, Avx512>(unsafe { Avx512::assume() }, job, rows);
+        by_n::<P, Avx512, Q>(unsafe { Avx512::assume() }, job, rows);
     }
     let height = job.weights.rows;
     if isa == Isa::Avx512 && height >= Avx512::ROWS {
         // SAFETY: the CPU has the instruction set: `isa` comes from a team, which takes no other.
-        unsafe { avx512::<P>(job, rows) };
+        unsafe { avx512::<P, Q>(job, rows) };
     } else if isa != Isa::Scalar && height >= Avx2::ROWS {
         // SAFETY: as above; a CPU with AVX-512 has AVX2.
-        unsafe { avx2::<P>(job, rows) };
+        unsafe { avx2::<P, Q>(job, rows) };
     } else {
         return false;
     }
@@ -82,12 +85,12 @@ fn by_isa<P: Packed>(isa: Isa, job: &Job<'_>, rows: Range<usize>) -> bool {
 }
 
 #[inline(always)]
-fn by_n<P: Packed, W: Wide>(w: W, job: &Job<'_>, rows: Range<usize>) {
+fn by_n<P: Packed, W: Wide, Q: Integer>(w: W, job: &Job<'_>, rows: Range<usize>) {
     match job.rows.count {
-        1 => few::<P, W, 1>(w, job, rows),
-        2 => few::<P, W, 2>(w, job, rows),
-        3 => few::<P, W, 3>(w, job, rows),
-        _ => many::<P, W>(w, job, rows),
+        1 => few::<P, W, Q, 1>(w, job, rows),
+        2 => few::<P, W, Q, 2>(w, job, rows),
+        3 => few::<P, W, Q, 3>(w, job, rows),
+        _ => many::<P, W, Q>(w, job, rows),
     }
 }
 
@@ -152,20 +155,20 @@ impl Window {
 
 /// Products with `N` rows of activations, weights unpacked in registers.
 #[inline(always)]
-fn few<P: Packed, W: Wide, const N: usize>(w: W, job: &Job<'_>, rows: Range<usize>) {
+fn few<P: Packed, W: Wide, Q: Integer, const N: usize>(w: W, job: &Job<'_>, rows: Range<usize>) {
     let stride = job.weights.row_bytes;
     let blocks = job.weights.cols / P::FORMAT.block_elems();
     let zero = w.splat(0.0);
     let mut scales = Scales::<W> { scale: [zero; MAX_SUBS], minimum: [zero; MAX_SUBS] };
-    let mut inputs: [(&[i16], &[BlockInfo]); N] = [(&[], &[]); N];
+    let mut inputs: [(*const Q, &[BlockInfo]); N] = [(std::ptr::null(), &[]); N];
     for (i, input) in inputs.iter_mut().enumerate() {
-        *input = job.rows.quantised(i);
+        *input = integers::<Q>(job, i);
     }
     for begin in rows.clone().step_by(W::ROWS) {
         let window = Window::new::<W>(job, begin, rows.end);
         let first = job.weights.row(window.first).as_ptr();
         let mut acc = [zero; N];
-        let mut dots = Dots { at: inputs.map(|(q, _)| q.as_ptr()), sums: [[w.splat32(0); MAX_SUBS]; N] };
+        let mut dots = Dots { at: inputs.map(|(q, _)| q), sums: [[w.splat32(0); MAX_SUBS]; N] };
         // The rows of a window follow each other, and so do windows: each block's turn asks for its share of
         // the next.
         let ahead = if begin + W::ROWS < rows.end { W::ROWS * stride } else { 0 };
@@ -186,7 +189,7 @@ fn few<P: Packed, W: Wide, const N: usize>(w: W, job: &Job<'_>, rows: Range<usiz
                     for sub in 0..P::SUBS {
                         let info = info.get_unchecked((b * P::SUBS + sub) * P::SUB / BLOCK);
                         let figures = (scales.scale[sub], scales.minimum[sub]);
-                        let sums = w.add32(dots.sums[n][sub], start::<P, W>(w, sub, info));
+                        let sums = w.add32(dots.sums[n][sub], start::<P, W, Q>(w, sub, info));
                         acc[n] = accumulate::<P, W>(w, sub, sums, figures, info, acc[n]);
                     }
                     dots.at[n] = dots.at[n].add(P::FORMAT.block_elems());
@@ -199,24 +202,30 @@ fn few<P: Packed, W: Wide, const N: usize>(w: W, job: &Job<'_>, rows: Range<usiz
     }
 }
 
+/// The integers of row i of the input, and its blocks.
+#[inline(always)]
+fn integers<'a, Q: Integer>(job: &Job<'a>, i: usize) -> (*const Q, &'a [BlockInfo]) {
+    let (q, info) = job.rows.quantised::<Q>(i);
+    (q.as_ptr(), info)
+}
+
 /// Multiplies sub-blocks with `N` rows of activations.
-struct Dots<W: Wide, const N: usize> {
-    /// The rows' elements for the block.
-    at: [*const i16; N],
+struct Dots<W: Wide, Q: Integer, const N: usize> {
+    /// The rows' integers for the block.
+    at: [*const Q; N],
     /// Raw sums of products of each sub-block.
     sums: [[W::V; MAX_SUBS]; N],
 }
 
-impl<W: Wide, const N: usize> Sink<W> for Dots<W, N> {
+impl<W: Wide, Q: Integer, const N: usize> Sink<W> for Dots<W, Q, N> {
     #[inline(always)]
     fn put<P: Packed, const C: usize>(&mut self, w: W, sub: usize, columns: [Column<W>; C]) {
-        let mut weights = [[columns[0]; 2]; C];
-        for (weights, column) in weights.iter_mut().zip(columns) {
-            *weights = words::<P, W>(w, column);
-        }
+        let weights = Operand::<W, C>::new::<P, Q>(w, columns);
         for (at, sums) in self.at.iter().zip(&mut self.sums) {
             // SAFETY: the rows have as many elements as the block.
-            sums[sub] = unsafe { column_sums::<P, W, C>(w, &weights, at.add(sub * P::SUB)) };
+            let at = unsafe { at.add(sub * P::SUB) };
+            // SAFETY: as above.
+            sums[sub] = unsafe { column_sums::<P, W, Q, C>(w, &weights, at) };
         }
     }
 }
@@ -225,8 +234,8 @@ impl<W: Wide, const N: usize> Sink<W> for Dots<W, N> {
 /// A *stripe* is the rows of a kernel; R stripes lie side by side.
 #[repr(C, align(64))]
 struct Panel {
-    /// [cols / 2, R, rows, 2]
-    weights: [MaybeUninit<i16>; PANEL_COLS * MAX_STRIPES * MAX_ROWS],
+    /// [bytes of a row / 4, R, rows, 4]
+    weights: [MaybeUninit<u8>; PANEL_ROW_BYTES * MAX_STRIPES * MAX_ROWS],
     /// [cols / sub-block, R, rows]
     scale: [MaybeUninit<f32>; PANEL_COLS / 16 * MAX_STRIPES * MAX_ROWS],
     /// [cols / sub-block, R, rows]
@@ -235,7 +244,7 @@ struct Panel {
 
 /// Products with many rows of activations.
 #[inline(always)]
-fn many<P: Packed, W: Wide>(w: W, job: &Job<'_>, rows: Range<usize>) {
+fn many<P: Packed, W: Wide, Q: Integer>(w: W, job: &Job<'_>, rows: Range<usize>) {
     let mut panel = Panel {
         weights: [MaybeUninit::uninit(); _],
         scale: [MaybeUninit::uninit(); _],
@@ -245,34 +254,40 @@ fn many<P: Packed, W: Wide>(w: W, job: &Job<'_>, rows: Range<usize>) {
         let window = Window::new::<W>(job, begin, rows.end);
         if begin + W::ROWS < rows.end {
             let next = Window::new::<W>(job, begin + W::ROWS, rows.end);
-            stripes::<P, W, 2>(w, job, [window, next], &mut panel);
+            stripes::<P, W, Q, 2>(w, job, [window, next], &mut panel);
         } else {
-            stripes::<P, W, 1>(w, job, [window], &mut panel);
+            stripes::<P, W, Q, 1>(w, job, [window], &mut panel);
         }
     }
 }
 
 /// The output of `R` windows for all rows of the input.
 #[inline(always)]
-fn stripes<P: Packed, W: Wide, const R: usize>(w: W, job: &Job<'_>, windows: [Window; R], panel: &mut Panel) {
-    for first_col in (0..job.weights.cols).step_by(PANEL_COLS) {
-        let cols = first_col..(first_col + PANEL_COLS).min(job.weights.cols);
+fn stripes<P: Packed, W: Wide, Q: Integer, const R: usize>(
+    w: W,
+    job: &Job<'_>,
+    windows: [Window; R],
+    panel: &mut Panel,
+) {
+    let panel_cols = PANEL_ROW_BYTES / size_of::<Q>();
+    for first_col in (0..job.weights.cols).step_by(panel_cols) {
+        let cols = first_col..(first_col + panel_cols).min(job.weights.cols);
         for (r, window) in windows.iter().enumerate() {
-            unpack::<P, W, R>(w, job, window, r, cols.clone(), panel);
+            unpack::<P, W, Q, R>(w, job, window, r, cols.clone(), panel);
         }
         let mut i = 0;
         if W::TILE >= 6 {
-            i = tiles::<P, W, R, 6>(w, job, &windows, cols.clone(), panel, i);
+            i = tiles::<P, W, Q, R, 6>(w, job, &windows, cols.clone(), panel, i);
         }
-        i = tiles::<P, W, R, 4>(w, job, &windows, cols.clone(), panel, i);
-        i = tiles::<P, W, R, 2>(w, job, &windows, cols.clone(), panel, i);
-        tiles::<P, W, R, 1>(w, job, &windows, cols, panel, i);
+        i = tiles::<P, W, Q, R, 4>(w, job, &windows, cols.clone(), panel, i);
+        i = tiles::<P, W, Q, R, 2>(w, job, &windows, cols.clone(), panel, i);
+        tiles::<P, W, Q, R, 1>(w, job, &windows, cols, panel, i);
     }
 }
 
 /// As many tiles of `T` rows as there are from row `first` of the input on. Returns the row behind them.
 #[inline(always)]
-fn tiles<P: Packed, W: Wide, const R: usize, const T: usize>(
+fn tiles<P: Packed, W: Wide, Q: Integer, const R: usize, const T: usize>(
     w: W,
     job: &Job<'_>,
     windows: &[Window; R],
@@ -282,7 +297,7 @@ fn tiles<P: Packed, W: Wide, const R: usize, const T: usize>(
 ) -> usize {
     let mut i = first;
     while i + T <= job.rows.count {
-        tile::<P, W, R, T>(w, job, windows, cols.clone(), panel, i);
+        tile::<P, W, Q, R, T>(w, job, windows, cols.clone(), panel, i);
         i += T;
     }
     i
@@ -290,7 +305,7 @@ fn tiles<P: Packed, W: Wide, const R: usize, const T: usize>(
 
 /// Fills stripe `r` of `R` of the panel with some columns of a window's rows.
 #[inline(always)]
-fn unpack<P: Packed, W: Wide, const R: usize>(
+fn unpack<P: Packed, W: Wide, Q: Integer, const R: usize>(
     w: W,
     job: &Job<'_>,
     window: &Window,
@@ -317,29 +332,43 @@ fn unpack<P: Packed, W: Wide, const R: usize>(
                     w.store_floats(scales.minimum[s], panel.minimum.as_mut_ptr().add(row).cast());
                 }
             }
-            let place = (col - cols.start) * R * W::ROWS + 2 * r * W::ROWS;
-            let to = panel.weights.as_mut_ptr().cast::<i16>().add(place);
-            P::weights(w, at, stride, &mut Interleave::<R> { to });
+            let place = (col - cols.start) * size_of::<Q>() * R * W::ROWS + 4 * r * W::ROWS;
+            let to = panel.weights.as_mut_ptr().cast::<u8>().add(place);
+            P::weights(w, at, stride, &mut Interleave::<Q, R> { to, integers: PhantomData });
         }
     }
 }
 
 /// Writes sub-blocks to a stripe of a panel of `R` stripes.
-struct Interleave<const R: usize> {
+struct Interleave<Q: Integer, const R: usize> {
     /// The block's place in the panel.
-    to: *mut i16,
+    to: *mut u8,
+    /// The integers that the panel is for.
+    integers: PhantomData<Q>,
 }
 
-impl<W: Wide, const R: usize> Sink<W> for Interleave<R> {
+impl<Q: Integer, const R: usize> Interleave<Q, R> {
+    /// Writes 16 bytes of each row, which are bytes `place..place + 16` of the block.
+    #[inline(always)]
+    fn write<W: Wide>(&mut self, w: W, place: usize, column: Column<W>) {
+        for (i, dwords) in w.dwords(column).into_iter().enumerate() {
+            // SAFETY: the panel has room for all sub-blocks of the block.
+            unsafe { w.store(dwords, self.to.add((place + 4 * i) * R * W::ROWS)) };
+        }
+    }
+}
+
+impl<W: Wide, Q: Integer, const R: usize> Sink<W> for Interleave<Q, R> {
     #[inline(always)]
     fn put<P: Packed, const C: usize>(&mut self, w: W, sub: usize, columns: [Column<W>; C]) {
+        let first = sub * P::SUB * size_of::<Q>();
         for (c, column) in columns.into_iter().enumerate() {
-            for (half, words) in words::<P, W>(w, column).into_iter().enumerate() {
-                for (i, dwords) in w.dwords(words).into_iter().enumerate() {
-                    let offset = (sub * P::SUB + 16 * c + 8 * half + 2 * i) * R * W::ROWS;
-                    // SAFETY: the panel has room for all sub-blocks of the block.
-                    unsafe { w.store(dwords, self.to.add(offset).cast()) };
-                }
+            if size_of::<Q>() == 1 {
+                self.write(w, first + 16 * c, byte_weights::<P, W>(w, column));
+            } else {
+                let [even, odd] = words::<P, W>(w, column);
+                self.write(w, first + 32 * c, even);
+                self.write(w, first + 32 * c + 16, odd);
             }
         }
     }
@@ -347,7 +376,7 @@ impl<W: Wide, const R: usize> Sink<W> for Interleave<R> {
 
 /// Adds a panel's part to the output of its rows for rows `i..i + T` of the input.
 #[inline(always)]
-fn tile<P: Packed, W: Wide, const R: usize, const T: usize>(
+fn tile<P: Packed, W: Wide, Q: Integer, const R: usize, const T: usize>(
     w: W,
     job: &Job<'_>,
     windows: &[Window; R],
@@ -356,11 +385,13 @@ fn tile<P: Packed, W: Wide, const R: usize, const T: usize>(
     i: usize,
 ) {
     let mut acc = [[w.splat(0.0); T]; R];
-    let mut at = [std::ptr::null::<i16>(); T];
+    let mut at = [std::ptr::null::<Q>(); T];
     let mut infos: [&[BlockInfo]; T] = [&[]; T];
     for t in 0..T {
-        let (q, info) = job.rows.quantised(i + t);
-        (at[t], infos[t]) = (q[cols.clone()].as_ptr(), &info[cols.start / BLOCK..cols.end / BLOCK]);
+        let (q, info) = integers::<Q>(job, i + t);
+        infos[t] = &info[cols.start / BLOCK..cols.end / BLOCK];
+        // SAFETY: the row has these columns, as its blocks show.
+        at[t] = unsafe { q.add(cols.start) };
         if cols.start > 0 {
             for (acc, window) in acc.iter_mut().zip(windows) {
                 acc[t] = window.load(w, job, i + t);
@@ -370,12 +401,12 @@ fn tile<P: Packed, W: Wide, const R: usize, const T: usize>(
     for sub in 0..cols.len() / P::SUB {
         // SAFETY: `unpack` has filled the panel for these columns; the activations were cut to them.
         unsafe {
-            let weights = panel.weights.as_ptr().add(sub * P::SUB * R * W::ROWS);
+            let weights = panel.weights.as_ptr().add(sub * P::SUB * size_of::<Q>() * R * W::ROWS);
             let mut starts = [w.splat32(0); T];
             for (of_row, infos) in starts.iter_mut().zip(infos) {
-                *of_row = start::<P, W>(w, sub, infos.get_unchecked(sub * P::SUB / BLOCK));
+                *of_row = start::<P, W, Q>(w, sub, infos.get_unchecked(sub * P::SUB / BLOCK));
             }
-            let sums = panel_sums::<P, W, R, T>(w, weights.cast(), at, starts);
+            let sums = panel_sums::<P, W, Q, R, T>(w, weights.cast(), at, starts);
             for r in 0..R {
                 let figures = (sub * R + r) * W::ROWS;
                 let scale = w.load_floats(panel.scale.as_ptr().add(figures).cast());

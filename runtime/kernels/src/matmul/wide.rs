@@ -8,7 +8,7 @@
 mod avx2;
 mod avx512;
 
-use super::activations::{BLOCK, BlockInfo};
+use super::activations::{BLOCK, BlockInfo, Integer};
 use super::packed::Packed;
 
 /// A column: 16 bytes of each row.
@@ -24,6 +24,10 @@ pub(super) trait Wide: Copy {
     const ROWS: usize;
     /// Rows of activations that are multiplied with a panel at once: as many as registers hold the sums of.
     const TILE: usize;
+    /// Whether sums of products of bytes are parts, of 16 bits, which have to be added to sums in time.
+    const BYTE_PARTS: bool;
+    /// Signed bytes of weights become unsigned by 2 to the power of this, which is added to them; 0: they stay.
+    const SIGNED_OFFSET_BITS: u32;
 
     /// The column of the 16 bytes at `at` in the first row and every `stride` bytes in the others.
     ///
@@ -107,11 +111,54 @@ pub(super) trait Wide: Copy {
 
     /// To each dword of `sums` adds the two products of the signed words of `a` and `b`.
     fn add_products(self, a: Self::V, b: Self::V, sums: Self::V) -> Self::V;
+    /// Bytes of weights as [`Wide::add_byte_products`] takes them.
+    fn byte_weights<P: Packed>(self, weights: Self::V) -> Self::V;
+    /// Adds the products of the bytes of weights and the signed bytes of `b` to the part of a sum that each dword has.
+    fn add_byte_products<P: Packed>(self, weights: Self::V, b: Self::V, part: Self::V) -> Self::V;
+    /// Adds to each dword of `sums` the part of a sum in it, to which at most so many times was added:
+    /// [`Wide::byte_steps`].
+    fn add_part(self, part: Self::V, sums: Self::V) -> Self::V;
+    /// How often products of bytes can be added to a part of a sum: a power of two.
+    fn byte_steps<P: Packed>() -> usize;
     /// For each row the sum of its four dwords, given as a column.
     fn row_sums(self, column: Column<Self>) -> Self::V;
 
     /// Asks for the cache line at `at`, which may be any address.
     fn prefetch(self, at: *const u8);
+}
+
+/// Columns as they are multiplied.
+pub(super) enum Operand<W: Wide, const C: usize> {
+    /// Unsigned, or signed where the instruction set takes them.
+    Bytes([Column<W>; C]),
+    /// Signed words: those of even number, then those of odd number.
+    Words([[Column<W>; 2]; C]),
+}
+
+impl<W: Wide, const C: usize> Operand<W, C> {
+    /// What columns of format `P` are when integers `Q` meet them.
+    #[inline(always)]
+    pub fn new<P: Packed, Q: Integer>(w: W, columns: [Column<W>; C]) -> Self {
+        if size_of::<Q>() == 1 {
+            let mut bytes = columns;
+            for (bytes, column) in bytes.iter_mut().zip(columns) {
+                *bytes = byte_weights::<P, W>(w, column);
+            }
+            Self::Bytes(bytes)
+        } else {
+            let mut halves = [[columns[0]; 2]; C];
+            for (halves, column) in halves.iter_mut().zip(columns) {
+                *halves = words::<P, W>(w, column);
+            }
+            Self::Words(halves)
+        }
+    }
+}
+
+/// The weights of a column as products of bytes take them.
+#[inline(always)]
+pub(super) fn byte_weights<P: Packed, W: Wide>(w: W, [a, b, c, d]: Column<W>) -> Column<W> {
+    [w.byte_weights::<P>(a), w.byte_weights::<P>(b), w.byte_weights::<P>(c), w.byte_weights::<P>(d)]
 }
 
 /// The weights of a column as signed words: those of even number, then those of odd number.
@@ -133,20 +180,41 @@ pub(super) fn words<P: Packed, W: Wide>(w: W, column: Column<W>) -> [Column<W>; 
 /// For each row the sum of weights times activations over `C` columns.
 ///
 /// # Safety
-/// `activations` must be `16 * C` elements.
+/// `activations` must be `16 * C` integers.
 #[inline(always)]
-pub(super) unsafe fn column_sums<P: Packed, W: Wide, const C: usize>(
+pub(super) unsafe fn column_sums<P: Packed, W: Wide, Q: Integer, const C: usize>(
     w: W,
-    weights: &[[Column<W>; 2]; C],
-    activations: *const i16,
+    weights: &Operand<W, C>,
+    activations: *const Q,
 ) -> W::V {
+    let activations: *const u8 = activations.cast();
     let mut sums = [w.splat32(0); 4];
-    for (c, words) in weights.iter().enumerate() {
-        for (half, words) in words.iter().enumerate() {
-            // SAFETY: eight of the elements.
-            let a = unsafe { w.repeat_bytes(activations.add(16 * c + 8 * half).cast()) };
-            for (sum, weights) in sums.iter_mut().zip(words) {
-                *sum = w.add_products(*weights, a, *sum);
+    match weights {
+        Operand::Words(weights) => {
+            for (c, words) in weights.iter().enumerate() {
+                for (half, words) in words.iter().enumerate() {
+                    // SAFETY: eight of the words.
+                    let a = unsafe { w.repeat_bytes(activations.add(32 * c + 16 * half)) };
+                    for (sum, weights) in sums.iter_mut().zip(words) {
+                        *sum = w.add_products(*weights, a, *sum);
+                    }
+                }
+            }
+        }
+        Operand::Bytes(weights) => {
+            for (part, weights) in weights.chunks(W::byte_steps::<P>()).enumerate() {
+                let mut parts = [w.splat32(0); 4];
+                for (c, column) in weights.iter().enumerate() {
+                    let column_of_all = part * W::byte_steps::<P>() + c;
+                    // SAFETY: sixteen of the bytes.
+                    let a = unsafe { w.repeat_bytes(activations.add(16 * column_of_all)) };
+                    for (part, weights) in parts.iter_mut().zip(column) {
+                        *part = w.add_byte_products::<P>(*weights, a, *part);
+                    }
+                }
+                for (sum, part) in sums.iter_mut().zip(parts) {
+                    *sum = w.add_part(part, *sum);
+                }
             }
         }
     }
@@ -154,29 +222,48 @@ pub(super) unsafe fn column_sums<P: Packed, W: Wide, const C: usize>(
 }
 
 /// For `T` rows of activations and `R` times `W::ROWS` weight rows, `start` and the sums of products over a sub-block of a panel:
-/// `P::SUB / 2` times `R` vectors with two elements of each row.
+/// `R` vectors for each dword of activations.
 ///
 /// # Safety
-/// `activations` must be `P::SUB` elements.
+/// `activations` must be `P::SUB` integers, and `weights` the panel's for them.
 #[inline(always)]
-pub(super) unsafe fn panel_sums<P: Packed, W: Wide, const R: usize, const T: usize>(
+pub(super) unsafe fn panel_sums<P: Packed, W: Wide, Q: Integer, const R: usize, const T: usize>(
     w: W,
     weights: *const u8,
-    activations: [*const i16; T],
+    activations: [*const Q; T],
     start: [W::V; T],
 ) -> [[W::V; T]; R] {
+    let bytes = size_of::<Q>() == 1;
+    let by_parts = bytes && W::BYTE_PARTS;
+    let dwords = P::SUB * size_of::<Q>() / 4;
+    let steps = if by_parts { W::byte_steps::<P>() } else { dwords };
     let mut sums = [start; R];
-    for k in 0..P::SUB / 2 {
-        let mut vectors = [w.splat32(0); R];
-        for (r, v) in vectors.iter_mut().enumerate() {
-            // SAFETY: by the caller's promise.
-            *v = unsafe { w.load(weights.add((k * R + r) * W::ROWS * 4)) };
+    for first in (0..dwords).step_by(steps) {
+        let mut parts = if by_parts { [[w.splat32(0); T]; R] } else { sums };
+        for k in first..first + steps {
+            let mut vectors = [w.splat32(0); R];
+            for (r, v) in vectors.iter_mut().enumerate() {
+                // SAFETY: by the caller's promise.
+                *v = unsafe { w.load(weights.add((k * R + r) * W::ROWS * 4)) };
+            }
+            for (t, a) in activations.iter().enumerate() {
+                // SAFETY: by the caller's promise.
+                let a = unsafe { w.repeat_dword(a.cast::<u8>().add(4 * k)) };
+                for (parts, v) in parts.iter_mut().zip(vectors) {
+                    parts[t] = if bytes {
+                        w.add_byte_products::<P>(v, a, parts[t])
+                    } else {
+                        w.add_products(v, a, parts[t])
+                    };
+                }
+            }
         }
-        for (t, a) in activations.iter().enumerate() {
-            // SAFETY: by the caller's promise.
-            let a = unsafe { w.repeat_dword(a.add(2 * k).cast()) };
-            for (sums, v) in sums.iter_mut().zip(vectors) {
-                sums[t] = w.add_products(v, a, sums[t]);
+        if !by_parts {
+            return parts;
+        }
+        for (sums, parts) in sums.iter_mut().zip(parts) {
+            for (sum, part) in sums.iter_mut().zip(parts) {
+                *sum = w.add_part(part, *sum);
             }
         }
     }
@@ -185,12 +272,14 @@ pub(super) unsafe fn panel_sums<P: Packed, W: Wide, const R: usize, const T: usi
 
 /// What the sum of a sub-block's products starts from, since weights stand for themselves less an offset.
 #[inline(always)]
-pub(super) fn start<P: Packed, W: Wide>(w: W, sub: usize, info: &BlockInfo) -> W::V {
-    if P::OFFSET_BITS == 0 {
+pub(super) fn start<P: Packed, W: Wide, Q: Integer>(w: W, sub: usize, info: &BlockInfo) -> W::V {
+    let made_unsigned = P::SIGNED && size_of::<Q>() == 1;
+    let bits = if made_unsigned { W::SIGNED_OFFSET_BITS } else { P::OFFSET_BITS };
+    if bits == 0 {
         return w.splat32(0);
     }
     let sum = if P::SUB == BLOCK { info.sum } else { info.half_sums[sub % 2] };
-    w.splat32(-(sum << P::OFFSET_BITS))
+    w.splat32(-(sum << bits))
 }
 
 /// The last steps for a sub-block, in canonical order, for all rows at once. `info` is the activation block's that has the

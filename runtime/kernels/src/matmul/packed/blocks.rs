@@ -59,6 +59,7 @@ fn fifth_bits<W: Wide>(w: W, head: Column<W>, first: u8) -> [Column<W>; 2] {
 impl Packed for Q4_0 {
     const FORMAT: Format = Format::Q4_0;
     const SUB: usize = 32;
+    const LARGEST: u8 = 15;
     const OFFSET_BITS: u32 = 3;
 
     #[inline(always)]
@@ -78,6 +79,7 @@ impl Packed for Q4_0 {
 impl Packed for Q4_1 {
     const FORMAT: Format = Format::Q4_1;
     const SUB: usize = 32;
+    const LARGEST: u8 = 15;
     const MINIMUM: bool = true;
 
     #[inline(always)]
@@ -97,6 +99,7 @@ impl Packed for Q4_1 {
 impl Packed for Q5_0 {
     const FORMAT: Format = Format::Q5_0;
     const SUB: usize = 32;
+    const LARGEST: u8 = 31;
     const OFFSET_BITS: u32 = 4;
 
     #[inline(always)]
@@ -118,6 +121,7 @@ impl Packed for Q5_0 {
 impl Packed for Q5_1 {
     const FORMAT: Format = Format::Q5_1;
     const SUB: usize = 32;
+    const LARGEST: u8 = 31;
     const MINIMUM: bool = true;
 
     #[inline(always)]
@@ -138,6 +142,7 @@ impl Packed for Q5_1 {
 impl Packed for Q8_0 {
     const FORMAT: Format = Format::Q8_0;
     const SUB: usize = 32;
+    const LARGEST: u8 = 128;
     const SIGNED: bool = true;
 
     #[inline(always)]
@@ -157,6 +162,7 @@ impl Packed for Q8_0 {
 impl Packed for Iq4Nl {
     const FORMAT: Format = Format::IQ4NL;
     const SUB: usize = 32;
+    const LARGEST: u8 = 127;
     const SIGNED: bool = true;
 
     #[inline(always)]

@@ -27,6 +27,7 @@ pub(super) fn put<const N: usize>(to: &mut Bytes, i: usize, bytes: [u8; N]) {
 pub(super) unsafe trait Buffered {
     const FORMAT: Format;
     const SUB: usize;
+    const LARGEST: u8;
     const SIGNED: bool = true;
     const OFFSET_BITS: u32 = 0;
 
@@ -43,6 +44,7 @@ pub(super) unsafe trait Buffered {
 impl<B: Buffered> Packed for B {
     const FORMAT: Format = B::FORMAT;
     const SUB: usize = B::SUB;
+    const LARGEST: u8 = B::LARGEST;
     const SIGNED: bool = B::SIGNED;
     const OFFSET_BITS: u32 = B::OFFSET_BITS;
 

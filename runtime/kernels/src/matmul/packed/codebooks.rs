@@ -77,6 +77,7 @@ fn nibble_scales<W: Wide>(w: W, unit: W::F, dword: W::V, to: &mut [W::F]) {
 unsafe impl Buffered for Iq2Xxs {
     const FORMAT: Format = Format::IQ2XXS;
     const SUB: usize = 32;
+    const LARGEST: u8 = 43;
 
     #[inline(always)]
     fn unpack(block: &[u8], to: &mut Bytes) {
@@ -107,6 +108,7 @@ unsafe impl Buffered for Iq2Xxs {
 unsafe impl Buffered for Iq2Xs {
     const FORMAT: Format = Format::IQ2XS;
     const SUB: usize = 16;
+    const LARGEST: u8 = 43;
 
     #[inline(always)]
     fn unpack(block: &[u8], to: &mut Bytes) {
@@ -130,6 +132,7 @@ unsafe impl Buffered for Iq2Xs {
 unsafe impl Buffered for Iq2S {
     const FORMAT: Format = Format::IQ2S;
     const SUB: usize = 16;
+    const LARGEST: u8 = 43;
 
     #[inline(always)]
     fn unpack(block: &[u8], to: &mut Bytes) {
@@ -154,6 +157,7 @@ unsafe impl Buffered for Iq2S {
 unsafe impl Buffered for Iq3Xxs {
     const FORMAT: Format = Format::IQ3XXS;
     const SUB: usize = 32;
+    const LARGEST: u8 = 62;
 
     #[inline(always)]
     fn unpack(block: &[u8], to: &mut Bytes) {
@@ -187,6 +191,7 @@ unsafe impl Buffered for Iq3Xxs {
 unsafe impl Buffered for Iq3S {
     const FORMAT: Format = Format::IQ3S;
     const SUB: usize = 32;
+    const LARGEST: u8 = 15;
 
     #[inline(always)]
     fn unpack(block: &[u8], to: &mut Bytes) {
@@ -216,6 +221,7 @@ fn moved(index: usize, down: bool) -> u64 {
 unsafe impl Buffered for Iq1S {
     const FORMAT: Format = Format::IQ1S;
     const SUB: usize = 32;
+    const LARGEST: u8 = 25;
     const SIGNED: bool = false;
     const OFFSET_BITS: u32 = 4;
 
@@ -245,6 +251,7 @@ unsafe impl Buffered for Iq1S {
 unsafe impl Buffered for Iq1M {
     const FORMAT: Format = Format::IQ1M;
     const SUB: usize = 16;
+    const LARGEST: u8 = 25;
     const SIGNED: bool = false;
     const OFFSET_BITS: u32 = 4;
 

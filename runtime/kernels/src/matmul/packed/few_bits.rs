@@ -70,6 +70,7 @@ fn digits<const N: usize>(bytes: &[u8], power: u8) -> [u8; N] {
 unsafe impl Buffered for Tq1_0 {
     const FORMAT: Format = Format::TQ1_0;
     const SUB: usize = 32;
+    const LARGEST: u8 = 1;
 
     #[inline(always)]
     fn unpack(block: &[u8], to: &mut Bytes) {
@@ -93,6 +94,7 @@ unsafe impl Buffered for Tq1_0 {
 impl Packed for Tq2_0 {
     const FORMAT: Format = Format::TQ2_0;
     const SUB: usize = 32;
+    const LARGEST: u8 = 2;
     const SIGNED: bool = true;
 
     #[inline(always)]
@@ -119,6 +121,7 @@ impl Packed for Tq2_0 {
 unsafe impl Buffered for Q1_0 {
     const FORMAT: Format = Format::Q1_0;
     const SUB: usize = 32;
+    const LARGEST: u8 = 1;
 
     #[inline(always)]
     fn unpack(block: &[u8], to: &mut Bytes) {
@@ -141,6 +144,7 @@ unsafe impl Buffered for Q1_0 {
 unsafe impl Buffered for Q2_0 {
     const FORMAT: Format = Format::Q2_0;
     const SUB: usize = 32;
+    const LARGEST: u8 = 2;
 
     #[inline(always)]
     fn unpack(block: &[u8], to: &mut Bytes) {

@@ -12,6 +12,7 @@ pub(in crate::matmul) struct Nvfp4;
 impl Packed for Mxfp4 {
     const FORMAT: Format = Format::MXFP4;
     const SUB: usize = 32;
+    const LARGEST: u8 = 12;
     const SIGNED: bool = true;
 
     #[inline(always)]
@@ -33,6 +34,7 @@ impl Packed for Mxfp4 {
 impl Packed for Nvfp4 {
     const FORMAT: Format = Format::NVFP4;
     const SUB: usize = 16;
+    const LARGEST: u8 = 12;
     const SIGNED: bool = true;
 
     #[inline(always)]

@@ -47,6 +47,7 @@ unsafe fn six_bit_scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut S
 impl Packed for Q2K {
     const FORMAT: Format = Format::Q2K;
     const SUB: usize = 16;
+    const LARGEST: u8 = 3;
     const MINIMUM: bool = true;
 
     #[inline(always)]
@@ -79,6 +80,7 @@ impl Packed for Q2K {
 impl Packed for Q3K {
     const FORMAT: Format = Format::Q3K;
     const SUB: usize = 16;
+    const LARGEST: u8 = 7;
     const OFFSET_BITS: u32 = 2;
 
     #[inline(always)]
@@ -119,6 +121,7 @@ impl Packed for Q3K {
 impl Packed for Q4K {
     const FORMAT: Format = Format::Q4K;
     const SUB: usize = 32;
+    const LARGEST: u8 = 15;
     const MINIMUM: bool = true;
 
     #[inline(always)]
@@ -144,6 +147,7 @@ impl Packed for Q4K {
 impl Packed for Q5K {
     const FORMAT: Format = Format::Q5K;
     const SUB: usize = 32;
+    const LARGEST: u8 = 31;
     const MINIMUM: bool = true;
 
     #[inline(always)]
@@ -182,6 +186,7 @@ impl Packed for Q5K {
 impl Packed for Q6K {
     const FORMAT: Format = Format::Q6K;
     const SUB: usize = 16;
+    const LARGEST: u8 = 63;
     const OFFSET_BITS: u32 = 5;
 
     #[inline(always)]
@@ -222,6 +227,7 @@ impl Packed for Q6K {
 impl Packed for Iq4Xs {
     const FORMAT: Format = Format::IQ4XS;
     const SUB: usize = 32;
+    const LARGEST: u8 = 127;
     const SIGNED: bool = true;
 
     #[inline(always)]

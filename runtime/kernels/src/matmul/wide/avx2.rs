@@ -3,6 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::{Column, Wide};
+use crate::matmul::activations::Integer;
+use crate::matmul::packed::Packed;
 use crate::simd::Avx2;
 
 /// Methods that are one intrinsic.
@@ -32,6 +34,8 @@ impl Wide for Avx2 {
     type F = __m256;
     const ROWS: usize = 8;
     const TILE: usize = 4;
+    const BYTE_PARTS: bool = true;
+    const SIGNED_OFFSET_BITS: u32 = 0;
 
     one! {
         and(a: __m256i, b: __m256i) -> __m256i = _mm256_and_si256;
@@ -183,6 +187,38 @@ impl Wide for Avx2 {
     fn add_products(self, a: __m256i, b: __m256i, sums: __m256i) -> __m256i {
         // SAFETY: AVX2 by the token.
         unsafe { _mm256_add_epi32(sums, _mm256_madd_epi16(a, b)) }
+    }
+
+    #[inline(always)]
+    fn byte_weights<P: Packed>(self, weights: __m256i) -> __m256i {
+        weights
+    }
+
+    #[inline(always)]
+    fn add_byte_products<P: Packed>(self, weights: __m256i, b: __m256i, part: __m256i) -> __m256i {
+        // SAFETY: AVX2 by the token.
+        unsafe {
+            let pairs = if P::SIGNED {
+                _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(b, weights))
+            } else {
+                _mm256_maddubs_epi16(weights, b)
+            };
+            _mm256_add_epi16(part, pairs)
+        }
+    }
+
+    #[inline(always)]
+    fn add_part(self, part: __m256i, sums: __m256i) -> __m256i {
+        // SAFETY: AVX2 by the token.
+        unsafe { _mm256_add_epi32(sums, _mm256_madd_epi16(part, _mm256_set1_epi16(1))) }
+    }
+
+    /// As many sums of two products as words hold.
+    #[inline(always)]
+    fn byte_steps<P: Packed>() -> usize {
+        let pair = 2 * P::LARGEST as usize * <i8 as Integer>::LIMIT as usize;
+        let most = (i16::MAX as usize / pair).min(P::SUB / 4);
+        1 << most.ilog2()
     }
 
     #[inline(always)]

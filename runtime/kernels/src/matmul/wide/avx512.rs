@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{Column, Wide};
+use crate::matmul::packed::Packed;
 use crate::simd::Avx512;
 
 /// Methods that are one intrinsic.
@@ -32,6 +33,8 @@ impl Wide for Avx512 {
     type F = __m512;
     const ROWS: usize = 16;
     const TILE: usize = 6;
+    const BYTE_PARTS: bool = false;
+    const SIGNED_OFFSET_BITS: u32 = 7;
 
     one! {
         and(a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512;
@@ -168,6 +171,31 @@ impl Wide for Avx512 {
     fn add_products(self, a: __m512i, b: __m512i, sums: __m512i) -> __m512i {
         // SAFETY: AVX-512 with VNNI by the token.
         unsafe { _mm512_dpwssd_epi32(sums, a, b) }
+    }
+
+    #[inline(always)]
+    fn byte_weights<P: Packed>(self, weights: __m512i) -> __m512i {
+        if !P::SIGNED {
+            return weights;
+        }
+        // SAFETY: AVX-512 by the token.
+        unsafe { _mm512_xor_si512(weights, _mm512_set1_epi8(i8::MIN)) }
+    }
+
+    #[inline(always)]
+    fn add_byte_products<P: Packed>(self, weights: __m512i, b: __m512i, part: __m512i) -> __m512i {
+        // SAFETY: AVX-512 with VNNI by the token.
+        unsafe { _mm512_dpbusd_epi32(part, weights, b) }
+    }
+
+    #[inline(always)]
+    fn add_part(self, part: __m512i, sums: __m512i) -> __m512i {
+        self.add32(part, sums)
+    }
+
+    #[inline(always)]
+    fn byte_steps<P: Packed>() -> usize {
+        P::SUB / 4
     }
 
     #[inline(always)]

@@ -1,0 +1,59 @@
+//! How exactly a model computes.
+
+use membrane_formats::Container;
+use membrane_kernels as kernels;
+
+use crate::hyper::Hyperparameters;
+
+/// Experts of a token from which on a mixture's activations are of 8 bits.
+///
+/// Rounding turns a router's choice now and then, between experts that are nearly level. The turned one is the least weighted of a
+/// token's: little of what a layer adds if there are 8, and as much as a quarter if there are 4.
+const INT8_MIN_EXPERTS: usize = 8;
+
+/// How activations enter products with quantised weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// As integers: [`Precision::Int8`] for GGUF files, whose formats are made for it, of dense models and of mixtures in which
+    /// a token has 8 experts or more; [`Precision::Int16`] for mixtures of fewer, and for folders, whose formats quantise weights
+    /// alone (W4A16).
+    #[default]
+    Fast,
+    /// As 8-bit integers in blocks of 32.
+    Int8,
+    /// As 16-bit integers in blocks of 32: half as fast where many tokens come at once.
+    Int16,
+    /// As f32, with the weights made f32 and single precision throughout: slow, for comparisons.
+    Reference,
+}
+
+impl Precision {
+    /// The name in flags and records: `int8`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "auto",
+            Self::Int8 => "int8",
+            Self::Int16 => "int16",
+            Self::Reference => "f32",
+        }
+    }
+
+    /// What a model of this shape computes with: never `Fast`.
+    pub(crate) fn resolved(self, container: Container, hyper: &Hyperparameters) -> Self {
+        let turns = || hyper.moes().any(|moe| moe.top_k < INT8_MIN_EXPERTS);
+        match self {
+            Self::Fast if container == Container::Folder || turns() => Self::Int16,
+            Self::Fast => Self::Int8,
+            chosen => chosen,
+        }
+    }
+
+    /// What products are told. `Fast` is what it is without experts.
+    pub(crate) const fn of_products(self) -> kernels::Precision {
+        match self {
+            Self::Fast | Self::Int8 => kernels::Precision::Int8,
+            Self::Int16 => kernels::Precision::Int16,
+            Self::Reference => kernels::Precision::Reference,
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What is read once, when a model is loaded: ranges of its files, into memory of the caller's.
+//!
+//! Several pieces are read at a time, since a disk that gets one read after the other gives a fraction of what it can. Direct reads
+//! need memory that begins at a block, so that they go through buffers of this module's own and are copied; through the page cache
+//! a copy is made as well.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Instant;
+
+use crate::arena::Arena;
+use crate::catalog::BLOCK_BYTES;
+use crate::error::PagerError;
+use crate::files::{Files, Job, PagedFile};
+use crate::pager::IoMode;
+use crate::probe::{BUFFERED_MUST_WIN_BY, Rate};
+
+/// Reads at a time.
+const READERS: usize = 4;
+/// Bytes of one of them.
+const PIECE_BYTES: usize = 2 << 20;
+/// Bytes of a buffer: a piece, and what its first and last block have beside it.
+const BUFFER_BYTES: usize = PIECE_BYTES + 2 * BLOCK_BYTES as usize;
+/// Pieces that are read in each way before one is chosen.
+const TRIAL_PIECES: usize = 2 * READERS;
+/// Fewer pieces are read through the page cache: a trial would be all of them.
+const LEAST_PIECES: usize = 8 * TRIAL_PIECES;
+
+/// Bytes of a file, and where they go.
+pub struct FileRange<'a> {
+    /// Number of the file.
+    pub file: usize,
+    /// Where they begin in it.
+    pub offset: u64,
+    /// As many as there are here.
+    pub into: &'a mut [u8],
+}
+
+/// Reads all ranges, in any order; `progress` is told how many bytes more have been read. [`IoMode::Auto`] reads the first pieces
+/// in both ways and the others in the faster one, direct unless the other is half as fast again: what is in the page cache already
+/// is read from there. Buffers for direct reads take 8 MiB, and only if there is more than 128 MiB to read or
+/// [`IoMode::Direct`] is asked for.
+///
+/// # Errors
+/// [`PagerError::Read`], [`PagerError::Truncated`], [`PagerError::Reserve`]; the first that a reader met.
+pub fn read_ranges(
+    files: &[PagedFile],
+    ranges: Vec<FileRange<'_>>,
+    io: IoMode,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), PagerError> {
+    let files = Files::whole(files, io != IoMode::Buffered);
+    let mut pieces: Vec<FileRange<'_>> = ranges.into_iter().flat_map(cut).collect();
+    let mut direct = files.any_direct() && (io == IoMode::Direct || pieces.len() >= LEAST_PIECES);
+    if direct && io == IoMode::Auto {
+        let mut trial = |direct| {
+            let pieces: Vec<_> = pieces.drain(..TRIAL_PIECES).collect();
+            let bytes = pieces.iter().map(|piece| piece.into.len() as u64).sum();
+            let begin = Instant::now();
+            read_pieces(&files, pieces, direct, progress)?;
+            Ok(Rate { bytes, ns: begin.elapsed().as_nanos() as u64 })
+        };
+        direct = trial(false)?.gb_s() < trial(true)?.gb_s() * BUFFERED_MUST_WIN_BY;
+    }
+    read_pieces(&files, pieces, direct, progress)
+}
+
+fn cut(range: FileRange<'_>) -> impl Iterator<Item = FileRange<'_>> {
+    let FileRange { file, offset, into } = range;
+    let parts = into.chunks_mut(PIECE_BYTES).enumerate();
+    parts.map(move |(part, into)| FileRange { file, offset: offset + (part * PIECE_BYTES) as u64, into })
+}
+
+/// Reads the pieces in any order. After an error the other readers stop.
+fn read_pieces(
+    files: &Files,
+    pieces: Vec<FileRange<'_>>,
+    direct: bool,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), PagerError> {
+    let readers = READERS.min(pieces.len());
+    let buffers = (direct && readers > 0).then(|| Arena::reserve(readers, BUFFER_BYTES)).transpose()?;
+    let (queue, failed) = (Mutex::new(pieces.into_iter()), AtomicBool::new(false));
+    let (sender, receiver) = mpsc::channel();
+    let work = |reader: usize, sender: mpsc::Sender<Result<u64, PagerError>>| {
+        while !failed.load(Ordering::Relaxed) {
+            let Some(piece) = queue.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
+            let bytes = piece.into.len() as u64;
+            let read = match &buffers {
+                Some(buffers) => read_direct(files, buffers, reader, piece),
+                None => files.read_buffered(piece.file, piece.offset, piece.into),
+            };
+            failed.fetch_or(read.is_err(), Ordering::Relaxed);
+            if sender.send(read.map(|()| bytes)).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let start = |reader: &usize| {
+            let (reader, sender, work) = (*reader, sender.clone(), &work);
+            std::thread::Builder::new().spawn_scoped(scope, move || work(reader, sender)).is_ok()
+        };
+        match (0..readers).take_while(start).count() {
+            // No thread is to be had: what is read here waits in the channel until all is.
+            0 => work(0, sender),
+            _ => drop(sender),
+        }
+        receiver.iter().try_for_each(|read| read.map(&mut *progress))
+    })
+}
+
+/// Reads the blocks that hold a piece into a reader's buffer, and copies it from there.
+fn read_direct(
+    files: &Files,
+    buffers: &Arc<Arena>,
+    reader: usize,
+    piece: FileRange<'_>,
+) -> Result<(), PagerError> {
+    let lead = (piece.offset % BLOCK_BYTES) as usize;
+    let data = lead..lead + piece.into.len();
+    let blocks = data.end.next_multiple_of(BLOCK_BYTES as usize);
+    let buffer = buffers.write(reader).and_then(|mut buffer| buffer.piece(0..blocks));
+    let into = buffer.ok_or(PagerError::SlotBusy { slot: reader })?;
+    let mut job = Job { file: piece.file, offset: piece.offset - lead as u64, data: data.clone(), into };
+    files.read(&mut job).1?;
+    piece.into.copy_from_slice(&job.into.bytes_mut()[data]);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+
+    use super::*;
+
+    /// More than a trial takes, and a tail that is no whole block.
+    const LENGTH: usize = LEAST_PIECES * PIECE_BYTES + 4097;
+
+    fn byte(at: usize) -> u8 {
+        (at / 7 % 251) as u8
+    }
+
+    #[test]
+    fn every_way_of_reading_gives_the_bytes_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights");
+        let content: Vec<u8> = (0..LENGTH).map(byte).collect();
+        File::create(&path).unwrap().write_all(&content).unwrap();
+        let files = [PagedFile::open(&path).unwrap()];
+        // Ranges at odd places, one of them empty; a hole is left between them.
+        let cuts = [(3, 5000), (5003, 0), (70_001, LENGTH - 70_001 - 9), (LENGTH - 9, 9)];
+        for io in [IoMode::Auto, IoMode::Direct, IoMode::Buffered] {
+            let mut memory: Vec<Vec<u8>> = cuts.iter().map(|&(_, length)| vec![0xAA; length]).collect();
+            let ranges = cuts.iter().zip(&mut memory);
+            let ranges = ranges
+                .map(|(&(offset, _), into)| FileRange { file: 0, offset: offset as u64, into })
+                .collect();
+            let mut told = 0;
+            read_ranges(&files, ranges, io, &mut |bytes| told += bytes).unwrap();
+            for (&(offset, length), memory) in cuts.iter().zip(&memory) {
+                assert!(memory == &content[offset..offset + length], "{io:?} {offset}");
+            }
+            assert_eq!(told, cuts.iter().map(|&(_, length)| length as u64).sum::<u64>());
+        }
+    }
+
+    #[test]
+    fn a_file_that_ends_too_soon_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights");
+        File::create(&path).unwrap().write_all(&[1; 9000]).unwrap();
+        let files = [PagedFile::open(&path).unwrap()];
+        for io in [IoMode::Auto, IoMode::Direct, IoMode::Buffered] {
+            let mut memory = vec![0; 8000];
+            let ranges = vec![FileRange { file: 0, offset: 1001, into: &mut memory }];
+            let error = read_ranges(&files, ranges, io, &mut |_| ()).unwrap_err();
+            assert!(matches!(error, PagerError::Truncated { end: 9000, wanted: 9001, .. }), "{io:?} {error}");
+        }
+    }
+}
