@@ -52,6 +52,7 @@ def of_itself(path, threads, prompts, count):
 def of_membrane(binary, path, prompt, count):
     """The text that membrane continues the prompt with."""
     command = [binary, "run", path, prompt, "--raw", "--temperature", "0", "-n", str(count), "--json"]
+    command += ["--activations", "int16"]
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode != 0:
         raise SystemExit(f"{' '.join(command)} failed:\n{run.stderr}")

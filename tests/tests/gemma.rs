@@ -56,7 +56,7 @@ fn texts_have_the_tokens_of_the_peer() {
 
 #[test]
 fn logits_and_continuations_are_those_of_the_peer() {
-    for precision in [Precision::Fast, Precision::Reference] {
+    for precision in [Precision::Int16, Precision::Reference] {
         let Some(model) = load(LoadOptions { precision, ..LoadOptions::default() }) else { return };
         let (mut compared, mut close) = (0, 0);
         for case in golden()["greedy"].as_array().unwrap() {

@@ -4,7 +4,7 @@ use crate::noise::{Noise, Stream};
 use crate::openings::OPENINGS;
 use anyhow::{Context, Result, ensure};
 use half::f16;
-use membrane_engine::{LoadOptions, Model, Observer};
+use membrane_engine::{LoadOptions, Model, Observer, Precision};
 use membrane_text::{Specials, Tokenizer};
 use std::path::Path;
 
@@ -29,7 +29,9 @@ impl States {
     /// # Errors
     /// When the model can't be loaded or run, or the text is too short.
     pub fn collect(model: &Path, text: Option<&Path>, count: usize, seed: u64) -> Result<Self> {
-        let options = LoadOptions { context: Some(WINDOW as u32), ..LoadOptions::default() };
+        // Fixed, so that an equal recipe goes on to give an equal file.
+        let precision = Precision::Int16;
+        let options = LoadOptions { context: Some(WINDOW as u32), precision, ..LoadOptions::default() };
         let model = Model::open(model, &options)?;
         let shape = model.hyperparameters();
         let mut states = Self { width: shape.hidden, layers: vec![Vec::new(); shape.blocks()] };

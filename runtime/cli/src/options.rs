@@ -54,7 +54,7 @@ pub struct MachineFlags {
     /// result [default: by the memory plan]
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     pub prefill_chunk: Option<usize>,
-    /// How experts are read from disk
+    /// How experts are read from disk, and of a model that is paged the resident weights
     #[arg(long, value_enum, default_value_t = Io::Auto)]
     pub io: Io,
     /// Which expert gives up its slot; changes speed, never the result

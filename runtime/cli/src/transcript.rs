@@ -84,7 +84,12 @@ fn details(transcript: &Transcript, answer: &RecordedAnswer, out: &mut impl Writ
     }
     let engine = &answer.start.engine;
     let (version, set) = (printable(&engine.version), printable(&engine.instruction_set));
-    writeln!(out, "  engine {version}, {set}, context {}", engine.context)?;
+    let activations = match &engine.activations {
+        Some(integers) => printable(integers),
+        None if engine.reference => "f32".into(),
+        None => "int16".into(),
+    };
+    writeln!(out, "  engine {version}, {set}, activations {activations}, context {}", engine.context)?;
     behaviour(transcript, answer.start.behaviour, out)?;
     for event in &answer.events {
         match event {

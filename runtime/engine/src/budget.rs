@@ -237,7 +237,8 @@ impl<'a> Needs<'a> {
         self.process + self.reserve + self.layout.resident_bytes + sessions
     }
 
-    /// What there is while weights are loaded: nothing beside the resident ones is in memory then.
+    /// What there is while weights are loaded: nothing large beside the resident ones is in memory then; buffers of 8 MiB for direct
+    /// reads are less than what the process is given beside.
     fn loading(&self) -> u64 {
         self.process + self.reserve + self.layout.resident_bytes + self.layout.loading_bytes()
     }

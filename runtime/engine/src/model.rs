@@ -52,7 +52,7 @@ pub struct LoadOptions {
     pub kv: KvFormat,
     /// Tokens in a prefill chunk; by default chosen from the plan. It never changes a result.
     pub prefill_chunk: Option<usize>,
-    /// How experts are read.
+    /// How experts are read, and resident weights where not all experts fit.
     pub io: IoMode,
     /// Which expert gives up its slot. It never changes a result.
     pub eviction: EvictionPolicy,

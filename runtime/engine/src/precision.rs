@@ -3,7 +3,7 @@
 use membrane_formats::Container;
 use membrane_kernels as kernels;
 
-use crate::hyper::Hyperparameters;
+use crate::hyper::{FeedForward, Hyperparameters};
 
 /// Experts of a token from which on a mixture's activations are of 8 bits.
 ///
@@ -21,14 +21,14 @@ pub enum Precision {
     Fast,
     /// As 8-bit integers in blocks of 32.
     Int8,
-    /// As 16-bit integers in blocks of 32: half as fast where many tokens come at once.
+    /// As 16-bit integers in blocks of 32: twice the multiplications where many tokens come at once.
     Int16,
     /// As f32, with the weights made f32 and single precision throughout: slow, for comparisons.
     Reference,
 }
 
 impl Precision {
-    /// The name in flags and records: `int8`.
+    /// The name in flags, records and measurements: `int8`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Fast => "auto",
@@ -40,7 +40,13 @@ impl Precision {
 
     /// What a model of this shape computes with: never `Fast`.
     pub(crate) fn resolved(self, container: Container, hyper: &Hyperparameters) -> Self {
-        let turns = || hyper.moes().any(|moe| moe.top_k < INT8_MIN_EXPERTS);
+        // Not of a head that drafts: whether it is loaded changes nothing.
+        let turns = || {
+            hyper.layers.iter().any(|layer| match &layer.feed_forward {
+                FeedForward::Moe(moe) => moe.top_k < INT8_MIN_EXPERTS,
+                FeedForward::Dense { .. } => false,
+            })
+        };
         match self {
             Self::Fast if container == Container::Folder || turns() => Self::Int16,
             Self::Fast => Self::Int8,

@@ -21,10 +21,10 @@ const READERS: usize = 4;
 const PIECE_BYTES: usize = 2 << 20;
 /// Bytes of a buffer: a piece, and what its first and last block have beside it.
 const BUFFER_BYTES: usize = PIECE_BYTES + 2 * BLOCK_BYTES as usize;
-/// Pieces that are read in each way before one is chosen.
-const TRIAL_PIECES: usize = 2 * READERS;
-/// Fewer pieces are read through the page cache: a trial would be all of them.
-const LEAST_PIECES: usize = 8 * TRIAL_PIECES;
+/// Bytes that are read in each way before one is chosen.
+const TRIAL_BYTES: usize = 16 << 20;
+/// Less than this is read through the page cache: a trial would be a great part of it.
+const LEAST_BYTES: usize = 128 << 20;
 
 /// Bytes of a file, and where they go.
 pub struct FileRange<'a> {
@@ -36,10 +36,10 @@ pub struct FileRange<'a> {
     pub into: &'a mut [u8],
 }
 
-/// Reads all ranges, in any order; `progress` is told how many bytes more have been read. [`IoMode::Auto`] reads the first pieces
-/// in both ways and the others in the faster one, direct unless the other is half as fast again: what is in the page cache already
-/// is read from there. Buffers for direct reads take 8 MiB, and only if there is more than 128 MiB to read or
-/// [`IoMode::Direct`] is asked for.
+/// Reads all ranges, in any order; `progress` is told how many bytes more have been read. [`IoMode::Auto`] reads the first 16 MiB
+/// through the page cache, as many directly, and all others in the faster way: directly, unless the other is half as fast again, as
+/// where the file is in the page cache already. Buffers for direct reads take 8 MiB meanwhile, and only if there are more than 128 MiB
+/// to read or [`IoMode::Direct`] is asked for.
 ///
 /// # Errors
 /// [`PagerError::Read`], [`PagerError::Truncated`], [`PagerError::Reserve`]; the first that a reader met.
@@ -51,18 +51,46 @@ pub fn read_ranges(
 ) -> Result<(), PagerError> {
     let files = Files::whole(files, io != IoMode::Buffered);
     let mut pieces: Vec<FileRange<'_>> = ranges.into_iter().flat_map(cut).collect();
-    let mut direct = files.any_direct() && (io == IoMode::Direct || pieces.len() >= LEAST_PIECES);
-    if direct && io == IoMode::Auto {
-        let mut trial = |direct| {
-            let pieces: Vec<_> = pieces.drain(..TRIAL_PIECES).collect();
-            let bytes = pieces.iter().map(|piece| piece.into.len() as u64).sum();
+    let bytes: usize = pieces.iter().map(|piece| piece.into.len()).sum();
+    if !files.any_direct() || io != IoMode::Direct && bytes < LEAST_BYTES {
+        return read_pieces(&files, pieces, None, progress);
+    }
+    let buffers = buffers()?;
+    if io == IoMode::Auto {
+        let mut trial = |buffers| {
+            let trial = first(&mut pieces);
+            let bytes = trial.iter().map(|piece| piece.into.len() as u64).sum();
             let begin = Instant::now();
-            read_pieces(&files, pieces, direct, progress)?;
+            read_pieces(&files, trial, buffers, progress)?;
             Ok(Rate { bytes, ns: begin.elapsed().as_nanos() as u64 })
         };
-        direct = trial(false)?.gb_s() < trial(true)?.gb_s() * BUFFERED_MUST_WIN_BY;
+        let buffered = trial(None)?;
+        if buffered.gb_s() >= trial(Some(&buffers))?.gb_s() * BUFFERED_MUST_WIN_BY {
+            return read_pieces(&files, pieces, None, progress);
+        }
     }
-    read_pieces(&files, pieces, direct, progress)
+    read_pieces(&files, pieces, Some(&buffers), progress)
+}
+
+/// A buffer for each reader, touched, since page faults are not the disk's.
+fn buffers() -> Result<Arc<Arena>, PagerError> {
+    let buffers = Arena::reserve(READERS, BUFFER_BYTES)?;
+    for reader in 0..READERS {
+        if let Some(mut buffer) = buffers.write(reader).and_then(|mut buffer| buffer.piece(0..BUFFER_BYTES)) {
+            buffer.bytes_mut().fill(1);
+        }
+    }
+    Ok(buffers)
+}
+
+/// Takes the pieces of a trial off.
+fn first<'a>(pieces: &mut Vec<FileRange<'a>>) -> Vec<FileRange<'a>> {
+    let mut bytes = 0;
+    let enough = pieces.iter().position(|piece| {
+        bytes += piece.into.len();
+        bytes >= TRIAL_BYTES
+    });
+    pieces.drain(..enough.map_or(pieces.len(), |last| last + 1)).collect()
 }
 
 fn cut(range: FileRange<'_>) -> impl Iterator<Item = FileRange<'_>> {
@@ -71,25 +99,25 @@ fn cut(range: FileRange<'_>) -> impl Iterator<Item = FileRange<'_>> {
     parts.map(move |(part, into)| FileRange { file, offset: offset + (part * PIECE_BYTES) as u64, into })
 }
 
-/// Reads the pieces in any order. After an error the other readers stop.
+/// Reads the pieces in any order, directly where there are buffers. After an error the other readers stop.
 fn read_pieces(
     files: &Files,
     pieces: Vec<FileRange<'_>>,
-    direct: bool,
+    buffers: Option<&Arc<Arena>>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), PagerError> {
     let readers = READERS.min(pieces.len());
-    let buffers = (direct && readers > 0).then(|| Arena::reserve(readers, BUFFER_BYTES)).transpose()?;
     let (queue, failed) = (Mutex::new(pieces.into_iter()), AtomicBool::new(false));
     let (sender, receiver) = mpsc::channel();
     let work = |reader: usize, sender: mpsc::Sender<Result<u64, PagerError>>| {
         while !failed.load(Ordering::Relaxed) {
-            let Some(piece) = queue.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
+            let Some(mut piece) = queue.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
             let bytes = piece.into.len() as u64;
-            let read = match &buffers {
-                Some(buffers) => read_direct(files, buffers, reader, piece),
-                None => files.read_buffered(piece.file, piece.offset, piece.into),
-            };
+            let directly =
+                buffers.is_some_and(|buffers| read_direct(files, buffers, reader, &mut piece).is_ok());
+            // The page cache is tried before a read has failed, and says why if it has.
+            let read =
+                if directly { Ok(()) } else { files.read_buffered(piece.file, piece.offset, piece.into) };
             failed.fetch_or(read.is_err(), Ordering::Relaxed);
             if sender.send(read.map(|()| bytes)).is_err() {
                 return;
@@ -115,7 +143,7 @@ fn read_direct(
     files: &Files,
     buffers: &Arc<Arena>,
     reader: usize,
-    piece: FileRange<'_>,
+    piece: &mut FileRange<'_>,
 ) -> Result<(), PagerError> {
     let lead = (piece.offset % BLOCK_BYTES) as usize;
     let data = lead..lead + piece.into.len();
@@ -136,7 +164,7 @@ mod tests {
     use super::*;
 
     /// More than a trial takes, and a tail that is no whole block.
-    const LENGTH: usize = LEAST_PIECES * PIECE_BYTES + 4097;
+    const LENGTH: usize = LEAST_BYTES + 70_001 + 4097;
 
     fn byte(at: usize) -> u8 {
         (at / 7 % 251) as u8
@@ -149,6 +177,9 @@ mod tests {
         let content: Vec<u8> = (0..LENGTH).map(byte).collect();
         File::create(&path).unwrap().write_all(&content).unwrap();
         let files = [PagedFile::open(&path).unwrap()];
+        if !Files::whole(&files, true).any_direct() {
+            println!("direct reads skipped: this file system has none");
+        }
         // Ranges at odd places, one of them empty; a hole is left between them.
         let cuts = [(3, 5000), (5003, 0), (70_001, LENGTH - 70_001 - 9), (LENGTH - 9, 9)];
         for io in [IoMode::Auto, IoMode::Direct, IoMode::Buffered] {

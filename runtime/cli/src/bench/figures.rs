@@ -20,6 +20,8 @@ pub struct Figures {
     pub threads: usize,
     /// Of the kernels.
     pub instruction_set: String,
+    /// What activations were in products with quantised weights: `int8`.
+    pub activations: String,
     /// The ceiling on the process, in bytes; none is unlimited.
     pub budget: Option<u64>,
     /// Where it comes from, if it was not given.

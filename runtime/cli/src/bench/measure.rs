@@ -49,6 +49,7 @@ pub fn measure(args: &Args, case: Case) -> Result<Figures> {
     let (paged, team, budget, automatic) = (plan.paged(), model.team(), plan.budget, plan.automatic.clone());
     let bytes_per_token = bytes_per_token(&model) / u64::from(args.sessions);
     let weights = model.checkpoint().files()[0].path.clone();
+    let activations = model.precision().name().to_owned();
     // The measurement of memory takes some itself: under a limit there is no room for it beside the model.
     drop(model);
     let decoded = ran.decoded.max(1) as u64;
@@ -61,6 +62,7 @@ pub fn measure(args: &Args, case: Case) -> Result<Figures> {
         decode_tokens: ran.decoded,
         threads: team.threads(),
         instruction_set: format!("{:?}", team.isa()).to_lowercase(),
+        activations,
         budget: budget.map(|budget| budget.0),
         budget_reason: automatic.map(|free| free.to_string()),
         speed: Speed {

@@ -99,6 +99,7 @@ fn figures(args: &Args, runs: &[Figures], out: &mut impl Write) -> io::Result<()
     if let Some(reason) = &last.budget_reason {
         writeln!(out, "memory: auto, {}", crate::report::printable(reason))?;
     }
+    writeln!(out, "activations: {}", last.activations)?;
     writeln!(out, "prefill of {} tokens: {prefill:.1} tok/s", args.prompt)?;
     let by =
         if args.sessions > 1 { format!(" by {} sessions together", args.sessions) } else { String::new() };

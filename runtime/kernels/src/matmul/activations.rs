@@ -17,7 +17,10 @@ pub(super) const fn quantised_bytes(cols: usize, bytes: usize) -> usize {
 }
 
 /// An integer that elements are rounded to.
-pub(super) trait Integer: Copy + Default + Into<i32> + Send + 'static {
+///
+/// # Safety
+/// It is not larger than i16, needs no greater alignment, and any bits are one.
+pub(super) unsafe trait Integer: Copy + Default + Into<i32> + Send + 'static {
     const PRECISION: Precision;
     /// The largest.
     const LIMIT: i32;
@@ -29,7 +32,8 @@ pub(super) trait Integer: Copy + Default + Into<i32> + Send + 'static {
     fn quantise(isa: Isa, x: &[f32], q: &mut [Self], info: &mut [BlockInfo]);
 }
 
-impl Integer for i8 {
+// SAFETY: a byte, whatever its bits.
+unsafe impl Integer for i8 {
     const PRECISION: Precision = Precision::Int8;
     const LIMIT: i32 = 127;
     const PLACES: [usize; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
@@ -44,7 +48,8 @@ impl Integer for i8 {
     }
 }
 
-impl Integer for i16 {
+// SAFETY: an i16.
+unsafe impl Integer for i16 {
     const PRECISION: Precision = Precision::Int16;
     const LIMIT: i32 = 32767;
     /// Those of even number first, so that they meet weights that are the low or the high bytes of words.
@@ -176,7 +181,7 @@ impl Activations {
         values: impl Fn(usize, &mut [f32]) + Sync,
     ) {
         let isa = region.isa();
-        // SAFETY: integers are at most as large as i16, and any bits are one.
+        // SAFETY: the promise of `Integer`.
         let q = unsafe { std::slice::from_raw_parts_mut(self.q.as_mut_ptr().cast::<Q>(), self.q.len()) };
         let (q, info) = (DisjointSlice::new(q), DisjointSlice::new(&mut self.info));
         region.run_chunks(&mut self.values[..elems], chunk, |index, to| {
@@ -237,7 +242,7 @@ impl Activations {
             Q::PRECISION
         );
         let blocks = self.cols / BLOCK;
-        // SAFETY: as many integers of this type, none larger than i16, were written to these bytes.
+        // SAFETY: the promise of `Integer`; integers of this type were written here, as `precision` says.
         let q = unsafe { std::slice::from_raw_parts(self.q.as_ptr().cast::<Q>(), self.q.len()) };
         (&q[row * self.cols..][..self.cols], &self.info[row * blocks..][..blocks])
     }

@@ -273,6 +273,7 @@ pub(super) unsafe fn panel_sums<P: Packed, W: Wide, Q: Integer, const R: usize, 
 /// What the sum of a sub-block's products starts from, since weights stand for themselves less an offset.
 #[inline(always)]
 pub(super) fn start<P: Packed, W: Wide, Q: Integer>(w: W, sub: usize, info: &BlockInfo) -> W::V {
+    const { assert!(!P::SIGNED || P::OFFSET_BITS == 0, "signed weights stand for themselves") };
     let made_unsigned = P::SIGNED && size_of::<Q>() == 1;
     let bits = if made_unsigned { W::SIGNED_OFFSET_BITS } else { P::OFFSET_BITS };
     if bits == 0 {

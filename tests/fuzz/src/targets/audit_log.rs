@@ -134,6 +134,7 @@ fn write(log: &mut Log) -> membrane_audit::Result<()> {
         version: "1.0.0".into(),
         instruction_set: "scalar".into(),
         reference: false,
+        activations: Some("int8".into()),
         kv_cache: None,
         context: 64,
     };
