@@ -405,7 +405,7 @@ fn bytes_at_their_limits_overflow_nothing() {
                     put_halves(format, block, || f16::from_f32(0.25));
                     block[byte_scales(format)].fill(100);
                 }
-                let sign = |i: usize| if i / 512 % 2 == 0 { 3.0 } else { -3.0 };
+                let sign = |i: usize| if (i / 512).is_multiple_of(2) { 3.0 } else { -3.0 };
                 case.x.iter_mut().enumerate().for_each(|(i, x)| *x = sign(i));
                 case.x[1024..1536].iter_mut().step_by(2).for_each(|x| *x = -*x);
                 for precision in INTEGERS {
