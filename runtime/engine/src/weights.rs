@@ -15,7 +15,7 @@ use std::sync::Arc;
 use finder::{Finder, format_of};
 use membrane_formats::{Checkpoint, TensorInfo};
 use membrane_kernels::{Format, Gate, Matrix, ShapeError};
-use membrane_pager::{Catalog, IoMode, Record, prefer_huge_pages};
+use membrane_pager::{Catalog, IoMode, Record};
 use memmap2::MmapMut;
 pub(crate) use ngrams::NgramBlock;
 pub(crate) use reading::paged_files;
@@ -31,8 +31,6 @@ use crate::plan::Bytes;
 
 /// Resident weights start at multiples of it, in bytes: a cache line and the widest vector.
 const ALIGNMENT: u64 = 64;
-/// Less memory than this is not worth huge pages.
-const HUGE_PAGES_FROM_BYTES: usize = 64 << 20;
 
 /// A matrix of the model: where its bytes stand in the resident memory.
 #[derive(Debug, Clone)]
@@ -404,8 +402,10 @@ impl Layout {
             bytes: Bytes(self.resident_bytes),
             source,
         })?;
-        if length >= HUGE_PAGES_FROM_BYTES {
-            prefer_huge_pages(&mut memory);
+        #[cfg(target_os = "linux")]
+        if length >= 2 << 20 {
+            // A refusal costs speed, nothing else.
+            let _ = memory.advise(memmap2::Advice::HugePage);
         }
         reading::read(&self.resident, checkpoint, io, &mut memory, progress)?;
         Ok(Resident { memory })

@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use memmap2::{MmapMut, MmapRaw};
 
 use crate::error::PagerError;
-use crate::huge_pages::prefer_huge_pages;
 
 /// Arenas above this size ask for huge pages. Below, rounding up to 2 MiB could show in a small budget.
+#[cfg(target_os = "linux")]
 const HUGE_PAGES_ABOVE_BYTES: usize = 64 << 20;
 
 /// Set in the word of a slot while it is being written; the rest of the word counts the writer and its
@@ -37,11 +37,12 @@ impl Arena {
         };
         let too_much = || failed(std::io::ErrorKind::OutOfMemory.into());
         let bytes = slots.checked_mul(slot_bytes).ok_or_else(too_much)?;
-        let mut map = MmapMut::map_anon(bytes).map_err(failed)?;
+        let map = MmapRaw::from(MmapMut::map_anon(bytes).map_err(failed)?);
+        #[cfg(target_os = "linux")]
         if bytes > HUGE_PAGES_ABOVE_BYTES {
-            prefer_huge_pages(&mut map);
+            // Only a hint: kernels without huge pages refuse it, and nothing depends on it but speed.
+            let _ = map.advise(memmap2::Advice::HugePage);
         }
-        let map = MmapRaw::from(map);
         let words = (0..slots).map(|_| AtomicU32::new(0)).collect();
         Ok(Arc::new(Self { map, slot_bytes, words }))
     }
