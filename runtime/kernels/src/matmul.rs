@@ -149,8 +149,9 @@ pub struct Product<'a> {
     pub output: &'a mut [f32],
 }
 
-/// Weight elements times input rows that are worth a task when the weights are unpacked once for many rows.
-const TASK_PRODUCTS: usize = 2 << 20;
+/// Weight elements times input rows that are worth a task when the weights are unpacked once for many rows: few enough that threads
+/// end together, and many enough for some rows of weights, which share what is loaded of the input.
+const TASK_PRODUCTS: Range<usize> = 2 << 20..6 << 20;
 /// Bytes of weights that are worth a task when reading them is the cost: few enough that threads end
 /// together, and many enough that most are asked for ahead of their use.
 const TASK_BYTES: Range<usize> = 24 << 10..128 << 10;
@@ -159,12 +160,13 @@ const TASKS_PER_THREAD: usize = 6;
 /// Rows of a task are a multiple of this where there are as many: what the widest kernel takes at once.
 const TASK_ROWS: usize = 16;
 
-/// Bytes of quantised input that the tasks of a job go over again and again: they should stay in the second cache.
-const INPUT_BYTES: usize = 192 << 10;
+/// Bytes of quantised input that the tasks of a job go over again and again: they should stay in the second cache, and for each part
+/// of the input the weights are read and unpacked once more.
+const INPUT_BYTES: usize = 576 << 10;
 /// Rows of the input of a job, at least: what is unpacked of the weights should be used often.
-const MIN_JOB_INPUTS: usize = 36;
-/// Rows of the input of a job are a multiple of this: whole tiles of all kernels, of 4 and of 6 rows.
-const INPUT_TILES: usize = 12;
+const MIN_JOB_INPUTS: usize = 48;
+/// Rows of the input of a job are a multiple of this: whole tiles of all kernels, of 4, 6 and 16 rows.
+const INPUT_TILES: usize = 48;
 
 /// Rows of a product's input.
 #[derive(Clone, Copy)]
@@ -219,6 +221,9 @@ fn run_jobs<'a>(
 ) {
     let bytes: usize = products.iter().map(|product| product.weights.bytes.len()).sum();
     let task_bytes = (bytes / (TASKS_PER_THREAD * region.threads())).clamp(TASK_BYTES.start, TASK_BYTES.end);
+    let all: usize = products.iter().map(|product| product.weights.cols * product.output.len()).sum();
+    let task_products =
+        (all / (TASKS_PER_THREAD * region.threads())).clamp(TASK_PRODUCTS.start, TASK_PRODUCTS.end);
     let mut jobs: Vec<Job<'_>> = Vec::new();
     for (number, product) in products.iter_mut().enumerate() {
         let (weights, rows) = (product.weights, rows(number, product));
@@ -231,7 +236,7 @@ fn run_jobs<'a>(
         for (first, output) in (0..n).step_by(inputs).zip(outputs) {
             let part = rows.part(first..(first + inputs).min(n));
             let before = jobs.last().map_or(0, |job| job.end_task);
-            jobs.push(Job::new(weights, part, output, before, task_bytes));
+            jobs.push(Job::new(weights, part, output, before, (task_bytes, task_products)));
         }
     }
     let isa = region.isa();
@@ -288,10 +293,10 @@ impl<'a> Job<'a> {
         rows: Rows<'a>,
         output: &'a mut [f32],
         before: usize,
-        task_bytes: usize,
+        (task_bytes, task_products): (usize, usize),
     ) -> Self {
         let by_bytes = task_bytes / weights.row_bytes.max(1);
-        let by_products = TASK_PRODUCTS / (weights.cols * rows.count).max(1);
+        let by_products = task_products / (weights.cols * rows.count).max(1);
         let task_rows = by_bytes.min(by_products).next_multiple_of(TASK_ROWS).max(TASK_ROWS);
         let end_task = before + weights.rows.div_ceil(task_rows);
         Self { weights, rows, output: DisjointSlice::new(output), task_rows, end_task }
