@@ -91,7 +91,7 @@ fn examine(args: &Args) -> Result<Report> {
         version: env!("CARGO_PKG_VERSION"),
         plugin_contract: membrane_host::CONTRACT,
         processors,
-        instruction_sets: Isa::available().iter().map(|isa| format!("{isa:?}").to_lowercase()).collect(),
+        instruction_sets: Isa::available().into_iter().map(Isa::name).map(str::to_owned).collect(),
         processor_features: features(),
         memory_bytes: process::machine_bytes("MemTotal:"),
         memory_available_bytes: process::machine_bytes("MemAvailable:"),

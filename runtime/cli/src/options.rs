@@ -262,6 +262,8 @@ pub enum InstructionSet {
     Avx2,
     /// AVX-512 with VNNI.
     Avx512,
+    /// The same with the tiles of AMX.
+    Amx,
 }
 
 /// A number of tokens or repetitions.
@@ -291,6 +293,7 @@ impl MachineFlags {
             InstructionSet::Scalar => Isa::Scalar,
             InstructionSet::Avx2 => Isa::Avx2,
             InstructionSet::Avx512 => Isa::Avx512,
+            InstructionSet::Amx => Isa::Amx,
         });
         if let Some(isa) = isa {
             ensure!(Isa::available().contains(&isa), "--isa: this processor does not have it");

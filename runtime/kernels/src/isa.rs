@@ -1,6 +1,9 @@
 //! Which instruction set the kernels use.
 
 use std::fmt;
+use std::sync::LazyLock;
+
+use crate::matmul::trial;
 
 /// An instruction set that the kernels are written for, from the slowest to the fastest.
 ///
@@ -13,15 +16,21 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, VL, DQ and VNNI.
     Avx512,
+    /// The same, and the tiles of AMX for products of bytes.
+    Amx,
 }
 
 impl Isa {
     /// Every instruction set, slowest first.
-    pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Amx];
 
-    /// The fastest instruction set of this CPU.
+    /// The fastest instruction set of this CPU; whether AMX is, a trial decides once.
     pub fn detect() -> Self {
-        Self::Avx512.or_slower()
+        static FASTEST: LazyLock<Isa> = LazyLock::new(|| match Isa::Amx.or_slower() {
+            Isa::Amx => trial::faster(Isa::Amx, Isa::Avx512),
+            fastest => fastest,
+        });
+        *FASTEST
     }
 
     /// The instruction sets that this CPU has, slowest first; never empty.
@@ -48,8 +57,10 @@ impl Isa {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vnni")
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => Self::Avx512.is_available() && amx::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 => false,
+            Self::Avx2 | Self::Avx512 | Self::Amx => false,
         }
     }
 
@@ -58,12 +69,13 @@ impl Isa {
         Self::ALL.into_iter().rev().find(|&isa| isa <= self && isa.is_available()).unwrap_or(Self::Scalar)
     }
 
-    /// The name in reports: `scalar`, `avx2`, `avx512`.
+    /// The name in reports: `scalar`, `avx2`, `avx512`, `amx`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Amx => "amx",
         }
     }
 }
@@ -71,6 +83,57 @@ impl Isa {
 impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod amx {
+    use std::arch::asm;
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    use std::sync::LazyLock;
+
+    /// Whether this process has the tiles of AMX. The answer is looked up once: with it goes the request to the operating system.
+    pub fn is_available() -> bool {
+        static AVAILABLE: LazyLock<bool> = LazyLock::new(|| {
+            let there = cpu_has_tiles() && system_keeps_tiles() && is_allowed();
+            #[cfg(all(test, target_os = "linux"))]
+            let there = there || crate::testing::amx::emulate();
+            there
+        });
+        *AVAILABLE
+    }
+
+    /// AMX-TILE and AMX-INT8: Intel SDM, volume 2, CPUID, leaf 7.
+    fn cpu_has_tiles() -> bool {
+        const TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
+        __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & TILE_AND_INT8 == TILE_AND_INT8
+    }
+
+    /// Whether the operating system saves their state: Intel SDM, volume 1, chapter 13.
+    fn system_keeps_tiles() -> bool {
+        const OSXSAVE: u32 = 1 << 27;
+        const TILECFG_AND_TILEDATA: u32 = 1 << 17 | 1 << 18;
+        if __cpuid(1).ecx & OSXSAVE == 0 {
+            return false;
+        }
+        let states: u32;
+        // SAFETY: OSXSAVE says that the instruction is there; it only reads.
+        unsafe { asm!("xgetbv", in("ecx") 0, out("eax") states, out("edx") _, options(nomem, nostack)) };
+        states & TILECFG_AND_TILEDATA == TILECFG_AND_TILEDATA
+    }
+
+    /// Asks that this process may use them, as Linux wants it: `Documentation/arch/x86/xstate.rst`.
+    #[cfg(target_os = "linux")]
+    fn is_allowed() -> bool {
+        const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+        const TILEDATA: libc::c_long = 18;
+        // SAFETY: the call has no effect but the permission.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILEDATA) == 0 }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn is_allowed() -> bool {
+        false
     }
 }
 
@@ -82,10 +145,16 @@ mod tests {
     fn detection_never_names_an_instruction_set_that_the_cpu_lacks() {
         let available = Isa::available();
         assert_eq!(available.first(), Some(&Isa::Scalar));
-        assert_eq!(available.last(), Some(&Isa::detect()));
+        assert!(available.contains(&Isa::detect()));
         for isa in Isa::ALL {
             assert!(available.contains(&isa.or_slower()), "{isa} falls back to a missing one");
             assert!(isa.or_slower() <= isa);
         }
+    }
+
+    #[test]
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    fn tests_that_run_with_avx512_run_with_amx() {
+        assert_eq!(Isa::Amx.is_available(), Isa::Avx512.is_available());
     }
 }

@@ -25,6 +25,7 @@ mod packed;
 mod scalar;
 #[cfg(test)]
 mod tests;
+pub(crate) mod trial;
 #[cfg(target_arch = "x86_64")]
 mod vector;
 #[cfg(target_arch = "x86_64")]

@@ -320,7 +320,7 @@ macro_rules! dispatch {
                 $crate::Isa::Avx2 => unsafe { avx2($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::Isa::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::Isa::Avx512 | $crate::Isa::Amx => unsafe { avx512($($arg),*) },
                 _ => $kernel($crate::simd::Scalar, $($arg),*),
             }
         }

@@ -1,5 +1,8 @@
 //! What the tests of the kernels share.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) mod amx;
+
 /// A small deterministic source of numbers (xorshift), so that a failure can be repeated.
 pub(crate) struct Noise(u64);
 

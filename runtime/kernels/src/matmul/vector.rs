@@ -1,6 +1,8 @@
 //! Quantised products on vectors: few rows of activations with the weights unpacked in registers, or many
 //! with panels of unpacked weights.
 
+mod amx;
+
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -12,6 +14,7 @@ use super::wide::{Column, Operand, Wide, accumulate, byte_weights, column_sums, 
 use crate::format::Format;
 use crate::isa::Isa;
 use crate::simd::{Avx2, Avx512};
+use amx::Amx;
 
 /// Rows of activations from which on weights are unpacked into panels.
 const PANEL_MIN_N: usize = 4;
@@ -64,17 +67,17 @@ fn by_isa<P: Packed, Q: Integer>(isa: Isa, job: &Job<'_>, rows: Range<usize>) ->
     #[target_feature(enable = "avx2,fma,f16c")]
     fn avx2<P: Packed, Q: Integer>(job: &Job<'_>, rows: Range<usize>) {
         // SAFETY: this function's own features.
-        by_n::<P, Avx2, Q>(unsafe { Avx2::assume() }, job, rows);
+        by_n::<P, Avx2, Q>(unsafe { Avx2::assume() }, job, rows, false);
     }
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    fn avx512<P: Packed, Q: Integer>(job: &Job<'_>, rows: Range<usize>) {
+    fn avx512<P: Packed, Q: Integer>(job: &Job<'_>, rows: Range<usize>, has_amx: bool) {
         // SAFETY: this function's own features.
-        by_n::<P, Avx512, Q>(unsafe { Avx512::assume() }, job, rows);
+        by_n::<P, Avx512, Q>(unsafe { Avx512::assume() }, job, rows, has_amx);
     }
     let height = job.weights.rows;
-    if isa == Isa::Avx512 && height >= Avx512::ROWS {
+    if isa >= Isa::Avx512 && height >= Avx512::ROWS {
         // SAFETY: the CPU has the instruction set: `isa` comes from a team, which takes no other.
-        unsafe { avx512::<P, Q>(job, rows) };
+        unsafe { avx512::<P, Q>(job, rows, isa == Isa::Amx) };
     } else if isa != Isa::Scalar && height >= Avx2::ROWS {
         // SAFETY: as above; a CPU with AVX-512 has AVX2.
         unsafe { avx2::<P, Q>(job, rows) };
@@ -85,12 +88,12 @@ fn by_isa<P: Packed, Q: Integer>(isa: Isa, job: &Job<'_>, rows: Range<usize>) ->
 }
 
 #[inline(always)]
-fn by_n<P: Packed, W: Wide, Q: Integer>(w: W, job: &Job<'_>, rows: Range<usize>) {
+fn by_n<P: Packed, W: Wide, Q: Integer>(w: W, job: &Job<'_>, rows: Range<usize>, has_amx: bool) {
     match job.rows.count {
         1 => few::<P, W, Q, 1>(w, job, rows),
         2 => few::<P, W, Q, 2>(w, job, rows),
         3 => few::<P, W, Q, 3>(w, job, rows),
-        _ => many::<P, W, Q>(w, job, rows),
+        _ => many::<P, W, Q>(w, job, rows, has_amx),
     }
 }
 
@@ -244,7 +247,10 @@ struct Panel {
 
 /// Products with many rows of activations.
 #[inline(always)]
-fn many<P: Packed, W: Wide, Q: Integer>(w: W, job: &Job<'_>, rows: Range<usize>) {
+fn many<P: Packed, W: Wide, Q: Integer>(w: W, job: &Job<'_>, rows: Range<usize>, has_amx: bool) {
+    let has_amx = has_amx && amx::fits::<W, Q>() && job.rows.count >= amx::MIN_ROWS;
+    // SAFETY: it is there.
+    let mut amx = has_amx.then(|| unsafe { Amx::<P>::new() });
     let mut panel = Panel {
         weights: [MaybeUninit::uninit(); _],
         scale: [MaybeUninit::uninit(); _],
@@ -254,9 +260,9 @@ fn many<P: Packed, W: Wide, Q: Integer>(w: W, job: &Job<'_>, rows: Range<usize>)
         let window = Window::new::<W>(job, begin, rows.end);
         if begin + W::ROWS < rows.end {
             let next = Window::new::<W>(job, begin + W::ROWS, rows.end);
-            stripes::<P, W, Q, 2>(w, job, [window, next], &mut panel);
+            stripes::<P, W, Q, 2>(w, job, [window, next], &mut panel, amx.as_mut());
         } else {
-            stripes::<P, W, Q, 1>(w, job, [window], &mut panel);
+            stripes::<P, W, Q, 1>(w, job, [window], &mut panel, amx.as_mut());
         }
     }
 }
@@ -268,6 +274,7 @@ fn stripes<P: Packed, W: Wide, Q: Integer, const R: usize>(
     job: &Job<'_>,
     windows: [Window; R],
     panel: &mut Panel,
+    mut amx: Option<&mut Amx<P>>,
 ) {
     let panel_cols = PANEL_ROW_BYTES / size_of::<Q>();
     for first_col in (0..job.weights.cols).step_by(panel_cols) {
@@ -276,6 +283,11 @@ fn stripes<P: Packed, W: Wide, Q: Integer, const R: usize>(
             unpack::<P, W, Q, R>(w, job, window, r, cols.clone(), panel);
         }
         let mut i = 0;
+        if const { amx::fits::<W, Q>() }
+            && let Some(amx) = &mut amx
+        {
+            i = amx.multiply::<W, R>(w, job, &windows, cols.clone(), panel);
+        }
         if W::TILE >= 6 {
             i = tiles::<P, W, Q, R, 6>(w, job, &windows, cols.clone(), panel, i);
         }
