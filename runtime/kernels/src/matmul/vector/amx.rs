@@ -201,10 +201,10 @@ impl<P: Packed> Amx<P> {
             ($activations:tt, $weights:tt, $sums:tt) => {
                 asm!(
                     concat!("tilezero ", $sums),
-                    concat!("tileloadd ", $activations, ", [{a} + {a_stride}]"),
-                    concat!("tileloadd ", $weights, ", [{w} + {w_stride}]"),
+                    concat!("tileloadd ", $activations, ", [{a} + {a_stride}*1]"),
+                    concat!("tileloadd ", $weights, ", [{w} + {w_stride}*1]"),
                     concat!("tdpbsud ", $sums, ", ", $activations, ", ", $weights),
-                    concat!("tilestored [{s} + {s_stride}], ", $sums),
+                    concat!("tilestored [{s} + {s_stride}*1], ", $sums),
                     a = in(reg) activations.add(sub * P::SUB),
                     a_stride = in(reg) distance,
                     w = in(reg) panel.weights.as_ptr().add((sub * P::SUB / 4 * R + r) * LINE),
