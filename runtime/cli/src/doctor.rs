@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 use anyhow::Result;
 use membrane_engine::{Bytes, Isa, process};
 use membrane_host::isolation::{Confinement, probe};
-use membrane_kernels::{MEMORY_PROBE_BYTES, Team, memory_read_bandwidth};
+use membrane_kernels::{MEMORY_PROBE_BYTES, Team, fastest_isa, memory_read_bandwidth};
 use serde::Serialize;
 
 use crate::isolation;
@@ -86,7 +86,7 @@ fn examine(args: &Args) -> Result<Report> {
         Some(file) => file.clone(),
         None => std::env::current_exe()?,
     };
-    let team = Team::new(processors, Isa::detect());
+    let team = Team::new(processors, fastest_isa());
     Ok(Report {
         version: env!("CARGO_PKG_VERSION"),
         plugin_contract: membrane_host::CONTRACT,

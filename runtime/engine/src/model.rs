@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use membrane_formats::Checkpoint;
-use membrane_kernels::{self as kernels, Isa, RopeTable, Team};
+use membrane_kernels::{self as kernels, Isa, RopeTable, Team, fastest_isa};
 use membrane_pager::{Catalog, Counters, EvictionPolicy, IoChoice, IoMode, Pager, PagerConfig, Phase};
 use membrane_text::{GrammarCompiler, Tokenizer};
 
@@ -143,7 +143,7 @@ impl Prepared {
             None
         };
         let chat_template = vocabulary::chat_template(&checkpoint)?;
-        let isa = options.isa.unwrap_or_else(Isa::detect);
+        let isa = options.isa.unwrap_or_else(fastest_isa);
         let options = options.clone();
         Ok(Self {
             checkpoint,

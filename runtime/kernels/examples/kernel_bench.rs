@@ -12,8 +12,8 @@
 use std::time::Instant;
 
 use membrane_kernels::{
-    Activations, Format, Isa, MEMORY_PROBE_BYTES, Matrix, Precision, Product, Region, Team, matmul,
-    memory_read_bandwidth, quant,
+    Activations, Format, Isa, MEMORY_PROBE_BYTES, Matrix, Precision, Product, Region, Team, fastest_isa,
+    matmul, memory_read_bandwidth, quant,
 };
 
 /// Bytes of weights that are read in one pass of GEMV: more than the caches of most machines.
@@ -60,7 +60,7 @@ impl Options {
             threads: vec![1, 2],
             rows: 4096,
             cols: 2048,
-            isa: Isa::detect(),
+            isa: fastest_isa(),
             precision: Precision::Int8,
         };
         let mut args = std::env::args().skip(1);

@@ -1,9 +1,6 @@
 //! Which instruction set the kernels use.
 
 use std::fmt;
-use std::sync::LazyLock;
-
-use crate::matmul::trial;
 
 /// An instruction set that the kernels are written for, from the slowest to the fastest.
 ///
@@ -24,13 +21,9 @@ impl Isa {
     /// Every instruction set, slowest first.
     pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Amx];
 
-    /// The fastest instruction set of this CPU; whether AMX is, a trial decides once.
+    /// The widest vectors of this CPU: never AMX, see [`fastest_isa`](crate::fastest_isa).
     pub fn detect() -> Self {
-        static FASTEST: LazyLock<Isa> = LazyLock::new(|| match Isa::Amx.or_slower() {
-            Isa::Amx => trial::faster(Isa::Amx, Isa::Avx512),
-            fastest => fastest,
-        });
-        *FASTEST
+        Self::Avx512.or_slower()
     }
 
     /// The instruction sets that this CPU has, slowest first; never empty.

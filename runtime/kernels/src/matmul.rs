@@ -25,7 +25,7 @@ mod packed;
 mod scalar;
 #[cfg(test)]
 mod tests;
-pub(crate) mod trial;
+mod trial;
 #[cfg(target_arch = "x86_64")]
 mod vector;
 #[cfg(target_arch = "x86_64")]
@@ -39,6 +39,7 @@ use crate::parallel::{DisjointSlice, Region};
 pub use activations::Activations;
 use activations::{BlockInfo, Integer};
 use order::Order;
+pub use trial::fastest_isa;
 
 /// How activations enter a product with quantised weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -61,7 +61,7 @@ pub fn measure(args: &Args, case: Case) -> Result<Figures> {
         prompt_tokens: tokens.prompt.len(),
         decode_tokens: ran.decoded,
         threads: team.threads(),
-        instruction_set: format!("{:?}", team.isa()).to_lowercase(),
+        instruction_set: team.isa().to_string(),
         activations,
         budget: budget.map(|budget| budget.0),
         budget_reason: automatic.map(|free| free.to_string()),

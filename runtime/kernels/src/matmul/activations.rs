@@ -1,5 +1,7 @@
 //! The input of products, as floats and as integers.
 
+use std::ops::Range;
+
 use super::Precision;
 use super::order::{Moved, Room};
 use crate::isa::Isa;
@@ -235,16 +237,25 @@ impl Activations {
     /// If the rows were set for another precision or with a width that has no blocks.
     #[inline(always)]
     pub(super) fn quantised<Q: Integer>(&self, row: usize) -> (&[Q], &[BlockInfo]) {
+        let blocks = self.cols / BLOCK;
+        (self.integers(row..row + 1), &self.info[row * blocks..][..blocks])
+    }
+
+    /// The integers of some rows [rows, cols].
+    ///
+    /// # Panics
+    /// As [`Activations::quantised`].
+    #[inline(always)]
+    pub(super) fn integers<Q: Integer>(&self, rows: Range<usize>) -> &[Q] {
         assert!(
             self.precision == Q::PRECISION,
             "activations: set for Precision::{:?}, used with Precision::{:?}",
             self.precision,
             Q::PRECISION
         );
-        let blocks = self.cols / BLOCK;
         // SAFETY: the promise of `Integer`; integers of this type were written here, as `precision` says.
         let q = unsafe { std::slice::from_raw_parts(self.q.as_ptr().cast::<Q>(), self.q.len()) };
-        (&q[row * self.cols..][..self.cols], &self.info[row * blocks..][..blocks])
+        &q[rows.start * self.cols..rows.end * self.cols]
     }
 }
 

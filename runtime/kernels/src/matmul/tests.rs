@@ -189,6 +189,27 @@ fn a_row_does_not_depend_on_its_company() {
     }
 }
 
+/// Several panels of columns, rows of the input that start at equal places of the first cache, and several parts of the input.
+#[test]
+fn wide_rows_and_long_inputs_agree_too() {
+    for format in [Format::Q4K, Format::Q6K, Format::Q8_0, Format::Q4_1] {
+        for (rows, cols, n) in [(17, 1280, 17), (16, 4096, 16), (16, 6400, 65)] {
+            let case = Case::new(format, rows, cols, n, 13);
+            for precision in INTEGERS {
+                let expected = case.product(Isa::Scalar, 1, precision, None);
+                for isa in Isa::available() {
+                    let got = case.product(isa, 2, precision, None);
+                    same_bits(
+                        &got,
+                        &expected,
+                        &format!("{format} {isa} {precision:?} [{rows}, {cols}] {n} rows"),
+                    );
+                }
+            }
+        }
+    }
+}
+
 /// A matrix of 4-bit blocks whose columns stand in another order, and behind the rows that order.
 fn shuffled(rows: usize, cols: usize, noise: &mut Noise) -> (Vec<u8>, Vec<usize>) {
     let mut order: Vec<usize> = (0..cols).collect();
@@ -223,12 +244,15 @@ fn columns_in_another_order_meet_their_elements() {
     for (precision, case) in cases {
         let expected = case.product(Isa::detect(), 1, precision, None);
         // Room for none, for some and for all of the rows of two products.
-        for (room, threads) in [(0, 1), (n * cols, 2), (2 * n * cols, 3)] {
+        let rooms = [(0, 1), (n * cols, 2), (2 * n * cols, 3)];
+        for (isa, (room, threads)) in
+            Isa::available().into_iter().flat_map(|isa| rooms.map(|room| (isa, room)))
+        {
             let mut input = Activations::new(n, cols).with_room(room);
             let some = [4u32, 0, 8];
             let (mut all, mut few, mut other) =
                 (vec![0.0; n * rows], vec![0.0; 3 * rows], vec![0.0; n * rows]);
-            Team::new(threads, Isa::detect()).region(|region| {
+            Team::new(threads, isa).region(|region| {
                 input.set(region, n, cols, &x, precision);
                 let ordered = Matrix::ordered(Format::Q4_0, rows, cols, &bytes).unwrap();
                 let plain = Matrix::new(Format::F32, rows, cols, &in_order.weights).unwrap();
@@ -241,7 +265,7 @@ fn columns_in_another_order_meet_their_elements() {
                 ];
                 matmul(region, precision, &mut products);
             });
-            let name = format!("{precision:?}, room {room}");
+            let name = format!("{isa} {precision:?}, room {room}");
             same_bits(&all, &expected, &name);
             let rows_of = |row: &u32| expected[*row as usize * rows..][..rows].to_vec();
             same_bits(&few, &some.iter().flat_map(rows_of).collect::<Vec<_>>(), &name);

@@ -1,5 +1,6 @@
 //! A choice between instruction sets by the clock.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use super::{Activations, Matrix, Precision, Product, matmul};
@@ -7,12 +8,21 @@ use crate::format::Format;
 use crate::isa::Isa;
 use crate::parallel::Team;
 
-/// The one of two instruction sets with which a product of bytes takes less time, on one thread in less than a millisecond or two.
-/// The weights are of the type that published models have most of.
-pub(crate) fn faster(one: Isa, other: Isa) -> Isa {
+/// The instruction set of this CPU that multiplies fastest. Whether that is AMX, a trial of some milliseconds decides, once.
+pub fn fastest_isa() -> Isa {
+    static FASTEST: LazyLock<Isa> = LazyLock::new(|| match Isa::Amx.or_slower() {
+        Isa::Amx => faster(Isa::Amx, Isa::Avx512),
+        fastest => fastest,
+    });
+    *FASTEST
+}
+
+/// The one of two instruction sets with which a product of bytes takes less time, on one thread. The weights are of the type that
+/// published models have most of, and of a width at which AMX copies its input, which is its worse case.
+fn faster(one: Isa, other: Isa) -> Isa {
     const FORMAT: Format = Format::Q4K;
     const ROWS: usize = 64;
-    const COLS: usize = 1024;
+    const COLS: usize = 4096;
     const INPUTS: usize = 48;
     const TURNS: usize = 8;
     let weights = vec![0; ROWS * COLS / FORMAT.block_elems() * FORMAT.block_bytes()];
@@ -35,4 +45,16 @@ pub(crate) fn faster(one: Isa, other: Isa) -> Isa {
         }
     }
     if best[0] < best[1] { one } else { other }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fastest_isa;
+    use crate::isa::Isa;
+
+    #[test]
+    fn the_fastest_is_amx_or_the_widest_vectors() {
+        assert!(fastest_isa() == Isa::detect() || fastest_isa() == Isa::Amx);
+        assert!(fastest_isa().is_available());
+    }
 }

@@ -245,6 +245,25 @@ struct Panel {
     minimum: [MaybeUninit<f32>; PANEL_COLS / 16 * MAX_STRIPES * MAX_ROWS],
 }
 
+impl Panel {
+    /// Scales and minimums of the rows of a stripe, `number` of them from the first on: a sub-block has those of each stripe. Formats
+    /// without minimums have any.
+    ///
+    /// # Safety
+    /// They must have been written.
+    #[inline(always)]
+    unsafe fn figures<P: Packed, W: Wide>(&self, w: W, number: usize) -> (W::F, W::F) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let scale = w.load_floats(self.scale.as_ptr().add(number * W::ROWS).cast());
+            if !P::MINIMUM {
+                return (scale, scale);
+            }
+            (scale, w.load_floats(self.minimum.as_ptr().add(number * W::ROWS).cast()))
+        }
+    }
+}
+
 /// Products with many rows of activations.
 #[inline(always)]
 fn many<P: Packed, W: Wide, Q: Integer>(w: W, job: &Job<'_>, rows: Range<usize>, has_amx: bool) {
@@ -420,16 +439,10 @@ fn tile<P: Packed, W: Wide, Q: Integer, const R: usize, const T: usize>(
             }
             let sums = panel_sums::<P, W, Q, R, T>(w, weights.cast(), at, starts);
             for r in 0..R {
-                let figures = (sub * R + r) * W::ROWS;
-                let scale = w.load_floats(panel.scale.as_ptr().add(figures).cast());
-                let minimum = if P::MINIMUM {
-                    w.load_floats(panel.minimum.as_ptr().add(figures).cast())
-                } else {
-                    scale
-                };
+                let figures = panel.figures::<P, W>(w, sub * R + r);
                 for t in 0..T {
                     let info = infos[t].get_unchecked(sub * P::SUB / BLOCK);
-                    acc[r][t] = accumulate::<P, W>(w, sub, sums[r][t], (scale, minimum), info, acc[r][t]);
+                    acc[r][t] = accumulate::<P, W>(w, sub, sums[r][t], figures, info, acc[r][t]);
                 }
             }
             for at in &mut at {

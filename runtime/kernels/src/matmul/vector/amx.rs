@@ -84,7 +84,14 @@ impl<P: Packed> Amx<P> {
     /// The process must have AMX: [`Isa::Amx`](crate::Isa::Amx).
     pub unsafe fn new() -> Self {
         // SAFETY: the instruction is there; the sizes are within those of palette 1.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) Self::CONFIG, options(nostack, readonly)) };
+        unsafe {
+            asm!(
+                "ldtilecfg [{}]", in(reg) Self::CONFIG,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, readonly, preserves_flags)
+            );
+        }
         Self { copy: Rows([MaybeUninit::uninit(); _]), format: PhantomData, of_thread: PhantomData }
     }
 
@@ -124,7 +131,9 @@ impl<P: Packed> Amx<P> {
         }
         let distance = job.weights.cols;
         if rows.len() == ROWS && job.rows.numbers.is_none() && !distance.is_multiple_of(SET_BYTES) {
-            return Part { rows, cols, infos, activations: (at[0], distance) };
+            let first = job.rows.place(rows.start);
+            let activations = &job.rows.input.integers(first..first + ROWS)[cols.start..];
+            return Part { rows, cols, infos, activations: (activations.as_ptr(), distance) };
         }
         for (t, from) in at.into_iter().enumerate() {
             // SAFETY: as above; there is room for the columns of a panel.
@@ -163,18 +172,12 @@ impl<P: Packed> Amx<P> {
                 if sub + 1 < subs {
                     self.sum::<R>(sub + 1, r, *activations, panel, &mut sums);
                 }
-                let figures = (sub * R + r) * ROWS;
-                let scale = w.load_floats(panel.scale.as_ptr().add(figures).cast());
-                let minimum = if P::MINIMUM {
-                    w.load_floats(panel.minimum.as_ptr().add(figures).cast())
-                } else {
-                    scale
-                };
+                let figures = panel.figures::<P, W>(w, sub * R + r);
                 for t in 0..ROWS {
                     let info = infos[t].get_unchecked(sub * P::SUB / BLOCK);
                     let sums = w.load(sums.0[sub % 2].as_ptr().add(t * ROWS).cast());
                     let sums = w.add32(sums, start::<P, W, i8>(w, sub, info));
-                    acc[t] = accumulate::<P, W>(w, sub, sums, (scale, minimum), info, acc[t]);
+                    acc[t] = accumulate::<P, W>(w, sub, sums, figures, info, acc[t]);
                 }
             }
         }
@@ -232,6 +235,13 @@ impl<P: Packed> Amx<P> {
 impl<P: Packed> Drop for Amx<P> {
     fn drop(&mut self) {
         // SAFETY: as in `new`.
-        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+        unsafe {
+            asm!(
+                "tilerelease",
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, preserves_flags)
+            );
+        }
     }
 }
