@@ -258,8 +258,14 @@ impl From<KvCache> for KvFormat {
 pub enum InstructionSet {
     /// Portable code.
     Scalar,
+    /// NEON of 64-bit ARM.
+    Neon,
+    /// The same with dot products of bytes.
+    Dotprod,
     /// AVX2 with FMA and F16C.
     Avx2,
+    /// The same with AVX-VNNI.
+    Avxvnni,
     /// AVX-512 with VNNI.
     Avx512,
     /// The same with the tiles of AMX.
@@ -291,7 +297,10 @@ impl MachineFlags {
     pub fn load_options(&self, reserve: u64) -> Result<LoadOptions> {
         let isa = self.isa.map(|isa| match isa {
             InstructionSet::Scalar => Isa::Scalar,
+            InstructionSet::Neon => Isa::Neon,
+            InstructionSet::Dotprod => Isa::Dotprod,
             InstructionSet::Avx2 => Isa::Avx2,
+            InstructionSet::Avxvnni => Isa::AvxVnni,
             InstructionSet::Avx512 => Isa::Avx512,
             InstructionSet::Amx => Isa::Amx,
         });

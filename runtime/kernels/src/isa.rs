@@ -2,15 +2,21 @@
 
 use std::fmt;
 
-/// An instruction set that the kernels are written for, from the slowest to the fastest.
+/// An instruction set that the kernels are written for: those of an architecture from the slowest to the fastest.
 ///
 /// All of them give the same bits; the choice is only about speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
     /// Plain Rust, no vector intrinsics: the oracle of the tests.
     Scalar,
+    /// NEON, which every 64-bit ARM CPU has.
+    Neon,
+    /// The same, and the dot products of bytes of FEAT_DotProd.
+    Dotprod,
     /// AVX2 with FMA and F16C.
     Avx2,
+    /// The same with AVX-VNNI, products of bytes.
+    AvxVnni,
     /// AVX-512 F, BW, VL, DQ and VNNI.
     Avx512,
     /// The same, and the tiles of AMX for products of bytes.
@@ -19,7 +25,8 @@ pub enum Isa {
 
 impl Isa {
     /// Every instruction set, slowest first.
-    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Amx];
+    pub const ALL: [Self; 7] =
+        [Self::Scalar, Self::Neon, Self::Dotprod, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Amx];
 
     /// The widest vectors of this CPU: never AMX, see [`fastest_isa`](crate::fastest_isa).
     pub fn detect() -> Self {
@@ -35,12 +42,20 @@ impl Isa {
     pub fn is_available(self) -> bool {
         match self {
             Self::Scalar => true,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => true,
+            #[cfg(target_arch = "aarch64")]
+            Self::Dotprod => std::arch::is_aarch64_feature_detected!("dotprod"),
+            #[cfg(not(target_arch = "aarch64"))]
+            Self::Neon | Self::Dotprod => false,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => {
                 is_x86_feature_detected!("avx2")
                     && is_x86_feature_detected!("fma")
                     && is_x86_feature_detected!("f16c")
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => Self::Avx2.is_available() && is_x86_feature_detected!("avxvnni"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
                 Self::Avx2.is_available()
@@ -53,7 +68,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Amx => Self::Avx512.is_available() && amx::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 | Self::Amx => false,
+            Self::Avx2 | Self::AvxVnni | Self::Avx512 | Self::Amx => false,
         }
     }
 
@@ -62,11 +77,14 @@ impl Isa {
         Self::ALL.into_iter().rev().find(|&isa| isa <= self && isa.is_available()).unwrap_or(Self::Scalar)
     }
 
-    /// The name in reports: `scalar`, `avx2`, `avx512`, `amx`.
+    /// The name in reports: `scalar`, `neon`, `dotprod`, `avx2`, `avxvnni`, `avx512`, `amx`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
+            Self::Neon => "neon",
+            Self::Dotprod => "dotprod",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
             Self::Amx => "amx",
         }

@@ -20,15 +20,15 @@
 mod activations;
 mod float;
 mod order;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod packed;
 mod scalar;
 #[cfg(test)]
 mod tests;
 mod trial;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod vector;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod wide;
 
 use std::ops::Range;
@@ -342,7 +342,7 @@ impl<'a> Job<'a> {
     }
 
     fn integer_sums<Q: Integer>(&self, isa: Isa, rows: Range<usize>) {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         if vector::product::<Q>(isa, self, rows.clone()) {
             return;
         }

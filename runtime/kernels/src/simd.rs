@@ -7,10 +7,14 @@
 //! One lane operation has one meaning in all implementations: the IEEE result, with a fused `fma`, and `max`
 //! and `min` as x86 has them. NaNs stay NaNs; their payload is nobody's promise.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::{Neon, from_halves, prefetch_line};
 pub(crate) use scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
@@ -282,7 +286,11 @@ pub(crate) fn prefetch<T>(x: &[T]) {
         // SAFETY: SSE is part of x86-64, and a prefetch has no effect but on speed.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(element).cast()) };
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    x.iter()
+        .step_by(64 / size_of::<T>())
+        .for_each(|element| prefetch_line(std::ptr::from_ref(element).cast()));
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = x;
 }
 
@@ -303,7 +311,7 @@ macro_rules! dispatch {
             #[target_feature(enable = "avx2,fma,f16c")]
             fn avx2($($arg: $ty),*) $(-> $ret)? {
                 // SAFETY: this function's own features.
-                let token = unsafe { $crate::simd::Avx2::assume() };
+                let token = unsafe { $crate::simd::Avx2::<false>::assume() };
                 $kernel(token, $($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
@@ -317,10 +325,12 @@ macro_rules! dispatch {
             match isa {
                 // SAFETY: the CPU has the instruction set: `isa` comes from a team, which takes no other.
                 #[cfg(target_arch = "x86_64")]
-                $crate::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                $crate::Isa::Avx2 | $crate::Isa::AvxVnni => unsafe { avx2($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::Isa::Avx512 | $crate::Isa::Amx => unsafe { avx512($($arg),*) },
+                #[cfg(target_arch = "aarch64")]
+                $crate::Isa::Neon | $crate::Isa::Dotprod => $kernel($crate::simd::Neon::new(), $($arg),*),
                 _ => $kernel($crate::simd::Scalar, $($arg),*),
             }
         }

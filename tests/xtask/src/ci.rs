@@ -4,7 +4,7 @@ use crate::arguments::Arguments;
 use crate::workspace::{
     cargo, cargo_in, guest_workspaces, host_triple, phase, root, run as run_command, scratch,
 };
-use crate::{deny, languages, readme, setup, suite};
+use crate::{arm, deny, languages, readme, setup, suite};
 use anyhow::Result;
 use std::time::Instant;
 
@@ -50,13 +50,17 @@ fn formatting() -> Result<()> {
     Ok(())
 }
 
-/// Clippy with no warning allowed: the host's workspace, then the guests as wasm and, with their tests,
-/// natively.
+/// Clippy with no warning allowed: the host's workspace, the kernels for ARM, then the guests as wasm and, with their
+/// tests, natively.
 fn lints() -> Result<()> {
     phase("lints");
     let deny_warnings = ["--", "-D", "warnings"];
     let workspace = ["clippy", "--workspace", "--release", "--all-targets"];
     run_command(cargo().args(workspace).args(deny_warnings))?;
+    setup::target(arm::TARGET)?;
+    let kernels =
+        ["clippy", "--package", "membrane-kernels", "--release", "--lib", "--tests", "--target", arm::TARGET];
+    run_command(cargo().args(kernels).args(deny_warnings))?;
     let host = host_triple()?;
     let built = scratch("guests")?;
     for folder in guest_workspaces()? {

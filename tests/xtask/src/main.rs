@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod arm;
 mod capped;
 mod cgroup;
 mod ci;
@@ -41,6 +42,7 @@ cargo xtask COMMAND
       --write         put that into examples/plugins/README.md
   readme [FILE]...    run the commands of the READMEs, or of these, with the built programs
   gemma               fetch Gemma 3 270M (253 MB, Gemma terms of use), with which tests compare where it is there
+  arm                 run the tests of the kernels as code for 64-bit ARM, which QEMU plays (compiles for minutes)
   peer                set up llama.cpp under target/peer for comparisons (compiles for minutes)
   capped --memory SIZE [--cold FILE]... [--read-ahead-kib N] [--json FILE] -- COMMAND...
                       run a command in a memory cgroup that counts the page cache (needs root)
@@ -70,6 +72,7 @@ fn dispatch() -> Result<ExitCode> {
         "languages" => languages::run(arguments)?,
         "readme" => readme::command(arguments)?,
         "gemma" => model::gemma(arguments)?,
+        "arm" => arm::run(arguments)?,
         "peer" => peer::run(arguments)?,
         "capped" => return capped::run(arguments),
         "help" | "--help" | "-h" => print!("{USAGE}"),

@@ -21,19 +21,26 @@ pub fn run(arguments: Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Adds the wasm target to the toolchain of this repository if it is missing.
+/// Adds the target that plugins are built for to the toolchain of this repository if it is missing.
+///
+/// # Errors
+/// As for [`target`].
+pub fn guest_target() -> Result<()> {
+    target(GUEST_TARGET)
+}
+
+/// Adds a target to the toolchain of this repository if it is missing.
 ///
 /// # Errors
 /// When the toolchain has no such target and rustup can't add it.
-pub fn guest_target() -> Result<()> {
-    let ask = output(Command::new("rustc").args(["--print", "target-libdir", "--target", GUEST_TARGET]));
+pub fn target(name: &str) -> Result<()> {
+    let ask = output(Command::new("rustc").args(["--print", "target-libdir", "--target", name]));
     let present = ask.is_ok_and(|folder| std::path::Path::new(folder.trim()).is_dir());
     if present {
         return Ok(());
     }
-    phase(&format!("adding the target {GUEST_TARGET}, which plugins are built for"));
+    phase(&format!("adding the target {name}"));
     let mut rustup = Command::new("rustup");
-    run_command(rustup.args(["target", "add", GUEST_TARGET]).current_dir(root())).with_context(|| {
-        format!("plugins need the target {GUEST_TARGET}: `rustup target add {GUEST_TARGET}`")
-    })
+    run_command(rustup.args(["target", "add", name]).current_dir(root()))
+        .with_context(|| format!("the target {name} is needed: `rustup target add {name}`"))
 }

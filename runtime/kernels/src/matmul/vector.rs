@@ -1,6 +1,10 @@
 //! Quantised products on vectors: few rows of activations with the weights unpacked in registers, or many
 //! with panels of unpacked weights.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "vector/no_amx.rs"]
 mod amx;
 
 use std::marker::PhantomData;
@@ -13,12 +17,13 @@ use super::packed::{self, MAX_SUBS, Packed, Scales, Sink};
 use super::wide::{Column, Operand, Wide, accumulate, byte_weights, column_sums, panel_sums, start, words};
 use crate::format::Format;
 use crate::isa::Isa;
+#[cfg(target_arch = "aarch64")]
+use crate::simd::Neon;
+#[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
 use amx::Amx;
 
-/// Rows of activations from which on weights are unpacked into panels.
-const PANEL_MIN_N: usize = 4;
-/// Bytes of a row in a panel, as many columns or half of them, which are whole blocks of every format: with AVX2 the weights of a
+/// Bytes of a row in a panel, as many columns or half of them, which are whole blocks of every format: with AVX2 and NEON the weights of a
 /// panel are 16 KiB, so that they stay in the first cache.
 const PANEL_ROW_BYTES: usize = 1024;
 /// Most columns of a panel.
@@ -63,11 +68,17 @@ pub(super) fn product<Q: Integer>(isa: Isa, job: &Job<'_>, rows: Range<usize>) -
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 fn by_isa<P: Packed, Q: Integer>(isa: Isa, job: &Job<'_>, rows: Range<usize>) -> bool {
     #[target_feature(enable = "avx2,fma,f16c")]
     fn avx2<P: Packed, Q: Integer>(job: &Job<'_>, rows: Range<usize>) {
         // SAFETY: this function's own features.
-        by_n::<P, Avx2, Q>(unsafe { Avx2::assume() }, job, rows, false);
+        by_n::<P, Avx2<false>, Q>(unsafe { Avx2::assume() }, job, rows, false);
+    }
+    #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+    fn avxvnni<P: Packed, Q: Integer>(job: &Job<'_>, rows: Range<usize>) {
+        // SAFETY: this function's own features.
+        by_n::<P, Avx2<true>, Q>(unsafe { Avx2::assume() }, job, rows, false);
     }
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     fn avx512<P: Packed, Q: Integer>(job: &Job<'_>, rows: Range<usize>, has_amx: bool) {
@@ -78,7 +89,10 @@ fn by_isa<P: Packed, Q: Integer>(isa: Isa, job: &Job<'_>, rows: Range<usize>) ->
     if isa >= Isa::Avx512 && height >= Avx512::ROWS {
         // SAFETY: the CPU has the instruction set: `isa` comes from a team, which takes no other.
         unsafe { avx512::<P, Q>(job, rows, isa == Isa::Amx) };
-    } else if isa != Isa::Scalar && height >= Avx2::ROWS {
+    } else if isa == Isa::AvxVnni && height >= Avx2::<true>::ROWS {
+        // SAFETY: as above.
+        unsafe { avxvnni::<P, Q>(job, rows) };
+    } else if isa != Isa::Scalar && height >= Avx2::<false>::ROWS {
         // SAFETY: as above; a CPU with AVX-512 has AVX2.
         unsafe { avx2::<P, Q>(job, rows) };
     } else {
@@ -87,17 +101,37 @@ fn by_isa<P: Packed, Q: Integer>(isa: Isa, job: &Job<'_>, rows: Range<usize>) ->
     true
 }
 
+#[cfg(target_arch = "aarch64")]
+fn by_isa<P: Packed, Q: Integer>(isa: Isa, job: &Job<'_>, rows: Range<usize>) -> bool {
+    #[target_feature(enable = "dotprod")]
+    fn dotprod<P: Packed, Q: Integer>(job: &Job<'_>, rows: Range<usize>) {
+        // SAFETY: this function's own feature.
+        by_n::<P, Neon<true>, Q>(unsafe { Neon::assume() }, job, rows, false);
+    }
+    if isa == Isa::Scalar || job.weights.rows < Neon::<false>::ROWS {
+        return false;
+    }
+    if isa == Isa::Dotprod {
+        // SAFETY: the CPU has the instruction set: `isa` comes from a team, which takes no other.
+        unsafe { dotprod::<P, Q>(job, rows) };
+    } else {
+        by_n::<P, Neon<false>, Q>(Neon::new(), job, rows, false);
+    }
+    true
+}
+
 #[inline(always)]
 fn by_n<P: Packed, W: Wide, Q: Integer>(w: W, job: &Job<'_>, rows: Range<usize>, has_amx: bool) {
+    const { assert!(4 <= W::PANEL_MIN_N && W::PANEL_MIN_N <= 6, "there is a case for each smaller number") };
     match job.rows.count {
         1 => few::<P, W, Q, 1>(w, job, rows),
         2 => few::<P, W, Q, 2>(w, job, rows),
         3 => few::<P, W, Q, 3>(w, job, rows),
+        4 if const { W::PANEL_MIN_N > 4 } => few::<P, W, Q, 4>(w, job, rows),
+        5 if const { W::PANEL_MIN_N > 5 } => few::<P, W, Q, 5>(w, job, rows),
         _ => many::<P, W, Q>(w, job, rows, has_amx),
     }
 }
-
-const _: () = assert!(PANEL_MIN_N == 4, "`by_n` has a case for each smaller number");
 
 /// `W::ROWS` weight rows that are computed together. The last of a matrix may begin before rows that are
 /// wanted.

@@ -1,12 +1,16 @@
 //! What the vector kernels need of an instruction set.
 //!
-//! A kernel works on [`Wide::ROWS`] weight rows at once: 8 with AVX2, 16 with AVX-512. Weights come in
+//! A kernel works on [`Wide::ROWS`] weight rows at once: 8 with AVX2 and NEON, 16 with AVX-512. Weights come in
 //! *columns* of 16 elements: four vectors, of which vector i has in its 128-bit lane j the elements of row 4
 //! j + i. So four rows meet in each lane position, and sums within lanes, or a transposition of 4 x 4 dwords,
 //! end with the rows in order.
 
+#[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use super::activations::{BLOCK, BlockInfo, Integer};
 use super::packed::Packed;
@@ -22,6 +26,8 @@ pub(super) trait Wide: Copy {
     type F: Copy;
     /// Weight rows that are worked on at once.
     const ROWS: usize;
+    /// Rows of activations from which on weights are unpacked into panels.
+    const PANEL_MIN_N: usize = 4;
     /// Rows of activations that are multiplied with a panel at once: as many as registers hold the sums of.
     const TILE: usize;
     /// Whether sums of products of bytes are parts, of 16 bits, which have to be added to sums in time.

@@ -4,17 +4,17 @@ use std::arch::x86_64::*;
 
 use super::{LANES, Lanes, Simd};
 
-/// AVX2, FMA and F16C are there.
+/// AVX2, FMA and F16C are there; with `VNNI` AVX-VNNI, too.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2(());
+pub(crate) struct Avx2<const VNNI: bool>(());
 
-/// What [`Avx2`] stands for, and AVX-512 F, BW, VL, DQ and VNNI.
+/// What [`Avx2`] stands for without AVX-VNNI, and AVX-512 F, BW, VL, DQ and VNNI.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(());
 
-impl Avx2 {
+impl<const VNNI: bool> Avx2<VNNI> {
     /// # Safety
-    /// The CPU must have AVX2, FMA and F16C.
+    /// The CPU must have AVX2, FMA and F16C, and AVX-VNNI if the token says so.
     #[inline(always)]
     pub unsafe fn assume() -> Self {
         Self(())
@@ -54,7 +54,7 @@ macro_rules! one {
     )*};
 }
 
-impl Simd for Avx2 {
+impl Simd for Avx2<false> {
     type V = [__m256; 2];
     const FOUR_ROWS: usize = 1;
 

@@ -1,4 +1,4 @@
-//! Eight weight rows at once.
+//! Eight weight rows at once, with the product instruction of AVX-VNNI where there is one.
 
 use std::arch::x86_64::*;
 
@@ -29,13 +29,15 @@ macro_rules! shift {
     )*};
 }
 
-impl Wide for Avx2 {
+impl<const VNNI: bool> Wide for Avx2<VNNI> {
     type V = __m256i;
     type F = __m256;
     const ROWS: usize = 8;
+    // Weights from memory are 1.4 times as fast without panels of 16 rows, whose parts lie too far apart to be fetched ahead.
+    const PANEL_MIN_N: usize = 6;
     const TILE: usize = 4;
-    const BYTE_PARTS: bool = true;
-    const SIGNED_OFFSET_BITS: u32 = 0;
+    const BYTE_PARTS: bool = !VNNI;
+    const SIGNED_OFFSET_BITS: u32 = if VNNI { 7 } else { 0 };
 
     one! {
         and(a: __m256i, b: __m256i) -> __m256i = _mm256_and_si256;
@@ -185,19 +187,32 @@ impl Wide for Avx2 {
 
     #[inline(always)]
     fn add_products(self, a: __m256i, b: __m256i, sums: __m256i) -> __m256i {
-        // SAFETY: AVX2 by the token.
-        unsafe { _mm256_add_epi32(sums, _mm256_madd_epi16(a, b)) }
+        // SAFETY: AVX2 by the token, AVX-VNNI if it says so.
+        unsafe {
+            if VNNI {
+                _mm256_dpwssd_avx_epi32(sums, a, b)
+            } else {
+                _mm256_add_epi32(sums, _mm256_madd_epi16(a, b))
+            }
+        }
     }
 
     #[inline(always)]
     fn byte_weights<P: Packed>(self, weights: __m256i) -> __m256i {
-        weights
+        if !(VNNI && P::SIGNED) {
+            return weights;
+        }
+        // SAFETY: AVX2 by the token.
+        unsafe { _mm256_xor_si256(weights, _mm256_set1_epi8(i8::MIN)) }
     }
 
     #[inline(always)]
     fn add_byte_products<P: Packed>(self, weights: __m256i, b: __m256i, part: __m256i) -> __m256i {
-        // SAFETY: AVX2 by the token.
+        // SAFETY: AVX2 by the token, AVX-VNNI if it says so.
         unsafe {
+            if VNNI {
+                return _mm256_dpbusd_avx_epi32(part, weights, b);
+            }
             let pairs = if P::SIGNED {
                 _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(b, weights))
             } else {
@@ -209,13 +224,19 @@ impl Wide for Avx2 {
 
     #[inline(always)]
     fn add_part(self, part: __m256i, sums: __m256i) -> __m256i {
+        if VNNI {
+            return self.add32(part, sums);
+        }
         // SAFETY: AVX2 by the token.
         unsafe { _mm256_add_epi32(sums, _mm256_madd_epi16(part, _mm256_set1_epi16(1))) }
     }
 
-    /// As many sums of two products as words hold.
+    /// As many sums of two products as words hold, if these are the parts.
     #[inline(always)]
     fn byte_steps<P: Packed>() -> usize {
+        if VNNI {
+            return P::SUB / 4;
+        }
         let pair = 2 * P::LARGEST as usize * <i8 as Integer>::LIMIT as usize;
         let most = (i16::MAX as usize / pair).min(P::SUB / 4);
         1 << most.ilog2()

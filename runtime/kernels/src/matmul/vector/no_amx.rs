@@ -1,0 +1,45 @@
+//! What stands for the tiles of AMX on architectures other than x86-64: there are none.
+
+use std::convert::Infallible;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::super::Job;
+use super::super::activations::Integer;
+use super::super::packed::Packed;
+use super::super::wide::Wide;
+use super::{Panel, Window};
+
+/// No number of rows is worth it.
+pub(super) const MIN_ROWS: usize = usize::MAX;
+
+/// Tiles, of which no thread has any.
+pub(super) struct Amx<P: Packed> {
+    none: Infallible,
+    format: PhantomData<P>,
+}
+
+/// Never.
+pub(super) const fn fits<W: Wide, Q: Integer>() -> bool {
+    false
+}
+
+impl<P: Packed> Amx<P> {
+    /// # Safety
+    /// The process must have AMX, which it has not.
+    pub unsafe fn new() -> Self {
+        unreachable!("AMX is of x86-64")
+    }
+
+    /// Can't be called.
+    pub fn multiply<W: Wide, const R: usize>(
+        &mut self,
+        _: W,
+        _: &Job<'_>,
+        _: &[Window; R],
+        _: Range<usize>,
+        _: &Panel,
+    ) -> usize {
+        match self.none {}
+    }
+}
