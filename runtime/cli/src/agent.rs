@@ -21,6 +21,7 @@ use crate::code;
 use crate::options::{LoadFlags, ModelOptions};
 use crate::plugin::project::Project;
 use crate::printer::{self, Printer};
+use crate::recall::{Recall, RecallOptions, Remembering};
 use crate::recording::{AuditOptions, Recording};
 use crate::report;
 use crate::run::{ConversationOptions, new_seed};
@@ -51,6 +52,8 @@ pub struct Args {
     behaviour: BehaviourOptions,
     #[command(flatten)]
     audit: AuditOptions,
+    #[command(flatten)]
+    recall: RecallOptions,
     /// Most tokens of one generation, whatever the agent asks for [default: as many as the context holds]
     #[arg(short = 'n', long, value_name = "TOKENS")]
     max_tokens: Option<usize>,
@@ -87,6 +90,8 @@ struct Work {
     busy: Arc<AtomicBool>,
     profile: String,
     recording: Option<Recording>,
+    /// Keeps for later runs which experts are used, when the work ends.
+    _remembering: Option<Remembering>,
     json: bool,
     quiet: bool,
 }
@@ -108,7 +113,7 @@ pub fn develop(
     options: ConversationOptions,
     task: Option<String>,
 ) -> Result<ExitCode> {
-    let ConversationOptions { behaviour, audit, max_tokens, seed, json, quiet, .. } = options;
+    let ConversationOptions { behaviour, audit, recall, max_tokens, seed, json, quiet, .. } = options;
     let (tasks, watch) = (task.into_iter().collect(), true);
     let ModelOptions { model, load } = model;
     run(Args {
@@ -119,6 +124,7 @@ pub fn develop(
         contexts: 4,
         behaviour,
         audit,
+        recall,
         max_tokens,
         seed,
         store: None,
@@ -212,7 +218,7 @@ fn open(args: &Args, tasks: usize) -> Result<Work> {
     let quiet = args.quiet || args.json;
     let log = args.audit.open()?;
     let budgeted = args.load.machine.memory.limited();
-    let assembled: Assembled = args.behaviour.assemble_for(&args.agent, tasks, budgeted, quiet)?;
+    let mut assembled: Assembled = args.behaviour.assemble_for(&args.agent, tasks, budgeted, quiet)?;
     let agent = assembled.agent().cloned().ok_or_else(|| anyhow!("the profile has no agent"))?;
     let store = store(&agent, args.store.as_ref())?;
     let generation = assembled.profile.generation;
@@ -228,9 +234,12 @@ fn open(args: &Args, tasks: usize) -> Result<Work> {
     }
     let sessions = (MAX_SESSIONS * tasks) as u32;
     let options = ModelOptions { model: args.model.clone(), load: args.load.clone() };
+    let recall = args.recall.of(&options.model);
+    assembled.recall(recall.as_ref().and_then(Recall::usage));
     let (host, model, plugins) = assembled.open_model(&options, args.contexts, sessions, quiet)?;
     let recorded = log.map(|log| args.audit.record(log, &model, quiet)).transpose()?;
     let (recording, audit) = recorded.unzip();
+    let remembering = recall.map(|recall| recall.remember(&model));
     let plan = model.plan().clone();
     let pass = model.cancel_flag();
     let agents = Agents::new(host, model, plugins, audit)?;
@@ -267,7 +276,20 @@ fn open(args: &Args, tasks: usize) -> Result<Work> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
     let options = AgentOptions { seed, max_tokens, now };
     let (json, quiet) = (args.json, args.quiet);
-    Ok(Work { agents, agent, digest, options, store, cancel, busy, profile, recording, json, quiet })
+    Ok(Work {
+        agents,
+        agent,
+        digest,
+        options,
+        store,
+        cancel,
+        busy,
+        profile,
+        recording,
+        _remembering: remembering,
+        json,
+        quiet,
+    })
 }
 
 /// The store of an agent that was granted one.

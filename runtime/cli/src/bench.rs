@@ -80,6 +80,8 @@ pub enum Start {
     Fresh,
     /// The same with files that the system has nothing of.
     Cold,
+    /// The same, and the experts that another text used in an earlier run have been read, as far as there is room.
+    Recalled,
     /// Another text as long as the task has gone through the model.
     Warm,
 }
@@ -89,6 +91,7 @@ impl Start {
         match self {
             Self::Fresh => "fresh",
             Self::Cold => "cold",
+            Self::Recalled => "recalled",
             Self::Warm => "warm",
         }
     }
@@ -169,10 +172,12 @@ fn checked(args: &Args, cases: &[Case]) -> Result<Checkpoint> {
             "--sessions {} with --against: peers decode one session; measure several without a peer",
             args.sessions
         );
-        ensure!(
-            !args.start.contains(&Start::Warm),
-            "--start warm with --against: peers can't be given another text before the task; measure it without a peer"
-        );
+        if let Some(start) = args.start.iter().find(|start| matches!(start, Start::Recalled | Start::Warm)) {
+            bail!(
+                "--start {} with --against: peers can't be given another text before the task; measure it without a peer",
+                start.name()
+            );
+        }
     }
     let checkpoint = Checkpoint::open(&args.model.model)?;
     let hyper = Hyperparameters::read(&checkpoint, &Architecture::of(&checkpoint)?)?;

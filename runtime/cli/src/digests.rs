@@ -4,7 +4,7 @@
 //! times. Whoever verifies a file reads it; whoever names one may take what is remembered, and says so.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use membrane_formats::SourceFile;
 use membrane_profile::{Digest, Digester};
 use serde::{Deserialize, Serialize};
 
+use crate::cache;
 use crate::report::Progress;
 
 /// Bytes that are read at a time.
@@ -79,7 +80,7 @@ pub fn whole(file: &SourceFile, quiet: bool) -> Result<(Digest, bool)> {
     {
         let mut memory = Memory::read(&place);
         memory.0.insert(key(file)?, Known { identity, digest });
-        memory.write(&place);
+        cache::write(&place, &memory);
     }
     Ok((digest, false))
 }
@@ -118,33 +119,17 @@ struct Known {
     digest: Digest,
 }
 
-/// Digests that were computed before, by path. Losing it costs time and nothing else.
+/// Digests that were computed before, by path.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Memory(BTreeMap<String, Known>);
 
 impl Memory {
     fn read(path: &Path) -> Self {
-        let small = fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() <= MAX_MEMORY_BYTES);
-        let text = if small { fs::read_to_string(path).unwrap_or_default() } else { String::new() };
-        serde_json::from_str(&text).unwrap_or_default()
-    }
-
-    fn write(&self, path: &Path) {
-        let new = path.with_extension(format!("{}.new", std::process::id()));
-        let written = || -> std::io::Result<()> {
-            fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-            fs::write(&new, serde_json::to_vec(self)?)?;
-            fs::rename(&new, path)
-        };
-        if written().is_err() {
-            fs::remove_file(&new).unwrap_or_default();
-        }
+        cache::read(path, MAX_MEMORY_BYTES)
     }
 }
 
 /// The file of remembered digests; none where no folder is known.
 fn memory_path() -> Option<PathBuf> {
-    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
-    Some(cache.join("membrane/model-digests.json"))
+    cache::path("model-digests.json")
 }

@@ -16,6 +16,7 @@ macro_rules! eprintln {
 mod agent;
 mod audit;
 mod bench;
+mod cache;
 mod chat;
 mod code;
 mod components;
@@ -35,6 +36,7 @@ mod plugin;
 mod plugin_log;
 mod printer;
 mod profile;
+mod recall;
 mod recording;
 mod replay;
 mod report;

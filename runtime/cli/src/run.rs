@@ -17,6 +17,7 @@ use crate::chat;
 use crate::constraint::ConstraintOptions;
 use crate::options::ModelOptions;
 use crate::printer::{self, Printer};
+use crate::recall::{Recall, RecallOptions, Remembering};
 use crate::recording::{AuditOptions, Recording};
 use crate::report;
 use crate::session::{Assembled, BehaviourOptions};
@@ -44,6 +45,8 @@ pub struct ConversationOptions {
     constraint: ConstraintOptions,
     #[command(flatten)]
     pub audit: AuditOptions,
+    #[command(flatten)]
+    pub recall: RecallOptions,
     /// A system message before the conversation
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -89,6 +92,8 @@ pub struct Conversation {
     /// Name and digest of the profile, for people; changes with it.
     profile: Arc<Mutex<String>>,
     recording: Option<Recording>,
+    /// Keeps for later runs which experts are used, when the conversation ends.
+    _remembering: Option<Remembering>,
     /// Print one JSON object for each event.
     pub json: bool,
     quiet: bool,
@@ -199,7 +204,10 @@ fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Source
     if constraint.is_some() {
         assembled.set_aside(membrane_text::limits::GRAMMAR_MEMORY_BYTES);
     }
+    let recall = args.recall.of(&model.model);
+    assembled.recall(recall.as_ref().and_then(Recall::usage));
     let mut generator = assembled.open(model, quiet)?;
+    let remembering = recall.map(|recall| recall.remember(generator.model()));
     if let Some(grammar) = &constraint {
         generator.model().grammars()?.compile(grammar)?;
     }
@@ -250,6 +258,7 @@ fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Source
         answering,
         profile: shown,
         recording,
+        _remembering: remembering,
         json: args.json,
         quiet,
     })

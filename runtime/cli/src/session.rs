@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use membrane_audit as audit;
-use membrane_engine::{Model, Prepared};
+use membrane_engine::{Model, Prepared, Usage};
 use membrane_formats::Checkpoint;
 use membrane_generate::{Behaviour, Generator, asks_the_model};
 use membrane_host::{CompileLimits, Component, Host, HostOptions, Plugin, PluginSource, first_party};
@@ -105,6 +105,8 @@ pub struct Assembled {
     /// The agent that is to run.
     agent: Option<Plugin>,
     reserve: u64,
+    /// What earlier runs of the model used.
+    usage: Option<Usage>,
     /// What the profile's lock pins, and the profile's path.
     locked: Option<(Lock, PathBuf)>,
 }
@@ -176,6 +178,7 @@ impl BehaviourOptions {
             agents,
             agent: None,
             reserve,
+            usage: None,
             locked,
         })
     }
@@ -343,6 +346,11 @@ impl Assembled {
         self.reserve += bytes;
     }
 
+    /// Tells what earlier runs of the model used.
+    pub fn recall(&mut self, usage: Option<Usage>) {
+        self.usage = usage;
+    }
+
     /// The host that the plugins are on.
     pub fn host(&self) -> &Host {
         &self.host
@@ -366,7 +374,7 @@ impl Assembled {
 
     /// Loads the model beside the plugins, within the budget, for as many full contexts and sessions.
     pub fn open_model(
-        self,
+        mut self,
         options: &ModelOptions,
         contexts: u32,
         sessions: u32,
@@ -375,6 +383,7 @@ impl Assembled {
         let mut load_options = options.load.load_options(self.reserve)?;
         load_options.context = load_options.context.or(self.profile.generation.context);
         (load_options.contexts, load_options.sessions) = (contexts, sessions);
+        load_options.recall = self.usage.take();
         load_options.side_contexts = u32::from(asks_the_model(&self.behaviour.policies));
         let checkpoint = Arc::new(Checkpoint::open(&options.model)?);
         if let Some((lock, profile)) = &self.locked

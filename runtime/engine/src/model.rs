@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use membrane_formats::Checkpoint;
 use membrane_kernels::{self as kernels, Isa, RopeTable, Team, fastest_isa};
-use membrane_pager::{Catalog, Counters, EvictionPolicy, IoChoice, IoMode, Pager, PagerConfig, Phase};
+use membrane_pager::{Catalog, Counters, EvictionPolicy, IoChoice, IoMode, Pager, PagerConfig, Phase, Usage};
 use membrane_text::{GrammarCompiler, Tokenizer};
 
 use crate::ahead::Speculate;
@@ -59,6 +59,9 @@ pub struct LoadOptions {
     /// Whether experts that the next layer is likely to ask for are read while this one computes. It never changes a result, but
     /// what was found in memory then depends on time.
     pub lookahead: bool,
+    /// What earlier runs saw of this model: experts that they used most are read while the disk is idle. It never changes a result,
+    /// but what is found in memory then depends on time.
+    pub recall: Option<Usage>,
     /// Instruction set; by default the best that this processor has. It never changes a result.
     pub isa: Option<Isa>,
     /// Checkpoints of recurrent states that are kept at most; by default chosen from the budget. It never changes a result.
@@ -87,6 +90,7 @@ impl Default for LoadOptions {
             io: IoMode::Auto,
             eviction: EvictionPolicy::default(),
             lookahead: false,
+            recall: None,
             isa: None,
             checkpoints: None,
             experts: None,
@@ -248,6 +252,8 @@ impl Prepared {
         let pager = Pager::open(&files, catalog.clone(), config)?;
         if !self.plan.paged() {
             pager.warm()?;
+        } else if let Some(usage) = &self.options.recall {
+            pager.recall(usage);
         }
         Ok(pager)
     }
@@ -398,6 +404,11 @@ impl Model {
     /// What the pager has done since loading; all zero for a model without experts.
     pub fn counters(&self) -> Counters {
         self.compute().pager.as_ref().map(Pager::counters).unwrap_or_default()
+    }
+
+    /// How often experts were used since loading, for [`LoadOptions::recall`] of the next run; none for a model that is not paged.
+    pub fn usage(&self) -> Option<Usage> {
+        self.compute().pager.as_ref().filter(|pager| !pager.holds_everything()).map(Pager::usage)
     }
 
     /// Measures what stages of passes take, from now on and from zero; or no longer. Gives what was measured until now. While it

@@ -16,7 +16,7 @@ pub struct Counters {
     pub hits: u64,
     /// Experts that had to be read.
     pub misses: u64,
-    /// Experts that another request, or foresight, was already reading or had read while this one waited.
+    /// Experts that another request, or a read ahead, was already reading or had read while this one waited.
     pub joined: u64,
     /// Experts that gave up their slot to another.
     pub evictions: u64,
@@ -42,6 +42,10 @@ pub struct Counters {
     pub foreseen: u64,
     /// Of those, how many were asked for before they gave up their slot.
     pub foreseen_used: u64,
+    /// Experts that were read since earlier runs used them much.
+    pub recalled: u64,
+    /// Of those, how many were asked for before they gave up their slot.
+    pub recalled_used: u64,
 }
 
 impl Counters {
@@ -80,6 +84,8 @@ impl Sub for Counters {
             failures: self.failures.saturating_sub(earlier.failures),
             foreseen: self.foreseen.saturating_sub(earlier.foreseen),
             foreseen_used: self.foreseen_used.saturating_sub(earlier.foreseen_used),
+            recalled: self.recalled.saturating_sub(earlier.recalled),
+            recalled_used: self.recalled_used.saturating_sub(earlier.recalled_used),
         }
     }
 }
@@ -103,5 +109,7 @@ impl AddAssign for Counters {
         self.failures += other.failures;
         self.foreseen += other.foreseen;
         self.foreseen_used += other.foreseen_used;
+        self.recalled += other.recalled;
+        self.recalled_used += other.recalled_used;
     }
 }

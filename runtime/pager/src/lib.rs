@@ -54,6 +54,7 @@ mod simulate;
 mod staging;
 mod state;
 mod trace;
+mod usage;
 
 pub use catalog::{ByteRange, Catalog, ExpertKey, Recode, Record};
 pub use counters::Counters;
@@ -66,3 +67,4 @@ pub use ranges::{FileRange, read_ranges};
 pub use request::{Lease, Ready, Request, Wanted};
 pub use simulate::{Outcome, optimum, simulate, simulate_each};
 pub use trace::{Asked, Phase, Trace, TraceError, TraceHeader};
+pub use usage::{GroupUsage, Usage};

@@ -16,6 +16,7 @@ use crate::shared::Shared;
 use crate::staging::Staging;
 use crate::state::State;
 use crate::trace::{Phase, TraceHeader, TraceWriter};
+use crate::usage::Usage;
 
 /// Most I/O threads: more than any queue that pays for reads of this size.
 const MAX_IO_THREADS: usize = 64;
@@ -195,6 +196,22 @@ impl Pager {
         }
         let position = |&index: &u32| catalog.position(ExpertKey { group, index });
         self.shared.foresee(experts.iter().filter_map(position));
+    }
+
+    /// Tells what earlier runs saw: the experts that they used most are read while nothing else is, into slots that are free, and
+    /// are then taken for likely until requests say otherwise. Does nothing if every expert has a slot, or if the usage is of
+    /// another catalog. To be called before the first request.
+    ///
+    /// It is a guess, on which no result depends. Hits depend on time then, not on the order of requests alone.
+    pub fn recall(&self, usage: &Usage) {
+        if !self.holds_everything() && usage.fits(self.catalog()) {
+            self.shared.update(|state| state.recall(usage));
+        }
+    }
+
+    /// What requests asked for since the pager was opened.
+    pub fn usage(&self) -> Usage {
+        self.shared.view(|state| state.usage.clone())
     }
 
     /// Reads every expert if all fit the arena, so that none has to be waited for later, and returns the

@@ -16,6 +16,9 @@ use crate::state::{Next, RequestId, State};
 /// keeps several threads and the device's queue busy.
 pub(crate) const PIECE_BYTES: usize = 1 << 20;
 
+/// Reads of recalled experts that are queued at a time: as many as threads take without looking for the next.
+const RECALL_QUEUE: usize = 4;
+
 pub(crate) struct Shared {
     pub arena: Arc<Arena>,
     pub catalog: Catalog,
@@ -89,16 +92,9 @@ impl Shared {
         if inner.state.is_starving() && inner.forget_ahead() {
             inner.state.schedule();
         }
-        let mut queued = 0;
-        while let Some((slot, key)) = inner.state.next_start() {
-            let queue = if inner.state.is_ahead(slot) { &mut inner.ahead } else { &mut inner.queue };
-            match self.jobs(slot, key, queue) {
-                Some(pieces) => {
-                    inner.state.queued(slot, pieces);
-                    queued += pieces;
-                }
-                None => inner.state.piece_ended(slot, Err(PagerError::SlotBusy { slot })),
-            }
+        let mut queued = self.queue_starts(inner);
+        while inner.queue.is_empty() && inner.ahead.len() < RECALL_QUEUE && inner.state.begin_recalled() {
+            queued += self.queue_starts(inner);
         }
         for slot in inner.state.take_urgent() {
             let (urgent, others) =
@@ -114,6 +110,22 @@ impl Shared {
         if inner.state.take_news() {
             self.arrived.notify_all();
         }
+    }
+
+    /// Queues the reads that were decided on, and returns how many they are.
+    fn queue_starts(&self, inner: &mut Inner) -> usize {
+        let mut queued = 0;
+        while let Some((slot, key)) = inner.state.next_start() {
+            let queue = if inner.state.is_ahead(slot) { &mut inner.ahead } else { &mut inner.queue };
+            match self.jobs(slot, key, queue) {
+                Some(pieces) => {
+                    inner.state.queued(slot, pieces);
+                    queued += pieces;
+                }
+                None => inner.state.piece_ended(slot, Err(PagerError::SlotBusy { slot })),
+            }
+        }
+        queued
     }
 
     /// Queues the reads that fill a slot with an expert, in the order of its parts, and returns how many they

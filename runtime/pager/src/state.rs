@@ -6,7 +6,7 @@
 //! that made the request: a thread waits for a slot only while it has no pins, so two threads can't wait for
 //! each other, or while one is being filled that nobody has asked for.
 //!
-//! Experts that may be asked for soon can be read ahead. Nobody waits for these reads, so they make way for all others, and what
+//! Experts that may be asked for soon, or that were used most in earlier runs, can be read ahead. Nobody waits for these reads, so they make way for all others, and what
 //! they bring in is evicted as if it had been asked for.
 //!
 //! Unless experts are read ahead, what a single caller finds, and what it leaves behind, depends on the order of its requests
@@ -14,6 +14,7 @@
 //! simulator ([`simulate`](crate::simulate())) drive this very bookkeeping and come to the counters of a real run.
 
 mod foresight;
+mod recall;
 
 use std::collections::VecDeque;
 use std::thread::ThreadId;
@@ -24,6 +25,7 @@ use crate::error::PagerError;
 use crate::eviction::Eviction;
 use crate::request::Batch;
 use crate::trace::Phase;
+use crate::usage::Usage;
 use foresight::Foresight;
 
 /// Number of a request among those alive.
@@ -59,8 +61,17 @@ struct Slot {
     failure: Option<PagerError>,
     /// Requests that get the expert when it is complete. Each has a pin.
     waiters: Vec<RequestId>,
-    /// It is read, or was read, for an expert that nobody has asked for yet.
-    ahead: bool,
+    /// Why it is read, or was read, for an expert that nobody has asked for yet.
+    ahead: Option<Ahead>,
+}
+
+/// Why an expert is read that nobody has asked for yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ahead {
+    /// The next layer is likely to need it.
+    Foreseen,
+    /// Earlier runs used it much.
+    Recalled,
 }
 
 /// A request that is under way.
@@ -135,6 +146,10 @@ pub(crate) struct State {
     /// Slots that are read ahead and that a request waits for now.
     urgent: Vec<usize>,
     foresight: Foresight,
+    /// Experts that are still to be read since earlier runs used them, by position; the last one first.
+    recalled: Vec<usize>,
+    /// What was asked for by counted requests.
+    pub usage: Usage,
     /// Set when something became ready, or failed, since it was last looked at.
     news: bool,
     serial: u64,
@@ -165,6 +180,8 @@ impl State {
             starts: VecDeque::new(),
             urgent: Vec::new(),
             foresight: Foresight::default(),
+            recalled: Vec::new(),
+            usage: Usage::none(catalog),
             news: false,
             serial: 0,
             log: None,
@@ -196,16 +213,22 @@ impl State {
         self.counters.batches += u64::from(counted);
         if any {
             self.eviction.turn(group, rows);
+            if counted && let Some(usage) = self.usage.groups.get_mut(group as usize) {
+                usage.tokens += u64::from(rows);
+            }
         }
         for (position, uses) in wanted {
             self.counters.requests += u64::from(counted);
             let Expert { key, residency, .. } = self.experts[position];
             self.eviction.asked(key, uses);
+            if counted {
+                self.usage.groups[key.group as usize].uses[key.index as usize] += u64::from(uses);
+            }
             match residency {
                 Residency::Resident(slot) => {
                     self.eviction.touched(slot, key);
                     self.counters.hits += u64::from(counted);
-                    self.was_foreseen(slot);
+                    self.was_read_ahead(slot);
                     self.promise(slot, id);
                 }
                 Residency::Loading(slot) => self.join(slot, id),
@@ -357,7 +380,7 @@ impl State {
     fn join(&mut self, slot: usize, id: RequestId) {
         self.eviction.touched(slot, self.experts[self.slots[slot].expert].key);
         self.counters.joined += u64::from(self.requests[id].counted);
-        if self.was_foreseen(slot) {
+        if self.was_read_ahead(slot) {
             self.urgent.push(slot);
         }
         self.wait_for(slot, id);
@@ -366,7 +389,7 @@ impl State {
     /// Takes a slot from the expert that has it.
     fn give_up(&mut self, slot: usize) {
         let entry = &mut self.slots[slot];
-        entry.ahead = false;
+        entry.ahead = None;
         self.experts[entry.expert].residency = Residency::Absent;
         self.eviction.removed(slot);
         self.counters.evictions += 1;
@@ -389,7 +412,7 @@ impl State {
                 Residency::Resident(slot) => {
                     self.eviction.touched(slot, self.experts[position].key);
                     self.counters.joined += u64::from(self.requests[id].counted);
-                    self.was_foreseen(slot);
+                    self.was_read_ahead(slot);
                     self.promise(slot, id);
                 }
             }
@@ -462,7 +485,7 @@ impl State {
 
     /// Whether a slot has an expert that nobody has asked for yet.
     pub fn is_ahead(&self, slot: usize) -> bool {
-        self.slots[slot].ahead
+        self.slots[slot].ahead.is_some()
     }
 
     /// The reads of a slot are queued; `pieces` is at least 1.
@@ -507,7 +530,7 @@ impl State {
             return;
         }
         self.counters.failures += 1;
-        self.slots[slot].ahead = false;
+        self.slots[slot].ahead = None;
         self.experts[position].residency = Residency::Absent;
         self.eviction.removed(slot);
         self.free.push(slot);

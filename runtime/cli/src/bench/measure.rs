@@ -2,10 +2,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use membrane_engine::{Counters, Model, Prepared, Session, Speculate, process};
+use membrane_engine::{Counters, Model, Prepared, Session, Speculate, Usage, process};
 use membrane_formats::Checkpoint;
 use membrane_kernels::{MEMORY_PROBE_BYTES, Team, memory_read_bandwidth};
 use membrane_pager::PagerError;
@@ -21,15 +21,18 @@ use crate::report;
 const TEXT: &str = include_str!("text.txt");
 /// Least memory for a measurement of memory, in bytes: less would be one of caches.
 const LEAST_PROBE_BYTES: u64 = 48 << 20;
+/// The disk is idle if no read ended for so long.
+const IDLE: Duration = Duration::from_millis(200);
 /// Kept free of a budget beside that measurement, in bytes.
 const PROBE_MARGIN_BYTES: u64 = 16 << 20;
 
 pub fn measure(args: &Args, case: Case) -> Result<Figures> {
-    if case.start == Start::Cold {
+    let usage = if case.start == Start::Recalled { earlier_run(args, case)? } else { None };
+    if matches!(case.start, Start::Cold | Start::Recalled) {
         forget(&Checkpoint::open(&args.model.model)?);
     }
     let begun = Instant::now();
-    let model = load(args, case)?;
+    let model = load(args, case, usage)?;
     let load_s = begun.elapsed().as_secs_f64();
     let once = model.tokenizer()?.encode(&text(args)?, Specials::AsText)?;
     let tokens = Tokens::of(&once, case.context, args)?;
@@ -38,8 +41,10 @@ pub fn measure(args: &Args, case: Case) -> Result<Figures> {
     let loading =
         Loading { load_s, first_token_s: begun.elapsed().as_secs_f64(), bytes: loaded_bytes(&model) };
     session.truncate(0);
-    if case.start == Start::Warm {
-        warm_up(&model, &tokens)?;
+    match case.start {
+        Start::Warm => warm_up(&model, &tokens)?,
+        Start::Recalled => until_idle(&model),
+        Start::Fresh | Start::Cold => {}
     }
     if !tokens.context.is_empty() {
         session.append(&tokens.context)?;
@@ -82,7 +87,11 @@ pub fn measure(args: &Args, case: Case) -> Result<Figures> {
         prefill_stages: stage_rows(&ran.prefill_stages, ran.prefill_s, tokens.prompt.len()),
         decode_stages: stage_rows(&ran.decode_stages, ran.decode_s, ran.decoded),
         speculation: ran.speculation,
-        disk_gb_s: if paged || case.start == Start::Cold { disk(&weights)? } else { None },
+        disk_gb_s: if paged || matches!(case.start, Start::Cold | Start::Recalled) {
+            disk(&weights)?
+        } else {
+            None
+        },
         memory_gb_s: memory_gb_s(&team, budget.map(|budget| budget.0)),
     })
 }
@@ -121,14 +130,14 @@ impl Tokens {
 
 /// Plans the case without measuring it. Errors: the model can't be read, or the memory does not hold it.
 pub fn check(args: &Args, case: Case) -> Result<()> {
-    prepare(args, case).map(drop)
+    prepare(args, case, None).map(drop)
 }
 
-fn load(args: &Args, case: Case) -> Result<Model> {
-    report::load(prepare(args, case)?, true)
+fn load(args: &Args, case: Case, usage: Option<Usage>) -> Result<Model> {
+    report::load(prepare(args, case, usage)?, true)
 }
 
-fn prepare(args: &Args, case: Case) -> Result<Prepared> {
+fn prepare(args: &Args, case: Case, usage: Option<Usage>) -> Result<Prepared> {
     let mut flags = args.model.load.clone();
     flags.machine.memory = Memories(vec![case.memory]);
     let mut options = flags.load_options(0)?;
@@ -138,6 +147,7 @@ fn prepare(args: &Args, case: Case) -> Result<Prepared> {
     let wanted = u32::try_from(case.context + args.prompt + args.decode)?;
     options.context = options.context.or(Some(wanted.saturating_add(others * own_context(args))));
     options.sessions = args.sessions + others;
+    options.recall = usage;
     Ok(Prepared::of(checkpoint, &options)?)
 }
 
@@ -155,6 +165,25 @@ fn warm_up(model: &Model, tokens: &Tokens) -> Result<()> {
         session.append(&[token])?;
     }
     Ok(())
+}
+
+/// What another run uses, which goes through another prompt and the tokens behind it.
+fn earlier_run(args: &Args, case: Case) -> Result<Option<Usage>> {
+    let model = load(args, case, None)?;
+    let once = model.tokenizer()?.encode(&text(args)?, Specials::AsText)?;
+    warm_up(&model, &Tokens::of(&once, case.context, args)?)?;
+    Ok(model.usage())
+}
+
+/// Waits until no more is read.
+fn until_idle(model: &Model) {
+    let mut before = None;
+    let mut now = model.counters().reads;
+    while before != Some(now) {
+        std::thread::sleep(IDLE);
+        before = Some(now);
+        now = model.counters().reads;
+    }
 }
 
 /// What the task took.

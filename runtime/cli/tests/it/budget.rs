@@ -7,7 +7,7 @@ use membrane_formats::{Checkpoint, DType, FormatError, TensorInfo, Value};
 
 use crate::program::{Ended, MOE, fixture, membrane};
 
-const MIB: u64 = 1 << 20;
+pub const MIB: u64 = 1 << 20;
 /// Width of the experts: wide enough that a budget of some MiB less leaves many of them on disk.
 const INNER: u64 = 1024;
 /// Scale of all weights of the experts, 2^-9 as the bits of an f16.
@@ -68,7 +68,7 @@ fn run(model: &Path, arguments: &[&str]) -> Ended {
 
 /// The least budget, which the error of one that is too small names: with the budget grows what is kept for
 /// plugins, so that the figure of one much too small is refused once more.
-fn least(model: &Path) -> u64 {
+pub fn least(model: &Path) -> u64 {
     let mut budget = MIB;
     for _ in 0..4 {
         let refused = run(model, &["--memory", &budget.to_string(), "--prefill-chunk", "512"]);

@@ -22,6 +22,7 @@ mod program;
 #[path = "../../../../tests/src/published.rs"]
 #[allow(dead_code, reason = "the tests of the engine use more of it")]
 mod published;
+mod recall;
 mod run;
 mod spoken;
 mod transcripts;

@@ -2,10 +2,14 @@
 
 use super::Eviction;
 use crate::catalog::ExpertKey;
+use crate::usage::GroupUsage;
 
 /// For how many tokens the past counts: a use that is as many tokens old has a third of the weight of a new one. Routing follows
 /// the text, so that much more remembers what no longer holds, and much less sees chance.
 const WINDOW_TOKENS: u32 = 64;
+
+/// For how many tokens what earlier runs saw counts, at most: another text may use other experts.
+const EXPECTED_TOKENS: u32 = 16;
 
 /// What is left of earlier observations of repeats after each turn of a layer.
 const REPEATS_FADE: f64 = 0.9995;
@@ -152,6 +156,14 @@ impl Eviction for Frequency {
             held: vec![ExpertKey { group: 0, index: 0 }; slots],
             repeats: Repeats::default(),
         };
+    }
+
+    fn expect(&mut self, group: u32, usage: &GroupUsage) {
+        let Some(layer) = self.layers.get_mut(group as usize) else { return };
+        layer.seen = usage.tokens.min(u64::from(EXPECTED_TOKENS)) as u32;
+        for (index, scaled) in layer.scaled.iter_mut().enumerate() {
+            *scaled = usage.share(index) / layer.scale;
+        }
     }
 
     fn turn(&mut self, group: u32, rows: u32) {

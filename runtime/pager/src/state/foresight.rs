@@ -1,6 +1,6 @@
 //! Experts that are read before anybody asks for them.
 
-use super::{Expert, Residency, State};
+use super::{Ahead, Expert, Residency, State};
 
 /// Experts that were read ahead until it is asked whether that pays.
 const TRIAL: u32 = 96;
@@ -40,13 +40,17 @@ impl Foresight {
 
 impl State {
     /// Notes that a slot is asked for. Whether it was read ahead and nobody had asked for it before.
-    pub(super) fn was_foreseen(&mut self, slot: usize) -> bool {
-        let foreseen = std::mem::take(&mut self.slots[slot].ahead);
-        if foreseen {
-            self.counters.foreseen_used += 1;
-            self.foresight.used += 1;
+    pub(super) fn was_read_ahead(&mut self, slot: usize) -> bool {
+        let ahead = self.slots[slot].ahead.take();
+        match ahead {
+            Some(Ahead::Foreseen) => {
+                self.counters.foreseen_used += 1;
+                self.foresight.used += 1;
+            }
+            Some(Ahead::Recalled) => self.counters.recalled_used += 1,
+            None => {}
         }
-        foreseen
+        ahead.is_some()
     }
 
     /// Lets experts that may be asked for soon be read while nothing else is, the first ones first; they are given by position.
@@ -65,7 +69,7 @@ impl State {
                 continue;
             }
             let Some(slot) = self.spare_slot() else { return };
-            self.begin_ahead(position, slot);
+            self.begin_ahead(position, slot, Ahead::Foreseen);
         }
     }
 
@@ -85,31 +89,41 @@ impl State {
         Some(slot)
     }
 
-    fn begin_ahead(&mut self, position: usize, slot: usize) {
+    pub(super) fn begin_ahead(&mut self, position: usize, slot: usize, why: Ahead) {
         let Expert { key, bytes, .. } = self.experts[position];
         self.experts[position].residency = Residency::Loading(slot);
         self.eviction.admitted(slot, key);
-        self.counters.foreseen += 1;
         self.counters.record_bytes += bytes;
-        self.foresight.begun += 1;
+        match why {
+            Ahead::Foreseen => {
+                self.counters.foreseen += 1;
+                self.foresight.begun += 1;
+            }
+            Ahead::Recalled => self.counters.recalled += 1,
+        }
         let entry = &mut self.slots[slot];
-        (entry.expert, entry.pieces_left, entry.owner, entry.ahead) = (position, 1, 0, true);
+        (entry.expert, entry.pieces_left, entry.owner, entry.ahead) = (position, 1, 0, Some(why));
         self.starts.push_back(slot);
     }
 
     /// Takes back an expert that is read ahead, of which `queued` reads have not begun, if these are all and nobody waits for it.
     pub fn forget(&mut self, slot: usize, queued: usize) -> bool {
         let entry = &mut self.slots[slot];
-        if !entry.ahead || entry.pieces != queued || entry.pieces_left != queued {
+        let Some(why) = entry.ahead.filter(|_| entry.pieces == queued && entry.pieces_left == queued) else {
             return false;
-        }
-        (entry.ahead, entry.pieces_left) = (false, 0);
+        };
+        (entry.ahead, entry.pieces_left) = (None, 0);
         let expert = &mut self.experts[entry.expert];
         expert.residency = Residency::Absent;
         self.counters.record_bytes -= expert.bytes;
-        self.counters.foreseen -= 1;
-        // It may have begun in an earlier trial.
-        self.foresight.begun = self.foresight.begun.saturating_sub(1);
+        match why {
+            Ahead::Foreseen => {
+                self.counters.foreseen -= 1;
+                // It may have begun in an earlier trial.
+                self.foresight.begun = self.foresight.begun.saturating_sub(1);
+            }
+            Ahead::Recalled => self.counters.recalled -= 1,
+        }
         self.eviction.removed(slot);
         self.free.push(slot);
         true

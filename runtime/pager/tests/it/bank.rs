@@ -90,10 +90,15 @@ impl Bank {
 
     /// A pager with so many slots that evicts what was used longest ago.
     pub fn pager(&self, slots: usize, io: IoMode) -> Pager {
+        self.pager_by(EvictionPolicy::Lru, slots, io)
+    }
+
+    /// The same with another policy.
+    pub fn pager_by(&self, eviction: EvictionPolicy, slots: usize, io: IoMode) -> Pager {
         let catalog = self.catalog();
         let mut config = PagerConfig::new(catalog.slot_bytes() * slots as u64);
         config.io = io;
-        config.eviction = EvictionPolicy::Lru.start();
+        config.eviction = eviction.start();
         let pager = Pager::open(&self.files, catalog, config).unwrap();
         assert_eq!(pager.slots(), slots.min(pager.catalog().experts()));
         pager

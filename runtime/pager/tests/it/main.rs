@@ -9,6 +9,7 @@ mod foresight;
 mod lru;
 #[cfg(target_os = "linux")]
 mod page_cache;
+mod recall;
 mod recoding;
 mod threads;
 mod traces;

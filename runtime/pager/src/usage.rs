@@ -1,0 +1,109 @@
+//! How often experts are used, from one run to the next.
+
+use crate::catalog::Catalog;
+
+/// How many tokens used each expert of a group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupUsage {
+    /// Tokens for which experts of the group were asked for.
+    pub tokens: u64,
+    /// For each expert, how many of them used it.
+    pub uses: Vec<u64>,
+}
+
+/// How many tokens used each expert of a catalog: what a pager has seen, and what one of an earlier run can tell the next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// One for each group of the catalog.
+    pub groups: Vec<GroupUsage>,
+}
+
+impl GroupUsage {
+    /// The share of tokens that used an expert, from 0 to 1.
+    pub(crate) fn share(&self, index: usize) -> f64 {
+        let uses = self.uses.get(index).copied().unwrap_or(0);
+        (uses as f64 / self.tokens.max(1) as f64).min(1.0)
+    }
+}
+
+impl Usage {
+    /// No token yet.
+    pub fn none(catalog: &Catalog) -> Self {
+        let group = |records: &Vec<_>| GroupUsage { tokens: 0, uses: vec![0; records.len()] };
+        Self { groups: catalog.groups().iter().map(group).collect() }
+    }
+
+    /// Whether it has the groups and experts of a catalog.
+    pub fn fits(&self, catalog: &Catalog) -> bool {
+        self.groups.len() == catalog.groups().len()
+            && self
+                .groups
+                .iter()
+                .zip(catalog.groups())
+                .all(|(group, records)| group.uses.len() == records.len())
+    }
+
+    /// Whether any expert was used.
+    pub fn is_empty(&self) -> bool {
+        self.groups.iter().all(|group| group.tokens == 0)
+    }
+
+    /// What an earlier run saw and then this one, of which the earlier counts for at most `most` tokens: routing follows the
+    /// text, so that what is long ago says little. An earlier one of another shape counts for nothing.
+    #[must_use]
+    pub fn after(&self, earlier: &Self, most: u64) -> Self {
+        let same = |a: &GroupUsage, b: &GroupUsage| a.uses.len() == b.uses.len();
+        let mut both = self.clone();
+        if earlier.groups.len() != self.groups.len()
+            || !earlier.groups.iter().zip(&self.groups).all(|(earlier, group)| same(earlier, group))
+        {
+            return both;
+        }
+        for (group, earlier) in both.groups.iter_mut().zip(&earlier.groups) {
+            let tokens = earlier.tokens.min(most);
+            let faded = |uses: u64| u128::from(uses) * u128::from(tokens) / u128::from(earlier.tokens.max(1));
+            group.tokens = group.tokens.saturating_add(tokens);
+            for (uses, earlier) in group.uses.iter_mut().zip(&earlier.uses) {
+                *uses = uses.saturating_add(faded(*earlier).try_into().unwrap_or(u64::MAX));
+            }
+        }
+        both
+    }
+
+    /// The experts that any token used, by position in the catalog, those of the largest share first.
+    pub(crate) fn likeliest(&self) -> Vec<usize> {
+        let shares =
+            self.groups.iter().flat_map(|group| (0..group.uses.len()).map(|index| group.share(index)));
+        let mut used: Vec<(usize, f64)> = shares.enumerate().filter(|&(_, share)| share > 0.0).collect();
+        used.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+        used.into_iter().map(|(position, _)| position).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(tokens: u64, uses: &[u64]) -> Usage {
+        Usage { groups: vec![GroupUsage { tokens, uses: uses.to_vec() }] }
+    }
+
+    #[test]
+    fn what_is_long_ago_counts_for_a_bounded_number_of_tokens() {
+        let now = usage(10, &[10, 0, 5]);
+        assert_eq!(now.after(&usage(1000, &[0, 1000, 500]), 100), usage(110, &[10, 100, 55]));
+        assert_eq!(now.after(&usage(50, &[1, 2, 3]), 100), usage(60, &[11, 2, 8]));
+        assert_eq!(now.after(&usage(50, &[1, 2]), 100), now, "another shape");
+        assert_eq!(now.after(&Usage::default(), 100), now);
+        let absurd = usage(1, &[u64::MAX, 0, 0]);
+        assert_eq!(absurd.after(&absurd, u64::MAX).groups[0].uses[0], u64::MAX);
+    }
+
+    #[test]
+    fn the_likeliest_come_first_and_those_without_use_not_at_all() {
+        let mut both = usage(100, &[10, 0, 50]);
+        both.groups.push(GroupUsage { tokens: 10, uses: vec![4, 0] });
+        assert_eq!(both.likeliest(), [2, 3, 0]);
+        assert!(usage(0, &[0, 0]).is_empty() && !both.is_empty());
+    }
+}
