@@ -163,6 +163,31 @@ fn experts_that_are_read_ahead() {
     assert!(foreseen > 0, "no model has room for guesses");
 }
 
+#[test]
+fn experts_that_earlier_runs_used() {
+    let mut recalled = 0;
+    for path in models() {
+        let whole = load(&path, &options());
+        let wanted = one_by_one(&whole);
+        let experts = whole.plan().experts;
+        drop(whole);
+        if experts == 0 {
+            continue;
+        }
+        let paged = LoadOptions { experts: Some(experts / 2), ..options() };
+        let first = load(&path, &paged);
+        assert!(one_by_one(&first) == wanted, "{path:?}");
+        let recall = first.usage();
+        assert!(recall.is_some(), "{path:?}");
+        for lookahead in [false, true] {
+            let next = load(&path, &LoadOptions { recall: recall.clone(), lookahead, ..paged.clone() });
+            assert!(one_by_one(&next) == wanted, "{path:?} {lookahead}");
+            recalled += next.counters().recalled;
+        }
+    }
+    assert!(recalled > 0, "nothing was read that earlier runs used");
+}
+
 /// The logits of each token, which goes through the model by itself.
 fn one_by_one(model: &Model) -> Vec<Vec<u32>> {
     let mut session = model.session();

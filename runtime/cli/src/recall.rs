@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache;
 
-/// Tokens for which all earlier runs count beside this one: a conversation or two, since routing follows the text.
+/// Tokens for which all that was before counts beside an answer: a conversation or two, since routing follows the text.
 const EARLIER_TOKENS: u64 = 2048;
 /// Largest file that is read: some hundred layers of a thousand experts.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -17,8 +17,8 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 /// Whether earlier runs are of use.
 #[derive(Args, Clone)]
 pub struct RecallOptions {
-    /// Whether experts that earlier runs of a model used most are read while the disk is idle, and how often this run uses each is
-    /// kept for later ones; changes speed, never the result
+    /// Whether experts that earlier runs of a model used most are read while nobody waits for the disk, and how often this run uses
+    /// each is kept for later ones; changes speed, never the result
     #[arg(long = "recall", value_enum, default_value_t = Recalls::Auto)]
     recalls: Recalls,
 }
@@ -32,16 +32,17 @@ enum Recalls {
     Off,
 }
 
-/// What earlier runs of a model used, and where that is kept.
+/// Where it is kept how often runs of a model used its experts.
 pub struct Recall {
     path: PathBuf,
-    earlier: Usage,
 }
 
-/// Adds what a model used to what earlier runs did, when it is dropped.
+/// Keeps how often a model uses its experts; the last time when it is dropped.
 pub struct Remembering {
     model: Model,
-    recall: Recall,
+    path: PathBuf,
+    /// What is kept already.
+    kept: Usage,
 }
 
 /// The file.
@@ -74,29 +75,44 @@ impl Recall {
         let place = std::fs::canonicalize(model).ok()?;
         let digest = membrane_audit::Digest::of(place.as_os_str().as_encoded_bytes()).hex();
         let path = cache::path(&format!("usage/{}.json", &digest[..16]))?;
-        let kept: Kept = cache::read(&path, MAX_FILE_BYTES);
-        let groups = kept.groups.into_iter().map(|Group { tokens, uses }| GroupUsage { tokens, uses });
-        Some(Self { path, earlier: Usage { groups: groups.collect() } })
+        Some(Self { path })
     }
 
     /// What earlier runs used; none if there were none.
     pub fn usage(&self) -> Option<Usage> {
-        (!self.earlier.is_empty()).then(|| self.earlier.clone())
+        Some(read(&self.path)).filter(|usage| !usage.is_empty())
     }
 
-    /// Keeps what a loaded model uses until this is dropped, for the runs that follow.
+    /// Keeps what a loaded model uses, for the runs that follow.
     pub fn remember(self, model: &Model) -> Remembering {
-        Remembering { model: model.clone(), recall: self }
+        Remembering { model: model.clone(), path: self.path, kept: Usage::default() }
+    }
+}
+
+fn read(path: &Path) -> Usage {
+    let kept: Kept = cache::read(path, MAX_FILE_BYTES);
+    let groups = kept.groups.into_iter().map(|Group { tokens, uses }| GroupUsage { tokens, uses });
+    Usage { groups: groups.collect() }
+}
+
+impl Remembering {
+    /// Adds what the model used since the last time to what the file has now: other runs may have written to it.
+    pub fn keep(&mut self) {
+        let Some(usage) = self.model.usage() else { return };
+        let new = usage.since(&self.kept);
+        if new.is_empty() {
+            return;
+        }
+        let all = new.after(&read(&self.path), EARLIER_TOKENS);
+        let groups = all.groups.into_iter().map(|GroupUsage { tokens, uses }| Group { tokens, uses });
+        let model = self.model.checkpoint().path().display().to_string();
+        cache::write(&self.path, &Kept { model, groups: groups.collect() });
+        self.kept = usage;
     }
 }
 
 impl Drop for Remembering {
     fn drop(&mut self) {
-        let Some(usage) = self.model.usage().filter(|usage| !usage.is_empty()) else { return };
-        let all = usage.after(&self.recall.earlier, EARLIER_TOKENS);
-        let groups = all.groups.into_iter().map(|GroupUsage { tokens, uses }| Group { tokens, uses });
-        let model = self.model.checkpoint().path().display().to_string();
-        let kept = Kept { model, groups: groups.collect() };
-        cache::write(&self.recall.path, &kept);
+        self.keep();
     }
 }

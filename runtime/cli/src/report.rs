@@ -68,13 +68,14 @@ pub fn load(prepared: Prepared, quiet: bool) -> anyhow::Result<Model> {
     }
     let mut progress = Progress::new("load", quiet);
     let start = Instant::now();
+    let recalls = if prepared.recall().is_some() { ", experts of earlier runs follow" } else { "" };
     let model = prepared.load(&mut |done, total| progress.bytes(done, total))?;
     progress.done();
     if !quiet {
         let plan: &MemoryPlan = model.plan();
         let io = model.io().map(|io| format!(", {}", reading(&io))).unwrap_or_default();
         eprintln!(
-            "load: {} resident, {} expert slots in {:.1} s{io}",
+            "load: {} resident, {} expert slots in {:.1} s{io}{recalls}",
             plan.weights,
             plan.expert_slots,
             start.elapsed().as_secs_f64()

@@ -92,8 +92,8 @@ pub struct Conversation {
     /// Name and digest of the profile, for people; changes with it.
     profile: Arc<Mutex<String>>,
     recording: Option<Recording>,
-    /// Keeps for later runs which experts are used, when the conversation ends.
-    _remembering: Option<Remembering>,
+    /// Keeps for later runs which experts are used, after each answer.
+    remembering: Option<Remembering>,
     /// Print one JSON object for each event.
     pub json: bool,
     quiet: bool,
@@ -258,7 +258,7 @@ fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Source
         answering,
         profile: shown,
         recording,
-        _remembering: remembering,
+        remembering,
         json: args.json,
         quiet,
     })
@@ -313,6 +313,7 @@ impl Conversation {
             _ => Outcome::Answered,
         };
         self.finish(answer);
+        self.remembering.iter_mut().for_each(Remembering::keep);
         Ok(outcome)
     }
 

@@ -59,8 +59,8 @@ pub struct LoadOptions {
     /// Whether experts that the next layer is likely to ask for are read while this one computes. It never changes a result, but
     /// what was found in memory then depends on time.
     pub lookahead: bool,
-    /// What earlier runs saw of this model: experts that they used most are read while the disk is idle. It never changes a result,
-    /// but what is found in memory then depends on time.
+    /// What earlier runs saw of this model: experts that they used most are read while no pass waits for the disk. It never changes a
+    /// result, but what is found in memory then depends on time.
     pub recall: Option<Usage>,
     /// Instruction set; by default the best that this processor has. It never changes a result.
     pub isa: Option<Isa>,
@@ -183,6 +183,12 @@ impl Prepared {
         &self.layout.ignored
     }
 
+    /// What earlier runs saw, if it is of this model and experts are paged.
+    pub fn recall(&self) -> Option<&Usage> {
+        let fits = |usage: &&Usage| self.layout.experts.as_ref().is_some_and(|catalog| usage.fits(catalog));
+        self.options.recall.as_ref().filter(fits).filter(|_| self.plan.paged())
+    }
+
     /// Reads what is resident and opens the pager. `progress` is told bytes done and bytes in all.
     pub fn load(self, progress: &mut dyn FnMut(u64, u64)) -> Result<Model> {
         let all_in_memory = !self.plan.paged();
@@ -252,7 +258,7 @@ impl Prepared {
         let pager = Pager::open(&files, catalog.clone(), config)?;
         if !self.plan.paged() {
             pager.warm()?;
-        } else if let Some(usage) = &self.options.recall {
+        } else if let Some(usage) = self.recall() {
             pager.recall(usage);
         }
         Ok(pager)
@@ -409,6 +415,11 @@ impl Model {
     /// How often experts were used since loading, for [`LoadOptions::recall`] of the next run; none for a model that is not paged.
     pub fn usage(&self) -> Option<Usage> {
         self.compute().pager.as_ref().filter(|pager| !pager.holds_everything()).map(Pager::usage)
+    }
+
+    /// Whether no expert is being read or is still to be, such as those of [`LoadOptions::recall`].
+    pub fn is_disk_idle(&self) -> bool {
+        self.compute().pager.as_ref().is_none_or(Pager::is_idle)
     }
 
     /// Measures what stages of passes take, from now on and from zero; or no longer. Gives what was measured until now. While it

@@ -163,6 +163,14 @@ mod tests {
         }
     }
 
+    /// `cargo xtask arm` says what the CPUs that it plays have.
+    #[test]
+    fn what_the_cpu_is_said_to_have_is_found() {
+        if let Ok(expected) = std::env::var("MEMBRANE_TEST_ISA") {
+            assert_eq!(Isa::detect().name(), expected);
+        }
+    }
+
     #[test]
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     fn tests_that_run_with_avx512_run_with_amx() {

@@ -1,8 +1,8 @@
 //! The arithmetic of the engine: quantised products, norms, rotary positions, softmax, attention,
 //! the delta-net.
 //!
-//! Every kernel has a canonical order of its float operations, written in its doc. Scalar code, AVX2, AVX-512
-//! and AMX keep to it, and no order depends on the number of threads, on how many rows are computed at once
+//! Every kernel has a canonical order of its float operations, written in its doc. Scalar code, AVX2, AVX-VNNI,
+//! AVX-512, AMX and NEON keep to it, and no order depends on the number of threads, on how many rows are computed at once
 //! or on how the work is cut: so one input gives the same bits everywhere. The scalar version of each kernel
 //! is the oracle of its tests.
 //!

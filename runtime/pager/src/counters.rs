@@ -42,7 +42,7 @@ pub struct Counters {
     pub foreseen: u64,
     /// Of those, how many were asked for before they gave up their slot.
     pub foreseen_used: u64,
-    /// Experts that were read since earlier runs used them much.
+    /// Experts whose reads were begun since earlier runs used them much.
     pub recalled: u64,
     /// Of those, how many were asked for before they gave up their slot.
     pub recalled_used: u64,

@@ -16,8 +16,11 @@ pub trait Eviction: Send {
     /// Called once, before any other: slots are numbered from 0 to `slots - 1`; `experts` has the number of experts in each
     /// group.
     fn prepare(&mut self, slots: usize, experts: &[usize]);
-    /// How often earlier runs used the experts of a group, which is a guess; called before anything is admitted.
-    fn expect(&mut self, _group: u32, _usage: &GroupUsage) {}
+    /// How often earlier runs used the experts of a group, which is a guess; called before anything is admitted. Whether the policy
+    /// makes use of it: others would take what is read for that reason for what was used longest ago.
+    fn expect(&mut self, _group: u32, _usage: &GroupUsage) -> bool {
+        false
+    }
     /// A request for experts of a group begins, for a pass of so many tokens. It is followed by [`Eviction::asked`] for each.
     fn turn(&mut self, _group: u32, _rows: u32) {}
     /// The request names an expert, whether it has a slot or not, that so many of its tokens use. If it has a slot,

@@ -198,15 +198,20 @@ impl Pager {
         self.shared.foresee(experts.iter().filter_map(position));
     }
 
-    /// Tells what earlier runs saw: the experts that they used most are read while nothing else is, into slots that are free, and
-    /// are then taken for likely until requests say otherwise. Does nothing if every expert has a slot, or if the usage is of
-    /// another catalog. To be called before the first request.
+    /// Tells what earlier runs saw: the experts that they used most are read while no request waits for a read, into slots that are
+    /// free, and are then taken for likely until requests say otherwise. Does nothing if every expert has a slot, if the policy
+    /// makes nothing of usage, or if the usage is of another catalog. To be called before the first request.
     ///
     /// It is a guess, on which no result depends. Hits depend on time then, not on the order of requests alone.
     pub fn recall(&self, usage: &Usage) {
         if !self.holds_everything() && usage.fits(self.catalog()) {
             self.shared.update(|state| state.recall(usage));
         }
+    }
+
+    /// Whether no expert is being read or is still to be.
+    pub fn is_idle(&self) -> bool {
+        self.shared.is_idle()
     }
 
     /// What requests asked for since the pager was opened.
@@ -238,7 +243,8 @@ impl Pager {
     /// recording under way ends. Requests of one thread are written as they are made; where several threads ask, in the order
     /// in which the pager took them.
     ///
-    /// A recording that begins before the first request lets [`simulate`](crate::simulate()) come to the counters of this pager.
+    /// A recording that begins before the first request lets [`simulate`](crate::simulate()) come to the counters of this pager, if one
+    /// caller asks and nothing is read ahead.
     pub fn record(&self, model: &str, out: Box<dyn Write + Send>) {
         let header = TraceHeader::of(model, self.catalog(), self.slots());
         self.shared.update(|state| state.log = Some(Box::new(TraceWriter::begin(&header, out))));

@@ -16,8 +16,9 @@ use crate::state::{Next, RequestId, State};
 /// keeps several threads and the device's queue busy.
 pub(crate) const PIECE_BYTES: usize = 1 << 20;
 
-/// Reads of recalled experts that are queued at a time: as many as threads take without looking for the next.
-const RECALL_QUEUE: usize = 4;
+/// Another recalled expert is begun while fewer reads than this are queued or under way: enough for most disks, and where an expert is
+/// a single read one fewer than there are threads by default, so that what is asked for meanwhile begins at once.
+const RECALL_READS: usize = 3;
 
 pub(crate) struct Shared {
     pub arena: Arc<Arena>,
@@ -93,7 +94,7 @@ impl Shared {
             inner.state.schedule();
         }
         let mut queued = self.queue_starts(inner);
-        while inner.queue.is_empty() && inner.ahead.len() < RECALL_QUEUE && inner.state.begin_recalled() {
+        while inner.has_time_for_recall() && inner.state.begin_recalled() {
             queued += self.queue_starts(inner);
         }
         for slot in inner.state.take_urgent() {
@@ -159,6 +160,12 @@ impl Shared {
         inner.forget_ahead();
         inner.state.foresee(positions);
         self.settle(&mut inner);
+    }
+
+    /// Whether no read is queued, under way, or to follow by itself.
+    pub fn is_idle(&self) -> bool {
+        let inner = self.lock();
+        inner.queue.is_empty() && inner.ahead.is_empty() && inner.reading == 0 && !inner.state.is_recalling()
     }
 
     /// Waits for the next experts of a request, and lends them out.
@@ -263,6 +270,12 @@ impl Inner {
             }
         }
         self.ahead.len() < before
+    }
+
+    /// Whether nobody waits for a read, and few others are under way.
+    fn has_time_for_recall(&self) -> bool {
+        let reads = self.reading + self.ahead.len();
+        self.state.is_recalling() && self.queue.is_empty() && reads < RECALL_READS && !self.state.is_awaited()
     }
 
     /// What a thread does next: a read that somebody waits for, if there is one.

@@ -61,13 +61,30 @@ impl Usage {
         }
         for (group, earlier) in both.groups.iter_mut().zip(&earlier.groups) {
             let tokens = earlier.tokens.min(most);
-            let faded = |uses: u64| u128::from(uses) * u128::from(tokens) / u128::from(earlier.tokens.max(1));
+            // A token uses an expert once: what says otherwise is damaged.
+            let faded = |uses: u64| {
+                let uses = u128::from(uses.min(earlier.tokens));
+                (uses * u128::from(tokens) / u128::from(earlier.tokens.max(1))) as u64
+            };
             group.tokens = group.tokens.saturating_add(tokens);
             for (uses, earlier) in group.uses.iter_mut().zip(&earlier.uses) {
-                *uses = uses.saturating_add(faded(*earlier).try_into().unwrap_or(u64::MAX));
+                *uses = uses.saturating_add(faded(*earlier));
             }
         }
         both
+    }
+
+    /// What was added to an earlier state of the same counts.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut added = self.clone();
+        for (group, earlier) in added.groups.iter_mut().zip(&earlier.groups) {
+            group.tokens = group.tokens.saturating_sub(earlier.tokens);
+            for (uses, earlier) in group.uses.iter_mut().zip(&earlier.uses) {
+                *uses = uses.saturating_sub(*earlier);
+            }
+        }
+        added
     }
 
     /// The experts that any token used, by position in the catalog, those of the largest share first.
@@ -95,8 +112,18 @@ mod tests {
         assert_eq!(now.after(&usage(50, &[1, 2, 3]), 100), usage(60, &[11, 2, 8]));
         assert_eq!(now.after(&usage(50, &[1, 2]), 100), now, "another shape");
         assert_eq!(now.after(&Usage::default(), 100), now);
-        let absurd = usage(1, &[u64::MAX, 0, 0]);
-        assert_eq!(absurd.after(&absurd, u64::MAX).groups[0].uses[0], u64::MAX);
+        let damaged = usage(1, &[u64::MAX, 0, 0]);
+        assert_eq!(now.after(&damaged, 100), usage(11, &[11, 0, 5]));
+        let greatest = usage(u64::MAX, &[u64::MAX; 3]);
+        assert_eq!(greatest.after(&greatest, u64::MAX), greatest);
+    }
+
+    #[test]
+    fn what_was_added_is_added_once() {
+        let (before, now) = (usage(10, &[10, 0, 5]), usage(13, &[12, 0, 8]));
+        assert_eq!(now.since(&before), usage(3, &[2, 0, 3]));
+        assert_eq!(now.since(&before).after(&before, 100), now);
+        assert_eq!(now.since(&Usage::default()), now);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 cargo xtask COMMAND
 
-  setup               what the other commands need: the wasm target and the demo model
+  setup               what the other commands need: targets of the compiler and the demo model
   demo [PROMPT]       make a mixture of experts from a small real model and answer under a memory budget
       --experts N     experts in each layer (default 4: 0.33 GB)
       --top-k K       experts used for a token (default 2)

@@ -1,8 +1,8 @@
-//! What the other commands need: the wasm target and the demo model.
+//! What the other commands need: targets of the compiler and the demo model.
 
 use crate::arguments::Arguments;
 use crate::workspace::{output, phase, root, run as run_command};
-use crate::{model, workspace};
+use crate::{arm, model, workspace};
 use anyhow::{Context, Result};
 use std::process::Command;
 
@@ -16,6 +16,7 @@ const GUEST_TARGET: &str = "wasm32-unknown-unknown";
 pub fn run(arguments: Arguments) -> Result<()> {
     arguments.finish()?;
     guest_target()?;
+    target(arm::TARGET)?;
     let path = model::dense()?;
     phase(&format!("ready: {}", path.strip_prefix(workspace::root()).unwrap_or(&path).display()));
     Ok(())

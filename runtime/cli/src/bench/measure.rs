@@ -21,8 +21,6 @@ use crate::report;
 const TEXT: &str = include_str!("text.txt");
 /// Least memory for a measurement of memory, in bytes: less would be one of caches.
 const LEAST_PROBE_BYTES: u64 = 48 << 20;
-/// The disk is idle if no read ended for so long.
-const IDLE: Duration = Duration::from_millis(200);
 /// Kept free of a budget beside that measurement, in bytes.
 const PROBE_MARGIN_BYTES: u64 = 16 << 20;
 
@@ -177,12 +175,8 @@ fn earlier_run(args: &Args, case: Case) -> Result<Option<Usage>> {
 
 /// Waits until no more is read.
 fn until_idle(model: &Model) {
-    let mut before = None;
-    let mut now = model.counters().reads;
-    while before != Some(now) {
-        std::thread::sleep(IDLE);
-        before = Some(now);
-        now = model.counters().reads;
+    while !model.is_disk_idle() {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

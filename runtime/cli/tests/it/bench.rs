@@ -46,8 +46,17 @@ fn stages_make_up_the_time_of_a_token() {
 
 #[test]
 fn each_budget_start_and_context_is_measured() {
-    let flags =
-        ["--memory", "none,1GiB", "--start", "cold,warm", "--context", "0,32", "--repeat", "1", "--json"];
+    let flags = [
+        "--memory",
+        "none,1GiB",
+        "--start",
+        "cold,recalled,warm",
+        "--context",
+        "0,32",
+        "--repeat",
+        "1",
+        "--json",
+    ];
     let all = json(bench(&flags));
     let cases: Vec<String> = all["runs"]
         .as_array()
@@ -55,12 +64,19 @@ fn each_budget_start_and_context_is_measured() {
         .iter()
         .map(|run| format!("{} {} {}", run["memory"], run["start"], run["context_tokens"]).replace('"', ""))
         .collect();
-    assert_eq!(cases.len(), 8);
-    for (case, wanted) in cases.iter().zip(["none cold 0", "none cold 32", "none warm 0", "none warm 32"]) {
+    assert_eq!(cases.len(), 12);
+    for (case, wanted) in cases.iter().zip([
+        "none cold 0",
+        "none cold 32",
+        "none recalled 0",
+        "none recalled 32",
+        "none warm 0",
+        "none warm 32",
+    ]) {
         assert_eq!(case, wanted);
     }
     assert!(
-        cases[4..].iter().all(|case| case.starts_with("1GiB ") || case.starts_with("1024MiB ")),
+        cases[6..].iter().all(|case| case.starts_with("1GiB ") || case.starts_with("1024MiB ")),
         "{cases:?}"
     );
     bench(&["--context", "9999"]).failed_saying(&["--context 9999", "trained for 4096"]);

@@ -301,7 +301,7 @@ impl Panel {
 /// Products with many rows of activations.
 #[inline(always)]
 fn many<P: Packed, W: Wide, Q: Integer>(w: W, job: &Job<'_>, rows: Range<usize>, has_amx: bool) {
-    let has_amx = has_amx && amx::fits::<W, Q>() && job.rows.count >= amx::MIN_ROWS;
+    let has_amx = has_amx && amx::fits::<W, Q>() && amx::is_worth_it(job.rows.count);
     // SAFETY: it is there.
     let mut amx = has_amx.then(|| unsafe { Amx::<P>::new() });
     let mut panel = Panel {

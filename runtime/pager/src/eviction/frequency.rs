@@ -158,12 +158,13 @@ impl Eviction for Frequency {
         };
     }
 
-    fn expect(&mut self, group: u32, usage: &GroupUsage) {
-        let Some(layer) = self.layers.get_mut(group as usize) else { return };
+    fn expect(&mut self, group: u32, usage: &GroupUsage) -> bool {
+        let Some(layer) = self.layers.get_mut(group as usize) else { return false };
         layer.seen = usage.tokens.min(u64::from(EXPECTED_TOKENS)) as u32;
         for (index, scaled) in layer.scaled.iter_mut().enumerate() {
             *scaled = usage.share(index) / layer.scale;
         }
+        true
     }
 
     fn turn(&mut self, group: u32, rows: u32) {

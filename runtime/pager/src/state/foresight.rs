@@ -113,7 +113,8 @@ impl State {
             return false;
         };
         (entry.ahead, entry.pieces_left) = (None, 0);
-        let expert = &mut self.experts[entry.expert];
+        let position = entry.expert;
+        let expert = &mut self.experts[position];
         expert.residency = Residency::Absent;
         self.counters.record_bytes -= expert.bytes;
         match why {
@@ -122,7 +123,10 @@ impl State {
                 // It may have begun in an earlier trial.
                 self.foresight.begun = self.foresight.begun.saturating_sub(1);
             }
-            Ahead::Recalled => self.counters.recalled -= 1,
+            Ahead::Recalled => {
+                self.counters.recalled -= 1;
+                self.recalled.push(position);
+            }
         }
         self.eviction.removed(slot);
         self.free.push(slot);

@@ -15,7 +15,7 @@ use super::{LINE, PANEL_ROW_BYTES, Panel, Window, integers};
 /// Rows of activations, and of weights, that are multiplied at once.
 pub(super) const ROWS: usize = 16;
 /// Rows of activations from which on this should be faster than vectors: the steps behind the sums are done for [`ROWS`] always.
-pub(super) const MIN_ROWS: usize = 8;
+const MIN_ROWS: usize = 8;
 /// Lines so many bytes apart have the same few places in the first cache.
 const SET_BYTES: usize = 4096;
 /// Bytes between rows that are copied, so that they have different places.
@@ -75,6 +75,11 @@ struct Part<'a> {
 /// Whether vectors of `W` hold what tiles give, and `Q` is what they take.
 pub(super) const fn fits<W: Wide, Q: Integer>() -> bool {
     W::ROWS == ROWS && matches!(Q::PRECISION, Precision::Int8)
+}
+
+/// Whether so many rows of activations are enough for tiles.
+pub(super) const fn is_worth_it(rows: usize) -> bool {
+    rows >= MIN_ROWS
 }
 
 impl<P: Packed> Amx<P> {

@@ -10,8 +10,10 @@ use super::super::packed::Packed;
 use super::super::wide::Wide;
 use super::{Panel, Window};
 
-/// No number of rows is worth it.
-pub(super) const MIN_ROWS: usize = usize::MAX;
+/// Never.
+pub(super) const fn is_worth_it(_rows: usize) -> bool {
+    false
+}
 
 /// Tiles, of which no thread has any.
 pub(super) struct Amx<P: Packed> {

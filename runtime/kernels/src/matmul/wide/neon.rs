@@ -1,6 +1,7 @@
 //! Eight weight rows at once, in pairs of NEON's registers. The intrinsics are those of Arm's C Language Extensions.
 
 use std::arch::aarch64::*;
+use std::arch::asm;
 
 use super::{Column, Wide};
 use crate::matmul::activations::Integer;
@@ -212,7 +213,7 @@ impl<const DOTPROD: bool> Wide for Neon<DOTPROD> {
     #[inline(always)]
     fn add_byte_products<P: Packed>(self, weights: V, b: V, part: V) -> V {
         const {
-            let pair = 2 * P::LARGEST as i32 * <i8 as Integer>::LIMIT as i32;
+            let pair = 2 * P::LARGEST as i32 * <i8 as Integer>::LIMIT;
             assert!(pair <= i16::MAX as i32, "words hold the sum of two products");
         }
         let mut sums = part;
@@ -221,7 +222,7 @@ impl<const DOTPROD: bool> Wide for Neon<DOTPROD> {
             unsafe {
                 let (weights, b, part) = (to_s8(weights[i]), to_s8(b[i]), to_s32(part[i]));
                 *sum = from_s32(if DOTPROD {
-                    vdotq_s32(part, weights, b)
+                    sdot(part, weights, b)
                 } else {
                     let low = vmull_s8(vget_low_s8(weights), vget_low_s8(b));
                     vpadalq_s16(part, vpaddq_s16(low, vmull_high_s8(weights, b)))
@@ -255,6 +256,21 @@ impl<const DOTPROD: bool> Wide for Neon<DOTPROD> {
     fn prefetch(self, at: *const u8) {
         prefetch_line(at);
     }
+}
+
+/// SDOT, which the standard library has since Rust 1.98: to each dword of `sums` the four products of signed bytes.
+///
+#[inline]
+#[target_feature(enable = "dotprod")]
+fn sdot(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    // SAFETY: registers only.
+    unsafe {
+        asm!(
+            "sdot {:v}.4s, {:v}.16b, {:v}.16b", inout(vreg) sums, in(vreg) a, in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sums
 }
 
 /// Conversions that do nothing: what the lanes of a register are.
