@@ -6,8 +6,8 @@
 //! that made the request: a thread waits for a slot only while it has no pins, so two threads can't wait for
 //! each other, or while one is being filled that nobody has asked for.
 //!
-//! Experts that may be asked for soon, or that earlier runs used most, can be read ahead. Nobody waits for these reads, so they make way for all others, and what
-//! they bring in is evicted as if it had been asked for.
+//! Experts that may be asked for soon, or that earlier runs used most, can be read ahead. Nobody waits for these reads, so they make
+//! way for all others, and what they bring in is evicted as if it had been asked for.
 //!
 //! Unless experts are read ahead, what a single caller finds, and what it leaves behind, depends on the order of its requests
 //! alone and not on which read ends first: slots are given up in an order that only the requests decide. That is what lets the

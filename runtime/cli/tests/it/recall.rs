@@ -35,7 +35,8 @@ impl Desk {
 
     /// Whether a run says that it reads what earlier ones used.
     fn recalls(&self, arguments: &[&str]) -> bool {
-        let common = ["run", self.model.to_str().unwrap(), "Hello", "-n", "2", "--ctx", "256"];
+        let model = self.model.to_str().unwrap();
+        let common = ["run", model, "Hello", "-n", "2", "--ctx", "256", "--sampler", "greedy"];
         let ended = self.program(&[&common[..], &["--memory", &self.memory], arguments].concat()).good();
         ended.stderr.contains("experts of earlier runs")
     }
