@@ -24,6 +24,7 @@ use membrane_tests::passes::{Record, largest_difference};
 use membrane_tests::{published, references, workspace};
 use membrane_text::Specials;
 use publish::{Published, SCHEMES, Scheme, in_a_cache, with_metadata};
+use safetensors::Dtype;
 use serde_json::{Value, json};
 
 /// Largest difference of logits.
@@ -318,7 +319,7 @@ fn quantised_in_memory(scheme: Scheme, [quantised, twin]: &[PathBuf; 2]) {
     let most = match scheme {
         // Narrow matrices of NVFP4 become BF16.
         Scheme::Fp8Blocks | Scheme::Fp8Tensor | Scheme::Nvfp4 { .. } | Scheme::Gptq8 { .. } => 0.35,
-        Scheme::Gptq { .. } | Scheme::Awq => 0.25,
+        Scheme::Gptq { .. } | Scheme::Awq | Scheme::PackQuantized { .. } => 0.25,
     };
     assert!(share < most, "{scheme:?}: an expert takes {share} of what it takes in F32");
 }
@@ -356,6 +357,20 @@ fn quantised_matrices_that_are_others_than_they_are_said_to_be() {
         tensor.bytes = f32::NAN.to_le_bytes().to_vec();
     };
     let unsaid = |model: &mut Published| drop(model.config["quantization_config"].take());
+    let packed = Scheme::PackQuantized { zeros: true };
+    let without = |part: &'static str| {
+        move |model: &mut Published| model.tensors.retain(|name, _| !name.ends_with(part))
+    };
+    let of_eight_bits = |model: &mut Published| {
+        model.config["quantization_config"]["config_groups"]["group_0"]["weights"]["num_bits"] = 8.into();
+    };
+    let act_order = |model: &mut Published| {
+        let name = model.tensors.keys().find(|name| name.ends_with("q_proj.weight_packed")).unwrap();
+        let name = name.replace("weight_packed", "weight_g_idx");
+        let cols = model.config["hidden_size"].as_u64().unwrap() as usize;
+        let indices = published::Tensor { dtype: Dtype::I32, shape: vec![cols], bytes: vec![0; 4 * cols] };
+        model.tensors.insert(name, indices);
+    };
     for (scheme, change, named) in [
         (gptq, &method("awq") as &dyn Fn(&mut Published), "qweight"),
         (Scheme::Awq, &method("gptq"), "qweight"),
@@ -365,6 +380,13 @@ fn quantised_matrices_that_are_others_than_they_are_said_to_be() {
         (Scheme::Fp8Blocks, &turned("q_proj.weight"), "q_proj.weight"),
         (Scheme::Nvfp4 { compressed: false }, &turned("q_proj.weight_scale"), "q_proj.weight_scale"),
         (Scheme::Nvfp4 { compressed: false }, &factor, "weight_scale_2"),
+        (packed, &turned("q_proj.weight_packed"), "q_proj.weight_packed"),
+        (packed, &turned("q_proj.weight_scale"), "q_proj.weight_scale"),
+        (packed, &turned("q_proj.weight_zero_point"), "q_proj.weight_zero_point"),
+        (packed, &without("q_proj.weight_scale"), "q_proj.weight_scale"),
+        (packed, &without("q_proj.weight_zero_point"), "q_proj.weight_zero_point"),
+        (packed, &of_eight_bits, "num_bits"),
+        (packed, &act_order, "weight_g_idx"),
     ] {
         let error = refused(scheme, change);
         assert!(error.contains(named), "{scheme:?} {named}: {error}");

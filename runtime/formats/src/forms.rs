@@ -20,7 +20,7 @@ pub struct Form {
 }
 
 /// Endings of what belongs to another tensor, of each the endings that this one may have.
-const COMPANIONS: [(&str, &[&str]); 13] = [
+const COMPANIONS: [(&str, &[&str]); 15] = [
     (".qzeros", &[".qweight"]),
     (".scales", &[".qweight"]),
     (".g_idx", &[".qweight"]),
@@ -28,6 +28,8 @@ const COMPANIONS: [(&str, &[&str]); 13] = [
     (".weight_scale_2", &[".weight"]),
     (".weight_scale_inv", &[".weight"]),
     (".weight_global_scale", &[".weight_packed"]),
+    (".weight_zero_point", &[".weight_packed"]),
+    (".weight_shape", &[".weight_packed"]),
     (".input_scale", &[".weight"]),
     (".input_global_scale", &[".weight_packed"]),
     (".k_scale", &[".weight", ".weight_packed", ".qweight"]),
@@ -80,6 +82,7 @@ impl Checkpoint {
                     _ => (if awq { "AWQ" } else { "GPTQ" }, 8),
                 }
             }
+            DType::I32 if has(".weight_packed", ".weight_scale") => ("packed integers of 4 bits", 8),
             // Two floats in a byte.
             DType::U8 if has(".weight", ".weight_scale") => ("NVFP4", 2),
             DType::U8 if has(".weight_packed", ".weight_scale") => ("NVFP4", 2),

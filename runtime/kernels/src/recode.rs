@@ -2,7 +2,7 @@
 //!
 //! Such a matrix lies in several tensors: numbers, scales, zero points, and which input has which. Kernels know one shape of
 //! work, rows of blocks with their scales in them. A [`Recoding`] makes the one of the others, and loses nothing: every
-//! element stands for the same number before and after.
+//! element stands for the same number before and after. (One exception: bfloat16 scales of [`Parts::PackQuantized`] below 2^-17.)
 //!
 //! ```text
 //! FP8                       32 floats of 8 bits behind an f32            Format::E4M3
@@ -23,6 +23,7 @@
 
 mod bytes;
 mod integers;
+mod packed;
 mod view;
 
 use crate::format::Format;
@@ -100,6 +101,16 @@ pub enum Parts {
         indices: bool,
         /// The indices may name any group. Otherwise groups are runs of columns, whatever indices there are.
         any_order: bool,
+    },
+    /// Nibbles [rows, cols / 8] u32, eight along the columns; scales [rows, groups]; with `zeros`, zero points [rows / 8, groups] u32,
+    /// eight along the rows, otherwise all are 8. The form `pack-quantized` of compressed-tensors.
+    PackQuantized {
+        /// How the scales are stored: in 16 bits.
+        scales: FloatFormat,
+        /// Groups of columns.
+        groups: usize,
+        /// There are zero points.
+        zeros: bool,
     },
     /// Nibbles [cols, rows / 8] u32; zero points [groups, rows / 8] u32, both eight along the rows in AWQ's order; scales f16
     /// [groups, rows].
@@ -205,6 +216,16 @@ impl Recoding {
                 ordered = any_order;
                 Format::Q8_0
             }
+            Parts::PackQuantized { scales, groups, zeros } => {
+                rule(scales.bytes() == 2, "scales are of 16 bits")?;
+                rule(!zeros || rows.is_multiple_of(8), "rows with zero points come in eights")?;
+                rule(grouped(groups), "the columns must be whole groups")?;
+                rule(
+                    (cols / groups).is_multiple_of(32),
+                    "groups of packed integers must be of 32 columns, or a multiple",
+                )?;
+                integers::format(false, !zeros)
+            }
             Parts::Awq { groups } => {
                 rule(rows.is_multiple_of(8), "rows come in eights")?;
                 rule(grouped(groups), "the columns must be whole groups")?;
@@ -247,6 +268,7 @@ impl Recoding {
             Parts::Nvfp4 => "NVFP4",
             Parts::Gptq { .. } => "GPTQ",
             Parts::Gptq8 { .. } => "GPTQ in 8 bits",
+            Parts::PackQuantized { .. } => "packed integers of 4 bits",
             Parts::Awq { .. } => "AWQ",
         }
     }
@@ -274,6 +296,11 @@ impl Recoding {
             Parts::Gptq8 { groups, indices, .. } => {
                 let mut bytes = vec![rows * cols, groups * rows, groups * rows * 2];
                 bytes.extend(indices.then_some(4 * cols));
+                bytes
+            }
+            Parts::PackQuantized { groups, zeros, .. } => {
+                let mut bytes = vec![rows * (cols / 2), groups * rows * 2];
+                bytes.extend(zeros.then_some(groups * (rows / 2)));
                 bytes
             }
             Parts::Awq { groups } => vec![cols * (rows / 2), groups * (rows / 2), groups * rows * 2],
@@ -329,6 +356,9 @@ impl Recoding {
                 let (out, columns) = self.columns(&layout, &order, out)?;
                 bytes::recode([self.rows, self.cols], [parts[0], parts[2]], &order, columns.as_deref(), out);
                 Ok(())
+            }
+            Parts::PackQuantized { scales, groups, .. } => {
+                packed::recode(self.format, [self.rows, self.cols], groups, scales, parts, out)
             }
             Parts::Awq { groups } => {
                 let layout = Layout::awq(self.rows, self.cols, groups);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use half::f16;
+use half::{bf16, f16};
 use membrane_formats::gguf::GgufWriter;
 use membrane_formats::{Array, Checkpoint, FormatError, StrArray, Value as Stored};
 use safetensors::Dtype;
@@ -32,11 +32,13 @@ pub enum Scheme {
     Gptq8 { act_order: bool },
     /// 4-bit integers in AWQ's order.
     Awq,
+    /// 4-bit integers packed along rows, as compressed-tensors has them: scales in BF16 and no zero points, or in F16 with them.
+    PackQuantized { zeros: bool },
     /// 4-bit floats; modelopt's names, or those of compressed-tensors.
     Nvfp4 { compressed: bool },
 }
 
-pub const SCHEMES: [Scheme; 11] = [
+pub const SCHEMES: [Scheme; 13] = [
     Scheme::Fp8Blocks,
     Scheme::Fp8Tensor,
     Scheme::Gptq { v2: false, symmetric: true, act_order: false },
@@ -46,6 +48,8 @@ pub const SCHEMES: [Scheme; 11] = [
     Scheme::Gptq8 { act_order: false },
     Scheme::Gptq8 { act_order: true },
     Scheme::Awq,
+    Scheme::PackQuantized { zeros: false },
+    Scheme::PackQuantized { zeros: true },
     Scheme::Nvfp4 { compressed: false },
     Scheme::Nvfp4 { compressed: true },
 ];
@@ -109,6 +113,11 @@ impl Published {
                 "quant_method": "gptq", "bits": 8, "group_size": GROUP, "sym": true, "desc_act": act_order,
             }),
             Scheme::Awq => json!({"quant_method": "awq", "bits": 4, "group_size": GROUP}),
+            Scheme::PackQuantized { zeros } => json!({
+                "quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"group_0": {"weights": {
+                    "type": "int", "num_bits": 4, "group_size": GROUP, "strategy": "group", "symmetric": !zeros,
+                }}},
+            }),
             Scheme::Nvfp4 { compressed: true } => json!({"quant_method": "compressed-tensors"}),
             Scheme::Nvfp4 { compressed: false } => Value::Null,
         };
@@ -296,6 +305,16 @@ fn quantise(scheme: Scheme, x: &[f32], rows: usize, cols: usize) -> (Parts, Vec<
             let integers = Integers::new(x, [rows, cols], false, &order);
             (integers.awq(), integers.meaning(&order))
         }
+        Scheme::PackQuantized { zeros } => {
+            let order = |column: usize| column / GROUP;
+            let rounded = |scale: f32| f16::from_f32(bf16::from_f32(scale).to_f32());
+            let integers = if zeros {
+                Integers::new(x, [rows, cols], false, &order)
+            } else {
+                Integers::with_scales(x, [rows, cols], true, &order, &rounded)
+            };
+            (integers.packed(zeros), integers.meaning(&order))
+        }
         Scheme::Nvfp4 { compressed } => nvfp4(x, rows, cols, compressed),
     }
 }
@@ -311,7 +330,17 @@ struct Integers {
 }
 
 impl Integers {
-    fn new(x: &[f32], [rows, cols]: [usize; 2], symmetric: bool, order: &dyn Fn(usize) -> usize) -> Self {
+    fn new(x: &[f32], shape: [usize; 2], symmetric: bool, order: &dyn Fn(usize) -> usize) -> Self {
+        Self::with_scales(x, shape, symmetric, order, &f16::from_f32)
+    }
+
+    fn with_scales(
+        x: &[f32],
+        [rows, cols]: [usize; 2],
+        symmetric: bool,
+        order: &dyn Fn(usize) -> usize,
+        rounded: &dyn Fn(f32) -> f16,
+    ) -> Self {
         let groups = cols / GROUP;
         let mut all = Self {
             rows,
@@ -327,7 +356,7 @@ impl Integers {
                 let (low, high) = own().fold((0f32, 0f32), |(low, high), x| (low.min(x), high.max(x)));
                 let place = group * rows + row;
                 let range = if symmetric { 2.0 * low.abs().max(high) } else { high - low };
-                all.scale[place] = f16::from_f32(range.max(1e-4) / 15.0);
+                all.scale[place] = rounded(range.max(1e-4) / 15.0);
                 if !symmetric {
                     all.zero[place] = (-low / all.scale[place].to_f32()).round().clamp(1.0, 15.0) as u8;
                 }
@@ -374,6 +403,34 @@ impl Integers {
             ("scales", self.scales()),
             ("g_idx", Tensor { dtype: Dtype::I32, shape: vec![cols], bytes: indices }),
         ]
+    }
+
+    fn packed(&self, zeros: bool) -> Parts {
+        let (rows, cols, groups) = (self.rows, self.cols, self.groups);
+        let pack = |of: &dyn Fn(usize) -> u8| (0..8).fold(0, |all, i| all | u32::from(of(i)) << (4 * i));
+        let q = Self::words(rows * cols / 8, |index| pack(&|i| self.q[8 * index + i]));
+        let scale = |index: usize| self.scale[index % groups * rows + index / groups];
+        let bytes = |index: usize| match zeros {
+            true => scale(index).to_le_bytes(),
+            false => bf16::from_f32(scale(index).to_f32()).to_le_bytes(),
+        };
+        let dtype = if zeros { Dtype::F16 } else { Dtype::BF16 };
+        let scales = (0..rows * groups).flat_map(bytes).collect();
+        let shape = [rows as i64, cols as i64].iter().flat_map(|dim| dim.to_le_bytes()).collect();
+        let mut parts = vec![
+            ("weight_packed", Tensor { dtype: Dtype::I32, shape: vec![rows, cols / 8], bytes: q }),
+            ("weight_scale", Tensor { dtype, shape: vec![rows, groups], bytes: scales }),
+            ("weight_shape", Tensor { dtype: Dtype::I64, shape: vec![2], bytes: shape }),
+        ];
+        if zeros {
+            let words = Self::words(rows / 8 * groups, |index| {
+                let (eight, group) = (index / groups, index % groups);
+                pack(&|i| self.zero[group * rows + 8 * eight + i])
+            });
+            let tensor = Tensor { dtype: Dtype::I32, shape: vec![rows / 8, groups], bytes: words };
+            parts.push(("weight_zero_point", tensor));
+        }
+        parts
     }
 
     fn awq(&self) -> Parts {

@@ -192,6 +192,14 @@ fn described<'a>(
         // What differs between these two is where a word's nibbles go; taken for the other, all numbers would be wrong.
         Scheme::Gptq => wanted(0, &[cols / gptq_word(checkpoint)?, rows])?,
         Scheme::Awq => wanted(0, &[cols, rows / 8])?,
+        Scheme::PackQuantized => {
+            let groups = parts[1].shape.elements() as usize / rows.max(1);
+            wanted(0, &[rows, cols / 8])?;
+            wanted(1, &[rows, groups])?;
+            if parts.len() > 2 {
+                wanted(2, &[rows / 8, groups])?;
+            }
+        }
         Scheme::Mxfp4 => {}
     }
     if matches!(found.scheme, Scheme::Gptq | Scheme::Awq) {
@@ -210,6 +218,7 @@ fn described<'a>(
         }
         Scheme::Gptq => (1.0, gptq(checkpoint, &parts, rows)?),
         Scheme::Awq => (1.0, Parts::Awq { groups: groups(&parts, rows)? }),
+        Scheme::PackQuantized => (1.0, pack_quantized(checkpoint, &parts, rows)?),
         Scheme::Mxfp4 => {
             parts.iter().try_for_each(|part| expect(part, DType::U8))?;
             (1.0, Parts::Mxfp4)
@@ -306,6 +315,33 @@ fn groups(parts: &[&TensorInfo], rows: usize) -> Result<usize> {
     expect(parts[1], DType::I32)?;
     expect(parts[2], DType::F16)?;
     Ok(parts[2].shape.elements() as usize / rows.max(1))
+}
+
+fn pack_quantized(checkpoint: &Checkpoint, parts: &[&TensorInfo], rows: usize) -> Result<Parts> {
+    let scale = parts[1];
+    let scales = match scale.dtype {
+        DType::F16 => FloatFormat::F16,
+        DType::BF16 => FloatFormat::BF16,
+        other => {
+            let supported = "F16, BF16".into();
+            return Err(EngineError::TensorType {
+                tensor: scale.name.clone(),
+                found: other.name().into(),
+                supported,
+            });
+        }
+    };
+    match parts.get(2) {
+        Some(zeros) => expect(zeros, DType::I32)?,
+        None if checkpoint.metadata().bool(keys::SYMMETRIC)? == Some(false) => {
+            let tensor = parts[0].name.replace(".weight_packed", ".weight_zero_point");
+            let path = checkpoint.path().to_owned();
+            return Err(FormatError::TensorMissing { path, tensor: format!("`{}`", shown(&tensor)) }.into());
+        }
+        None => {}
+    }
+    let groups = scale.shape.elements() as usize / rows.max(1);
+    Ok(Parts::PackQuantized { scales, groups, zeros: parts.len() > 2 })
 }
 
 /// Integers in a word of GPTQ.

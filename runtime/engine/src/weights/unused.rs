@@ -35,6 +35,7 @@ const INPUT_SCALE: &str =
     "scales of a matrix's inputs, for machines that quantise these; here they keep their own";
 const CACHE_SCALE: &str = "scales of a cache of keys and values in 8 bits; the cache here has its own form";
 const FREQUENCIES: &str = "frequencies of rotary positions, which follow from the configuration";
+const PACKED_SHAPE: &str = "shapes of packed matrices, which follow from the configuration";
 const IMAGES: &str = "the part for images; only text is run here";
 const DRAFTS: &str = "multi-token prediction, which proposes tokens and changes none";
 const TIED: &str = "the output head, which is the embedding once more";
@@ -42,7 +43,7 @@ const ZEROS: &str = "biases of zeros";
 const JOINED: &str = "keys and values in one matrix, which are there a second time apart";
 
 /// Parts of names that published files have and whose tensors change nothing here.
-const IGNORABLE: [(At, &str, &str); 31] = [
+const IGNORABLE: [(At, &str, &str); 32] = [
     // Static scales of activations: modelopt, FP8 of transformers and vLLM, compressed-tensors; GGUF has the first.
     (At::End, ".input_scale", INPUT_SCALE),
     (At::End, ".input_global_scale", INPUT_SCALE),
@@ -65,6 +66,7 @@ const IGNORABLE: [(At, &str, &str); 31] = [
     // Buffers that early versions of transformers, and GGUF files of their time, kept with the weights.
     (At::End, "rotary_emb.inv_freq", FREQUENCIES),
     (At::End, ".attn_rot_embd.weight", FREQUENCIES),
+    (At::End, ".weight_shape", PACKED_SHAPE),
     (At::Start, "visual.", IMAGES),
     (At::Start, "model.visual.", IMAGES),
     (At::Start, "vision_tower.", IMAGES),

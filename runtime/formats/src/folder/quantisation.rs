@@ -29,6 +29,9 @@ pub enum Scheme {
     /// `qweight` [columns, rows / 8], eight nibbles a word along the outputs in AWQ's order; `qzeros` and `scales` as in GPTQ,
     /// in that order.
     Awq,
+    /// `weight_packed` [rows, columns / 8], eight nibbles a word along the inputs; `weight_scale` [rows, groups]; if it is there,
+    /// `weight_zero_point` [rows / 8, groups], eight along the outputs. The form `pack-quantized` of compressed-tensors.
+    PackQuantized,
     /// `_blocks` of two 4-bit floats a byte [experts, rows, columns / 32, 16], the first in the low nibble; `_scales` e8m0
     /// [experts, rows, columns / 32]. All experts of a layer are in one.
     Mxfp4,
@@ -63,11 +66,19 @@ impl Checkpoint {
             return Ok(Some(Quantised { scheme, parts }));
         }
         if let Some(weight) = find("weight_packed") {
+            if weight.dtype == DType::I32 {
+                let mut parts = vec![weight, need("weight_scale")?];
+                parts.extend(find("weight_zero_point"));
+                return Ok(Some(Quantised { scheme: Scheme::PackQuantized, parts }));
+            }
             if weight.dtype != DType::U8 {
                 return Err(FormatError::Tensor {
                     path: self.path().to_owned(),
                     tensor: quoted(&weight.name),
-                    rule: format!("packs integers in {}, and only 4-bit floats (U8) are read", weight.dtype),
+                    rule: format!(
+                        "is {}, and what is read is 4-bit integers packed in I32 and 4-bit floats in U8",
+                        weight.dtype
+                    ),
                 });
             }
             let parts = vec![weight, need("weight_scale")?, need("weight_global_scale")?];
@@ -160,6 +171,25 @@ pub(super) fn describe(
             metadata.set(ours, flag);
         }
     }
+    let mut symmetries = Vec::new();
+    for weights in group_weights(group).filter(|weights| weights["type"] == "int") {
+        let bits = &weights["num_bits"];
+        if bits.as_u64() != Some(4) {
+            let key = "quantization_config.config_groups.*.weights.num_bits";
+            return Err(super::config::refused(
+                source,
+                key,
+                &bits.to_string(),
+                "integers of 4 bits are read",
+            ));
+        }
+        symmetries.extend(weights["symmetric"].as_bool());
+    }
+    if let [first, ..] = symmetries[..]
+        && symmetries.iter().all(|&symmetric| symmetric == first)
+    {
+        metadata.set(keys::SYMMETRIC, first);
+    }
     let mut block = None;
     if let Some(sizes) = group.get("weight_block_size").filter(|sizes| !sizes.is_null()) {
         block = block_size(sizes);
@@ -186,10 +216,15 @@ fn is_nothing(value: &Value) -> bool {
     value.is_null() || value.as_object().is_some_and(Map::is_empty)
 }
 
-/// The blocks of weights in the groups of a configuration of compressed-tensors.
-fn block_structures(group: &Map<String, Value>) -> impl Iterator<Item = &Value> {
+/// What is said of the weights in the groups of a configuration of compressed-tensors.
+fn group_weights(group: &Map<String, Value>) -> impl Iterator<Item = &Value> {
     let groups = group.get("config_groups").and_then(Value::as_object);
-    let weights = groups.into_iter().flat_map(Map::values).filter_map(|group| group.get("weights"));
+    groups.into_iter().flat_map(Map::values).filter_map(|group| group.get("weights"))
+}
+
+/// The blocks of weights in these groups.
+fn block_structures(group: &Map<String, Value>) -> impl Iterator<Item = &Value> {
+    let weights = group_weights(group);
     weights.filter_map(|weights| weights.get("block_structure")).filter(|sizes| !sizes.is_null())
 }
 

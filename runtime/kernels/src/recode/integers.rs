@@ -9,7 +9,7 @@ use crate::format::Format;
 const AWQ_NIBBLES: [usize; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
 const IN_ORDER: [usize; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
 /// The zero point of symmetric groups.
-const MIDDLE: u8 = 8;
+pub(super) const MIDDLE: u8 = 8;
 /// Elements of a block with one scale.
 const BLOCK: usize = 32;
 
@@ -20,6 +20,27 @@ pub(super) fn format(one_by_one: bool, symmetric: bool) -> Format {
         (false, true) => Format::Q4_0,
         (false, false) => Format::Q5_0,
     }
+}
+
+/// Writes the block of 32 integers, each in a byte of its own: Q4_0, whose zero point is [`MIDDLE`], or Q5_0.
+pub(super) fn put_block(format: Format, scale: f16, zero: u8, words: [u64; 4], out: &mut [u8]) {
+    out[..2].copy_from_slice(&scale.to_le_bytes());
+    if format == Format::Q4_0 {
+        out[2..10].copy_from_slice(&(words[0] | words[2] << 4).to_le_bytes());
+        out[10..18].copy_from_slice(&(words[1] | words[3] << 4).to_le_bytes());
+        return;
+    }
+    // q - zero + 16 in five bits, of which the fifth stand apart.
+    let zero = u64::from(16 - zero) * 0x0101_0101_0101_0101;
+    let moved = words.map(|eight| eight + zero);
+    let fifth = moved.map(|eight| {
+        let bits = eight >> 4 & 0x0101_0101_0101_0101;
+        (bits.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8
+    });
+    out[2..6].copy_from_slice(&fifth);
+    let low = moved.map(|eight| eight & 0x0F0F_0F0F_0F0F_0F0F);
+    out[6..14].copy_from_slice(&(low[0] | low[2] << 4).to_le_bytes());
+    out[14..22].copy_from_slice(&(low[1] | low[3] << 4).to_le_bytes());
 }
 
 /// Where the numbers of a matrix are.
@@ -168,24 +189,9 @@ impl Layout {
         out: &mut [u8],
     ) {
         let place = 2 * (group * self.rows + row);
-        out[..2].copy_from_slice(&scales[place..place + 2]);
-        let words = words.map(spread);
-        if format == Format::Q4_0 {
-            out[2..10].copy_from_slice(&(words[0] | words[2] << 4).to_le_bytes());
-            out[10..18].copy_from_slice(&(words[1] | words[3] << 4).to_le_bytes());
-            return;
-        }
-        // q - zero + 16 in five bits, of which the fifth stand apart.
-        let zero = u64::from(16 - self.zero(zeros, group, row)) * 0x0101_0101_0101_0101;
-        let moved = words.map(|eight| eight + zero);
-        let fifth = moved.map(|eight| {
-            let bits = eight >> 4 & 0x0101_0101_0101_0101;
-            (bits.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8
-        });
-        out[2..6].copy_from_slice(&fifth);
-        let low = moved.map(|eight| eight & 0x0F0F_0F0F_0F0F_0F0F);
-        out[6..14].copy_from_slice(&(low[0] | low[2] << 4).to_le_bytes());
-        out[14..22].copy_from_slice(&(low[1] | low[3] << 4).to_le_bytes());
+        let scale = f16::from_le_bytes([scales[place], scales[place + 1]]);
+        let zero = if format == Format::Q4_0 { MIDDLE } else { self.zero(zeros, group, row) };
+        put_block(format, scale, zero, words.map(spread), out);
     }
 
     fn floats(&self, [nibbles, zeros, scales]: [&[u8]; 3], order: &[usize], row: usize, out: &mut [u8]) {

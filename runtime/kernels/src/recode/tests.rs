@@ -207,6 +207,66 @@ fn awq_is_its_formula() {
 }
 
 #[test]
+fn packed_integers_are_their_formula() {
+    let mut noise = Noise::new(12);
+    for (rows, cols, groups) in [(16, 64, 2), (8, 128, 1), (24, 384, 3)] {
+        let (nibbles, zeros) = (bytes(&mut noise, rows * cols / 2), bytes(&mut noise, groups * rows / 2));
+        for scales in [FloatFormat::F16, FloatFormat::BF16] {
+            let numbers = noise.floats(groups * rows, 0.1);
+            let stored: Vec<u8> = match scales {
+                FloatFormat::F16 => {
+                    numbers.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect()
+                }
+                _ => numbers.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect(),
+            };
+            for with_zeros in [false, true] {
+                let parts = Parts::PackQuantized { scales, groups, zeros: with_zeros };
+                let recoding = Recoding::new(parts, rows, cols).unwrap();
+                assert_eq!(recoding.format(), if with_zeros { Format::Q5_0 } else { Format::Q4_0 });
+                let all: [&[u8]; 3] = [&nibbles, &stored, &zeros];
+                let parts = if with_zeros { &all[..] } else { &all[..2] };
+                for (index, found) in recoded(&recoding, parts).iter().enumerate() {
+                    let (row, col) = (index / cols, index % cols);
+                    let group = col * groups / cols;
+                    let q = nibble(&nibbles, (row * cols + col) / 8, col % 8);
+                    let zero = if with_zeros { nibble(&zeros, row / 8 * groups + group, row % 8) } else { 8 };
+                    let place = row * groups + group;
+                    let scale = match scales {
+                        FloatFormat::F16 => half_at(&stored, place),
+                        _ => half::bf16::from_le_bytes([stored[2 * place], stored[2 * place + 1]]).to_f32(),
+                    };
+                    assert_eq!(*found, scale * (q - zero) as f32, "{row} {col}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn scales_of_packed_integers_that_half_precision_lacks() {
+    let parts = Parts::PackQuantized { scales: FloatFormat::BF16, groups: 1, zeros: false };
+    let recoding = Recoding::new(parts, 1, 32).unwrap();
+    let nibbles = [0x99; 16];
+    let run = |scale: f32| {
+        let scale = half::bf16::from_f32(scale).to_le_bytes();
+        let mut out = vec![0; recoding.bytes()];
+        recoding.run(&[&nibbles, &scale], &mut out).map(|()| half_at(&out, 0))
+    };
+    let least = half::bf16::from_f32(1.0078125 * 2_f32.powi(-17)).to_f32();
+    assert_eq!(run(least), Ok(least), "eight significant bits from 2^-17 on");
+    assert_eq!(run(1.5 * 2_f32.powi(-24)), Ok(2_f32.powi(-23)), "less is rounded");
+    assert!(run(1e5).unwrap_err().to_string().contains("65504"));
+    for (parts, rows, cols) in [
+        (Parts::PackQuantized { scales: FloatFormat::F32, groups: 1, zeros: false }, 8, 64),
+        (Parts::PackQuantized { scales: FloatFormat::BF16, groups: 4, zeros: false }, 8, 64),
+        (Parts::PackQuantized { scales: FloatFormat::BF16, groups: 0, zeros: false }, 8, 64),
+        (Parts::PackQuantized { scales: FloatFormat::BF16, groups: 1, zeros: true }, 7, 64),
+    ] {
+        assert!(matches!(Recoding::new(parts, rows, cols), Err(RecodeError::Shape { .. })), "{parts:?}");
+    }
+}
+
+#[test]
 fn contradictions_are_refused() {
     let (rows, cols) = (8, 64);
     let parts = Parts::Gptq { zero_offset: 1, symmetric: true, groups: 2, indices: true, any_order: false };
