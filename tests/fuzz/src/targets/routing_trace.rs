@@ -35,6 +35,8 @@ pub fn target(data: &[u8]) {
     if trace.header().experts() > PLAYED_EXPERTS {
         return;
     }
+    // What names more experts than there are slots can have more hits by chance than by the optimum, as its documentation says.
+    let widest = trace.requests().map(|asked| asked.experts.len()).max().unwrap_or(0);
     for slots in [1, 3] {
         let best = match optimum(&trace, slots) {
             Ok(best) => best.all(),
@@ -42,7 +44,8 @@ pub fn target(data: &[u8]) {
         };
         for policy in EvictionPolicy::ALL {
             let found = simulate(&trace, slots, policy.start()).expect("what the optimum played").all();
-            assert!(found.hits <= best.hits && found.requests == found.hits + found.misses, "{policy:?}");
+            assert!(found.hits <= best.hits || widest > slots, "{policy:?}");
+            assert_eq!(found.requests, found.hits + found.misses, "{policy:?}");
         }
     }
 }
