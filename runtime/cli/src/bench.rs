@@ -87,6 +87,11 @@ pub enum Start {
 }
 
 impl Start {
+    /// Whether the system has nothing of the files.
+    fn has_cold_files(self) -> bool {
+        matches!(self, Self::Cold | Self::Recalled)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Fresh => "fresh",

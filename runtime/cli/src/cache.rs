@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::code;
+
 /// The place of a file; none where no folder is known.
 pub fn path(name: &str) -> Option<PathBuf> {
-    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
-    Some(cache.join("membrane").join(name))
+    Some(code::base("XDG_CACHE_HOME", ".cache").ok()?.join("membrane").join(name))
 }
 
 /// What a file says, or the default if there is none of at most so many bytes that can be read.

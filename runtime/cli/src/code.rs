@@ -34,7 +34,7 @@ fn open() -> Result<CodeCache> {
 }
 
 /// A folder of the XDG base directory specification; a relative one is to be ignored.
-fn base(variable: &str, below_home: &str) -> Result<PathBuf> {
+pub fn base(variable: &str, below_home: &str) -> Result<PathBuf> {
     let set = env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
     match set {
         Some(folder) => Ok(folder),

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use membrane_engine::{GroupUsage, Model, Usage};
+use membrane_engine::{Model, Usage};
 use serde::{Deserialize, Serialize};
 
 use crate::cache;
@@ -50,14 +50,8 @@ pub struct Remembering {
 struct Kept {
     /// The model's path, for people.
     model: String,
-    groups: Vec<Group>,
-}
-
-/// See [`GroupUsage`].
-#[derive(Serialize, Deserialize)]
-struct Group {
-    tokens: u64,
-    uses: Vec<u64>,
+    #[serde(flatten)]
+    usage: Usage,
 }
 
 impl RecallOptions {
@@ -90,9 +84,7 @@ impl Recall {
 }
 
 fn read(path: &Path) -> Usage {
-    let kept: Kept = cache::read(path, MAX_FILE_BYTES);
-    let groups = kept.groups.into_iter().map(|Group { tokens, uses }| GroupUsage { tokens, uses });
-    Usage { groups: groups.collect() }
+    cache::read::<Kept>(path, MAX_FILE_BYTES).usage
 }
 
 impl Remembering {
@@ -104,9 +96,8 @@ impl Remembering {
             return;
         }
         let all = new.after(&read(&self.path), EARLIER_TOKENS);
-        let groups = all.groups.into_iter().map(|GroupUsage { tokens, uses }| Group { tokens, uses });
         let model = self.model.checkpoint().path().display().to_string();
-        cache::write(&self.path, &Kept { model, groups: groups.collect() });
+        cache::write(&self.path, &Kept { model, usage: all });
         self.kept = usage;
     }
 }

@@ -43,7 +43,7 @@ pub use hyper::{
 };
 pub use kv::KvFormat;
 pub use membrane_kernels::{DeltaState, Isa};
-pub use membrane_pager::{Counters, EvictionPolicy, GroupUsage, IoChoice, IoMode, IoReason, Usage};
+pub use membrane_pager::{Counters, EvictionPolicy, IoChoice, IoMode, IoReason, Usage};
 pub use model::{LoadOptions, Model, Prepared};
 pub use plan::{Bytes, MemoryParts, MemoryPlan};
 pub use precision::Precision;

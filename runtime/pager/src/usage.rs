@@ -1,9 +1,11 @@
 //! How often experts are used, from one run to the next.
 
+use serde::{Deserialize, Serialize};
+
 use crate::catalog::Catalog;
 
 /// How many tokens used each expert of a group.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupUsage {
     /// Tokens for which experts of the group were asked for.
     pub tokens: u64,
@@ -12,7 +14,7 @@ pub struct GroupUsage {
 }
 
 /// How many tokens used each expert of a catalog: what a pager has seen, and what one of an earlier run can tell the next.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// One for each group of the catalog.
     pub groups: Vec<GroupUsage>,

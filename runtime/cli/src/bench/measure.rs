@@ -26,7 +26,7 @@ const PROBE_MARGIN_BYTES: u64 = 16 << 20;
 
 pub fn measure(args: &Args, case: Case) -> Result<Figures> {
     let usage = if case.start == Start::Recalled { earlier_run(args, case)? } else { None };
-    if matches!(case.start, Start::Cold | Start::Recalled) {
+    if case.start.has_cold_files() {
         forget(&Checkpoint::open(&args.model.model)?);
     }
     let begun = Instant::now();
@@ -85,11 +85,7 @@ pub fn measure(args: &Args, case: Case) -> Result<Figures> {
         prefill_stages: stage_rows(&ran.prefill_stages, ran.prefill_s, tokens.prompt.len()),
         decode_stages: stage_rows(&ran.decode_stages, ran.decode_s, ran.decoded),
         speculation: ran.speculation,
-        disk_gb_s: if paged || matches!(case.start, Start::Cold | Start::Recalled) {
-            disk(&weights)?
-        } else {
-            None
-        },
+        disk_gb_s: if paged || case.start.has_cold_files() { disk(&weights)? } else { None },
         memory_gb_s: memory_gb_s(&team, budget.map(|budget| budget.0)),
     })
 }
