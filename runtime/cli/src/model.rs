@@ -2,6 +2,7 @@
 
 mod inspect;
 mod ls;
+mod pack;
 mod places;
 mod templates;
 mod values;
@@ -19,6 +20,8 @@ pub enum ModelVerb {
     Inspect(inspect::Args),
     /// Find models where Hugging Face, Ollama, LM Studio and llama.cpp keep them, and in folders.
     Ls(ls::Args),
+    /// Write a mixture of experts again with each expert in one record, as memory holds it: nothing is to be recoded at a run.
+    Pack(pack::Args),
     /// Compare the digests of a model's files with a list, its names, a profile's lock or a signature.
     Verify(verify::Args),
 }
@@ -27,6 +30,7 @@ pub fn run(verb: &ModelVerb) -> Result<ExitCode> {
     match verb {
         ModelVerb::Inspect(args) => inspect::run(args),
         ModelVerb::Ls(args) => ls::run(args),
+        ModelVerb::Pack(args) => pack::run(args),
         ModelVerb::Verify(args) => verify::run(args),
     }
 }

@@ -123,6 +123,30 @@ pub enum EngineError {
         /// What it is.
         found: f32,
     },
+    /// A matrix of packed experts that is none of the model's, or in no form to compute with.
+    #[error(
+        "tensor `{tensor}`: the key of that name says \"{}\" of a matrix of {rows} x {cols} (\"Q4_K {rows} {cols}\", for example); \
+         pack the model again, from what it was made of",
+        shown(found)
+    )]
+    PackedForm {
+        /// The tensor with the records.
+        tensor: String,
+        /// What is said of the matrix.
+        found: String,
+        /// Its outputs.
+        rows: usize,
+        /// Its inputs.
+        cols: usize,
+    },
+    /// A model that can't be packed.
+    #[error("{path}: {rule}", path = path.display())]
+    Unpackable {
+        /// The model, or where the packed one was to be.
+        path: PathBuf,
+        /// Why, and what to do.
+        rule: String,
+    },
     /// A weight, or a scale of weights, that is NaN or infinite.
     #[error(
         "{path}: {tensor} has a number that is not finite (NaN or infinite), so that nothing the model computes is one; the file is \
@@ -303,6 +327,7 @@ impl EngineError {
             | Self::MixedExperts { .. }
             | Self::PartShape { .. }
             | Self::Factor { .. }
+            | Self::PackedForm { .. }
             | Self::TensorShape { .. }
             | Self::TensorType { .. } => Self::File { path: path.to_owned(), source: Box::new(self) },
             named => named,

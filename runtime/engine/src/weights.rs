@@ -5,6 +5,7 @@ mod experts;
 mod finder;
 mod latent;
 mod ngrams;
+mod packed;
 mod reading;
 mod stored;
 mod streams;
@@ -13,6 +14,7 @@ mod unused;
 use std::sync::Arc;
 
 use finder::{Finder, format_of};
+use membrane_formats::packed::PackedForm;
 use membrane_formats::{Checkpoint, TensorInfo};
 use membrane_kernels::{Format, Gate, Matrix, ShapeError};
 use membrane_pager::{Catalog, IoMode, Record};
@@ -78,9 +80,8 @@ pub(crate) struct ExpertMatrix {
 impl ExpertMatrix {
     /// The matrix of expert number `expert`, over its bytes.
     pub fn over<'a>(&self, expert: u32, bytes: &'a [u8]) -> Result<Matrix<'a>> {
-        let factor = self.factors.get(expert as usize).copied().unwrap_or(1.0);
         matrix(self.format, self.rows, self.cols, bytes, self.ordered)
-            .map(|matrix| matrix.times(factor))
+            .map(|matrix| matrix.times(self.factor(expert as usize)))
             .map_err(|source| EngineError::Weight { tensor: self.name.first().to_owned(), source })
     }
 
@@ -88,6 +89,17 @@ impl ExpertMatrix {
     pub fn is_finite(&self, bytes: &[u8]) -> bool {
         let order = if self.ordered { size_of::<u32>() * self.cols } else { 0 };
         blocks_are_finite(self.format, &bytes[..bytes.len() - order]) && is_finite(&self.factors)
+    }
+
+    /// How packed models describe it.
+    pub fn packed_form(&self) -> PackedForm {
+        let (rows, cols) = (self.rows as u64, self.cols as u64);
+        PackedForm { format: self.format.name().to_owned(), rows, cols, ordered: self.ordered }
+    }
+
+    /// What the matrix of an expert is multiplied by.
+    pub fn factor(&self, expert: usize) -> f32 {
+        self.factors.get(expert).copied().unwrap_or(1.0)
     }
 
     /// What messages call it.
@@ -277,6 +289,8 @@ pub(crate) struct Layout {
     resident: Vec<(Stored, u64)>, // with its offset in the resident memory
     /// Tensors that are left out.
     pub ignored: Vec<Ignored>,
+    /// Indices of the tensors that experts are made of.
+    pub expert_tensors: Vec<usize>,
 }
 
 impl Layout {
@@ -298,8 +312,10 @@ impl Layout {
             None => None,
         };
         let recoding = std::mem::take(&mut finder.recoding);
+        let places = std::mem::take(&mut finder.places);
         let catalog = |groups| match recoding.is_needed() {
             true => Catalog::recoded(groups, Arc::new(recoding)),
+            false if places.iter().any(|places| !places.is_empty()) => Catalog::packed(groups, places),
             false => Catalog::new(groups),
         };
         let experts = hyper.moes().next().map(|_| catalog(groups)).transpose()?;
@@ -324,6 +340,7 @@ impl Layout {
             resident_bytes: finder.resident_bytes,
             resident: finder.resident,
             ignored,
+            expert_tensors: finder.expert_tensors,
         })
     }
 

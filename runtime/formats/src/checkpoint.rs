@@ -135,8 +135,8 @@ impl Checkpoint {
         self.stored_index(name).map(|index| &self.tensors[index])
     }
 
-    /// The tensor of this very name; absence is an error.
-    pub(crate) fn require_stored(&self, name: &str) -> Result<&TensorInfo, FormatError> {
+    /// The tensor that the files call so; absence is an error.
+    pub fn require_stored(&self, name: &str) -> Result<&TensorInfo, FormatError> {
         self.stored(name)
             .ok_or_else(|| FormatError::TensorMissing { path: self.path.clone(), tensor: quoted(name) })
     }

@@ -25,7 +25,7 @@ macro_rules! dtypes {
             pub const ALL: &'static [DType] = &[$(DType::$name),*];
 
             /// The name that ggml or safetensors gives the type, in capitals.
-            pub fn name(self) -> &'static str {
+            pub const fn name(self) -> &'static str {
                 match self { $(DType::$name => stringify!($name),)* }
             }
 

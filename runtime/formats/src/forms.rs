@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use crate::checkpoint::{Checkpoint, Container};
 use crate::dtype::DType;
 use crate::keys;
+use crate::packed::{self, PackedLayer};
 use crate::tensor::TensorInfo;
 
 /// All tensors of one form.
@@ -38,11 +39,27 @@ const COMPANIONS: [(&str, &[&str]); 15] = [
     (".scale", &[".weight"]),
 ];
 
+/// Adds the matrices of a layer's experts; of each expert they count as three.
+fn add_packed(forms: &mut BTreeMap<&'static str, Form>, packed: &PackedLayer<'_>) {
+    let experts = packed.experts.shape.elements() / packed.experts.shape.columns();
+    for (form, place) in packed.forms.iter().zip(&packed.places) {
+        let Some(kind) = form.kind() else { continue };
+        let entry = forms.entry(kind).or_default();
+        entry.tensors += experts;
+        entry.parameters += experts * form.rows * form.cols;
+        entry.bytes += experts * (place.end - place.start);
+    }
+}
+
 impl Checkpoint {
     /// What there is of each form, by its name: that of the tensors' type, or of the way in which matrices are quantised.
     pub fn forms(&self) -> BTreeMap<&'static str, Form> {
         let mut forms: BTreeMap<&'static str, Form> = BTreeMap::new();
         for tensor in self.tensors() {
+            if let Some(packed) = self.packed_experts(tensor) {
+                add_packed(&mut forms, &packed);
+                continue;
+            }
             let owner = self.owner(tensor);
             let (name, packed) = self.form(owner.unwrap_or(tensor));
             let form = forms.entry(name).or_default();
@@ -53,6 +70,13 @@ impl Checkpoint {
             }
         }
         forms
+    }
+
+    /// The experts whose records a tensor has, where they are as they are described.
+    fn packed_experts(&self, tensor: &TensorInfo) -> Option<PackedLayer<'_>> {
+        let layer =
+            packed::layer_of(&tensor.name).filter(|&layer| tensor.name == packed::experts_name(layer))?;
+        self.packed(layer).ok()?
     }
 
     /// The tensor that this one belongs to.

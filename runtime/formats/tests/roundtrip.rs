@@ -8,9 +8,10 @@ use std::fs;
 use std::path::Path;
 
 use common::model_files;
-use membrane_formats::gguf::{GgufWriter, TensorSink};
+use membrane_formats::gguf::GgufWriter;
 use membrane_formats::{
-    Array, Checkpoint, Container, DType, FormatError, Metadata, StrArray, TensorInfo, Value, limits,
+    Array, Checkpoint, Container, DType, FormatError, Metadata, StrArray, TensorInfo, TensorSink, Value,
+    limits,
 };
 
 /// Version and alignment of a GGUF file.

@@ -263,6 +263,14 @@ pub enum ShapeError {
         /// Bytes that were given.
         actual: usize,
     },
+    /// A column that is for an element which the input does not have.
+    #[error(
+        "the order of the {cols} columns names one that is not there: the file is damaged or hostile, fetch it again"
+    )]
+    Order {
+        /// Elements of a row.
+        cols: usize,
+    },
     /// The size in bytes does not fit in a `usize`.
     #[error("a {format} matrix of {rows} x {cols} is larger than the address space")]
     TooLarge {

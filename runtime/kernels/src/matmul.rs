@@ -98,10 +98,10 @@ impl<'a> Matrix<'a> {
     }
 
     /// A matrix of quantised rows with the order of its columns behind them: for each stored column, u32, the element of the input
-    /// that it is for, as [`Recoding`](crate::Recoding) writes it. Products panic if that is not below `cols`.
+    /// that it is for, as [`Recoding`](crate::Recoding) writes it.
     ///
     /// # Errors
-    /// Those of [`Matrix::new`].
+    /// Those of [`Matrix::new`], and [`ShapeError::Order`].
     pub fn ordered(format: Format, rows: usize, cols: usize, bytes: &'a [u8]) -> Result<Self, ShapeError> {
         let places = cols.saturating_mul(size_of::<u32>());
         if format.is_float() || bytes.len() < places {
@@ -109,7 +109,11 @@ impl<'a> Matrix<'a> {
             return Err(ShapeError::WrongLength { format, rows, cols, expected, actual });
         }
         let (bytes, order) = bytes.split_at(bytes.len() - places);
-        Ok(Self { order: Some(Order::new(order)), ..Self::new(format, rows, cols, bytes)? })
+        let order = Order::new(order);
+        if !order.is_within(cols) {
+            return Err(ShapeError::Order { cols });
+        }
+        Ok(Self { order: Some(order), ..Self::new(format, rows, cols, bytes)? })
     }
 
     /// The same weights, all times `factor`: what lies beside an NVFP4 tensor in its file.

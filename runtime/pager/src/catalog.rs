@@ -67,7 +67,8 @@ pub struct Catalog {
     bytes: u64,
     slot_bytes: u64,
     recode: Option<Arc<dyn Recode>>,
-    /// Where the parts of each group lie in a slot, if they are recoded.
+    /// Where the parts of each group lie in a slot if they are recoded, in the one range of a record if they are packed; empty if
+    /// each has a range of its own.
     places: Vec<Vec<Range<usize>>>,
 }
 
@@ -115,6 +116,25 @@ impl Catalog {
         Ok(catalog)
     }
 
+    /// The same experts, of which each is one range with all parts in it. `places`: where in the range the parts of a group are.
+    /// Errors: those of [`Catalog::new`], and a record of several ranges or with a part outside of its range.
+    pub fn packed(groups: Vec<Vec<Record>>, places: Vec<Vec<Range<usize>>>) -> Result<Self, PagerError> {
+        let catalog = Self::new(groups)?;
+        for (group, records) in catalog.groups.iter().enumerate() {
+            let places = places.get(group).map_or(&[][..], Vec::as_slice);
+            for (index, record) in records.iter().enumerate() {
+                let inside = |bytes: u64| {
+                    places.iter().all(|place| place.start <= place.end && place.end as u64 <= bytes)
+                };
+                if !matches!(&record.parts[..], [range] if !places.is_empty() && inside(range.bytes)) {
+                    let rule = "it is not one range with all its parts in it";
+                    return Err(PagerError::Record { group, index, rule });
+                }
+            }
+        }
+        Ok(Self { places, ..catalog })
+    }
+
     /// Bytes that an I/O thread takes for the parts of an expert before they are recoded; 0 if none are.
     pub fn staging_bytes(&self) -> u64 {
         let largest = || self.iter().map(|(_, record)| record.slot_bytes()).max().unwrap_or(0);
@@ -122,7 +142,7 @@ impl Catalog {
     }
 
     /// What recodes experts, if anything does.
-    pub(crate) fn recode(&self) -> Option<&Arc<dyn Recode>> {
+    pub fn recode(&self) -> Option<&Arc<dyn Recode>> {
         self.recode.as_ref()
     }
 
@@ -133,10 +153,15 @@ impl Catalog {
 
     /// Where a part of an expert lies in its slot.
     pub(crate) fn part(&self, key: ExpertKey, part: usize) -> Option<Range<usize>> {
-        match self.recode {
-            Some(_) => self.places(key.group).get(part).cloned(),
-            None => self.record(key).regions().nth(part).map(|region| region.data()),
+        if self.places.is_empty() {
+            return self.record(key).regions().nth(part).map(|region| region.data());
         }
+        let place = self.places(key.group).get(part).cloned()?;
+        let begin = match self.recode {
+            Some(_) => 0,
+            None => self.record(key).regions().next()?.data().start,
+        };
+        Some(begin + place.start..begin + place.end)
     }
 
     /// Groups of experts, one a layer.
@@ -285,6 +310,23 @@ mod tests {
         assert_eq!(regions[2].file_offset, 0);
         assert_eq!(record.slot_bytes(), 8192 + 4096 + 8192);
         assert_eq!(record.bytes(), 8194);
+    }
+
+    #[test]
+    fn parts_of_a_packed_record_lie_in_its_one_range() {
+        let places = |places: &[Range<usize>]| vec![places.to_vec()];
+        let catalog = |ranges: &[(u64, u64)], parts: &[Range<usize>]| {
+            Catalog::packed(vec![vec![record(ranges)]], places(parts))
+        };
+        let packed = catalog(&[(8192 + 100, 4096)], &[0..1000, 1024..4096]).unwrap();
+        let part = |part| packed.part(ExpertKey { group: 0, index: 0 }, part);
+        assert_eq!((part(0), part(1), part(2)), (Some(100..1100), Some(1124..4196), None));
+        assert_eq!((packed.staging_bytes(), packed.slot_bytes()), (0, 8192));
+        for (ranges, parts) in
+            [(&[(0, 10), (10, 10)][..], &[0..5][..]), (&[(0, 10)], &[0..11]), (&[(0, 10)], &[])]
+        {
+            assert!(catalog(ranges, parts).unwrap_err().to_string().contains("one range"));
+        }
     }
 
     #[test]

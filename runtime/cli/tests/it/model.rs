@@ -220,3 +220,38 @@ fn signatures_say_whose_the_files_are() {
     assert_eq!(run.code, Some(1), "{}", run.stderr);
     assert!(run.stdout.contains("should have"), "{}", run.stdout);
 }
+
+#[test]
+fn a_packed_model_answers_as_before() {
+    let room = tempfile::tempdir().unwrap();
+    let out = room.path().join("packed.gguf");
+    let out = out.to_str().unwrap();
+    let model = fixture(MOE);
+    let run = membrane(&["model", "pack", &model, out]).good();
+    assert!(run.stderr.contains("written and read back"), "{}", run.stderr);
+    let report = |path: &str| -> Value {
+        serde_json::from_str(&membrane(&["model", "inspect", path, "--json"]).good().stdout).unwrap()
+    };
+    let (was, is) = (report(&model), report(out));
+    for key in
+        ["parameters", "architecture", "tokenizer", "chat_template", "quantisation", "unusual", "problem"]
+    {
+        assert_eq!(was[key], is[key], "{key}");
+    }
+    assert_eq!(was["plan"]["experts"], is["plan"]["experts"]);
+    let answer = |path: &str| {
+        let flags = ["--raw", "-n", "12", "--memory", "96MiB", "--ctx", "128", "--quiet"];
+        membrane(&[&["run", path, "Once upon"][..], &flags].concat()).good().stdout
+    };
+    assert_eq!(answer(&model), answer(out));
+
+    let whole = fs::read(out).unwrap();
+    let again = membrane(&["model", "pack", &model, out]);
+    assert_eq!(again.code, Some(2));
+    assert!(again.stderr.contains("packed.gguf: exists already"), "{}", again.stderr);
+    assert!(fs::read(out).unwrap() == whole);
+    let nowhere = room.path().join("no/folder");
+    let nowhere = membrane(&["model", "pack", &model, nowhere.to_str().unwrap()]);
+    assert_eq!(nowhere.code, Some(2));
+    assert!(nowhere.stderr.contains("no/folder.part"), "{}", nowhere.stderr);
+}

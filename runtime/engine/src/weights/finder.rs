@@ -1,6 +1,7 @@
 //! Looks up the tensors of each block and checks their shapes and types.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use membrane_formats::{Checkpoint, Quantised, TensorInfo, Values};
 use membrane_kernels::Format;
@@ -37,8 +38,14 @@ pub(super) struct Finder<'a> {
     pub resident: Vec<(Stored, u64)>, // with its offset in the resident memory
     pub recoding: ExpertRecoding,
     pub resident_bytes: u64,
+    /// For each layer where in a record the matrices of its packed experts are; nothing if they are not packed.
+    pub places: Vec<Vec<Range<usize>>>,
+    /// Indices of the tensors that experts are made of.
+    pub expert_tensors: Vec<usize>,
     /// Of each tensor of the checkpoint whether it was looked up.
     used: RefCell<Vec<bool>>,
+    /// The indices of those that were, in that order.
+    found: RefCell<Vec<usize>>,
 }
 
 impl<'a> Finder<'a> {
@@ -49,7 +56,10 @@ impl<'a> Finder<'a> {
             resident: Vec::new(),
             recoding: ExpertRecoding::of(checkpoint),
             resident_bytes: 0,
+            places: Vec::new(),
+            expert_tensors: Vec::new(),
             used,
+            found: RefCell::new(Vec::new()),
         }
     }
 
@@ -58,9 +68,11 @@ impl<'a> Finder<'a> {
         unused::check(self.checkpoint, hyper, &self.used.borrow())
     }
 
-    fn mark_used(&self, tensor: &TensorInfo) {
+    pub(super) fn mark_used(&self, tensor: &TensorInfo) {
         if let Some(index) = self.checkpoint.index_of(tensor) {
-            self.used.borrow_mut()[index] = true;
+            if !std::mem::replace(&mut self.used.borrow_mut()[index], true) {
+                self.found.borrow_mut().push(index);
+            }
         }
     }
 
@@ -205,6 +217,7 @@ impl<'a> Finder<'a> {
                 }
                 hyper::FeedForward::Dense { inner, glu } => {
                     self.recoding.add(Vec::new());
+                    self.places.push(Vec::new());
                     (FeedForward::Dense(self.gated_unit(index, "", *inner, hyper.hidden, *glu)?), Vec::new())
                 }
             };
@@ -323,7 +336,13 @@ impl<'a> Finder<'a> {
             None => None,
         };
         let router = self.weight(&format!("blk.{index}.ffn_gate_inp.weight"), moe.experts, hidden)?;
-        let [gate, up, down] = self.all_experts(index, hidden, moe)?;
+        let before = self.found.borrow().len();
+        let ([gate, up, down], places) = match self.packed_experts(index, hidden, moe)? {
+            Some(packed) => packed,
+            None => (self.all_experts(index, hidden, moe)?, Vec::new()),
+        };
+        self.places.push(places);
+        self.expert_tensors.extend_from_slice(&self.found.borrow()[before..]);
         let parts = |expert: usize| {
             [&gate, &up, &down].into_iter().flat_map(move |matrix| matrix.parts[expert].iter().copied())
         };

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use half::{bf16, f16};
-use membrane_formats::{Checkpoint, DType, TensorInfo};
+use membrane_formats::{Checkpoint, DType, TensorInfo, packed};
 
 use crate::error::{EngineError, Result, shown};
 use crate::hyper::Hyperparameters;
@@ -104,8 +104,10 @@ pub(super) fn check(checkpoint: &Checkpoint, hyper: &Hyperparameters, used: &[bo
     let mut ignored: BTreeMap<&str, Ignored> = BTreeMap::new();
     let mut refused: Vec<&TensorInfo> = Vec::new();
     for tensor in unused() {
+        let behind = |layer: &usize| *layer >= hyper.blocks();
+        let packed = packed::layer_of(&tensor.name).filter(behind).is_some_and(|_| hyper.mtp_blocks > 0);
         let draft =
-            layer_of(&tensor.name).is_some_and(|layer| layer >= hyper.blocks() && drafts.contains(&layer));
+            packed || layer_of(&tensor.name).filter(behind).is_some_and(|layer| drafts.contains(&layer));
         let reason = if draft { Some(DRAFTS) } else { reason(checkpoint, tensor)? };
         let Some(reason) = reason else {
             refused.push(tensor);

@@ -23,7 +23,7 @@ use crate::source::SourceFile;
 use crate::tensor::{TensorInfo, Values};
 
 /// Bytes of the length before the header.
-const LENGTH_BYTES: u64 = 8;
+pub(super) const LENGTH_BYTES: u64 = 8;
 /// The entry that is not a tensor.
 const METADATA: &str = "__metadata__";
 

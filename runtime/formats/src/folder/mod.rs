@@ -14,12 +14,14 @@ mod json;
 mod names;
 mod quantisation;
 mod tokenizer;
+mod writer;
 
 use std::path::Path;
 
 use crate::error::FormatError;
 use crate::limits;
 use crate::metadata::Metadata;
+use crate::packed;
 use crate::source::SourceFile;
 use crate::tensor::TensorInfo;
 
@@ -30,6 +32,7 @@ use index::Index;
 pub(crate) use json::document;
 pub(crate) use names::Names;
 pub use quantisation::{Quantised, Scheme};
+pub use writer::SafetensorsWriter;
 
 /// How the names of weight files end.
 const EXTENSION: &str = ".safetensors";
@@ -78,6 +81,10 @@ pub(crate) fn open(path: &Path) -> Result<Parts, FormatError> {
     documents.extend(folder.file(TOKENIZER)?);
     tokenizer::describe(&mut metadata, &object, generation.as_ref(), tokenizer_config.as_ref(), text);
     quantisation::describe(&mut metadata, &documents[0], &object, quant_config.as_ref())?;
+    if let Some(keys) = optional(&folder, packed::DOCUMENT, &mut documents)? {
+        let broken = |rule: String| json::broken(&documents[documents.len() - 1], &rule);
+        packed::read(&mut metadata, &keys).map_err(broken)?;
+    }
     let names = Names::new(&documents[0], &object, &metadata, &tensors)?;
     names.mark_values(&metadata, &mut tensors);
     if let Some(head) = names.draft_head() {

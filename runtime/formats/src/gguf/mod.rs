@@ -27,7 +27,7 @@ use crate::source::SourceFile;
 use crate::tensor::TensorInfo;
 
 pub use split::part_of;
-pub use writer::{GgufWriter, TensorSink};
+pub use writer::GgufWriter;
 
 const MAGIC: [u8; 4] = *b"GGUF";
 /// Alignment of tensor data where `general.alignment` is absent, bytes.

@@ -1,7 +1,6 @@
 //! Writes GGUF version 3.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::{MAGIC, header, kind};
@@ -12,10 +11,9 @@ use crate::metadata::Metadata;
 use crate::shape::Shape;
 use crate::tensor::{TensorInfo, Values};
 use crate::value::{Array, Value};
+use crate::writing::{Planned, TensorSink};
 
 const VERSION: u32 = 3;
-/// Bytes collected before they are handed to the system.
-const BUFFER_BYTES: usize = 1 << 20;
 
 /// Writes a GGUF file: first all that the header says, then the bytes of each tensor, in order, as they are
 /// made.
@@ -71,44 +69,40 @@ impl GgufWriter {
     /// The bytes go to `PATH.part`, which takes the place of `PATH` when it is complete and on the disk, and
     /// is removed if anything fails: a half-written model never has a model's name.
     pub fn write<E: From<FormatError>>(
-        self,
+        mut self,
         fill: impl FnMut(&TensorInfo, &mut TensorSink<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let path = self.path.clone();
-        let mut name = path.clone().into_os_string();
-        name.push(".part");
-        let part = Part { path: name.into(), complete: false };
-        // A leftover is removed and not opened, so that a link planted under its name leads nowhere.
-        let _ = fs::remove_file(&part.path);
-        let file = File::create_new(&part.path)
-            .map_err(|source| FormatError::Open { path: part.path.clone(), source })?;
-        let buffered = self.write_to(BufWriter::with_capacity(BUFFER_BYTES, file), fill)?;
-        Ok(part.publish(buffered, &path)?)
+        self.planned()?.write(fill)
+    }
+
+    /// The same for a file that takes long: what is written when it is interrupted stays in `PATH.part`, and the same call goes on
+    /// behind it. `source` says what the bytes are made of; after a change of it all is written anew. At the end the file is read
+    /// back and compared with what was written.
+    pub fn write_resumably<E: From<FormatError>>(
+        mut self,
+        source: &[u8],
+        fill: impl FnMut(&TensorInfo, &mut TensorSink<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.planned()?.write_resumably(source, fill)
     }
 
     /// Writes the same bytes to `sink` and gives it back, flushed. The path is only named in errors.
     pub fn write_to<W: Write, E: From<FormatError>>(
         mut self,
-        mut sink: W,
-        mut fill: impl FnMut(&TensorInfo, &mut TensorSink<'_>) -> Result<(), E>,
+        sink: W,
+        fill: impl FnMut(&TensorInfo, &mut TensorSink<'_>) -> Result<(), E>,
     ) -> Result<W, E> {
+        self.planned()?.write_to(sink, fill)
+    }
+
+    /// The file with all places in it.
+    fn planned(&mut self) -> Result<Planned<'_>, FormatError> {
         let header = self.header()?;
-        put(&mut sink, &self.path, &header)?;
-        let mut position = header.len() as u64;
-        for tensor in &self.tensors {
-            pad(&mut sink, &self.path, tensor.offset - position)?;
-            let mut tensor_sink = TensorSink { sink: &mut sink, path: &self.path, tensor, given: 0 };
-            fill(tensor, &mut tensor_sink)?;
-            tensor_sink.complete()?;
-            position = tensor.offset + tensor.bytes;
-        }
         // Other readers expect the last tensor padded like the rest.
-        let alignment = header::alignment(&self.path, &self.metadata)?;
-        if !self.tensors.is_empty() {
-            pad(&mut sink, &self.path, position.next_multiple_of(alignment.into()) - position)?;
-        }
-        sink.flush().map_err(|source| FormatError::Write { path: self.path.clone(), source })?;
-        Ok(sink)
+        let alignment = u64::from(header::alignment(&self.path, &self.metadata)?);
+        let end = self.tensors.last().map(|last| (last.offset + last.bytes).next_multiple_of(alignment));
+        let bytes = end.unwrap_or(header.len() as u64);
+        Ok(Planned { path: &self.path, header, tensors: &self.tensors, bytes })
     }
 
     /// Gives every tensor its offset and makes the header up to the first of them.
@@ -194,81 +188,6 @@ impl GgufWriter {
         }
         Err(FormatError::Limit { path: self.path.clone(), offset: 0, what: what.to_owned(), found, limit })
     }
-}
-
-/// Takes the bytes of one tensor.
-pub struct TensorSink<'a> {
-    sink: &'a mut dyn Write,
-    path: &'a Path,
-    tensor: &'a TensorInfo,
-    given: u64,
-}
-
-impl TensorSink<'_> {
-    /// Appends `bytes`; refuses more than the tensor was declared with.
-    pub fn put(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
-        let given = self.given.saturating_add(bytes.len() as u64);
-        if given > self.tensor.bytes {
-            return Err(self.wrong_length(given));
-        }
-        put(self.sink, self.path, bytes)?;
-        self.given = given;
-        Ok(())
-    }
-
-    fn complete(&self) -> Result<(), FormatError> {
-        if self.given == self.tensor.bytes { Ok(()) } else { Err(self.wrong_length(self.given)) }
-    }
-
-    fn wrong_length(&self, given: u64) -> FormatError {
-        FormatError::WriteLength {
-            path: self.path.to_owned(),
-            tensor: quoted(&self.tensor.name),
-            declared: self.tensor.bytes,
-            given,
-        }
-    }
-}
-
-/// A file that is removed again unless it is completed.
-struct Part {
-    path: PathBuf,
-    complete: bool,
-}
-
-impl Part {
-    /// Waits until `written` is on the disk and gives it the name `path`.
-    fn publish(mut self, written: BufWriter<File>, path: &Path) -> Result<(), FormatError> {
-        let failed = |source| FormatError::Write { path: path.to_owned(), source };
-        written.get_ref().sync_all().map_err(failed)?;
-        fs::rename(&self.path, path).map_err(failed)?;
-        self.complete = true;
-        Ok(())
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        if !self.complete {
-            // The error that led here is the one to report.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn put(sink: &mut dyn Write, path: &Path, bytes: &[u8]) -> Result<(), FormatError> {
-    sink.write_all(bytes).map_err(|source| FormatError::Write { path: path.to_owned(), source })
-}
-
-fn pad(sink: &mut dyn Write, path: &Path, count: u64) -> Result<(), FormatError> {
-    const ZEROS: [u8; 4096] = [0; 4096];
-    let mut left = count;
-    while left > 0 {
-        let now = left.min(ZEROS.len() as u64);
-        put(sink, path, &ZEROS[..now as usize])?;
-        left -= now;
-    }
-    Ok(())
 }
 
 fn string(out: &mut Vec<u8>, text: &str) {

@@ -21,6 +21,12 @@ impl<'a> Order<'a> {
         Self(bytes.as_chunks().0)
     }
 
+    /// Whether all are elements of an input of so many.
+    pub fn is_within(self, cols: usize) -> bool {
+        // Without a branch for each, so that it is done in vectors.
+        (self.0.iter().fold(0, |most, place| most.max(u32::from_le_bytes(*place))) as usize) < cols
+    }
+
     /// The element of the input that stored column `column` is for.
     pub fn place(self, column: usize) -> usize {
         u32::from_le_bytes(self.0[column]) as usize

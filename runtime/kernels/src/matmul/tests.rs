@@ -414,6 +414,12 @@ fn empty_products_and_wrong_shapes() {
     assert!(matches!(short, Some(ShapeError::WrongLength { expected: 288, actual: 287, .. })));
     let odd = Matrix::new(Format::Q4_0, 1, 33, &[0; 18]).err();
     assert_eq!(odd, Some(ShapeError::NotWholeBlocks { format: Format::Q4_0, cols: 33 }));
+    let order = |last: u32| {
+        let places = (0..31).chain([last]).flat_map(u32::to_le_bytes);
+        let bytes: Vec<u8> = [0; 18].into_iter().chain(places).collect();
+        Matrix::ordered(Format::Q4_0, 1, 32, &bytes).err()
+    };
+    assert_eq!((order(31), order(32)), (None, Some(ShapeError::Order { cols: 32 })));
     let huge = Matrix::new(Format::F32, usize::MAX, 2, &[]).err();
     assert!(matches!(huge, Some(ShapeError::TooLarge { .. })));
 }

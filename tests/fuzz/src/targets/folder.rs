@@ -8,7 +8,7 @@ use super::{gguf, plain, safetensors};
 use crate::scratch;
 
 /// The documents. The header of the weights comes without its length and gets 64 bytes of data.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "config.json",
     "model.safetensors",
     "model.safetensors.index.json",
@@ -17,6 +17,7 @@ const NAMES: [&str; 8] = [
     "hf_quant_config.json",
     "chat_template.jinja",
     "tokenizer.json",
+    "packed.json",
 ];
 const SEPARATOR: u8 = 0x1e;
 const DATA_BYTES: usize = 64;
@@ -47,6 +48,9 @@ pub const WORDS: &[&str] = &[
     "qwen3_next",
     "../x",
     "model.safetensors",
+    "packed.experts.0",
+    "packed.version",
+    "BF16 2 16",
 ];
 
 /// Opens the folder.
@@ -103,6 +107,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
     };
     let mut seeds: Vec<Vec<u8>> = configs.into_iter().map(folder).collect();
     seeds.push([configs[0], embedding].join("\u{1e}").into_bytes());
+    let packed =
+        r#"{"packed.version":1,"packed.experts.0":["Q4_0 2 32","Q4_0 2 32 ordered","F8_E4M3 32 2"]}"#;
+    seeds.push([configs[1], embedding, "", "", "", "", "", "", packed].join("\u{1e}").into_bytes());
     let whole = safetensors::file(embedding, DATA_BYTES);
     assert_eq!(&whole[8..whole.len() - DATA_BYTES], embedding.as_bytes());
     seeds

@@ -7,7 +7,17 @@ use super::plain;
 use crate::scratch;
 
 /// Keys that the reader knows.
-pub const WORDS: &[&str] = &["general.alignment", "split.count", "split.no", "general.architecture", "GGUF"];
+pub const WORDS: &[&str] = &[
+    "general.alignment",
+    "split.count",
+    "split.no",
+    "general.architecture",
+    "GGUF",
+    "packed.experts.1",
+    "packed.version",
+    "Q4_K 1 256",
+    " ordered",
+];
 
 /// Opens the bytes as a file.
 pub fn target(data: &[u8]) {
@@ -32,6 +42,17 @@ pub(super) fn sound(checkpoint: &Checkpoint, file_bytes: u64) {
         let _ = checkpoint.published_name(&tensor.name);
         let in_gguf = checkpoint.container() != Container::Folder;
         assert!(!in_gguf || checkpoint.tensor(&tensor.name) == Some(tensor), "{} is not found", tensor.name);
+    }
+    let _ = checkpoint.forms();
+    for layer in 0..3 {
+        match checkpoint.packed(layer) {
+            Ok(None) => {}
+            Ok(Some(packed)) => {
+                let ends = packed.places.iter().map(|place| place.end);
+                assert!(ends.is_sorted() && packed.places[2].end <= packed.experts.shape.columns());
+            }
+            Err(error) => plain(&error),
+        }
     }
     let metadata = checkpoint.metadata();
     for (key, value) in metadata.iter() {
@@ -76,9 +97,17 @@ pub fn seeds() -> Vec<Vec<u8>> {
     ];
     let mut aligned = metadata("qwen3moe");
     aligned.set("general.alignment", 64_u32);
+    let mut packed = metadata("qwen3moe");
+    let forms = ["Q8_0 2 32", "F8_E4M3 2 32", "Q4_0 32 64 ordered"];
+    packed.set("packed.version", 1_u32);
+    packed.set("packed.experts.0", forms.into_iter().collect::<StrArray>());
     let made = [
         written(metadata("llama"), &tensors),
         written(aligned, &[("w", DType::Q6_K, &[256]), ("x", DType::BF16, &[2, 2, 2])]),
+        written(
+            packed,
+            &[("packed.experts.0", DType::I8, &[4096, 2]), ("packed.factors.0", DType::F32, &[3, 2])],
+        ),
         written(Metadata::default(), &[]),
         written(metadata("llama"), &[]),
     ];

@@ -1,0 +1,79 @@
+//! Writes a safetensors file.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::header::LENGTH_BYTES;
+use crate::dtype::DType;
+use crate::error::{FormatError, quoted};
+use crate::shape::Shape;
+use crate::tensor::{TensorInfo, Values};
+use crate::writing::{Planned, TensorSink};
+
+/// The data begin at a multiple of it, bytes: behind the header the format allows spaces.
+const DATA_ALIGNMENT: u64 = 4096;
+
+/// Writes a safetensors file: a header, then the bytes of each tensor, in order, as they are made. Tensors follow each other without
+/// gaps, as the format demands, from a multiple of 4096 on.
+#[derive(Debug)]
+pub struct SafetensorsWriter {
+    path: PathBuf,
+    tensors: Vec<TensorInfo>,
+    bytes: u64,
+}
+
+impl SafetensorsWriter {
+    /// A file to be written at `path`.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), tensors: Vec::new(), bytes: 0 }
+    }
+
+    /// Announces a tensor; `dims` with the contiguous one first. Errors: a type that such files do not have, an impossible shape.
+    pub fn declare(&mut self, name: &str, dtype: DType, dims: &[u64]) -> Result<(), FormatError> {
+        let refused =
+            |rule: String| FormatError::Tensor { path: self.path.clone(), tensor: quoted(name), rule };
+        if DType::of_safetensors(dtype.name()) != Some(dtype) {
+            return Err(refused(format!("safetensors files have no type {dtype}")));
+        }
+        let shape_error =
+            |source| FormatError::TensorShape { path: self.path.clone(), tensor: quoted(name), source };
+        let shape = Shape::new(dims).map_err(shape_error)?;
+        let bytes = dtype.tensor_bytes(&shape).map_err(shape_error)?;
+        let offset = self.bytes;
+        self.bytes = offset
+            .checked_add(bytes)
+            .filter(|&end| end <= i64::MAX as u64 / 2)
+            .ok_or_else(|| refused("the file would be longer than 2^62 bytes".into()))?;
+        let (name, file, values) = (name.to_owned(), 0, Values::AsStored);
+        self.tensors.push(TensorInfo { name, dtype, shape, file, offset, bytes, values });
+        Ok(())
+    }
+
+    /// Writes the file, as [`GgufWriter::write_resumably`](crate::gguf::GgufWriter::write_resumably) does.
+    pub fn write_resumably<E: From<FormatError>>(
+        mut self,
+        source: &[u8],
+        fill: impl FnMut(&TensorInfo, &mut TensorSink<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let header = self.header();
+        let begin = header.len() as u64;
+        self.tensors.iter_mut().for_each(|tensor| tensor.offset += begin);
+        let bytes = begin + self.bytes;
+        Planned { path: &self.path, header, tensors: &self.tensors, bytes }.write_resumably(source, fill)
+    }
+
+    fn header(&self) -> Vec<u8> {
+        let entry = |tensor: &TensorInfo| {
+            let shape: Vec<u64> = tensor.shape.dims().iter().rev().copied().collect();
+            let offsets = [tensor.offset, tensor.offset + tensor.bytes];
+            let described = json!({ "dtype": tensor.dtype.name(), "shape": shape, "data_offsets": offsets });
+            (tensor.name.clone(), described)
+        };
+        let entries: Map<String, Value> = self.tensors.iter().map(entry).collect();
+        let mut json = Value::Object(entries).to_string();
+        let bytes = (LENGTH_BYTES + json.len() as u64).next_multiple_of(DATA_ALIGNMENT) - LENGTH_BYTES;
+        json.extend(std::iter::repeat_n(' ', bytes as usize - json.len()));
+        [&bytes.to_le_bytes()[..], json.as_bytes()].concat()
+    }
+}
