@@ -322,8 +322,8 @@ mod tests {
         let part = |part| packed.part(ExpertKey { group: 0, index: 0 }, part);
         assert_eq!((part(0), part(1), part(2)), (Some(100..1100), Some(1124..4196), None));
         assert_eq!((packed.staging_bytes(), packed.slot_bytes()), (0, 8192));
-        for (ranges, parts) in
-            [(&[(0, 10), (10, 10)][..], &[0..5][..]), (&[(0, 10)], &[0..11]), (&[(0, 10)], &[])]
+        let two: [(u64, u64); 2] = [(0, 10), (10, 10)];
+        for (ranges, parts) in [(&two[..], &[0..5, 5..9][..]), (&two[..1], &[0..5, 5..11]), (&two[..1], &[])]
         {
             assert!(catalog(ranges, parts).unwrap_err().to_string().contains("one range"));
         }

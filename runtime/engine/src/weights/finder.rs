@@ -7,6 +7,7 @@ use membrane_formats::{Checkpoint, Quantised, TensorInfo, Values};
 use membrane_kernels::Format;
 use membrane_pager::Record;
 
+use super::packed::PackedExperts;
 use super::stored::{ExpertRecoding, Stored};
 use super::unused::{self, Ignored};
 use super::{
@@ -69,10 +70,10 @@ impl<'a> Finder<'a> {
     }
 
     pub(super) fn mark_used(&self, tensor: &TensorInfo) {
-        if let Some(index) = self.checkpoint.index_of(tensor) {
-            if !std::mem::replace(&mut self.used.borrow_mut()[index], true) {
-                self.found.borrow_mut().push(index);
-            }
+        if let Some(index) = self.checkpoint.index_of(tensor)
+            && !std::mem::replace(&mut self.used.borrow_mut()[index], true)
+        {
+            self.found.borrow_mut().push(index);
         }
     }
 
@@ -337,10 +338,11 @@ impl<'a> Finder<'a> {
         };
         let router = self.weight(&format!("blk.{index}.ffn_gate_inp.weight"), moe.experts, hidden)?;
         let before = self.found.borrow().len();
-        let ([gate, up, down], places) = match self.packed_experts(index, hidden, moe)? {
-            Some(packed) => packed,
-            None => (self.all_experts(index, hidden, moe)?, Vec::new()),
-        };
+        let PackedExperts { matrices: [gate, up, down], places } =
+            match self.packed_experts(index, hidden, moe)? {
+                Some(packed) => packed,
+                None => PackedExperts { matrices: self.all_experts(index, hidden, moe)?, places: Vec::new() },
+            };
         self.places.push(places);
         self.expert_tensors.extend_from_slice(&self.found.borrow()[before..]);
         let parts = |expert: usize| {

@@ -14,15 +14,22 @@ use super::stored::{ExpertForm, ExpertName, expect};
 use crate::error::{EngineError, Result};
 use crate::hyper::Moe;
 
+/// The experts of a layer.
+pub(super) struct PackedExperts {
+    /// Gates, ups and downs. The parts of the first are whole records, the others have none.
+    pub matrices: [Experts; 3],
+    /// Where in a record they are; nothing if there are no records.
+    pub places: Vec<Range<usize>>,
+}
+
 impl Finder<'_> {
-    /// Gates, ups and downs of a layer, of which each expert's are one range, and where they are in it; none if the model is not
-    /// packed.
+    /// The experts of a layer; none if the model is not packed.
     pub(super) fn packed_experts(
         &self,
         index: usize,
         hidden: usize,
         moe: &Moe,
-    ) -> Result<Option<([Experts; 3], Vec<Range<usize>>)>> {
+    ) -> Result<Option<PackedExperts>> {
         let Some(PackedLayer { experts: tensor, factors, forms, places }) = self.checkpoint.packed(index)?
         else {
             return Ok(None);
@@ -57,7 +64,7 @@ impl Finder<'_> {
         }
         let matrices = matrices.try_into().ok();
         let places = places.iter().map(|place| place.start as usize..place.end as usize).collect();
-        Ok(matrices.map(|matrices| (matrices, places)))
+        Ok(matrices.map(|matrices| PackedExperts { matrices, places }))
     }
 
     fn packed_factors(&self, tensor: &TensorInfo, experts: usize) -> Result<Vec<f32>> {
