@@ -145,7 +145,7 @@ pub enum EngineError {
         /// The model, or where the packed one was to be.
         path: PathBuf,
         /// Why, and what to do.
-        rule: String,
+        rule: &'static str,
     },
     /// A weight, or a scale of weights, that is NaN or infinite.
     #[error(

@@ -1,23 +1,24 @@
 //! Packing: a model written again with its experts as memory holds them, each in one record.
 //!
-//! All other tensors, the metadata and the documents stay as they are, so that nothing but the experts is read in another way, and the
-//! numbers that a model gives are the same. See [`membrane_formats::packed`] for the form.
+//! All other tensors, the metadata and the documents stay as they are (in folders what nothing reads, such as a shape of five dimensions, may be
+//! told otherwise), so that nothing but the experts is read in another way, and the numbers that a model gives are the same. See [`membrane_formats::packed`] for the form.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use membrane_formats::gguf::GgufWriter;
 use membrane_formats::packed::{self, PackedForm, RECORD_ALIGNMENT};
 use membrane_formats::{
-    Checkpoint, Container, DType, FormatError, SafetensorsWriter, SourceFile, TensorInfo, TensorSink,
+    Checkpoint, Container, DType, FormatError, SafetensorsWriter, SourceFile, Step, TensorInfo, TensorSink,
+    Unfinished,
 };
 use membrane_pager::{Catalog, ExpertKey};
 
 use crate::architectures::Architecture;
-use crate::error::{EngineError, Result, shown};
+use crate::error::{EngineError, Result};
 use crate::hyper::Hyperparameters;
 use crate::weights::{Block, FeedForward, Layout, MoeBlock};
 
@@ -61,21 +62,17 @@ struct Layer {
 impl Packing {
     /// Examines a model. Errors: it can't be run either, has no experts, or is packed already.
     pub fn of(checkpoint: Checkpoint) -> Result<Self> {
-        let unpackable =
-            |rule: &str| EngineError::Unpackable { path: checkpoint.path().to_owned(), rule: rule.into() };
+        let unpackable = |rule| EngineError::Unpackable { path: checkpoint.path().to_owned(), rule };
         if checkpoint.is_packed()? {
             return Err(unpackable("is packed already; run it as it is"));
         }
-        let architecture = Architecture::of(&checkpoint)?;
-        let hyper = Hyperparameters::read(&checkpoint, &architecture)?;
-        let layout = Layout::of(&checkpoint, &hyper).map_err(|error| error.of_file(checkpoint.path()))?;
-        let Layout { blocks, draft, experts, expert_tensors, .. } = layout;
+        let Layout { blocks, draft, experts, expert_tensors, .. } = layout(&checkpoint)?;
         let Some(catalog) = experts else {
             return Err(unpackable("has no experts, and nothing else is packed; run it as it is"));
         };
         let blocks = blocks.iter().chain(draft.iter().map(|head| &head.block));
         let layers = blocks.enumerate().filter_map(|(index, block)| Some((index, moe(block)?)));
-        let layers = layers.map(|(index, moe)| Layer::of(index, moe)).collect::<Result<_>>()?;
+        let layers = layers.map(|(index, moe)| Layer::of(&checkpoint, index, moe)).collect::<Result<_>>()?;
         let kept = kept(&checkpoint, &expert_tensors);
         Ok(Self { checkpoint, catalog, layers, kept })
     }
@@ -86,49 +83,44 @@ impl Packing {
         self.layers.iter().map(Layer::bytes).chain(kept).sum()
     }
 
-    /// Writes the packed model to `out`: a file for a GGUF file, a folder for a folder. `progress` is told the bytes that there are of
-    /// the file with the weights.
+    /// Writes the packed model to `out`: a file for a GGUF file, a folder for a folder. `progress` is told the step, and the bytes of the
+    /// weights' file that it has come to.
     ///
-    /// What there is when it is interrupted stays in `OUT.part`, and the same call goes on behind it. At the end everything is read back
-    /// and compared. Errors: `out` exists, reading, writing, or what [`Packing::of`] could not see in the experts.
-    pub fn write(&self, out: &Path, progress: &mut dyn FnMut(u64)) -> Result<()> {
-        if out.symlink_metadata().is_ok() {
-            let rule = "exists already; name another path, or take it away first".into();
-            return Err(EngineError::Unpackable { path: out.to_owned(), rule });
-        }
-        let source = self.identity()?;
-        let mut record = Records::default();
-        let fill =
-            |tensor: &TensorInfo, sink: &mut TensorSink<'_>| self.fill(tensor, sink, &mut record, progress);
+    /// It is made in the folder `OUT.unfinished`, which stays when the process ends before; the same call goes on with it. At the end the
+    /// weights are read back and compared, the model is opened, and takes its place. Errors: something is at `out`; reading or
+    /// writing; numbers of experts that can't be recoded.
+    pub fn write(&self, out: &Path, progress: &mut dyn FnMut(Step, u64)) -> Result<()> {
         let layers: Vec<(usize, &[PackedForm; 3])> =
             self.layers.iter().map(|layer| (layer.index, &layer.forms)).collect();
-        match self.checkpoint.container() {
-            Container::Gguf { .. } => {
-                let mut metadata = self.checkpoint.metadata().clone();
-                for key in SPLIT_KEYS {
-                    metadata.remove(key);
-                }
-                metadata.set("general.alignment", RECORD_ALIGNMENT as u32);
-                packed::describe(&mut metadata, &layers);
-                let mut writer = GgufWriter::new(out, metadata);
-                self.declare(DType::I8, |name, dtype, dims| writer.declare(name, dtype, dims))?;
-                writer.write_resumably(&source, fill)
-            }
-            Container::Folder => {
-                let mut part = out.to_owned().into_os_string();
-                part.push(".part");
-                let part = PathBuf::from(part);
-                let failed = |source| FormatError::Write { path: part.clone(), source };
-                fs::create_dir_all(&part).map_err(failed)?;
-                self.copy_documents(&part)?;
-                fs::write(part.join(packed::DOCUMENT), packed::document(&layers)).map_err(failed)?;
-                let mut writer = SafetensorsWriter::new(&part.join(WEIGHTS));
-                self.declare(DType::U8, |name, dtype, dims| writer.declare(name, dtype, dims))?;
-                writer.write_resumably(&source, fill)?;
-                fs::rename(&part, out).map_err(failed)?;
-                Ok(())
-            }
+        let file = matches!(self.checkpoint.container(), Container::Gguf { .. });
+        if file && out.extension().is_some_and(|extension| extension == "safetensors") {
+            let rule = "would be a GGUF file, which can't be called so; name another path";
+            return Err(EngineError::Unpackable { path: out.to_owned(), rule });
         }
+        let mut unfinished = Unfinished::begin(out, &self.identity(&packed::document(&layers))?)?;
+        let model = unfinished.model();
+        let mut records = Vec::new();
+        let fill = |tensor: &TensorInfo, from: u64, sink: &mut TensorSink<'_>| {
+            self.fill(tensor, from, sink, &mut records)
+        };
+        if file {
+            let mut metadata = self.checkpoint.metadata().clone();
+            for key in SPLIT_KEYS {
+                metadata.remove(key);
+            }
+            metadata.set("general.alignment", RECORD_ALIGNMENT as u32);
+            packed::describe(&mut metadata, &layers);
+            let mut writer = GgufWriter::new(&model, metadata);
+            self.declare(DType::I8, |name, dtype, dims| writer.declare(name, dtype, dims))?;
+            writer.write_resumably(&mut unfinished, progress, fill)?;
+        } else {
+            self.write_documents(&model, &packed::document(&layers))?;
+            let mut writer = SafetensorsWriter::new(&model.join(WEIGHTS));
+            self.declare(DType::U8, |name, dtype, dims| writer.declare(name, dtype, dims))?;
+            writer.write_resumably(&mut unfinished, progress, fill)?;
+        }
+        layout(&Checkpoint::open(&model)?)?;
+        Ok(unfinished.publish()?)
     }
 
     /// Announces all tensors, records first: their beginnings are aligned, whatever follows.
@@ -151,65 +143,68 @@ impl Packing {
         Ok(())
     }
 
-    /// Gives the bytes of a tensor of the packed model.
+    /// Gives the bytes of a tensor of the packed model, from one on.
     fn fill(
         &self,
         tensor: &TensorInfo,
+        from: u64,
         sink: &mut TensorSink<'_>,
-        records: &mut Records,
-        progress: &mut dyn FnMut(u64),
+        records: &mut Vec<u8>,
     ) -> Result<()> {
         let layer = packed::layer_of(&tensor.name);
         match layer.and_then(|index| self.layers.iter().find(|layer| layer.index == index)) {
             Some(layer) if tensor.name == packed::factors_name(layer.index) => {
                 let bytes: Vec<u8> = layer.factors.iter().flat_map(|factor| factor.to_le_bytes()).collect();
-                Ok(sink.put(&bytes)?)
+                Ok(sink.put(bytes.get(from as usize..).unwrap_or_default())?)
             }
             Some(layer) => {
                 let batch = (BATCH_BYTES / layer.record_bytes).clamp(1, layer.experts as u64) as usize;
-                let mut done = 0;
-                for first in (0..layer.experts).step_by(batch) {
-                    let bytes = records.make(self, layer, first..layer.experts.min(first + batch))?;
-                    sink.put(bytes)?;
-                    done += bytes.len() as u64;
-                    progress(tensor.offset + done);
+                let first = (from / layer.record_bytes) as usize;
+                let mut there = (from % layer.record_bytes) as usize;
+                for first in (first..layer.experts).step_by(batch) {
+                    self.records(layer, first..layer.experts.min(first + batch), records)?;
+                    sink.put(&records[std::mem::take(&mut there)..])?;
                 }
                 Ok(())
             }
             None => {
                 let mut read = vec![0; COPY_BYTES];
                 let stored = self.checkpoint.require_stored(&tensor.name)?;
-                for offset in (0..stored.bytes).step_by(COPY_BYTES) {
+                for offset in (from..stored.bytes).step_by(COPY_BYTES) {
                     let piece = &mut read[..(stored.bytes - offset).min(COPY_BYTES as u64) as usize];
                     self.checkpoint.read(stored, offset, piece)?;
                     sink.put(piece)?;
                 }
-                progress(tensor.offset + tensor.bytes);
                 Ok(())
             }
         }
     }
 
-    /// What distinguishes the files from any others of the same shapes: length, inode and time of the last change.
-    fn identity(&self) -> Result<Vec<u8>> {
-        let mut identity = Vec::new();
+    /// What distinguishes this packing from any other: the files, by name, length and time of the last change, what becomes of them,
+    /// and which version makes it.
+    fn identity(&self, description: &str) -> Result<Vec<u8>> {
+        let mut identity = format!("{}\n{description}\n", env!("CARGO_PKG_VERSION")).into_bytes();
         for file in self.checkpoint.files() {
-            let found = file
-                .file
-                .metadata()
-                .map_err(|source| FormatError::Open { path: file.path.clone(), source })?;
-            for number in
-                [found.len(), found.dev(), found.ino(), found.mtime() as u64, found.mtime_nsec() as u64]
-            {
+            let opened = |source| FormatError::Open { path: file.path.clone(), source };
+            let found = file.file.metadata().map_err(opened)?;
+            identity.extend(file.path.file_name().unwrap_or_default().as_encoded_bytes());
+            for number in [found.len(), found.mtime() as u64, found.mtime_nsec() as u64] {
                 identity.extend(number.to_le_bytes());
             }
         }
         Ok(identity)
     }
 
-    /// Copies what a folder has beside its weights: what was read of it, and what else tells people or programs of the model. Error:
-    /// there is something else where it goes to.
-    fn copy_documents(&self, to: &Path) -> Result<()> {
+    /// Puts into a folder what the model's has beside its weights: what was read of it, and what else tells people or programs of the
+    /// model; and the description of the records. All is on the disk then.
+    fn write_documents(&self, to: &Path, description: &str) -> Result<()> {
+        let failed = |path: &Path, source| FormatError::Write { path: path.to_owned(), source };
+        match fs::create_dir(to) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed(to, error).into());
+            }
+            _ => {}
+        }
         let read = |file: &SourceFile| file.path.file_name().map(PathBuf::from);
         let mut names: BTreeSet<PathBuf> = self.checkpoint.files().iter().filter_map(read).collect();
         let Some(folder) = self.checkpoint.files().first().and_then(|file| file.path.parent()) else {
@@ -217,26 +212,30 @@ impl Packing {
         };
         names.extend(listed(folder)?);
         names.retain(|name| is_document(name) && folder.join(name).is_file());
-        let own = |name: &PathBuf| {
-            let text = name.to_string_lossy();
-            names.contains(name) || text == packed::DOCUMENT || text.starts_with(WEIGHTS)
-        };
-        if let Some(other) = listed(to)?.iter().find(|name| !own(name)) {
-            let rule = format!(
-                "has `{}`, which does not belong to the packed model; take it away, or name another path",
-                shown(&other.to_string_lossy())
-            );
-            return Err(EngineError::Unpackable { path: to.to_owned(), rule });
-        }
-        for name in names.iter().chain([&PathBuf::from(packed::DOCUMENT)]) {
-            // A copy may be there already, as little to be written to as what it is of.
-            let _ = fs::remove_file(to.join(name));
+        for old in listed(to)?.iter().filter(|name| *name != Path::new(WEIGHTS)) {
+            fs::remove_file(to.join(old)).map_err(|source| failed(&to.join(old), source))?;
         }
         for name in &names {
-            let copied = fs::copy(folder.join(name), to.join(name));
-            copied.map_err(|source| FormatError::Write { path: to.join(name), source })?;
+            let copy = to.join(name);
+            let copied = fs::copy(folder.join(name), &copy).and_then(|_| fs::File::open(&copy)?.sync_all());
+            copied.map_err(|source| failed(&copy, source))?;
         }
-        Ok(())
+        let path = to.join(packed::DOCUMENT);
+        let written = fs::write(&path, description).and_then(|()| fs::File::open(&path)?.sync_all());
+        Ok(written.map_err(|source| failed(&path, source))?)
+    }
+}
+
+/// The layout of a model, with the head that drafts tokens where that can be run.
+fn layout(checkpoint: &Checkpoint) -> Result<Layout> {
+    let architecture = Architecture::of(checkpoint)?;
+    let hyper = Hyperparameters::read(checkpoint, &architecture)?;
+    let of = |hyper: &Hyperparameters| {
+        Layout::of(checkpoint, hyper).map_err(|error| error.of_file(checkpoint.path()))
+    };
+    match of(&hyper) {
+        Err(_) if hyper.draft_layer.is_some() => of(&Hyperparameters { draft_layer: None, ..hyper }),
+        layout => layout,
     }
 }
 
@@ -277,18 +276,16 @@ fn kept(checkpoint: &Checkpoint, experts: &[usize]) -> Vec<usize> {
 }
 
 impl Layer {
-    fn of(index: usize, moe: &MoeBlock) -> Result<Self> {
+    fn of(checkpoint: &Checkpoint, index: usize, moe: &MoeBlock) -> Result<Self> {
         let matrices = [&moe.gate, &moe.up, &moe.down];
         let forms = matrices.map(|matrix| matrix.packed_form());
         let experts = moe.shape.experts;
         let factors: Vec<f32> =
             (0..experts).flat_map(|expert| matrices.map(|matrix| matrix.factor(expert))).collect();
         let factors = if factors.iter().all(|&factor| factor == 1.0) { Vec::new() } else { factors };
-        let (places, record_bytes) = packed::places(&forms).ok_or_else(|| EngineError::PackedForm {
-            tensor: packed::experts_name(index),
-            found: forms[0].to_string(),
-            rows: moe.gate.rows,
-            cols: moe.gate.cols,
+        let (places, record_bytes) = packed::places(&forms).ok_or_else(|| EngineError::Unpackable {
+            path: checkpoint.path().to_owned(),
+            rule: "has experts whose matrices are no rows of whole blocks; run it as it is",
         })?;
         Ok(Self { index, experts, forms, places, record_bytes, factors })
     }
@@ -299,27 +296,21 @@ impl Layer {
     }
 }
 
-/// Records, and what is read for them.
-#[derive(Default)]
-struct Records {
-    made: Vec<u8>,
-}
-
-impl Records {
-    /// The records of some experts of a layer, made by as many threads as there are processors.
-    fn make(&mut self, packing: &Packing, layer: &Layer, experts: Range<usize>) -> Result<&[u8]> {
+impl Packing {
+    /// Makes the records of some experts of a layer, by as many threads as there are processors.
+    fn records(&self, layer: &Layer, experts: Range<usize>, made: &mut Vec<u8>) -> Result<()> {
         let bytes = layer.record_bytes as usize;
-        self.made.clear();
-        self.made.resize(bytes * experts.len(), 0);
+        made.clear();
+        made.resize(bytes * experts.len(), 0);
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(experts.len());
         let share = experts.len().div_ceil(threads);
         std::thread::scope(|scope| {
-            let workers = self.made.chunks_mut(bytes * share).enumerate().map(|(number, records)| {
+            let workers = made.chunks_mut(bytes * share).enumerate().map(|(number, records)| {
                 let first = experts.start + number * share;
                 scope.spawn(move || {
                     let mut read = Vec::new();
                     let mut numbered = records.chunks_exact_mut(bytes).zip(first..);
-                    numbered.try_for_each(|(record, expert)| packing.record(layer, expert, &mut read, record))
+                    numbered.try_for_each(|(record, expert)| self.record(layer, expert, &mut read, record))
                 })
             });
             let workers: Vec<_> = workers.collect();
@@ -327,12 +318,9 @@ impl Records {
                 Ok(result) => result,
                 Err(panic) => std::panic::resume_unwind(panic),
             })
-        })?;
-        Ok(&self.made)
+        })
     }
-}
 
-impl Packing {
     /// Makes the record of an expert, which is zeros. `read` is room for its parts.
     fn record(&self, layer: &Layer, expert: usize, read: &mut Vec<u8>, into: &mut [u8]) -> Result<()> {
         let key = ExpertKey { group: layer.index as u32, index: expert as u32 };

@@ -296,6 +296,36 @@ pub enum FormatError {
         /// What is wrong and what to do.
         rule: String,
     },
+    /// The keys or records of a packed model that are not as they must be.
+    #[error("{}: {rule}; pack the model again, from what it was made of", path.display())]
+    Packed {
+        /// The model.
+        path: PathBuf,
+        /// What is wrong.
+        rule: String,
+    },
+    /// Something is where a model was to be written.
+    #[error("{}: exists already; name another path, or take it away first", path.display())]
+    Exists {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A path that can't be written to, or an unfinished model that can't be gone on with.
+    #[error("{}: {rule}", path.display())]
+    Unwritable {
+        /// The path.
+        path: PathBuf,
+        /// Why, and what to do.
+        rule: &'static str,
+    },
+    /// What was written is read back otherwise.
+    #[error("{}: bytes before {end} were read back otherwise than they were written; the disk is faulty", path.display())]
+    ReadBack {
+        /// The file.
+        path: PathBuf,
+        /// Where the first piece ends that is not what it was.
+        end: u64,
+    },
     /// A writer was given data that differs from what it declared.
     #[error("{}: tensor {tensor} was declared with {declared} bytes and {given} were given", path.display())]
     WriteLength {

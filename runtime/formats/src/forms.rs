@@ -39,14 +39,19 @@ const COMPANIONS: [(&str, &[&str]); 15] = [
     (".scale", &[".weight"]),
 ];
 
-/// Adds the matrices of a layer's experts; of each expert they count as three.
-fn add_packed(forms: &mut BTreeMap<&'static str, Form>, packed: &PackedLayer<'_>) {
+/// Adds a tensor of a packed layer. Of each expert three matrices are counted, and of their factors the bytes.
+fn add_packed(forms: &mut BTreeMap<&'static str, Form>, packed: &PackedLayer<'_>, tensor: &TensorInfo) {
     let experts = packed.experts.shape.elements() / packed.experts.shape.columns();
     for (form, place) in packed.forms.iter().zip(&packed.places) {
         let Some(kind) = form.kind() else { continue };
         let entry = forms.entry(kind).or_default();
+        if tensor.name != packed.experts.name {
+            entry.bytes += tensor.bytes;
+            return;
+        }
+        let elements = form.rows.saturating_mul(form.cols);
         entry.tensors += experts;
-        entry.parameters += experts * form.rows * form.cols;
+        entry.parameters = entry.parameters.saturating_add(experts.saturating_mul(elements));
         entry.bytes += experts * (place.end - place.start);
     }
 }
@@ -56,8 +61,8 @@ impl Checkpoint {
     pub fn forms(&self) -> BTreeMap<&'static str, Form> {
         let mut forms: BTreeMap<&'static str, Form> = BTreeMap::new();
         for tensor in self.tensors() {
-            if let Some(packed) = self.packed_experts(tensor) {
-                add_packed(&mut forms, &packed);
+            if let Some(packed) = self.packed_layer(tensor) {
+                add_packed(&mut forms, &packed, tensor);
                 continue;
             }
             let owner = self.owner(tensor);
@@ -72,11 +77,9 @@ impl Checkpoint {
         forms
     }
 
-    /// The experts whose records a tensor has, where they are as they are described.
-    fn packed_experts(&self, tensor: &TensorInfo) -> Option<PackedLayer<'_>> {
-        let layer =
-            packed::layer_of(&tensor.name).filter(|&layer| tensor.name == packed::experts_name(layer))?;
-        self.packed(layer).ok()?
+    /// The experts whose records or factors a tensor has, where they are as they are described.
+    fn packed_layer(&self, tensor: &TensorInfo) -> Option<PackedLayer<'_>> {
+        self.packed(packed::layer_of(&tensor.name)?).ok()?
     }
 
     /// The tensor that this one belongs to.

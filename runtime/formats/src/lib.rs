@@ -37,4 +37,4 @@ pub use shape::{Shape, ShapeError};
 pub use source::SourceFile;
 pub use tensor::{TensorInfo, Values};
 pub use value::{Array, StrArray, Value};
-pub use writing::TensorSink;
+pub use writing::{Step, TensorSink, Unfinished};

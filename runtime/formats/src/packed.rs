@@ -9,7 +9,7 @@
 //! packed.factors.LAYER   f32 [experts, 3], what the matrices are multiplied by; absent where nothing is
 //! ```
 //!
-//! The keys, and `packed.version`, are metadata of a GGUF file, and in a folder the entries of `packed.json`. A record is gate, up and
+//! The keys, and `packed.version`, are metadata of a GGUF file, and in a folder the entries of `membrane.packed.json`. A record is gate, up and
 //! down, each from a multiple of 64 on, padded to a multiple of 4096: one read, from block to block, and nothing to be made
 //! of it. Numbers of a matrix are rows of blocks; behind those of one that is "ordered" stands the input of each column, u32.
 
@@ -25,7 +25,7 @@ use crate::tensor::TensorInfo;
 use crate::value::{Array, Value};
 
 /// The document of a folder with the keys.
-pub const DOCUMENT: &str = "packed.json";
+pub const DOCUMENT: &str = "membrane.packed.json";
 /// Records start at multiples of it in their file, and are so long, bytes.
 pub const RECORD_ALIGNMENT: u64 = 4096;
 /// Matrices start at multiples of it in their record, bytes.
@@ -77,7 +77,9 @@ pub fn factors_name(layer: usize) -> String {
 
 /// The layer of such a tensor.
 pub fn layer_of(tensor: &str) -> Option<usize> {
-    tensor.strip_prefix(EXPERTS).or_else(|| tensor.strip_prefix(FACTORS))?.parse().ok()
+    let layer = tensor.strip_prefix(EXPERTS).or_else(|| tensor.strip_prefix(FACTORS))?.parse().ok()?;
+    // Another spelling of the number is none of these names.
+    (tensor == experts_name(layer) || tensor == factors_name(layer)).then_some(layer)
 }
 
 /// Where in a record gate, up and down are, and the bytes of the record. `None` for forms that no file can have.
@@ -119,7 +121,8 @@ pub(crate) fn read(metadata: &mut Metadata, keys: &Map<String, Json>) -> Result<
             let forms = value.as_array()?.iter().map(Json::as_str).collect::<Option<_>>()?;
             Some(Array::Str(forms).into())
         };
-        let value = if key == VERSION_KEY { version } else { layer_of(key).and_then(|_| forms()) };
+        let layer = layer_of(key).filter(|&layer| *key == experts_name(layer));
+        let value = if key == VERSION_KEY { version } else { layer.and_then(|_| forms()) };
         let value =
             value.ok_or_else(|| format!("{} is no key, or has no value, of a packed model", quoted(key)))?;
         metadata.set(key, value);
@@ -179,12 +182,7 @@ impl Checkpoint {
         match self.metadata().u32(VERSION_KEY)? {
             None => Ok(false),
             Some(VERSION) => Ok(true),
-            Some(other) => Err(self.broken_key(
-                VERSION_KEY,
-                format!(
-                    "it is {other}, and {VERSION} is read; pack the model again, from what it was made of"
-                ),
-            )),
+            Some(other) => Err(self.broken(format!("`{VERSION_KEY}` is {other}, and {VERSION} is read"))),
         }
     }
 
@@ -197,16 +195,12 @@ impl Checkpoint {
         let experts = self.require_stored(&name)?;
         let forms = self.packed_forms(&name)?;
         let (places, record) =
-            places(&forms).ok_or_else(|| self.broken_key(&name, "no matrix can be stored so".into()))?;
+            places(&forms).ok_or_else(|| self.broken(format!("no matrix can be stored as `{name}` says")))?;
         let whole = experts.dtype.block_bytes() == 1 && experts.shape.columns() == record;
         if !whole || experts.shape.dims().len() > 2 {
-            return Err(FormatError::Tensor {
-                path: self.files()[experts.file].path.clone(),
-                tensor: quoted(&name),
-                rule: format!(
-                    "its rows are not the {record} bytes of an expert that the key of that name describes"
-                ),
-            });
+            return Err(self.broken(format!(
+                "the rows of tensor `{name}` are not the {record} bytes of an expert that the key of that name describes"
+            )));
         }
         Ok(Some(PackedLayer { experts, factors: self.stored(&factors_name(layer)), forms, places }))
     }
@@ -216,10 +210,10 @@ impl Checkpoint {
         let forms: Option<Vec<PackedForm>> = array.iter().take(4).map(PackedForm::parse).collect();
         forms
             .and_then(|forms| forms.try_into().ok())
-            .ok_or_else(|| self.broken_key(key, "it must have three texts such as \"Q4_K 768 2048\"".into()))
+            .ok_or_else(|| self.broken(format!("`{key}` must have three texts such as \"Q4_K 768 2048\"")))
     }
 
-    fn broken_key(&self, key: &str, rule: String) -> FormatError {
-        FormatError::Entry { path: self.path().to_owned(), key: quoted(key), offset: 0, rule }
+    fn broken(&self, rule: String) -> FormatError {
+        FormatError::Packed { path: self.path().to_owned(), rule }
     }
 }

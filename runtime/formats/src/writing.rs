@@ -1,6 +1,7 @@
 //! Writing model files: a header, then the bytes of each tensor, in order, as they are made.
 
 mod resumable;
+mod unfinished;
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -8,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{FormatError, quoted};
 use crate::tensor::TensorInfo;
+pub use resumable::Step;
+pub use unfinished::Unfinished;
 
 /// Bytes collected before they are handed to the system.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -33,27 +36,15 @@ impl Planned<'_> {
         put(&mut sink, self.path, &self.header)?;
         let mut position = self.header.len() as u64;
         for tensor in self.tensors {
-            self.tensor(&mut sink, &mut position, tensor, &mut fill)?;
+            pad(&mut sink, self.path, tensor.offset - position)?;
+            let mut tensor_sink = TensorSink { sink: &mut sink, path: self.path, tensor, given: 0 };
+            fill(tensor, &mut tensor_sink)?;
+            tensor_sink.complete()?;
+            position = tensor.offset + tensor.bytes;
         }
         pad(&mut sink, self.path, self.bytes - position)?;
         sink.flush().map_err(|source| FormatError::Write { path: self.path.to_owned(), source })?;
         Ok(sink)
-    }
-
-    /// Writes what lies between `position` and the end of a tensor.
-    fn tensor<E: From<FormatError>>(
-        &self,
-        sink: &mut dyn Write,
-        position: &mut u64,
-        tensor: &TensorInfo,
-        fill: &mut impl FnMut(&TensorInfo, &mut TensorSink<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        pad(sink, self.path, tensor.offset - *position)?;
-        let mut tensor_sink = TensorSink { sink, path: self.path, tensor, given: 0 };
-        fill(tensor, &mut tensor_sink)?;
-        tensor_sink.complete()?;
-        *position = tensor.offset + tensor.bytes;
-        Ok(())
     }
 
     /// Writes the file. The bytes go to `PATH.part`, which takes the place of `PATH` when it is complete and on the disk, and is

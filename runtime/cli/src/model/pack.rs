@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use membrane_engine::{Bytes, Packing};
-use membrane_formats::Checkpoint;
+use membrane_engine::{Bytes, EngineError, Packing};
+use membrane_formats::{Checkpoint, FormatError, Step, Unfinished};
 
 use crate::report::{Progress, printable};
 
@@ -22,15 +22,25 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let packing = Packing::of(Checkpoint::open(&args.model)?)?;
     let total = packing.bytes();
-    let mut progress = Progress::new("pack", false);
-    let written = packing.write(&args.out, &mut |done| progress.bytes(done.min(total), total));
-    progress.done();
-    let part = format!("{}.part", args.out.display());
-    let kept =
-        || format!("what is written stays in {}; the same command goes on from there", printable(&part));
-    match PathBuf::from(&part).exists() {
-        true => written.with_context(kept)?,
-        false => written?,
+    let mut progress =
+        [Step::Finding, Step::Writing, Step::Comparing].map(|step| (step, Progress::new(name(step), false)));
+    let written = packing.write(&args.out, &mut |step, at| {
+        let of_step = progress.iter_mut().find(|(known, _)| *known == step);
+        of_step.into_iter().for_each(|(_, progress)| progress.bytes(at.min(total), total));
+    });
+    progress.into_iter().for_each(|(_, progress)| progress.done());
+    let begun = Unfinished::folder(&args.out).filter(|folder| folder.exists());
+    let interrupted = !matches!(
+        written,
+        Err(EngineError::Unpackable { .. })
+            | Err(EngineError::Format(FormatError::Exists { .. } | FormatError::Unwritable { .. }))
+    );
+    match begun.filter(|_| interrupted) {
+        Some(folder) => written.with_context(|| {
+            let folder = printable(&folder.display().to_string());
+            format!("what is written stays in {folder}; the same command goes on from there")
+        })?,
+        None => written?,
     }
     eprintln!(
         "{}: {}, written and read back; give it to `run` in place of {}",
@@ -39,4 +49,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         printable(&args.model.display().to_string())
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a step is called.
+fn name(step: Step) -> &'static str {
+    match step {
+        Step::Finding => "find what is written",
+        Step::Writing => "pack",
+        Step::Comparing => "compare",
+    }
 }

@@ -253,5 +253,5 @@ fn a_packed_model_answers_as_before() {
     let nowhere = room.path().join("no/folder");
     let nowhere = membrane(&["model", "pack", &model, nowhere.to_str().unwrap()]);
     assert_eq!(nowhere.code, Some(2));
-    assert!(nowhere.stderr.contains("no/folder.part"), "{}", nowhere.stderr);
+    assert!(nowhere.stderr.contains("no/folder.unfinished"), "{}", nowhere.stderr);
 }

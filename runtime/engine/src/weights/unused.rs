@@ -101,11 +101,13 @@ pub(super) fn check(checkpoint: &Checkpoint, hyper: &Hyperparameters, used: &[bo
     let marked = |tensor: &&TensorInfo| DRAFT_MARKS.iter().any(|mark| tensor.name.contains(mark));
     let drafts: BTreeSet<usize> =
         checkpoint.tensors().iter().filter(marked).filter_map(|tensor| layer_of(&tensor.name)).collect();
+    let is_packed = checkpoint.is_packed()?;
     let mut ignored: BTreeMap<&str, Ignored> = BTreeMap::new();
     let mut refused: Vec<&TensorInfo> = Vec::new();
     for tensor in unused() {
         let behind = |layer: &usize| *layer >= hyper.blocks();
-        let packed = packed::layer_of(&tensor.name).filter(behind).is_some_and(|_| hyper.mtp_blocks > 0);
+        let packed =
+            is_packed && packed::layer_of(&tensor.name).filter(behind).is_some_and(|_| hyper.mtp_blocks > 0);
         let draft =
             packed || layer_of(&tensor.name).filter(behind).is_some_and(|layer| drafts.contains(&layer));
         let reason = if draft { Some(DRAFTS) } else { reason(checkpoint, tensor)? };

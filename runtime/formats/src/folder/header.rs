@@ -25,7 +25,7 @@ use crate::tensor::{TensorInfo, Values};
 /// Bytes of the length before the header.
 pub(super) const LENGTH_BYTES: u64 = 8;
 /// The entry that is not a tensor.
-const METADATA: &str = "__metadata__";
+pub(super) const METADATA: &str = "__metadata__";
 
 /// What is left of the limits that hold over all files of a checkpoint.
 pub(super) struct Budget {

@@ -1,15 +1,17 @@
 //! Writes a safetensors file.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::header::LENGTH_BYTES;
+use super::header::{LENGTH_BYTES, METADATA};
 use crate::dtype::DType;
 use crate::error::{FormatError, quoted};
+use crate::limits;
 use crate::shape::Shape;
 use crate::tensor::{TensorInfo, Values};
-use crate::writing::{Planned, TensorSink};
+use crate::writing::{Planned, Step, TensorSink, Unfinished};
 
 /// The data begin at a multiple of it, bytes: behind the header the format allows spaces.
 const DATA_ALIGNMENT: u64 = 4096;
@@ -20,19 +22,28 @@ const DATA_ALIGNMENT: u64 = 4096;
 pub struct SafetensorsWriter {
     path: PathBuf,
     tensors: Vec<TensorInfo>,
+    names: HashSet<String>,
     bytes: u64,
 }
 
 impl SafetensorsWriter {
     /// A file to be written at `path`.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), tensors: Vec::new(), bytes: 0 }
+        Self { path: path.to_owned(), tensors: Vec::new(), names: HashSet::new(), bytes: 0 }
     }
 
-    /// Announces a tensor; `dims` with the contiguous one first. Errors: a type that such files do not have, an impossible shape.
+    /// Announces a tensor; `dims` with the contiguous one first. Errors: a name that such a file can't have or has already, a type that
+    /// such files do not have, an impossible shape.
     pub fn declare(&mut self, name: &str, dtype: DType, dims: &[u64]) -> Result<(), FormatError> {
         let refused =
             |rule: String| FormatError::Tensor { path: self.path.clone(), tensor: quoted(name), rule };
+        if name.is_empty() || name == METADATA || name.len() as u64 > limits::PUBLISHED_NAME_BYTES {
+            return Err(refused("no tensor can be called so".into()));
+        }
+        if !self.names.insert(name.to_owned()) {
+            let (path, name) = (self.path.clone(), quoted(name));
+            return Err(FormatError::Duplicate { path, what: "tensor", name });
+        }
         if DType::of_safetensors(dtype.name()) != Some(dtype) {
             return Err(refused(format!("safetensors files have no type {dtype}")));
         }
@@ -53,14 +64,16 @@ impl SafetensorsWriter {
     /// Writes the file, as [`GgufWriter::write_resumably`](crate::gguf::GgufWriter::write_resumably) does.
     pub fn write_resumably<E: From<FormatError>>(
         mut self,
-        source: &[u8],
-        fill: impl FnMut(&TensorInfo, &mut TensorSink<'_>) -> Result<(), E>,
+        unfinished: &mut Unfinished,
+        progress: &mut dyn FnMut(Step, u64),
+        fill: impl FnMut(&TensorInfo, u64, &mut TensorSink<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let header = self.header();
         let begin = header.len() as u64;
         self.tensors.iter_mut().for_each(|tensor| tensor.offset += begin);
         let bytes = begin + self.bytes;
-        Planned { path: &self.path, header, tensors: &self.tensors, bytes }.write_resumably(source, fill)
+        let planned = Planned { path: &self.path, header, tensors: &self.tensors, bytes };
+        planned.write_resumably(unfinished, progress, fill)
     }
 
     fn header(&self) -> Vec<u8> {

@@ -11,7 +11,7 @@ use crate::metadata::Metadata;
 use crate::shape::Shape;
 use crate::tensor::{TensorInfo, Values};
 use crate::value::{Array, Value};
-use crate::writing::{Planned, TensorSink};
+use crate::writing::{Planned, Step, TensorSink, Unfinished};
 
 const VERSION: u32 = 3;
 
@@ -75,15 +75,18 @@ impl GgufWriter {
         self.planned()?.write(fill)
     }
 
-    /// The same for a file that takes long: what is written when it is interrupted stays in `PATH.part`, and the same call goes on
-    /// behind it. `source` says what the bytes are made of; after a change of it all is written anew. At the end the file is read
-    /// back and compared with what was written.
+    /// Writes a file that takes long, at its path, which is within `unfinished`: what is written when it is interrupted stays, and the same
+    /// call goes on behind it. At the end the file is read back and compared with what was written.
+    ///
+    /// `fill` is called for each tensor of which something is missing, in order, and gives its bytes from the one on that it is told.
+    /// `progress` is told the step, and the bytes of the file that it has come to.
     pub fn write_resumably<E: From<FormatError>>(
         mut self,
-        source: &[u8],
-        fill: impl FnMut(&TensorInfo, &mut TensorSink<'_>) -> Result<(), E>,
+        unfinished: &mut Unfinished,
+        progress: &mut dyn FnMut(Step, u64),
+        fill: impl FnMut(&TensorInfo, u64, &mut TensorSink<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.planned()?.write_resumably(source, fill)
+        self.planned()?.write_resumably(unfinished, progress, fill)
     }
 
     /// Writes the same bytes to `sink` and gives it back, flushed. The path is only named in errors.

@@ -17,7 +17,7 @@ const NAMES: [&str; 9] = [
     "hf_quant_config.json",
     "chat_template.jinja",
     "tokenizer.json",
-    "packed.json",
+    "membrane.packed.json",
 ];
 const SEPARATOR: u8 = 0x1e;
 const DATA_BYTES: usize = 64;

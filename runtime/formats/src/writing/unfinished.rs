@@ -1,0 +1,305 @@
+//! Where a large model is made until it is whole.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::with_ending;
+use crate::error::FormatError;
+
+/// The first line of a log: a folder without it is somebody else's.
+const MARK: &str = "membrane, unfinished model, 1\n";
+/// Bytes of the longest log that is read: a line has about 90, and stands for [`super::resumable`]'s pieces of many megabytes.
+const LOG_BYTES: u64 = 1 << 20;
+
+/// A folder beside a path, in which what is to be there is made: the model, and a log of the pieces of it that are on the disk. It
+/// stays when the process ends before, and the next call for the same model goes on with it.
+#[derive(Debug)]
+pub struct Unfinished {
+    folder: PathBuf,
+    /// Where the model is to be.
+    out: PathBuf,
+    /// Locked: one process at a time has the folder.
+    log: File,
+    pieces: Vec<Piece>,
+}
+
+/// A run of bytes behind the one before, that is on the disk.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Piece {
+    /// Where it ends in the file.
+    pub end: u64,
+    pub digest: blake3::Hash,
+}
+
+impl Unfinished {
+    /// The folder in which what is to be at `out` is made; none if `out` has no name.
+    pub fn folder(out: &Path) -> Option<PathBuf> {
+        out.file_name()?;
+        // A slash behind a name is not part of it.
+        Some(with_ending(&out.components().collect::<PathBuf>(), ".unfinished"))
+    }
+
+    /// Begins a model at `out`, or takes up what was begun. `of` says what is made and of what: something begun of anything else is
+    /// refused.
+    ///
+    /// Errors: there is something at `out`; the folder is not of this crate's making, or another process has it.
+    pub fn begin(out: &Path, of: &[u8]) -> Result<Self, FormatError> {
+        let out: PathBuf = out.components().collect();
+        let unwritable = |path: &Path, rule| FormatError::Unwritable { path: path.to_owned(), rule };
+        let folder = Self::folder(&out).ok_or_else(|| unwritable(&out, "is no name for a model"))?;
+        if out.symlink_metadata().is_ok() {
+            return Err(FormatError::Exists { path: out });
+        }
+        let failed = |source| FormatError::Open { path: folder.clone(), source };
+        let foreign = "is there, and is no unfinished model; take it away, or name another path";
+        match fs::create_dir(&folder) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if !folder.symlink_metadata().map_err(failed)?.is_dir() {
+                    return Err(unwritable(&folder, foreign));
+                }
+            }
+            Err(source) => return Err(failed(source)),
+        }
+        let title = format!("{MARK}{}\n", blake3::hash(of).to_hex());
+        let path = folder.join("log");
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let options = || OpenOptions::new().read(true).write(true).custom_flags(flags).clone();
+        let empty = || Ok::<_, io::Error>(folder.read_dir()?.next().is_none());
+        let mut log = match options().open(&path) {
+            Ok(log) => log,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if !empty().map_err(failed)? {
+                    return Err(unwritable(&folder, foreign));
+                }
+                options().create_new(true).open(&path).map_err(failed)?
+            }
+            Err(source) => return Err(failed(source)),
+        };
+        match log.try_lock() {
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(unwritable(&folder, "is being written by another process; wait for its end"));
+            }
+            // Not every file system has locks.
+            Ok(()) | Err(fs::TryLockError::Error(_)) => {}
+        }
+        let same = |ours: fs::Metadata, theirs: fs::Metadata| {
+            (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())
+        };
+        let ours = log.metadata().map_err(failed)?;
+        // Whoever had it may have finished, and taken it away, between the two.
+        if !path.symlink_metadata().is_ok_and(|theirs| same(ours, theirs)) || out.symlink_metadata().is_ok() {
+            return Err(FormatError::Exists { path: out });
+        }
+        let mut text = String::new();
+        Read::by_ref(&mut log).take(LOG_BYTES).read_to_string(&mut text).map_err(failed)?;
+        if text.is_empty() {
+            log.write_all(title.as_bytes()).map_err(failed)?;
+            text.clone_from(&title);
+        }
+        if !text.starts_with(MARK) {
+            return Err(unwritable(&folder, foreign));
+        }
+        let Some(lines) = text.strip_prefix(&title) else {
+            return Err(unwritable(
+                &folder,
+                "is of another model, of files that were changed, or of another version; take it away to begin anew",
+            ));
+        };
+        let pieces = lines.split_inclusive('\n').map_while(Piece::read).collect();
+        let mut begun = Self { folder, out, log, pieces };
+        begun.keep(begun.pieces.len())?;
+        Ok(begun)
+    }
+
+    /// Where the model is made: a file or a folder.
+    pub fn model(&self) -> PathBuf {
+        self.folder.join("model")
+    }
+
+    /// Gives the model its place. Error: there is something by now; the model stays where it is.
+    pub fn publish(self) -> Result<(), FormatError> {
+        let failed = |source| FormatError::Write { path: self.out.clone(), source };
+        let model = self.model();
+        File::open(&model).and_then(|model| model.sync_all()).map_err(failed)?;
+        match rename(&model, &self.out) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(FormatError::Exists { path: self.out });
+            }
+            Err(source) => return Err(failed(source)),
+        }
+        if let Some(parent) = self.out.parent() {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
+        }
+        // It is of no more use, and harms nobody.
+        let _ = fs::remove_file(self.folder.join("log")).and_then(|()| fs::remove_dir(&self.folder));
+        Ok(())
+    }
+
+    /// The pieces that were written, of which nobody knows yet whether they are still there.
+    pub(super) fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// Forgets all pieces but the first `count`.
+    pub(super) fn keep(&mut self, count: usize) -> Result<(), FormatError> {
+        self.pieces.truncate(count);
+        let pieces: usize = self.pieces.iter().map(|piece| piece.line().len()).sum();
+        let end = (MARK.len() + blake3::Hash::from([0; 32]).to_hex().len() + 1 + pieces) as u64;
+        let cut = self.log.set_len(end).and_then(|()| self.log.seek(SeekFrom::Start(end)));
+        cut.map(drop).map_err(|source| FormatError::Write { path: self.folder.join("log"), source })
+    }
+
+    /// Adds a piece that is on the disk.
+    pub(super) fn add(&mut self, piece: Piece) -> io::Result<()> {
+        self.log.write_all(piece.line().as_bytes())?;
+        self.log.sync_data()?;
+        self.pieces.push(piece);
+        Ok(())
+    }
+}
+
+impl Piece {
+    fn line(&self) -> String {
+        format!("{} {}\n", self.end, self.digest.to_hex())
+    }
+
+    /// A line, if it is whole and as it was written.
+    fn read(line: &str) -> Option<Self> {
+        let (end, digest) = line.strip_suffix('\n')?.split_once(' ')?;
+        let piece = Self { end: end.parse().ok()?, digest: blake3::Hash::from_hex(digest).ok()? };
+        (piece.line() == line).then_some(piece)
+    }
+}
+
+/// Moves a file or folder to where nothing is.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Not every file system can hold on to that.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
+            if to.symlink_metadata().is_ok() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            fs::rename(from, to)
+        }
+        result => Ok(result?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn out(room: &tempfile::TempDir) -> PathBuf {
+        room.path().join("out")
+    }
+
+    fn error(out: &Path, of: &[u8]) -> String {
+        Unfinished::begin(out, of).unwrap_err().to_string()
+    }
+
+    fn piece(end: u64) -> Piece {
+        Piece { end, digest: blake3::hash(&end.to_le_bytes()) }
+    }
+
+    #[test]
+    fn pieces_are_there_again_as_far_as_their_lines_are_whole() {
+        let room = tempfile::tempdir().unwrap();
+        let mut begun = Unfinished::begin(&out(&room), b"a").unwrap();
+        for end in [10, 20, 30] {
+            begun.add(piece(end)).unwrap();
+        }
+        drop(begun);
+        let log = room.path().join("out.unfinished/log");
+        let whole = fs::read(&log).unwrap();
+        for (cut, kept) in [(0, 3), (1, 2), (70, 1), (whole.len() - MARK.len() - 65, 0)] {
+            fs::write(&log, &whole[..whole.len() - cut]).unwrap();
+            let mut begun = Unfinished::begin(&out(&room), b"a").unwrap();
+            assert_eq!(begun.pieces(), &[piece(10), piece(20), piece(30)][..kept], "{cut}");
+            begun.add(piece(99)).unwrap();
+            drop(begun);
+            let begun = Unfinished::begin(&out(&room), b"a").unwrap();
+            assert_eq!(begun.pieces().len(), kept + 1);
+        }
+        let mut begun = Unfinished::begin(&out(&room), b"a").unwrap();
+        begun.keep(0).unwrap();
+        drop(begun);
+        assert!(Unfinished::begin(&out(&room), b"a").unwrap().pieces().is_empty());
+    }
+
+    #[test]
+    fn what_was_begun_of_something_else_stays() {
+        let room = tempfile::tempdir().unwrap();
+        Unfinished::begin(&out(&room), b"a").unwrap().add(piece(10)).unwrap();
+        assert!(error(&out(&room), b"b").contains("out.unfinished: is of another model"));
+        assert_eq!(Unfinished::begin(&out(&room), b"a").unwrap().pieces(), [piece(10)]);
+    }
+
+    #[test]
+    fn folders_of_other_people_stay_as_they_are() {
+        let room = tempfile::tempdir().unwrap();
+        let (folder, victim) = (room.path().join("out.unfinished"), room.path().join("victim"));
+        fs::create_dir(&folder).unwrap();
+        for name in ["log", "model"] {
+            fs::write(folder.join(name), "mine").unwrap();
+            assert!(error(&out(&room), b"a").contains("is no unfinished model"), "{name}");
+            assert_eq!(fs::read_to_string(folder.join(name)).unwrap(), "mine");
+            fs::remove_file(folder.join(name)).unwrap();
+        }
+        fs::write(&victim, "mine").unwrap();
+        symlink(&victim, folder.join("log")).unwrap();
+        error(&out(&room), b"a");
+        fs::remove_dir_all(&folder).unwrap();
+        fs::create_dir(room.path().join("empty")).unwrap();
+        symlink(room.path().join("empty"), &folder).unwrap();
+        assert!(error(&out(&room), b"a").contains("is no unfinished model"));
+        fs::remove_file(&folder).unwrap();
+        fs::write(&folder, "mine").unwrap();
+        assert!(error(&out(&room), b"a").contains("is no unfinished model"));
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "mine");
+        assert!(error(Path::new("/"), b"a").contains("no name"));
+    }
+
+    #[test]
+    fn one_process_at_a_time_makes_a_model() {
+        let room = tempfile::tempdir().unwrap();
+        let begun = Unfinished::begin(&out(&room), b"a").unwrap();
+        assert!(error(&out(&room), b"a").contains("by another process"));
+        drop(begun);
+        Unfinished::begin(&out(&room), b"a").unwrap();
+    }
+
+    #[test]
+    fn what_came_to_be_there_stays() {
+        let room = tempfile::tempdir().unwrap();
+        for kind in ["file", "folder"] {
+            // A slash behind the name is not part of it.
+            let mut begun = Unfinished::begin(&out(&room).join(""), b"a").unwrap();
+            begun.add(piece(1)).unwrap();
+            fs::write(begun.model(), "model").unwrap();
+            match kind {
+                "file" => fs::write(out(&room), "mine").unwrap(),
+                _ => fs::create_dir(out(&room)).unwrap(),
+            }
+            assert!(matches!(begun.publish(), Err(FormatError::Exists { .. })), "{kind}");
+            assert!(error(&out(&room), b"a").contains("exists already"));
+            match kind {
+                "file" => fs::remove_file(out(&room)).unwrap(),
+                _ => fs::remove_dir(out(&room)).unwrap(),
+            }
+            let begun = Unfinished::begin(&out(&room), b"a").unwrap();
+            assert_eq!(begun.pieces(), [piece(1)]);
+            begun.publish().unwrap();
+            assert_eq!(fs::read_to_string(out(&room)).unwrap(), "model");
+            assert!(!room.path().join("out.unfinished").exists());
+            fs::remove_file(out(&room)).unwrap();
+        }
+    }
+}
