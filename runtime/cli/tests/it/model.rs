@@ -240,7 +240,8 @@ fn a_packed_model_answers_as_before() {
     }
     assert_eq!(was["plan"]["experts"], is["plan"]["experts"]);
     let answer = |path: &str| {
-        let flags = ["--raw", "-n", "12", "--memory", "96MiB", "--ctx", "128", "--quiet"];
+        let flags =
+            ["--raw", "-n", "12", "--memory", "96MiB", "--ctx", "128", "--quiet", "--temperature", "0"];
         membrane(&[&["run", path, "Once upon"][..], &flags].concat()).good().stdout
     };
     assert_eq!(answer(&model), answer(out));
