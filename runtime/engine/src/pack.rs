@@ -1,7 +1,8 @@
 //! Packing: a model written again with its experts as memory holds them, each in one record.
 //!
-//! All other tensors, the metadata and the documents stay as they are (in folders what nothing reads, such as a shape of five dimensions, may be
-//! told otherwise), so that nothing but the experts is read in another way, and the numbers that a model gives are the same. See [`membrane_formats::packed`] for the form.
+//! All other tensors, the metadata and the documents stay as they are, so that nothing but the experts is read in another way, and the
+//! numbers that a model gives are the same. (What nothing reads of a folder may be told otherwise, such as a shape of five dimensions.) See
+//! [`membrane_formats::packed`] for the form.
 
 use std::collections::BTreeSet;
 use std::ops::Range;

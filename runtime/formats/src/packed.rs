@@ -9,9 +9,9 @@
 //! packed.factors.LAYER   f32 [experts, 3], what the matrices are multiplied by; absent where nothing is
 //! ```
 //!
-//! The keys, and `packed.version`, are metadata of a GGUF file, and in a folder the entries of `membrane.packed.json`. A record is gate, up and
-//! down, each from a multiple of 64 on, padded to a multiple of 4096: one read, from block to block, and nothing to be made
-//! of it. Numbers of a matrix are rows of blocks; behind those of one that is "ordered" stands the input of each column, u32.
+//! The keys, and `packed.version`, are metadata of a GGUF file, and in a folder the entries of `membrane.packed.json`. A record is gate, up
+//! and down, each from a multiple of 64 on, padded to a multiple of 4096: one read, from block to block, and nothing to be made of it.
+//! Numbers of a matrix are rows of blocks; behind those of one that is "ordered" stands the input of each column, u32.
 
 use std::ops::Range;
 
