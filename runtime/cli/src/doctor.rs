@@ -134,6 +134,8 @@ fn features() -> Vec<&'static str> {
             "avx512bw",
             "avx512vl",
             "avx512vnni",
+            "avx512vbmi",
+            "avx512bitalg",
             "avx512bf16",
             "avxvnni"
         );

@@ -268,7 +268,9 @@ pub enum InstructionSet {
     Avxvnni,
     /// AVX-512 with VNNI.
     Avx512,
-    /// The same with the tiles of AMX.
+    /// The same with VBMI and BITALG.
+    Avx512vbmi,
+    /// AVX-512 with the tiles of AMX.
     Amx,
 }
 
@@ -302,6 +304,7 @@ impl MachineFlags {
             InstructionSet::Avx2 => Isa::Avx2,
             InstructionSet::Avxvnni => Isa::AvxVnni,
             InstructionSet::Avx512 => Isa::Avx512,
+            InstructionSet::Avx512vbmi => Isa::Avx512Vbmi,
             InstructionSet::Amx => Isa::Amx,
         });
         if let Some(isa) = isa {

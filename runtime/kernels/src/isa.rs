@@ -19,18 +19,28 @@ pub enum Isa {
     AvxVnni,
     /// AVX-512 F, BW, VL, DQ and VNNI.
     Avx512,
-    /// The same, and the tiles of AMX for products of bytes.
+    /// The same with VBMI and BITALG, for the formats with codebooks: Intel from Ice Lake, AMD from Zen 4 on.
+    Avx512Vbmi,
+    /// AVX-512, and the tiles of AMX for products of bytes.
     Amx,
 }
 
 impl Isa {
     /// Every instruction set, slowest first.
-    pub const ALL: [Self; 7] =
-        [Self::Scalar, Self::Neon, Self::Dotprod, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Amx];
+    pub const ALL: [Self; 8] = [
+        Self::Scalar,
+        Self::Neon,
+        Self::Dotprod,
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512,
+        Self::Avx512Vbmi,
+        Self::Amx,
+    ];
 
     /// The widest vectors of this CPU: never AMX, see [`fastest_isa`](crate::fastest_isa).
     pub fn detect() -> Self {
-        Self::Avx512.or_slower()
+        Self::Avx512Vbmi.or_slower()
     }
 
     /// The instruction sets that this CPU has, slowest first; never empty.
@@ -66,9 +76,15 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vnni")
             }
             #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vbmi => {
+                Self::Avx512.is_available()
+                    && is_x86_feature_detected!("avx512vbmi")
+                    && is_x86_feature_detected!("avx512bitalg")
+            }
+            #[cfg(target_arch = "x86_64")]
             Self::Amx => Self::Avx512.is_available() && amx::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::AvxVnni | Self::Avx512 | Self::Amx => false,
+            Self::Avx2 | Self::AvxVnni | Self::Avx512 | Self::Avx512Vbmi | Self::Amx => false,
         }
     }
 
@@ -77,7 +93,7 @@ impl Isa {
         Self::ALL.into_iter().rev().find(|&isa| isa <= self && isa.is_available()).unwrap_or(Self::Scalar)
     }
 
-    /// The name in reports: `scalar`, `neon`, `dotprod`, `avx2`, `avxvnni`, `avx512`, `amx`.
+    /// The name in reports: `scalar`, `neon`, `dotprod`, `avx2`, `avxvnni`, `avx512`, `avx512vbmi`, `amx`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
@@ -86,6 +102,7 @@ impl Isa {
             Self::Avx2 => "avx2",
             Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
+            Self::Avx512Vbmi => "avx512vbmi",
             Self::Amx => "amx",
         }
     }

@@ -318,7 +318,7 @@ macro_rules! dispatch {
             #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
             fn avx512($($arg: $ty),*) $(-> $ret)? {
                 // SAFETY: this function's own features.
-                let token = unsafe { $crate::simd::Avx512::assume() };
+                let token = unsafe { $crate::simd::Avx512::<false>::assume() };
                 $kernel(token, $($arg),*)
             }
             debug_assert!(isa.is_available());
@@ -328,7 +328,7 @@ macro_rules! dispatch {
                 $crate::Isa::Avx2 | $crate::Isa::AvxVnni => unsafe { avx2($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::Isa::Avx512 | $crate::Isa::Amx => unsafe { avx512($($arg),*) },
+                $crate::Isa::Avx512 | $crate::Isa::Avx512Vbmi | $crate::Isa::Amx => unsafe { avx512($($arg),*) },
                 #[cfg(target_arch = "aarch64")]
                 $crate::Isa::Neon | $crate::Isa::Dotprod => $kernel($crate::simd::Neon::new(), $($arg),*),
                 _ => $kernel($crate::simd::Scalar, $($arg),*),

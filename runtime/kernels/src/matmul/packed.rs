@@ -32,6 +32,9 @@ pub(super) trait Packed {
     /// Sub-blocks have a minimum.
     const MINIMUM: bool = false;
 
+    /// Weights come out of a table that a vector may hold: see [`Wide::codebook_weights`].
+    const CODEBOOK: bool = false;
+
     /// The largest magnitude of weights as they come.
     const LARGEST: u8;
 

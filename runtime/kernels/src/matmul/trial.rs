@@ -11,7 +11,7 @@ use crate::parallel::Team;
 /// The instruction set of this CPU that multiplies fastest. Whether that is AMX, a trial of some milliseconds decides, once.
 pub fn fastest_isa() -> Isa {
     static FASTEST: LazyLock<Isa> = LazyLock::new(|| match Isa::Amx.or_slower() {
-        Isa::Amx => faster(Isa::Amx, Isa::Avx512),
+        Isa::Amx => faster(Isa::Amx, Isa::detect()),
         fastest => fastest,
     });
     *FASTEST

@@ -83,10 +83,21 @@ fn by_isa<P: Packed, Q: Integer>(isa: Isa, job: &Job<'_>, rows: Range<usize>) ->
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     fn avx512<P: Packed, Q: Integer>(job: &Job<'_>, rows: Range<usize>, has_amx: bool) {
         // SAFETY: this function's own features.
-        by_n::<P, Avx512, Q>(unsafe { Avx512::assume() }, job, rows, has_amx);
+        by_n::<P, Avx512<false>, Q>(unsafe { Avx512::assume() }, job, rows, has_amx);
+    }
+    #[target_feature(
+        enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,avx512bitalg"
+    )]
+    fn avx512vbmi<P: Packed, Q: Integer>(job: &Job<'_>, rows: Range<usize>, has_amx: bool) {
+        // SAFETY: this function's own features.
+        by_n::<P, Avx512<true>, Q>(unsafe { Avx512::assume() }, job, rows, has_amx);
     }
     let height = job.weights.rows;
-    if isa >= Isa::Avx512 && height >= Avx512::ROWS {
+    let codebook = const { P::CODEBOOK };
+    if codebook && isa > Isa::Avx512 && height >= Avx512::<true>::ROWS && Isa::Avx512Vbmi.is_available() {
+        // SAFETY: the CPU has the instruction set.
+        unsafe { avx512vbmi::<P, Q>(job, rows, isa == Isa::Amx) };
+    } else if isa >= Isa::Avx512 && height >= Avx512::<false>::ROWS {
         // SAFETY: the CPU has the instruction set: `isa` comes from a team, which takes no other.
         unsafe { avx512::<P, Q>(job, rows, isa == Isa::Amx) };
     } else if isa == Isa::AvxVnni && height >= Avx2::<true>::ROWS {

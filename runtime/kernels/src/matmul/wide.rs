@@ -13,7 +13,7 @@ mod avx512;
 mod neon;
 
 use super::activations::{BLOCK, BlockInfo, Integer};
-use super::packed::Packed;
+use super::packed::{Packed, Sink};
 
 /// A column: 16 bytes of each row.
 pub(super) type Column<W> = [<W as Wide>::V; 4];
@@ -40,6 +40,19 @@ pub(super) trait Wide: Copy {
     /// # Safety
     /// These bytes must be readable in `ROWS` rows.
     unsafe fn column(self, at: *const u8, stride: usize) -> Column<Self>;
+    /// Gives all weights of a block to `to` where the instruction set has a way of its own for the codebook of `P`; false if it has none.
+    ///
+    /// # Safety
+    /// As for [`Packed::weights`].
+    #[inline(always)]
+    unsafe fn codebook_weights<P: Packed>(
+        self,
+        _at: *const u8,
+        _stride: usize,
+        _to: &mut impl Sink<Self>,
+    ) -> bool {
+        false
+    }
     /// The same 16 bytes in each lane.
     ///
     /// # Safety

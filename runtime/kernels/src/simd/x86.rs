@@ -8,9 +8,9 @@ use super::{LANES, Lanes, Simd};
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2<const VNNI: bool>(());
 
-/// What [`Avx2`] stands for without AVX-VNNI, and AVX-512 F, BW, VL, DQ and VNNI.
+/// What [`Avx2`] stands for without AVX-VNNI, and AVX-512 F, BW, VL, DQ and VNNI; with `VBMI` also VBMI and BITALG.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512<const VBMI: bool>(());
 
 impl<const VNNI: bool> Avx2<VNNI> {
     /// # Safety
@@ -21,9 +21,9 @@ impl<const VNNI: bool> Avx2<VNNI> {
     }
 }
 
-impl Avx512 {
+impl<const VBMI: bool> Avx512<VBMI> {
     /// # Safety
-    /// The CPU must have AVX2, FMA, F16C and AVX-512 F, BW, VL, DQ and VNNI.
+    /// The CPU must have AVX2, FMA, F16C and AVX-512 F, BW, VL, DQ and VNNI, and VBMI and BITALG if the token says so.
     #[inline(always)]
     pub unsafe fn assume() -> Self {
         Self(())
@@ -235,7 +235,7 @@ unsafe fn twos(a: __m256, b: __m256) -> __m256 {
     unsafe { _mm256_add_ps(_mm256_shuffle_ps::<0x44>(a, b), _mm256_shuffle_ps::<0xEE>(a, b)) }
 }
 
-impl Simd for Avx512 {
+impl Simd for Avx512<false> {
     type V = __m512;
     const FOUR_ROWS: usize = 4;
 

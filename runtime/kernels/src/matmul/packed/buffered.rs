@@ -30,6 +30,7 @@ pub(super) unsafe trait Buffered {
     const LARGEST: u8;
     const SIGNED: bool = true;
     const OFFSET_BITS: u32 = 0;
+    const CODEBOOK: bool = false;
 
     /// Makes bytes of all elements of one block.
     fn unpack(block: &[u8], to: &mut Bytes);
@@ -47,9 +48,14 @@ impl<B: Buffered> Packed for B {
     const LARGEST: u8 = B::LARGEST;
     const SIGNED: bool = B::SIGNED;
     const OFFSET_BITS: u32 = B::OFFSET_BITS;
+    const CODEBOOK: bool = B::CODEBOOK;
 
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
+        // SAFETY: the caller's promise.
+        if unsafe { w.codebook_weights::<Self>(at, stride, to) } {
+            return;
+        }
         let mut rows: [Bytes; MAX_ROWS] = [[MaybeUninit::uninit(); ROW]; MAX_ROWS];
         for (r, row) in rows[..W::ROWS].iter_mut().enumerate() {
             // SAFETY: the caller's promise: a block in each row.

@@ -77,6 +77,7 @@ fn nibble_scales<W: Wide>(w: W, unit: W::F, dword: W::V, to: &mut [W::F]) {
 unsafe impl Buffered for Iq2Xxs {
     const FORMAT: Format = Format::IQ2XXS;
     const SUB: usize = 32;
+    const CODEBOOK: bool = true;
     const LARGEST: u8 = 43;
 
     #[inline(always)]
@@ -108,6 +109,7 @@ unsafe impl Buffered for Iq2Xxs {
 unsafe impl Buffered for Iq2Xs {
     const FORMAT: Format = Format::IQ2XS;
     const SUB: usize = 16;
+    const CODEBOOK: bool = true;
     const LARGEST: u8 = 43;
 
     #[inline(always)]
@@ -132,6 +134,7 @@ unsafe impl Buffered for Iq2Xs {
 unsafe impl Buffered for Iq2S {
     const FORMAT: Format = Format::IQ2S;
     const SUB: usize = 16;
+    const CODEBOOK: bool = true;
     const LARGEST: u8 = 43;
 
     #[inline(always)]
@@ -157,6 +160,7 @@ unsafe impl Buffered for Iq2S {
 unsafe impl Buffered for Iq3Xxs {
     const FORMAT: Format = Format::IQ3XXS;
     const SUB: usize = 32;
+    const CODEBOOK: bool = true;
     const LARGEST: u8 = 62;
 
     #[inline(always)]
@@ -191,6 +195,7 @@ unsafe impl Buffered for Iq3Xxs {
 unsafe impl Buffered for Iq3S {
     const FORMAT: Format = Format::IQ3S;
     const SUB: usize = 32;
+    const CODEBOOK: bool = true;
     const LARGEST: u8 = 15;
 
     #[inline(always)]

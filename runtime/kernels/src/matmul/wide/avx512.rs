@@ -1,9 +1,11 @@
 //! Sixteen weight rows at once, with the product instruction of VNNI.
 
+mod codebooks;
+
 use std::arch::x86_64::*;
 
 use super::{Column, Wide};
-use crate::matmul::packed::Packed;
+use crate::matmul::packed::{Packed, Sink};
 use crate::simd::Avx512;
 
 /// Methods that are one intrinsic.
@@ -28,7 +30,7 @@ macro_rules! shift {
     )*};
 }
 
-impl Wide for Avx512 {
+impl<const VBMI: bool> Wide for Avx512<VBMI> {
     type V = __m512i;
     type F = __m512;
     const ROWS: usize = 16;
@@ -209,6 +211,17 @@ impl Wide for Avx512 {
             let odd = _mm512_castps_si512(_mm512_shuffle_ps::<0xDD>(ab, cd));
             _mm512_add_epi32(even, odd)
         }
+    }
+
+    #[inline(always)]
+    unsafe fn codebook_weights<P: Packed>(
+        self,
+        at: *const u8,
+        stride: usize,
+        to: &mut impl Sink<Self>,
+    ) -> bool {
+        // SAFETY: the caller's promise.
+        VBMI && unsafe { codebooks::weights::<P, VBMI>(self, at, stride, to) }
     }
 
     #[inline(always)]
