@@ -93,8 +93,7 @@ fn by_isa<P: Packed, Q: Integer>(isa: Isa, job: &Job<'_>, rows: Range<usize>) ->
         by_n::<P, Avx512<true>, Q>(unsafe { Avx512::assume() }, job, rows, has_amx);
     }
     let height = job.weights.rows;
-    let codebook = const { P::CODEBOOK };
-    if codebook && isa > Isa::Avx512 && height >= Avx512::<true>::ROWS && Isa::Avx512Vbmi.is_available() {
+    if P::CODEBOOK && isa > Isa::Avx512 && height >= Avx512::<true>::ROWS && Isa::Avx512Vbmi.is_available() {
         // SAFETY: the CPU has the instruction set.
         unsafe { avx512vbmi::<P, Q>(job, rows, isa == Isa::Amx) };
     } else if isa >= Isa::Avx512 && height >= Avx512::<false>::ROWS {

@@ -53,7 +53,7 @@ impl<B: Buffered> Packed for B {
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
         // SAFETY: the caller's promise.
-        if unsafe { w.codebook_weights::<Self>(at, stride, to) } {
+        if <Self as Packed>::CODEBOOK && unsafe { w.codebook_weights::<Self>(at, stride, to) } {
             return;
         }
         let mut rows: [Bytes; MAX_ROWS] = [[MaybeUninit::uninit(); ROW]; MAX_ROWS];
