@@ -98,7 +98,8 @@ impl Packing {
             let rule = "would be a GGUF file, which can't be called so; name another path";
             return Err(EngineError::Unpackable { path: out.to_owned(), rule });
         }
-        let mut unfinished = Unfinished::begin(out, &self.identity(&packed::document(&layers))?)?;
+        let identity = self.identity(&packed::document(&layers))?;
+        let mut unfinished = Unfinished::begin(out, &identity)?;
         let model = unfinished.model();
         let mut records = Vec::new();
         let fill = |tensor: &TensorInfo, from: u64, sink: &mut TensorSink<'_>| {
@@ -120,7 +121,14 @@ impl Packing {
             self.declare(DType::U8, |name, dtype, dims| writer.declare(name, dtype, dims))?;
             writer.write_resumably(&mut unfinished, progress, fill)?;
         }
-        layout(&Checkpoint::open(&model)?)?;
+        if self.identity(&packed::document(&layers))? != identity {
+            return Err(FormatError::Changed { path: self.checkpoint.path().to_owned() }.into());
+        }
+        let made = layout(&Checkpoint::open(&model)?)?;
+        if made.experts.as_ref().map(|experts| experts.groups().len()) != Some(self.catalog.groups().len()) {
+            let rule = "was not packed as a whole, which is a defect of this program; run the model as it is";
+            return Err(EngineError::Unpackable { path: self.checkpoint.path().to_owned(), rule });
+        }
         Ok(unfinished.publish()?)
     }
 
@@ -213,8 +221,9 @@ impl Packing {
         };
         names.extend(listed(folder)?);
         names.retain(|name| is_document(name) && folder.join(name).is_file());
-        for old in listed(to)?.iter().filter(|name| *name != Path::new(WEIGHTS)) {
-            fs::remove_file(to.join(old)).map_err(|source| failed(&to.join(old), source))?;
+        // A copy may be there already, as little to be written to as what it is of.
+        for old in names.iter().map(PathBuf::as_path).chain([Path::new(packed::DOCUMENT)]) {
+            let _ = fs::remove_file(to.join(old));
         }
         for name in &names {
             let copy = to.join(name);

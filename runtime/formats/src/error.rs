@@ -310,6 +310,17 @@ pub enum FormatError {
         /// The path.
         path: PathBuf,
     },
+    /// Something came to be where a model was to be, while that was made.
+    #[error(
+        "{}: is there by now, and stays; the finished model is {}: move it where you want it, and take its folder away",
+        path.display(), model.display()
+    )]
+    Occupied {
+        /// Where it was to be.
+        path: PathBuf,
+        /// Where it is.
+        model: PathBuf,
+    },
     /// A path that can't be written to, or an unfinished model that can't be gone on with.
     #[error("{}: {rule}", path.display())]
     Unwritable {

@@ -30,10 +30,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     });
     progress.into_iter().for_each(|(_, progress)| progress.done());
     let begun = Unfinished::folder(&args.out).filter(|folder| folder.exists());
-    let interrupted = !matches!(
+    // What the disk did not do may be done the next time.
+    let interrupted = matches!(
         written,
-        Err(EngineError::Unpackable { .. })
-            | Err(EngineError::Format(FormatError::Exists { .. } | FormatError::Unwritable { .. }))
+        Err(EngineError::Format(
+            FormatError::Write { .. } | FormatError::Read { .. } | FormatError::Open { .. }
+        ))
     );
     match begun.filter(|_| interrupted) {
         Some(folder) => written.with_context(|| {

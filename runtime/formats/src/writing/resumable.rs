@@ -170,9 +170,14 @@ impl<'a> DiskReader<'a> {
         let start = self.bytes.as_ptr().align_offset(DISK_BLOCK).min(DISK_BLOCK);
         let whole = start..start + bytes.next_multiple_of(DISK_BLOCK);
         let direct = self.direct.as_ref().map(|file| read_up_to(file, &mut self.bytes[whole], block));
-        if !direct.is_some_and(|read| read.is_ok_and(|read| read >= bytes)) {
-            self.direct = None;
-            self.buffered.read_exact_at(&mut self.bytes[start..start + bytes], block)?;
+        match direct {
+            Some(Ok(read)) if read >= bytes => {}
+            // What the disk can't give must not come out of the cache.
+            Some(Err(error)) if error.kind() != io::ErrorKind::InvalidInput => return Err(error),
+            _ => {
+                self.direct = None;
+                self.buffered.read_exact_at(&mut self.bytes[start..start + bytes], block)?;
+            }
         }
         Ok(&self.bytes[start..start + bytes])
     }

@@ -67,11 +67,14 @@ impl Unfinished {
         let path = folder.join("log");
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let options = || OpenOptions::new().read(true).write(true).custom_flags(flags).clone();
-        let empty = || Ok::<_, io::Error>(folder.read_dir()?.next().is_none());
+        let holds_other_than = |own: &str| -> io::Result<bool> {
+            let names = folder.read_dir()?.map(|entry| Ok(entry?.file_name()));
+            Ok(names.collect::<io::Result<Vec<_>>>()?.iter().any(|name| name != own))
+        };
         let mut log = match options().open(&path) {
             Ok(log) => log,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if !empty().map_err(failed)? {
+                if holds_other_than("").map_err(failed)? {
                     return Err(unwritable(&folder, foreign));
                 }
                 options().create_new(true).open(&path).map_err(failed)?
@@ -93,21 +96,36 @@ impl Unfinished {
         if !path.symlink_metadata().is_ok_and(|theirs| same(ours, theirs)) || out.symlink_metadata().is_ok() {
             return Err(FormatError::Exists { path: out });
         }
-        let mut text = String::new();
-        Read::by_ref(&mut log).take(LOG_BYTES).read_to_string(&mut text).map_err(failed)?;
-        if text.is_empty() {
-            log.write_all(title.as_bytes()).map_err(failed)?;
-            text.clone_from(&title);
+        let mut text = Vec::new();
+        Read::by_ref(&mut log).take(LOG_BYTES).read_to_end(&mut text).map_err(failed)?;
+        // Ours, of which not even the title came to the disk: nothing else did.
+        if text.len() < title.len() && title.as_bytes().starts_with(&text) {
+            if holds_other_than("log").map_err(failed)? {
+                return Err(unwritable(&folder, foreign));
+            }
+            let written = log.set_len(0).and_then(|()| log.seek(SeekFrom::Start(0)));
+            let written = written.and_then(|_| log.write_all(title.as_bytes())).and_then(|()| log.sync_all());
+            written.map_err(failed)?;
+            sync_folder(&folder).map_err(failed)?;
+            text = title.clone().into_bytes();
         }
-        if !text.starts_with(MARK) {
+        if !text.starts_with(MARK.as_bytes()) {
             return Err(unwritable(&folder, foreign));
         }
-        let Some(lines) = text.strip_prefix(&title) else {
+        let Some(lines) = text.strip_prefix(title.as_bytes()) else {
             return Err(unwritable(
                 &folder,
                 "is of another model, of files that were changed, or of another version; take it away to begin anew",
             ));
         };
+        let kind = folder.join("model").symlink_metadata().map(|model| model.file_type());
+        if kind.is_ok_and(|kind| !(kind.is_file() || kind.is_dir())) {
+            return Err(unwritable(
+                &folder,
+                "has a model that is no file or folder of its own; take it away to begin anew",
+            ));
+        }
+        let lines = String::from_utf8_lossy(lines);
         let pieces = lines.split_inclusive('\n').map_while(Piece::read).collect();
         let mut begun = Self { folder, out, log, pieces };
         begun.keep(begun.pieces.len())?;
@@ -123,17 +141,19 @@ impl Unfinished {
     pub fn publish(self) -> Result<(), FormatError> {
         let failed = |source| FormatError::Write { path: self.out.clone(), source };
         let model = self.model();
-        File::open(&model).and_then(|model| model.sync_all()).map_err(failed)?;
+        if model.is_dir() {
+            sync_folder(&model).map_err(failed)?;
+        }
         match rename(&model, &self.out) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(FormatError::Exists { path: self.out });
+                return Err(FormatError::Occupied { path: self.out, model });
             }
             Err(source) => return Err(failed(source)),
         }
+        // The model has its place; whether a crash could still undo that is not worth an error.
         if let Some(parent) = self.out.parent() {
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
+            let _ = sync_folder(if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
         }
         // It is of no more use, and harms nobody.
         let _ = fs::remove_file(self.folder.join("log")).and_then(|()| fs::remove_dir(&self.folder));
@@ -173,6 +193,14 @@ impl Piece {
         let (end, digest) = line.strip_suffix('\n')?.split_once(' ')?;
         let piece = Self { end: end.parse().ok()?, digest: blake3::Hash::from_hex(digest).ok()? };
         (piece.line() == line).then_some(piece)
+    }
+}
+
+/// Waits until the names in a folder are on the disk, where the system has a way to say so.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder)?.sync_all() {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        result => result,
     }
 }
 
@@ -268,6 +296,30 @@ mod tests {
     }
 
     #[test]
+    fn a_title_that_is_not_whole_is_written_again_where_nothing_else_is() {
+        let room = tempfile::tempdir().unwrap();
+        let folder = room.path().join("out.unfinished");
+        fs::create_dir(&folder).unwrap();
+        for title in [&b""[..], &MARK.as_bytes()[..9], MARK.as_bytes()] {
+            fs::write(folder.join("log"), title).unwrap();
+            fs::write(folder.join("model"), "mine").unwrap();
+            assert!(error(&out(&room), b"a").contains("is no unfinished model"));
+            assert_eq!(fs::read_to_string(folder.join("model")).unwrap(), "mine");
+            fs::remove_file(folder.join("model")).unwrap();
+            assert!(Unfinished::begin(&out(&room), b"a").unwrap().pieces().is_empty());
+            assert_eq!(fs::read_to_string(folder.join("log")).unwrap().lines().count(), 2);
+        }
+        // Not UTF-8, and a model that is a link.
+        fs::write(folder.join("log"), b"\xff\xfe").unwrap();
+        assert!(error(&out(&room), b"a").contains("is no unfinished model"));
+        fs::remove_dir_all(&folder).unwrap();
+        drop(Unfinished::begin(&out(&room), b"a").unwrap());
+        fs::create_dir(room.path().join("elsewhere")).unwrap();
+        symlink(room.path().join("elsewhere"), folder.join("model")).unwrap();
+        assert!(error(&out(&room), b"a").contains("no file or folder of its own"));
+    }
+
+    #[test]
     fn one_process_at_a_time_makes_a_model() {
         let room = tempfile::tempdir().unwrap();
         let begun = Unfinished::begin(&out(&room), b"a").unwrap();
@@ -288,7 +340,11 @@ mod tests {
                 "file" => fs::write(out(&room), "mine").unwrap(),
                 _ => fs::create_dir(out(&room)).unwrap(),
             }
-            assert!(matches!(begun.publish(), Err(FormatError::Exists { .. })), "{kind}");
+            let occupied = begun.publish().unwrap_err().to_string();
+            assert!(
+                occupied.contains("move it") && occupied.contains("out.unfinished/model"),
+                "{kind}: {occupied}"
+            );
             assert!(error(&out(&room), b"a").contains("exists already"));
             match kind {
                 "file" => fs::remove_file(out(&room)).unwrap(),
