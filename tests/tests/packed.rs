@@ -12,11 +12,12 @@ mod publish;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use membrane_engine::{LoadOptions, Model, Packing, Precision, Prepared, Result, Speculate};
 use membrane_formats::gguf::GgufWriter;
-use membrane_formats::{Array, Checkpoint, DType, FormatError, Metadata, StrArray, Value};
+use membrane_formats::{Array, Checkpoint, DType, FormatError, Metadata, Step, StrArray, Value};
 use membrane_tests::drafting::hybrid_with_head;
 use membrane_tests::sessions::{bits, fresh, tokens};
 use membrane_tests::{published, references, tiny, with_metadata, workspace};
@@ -360,11 +361,35 @@ fn an_interrupted_packing_goes_on_with_the_same_model_alone() {
         assert_eq!(left(room.path()), ["model", "other", "out.unfinished"]);
         let error = pack(&other, &out).unwrap_err().to_string();
         assert!(error.contains("out.unfinished: is of another model"), "{error}");
+        let copied = room.path().join("out.unfinished/model/config.json");
+        if folder {
+            fs::remove_file(&copied).unwrap();
+            symlink(&other, &copied).unwrap();
+        }
+        let before = fs::read(&other).unwrap();
         pack(&model, &out).unwrap();
+        assert!(fs::read(&other).unwrap() == before, "a link leads to what is somebody else's");
         assert_eq!(left(room.path()), ["model", "other", "out"]);
         let run = |path: &Path| fresh(&load(path, &options(Precision::Fast, None)).unwrap(), &[1, 2, 3]);
         assert!(run(&model) == run(&out));
     }
+}
+
+#[test]
+fn a_model_that_changes_while_it_is_packed_is_not_published() {
+    let room = tempfile::tempdir().unwrap();
+    let [model, out] = ["model", "out"].map(|name| room.path().join(name));
+    fs::copy(fixture(SOURCE), &model).unwrap();
+    let packing = Packing::of(Checkpoint::open(&model).unwrap()).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&model).unwrap();
+    let error = packing.write(&out, &mut |step, _| {
+        if step == Step::Comparing {
+            file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        }
+    });
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("changed while it was being read"), "{error}");
+    assert_eq!(left(room.path()), ["model", "out.unfinished"]);
 }
 
 #[test]

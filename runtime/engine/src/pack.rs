@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use membrane_formats::gguf::GgufWriter;
+use membrane_formats::gguf::{GgufWriter, SPLIT_KEYS};
 use membrane_formats::packed::{self, PackedForm, RECORD_ALIGNMENT};
 use membrane_formats::{
     Checkpoint, Container, DType, FormatError, SafetensorsWriter, SourceFile, Step, TensorInfo, TensorSink,
@@ -27,8 +27,6 @@ use crate::weights::{Block, FeedForward, Layout, MoeBlock};
 const BATCH_BYTES: u64 = 64 << 20;
 /// Bytes of another tensor that are copied at a time.
 const COPY_BYTES: usize = 4 << 20;
-/// Keys of split GGUF files; the packed one is whole.
-const SPLIT_KEYS: [&str; 3] = ["split.no", "split.count", "split.tensors.count"];
 /// The weights of a packed folder.
 const WEIGHTS: &str = "model.safetensors";
 /// What belongs to a tensor of the same beginning and is of no use without it.
@@ -98,7 +96,8 @@ impl Packing {
             let rule = "would be a GGUF file, which can't be called so; name another path";
             return Err(EngineError::Unpackable { path: out.to_owned(), rule });
         }
-        let identity = self.identity(&packed::document(&layers))?;
+        let description = packed::document(&layers);
+        let identity = self.identity(&description)?;
         let mut unfinished = Unfinished::begin(out, &identity)?;
         let model = unfinished.model();
         let mut records = Vec::new();
@@ -107,6 +106,7 @@ impl Packing {
         };
         if file {
             let mut metadata = self.checkpoint.metadata().clone();
+            // The packed one is whole.
             for key in SPLIT_KEYS {
                 metadata.remove(key);
             }
@@ -116,12 +116,12 @@ impl Packing {
             self.declare(DType::I8, |name, dtype, dims| writer.declare(name, dtype, dims))?;
             writer.write_resumably(&mut unfinished, progress, fill)?;
         } else {
-            self.write_documents(&model, &packed::document(&layers))?;
+            self.write_documents(&model, &description)?;
             let mut writer = SafetensorsWriter::new(&model.join(WEIGHTS));
             self.declare(DType::U8, |name, dtype, dims| writer.declare(name, dtype, dims))?;
             writer.write_resumably(&mut unfinished, progress, fill)?;
         }
-        if self.identity(&packed::document(&layers))? != identity {
+        if self.identity(&description)? != identity {
             return Err(FormatError::Changed { path: self.checkpoint.path().to_owned() }.into());
         }
         let made = layout(&Checkpoint::open(&model)?)?;

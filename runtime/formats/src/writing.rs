@@ -7,8 +7,10 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use crate::dtype::DType;
 use crate::error::{FormatError, quoted};
-use crate::tensor::TensorInfo;
+use crate::shape::Shape;
+use crate::tensor::{TensorInfo, Values};
 pub use resumable::Step;
 pub use unfinished::Unfinished;
 
@@ -61,6 +63,20 @@ impl Planned<'_> {
         let buffered = self.write_to(BufWriter::with_capacity(BUFFER_BYTES, file), fill)?;
         Ok(part.publish(buffered, self.path)?)
     }
+}
+
+/// A tensor of a file that is to be written at `path`, which has no place yet. Error: an impossible shape.
+pub(crate) fn announced(
+    path: &Path,
+    name: &str,
+    dtype: DType,
+    dims: &[u64],
+) -> Result<TensorInfo, FormatError> {
+    let refused = |source| FormatError::TensorShape { path: path.to_owned(), tensor: quoted(name), source };
+    let shape = Shape::new(dims).map_err(refused)?;
+    let bytes = dtype.tensor_bytes(&shape).map_err(refused)?;
+    let (name, values) = (name.to_owned(), Values::AsStored);
+    Ok(TensorInfo { name, dtype, shape, file: 0, offset: 0, bytes, values })
 }
 
 /// Takes the bytes of one tensor.

@@ -9,9 +9,8 @@ use super::header::{LENGTH_BYTES, METADATA};
 use crate::dtype::DType;
 use crate::error::{FormatError, quoted};
 use crate::limits;
-use crate::shape::Shape;
-use crate::tensor::{TensorInfo, Values};
-use crate::writing::{Planned, Step, TensorSink, Unfinished};
+use crate::tensor::TensorInfo;
+use crate::writing::{Planned, Step, TensorSink, Unfinished, announced};
 
 /// The data begin at a multiple of it, bytes: behind the header the format allows spaces.
 const DATA_ALIGNMENT: u64 = 4096;
@@ -47,17 +46,14 @@ impl SafetensorsWriter {
         if DType::of_safetensors(dtype.name()) != Some(dtype) {
             return Err(refused(format!("safetensors files have no type {dtype}")));
         }
-        let shape_error =
-            |source| FormatError::TensorShape { path: self.path.clone(), tensor: quoted(name), source };
-        let shape = Shape::new(dims).map_err(shape_error)?;
-        let bytes = dtype.tensor_bytes(&shape).map_err(shape_error)?;
-        let offset = self.bytes;
-        self.bytes = offset
-            .checked_add(bytes)
+        let mut tensor = announced(&self.path, name, dtype, dims)?;
+        tensor.offset = self.bytes;
+        self.bytes = tensor
+            .offset
+            .checked_add(tensor.bytes)
             .filter(|&end| end <= i64::MAX as u64 / 2)
             .ok_or_else(|| refused("the file would be longer than 2^62 bytes".into()))?;
-        let (name, file, values) = (name.to_owned(), 0, Values::AsStored);
-        self.tensors.push(TensorInfo { name, dtype, shape, file, offset, bytes, values });
+        self.tensors.push(tensor);
         Ok(())
     }
 

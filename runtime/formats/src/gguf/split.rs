@@ -18,6 +18,8 @@ use crate::source::SourceFile;
 const NUMBER_KEY: &str = "split.no";
 const COUNT_KEY: &str = "split.count";
 const TENSORS_KEY: &str = "split.tensors.count";
+/// The keys that make a file one of a series.
+pub const SPLIT_KEYS: [&str; 3] = [NUMBER_KEY, COUNT_KEY, TENSORS_KEY];
 
 /// Opens the other files of the series whose first file is in `parts`; does nothing if it is not split.
 pub(super) fn open_others(parts: &mut Parts, budget: &mut Budget) -> Result<(), FormatError> {

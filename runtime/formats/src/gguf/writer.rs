@@ -8,10 +8,9 @@ use crate::dtype::DType;
 use crate::error::{FormatError, quoted};
 use crate::limits;
 use crate::metadata::Metadata;
-use crate::shape::Shape;
-use crate::tensor::{TensorInfo, Values};
+use crate::tensor::TensorInfo;
 use crate::value::{Array, Value};
-use crate::writing::{Planned, Step, TensorSink, Unfinished};
+use crate::writing::{Planned, Step, TensorSink, Unfinished, announced};
 
 const VERSION: u32 = 3;
 
@@ -42,19 +41,7 @@ impl GgufWriter {
                 rule: format!("its name has {} bytes, not 1 to {}", name.len(), limits::TENSOR_NAME_BYTES),
             });
         }
-        let shape_error =
-            |source| FormatError::TensorShape { path: self.path.clone(), tensor: quoted(name), source };
-        let shape = Shape::new(dims).map_err(shape_error)?;
-        let bytes = dtype.tensor_bytes(&shape).map_err(shape_error)?;
-        self.tensors.push(TensorInfo {
-            name: name.to_owned(),
-            dtype,
-            shape,
-            file: 0,
-            offset: 0,
-            bytes,
-            values: Values::AsStored,
-        });
+        self.tensors.push(announced(&self.path, name, dtype, dims)?);
         Ok(())
     }
 

@@ -286,6 +286,15 @@ mod tests {
 
     /// Writes the file until so many runs were asked for. Gives their numbers.
     fn write(out: &Path, until: usize) -> (Vec<u64>, Result<(), FormatError>) {
+        write_watched(out, until, &mut |_, _| {})
+    }
+
+    /// The same; `watch` is told how it goes on.
+    fn write_watched(
+        out: &Path,
+        until: usize,
+        watch: &mut dyn FnMut(Step, u64),
+    ) -> (Vec<u64>, Result<(), FormatError>) {
         let (tensors, mut asked) = (tensors(), Vec::new());
         let mut unfinished = Unfinished::begin(out, b"source").unwrap();
         let path = unfinished.model();
@@ -293,6 +302,7 @@ mod tests {
         let planned = Planned { path: &path, header: vec![9; HEADER as usize], tensors: &tensors, bytes };
         let (mut last, mut steps) = (0, Vec::new());
         let mut progress = |step, at| {
+            watch(step, at);
             steps.push(step);
             last = at;
         };
@@ -340,11 +350,12 @@ mod tests {
     fn what_is_not_as_it_was_written_is_made_again() {
         /// Changes what an interrupted call has left.
         type Damage = fn(&Path, &Path);
-        let cases: [(Damage, u64); 8] = [
+        let cases: [(Damage, u64); 9] = [
             (|_, _| {}, 6),
             (|model, _| flip(model, HEADER + 6), 0),
             (|model, _| flip(model, HEADER + 3 * RUN + 5), 3),
             (|model, _| cut(model, 4 * RUN), 3),
+            (|model, _| lengthen(model, 20 * RUN), 6),
             (|model, _| fs::remove_file(model).unwrap(), 0),
             (|_, log| cut(log, 10), 3),
             (|_, log| flip(log, fs::metadata(log).unwrap().len() - 10), 3),
@@ -372,6 +383,27 @@ mod tests {
         file.set_len(file.metadata().unwrap().len() - less).unwrap();
     }
 
+    fn lengthen(path: &Path, more: u64) {
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        file.set_len(file.metadata().unwrap().len() + more).unwrap();
+    }
+
+    #[test]
+    fn what_is_read_back_otherwise_is_an_error() {
+        let room = tempfile::tempdir().unwrap();
+        let [out, model, _] = paths(&room);
+        let mut begun = false;
+        let damaged = write_watched(&out, 99, &mut |step, _| {
+            // The first piece is on the disk by then, and is not written again.
+            if step == Step::Writing && !begun && fs::metadata(&model).unwrap().len() > 9 * RUN {
+                begun = true;
+                flip(&model, HEADER + 6);
+            }
+        });
+        assert!(matches!(damaged.1, Err(FormatError::ReadBack { .. })), "{:?}", damaged.1);
+        assert_eq!(write(&out, 99).0, (0..TENSORS * RUNS).collect::<Vec<_>>());
+    }
+
     #[test]
     fn logs_that_say_what_can_not_be_are_not_believed() {
         let room = tempfile::tempdir().unwrap();
@@ -385,7 +417,11 @@ mod tests {
             fs::write(&log, format!("{title}{end} {digest}{end} {digest}")).unwrap();
             assert_eq!(write(&out, 1).0, [0], "{end}");
         }
-        write(&out, 99).1.unwrap();
+        // A piece that is there, and is less than the header.
+        fs::write(&log, format!("{title}32 {}\n", blake3::hash(&[9; 32]).to_hex())).unwrap();
+        let (asked, result) = write(&out, 99);
+        result.unwrap();
+        assert_eq!(asked[0], 0);
     }
 
     #[test]

@@ -10,6 +10,9 @@ use crate::error::FormatError;
 
 /// The first line of a log: a folder without it is somebody else's.
 const MARK: &str = "membrane, unfinished model, 1\n";
+/// The name of the log in its folder.
+const LOG: &str = "log";
+const FOREIGN: &str = "is there, and is no unfinished model; take it away, or name another path";
 /// Bytes of the longest log that is read: a line has about 90, and stands for [`super::resumable`]'s pieces of many megabytes.
 const LOG_BYTES: u64 = 1 << 20;
 
@@ -53,64 +56,31 @@ impl Unfinished {
             return Err(FormatError::Exists { path: out });
         }
         let failed = |source| FormatError::Open { path: folder.clone(), source };
-        let foreign = "is there, and is no unfinished model; take it away, or name another path";
         match fs::create_dir(&folder) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if !folder.symlink_metadata().map_err(failed)?.is_dir() {
-                    return Err(unwritable(&folder, foreign));
-                }
-            }
-            Err(source) => return Err(failed(source)),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+            _ => {}
         }
-        let title = format!("{MARK}{}\n", blake3::hash(of).to_hex());
-        let path = folder.join("log");
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let options = || OpenOptions::new().read(true).write(true).custom_flags(flags).clone();
-        let holds_other_than = |own: &str| -> io::Result<bool> {
-            let names = folder.read_dir()?.map(|entry| Ok(entry?.file_name()));
-            Ok(names.collect::<io::Result<Vec<_>>>()?.iter().any(|name| name != own))
-        };
-        let mut log = match options().open(&path) {
-            Ok(log) => log,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if holds_other_than("").map_err(failed)? {
-                    return Err(unwritable(&folder, foreign));
-                }
-                options().create_new(true).open(&path).map_err(failed)?
-            }
-            Err(source) => return Err(failed(source)),
-        };
-        match log.try_lock() {
-            Err(fs::TryLockError::WouldBlock) => {
-                return Err(unwritable(&folder, "is being written by another process; wait for its end"));
-            }
-            // Not every file system has locks.
-            Ok(()) | Err(fs::TryLockError::Error(_)) => {}
+        if !folder.symlink_metadata().map_err(failed)?.is_dir() {
+            return Err(unwritable(&folder, FOREIGN));
         }
-        let same = |ours: fs::Metadata, theirs: fs::Metadata| {
-            (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())
-        };
-        let ours = log.metadata().map_err(failed)?;
-        // Whoever had it may have finished, and taken it away, between the two.
-        if !path.symlink_metadata().is_ok_and(|theirs| same(ours, theirs)) || out.symlink_metadata().is_ok() {
+        let mut log = open_log(&folder)?;
+        // Whoever had it may have finished, and taken it away, before it was locked.
+        if !is_still_there(&log, &folder.join(LOG)).map_err(failed)? || out.symlink_metadata().is_ok() {
             return Err(FormatError::Exists { path: out });
         }
+        let title = format!("{MARK}{}\n", blake3::hash(of).to_hex());
         let mut text = Vec::new();
         Read::by_ref(&mut log).take(LOG_BYTES).read_to_end(&mut text).map_err(failed)?;
         // Ours, of which not even the title came to the disk: nothing else did.
         if text.len() < title.len() && title.as_bytes().starts_with(&text) {
-            if holds_other_than("log").map_err(failed)? {
-                return Err(unwritable(&folder, foreign));
+            if !holds_only(&folder, Some(LOG)).map_err(failed)? {
+                return Err(unwritable(&folder, FOREIGN));
             }
-            let written = log.set_len(0).and_then(|()| log.seek(SeekFrom::Start(0)));
-            let written = written.and_then(|_| log.write_all(title.as_bytes())).and_then(|()| log.sync_all());
-            written.map_err(failed)?;
-            sync_folder(&folder).map_err(failed)?;
+            begin_log(&mut log, &title).and_then(|()| sync_folder(&folder)).map_err(failed)?;
             text = title.clone().into_bytes();
         }
         if !text.starts_with(MARK.as_bytes()) {
-            return Err(unwritable(&folder, foreign));
+            return Err(unwritable(&folder, FOREIGN));
         }
         let Some(lines) = text.strip_prefix(title.as_bytes()) else {
             return Err(unwritable(
@@ -118,16 +88,14 @@ impl Unfinished {
                 "is of another model, of files that were changed, or of another version; take it away to begin anew",
             ));
         };
-        let kind = folder.join("model").symlink_metadata().map(|model| model.file_type());
-        if kind.is_ok_and(|kind| !(kind.is_file() || kind.is_dir())) {
-            return Err(unwritable(
-                &folder,
-                "has a model that is no file or folder of its own; take it away to begin anew",
-            ));
-        }
         let lines = String::from_utf8_lossy(lines);
         let pieces = lines.split_inclusive('\n').map_while(Piece::read).collect();
         let mut begun = Self { folder, out, log, pieces };
+        let kind = begun.model().symlink_metadata().map(|model| model.file_type());
+        if kind.is_ok_and(|kind| !(kind.is_file() || kind.is_dir())) {
+            let rule = "has a model that is no file or folder of its own; take it away to begin anew";
+            return Err(unwritable(&begun.folder, rule));
+        }
         begun.keep(begun.pieces.len())?;
         Ok(begun)
     }
@@ -156,7 +124,7 @@ impl Unfinished {
             let _ = sync_folder(if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
         }
         // It is of no more use, and harms nobody.
-        let _ = fs::remove_file(self.folder.join("log")).and_then(|()| fs::remove_dir(&self.folder));
+        let _ = fs::remove_file(self.folder.join(LOG)).and_then(|()| fs::remove_dir(&self.folder));
         Ok(())
     }
 
@@ -171,7 +139,7 @@ impl Unfinished {
         let pieces: usize = self.pieces.iter().map(|piece| piece.line().len()).sum();
         let end = (MARK.len() + blake3::Hash::from([0; 32]).to_hex().len() + 1 + pieces) as u64;
         let cut = self.log.set_len(end).and_then(|()| self.log.seek(SeekFrom::Start(end)));
-        cut.map(drop).map_err(|source| FormatError::Write { path: self.folder.join("log"), source })
+        cut.map(drop).map_err(|source| FormatError::Write { path: self.folder.join(LOG), source })
     }
 
     /// Adds a piece that is on the disk.
@@ -194,6 +162,56 @@ impl Piece {
         let piece = Self { end: end.parse().ok()?, digest: blake3::Hash::from_hex(digest).ok()? };
         (piece.line() == line).then_some(piece)
     }
+}
+
+/// Opens and locks the log of a folder, which may be empty yet. Errors: the folder is somebody else's, or another process has it.
+fn open_log(folder: &Path) -> Result<File, FormatError> {
+    let unwritable = |rule| FormatError::Unwritable { path: folder.to_owned(), rule };
+    let failed = |source| FormatError::Open { path: folder.to_owned(), source };
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let log = match options.open(folder.join(LOG)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if !holds_only(folder, None).map_err(failed)? {
+                return Err(unwritable(FOREIGN));
+            }
+            options.create_new(true).open(folder.join(LOG))
+        }
+        opened => opened,
+    };
+    let log = log.map_err(failed)?;
+    match log.try_lock() {
+        Err(fs::TryLockError::WouldBlock) => {
+            Err(unwritable("is being written by another process; wait for its end"))
+        }
+        // Not every file system has locks.
+        Ok(()) | Err(fs::TryLockError::Error(_)) => Ok(log),
+    }
+}
+
+/// Writes the title of a log that has none.
+fn begin_log(log: &mut File, title: &str) -> io::Result<()> {
+    log.set_len(0)?;
+    log.seek(SeekFrom::Start(0))?;
+    log.write_all(title.as_bytes())?;
+    log.sync_all()
+}
+
+/// Whether there is nothing in a folder but this.
+fn holds_only(folder: &Path, own: Option<&str>) -> io::Result<bool> {
+    for entry in folder.read_dir()? {
+        let name = entry?.file_name();
+        if own.is_none_or(|own| name != own) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether an open file is what its path leads to.
+fn is_still_there(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    Ok(path.symlink_metadata().is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())))
 }
 
 /// Waits until the names in a folder are on the disk, where the system has a way to say so.
