@@ -12,6 +12,8 @@ mod convert;
 mod hybrid;
 #[path = "folders/publish.rs"]
 mod publish;
+#[path = "folders/seeing.rs"]
+mod seeing;
 #[path = "folders/unused.rs"]
 mod unused;
 
@@ -450,9 +452,10 @@ fn a_hybrid_gives_the_logits_of_the_file_that_a_converter_makes_of_it() {
     let tokens: Vec<u32> = (0..60).map(|i| (i * 31 + 7) % 96).collect();
     let options =
         LoadOptions { precision: Precision::Reference, context: Some(64), ..LoadOptions::default() };
-    for (kind, architecture) in hybrid::KINDS {
+    let kinds = hybrid::KINDS.into_iter().flat_map(|kind| [3, 0].map(|attention| (kind, attention)));
+    for ((kind, architecture), attention) in kinds {
         let root = tempfile::tempdir().unwrap();
-        hybrid::write(kind, root.path());
+        hybrid::write(kind, attention, root.path());
         let gguf = root.path().join("converted.gguf");
         convert::convert(root.path(), architecture, false, &gguf);
         let logits = |path: &Path, experts: Option<u64>| {

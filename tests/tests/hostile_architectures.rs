@@ -127,7 +127,7 @@ fn lies() -> Vec<(&'static str, &'static str, Value, &'static str)> {
         ("deepseek2", "leading_dense_block_count", Value::U32(2), "blk.1.ffn_gate.weight"),
         ("deepseek2", "leading_dense_block_count", Value::U32(0), "blk.0.ffn"),
         ("deepseek2", "expert_gating_func", Value::U32(3), "expert_gating_func"),
-        ("deepseek2", "expert_gating_func", Value::U32(1), "expert_group_count"),
+        ("deepseek2", "expert_gating_func", Value::U32(1), "exp_probs_b"),
         ("deepseek2", "expert_group_count", Value::U32(3), "expert_group_count"),
         ("deepseek2", "expert_group_count", Value::U32(u32::MAX), "expert_group_count"),
         ("deepseek2", "expert_group_used_count", Value::U32(5), "expert_group_used_count"),

@@ -192,7 +192,7 @@ fn folders_of_hybrids_with_draft_heads_give_the_same_bits() {
         let room = tempfile::tempdir().unwrap();
         let folder = room.path().join("folder");
         fs::create_dir(&folder).unwrap();
-        hybrid::write(kind, &folder);
+        hybrid::write(kind, 3, &folder);
         let weights = folder.join("model.safetensors");
         let file = fs::read(&weights).unwrap();
         let mut tensors = BTreeMap::new();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use membrane_engine::{LoadOptions, Precision, Prepared};
 use membrane_formats::gguf::GgufWriter;
-use membrane_formats::{Checkpoint, FormatError, Metadata};
+use membrane_formats::{Array, Checkpoint, FormatError, Metadata};
 use membrane_tests::workspace;
 
 const EXPERT: &str = "qwen2moe.expert_feed_forward_length";
@@ -69,20 +69,27 @@ fn dense_qwen2_is_a_mixture_of_one() {
     of_one.set("qwen2moe.expert_used_count", 1_u32);
     let mixture =
         written(folder.path().join("mixture.gguf"), of_one, |name| Some(name.into()), "down_shexp", &source);
-    let mut dense = Metadata::default();
-    dense.set("general.architecture", "qwen2");
-    for (key, value) in source.metadata().iter() {
-        if let Some(key) = key.strip_prefix("qwen2moe.").filter(|key| !key.starts_with("expert_")) {
-            dense.set(&format!("qwen2.{key}"), value.clone());
+    // What sees is the same in a text.
+    for (architecture, sections) in [("qwen2", None), ("qwen2vl", Some(vec![8_u32, 4, 4, 0]))] {
+        let mut dense = Metadata::default();
+        dense.set("general.architecture", architecture);
+        for (key, value) in source.metadata().iter() {
+            if let Some(key) = key.strip_prefix("qwen2moe.").filter(|key| !key.starts_with("expert_")) {
+                dense.set(&format!("{architecture}.{key}"), value.clone());
+            }
         }
+        let inner = source.metadata().require_u32(EXPERT).unwrap();
+        dense.set(&format!("{architecture}.feed_forward_length"), inner);
+        if let Some(sections) = sections {
+            dense.set(&format!("{architecture}.rope.dimension_sections"), Array::U32(sections));
+        }
+        let name = |name: &str| match name {
+            _ if name.contains("_shexp") || name.contains("ffn_gate_inp") => None,
+            _ => Some(name.replace("_exps", "")),
+        };
+        let dense = written(folder.path().join("dense.gguf"), dense, name, "nothing is silent", &source);
+        assert!(logits(&dense) == logits(&mixture), "{architecture}");
     }
-    dense.set("qwen2.feed_forward_length", source.metadata().require_u32(EXPERT).unwrap());
-    let name = |name: &str| match name {
-        _ if name.contains("_shexp") || name.contains("ffn_gate_inp") => None,
-        _ => Some(name.replace("_exps", "")),
-    };
-    let dense = written(folder.path().join("dense.gguf"), dense, name, "nothing is silent", &source);
-    assert!(logits(&dense) == logits(&mixture));
 }
 
 #[test]

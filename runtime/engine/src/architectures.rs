@@ -34,16 +34,19 @@ pub struct Architecture {
 }
 
 /// Every architecture that this engine runs.
-pub const ALL: [Architecture; 12] = [
+pub const ALL: [Architecture; 15] = [
     Architecture { name: "deepseek2", describe: deepseek2::describe },
     Architecture { name: "gemma3", describe: gemma3::describe },
     Architecture { name: "gpt-oss", describe: gpt_oss::describe },
     Architecture { name: "llama", describe: llama::describe },
     Architecture { name: "qwen2", describe: qwen2::dense },
     Architecture { name: "qwen2moe", describe: qwen2::moe },
+    Architecture { name: "qwen2vl", describe: qwen2::dense },
     Architecture { name: "qwen3", describe: qwen3::dense },
     Architecture { name: "qwen3moe", describe: qwen3::moe },
     Architecture { name: "qwen3next", describe: qwen3next::describe },
+    Architecture { name: "qwen3vl", describe: qwen3::dense },
+    Architecture { name: "qwen3vlmoe", describe: qwen3::moe },
     Architecture { name: "qwen35", describe: qwen35::dense },
     Architecture { name: "qwen35moe", describe: qwen35::moe },
     Architecture { name: "qwen4exp", describe: qwen4exp::describe },

@@ -184,13 +184,15 @@ pub enum Scores {
     Sigmoid,
 }
 
-/// Experts in groups, of which only the best may be chosen from: those whose two best experts have the highest sum.
+/// Experts in groups, of which only the best may be chosen from: those whose best experts have the highest sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExpertGroups {
     /// Groups of consecutive experts, equally large.
     pub count: usize,
     /// Groups that experts are chosen from.
     pub used: usize,
+    /// Best experts of a group that are summed up.
+    pub best: usize,
 }
 
 /// What chooses and weighs experts.

@@ -10,9 +10,6 @@ use crate::moe::Routing;
 use crate::scratch::Scratch;
 use crate::weights::MoeBlock;
 
-/// Experts of a group whose scores make up the group's.
-const BEST_OF_GROUP: usize = 2;
-
 /// Chooses the experts of each row of `s.input`: their ids and weights into `routing`, best first. `index`: of the layer. Errors:
 /// scores that are no numbers.
 pub(crate) fn route(
@@ -118,10 +115,10 @@ fn choose(scores: &[f32], moe: &Moe, bias: Option<&[f32]>, ids: &mut Vec<u32>) {
 /// Leaves to experts outside the best groups no score at all.
 fn keep_best_groups(scores: &mut [f32], groups: ExpertGroups) {
     let size = scores.len() / groups.count;
-    let mut best = Vec::with_capacity(BEST_OF_GROUP);
+    let mut best = Vec::with_capacity(groups.best);
     let mut sum = |group: &[f32]| -> f32 {
         best.clear();
-        ops::top_k(group, BEST_OF_GROUP, &mut best);
+        ops::top_k(group, groups.best, &mut best);
         best.iter().map(|&expert| group[expert as usize]).sum()
     };
     let sums: Vec<f32> = scores.chunks_exact(size).map(&mut sum).collect();
@@ -163,13 +160,14 @@ mod tests {
     }
 
     #[test]
-    fn experts_come_from_the_groups_whose_best_two_are_best() {
+    fn experts_come_from_the_groups_whose_best_are_best() {
         // Sums of the best two: 1.0, 1.3, 0.3, 1.2. The best expert of all is in a group that is left out.
         let scores = [0.99, 0.01, 0.0, 0.7, 0.6, 0.0, 0.1, 0.2, 0.0, 0.6, 0.6, 0.5];
-        let groups = Some(ExpertGroups { count: 4, used: 2 });
-        assert_eq!(chosen(&scores, &moe(12, 4, groups), None), [3, 4, 9, 10]);
+        let groups = |best| Some(ExpertGroups { count: 4, used: 2, best });
+        assert_eq!(chosen(&scores, &moe(12, 4, groups(2)), None), [3, 4, 9, 10]);
+        assert_eq!(chosen(&scores, &moe(12, 4, groups(1)), None), [0, 3, 4, 1]);
         assert_eq!(chosen(&scores, &moe(12, 2, None), None), [0, 3]);
-        let one = ExpertGroups { count: 12, used: 3 };
+        let one = ExpertGroups { count: 12, used: 3, best: 2 };
         assert_eq!(chosen(&scores, &moe(12, 3, Some(one)), None), [0, 3, 4]);
     }
 

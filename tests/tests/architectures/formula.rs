@@ -279,13 +279,20 @@ impl Model {
                 continue;
             }
             add(x, &self.silu_unit(&name, "_shexp", 0, &normed));
-            let scores: Vector =
-                self.product(&name("ffn_gate_inp"), 0, &normed).into_iter().map(sigmoid).collect();
+            let outputs = self.product(&name("ffn_gate_inp"), 0, &normed);
+            let second_version = self.number("expert_gating_func") == 1;
+            let scores: Vector = match second_version {
+                true => softmax(&outputs),
+                false => outputs.into_iter().map(sigmoid).collect(),
+            };
             let mut biased = scores.clone();
-            add(&mut biased, self.vector(&format!("blk.{block}.exp_probs_b.bias")));
+            if !second_version {
+                add(&mut biased, self.vector(&format!("blk.{block}.exp_probs_b.bias")));
+            }
             let size = scores.len() / self.number("expert_group_count");
-            let sums: Vector =
-                biased.chunks(size).map(|group| best(group, 2).iter().map(|&i| group[i]).sum()).collect();
+            let counted = if second_version { 1 } else { 2 };
+            let score = |group: &[f64]| best(group, counted).iter().map(|&i| group[i]).sum();
+            let sums: Vector = biased.chunks(size).map(score).collect();
             let groups = best(&sums, self.number("expert_group_used_count"));
             for (expert, score) in biased.iter_mut().enumerate() {
                 if !groups.contains(&(expert / size)) {
@@ -293,7 +300,8 @@ impl Model {
                 }
             }
             let chosen = best(&biased, self.number("expert_used_count"));
-            let sum: f64 = chosen.iter().map(|&expert| scores[expert]).sum();
+            let sum: f64 =
+                if second_version { 1.0 } else { chosen.iter().map(|&expert| scores[expert]).sum() };
             for expert in chosen {
                 let weight = self.float("expert_weights_scale") * scores[expert] / sum;
                 let out = self.silu_unit(&name, "_exps", expert, &normed);
@@ -399,6 +407,13 @@ fn add(x: &mut [f64], y: &[f64]) {
 
 fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
+}
+
+fn softmax(x: &[f64]) -> Vector {
+    let largest = x.iter().fold(f64::NEG_INFINITY, |largest, x| largest.max(*x));
+    let powers: Vector = x.iter().map(|x| (x - largest).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.iter().map(|power| power / sum).collect()
 }
 
 fn gelu(x: f64) -> f64 {

@@ -35,39 +35,52 @@ fn tokens(count: u32) -> Vec<u32> {
 #[test]
 fn logits_are_those_of_the_papers() {
     let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
     for architecture in tiny::ARCHITECTURES {
-        let path = folder.path().join("tiny.gguf");
         tiny::write(architecture, &path);
-        let formula = formula::Model::read(&path);
-        for count in [1, 20, 120] {
-            let tokens = tokens(count);
-            let wanted = formula.logits(&tokens);
-            let logits = |precision| {
-                let mut session = load(&path, precision).session();
-                session.append(&tokens).unwrap();
-                session.logits().to_vec()
-            };
-            let found = logits(Precision::Reference);
-            let difference = |found: &[f32]| -> Vec<f64> {
-                found.iter().zip(&wanted).map(|(found, wanted)| f64::from(*found) - wanted).collect()
-            };
-            let furthest = difference(&found).iter().fold(0.0, |most: f64, d| most.max(d.abs()));
-            let power: f64 = wanted.iter().map(|x| x * x).sum();
-            let of_squares =
-                |precision| difference(&logits(precision)).iter().map(|d| d * d).sum::<f64>() / power;
-            let (words, bytes) = (of_squares(Precision::Int16), of_squares(Precision::Int8));
-            println!(
-                "{architecture}, {count} tokens: {furthest:e}, 16 bits {words:e}, 8 bits {bytes:e} (nmse)"
-            );
-            assert!(furthest < LOGITS_MAX_ABS, "{architecture}, {count} tokens: off by {furthest}");
-            assert!(words < INT16_NMSE, "{architecture}, {count} tokens: {words}");
-            // Routers and the index of sparse attention may choose otherwise.
-            assert!(bytes < 0.5, "{architecture}, {count} tokens: {bytes}");
-            if load(&path, Precision::Fast).precision() == Precision::Int8 {
-                assert!(bytes < INT8_NMSE, "{architecture}, {count} tokens: {bytes}");
-            }
-            assert!(found.iter().all(|logit| logit.is_finite()) && argmax(&found) < tiny::VOCABULARY);
+        compare(architecture, &path);
+    }
+    // DeepSeek-V2 differs by its router.
+    let router = [
+        ("expert_gating_func", Some(Value::U32(1))),
+        ("expert_weights_norm", None),
+        ("expert_weights_scale", Some(Value::F32(8.0))),
+    ];
+    let without_bias =
+        |name: &str, dims: &[u64]| (!name.ends_with("exp_probs_b.bias")).then(|| dims.to_vec());
+    tiny::write_changed("deepseek2", &path, &router, without_bias);
+    compare("DeepSeek-V2", &path);
+}
+
+/// Compares a model with its formula.
+fn compare(architecture: &str, path: &Path) {
+    let formula = formula::Model::read(path);
+    for count in [1, 20, 120] {
+        let tokens = tokens(count);
+        let wanted = formula.logits(&tokens);
+        let logits = |precision| {
+            let mut session = load(path, precision).session();
+            session.append(&tokens).unwrap();
+            session.logits().to_vec()
+        };
+        let found = logits(Precision::Reference);
+        let difference = |found: &[f32]| -> Vec<f64> {
+            found.iter().zip(&wanted).map(|(found, wanted)| f64::from(*found) - wanted).collect()
+        };
+        let furthest = difference(&found).iter().fold(0.0, |most: f64, d| most.max(d.abs()));
+        let power: f64 = wanted.iter().map(|x| x * x).sum();
+        let of_squares =
+            |precision| difference(&logits(precision)).iter().map(|d| d * d).sum::<f64>() / power;
+        let (words, bytes) = (of_squares(Precision::Int16), of_squares(Precision::Int8));
+        println!("{architecture}, {count} tokens: {furthest:e}, 16 bits {words:e}, 8 bits {bytes:e} (nmse)");
+        assert!(furthest < LOGITS_MAX_ABS, "{architecture}, {count} tokens: off by {furthest}");
+        assert!(words < INT16_NMSE, "{architecture}, {count} tokens: {words}");
+        // Routers and the index of sparse attention may choose otherwise.
+        assert!(bytes < 0.5, "{architecture}, {count} tokens: {bytes}");
+        if load(path, Precision::Fast).precision() == Precision::Int8 {
+            assert!(bytes < INT8_NMSE, "{architecture}, {count} tokens: {bytes}");
         }
+        assert!(found.iter().all(|logit| logit.is_finite()) && argmax(&found) < tiny::VOCABULARY);
     }
 }
 

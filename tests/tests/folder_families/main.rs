@@ -11,7 +11,7 @@ mod twins;
 use std::path::Path;
 
 use membrane_engine::{IoMode, LoadOptions, Model, Precision, Prepared};
-use membrane_formats::Checkpoint;
+use membrane_formats::{Checkpoint, Value as Stored};
 use membrane_tests::golden::distance;
 use membrane_tests::published::Tensor;
 use membrane_tests::tiny;
@@ -94,6 +94,48 @@ fn folders_give_the_bits_of_the_files_that_a_converter_makes() {
             }
         }
     }
+}
+
+#[test]
+fn deepseek_v2_has_another_router() {
+    let root = tempfile::tempdir().unwrap();
+    let (gguf, path) = (root.path().join("tiny.gguf"), root.path().join("folder"));
+    let mut seen = Vec::new();
+    for (method, groups) in [(json!("group_limited_greedy"), 4), (json!("greedy"), 1), (Value::Null, 1)] {
+        let router = [
+            ("expert_gating_func", Some(Stored::U32(1))),
+            ("expert_group_count", Some(Stored::U32(groups))),
+            ("expert_weights_norm", None),
+        ];
+        let without_bias =
+            |name: &str, dims: &[u64]| (!name.ends_with("exp_probs_b.bias")).then(|| dims.to_vec());
+        tiny::write_changed("deepseek2", &gguf, &router, without_bias);
+        let mut folder = Folder::published("deepseek2", &gguf);
+        for (key, value) in [
+            ("model_type", json!("deepseek_v2")),
+            ("scoring_func", json!("softmax")),
+            ("norm_topk_prob", json!(false)),
+            ("topk_method", method.clone()),
+        ] {
+            folder.config[key] = value;
+        }
+        folder.write(&path);
+        let (wanted, _) = trace(&gguf, &reference());
+        assert!(trace(&path, &reference()).0 == wanted, "{method}");
+        seen.push(wanted);
+        for (key, value) in [
+            ("topk_method", json!("noaux_tc")),
+            ("scoring_func", json!("sigmoid")),
+            ("norm_topk_prob", json!(true)),
+        ] {
+            let mut refused = folder.clone();
+            refused.config[key] = value;
+            refused.write(&path);
+            let error = opened(&path, &reference()).map(drop).unwrap_err();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+    assert!(seen[0] != seen[1] && seen[1] == seen[2]);
 }
 
 /// Each number that a family has of its own must count, or the test above could not fail for it.

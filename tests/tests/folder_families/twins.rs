@@ -56,6 +56,11 @@ impl Folder {
     /// The generated model of an architecture, which is written to `gguf`.
     pub fn of(architecture: &str, gguf: &Path) -> Self {
         tiny::write(architecture, gguf);
+        Self::published(architecture, gguf)
+    }
+
+    /// A generated model that is there.
+    pub fn published(architecture: &str, gguf: &Path) -> Self {
         let mut read = read(gguf);
         let mut folder = Self { config: config(architecture), tensors: BTreeMap::new() };
         match architecture {

@@ -28,25 +28,31 @@ struct Maker {
     tensors: BTreeMap<String, Tensor>,
 }
 
-/// Writes the checkpoint of a kind into a folder.
-pub fn write(kind: &str, folder: &Path) {
+/// Writes the checkpoint of a kind into a folder; the layer with this number has attention, the others are delta-nets.
+pub fn write(kind: &str, attention: usize, folder: &Path) {
     let prefix = if kind == "qwen3_next" { "model." } else { "model.language_model." };
     let mut maker = Maker { state: 0x9E37_79B9_7F4A_7C15, prefix, tensors: BTreeMap::new() };
-    maker.all(kind);
-    std::fs::write(folder.join("config.json"), config(kind).to_string()).unwrap();
+    maker.all(kind, attention);
+    std::fs::write(folder.join("config.json"), config(kind, attention).to_string()).unwrap();
     write_weights(&folder.join("model.safetensors"), &maker.tensors, |_| true);
 }
 
-fn config(kind: &str) -> Value {
+fn config(kind: &str, attention: usize) -> Value {
     let rope = json!({"rope_theta": 1e7, "partial_rotary_factor": 0.5, "rope_type": "default"});
     let mut text = json!({
         "model_type": kind, "hidden_act": "silu", "num_hidden_layers": LAYERS, "hidden_size": HIDDEN,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": HEAD, "rms_norm_eps": 1e-6,
-        "full_attention_interval": 4, "linear_conv_kernel_dim": 4, "linear_key_head_dim": HEAD,
+        "linear_conv_kernel_dim": 4, "linear_key_head_dim": HEAD,
         "linear_num_key_heads": KEY_HEADS, "linear_num_value_heads": VALUE_HEADS, "linear_value_head_dim": HEAD,
         "intermediate_size": INNER, "vocab_size": VOCABULARY, "max_position_embeddings": 256,
         "tie_word_embeddings": false,
     });
+    if attention + 1 == LAYERS {
+        text["full_attention_interval"] = LAYERS.into();
+    } else {
+        let layer = |layer| if layer == attention { "full_attention" } else { "linear_attention" };
+        text["layer_types"] = (0..LAYERS).map(layer).collect();
+    }
     if kind != "qwen3_5" {
         text["num_experts"] = EXPERTS.into();
         text["num_experts_per_tok"] = 2.into();
@@ -76,7 +82,7 @@ impl Maker {
         self.tensors.insert(name, Tensor { dtype: Dtype::BF16, shape: shape.to_vec(), bytes });
     }
 
-    fn all(&mut self, kind: &str) {
+    fn all(&mut self, kind: &str, attention: usize) {
         let prefix = self.prefix;
         self.add(format!("{prefix}embed_tokens.weight"), &[VOCABULARY, HIDDEN], 1.0);
         self.add("lm_head.weight".into(), &[VOCABULARY, HIDDEN], 0.3);
@@ -88,7 +94,7 @@ impl Maker {
             let to = format!("{prefix}layers.{layer}.");
             self.add(format!("{to}input_layernorm.weight"), &[HIDDEN], 0.3);
             self.add(format!("{to}post_attention_layernorm.weight"), &[HIDDEN], 0.3);
-            if layer % 4 == 3 {
+            if layer == attention {
                 self.attention(&to)
             } else {
                 self.delta_net(&to, kind == "qwen3_next")

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use membrane_formats::gguf::GgufWriter;
-use membrane_formats::{DType, FormatError, Metadata};
+use membrane_formats::{Array, DType, FormatError, Metadata};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -84,6 +84,16 @@ pub fn convert(folder: &Path, architecture: &str, fused: bool, out: &Path) -> He
     heads
 }
 
+/// Whether each layer is a delta-net.
+fn delta_nets(config: &Value) -> Vec<bool> {
+    if let Some(kinds) = config["layer_types"].as_array() {
+        return kinds.iter().map(|kind| kind == "linear_attention").collect();
+    }
+    let count = |key: &str| config[key].as_u64().unwrap() as usize;
+    let interval = count("full_attention_interval");
+    (1..=count("num_hidden_layers")).map(|layer| layer % interval != 0).collect()
+}
+
 fn metadata(config: &Value, architecture: &str, heads: &Heads, mtp: usize) -> Metadata {
     let mut metadata = Metadata::default();
     metadata.set("general.architecture", architecture);
@@ -119,6 +129,10 @@ fn metadata(config: &Value, architecture: &str, heads: &Heads, mtp: usize) -> Me
     let rope = config.get("rope_parameters").unwrap_or(config);
     let rotated = config["head_dim"].as_f64().unwrap() * rope["partial_rotary_factor"].as_f64().unwrap();
     number("rope.dimension_count", rotated as u64);
+    if configured("full_attention_interval").is_none() {
+        let key = format!("{architecture}.attention.recurrent_layers");
+        metadata.set(&key, Array::Bool(delta_nets(config)));
+    }
     let float = |value: &Value| value.as_f64().unwrap() as f32;
     metadata.set(&format!("{architecture}.rope.freq_base"), float(&rope["rope_theta"]));
     metadata.set(&format!("{architecture}.attention.layer_norm_rms_epsilon"), float(&config["rms_norm_eps"]));
@@ -128,13 +142,12 @@ fn metadata(config: &Value, architecture: &str, heads: &Heads, mtp: usize) -> Me
 impl Conversion<'_> {
     fn all(&mut self, mtp: usize) {
         let layers = self.config["num_hidden_layers"].as_u64().unwrap() as usize;
-        let interval = self.config["full_attention_interval"].as_u64().unwrap() as usize;
         self.copied("token_embd.weight", &format!("{}embed_tokens.weight", self.prefix));
         self.copied("output.weight", "lm_head.weight");
         self.norm("output_norm.weight", &format!("{}norm.weight", self.prefix));
-        for layer in 0..layers {
+        for (layer, delta_net) in delta_nets(self.config).into_iter().enumerate() {
             let from = format!("{}layers.{layer}.", self.prefix);
-            self.layer(layer, &from, (layer + 1) % interval == 0);
+            self.layer(layer, &from, !delta_net);
         }
         for block in 0..mtp {
             let to = format!("blk.{}.", layers + block);

@@ -1,8 +1,9 @@
 //! DeepSeek-V2 and V3, and what is built like them, such as Kimi K2 (DeepSeek-AI 2024).
 //!
 //! Latent attention in every layer. The first layers have one feed-forward, the others a mixture of many experts beside one that
-//! every token uses. Since V3 the router takes the sigmoid of its outputs, chooses from the best groups of experts and by scores
-//! with a bias that keeps the experts evenly used, and weighs by the scores without it.
+//! every token uses. The router chooses from the best groups of experts: in V2 from those with the best expert by softmax. V3 takes
+//! the sigmoid of its outputs and the two best of a group, chooses by scores with a bias that keeps the experts evenly used, and
+//! weighs by the scores without it.
 
 use membrane_formats::keys::ROPE_HALVES;
 
@@ -19,6 +20,9 @@ use crate::keys::{Keys, MAX_BLOCKS, MAX_COUNT, MAX_WIDTH};
 const SOFTMAX: u32 = 1;
 /// `expert_gating_func` of the sigmoid of each output.
 const SIGMOID: u32 = 2;
+/// Experts of a group whose scores make up the group's.
+const BEST_OF_GROUP_V2: usize = 1;
+const BEST_OF_GROUP_V3: usize = 2;
 
 pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
     let latent = latent_attention(keys)?;
@@ -131,8 +135,9 @@ fn groups(keys: &Keys<'_>, moe: &Moe, scores: Scores) -> Result<Option<ExpertGro
     keys.rule(USED, used, used <= count && room >= moe.top_k, || {
         format!("there are {count} groups, and the used ones must hold the {} experts of a token", moe.top_k)
     })?;
-    keys.rule(COUNT, count, scores == Scores::Sigmoid, || {
-        "this build chooses from groups by sigmoid scores only; V2 scores groups otherwise".into()
-    })?;
-    Ok(Some(ExpertGroups { count, used }))
+    let best = match scores {
+        Scores::Softmax => BEST_OF_GROUP_V2,
+        Scores::Sigmoid => BEST_OF_GROUP_V3,
+    };
+    Ok(Some(ExpertGroups { count, used, best }))
 }

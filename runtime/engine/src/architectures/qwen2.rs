@@ -1,7 +1,8 @@
-//! Qwen2 and Qwen2.5, dense, and the mixtures Qwen1.5-MoE and Qwen2-MoE (Yang et al. 2024).
+//! Qwen2 and Qwen2.5, dense, and the mixtures Qwen1.5-MoE and Qwen2-MoE (Yang et al. 2024); the text part of Qwen2-VL and
+//! Qwen2.5-VL (Wang et al. 2024, Bai et al. 2025), whose rotary positions have several axes.
 
 use super::blocks::{self, Weighing};
-use super::rotary::Rotation;
+use super::rotary::{self, Rotation};
 use crate::error::Result;
 use crate::hyper::{Attention, Biases, FeedForward, Hyperparameters, Layer, Mixer, Moe};
 use crate::keys::Keys;
@@ -23,5 +24,7 @@ fn decoder(keys: &Keys<'_>, feed_forward: FeedForward) -> Result<Hyperparameters
     // Only a folder's configuration can say that there are none.
     let biases = if keys.flag(QKV_BIAS)? == Some(false) { Biases::Optional } else { Biases::Inputs };
     let attention = Attention { biases, ..blocks::attention(keys, Rotation::Halves)? };
-    blocks::decoder(keys, |_| Layer { mixer: Mixer::Attention(attention), feed_forward })
+    let hyper = blocks::decoder(keys, |_| Layer { mixer: Mixer::Attention(attention), feed_forward })?;
+    rotary::check_sections(keys, &hyper)?;
+    Ok(hyper)
 }

@@ -15,7 +15,8 @@ use crate::keys::Keys;
 /// Value heads stand as in the checkpoint, grouped by key head, and so do the rows of the fused gates; in files of the first
 /// converters those of queries, keys, values and the output's gate, too.
 pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
-    let fused = keys.checkpoint.holds("blk.0.ssm_in.weight");
+    let first = blocks::recurrent_layers(keys)?.iter().position(|&recurrent| recurrent);
+    let fused = first.is_some_and(|first| keys.checkpoint.holds(&format!("blk.{first}.ssm_in.weight")));
     let delta_net = DeltaNet {
         shape: blocks::delta_shape(keys, HeadOrder::Grouped)?,
         inputs: if fused { Projections::ByKeyHead } else { Projections::Apart },

@@ -25,7 +25,10 @@ impl Finder<'_> {
     /// Gates, ups and downs.
     pub(super) fn all_experts(&self, index: usize, hidden: usize, moe: &Moe) -> Result<[Experts; 3]> {
         if self.alternate()? {
-            return self.alternating(index, hidden, moe);
+            return self.inputs_first(index, hidden, moe, [(0, 2), (1, 2)]);
+        }
+        if self.are_inputs_first(index, hidden, moe) {
+            return self.inputs_first(index, hidden, moe, [(0, 1), (moe.inner, 1)]);
         }
         let [gate, up] = self.gates_and_ups(index, hidden, moe)?;
         Ok([gate, up, self.experts(index, "ffn_down", hidden, moe.inner, moe.experts)?])
@@ -61,15 +64,33 @@ impl Finder<'_> {
         })
     }
 
-    /// All in two tensors. In the first a row of a gate and one of its up take turns, so that both are made of the same bytes.
-    fn alternating(&self, index: usize, hidden: usize, moe: &Moe) -> Result<[Experts; 3]> {
+    /// Whether what is fused has inputs before outputs, as Qwen3-VL is published. Both tensors cannot be square, so that their
+    /// shapes tell.
+    fn are_inputs_first(&self, index: usize, hidden: usize, moe: &Moe) -> bool {
+        let is = |part: &str, outputs: usize, inputs: usize| {
+            let tensor = self.checkpoint.tensor(&format!("blk.{index}.{part}_exps.weight"));
+            tensor
+                .is_some_and(|tensor| tensor.shape.dims() == [outputs, inputs, moe.experts].map(|n| n as u64))
+        };
+        is("ffn_gate_up", 2 * moe.inner, hidden) && is("ffn_down", hidden, moe.inner)
+    }
+
+    /// All in two tensors. The first has the outputs of gates and ups, each those from one on in steps, so that both are made of the
+    /// same bytes.
+    fn inputs_first(
+        &self,
+        index: usize,
+        hidden: usize,
+        moe: &Moe,
+        [gate, up]: [(usize, usize); 2],
+    ) -> Result<[Experts; 3]> {
         let name = |part: &str| format!("blk.{index}.{part}_exps.weight");
         let both = Fused::find(self, &name("ffn_gate_up"), 2 * moe.inner, hidden, moe.experts)?;
         let down = Fused::find(self, &name("ffn_down"), hidden, moe.inner, moe.experts)?;
-        let (gate, up) = (both.rows(0, 2)?, both.rows(1, 2)?);
+        let (gate, up) = (both.rows(moe.inner, gate)?, both.rows(moe.inner, up)?);
         let up =
             Experts { form: ExpertForm { parts: 0, ..up.form }, parts: vec![Vec::new(); moe.experts], ..up };
-        Ok([gate, up, down.rows(0, 1)?])
+        Ok([gate, up, down.rows(hidden, (0, 1))?])
     }
 
     /// Gates and ups of all experts: in one tensor, the rows of a gate before those of its up, or in a tensor each.
@@ -180,9 +201,9 @@ impl<'a> Fused<'a> {
         Ok(Self { parts: vec![tensor], described, experts, outputs, inputs })
     }
 
-    /// Of each expert every `step`-th row from `first` on.
-    fn rows(&self, first: usize, step: usize) -> Result<Experts> {
-        let (rows, cols) = (self.outputs / step, self.inputs);
+    /// Of each expert so many rows: every `step`-th from `first` on.
+    fn rows(&self, rows: usize, (first, step): (usize, usize)) -> Result<Experts> {
+        let cols = self.inputs;
         let (outputs, inputs) = (self.outputs, self.inputs);
         let rows_of = |stored: [usize; 2], row: usize, col_step: usize| View {
             stored,

@@ -37,13 +37,14 @@ const CACHE_SCALE: &str = "scales of a cache of keys and values in 8 bits; the c
 const FREQUENCIES: &str = "frequencies of rotary positions, which follow from the configuration";
 const PACKED_SHAPE: &str = "shapes of packed matrices, which follow from the configuration";
 const IMAGES: &str = "the part for images; only text is run here";
+const SPEECH: &str = "the part for speech; only text is run here";
 const DRAFTS: &str = "multi-token prediction, which proposes tokens and changes none";
 const TIED: &str = "the output head, which is the embedding once more";
 const ZEROS: &str = "biases of zeros";
 const JOINED: &str = "keys and values in one matrix, which are there a second time apart";
 
 /// Parts of names that published files have and whose tensors change nothing here.
-const IGNORABLE: [(At, &str, &str); 32] = [
+const IGNORABLE: [(At, &str, &str); 37] = [
     // Static scales of activations: modelopt, FP8 of transformers and vLLM, compressed-tensors; GGUF has the first.
     (At::End, ".input_scale", INPUT_SCALE),
     (At::End, ".input_global_scale", INPUT_SCALE),
@@ -74,6 +75,12 @@ const IGNORABLE: [(At, &str, &str); 32] = [
     (At::Start, "multi_modal_projector.", IMAGES),
     (At::Start, "model.multi_modal_projector.", IMAGES),
     (At::Start, "mm_projector.", IMAGES),
+    // Qwen3-Omni, whole or without what speaks.
+    (At::Start, "audio_tower.", SPEECH),
+    (At::Start, "thinker.visual.", IMAGES),
+    (At::Start, "thinker.audio_tower.", SPEECH),
+    (At::Start, "talker.", SPEECH),
+    (At::Start, "code2wav.", SPEECH),
     // Ollama's files have both parts in one.
     (At::Start, "v.", IMAGES),
     (At::Start, "mm.", IMAGES),
@@ -85,7 +92,8 @@ const IGNORABLE: [(At, &str, &str); 32] = [
 /// What blocks for multi-token prediction have beside those of any other block, in GGUF files and in folders.
 const DRAFT_MARKS: [&str; 2] = [".nextn.eh_proj.", ".eh_proj."];
 /// Names of output heads in folders.
-const HEADS: [&str; 3] = ["lm_head.weight", "model.lm_head.weight", "language_model.lm_head.weight"];
+const HEADS: [&str; 4] =
+    ["lm_head.weight", "model.lm_head.weight", "language_model.lm_head.weight", "thinker.lm_head.weight"];
 /// Bytes of the longest bias that is looked at: one of the widest hidden states in F32.
 const BIAS_BYTES: u64 = 1 << 20;
 /// Bytes that are compared at a time.

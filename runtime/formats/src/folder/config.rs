@@ -11,22 +11,26 @@ use crate::metadata::Metadata;
 use crate::source::SourceFile;
 use crate::value::Array;
 
-/// Names of architectures: `model_type`, and ours.
-const ARCHITECTURES: [(&str, &str); 16] = [
+/// Names of architectures: `model_type`, with `_text` behind it or not, and ours.
+const ARCHITECTURES: [(&str, &str); 20] = [
+    ("deepseek_v2", "deepseek2"),
     ("deepseek_v3", "deepseek2"),
     ("gemma3", "gemma3"),
-    ("gemma3_text", "gemma3"),
     ("gpt_oss", "gpt-oss"),
     ("kimi_k2", "deepseek2"),
     ("llama", "llama"),
     ("mixtral", "llama"),
     ("qwen2", "qwen2"),
+    ("qwen2_5_vl", "qwen2vl"),
     ("qwen2_moe", "qwen2moe"),
+    ("qwen2_vl", "qwen2vl"),
     ("qwen3", "qwen3"),
     ("qwen3_moe", "qwen3moe"),
     ("qwen3_next", "qwen3next"),
+    ("qwen3_omni_moe", "qwen3vlmoe"),
+    ("qwen3_vl", "qwen3vl"),
+    ("qwen3_vl_moe", "qwen3vlmoe"),
     ("qwen3_5", "qwen35"),
-    ("qwen3_5_text", "qwen35"),
     ("qwen3_5_moe", "qwen35moe"),
     ("qwen4_exp", "qwen4exp"),
 ];
@@ -101,9 +105,10 @@ pub(crate) fn published_key(key: &str) -> Option<&'static str> {
         .map(|(_, published)| published)
 }
 
-/// The part of a configuration that describes the text model.
+/// The part of a configuration that describes the text model. Models that speak have another beside it.
 pub(super) fn text_part(object: &Map<String, Value>) -> &Map<String, Value> {
-    object.get("text_config").and_then(Value::as_object).unwrap_or(object)
+    let thinker = object.get("thinker_config").and_then(Value::as_object).unwrap_or(object);
+    thinker.get("text_config").and_then(Value::as_object).unwrap_or(thinker)
 }
 
 /// A configuration on its way to metadata.
@@ -121,10 +126,7 @@ pub(super) fn metadata(source: &SourceFile, object: &Map<String, Value>) -> Resu
     let text = text_part(object);
     let kind = [text, object].into_iter().find_map(|part| part.get("model_type").and_then(Value::as_str));
     let kind = kind.ok_or_else(|| refused(source, "model_type", "absent", "it names the architecture"))?;
-    let base = kind
-        .strip_suffix("_text")
-        .filter(|base| matches!(*base, "qwen3_5_moe" | "qwen4_exp"))
-        .unwrap_or(kind);
+    let base = kind.strip_suffix("_text").unwrap_or(kind);
     let known = ARCHITECTURES.iter().find(|(published, _)| *published == base);
     let architecture = known.map_or(kind, |(_, ours)| ours).to_owned();
     let metadata = Metadata::from_entries(source.path.as_path().into(), Vec::new())?;

@@ -10,9 +10,9 @@ use crate::source::SourceFile;
 use crate::tensor::{TensorInfo, Values};
 
 /// What stands before `embed_tokens`, `layers` and `norm`: of text models, and of the text part of others.
-const PREFIXES: [&str; 3] = ["model.", "model.language_model.", "language_model.model."];
+const PREFIXES: [&str; 4] = ["model.", "model.language_model.", "language_model.model.", "thinker.model."];
 /// Names of the output head.
-const HEADS: [&str; 3] = ["lm_head", "language_model.lm_head", "model.lm_head"];
+const HEADS: [&str; 4] = ["lm_head", "language_model.lm_head", "model.lm_head", "thinker.lm_head"];
 /// How matrices end, quantised or not.
 pub(super) const MATRICES: [&str; 3] = ["weight", "qweight", "weight_packed"];
 

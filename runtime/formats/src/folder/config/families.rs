@@ -22,7 +22,7 @@ impl Config<'_> {
     /// Reads what only this family has. Errors: what it is not computed with here. `kind`: its `model_type`.
     pub(super) fn family(&mut self, kind: &str) -> Result<(), FormatError> {
         match self.architecture.as_str() {
-            "deepseek2" => self.deepseek(),
+            "deepseek2" => self.deepseek(kind),
             "gemma3" => self.gemma3(),
             "gpt-oss" => self.gpt_oss(),
             "qwen4exp" => self.qwen4(kind),
@@ -61,10 +61,9 @@ impl Config<'_> {
         Ok(())
     }
 
-    /// DeepSeek-V3. A converter would say that all heads share one key.
-    fn deepseek(&mut self) -> Result<(), FormatError> {
+    /// DeepSeek-V2 and V3. A converter would say that all heads share one key.
+    fn deepseek(&mut self, kind: &str) -> Result<(), FormatError> {
         self.expect_text("hidden_act", "silu")?;
-        self.expect_text("topk_method", "noaux_tc")?;
         self.expect_flag("attention_bias", false)?;
         if self.count("moe_layer_freq")?.is_some_and(|step| step != 1) {
             let rule = "only a mixture in every layer behind first_k_dense_replace is computed here";
@@ -83,14 +82,34 @@ impl Config<'_> {
         self.set("attention.value_length", sum(rank, 0));
         self.set("attention.head_count_kv", 1_u32);
         self.set(keys::ROPE_HALVES, self.flag("rope_interleave")? == Some(false));
-        let function = match self.get("scoring_func").map(|name| name.as_str()) {
-            None | Some(Some("sigmoid")) => 2_u32,
-            Some(_) => return Err(self.refused("scoring_func", "only \"sigmoid\" is computed here")),
-        };
-        self.set("expert_gating_func", function);
-        self.set("expert_weights_norm", self.flag("norm_topk_prob")?.unwrap_or(true));
         if let Some(scale) = self.number(self.text, "routed_scaling_factor")? {
             self.set("expert_weights_scale", scale as f32);
+        }
+        if kind == "deepseek_v2" { self.softmax_router() } else { self.sigmoid_router() }
+    }
+
+    /// The router of DeepSeek-V3.
+    fn sigmoid_router(&mut self) -> Result<(), FormatError> {
+        self.expect_text("topk_method", "noaux_tc")?;
+        self.expect_text("scoring_func", "sigmoid")?;
+        self.set("expert_gating_func", 2_u32);
+        self.set("expert_weights_norm", self.flag("norm_topk_prob")?.unwrap_or(true));
+        Ok(())
+    }
+
+    /// The router of DeepSeek-V2, which chooses from the best groups only where `topk_method` says so.
+    fn softmax_router(&mut self) -> Result<(), FormatError> {
+        const METHOD: &str = "topk_method";
+        self.expect_text("scoring_func", "softmax")?;
+        self.expect_flag("norm_topk_prob", false)?;
+        self.set("expert_gating_func", 1_u32);
+        match self.get(METHOD).map_or(Some("greedy"), |name| name.as_str()) {
+            Some("greedy") => self.set("expert_group_count", 1_u32),
+            Some("group_limited_greedy") => {}
+            _ => {
+                let rule = "only \"greedy\" and \"group_limited_greedy\" are computed here";
+                return Err(self.refused(METHOD, rule));
+            }
         }
         Ok(())
     }
