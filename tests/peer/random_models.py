@@ -4,9 +4,9 @@
     random_models.py PATH/TO/membrane [ARCHITECTURE ...] [--seeds 1-8]
 
 Of each architecture and seed a small model is drawn: widths, heads, experts, windows, rotary positions, ties. It is written as
-transformers writes it, read back, and run on prompts of 1, 7, 64 and 150 tokens. The status is 1 if logits are further apart than 2e-3 (latent attention: 5e-3) times the largest
-logit above 1. A difference that begins at one position is mostly a choice between equals, of a router or of an index: such a model
-says nothing, and `--margins` prints how near the choices were.
+transformers writes it, read back, and run on prompts of 1, 7, 64 and 150 tokens. The status is 1 if logits are further apart than
+2e-3 (latent attention: 5e-3) times the largest logit above 1. A difference that begins at one position is mostly a choice between
+equals, of a router or of an index: such a model says nothing, and `--margins` prints how near the choices were.
 """
 
 import argparse
@@ -165,7 +165,7 @@ def configuration(architecture, draw):
         if architecture == "qwen3_vl_moe":
             own |= mixture(draw)
         name = {"qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL", "qwen3_vl_moe": "Qwen3VLMoe"}[architecture]
-        whole = {"text_config": config | own, "vision_config": vision, "tie_word_embeddings": config["tie_word_embeddings"]}
+        whole = {"text_config": config | own, "vision_config": vision, "tie_word_embeddings": draw([True, False])}
         return whole, getattr(transformers, f"{name}ForConditionalGeneration")
     raise SystemExit(f"{architecture}: not one of {', '.join(ARCHITECTURES)}")
 

@@ -320,7 +320,8 @@ fn quantised_in_memory(scheme: Scheme, [quantised, twin]: &[PathBuf; 2]) {
     let share = slot(quantised) / slot(twin);
     let most = match scheme {
         // Narrow matrices of NVFP4 become BF16.
-        Scheme::Fp8Blocks | Scheme::Fp8Tensor | Scheme::Nvfp4 { .. } | Scheme::Gptq8 { .. } => 0.35,
+        Scheme::Fp8Blocks | Scheme::Fp8Tensor | Scheme::Nvfp4 { .. } => 0.35,
+        Scheme::Gptq8 { .. } | Scheme::Int8 { .. } => 0.35,
         Scheme::Gptq { .. } | Scheme::Awq | Scheme::PackQuantized { .. } => 0.25,
     };
     assert!(share < most, "{scheme:?}: an expert takes {share} of what it takes in F32");
@@ -363,9 +364,14 @@ fn quantised_matrices_that_are_others_than_they_are_said_to_be() {
     let without = |part: &'static str| {
         move |model: &mut Published| model.tensors.retain(|name, _| !name.ends_with(part))
     };
-    let of_eight_bits = |model: &mut Published| {
-        model.config["quantization_config"]["config_groups"]["group_0"]["weights"]["num_bits"] = 8.into();
+    let said = |key: &'static str, value: Value| {
+        move |model: &mut Published| {
+            model.config["quantization_config"]["config_groups"]["group_0"]["weights"][key] = value.clone();
+        }
     };
+    let (of_eight_bits, of_three) = (said("num_bits", 8.into()), said("num_bits", 3.into()));
+    let asymmetric = said("symmetric", false.into());
+    let eight = |packed: bool| Scheme::Int8 { packed };
     let act_order = |model: &mut Published| {
         let name = model.tensors.keys().find(|name| name.ends_with("q_proj.weight_packed")).unwrap();
         let name = name.replace("weight_packed", "weight_g_idx");
@@ -388,6 +394,12 @@ fn quantised_matrices_that_are_others_than_they_are_said_to_be() {
         (packed, &without("q_proj.weight_scale"), "q_proj.weight_scale"),
         (packed, &without("q_proj.weight_zero_point"), "q_proj.weight_zero_point"),
         (packed, &of_eight_bits, "num_bits"),
+        (packed, &of_three, "num_bits"),
+        (eight(true), &asymmetric, "num_bits"),
+        (eight(true), &turned("q_proj.weight_packed"), "q_proj.weight_packed"),
+        (eight(true), &turned("q_proj.weight_scale"), "q_proj.weight_scale"),
+        (eight(false), &turned("q_proj.weight"), "q_proj.weight"),
+        (eight(false), &without("q_proj.weight_scale"), "q_proj.weight_scale"),
         (packed, &act_order, "weight_g_idx"),
     ] {
         let error = refused(scheme, change);

@@ -2,7 +2,7 @@
 //!
 //! Such a matrix lies in several tensors: numbers, scales, zero points, and which input has which. Kernels know one shape of
 //! work, rows of blocks with their scales in them. A [`Recoding`] makes the one of the others, and loses nothing: every
-//! element stands for the same number before and after. (One exception: bfloat16 scales of [`Parts::PackQuantized`] below 2^-17.)
+//! element stands for the same number before and after. (One exception: bfloat16 scales of integers below 2^-17.)
 //!
 //! ```text
 //! FP8                       32 floats of 8 bits behind an f32            Format::E4M3
@@ -13,6 +13,7 @@
 //! 4-bit integers, zero 8    scale * (q - 8)                              Format::Q4_0
 //! 4-bit integers            scale * (q - zero), q - zero in -16..16      Format::Q5_0
 //! 8-bit integers, zero 128  scale * (q - 128)                            Format::Q8_0
+//! signed 8-bit integers     scale * q                                    Format::Q8_0
 //! the same, groups of any   the same blocks, columns of a group side by side; behind
 //! columns (act-order)       the rows the order of the columns, u32 for each
 //! the same, groups that
@@ -111,6 +112,16 @@ pub enum Parts {
         groups: usize,
         /// There are zero points.
         zeros: bool,
+    },
+    /// Integers of 8 bits [rows, cols]; scales [rows, groups]. The forms `int-quantized` and, in 8 bits, `pack-quantized` of
+    /// compressed-tensors.
+    Int8 {
+        /// How the scales are stored: in 16 bits.
+        scales: FloatFormat,
+        /// Groups of columns.
+        groups: usize,
+        /// 128 stands for 0; otherwise they are signed.
+        around_middle: bool,
     },
     /// Nibbles [cols, rows / 8] u32; zero points [groups, rows / 8] u32, both eight along the rows in AWQ's order; scales f16
     /// [groups, rows].
@@ -216,15 +227,20 @@ impl Recoding {
                 ordered = any_order;
                 Format::Q8_0
             }
-            Parts::PackQuantized { scales, groups, zeros } => {
+            Parts::PackQuantized { scales, groups, .. } | Parts::Int8 { scales, groups, .. } => {
                 rule(scales.bytes() == 2, "scales are of 16 bits")?;
-                rule(!zeros || rows.is_multiple_of(8), "rows with zero points come in eights")?;
                 rule(grouped(groups), "the columns must be whole groups")?;
                 rule(
                     (cols / groups).is_multiple_of(32),
-                    "groups of packed integers must be of 32 columns, or a multiple",
+                    "groups of integers must be of 32 columns, or a multiple",
                 )?;
-                integers::format(false, !zeros)
+                match parts {
+                    Parts::PackQuantized { zeros, .. } => {
+                        rule(!zeros || rows.is_multiple_of(8), "rows with zero points come in eights")?;
+                        integers::format(false, !zeros)
+                    }
+                    _ => Format::Q8_0,
+                }
             }
             Parts::Awq { groups } => {
                 rule(rows.is_multiple_of(8), "rows come in eights")?;
@@ -269,6 +285,7 @@ impl Recoding {
             Parts::Gptq { .. } => "GPTQ",
             Parts::Gptq8 { .. } => "GPTQ in 8 bits",
             Parts::PackQuantized { .. } => "packed integers of 4 bits",
+            Parts::Int8 { .. } => "integers of 8 bits",
             Parts::Awq { .. } => "AWQ",
         }
     }
@@ -303,6 +320,7 @@ impl Recoding {
                 bytes.extend(zeros.then_some(groups * (rows / 2)));
                 bytes
             }
+            Parts::Int8 { groups, .. } => vec![rows * cols, groups * rows * 2],
             Parts::Awq { groups } => vec![cols * (rows / 2), groups * (rows / 2), groups * rows * 2],
         }
     }
@@ -359,6 +377,9 @@ impl Recoding {
             }
             Parts::PackQuantized { scales, groups, .. } => {
                 packed::recode(self.format, [self.rows, self.cols], groups, scales, parts, out)
+            }
+            Parts::Int8 { scales, groups, around_middle } => {
+                packed::recode_bytes([self.rows, self.cols], groups, scales, parts, around_middle, out)
             }
             Parts::Awq { groups } => {
                 let layout = Layout::awq(self.rows, self.cols, groups);

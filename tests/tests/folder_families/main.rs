@@ -1,4 +1,4 @@
-//! Folders of gpt-oss, DeepSeek-V3, Gemma 3 and Qwen3.8-Flash-Next as they are published, beside the GGUF files that a converter
+//! Folders of gpt-oss, DeepSeek-V2 and V3, Gemma 3 and Qwen3.8-Flash-Next as they are published, beside the GGUF files that a converter
 //! would have made of them: the same numbers, however they are stored, the same bits, however they are paged and cut, and errors in
 //! the words of the folder.
 
@@ -123,11 +123,13 @@ fn deepseek_v2_has_another_router() {
         let (wanted, _) = trace(&gguf, &reference());
         assert!(trace(&path, &reference()).0 == wanted, "{method}");
         seen.push(wanted);
-        for (key, value) in [
+        let groups = (method == "group_limited_greedy").then_some(("n_group", Value::Null));
+        let others = [
             ("topk_method", json!("noaux_tc")),
             ("scoring_func", json!("sigmoid")),
             ("norm_topk_prob", json!(true)),
-        ] {
+        ];
+        for (key, value) in others.into_iter().chain(groups) {
             let mut refused = folder.clone();
             refused.config[key] = value;
             refused.write(&path);

@@ -34,11 +34,13 @@ pub enum Scheme {
     Awq,
     /// 4-bit integers packed along rows, as compressed-tensors has them: scales in BF16 and no zero points, or in F16 with them.
     PackQuantized { zeros: bool },
+    /// 8-bit integers of compressed-tensors, with scales in BF16: packed, of groups, or as they are, of rows.
+    Int8 { packed: bool },
     /// 4-bit floats; modelopt's names, or those of compressed-tensors.
     Nvfp4 { compressed: bool },
 }
 
-pub const SCHEMES: [Scheme; 13] = [
+pub const SCHEMES: [Scheme; 15] = [
     Scheme::Fp8Blocks,
     Scheme::Fp8Tensor,
     Scheme::Gptq { v2: false, symmetric: true, act_order: false },
@@ -50,6 +52,8 @@ pub const SCHEMES: [Scheme; 13] = [
     Scheme::Awq,
     Scheme::PackQuantized { zeros: false },
     Scheme::PackQuantized { zeros: true },
+    Scheme::Int8 { packed: true },
+    Scheme::Int8 { packed: false },
     Scheme::Nvfp4 { compressed: false },
     Scheme::Nvfp4 { compressed: true },
 ];
@@ -116,6 +120,12 @@ impl Published {
             Scheme::PackQuantized { zeros } => json!({
                 "quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"group_0": {"weights": {
                     "type": "int", "num_bits": 4, "group_size": GROUP, "strategy": "group", "symmetric": !zeros,
+                }}},
+            }),
+            Scheme::Int8 { packed } => json!({
+                "quant_method": "compressed-tensors", "format": if packed { "pack-quantized" } else { "int-quantized" },
+                "config_groups": {"group_0": {"weights": {
+                    "type": "int", "num_bits": 8, "strategy": if packed { "group" } else { "channel" }, "symmetric": true,
                 }}},
             }),
             Scheme::Nvfp4 { compressed: true } => json!({"quant_method": "compressed-tensors"}),
@@ -315,6 +325,7 @@ fn quantise(scheme: Scheme, x: &[f32], rows: usize, cols: usize) -> (Parts, Vec<
             };
             (integers.packed(zeros), integers.meaning(&order))
         }
+        Scheme::Int8 { packed } => int8(x, [rows, cols], packed),
         Scheme::Nvfp4 { compressed } => nvfp4(x, rows, cols, compressed),
     }
 }
@@ -478,6 +489,28 @@ fn gptq8(x: &[f32], [rows, cols]: [usize; 2], order: &dyn Fn(usize) -> usize) ->
         ("g_idx", Tensor { dtype: Dtype::I32, shape: vec![cols], bytes: indices }),
     ];
     (parts, meaning)
+}
+
+fn int8(x: &[f32], [rows, cols]: [usize; 2], packed: bool) -> (Parts, Vec<f32>) {
+    let group = if packed { GROUP } else { cols };
+    let scale = |of: &[f32]| bf16::from_f32(of.iter().fold(1e-4, |most: f32, x| most.max(x.abs())) / 127.0);
+    let scales: Vec<bf16> = x.chunks(group).map(scale).collect();
+    let steps: Vec<f32> = x
+        .iter()
+        .enumerate()
+        .map(|(i, x)| (x / scales[i / group].to_f32()).round().clamp(-128.0, 127.0))
+        .collect();
+    let meaning = steps.iter().enumerate().map(|(i, step)| step * scales[i / group].to_f32()).collect();
+    let bytes = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+    let scales = Tensor { dtype: Dtype::BF16, shape: vec![rows, cols / group], bytes };
+    let weights = if packed {
+        let bytes = steps.iter().map(|step| (step + 128.0) as u8).collect();
+        ("weight_packed", Tensor { dtype: Dtype::I32, shape: vec![rows, cols / 4], bytes })
+    } else {
+        let bytes = steps.iter().map(|&step| step as i8 as u8).collect();
+        ("weight", Tensor { dtype: Dtype::I8, shape: vec![rows, cols], bytes })
+    };
+    (vec![weights, ("weight_scale", scales)], meaning)
 }
 
 fn nvfp4(x: &[f32], rows: usize, cols: usize, compressed: bool) -> (Parts, Vec<f32>) {

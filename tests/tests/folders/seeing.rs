@@ -5,9 +5,9 @@ use std::path::Path;
 
 use membrane_engine::{LoadOptions, Precision, Prepared};
 use membrane_formats::{Array, Checkpoint, Value as Stored};
-use membrane_tests::published::Tensor;
+use membrane_tests::published::{Tensor, fp8, write_weights};
 use membrane_tests::workspace;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::publish::Published;
 use crate::{source, trace};
@@ -15,6 +15,8 @@ use crate::{source, trace};
 /// Layers and experts of the fixture.
 const LAYERS: usize = 4;
 const EXPERTS: usize = 24;
+/// Rows and columns that share a scale.
+const FP8_BLOCK: usize = 32;
 
 /// How the matrices of experts are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,51 +33,73 @@ fn reference() -> LoadOptions {
 }
 
 /// A matrix [rows, cols] of so many rows and columns, of which the new ones are zeros.
-fn widened(matrix: &Tensor, rows: usize, cols: usize) -> Tensor {
+fn widened(matrix: &Tensor, rows: usize, cols: usize) -> Vec<f32> {
     let (floats, old) = (matrix.floats(), matrix.shape[1]);
     let mut wide = vec![0.0; rows * cols];
     for (to, from) in wide.chunks_mut(cols).zip(floats.chunks(old)) {
         to[..old].copy_from_slice(from);
     }
-    Tensor::bf16(&[rows, cols], &wide)
+    wide
+}
+
+/// Matrices [rows, cols] of elements of so many bytes, each transposed.
+fn turned(bytes: &[u8], [rows, cols]: [usize; 2], size: usize) -> Vec<u8> {
+    let matrix = |matrix: &[u8]| -> Vec<u8> {
+        let place = |index: usize| (index % rows * cols + index / rows) * size;
+        (0..rows * cols).flat_map(|index| matrix[place(index)..][..size].to_vec()).collect()
+    };
+    bytes.chunks(rows * cols * size).flat_map(matrix).collect()
+}
+
+/// Parts of a matrix [rows, cols], by the endings of their names.
+type Stores<'a> = &'a dyn Fn(&[f32], usize, usize) -> Vec<(&'static str, Tensor)>;
+
+fn in_bf16(x: &[f32], rows: usize, cols: usize) -> Vec<(&'static str, Tensor)> {
+    vec![("weight", Tensor::bf16(&[rows, cols], x))]
+}
+
+fn in_fp8(x: &[f32], rows: usize, cols: usize) -> Vec<(&'static str, Tensor)> {
+    fp8(x, rows, cols, [FP8_BLOCK; 2]).0
 }
 
 /// The model with experts of `inner` units, of which those that it has not are dead.
-fn with_experts(model: &Published, inner: usize, layout: Layout) -> Published {
+fn with_experts(model: &Published, inner: usize, layout: Layout, store: Stores<'_>) -> Published {
     let mut model = model.clone();
     let hidden = model.config["hidden_size"].as_u64().unwrap() as usize;
     model.config["moe_intermediate_size"] = inner.into();
     for layer in 0..LAYERS {
         let prefix = format!("model.layers.{layer}.mlp.experts.");
-        let (mut both, mut downs) = (Vec::new(), Vec::new());
+        // What is fused of all experts: the parts of gates and ups, and those of downs.
+        let mut fused: [Vec<(&str, Tensor)>; 2] = [Vec::new(), Vec::new()];
         for expert in 0..EXPERTS {
             for (matrix, rows, cols) in
                 [("gate", inner, hidden), ("up", inner, hidden), ("down", hidden, inner)]
             {
-                let name = format!("{prefix}{expert}.{matrix}_proj.weight");
-                let wide = widened(&model.tensors[&name], rows, cols);
-                if layout == Layout::OneByOne {
-                    model.tensors.insert(name, wide);
-                    continue;
+                let base = format!("{prefix}{expert}.{matrix}_proj");
+                let wide = widened(&model.tensors.remove(&format!("{base}.weight")).unwrap(), rows, cols);
+                for (number, (part, tensor)) in store(&wide, rows, cols).into_iter().enumerate() {
+                    if layout == Layout::OneByOne {
+                        model.tensors.insert(format!("{base}.{part}"), tensor);
+                        continue;
+                    }
+                    let all = &mut fused[usize::from(matrix == "down")];
+                    match all.get_mut(number) {
+                        Some((_, all)) => all.bytes.extend(tensor.bytes),
+                        None => all.push((part, tensor)),
+                    }
                 }
-                model.tensors.remove(&name);
-                if matrix == "down" { &mut downs } else { &mut both }.extend(wide.floats());
             }
         }
-        if layout != Layout::OneByOne {
-            for (name, floats, [rows, cols]) in
-                [("gate_up_proj", both, [2 * inner, hidden]), ("down_proj", downs, [hidden, inner])]
-            {
-                let tensor = if layout == Layout::OutputsFirst {
-                    Tensor::bf16(&[EXPERTS, rows, cols], &floats)
-                } else {
-                    let turned = |expert: &[f32]| -> Vec<f32> {
-                        (0..rows * cols).map(|index| expert[index % rows * cols + index / rows]).collect()
-                    };
-                    let floats: Vec<f32> = floats.chunks(rows * cols).flat_map(turned).collect();
-                    Tensor::bf16(&[EXPERTS, cols, rows], &floats)
+        for (name, twice, parts) in [("gate_up_proj", 2, &fused[0]), ("down_proj", 1, &fused[1])] {
+            for (part, Tensor { dtype, shape, bytes }) in parts {
+                let [rows, cols] = [twice * shape[0], shape[1]];
+                let size = bytes.len() / (EXPERTS * rows * cols);
+                let (shape, bytes) = match layout {
+                    Layout::InputsFirst => (vec![EXPERTS, cols, rows], turned(bytes, [rows, cols], size)),
+                    _ => (vec![EXPERTS, rows, cols], bytes.clone()),
                 };
-                model.tensors.insert(format!("{prefix}{name}"), tensor);
+                let name = format!("{prefix}{name}{}", part.strip_prefix("weight").unwrap());
+                model.tensors.insert(name, Tensor { dtype: *dtype, shape, bytes });
             }
         }
     }
@@ -132,7 +156,7 @@ fn folders_of_models_that_see_give_the_bits_of_their_text_part() {
     // With the second width, what is fused first is square.
     for inner in [32, 64] {
         for layout in [Layout::OneByOne, Layout::OutputsFirst, Layout::InputsFirst] {
-            let model = with_experts(&published, inner, layout);
+            let model = with_experts(&published, inner, layout, &in_bf16);
             for folder in [seeing(&model), speaking(&model)] {
                 folder.write(root.path());
                 let kind = &folder.config["model_type"];
@@ -144,6 +168,107 @@ fn folders_of_models_that_see_give_the_bits_of_their_text_part() {
             }
         }
     }
+}
+
+#[test]
+fn fused_experts_in_fp8_are_those_one_by_one() {
+    let root = tempfile::tempdir().unwrap();
+    let published = Published::of(&source());
+    for inner in [32, 64] {
+        let stored = |layout| {
+            let mut model = seeing(&with_experts(&published, inner, layout, &in_fp8));
+            model.config["quantization_config"] =
+                json!({"quant_method": "fp8", "weight_block_size": [FP8_BLOCK, FP8_BLOCK]});
+            model
+        };
+        let bits = |layout| {
+            stored(layout).write(root.path());
+            let (whole, _) = trace(root.path(), &LoadOptions::default());
+            let paged =
+                LoadOptions { experts: Some((LAYERS * EXPERTS / 3) as u64), ..LoadOptions::default() };
+            assert!(trace(root.path(), &paged).0 == whole, "{layout:?} {inner}, paged");
+            whole
+        };
+        let wanted = bits(Layout::OneByOne);
+        for layout in [Layout::OutputsFirst, Layout::InputsFirst] {
+            assert!(bits(layout) == wanted, "{layout:?} {inner}");
+        }
+        let mut model = stored(Layout::InputsFirst);
+        model.tensors.retain(|name, _| !name.ends_with("layers.1.mlp.experts.down_proj_scale_inv"));
+        model.write(root.path());
+        let error = Prepared::open(root.path(), &LoadOptions::default()).map(drop).unwrap_err().to_string();
+        assert!(error.contains("layers.1.mlp.experts.down_proj_scale_inv"), "{error}");
+    }
+}
+
+/// Tools that write a configuration again set what they have not read, and not at all levels the same.
+#[test]
+fn a_head_that_is_there_is_used_where_the_configuration_contradicts_itself() {
+    let root = tempfile::tempdir().unwrap();
+    let published = Published::of(&source());
+    let (wanted, _) = trace(&source(), &reference());
+    for (within, outside) in [(true, false), (false, true)] {
+        let mut model = seeing(&published);
+        model.config["text_config"]["tie_word_embeddings"] = within.into();
+        model.config["tie_word_embeddings"] = outside.into();
+        model.write(root.path());
+        assert!(trace(root.path(), &reference()).0 == wanted, "{within} {outside}");
+        model.tensors.remove("lm_head.weight").unwrap();
+        model.write(root.path());
+        let (tied, _) = trace(root.path(), &reference());
+        assert!(tied != wanted, "{within} {outside}");
+    }
+}
+
+#[test]
+fn configurations_of_models_that_see_are_those_of_their_text_part() {
+    let root = tempfile::tempdir().unwrap();
+    let text = json!({
+        "hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 1, "vocab_size": 8,
+        "intermediate_size": 96, "rms_norm_eps": 1e-6, "sliding_window": 32768, "use_sliding_window": false,
+    });
+    let with = |more: Value| {
+        let mut text = text.clone();
+        text.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        text
+    };
+    let old = json!({"type": "mrope", "mrope_section": [8, 4, 4]});
+    let new = json!({"type": "mrope", "rope_type": "default", "mrope_section": [8, 4, 4], "rope_theta": 2e6});
+    let nested =
+        |kind: &str, text: Value| json!({"model_type": kind, "text_config": text, "vision_config": {}});
+    for (config, architecture, base) in [
+        (with(json!({"model_type": "qwen2_vl", "rope_theta": 2e6, "rope_scaling": old})), "qwen2vl", 2e6),
+        (with(json!({"model_type": "qwen2_5_vl", "rope_scaling": old})), "qwen2vl", 1e6),
+        (
+            nested("qwen2_5_vl", with(json!({"model_type": "qwen2_5_vl_text", "rope_parameters": new}))),
+            "qwen2vl",
+            2e6,
+        ),
+        (
+            nested("qwen3_vl", with(json!({"model_type": "qwen3_vl_text", "rope_scaling": old}))),
+            "qwen3vl",
+            5e5,
+        ),
+    ] {
+        std::fs::write(root.path().join("config.json"), config.to_string()).unwrap();
+        let embedding = Tensor::bf16(&[8, 64], &[0.5; 8 * 64]);
+        let tensors = [("model.embed_tokens.weight".to_owned(), embedding)].into();
+        write_weights(&root.path().join("model.safetensors"), &tensors, |_| true);
+        let checkpoint = Checkpoint::open(root.path()).unwrap();
+        let metadata = checkpoint.metadata();
+        assert_eq!(metadata.str("general.architecture").unwrap(), Some(architecture));
+        let key = |key: &str| format!("{architecture}.{key}");
+        let sections = metadata.u32_array(&key("rope.dimension_sections")).unwrap().unwrap();
+        assert_eq!(&sections[..], [8, 4, 4]);
+        assert_eq!(metadata.f32(&key("rope.freq_base")).unwrap(), Some(base), "{config}");
+        assert_eq!(metadata.u32(&key("embedding_length")).unwrap(), Some(64));
+        assert_eq!(metadata.str(&key("rope.scaling.type")).unwrap(), None);
+    }
+    let mixture = json!({"model_type": "qwen3_vl_moe_text", "num_experts": 4, "norm_topk_prob": false});
+    let config = nested("qwen3_vl_moe", with(mixture));
+    std::fs::write(root.path().join("config.json"), config.to_string()).unwrap();
+    let error = Checkpoint::open(root.path()).map(drop).unwrap_err().to_string();
+    assert!(error.contains("norm_topk_prob"), "{error}");
 }
 
 /// Writes a fixture as a file of another architecture of the same numbers.

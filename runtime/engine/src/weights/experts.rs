@@ -6,7 +6,7 @@ use membrane_kernels::recode::{Parts, View};
 use membrane_pager::ByteRange;
 
 use super::finder::{Finder, check_shape, format_of, scale_name};
-use super::stored::{ExpertForm, ExpertName, Stored, expect, float_format};
+use super::stored::{ExpertForm, ExpertName, Stored, expect, float_format, fp8_block};
 use super::{ExpertBiases, ExpertMatrix};
 use crate::error::{EngineError, Result};
 use crate::hyper::Moe;
@@ -25,10 +25,11 @@ impl Finder<'_> {
     /// Gates, ups and downs.
     pub(super) fn all_experts(&self, index: usize, hidden: usize, moe: &Moe) -> Result<[Experts; 3]> {
         if self.alternate()? {
-            return self.inputs_first(index, hidden, moe, [(0, 2), (1, 2)]);
+            return self.fused(index, hidden, moe, true, [(0, 2), (1, 2)]);
         }
-        if self.are_inputs_first(index, hidden, moe) {
-            return self.inputs_first(index, hidden, moe, [(0, 1), (moe.inner, 1)]);
+        let inputs_first = self.are_inputs_first(index, hidden, moe);
+        if inputs_first || self.quantised(&format!("blk.{index}.ffn_gate_up_exps.weight"))?.is_some() {
+            return self.fused(index, hidden, moe, inputs_first, [(0, 1), (moe.inner, 1)]);
         }
         let [gate, up] = self.gates_and_ups(index, hidden, moe)?;
         Ok([gate, up, self.experts(index, "ffn_down", hidden, moe.inner, moe.experts)?])
@@ -75,18 +76,20 @@ impl Finder<'_> {
         is("ffn_gate_up", 2 * moe.inner, hidden) && is("ffn_down", hidden, moe.inner)
     }
 
-    /// All in two tensors. The first has the outputs of gates and ups, each those from one on in steps, so that both are made of the
-    /// same bytes.
-    fn inputs_first(
+    /// All in two tensors. Gates and ups are made of the same bytes: `gate` and `up` are the first of their rows, and the steps to the
+    /// next. `inputs_first`: of floats.
+    fn fused(
         &self,
         index: usize,
         hidden: usize,
         moe: &Moe,
+        inputs_first: bool,
         [gate, up]: [(usize, usize); 2],
     ) -> Result<[Experts; 3]> {
         let name = |part: &str| format!("blk.{index}.{part}_exps.weight");
-        let both = Fused::find(self, &name("ffn_gate_up"), 2 * moe.inner, hidden, moe.experts)?;
-        let down = Fused::find(self, &name("ffn_down"), hidden, moe.inner, moe.experts)?;
+        let (both, down) = (name("ffn_gate_up"), name("ffn_down"));
+        let both = Fused::find(self, &both, inputs_first, [2 * moe.inner, hidden], moe.experts)?;
+        let down = Fused::find(self, &down, inputs_first, [hidden, moe.inner], moe.experts)?;
         let (gate, up) = (both.rows(moe.inner, gate)?, both.rows(moe.inner, up)?);
         let up =
             Experts { form: ExpertForm { parts: 0, ..up.form }, parts: vec![Vec::new(); moe.experts], ..up };
@@ -182,23 +185,50 @@ struct Fused<'a> {
     /// Outputs and inputs of an expert's matrix.
     outputs: usize,
     inputs: usize,
+    /// Its rows are those of inputs.
+    inputs_first: bool,
 }
 
 impl<'a> Fused<'a> {
-    /// Error: it is absent, or has another shape or type.
-    fn find(finder: &Finder<'a>, name: &str, outputs: usize, inputs: usize, experts: usize) -> Result<Self> {
-        if let Some(found) = finder.quantised(name)?
-            && found.scheme == Scheme::Mxfp4
-        {
-            for (part, block) in found.parts.iter().zip([&[16][..], &[]]) {
-                expect(part, DType::U8)?;
-                check_shape(part, &[block, &[inputs / 32, outputs, experts]].concat())?;
+    /// `inputs_first`: of what is not MXFP4, which never is. Error: it is absent, or has another shape or type.
+    fn find(
+        finder: &Finder<'a>,
+        name: &str,
+        inputs_first: bool,
+        [outputs, inputs]: [usize; 2],
+        experts: usize,
+    ) -> Result<Self> {
+        let [rows, cols] = if inputs_first { [inputs, outputs] } else { [outputs, inputs] };
+        let found = finder.quantised(name)?;
+        let scheme = found.as_ref().map(|found| found.scheme);
+        let (parts, described) = match found.map(|found| found.parts) {
+            Some(parts) if scheme == Some(Scheme::Mxfp4) => {
+                for (part, block) in parts.iter().zip([&[16][..], &[]]) {
+                    expect(part, DType::U8)?;
+                    check_shape(part, &[block, &[inputs / 32, outputs, experts]].concat())?;
+                }
+                return Ok(Self {
+                    parts,
+                    described: Parts::Mxfp4,
+                    experts,
+                    outputs,
+                    inputs,
+                    inputs_first: false,
+                });
             }
-            return Ok(Self { parts: found.parts, described: Parts::Mxfp4, experts, outputs, inputs });
-        }
-        let (_, tensor) = finder.tensor(name, &[outputs, inputs, experts])?;
-        let described = Parts::Floats(float_format(tensor)?);
-        Ok(Self { parts: vec![tensor], described, experts, outputs, inputs })
+            Some(parts) if scheme == Some(Scheme::Fp8) => {
+                let block = fp8_block(finder.checkpoint)?;
+                check_shape(parts[0], &[cols, rows, experts])?;
+                check_shape(parts[1], &[cols.div_ceil(block[1]), rows.div_ceil(block[0]), experts])?;
+                let scales = float_format(parts[1])?;
+                (parts, Parts::Fp8 { scales, block })
+            }
+            _ => {
+                let (_, tensor) = finder.tensor(name, &[cols, rows, experts])?;
+                (vec![tensor], Parts::Floats(float_format(tensor)?))
+            }
+        };
+        Ok(Self { parts, described, experts, outputs, inputs, inputs_first })
     }
 
     /// Of each expert so many rows: every `step`-th from `first` on.
@@ -213,10 +243,9 @@ impl<'a> Fused<'a> {
             row_step: step * row,
             col_step,
         };
-        let view = match self.described {
-            // Inputs before outputs.
-            Parts::Floats(_) => rows_of([inputs, outputs], 1, outputs),
-            _ => rows_of([outputs, inputs], inputs, 1),
+        let view = match self.inputs_first {
+            true => rows_of([inputs, outputs], 1, outputs),
+            false => rows_of([outputs, inputs], inputs, 1),
         };
         let tensor = self.parts[0].name.clone();
         let recoding = Recoding::of_view(self.described, view, rows, cols)

@@ -194,11 +194,15 @@ fn described<'a>(
         Scheme::Awq => wanted(0, &[cols, rows / 8])?,
         Scheme::PackQuantized => {
             let groups = parts[1].shape.elements() as usize / rows.max(1);
-            wanted(0, &[rows, cols / 8])?;
+            wanted(0, &[rows, cols / if is_of_bytes(&parts, cols) { 4 } else { 8 }])?;
             wanted(1, &[rows, groups])?;
             if parts.len() > 2 {
                 wanted(2, &[rows / 8, groups])?;
             }
+        }
+        Scheme::IntQuantized => {
+            wanted(0, &[rows, cols])?;
+            wanted(1, &[rows, parts[1].shape.elements() as usize / rows.max(1)])?;
         }
         Scheme::Mxfp4 => {}
     }
@@ -218,7 +222,8 @@ fn described<'a>(
         }
         Scheme::Gptq => (1.0, gptq(checkpoint, &parts, rows)?),
         Scheme::Awq => (1.0, Parts::Awq { groups: groups(&parts, rows)? }),
-        Scheme::PackQuantized => (1.0, pack_quantized(checkpoint, &parts, rows)?),
+        Scheme::PackQuantized => (1.0, pack_quantized(checkpoint, &parts, rows, cols)?),
+        Scheme::IntQuantized => (1.0, integers(parts[1], rows, false)?),
         Scheme::Mxfp4 => {
             parts.iter().try_for_each(|part| expect(part, DType::U8))?;
             (1.0, Parts::Mxfp4)
@@ -297,16 +302,21 @@ fn fp8(checkpoint: &Checkpoint, scale: &TensorInfo, rows: usize, cols: usize) ->
     } else if by_row(&listed) && !scale.name.ends_with("_inv") {
         [1, cols]
     } else {
-        let block = checkpoint.metadata().u32_array(keys::BLOCK)?;
-        let block = match block.as_deref() {
-            Some(&[block_rows, block_cols]) => [block_rows as usize, block_cols as usize],
-            _ => [128, 128],
-        };
-        let blocks = [rows.div_ceil(block[0].max(1)), cols.div_ceil(block[1].max(1))];
+        let block = fp8_block(checkpoint)?;
+        let blocks = [rows.div_ceil(block[0]), cols.div_ceil(block[1])];
         has_shape(scale, &blocks, [rows, cols])?;
         block
     };
     Ok(Parts::Fp8 { scales, block })
+}
+
+/// Rows and columns that share a scale.
+pub(super) fn fp8_block(checkpoint: &Checkpoint) -> Result<[usize; 2]> {
+    let block = checkpoint.metadata().u32_array(keys::BLOCK)?;
+    Ok(match block.as_deref() {
+        Some(&[rows, cols]) => [rows, cols].map(|side| (side as usize).max(1)),
+        _ => [128, 128],
+    })
 }
 
 /// How many groups of columns the scales are for.
@@ -317,8 +327,8 @@ fn groups(parts: &[&TensorInfo], rows: usize) -> Result<usize> {
     Ok(parts[2].shape.elements() as usize / rows.max(1))
 }
 
-fn pack_quantized(checkpoint: &Checkpoint, parts: &[&TensorInfo], rows: usize) -> Result<Parts> {
-    let scale = parts[1];
+/// How integers of compressed-tensors have their scales, and of how many groups of columns.
+fn integer_scales(scale: &TensorInfo, rows: usize) -> Result<(FloatFormat, usize)> {
     let scales = match scale.dtype {
         DType::F16 => FloatFormat::F16,
         DType::BF16 => FloatFormat::BF16,
@@ -331,6 +341,25 @@ fn pack_quantized(checkpoint: &Checkpoint, parts: &[&TensorInfo], rows: usize) -
             });
         }
     };
+    Ok((scales, scale.shape.elements() as usize / rows.max(1)))
+}
+
+/// Integers of 8 bits.
+fn integers(scale: &TensorInfo, rows: usize, around_middle: bool) -> Result<Parts> {
+    let (scales, groups) = integer_scales(scale, rows)?;
+    Ok(Parts::Int8 { scales, groups, around_middle })
+}
+
+/// Whether packed integers are of 8 bits: a model may have both, and which a matrix has shows in its shape.
+fn is_of_bytes(parts: &[&TensorInfo], cols: usize) -> bool {
+    parts.len() == 2 && parts[0].shape.dims().first() == Some(&(cols as u64 / 4))
+}
+
+fn pack_quantized(checkpoint: &Checkpoint, parts: &[&TensorInfo], rows: usize, cols: usize) -> Result<Parts> {
+    if is_of_bytes(parts, cols) {
+        return integers(parts[1], rows, true);
+    }
+    let (scales, groups) = integer_scales(parts[1], rows)?;
     match parts.get(2) {
         Some(zeros) => expect(zeros, DType::I32)?,
         None if checkpoint.metadata().bool(keys::SYMMETRIC)? == Some(false) => {
@@ -340,7 +369,6 @@ fn pack_quantized(checkpoint: &Checkpoint, parts: &[&TensorInfo], rows: usize) -
         }
         None => {}
     }
-    let groups = scale.shape.elements() as usize / rows.max(1);
     Ok(Parts::PackQuantized { scales, groups, zeros: parts.len() > 2 })
 }
 

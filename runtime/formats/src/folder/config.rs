@@ -111,6 +111,12 @@ pub(super) fn text_part(object: &Map<String, Value>) -> &Map<String, Value> {
     thinker.get("text_config").and_then(Value::as_object).unwrap_or(thinker)
 }
 
+/// The configuration and what is in it, down to that of the text model.
+pub(super) fn levels(object: &Map<String, Value>) -> [&Map<String, Value>; 3] {
+    let thinker = object.get("thinker_config").and_then(Value::as_object).unwrap_or(object);
+    [object, thinker, text_part(object)]
+}
+
 /// A configuration on its way to metadata.
 struct Config<'a> {
     source: &'a SourceFile,
@@ -124,7 +130,7 @@ struct Config<'a> {
 /// would change what the model computes.
 pub(super) fn metadata(source: &SourceFile, object: &Map<String, Value>) -> Result<Metadata, FormatError> {
     let text = text_part(object);
-    let kind = [text, object].into_iter().find_map(|part| part.get("model_type").and_then(Value::as_str));
+    let kind = levels(object).into_iter().rev().find_map(|part| part.get("model_type")?.as_str());
     let kind = kind.ok_or_else(|| refused(source, "model_type", "absent", "it names the architecture"))?;
     let base = kind.strip_suffix("_text").unwrap_or(kind);
     let known = ARCHITECTURES.iter().find(|(published, _)| *published == base);
@@ -135,8 +141,8 @@ pub(super) fn metadata(source: &SourceFile, object: &Map<String, Value>) -> Resu
     if known.is_some() {
         config.sizes()?;
         config.layer_kinds()?;
-        config.rope(kind)?;
-        config.family(kind)?;
+        config.rope(base)?;
+        config.family(base)?;
     }
     Ok(config.metadata)
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::config::text_part;
+use super::config::levels;
 use super::heads::{self, Head};
 use crate::error::{FormatError, quoted};
 use crate::metadata::Metadata;
@@ -162,10 +162,13 @@ impl Names {
         let prefix = PREFIXES.into_iter().find(|prefix| has(&format!("{prefix}embed_tokens.weight")));
         let prefix = prefix.ok_or_else(|| missing("model.embed_tokens.weight"))?;
         let has_head = |head: &&str| MATRICES.iter().any(|kind| has(&format!("{head}.{kind}")));
-        let tied = text_part(object).get("tie_word_embeddings").or_else(|| object.get("tie_word_embeddings"));
-        let head = match tied.and_then(Value::as_bool) {
+        let said = levels(object).map(|level| level.get("tie_word_embeddings")?.as_bool());
+        let mut said = said.into_iter().flatten();
+        let tied = said.next().filter(|first| said.all(|other| other == *first));
+        let head = match tied {
             Some(true) => None,
             Some(false) => Some(HEADS.into_iter().find(has_head).ok_or_else(|| missing("lm_head.weight"))?),
+            // Tools write what they have not read; the file tells.
             None => HEADS.into_iter().find(has_head),
         };
         let architecture = metadata.str("general.architecture").unwrap_or_default();

@@ -14,7 +14,8 @@ use crate::value::Array;
 /// How a matrix of `rows` outputs and `columns` inputs is quantised, and what its parts are, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
-    /// `weight` e4m3 [rows, columns]; scales that multiply: one, one a row, or one a block.
+    /// `weight` e4m3 [rows, columns]; scales that multiply: one, one a row, or one a block. Where all experts of a layer are in one,
+    /// both have the experts before these dimensions, and the second is `_scale_inv`.
     Fp8,
     /// `weight` of two 4-bit floats a byte [rows, columns / 2], the first in the low nibble; `weight_scale` e4m3 [rows,
     /// columns / 16]; a factor for all, f32.
@@ -30,8 +31,11 @@ pub enum Scheme {
     /// in that order.
     Awq,
     /// `weight_packed` [rows, columns / 8], eight nibbles a word along the inputs; `weight_scale` [rows, groups]; if it is there,
-    /// `weight_zero_point` [rows / 8, groups], eight along the outputs. The form `pack-quantized` of compressed-tensors.
+    /// `weight_zero_point` [rows / 8, groups], eight along the outputs. The form `pack-quantized` of compressed-tensors. Of 8 bits,
+    /// without zero points, `weight_packed` is [rows, columns / 4], four bytes a word.
     PackQuantized,
+    /// `weight` i8 [rows, columns]; `weight_scale` [rows, groups]. The form `int-quantized` of compressed-tensors.
+    IntQuantized,
     /// `_blocks` of two 4-bit floats a byte [experts, rows, columns / 32, 16], the first in the low nibble; `_scales` e8m0
     /// [experts, rows, columns / 32]. All experts of a layer are in one.
     Mxfp4,
@@ -51,10 +55,7 @@ impl Checkpoint {
     pub fn quantised(&self, name: &str) -> Result<Option<Quantised<'_>>, FormatError> {
         let Some(published) = self.published_name(name) else { return Ok(None) };
         let Some(base) = published.strip_suffix(".weight") else {
-            // The fused matrices of all experts have no such ending.
-            let Some(blocks) = self.stored(&format!("{published}_blocks")) else { return Ok(None) };
-            let parts = vec![blocks, self.require_stored(&format!("{published}_scales"))?];
-            return Ok(Some(Quantised { scheme: Scheme::Mxfp4, parts }));
+            return self.quantised_experts(&published);
         };
         let find = |part: &str| self.stored(&format!("{base}.{part}"));
         let need = |part: &str| self.require_stored(&format!("{base}.{part}"));
@@ -95,9 +96,21 @@ impl Checkpoint {
                 let parts = vec![weight, need("weight_scale")?, need("weight_scale_2")?];
                 (Scheme::Nvfp4 { divides: false }, parts)
             }
+            DType::I8 => (Scheme::IntQuantized, vec![weight, need("weight_scale")?]),
             _ => return Ok(None),
         };
         Ok(Some(Quantised { scheme, parts }))
+    }
+
+    /// The fused matrices of all experts have no such ending.
+    fn quantised_experts(&self, published: &str) -> Result<Option<Quantised<'_>>, FormatError> {
+        let need = |part: &str| self.require_stored(&format!("{published}_{part}"));
+        if let Some(blocks) = self.stored(&format!("{published}_blocks")) {
+            return Ok(Some(Quantised { scheme: Scheme::Mxfp4, parts: vec![blocks, need("scales")?] }));
+        }
+        let weight = self.stored(published).filter(|weight| weight.dtype == DType::F8_E4M3);
+        let Some(weight) = weight else { return Ok(None) };
+        Ok(Some(Quantised { scheme: Scheme::Fp8, parts: vec![weight, need("scale_inv")?] }))
     }
 }
 
@@ -117,7 +130,7 @@ pub(super) fn describe(
     config: &Map<String, Value>,
     separate: Option<&Map<String, Value>>,
 ) -> Result<(), FormatError> {
-    let group = [config, super::config::text_part(config)]
+    let group = super::config::levels(config)
         .into_iter()
         .find_map(|object| object.get("quantization_config").and_then(Value::as_object));
     let group = group.or_else(|| separate?.get("quantization").and_then(Value::as_object));
@@ -173,17 +186,17 @@ pub(super) fn describe(
     }
     let mut symmetries = Vec::new();
     for weights in group_weights(group).filter(|weights| weights["type"] == "int") {
-        let bits = &weights["num_bits"];
-        if bits.as_u64() != Some(4) {
+        let (bits, symmetric) = (&weights["num_bits"], weights["symmetric"].as_bool());
+        let rule = match bits.as_u64() {
+            Some(4) => None,
+            Some(8) if symmetric != Some(false) => None,
+            _ => Some("integers of 4 bits are read, and symmetric ones of 8"),
+        };
+        if let Some(rule) = rule {
             let key = "quantization_config.config_groups.*.weights.num_bits";
-            return Err(super::config::refused(
-                source,
-                key,
-                &bits.to_string(),
-                "integers of 4 bits are read",
-            ));
+            return Err(super::config::refused(source, key, &bits.to_string(), rule));
         }
-        symmetries.extend(weights["symmetric"].as_bool());
+        symmetries.extend(symmetric);
     }
     if let [first, ..] = symmetries[..]
         && symmetries.iter().all(|&symmetric| symmetric == first)

@@ -29,8 +29,8 @@ pub(super) fn describe(
     tokenizer: Option<&Map<String, Value>>,
     template: Option<String>,
 ) {
-    let text = super::config::text_part(config);
-    let ends = [generation, Some(text), Some(config)].into_iter().flatten();
+    let levels = super::config::levels(config).into_iter().rev();
+    let ends = generation.into_iter().chain(levels);
     let ends = ends.map(|object| ids(object.get("eos_token_id"))).find(|ids| !ids.is_empty());
     if let Some(ends) = ends {
         metadata.set(keys::END_TOKENS, Array::U32(ends));

@@ -1,4 +1,5 @@
-//! 4-bit integers along the rows of a matrix, as the form `pack-quantized` of compressed-tensors has them.
+//! Integers along the rows of a matrix, as compressed-tensors has them: of 4 bits in the form `pack-quantized`, of 8 bits in it and in
+//! `int-quantized`.
 
 use half::{bf16, f16};
 
@@ -31,6 +32,31 @@ pub(super) fn recode(
         integers::put_block(format, scale, zero(row, group), words, out);
     }
     debug_assert_eq!(out.len(), rows * (cols / BLOCK) * format.block_bytes());
+    Ok(())
+}
+
+/// Writes the blocks of integers of 8 bits. `parts`: integers and scales.
+pub(super) fn recode_bytes(
+    [rows, cols]: [usize; 2],
+    groups: usize,
+    scales: FloatFormat,
+    parts: &[&[u8]],
+    around_middle: bool,
+    out: &mut [u8],
+) -> Result<(), RecodeError> {
+    // From 0..256 to -128..128 in two's complement.
+    let flipped = if around_middle { 0x80 } else { 0 };
+    let share = cols / groups;
+    let blocks = out.chunks_exact_mut(Format::Q8_0.block_bytes());
+    for (index, (out, integers)) in blocks.zip(parts[0].chunks_exact(BLOCK)).enumerate() {
+        let (row, group) = (index * BLOCK / cols, index * BLOCK % cols / share);
+        let (scale, elements) = out.split_at_mut(2);
+        scale.copy_from_slice(&half(scales, parts[1], row * groups + group)?.to_le_bytes());
+        for (element, integer) in elements.iter_mut().zip(integers) {
+            *element = integer ^ flipped;
+        }
+    }
+    debug_assert_eq!(out.len(), rows * (cols / BLOCK) * Format::Q8_0.block_bytes());
     Ok(())
 }
 

@@ -243,6 +243,28 @@ fn packed_integers_are_their_formula() {
 }
 
 #[test]
+fn integers_of_8_bits_are_their_formula() {
+    let mut noise = Noise::new(13);
+    for (rows, cols, groups) in [(16, 64, 2), (7, 128, 1), (3, 96, 3)] {
+        let integers = bytes(&mut noise, rows * cols);
+        let stored = halves(&mut noise, groups * rows);
+        for around_middle in [false, true] {
+            let parts = Parts::Int8 { scales: FloatFormat::F16, groups, around_middle };
+            let recoding = Recoding::new(parts, rows, cols).unwrap();
+            assert_eq!(recoding.format(), Format::Q8_0);
+            for (index, found) in recoded(&recoding, &[&integers, &stored]).iter().enumerate() {
+                let (row, col) = (index / cols, index % cols);
+                let q = match around_middle {
+                    true => f32::from(integers[index]) - 128.0,
+                    false => f32::from(integers[index] as i8),
+                };
+                assert_eq!(*found, half_at(&stored, row * groups + col * groups / cols) * q, "{row} {col}");
+            }
+        }
+    }
+}
+
+#[test]
 fn scales_of_packed_integers_that_half_precision_lacks() {
     let parts = Parts::PackQuantized { scales: FloatFormat::BF16, groups: 1, zeros: false };
     let recoding = Recoding::new(parts, 1, 32).unwrap();
@@ -261,6 +283,9 @@ fn scales_of_packed_integers_that_half_precision_lacks() {
         (Parts::PackQuantized { scales: FloatFormat::BF16, groups: 4, zeros: false }, 8, 64),
         (Parts::PackQuantized { scales: FloatFormat::BF16, groups: 0, zeros: false }, 8, 64),
         (Parts::PackQuantized { scales: FloatFormat::BF16, groups: 1, zeros: true }, 7, 64),
+        (Parts::Int8 { scales: FloatFormat::F32, groups: 1, around_middle: true }, 8, 64),
+        (Parts::Int8 { scales: FloatFormat::BF16, groups: 4, around_middle: true }, 8, 64),
+        (Parts::Int8 { scales: FloatFormat::BF16, groups: 0, around_middle: true }, 8, 64),
     ] {
         assert!(matches!(Recoding::new(parts, rows, cols), Err(RecodeError::Shape { .. })), "{parts:?}");
     }

@@ -53,8 +53,11 @@ impl Config<'_> {
         if let Some(biased) = self.flag("qkv_bias")? {
             self.set("attention.qkv_bias", biased);
         }
-        // Where the configuration is silent, transformers does not normalise for these.
+        // Where the configuration is silent, transformers does not normalise for these; for this one it always does.
         let silent = matches!(kind, "qwen2_moe" | "qwen3_moe").then_some(false);
+        if kind == "qwen3_vl_moe" {
+            self.expect_flag("norm_topk_prob", true)?;
+        }
         if let Some(normalise) = self.flag("norm_topk_prob")?.or(silent) {
             self.set("expert_weights_norm", normalise);
         }
@@ -105,7 +108,8 @@ impl Config<'_> {
         self.set("expert_gating_func", 1_u32);
         match self.get(METHOD).map_or(Some("greedy"), |name| name.as_str()) {
             Some("greedy") => self.set("expert_group_count", 1_u32),
-            Some("group_limited_greedy") => {}
+            Some("group_limited_greedy") if self.count("n_group")?.is_some() => {}
+            Some("group_limited_greedy") => return Err(self.refused("n_group", "topk_method needs it")),
             _ => {
                 let rule = "only \"greedy\" and \"group_limited_greedy\" are computed here";
                 return Err(self.refused(METHOD, rule));

@@ -11,8 +11,15 @@ const ORIGINAL: &str = "original_max_position_embeddings";
 /// Bases of Gemma 3's rotary positions where a configuration does not say them.
 const GEMMA_BASE: f64 = 1e6;
 const GEMMA_LOCAL_BASE: f64 = 1e4;
-/// Base of Mixtral's where a configuration does not say it.
-const MIXTRAL_BASE: f64 = 1e6;
+/// Bases of others where a configuration does not say them.
+const BASES: [(&str, f64); 6] = [
+    ("mixtral", 1e6),
+    ("qwen2_5_vl", 1e6),
+    ("qwen2_vl", 1e6),
+    ("qwen3_omni_moe", 1e6),
+    ("qwen3_vl", 5e5),
+    ("qwen3_vl_moe", 5e5),
+];
 /// What YaRN's paper found best for the magnitude of queries and keys, for each factor e of the context.
 const YARN_GROWTH: f64 = 0.1;
 
@@ -27,7 +34,8 @@ impl<'a> Config<'a> {
         }
         let number = |key: &str| Ok(self.rope_number(group, key)?.or(self.number(self.text, key)?));
         let own_base = (self.architecture == "gemma3").then_some(GEMMA_BASE);
-        let base = number("rope_theta")?.or(own_base).or((kind == "mixtral").then_some(MIXTRAL_BASE));
+        let usual = BASES.iter().find(|(of, _)| *of == kind).map(|(_, base)| *base);
+        let base = number("rope_theta")?.or(own_base).or(usual);
         let partial = number("partial_rotary_factor")?;
         let partial = partial.or((kind == "qwen3_next" || kind.starts_with("qwen3_5")).then_some(0.25));
         if let Some(base) = base {
