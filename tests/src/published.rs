@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use half::bf16;
 use safetensors::Dtype;
@@ -72,10 +73,11 @@ fn float8(byte: u8) -> f32 {
 
 /// A float of 8 bits, and the byte that is nearest to a number.
 pub fn nearest_float8(x: f32) -> (f32, u8) {
-    let codes = (0..=255u8).filter(|code| code & 0x7F != 0x7F);
-    let near = |&a: &u8, &b: &u8| (float8(a) - x).abs().total_cmp(&(float8(b) - x).abs());
-    let code = codes.min_by(near).unwrap_or_default();
-    (float8(code), code)
+    static FLOATS: LazyLock<Vec<(f32, u8)>> = LazyLock::new(|| {
+        (0..=255u8).filter(|code| code & 0x7F != 0x7F).map(|code| (float8(code), code)).collect()
+    });
+    let near = |(a, _): &&(f32, u8), (b, _): &&(f32, u8)| (a - x).abs().total_cmp(&(b - x).abs());
+    FLOATS.iter().min_by(near).copied().unwrap_or_default()
 }
 
 /// The parts of a matrix [rows, cols] in floats of 8 bits with a scale for each block, by the endings of their names, and what

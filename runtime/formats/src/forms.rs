@@ -27,7 +27,7 @@ const COMPANIONS: [(&str, &[&str]); 15] = [
     (".g_idx", &[".qweight"]),
     (".weight_scale", &[".weight", ".weight_packed"]),
     (".weight_scale_2", &[".weight"]),
-    (".weight_scale_inv", &[".weight"]),
+    ("_scale_inv", &[""]),
     (".weight_global_scale", &[".weight_packed"]),
     (".weight_zero_point", &[".weight_packed"]),
     (".weight_shape", &[".weight_packed"]),
@@ -109,7 +109,11 @@ impl Checkpoint {
                     _ => (if awq { "AWQ" } else { "GPTQ" }, 8),
                 }
             }
-            DType::I32 if has(".weight_packed", ".weight_scale") => ("packed integers of 4 bits", 8),
+            DType::I32 if has(".weight_packed", ".weight_scale") => match self.metadata().u32(keys::BITS) {
+                Ok(Some(8)) => ("packed integers of 8 bits", 4),
+                _ => ("packed integers of 4 bits", 8),
+            },
+            DType::I8 if has(".weight", ".weight_scale") => ("integers of 8 bits", 1),
             // Two floats in a byte.
             DType::U8 if has(".weight", ".weight_scale") => ("NVFP4", 2),
             DType::U8 if has(".weight_packed", ".weight_scale") => ("NVFP4", 2),

@@ -174,30 +174,46 @@ fn folders_of_models_that_see_give_the_bits_of_their_text_part() {
 fn fused_experts_in_fp8_are_those_one_by_one() {
     let root = tempfile::tempdir().unwrap();
     let published = Published::of(&source());
-    for inner in [32, 64] {
-        let stored = |layout| {
-            let mut model = seeing(&with_experts(&published, inner, layout, &in_fp8));
-            model.config["quantization_config"] =
-                json!({"quant_method": "fp8", "weight_block_size": [FP8_BLOCK, FP8_BLOCK]});
-            model
-        };
-        let bits = |layout| {
-            stored(layout).write(root.path());
-            let (whole, _) = trace(root.path(), &LoadOptions::default());
-            let paged =
-                LoadOptions { experts: Some((LAYERS * EXPERTS / 3) as u64), ..LoadOptions::default() };
-            assert!(trace(root.path(), &paged).0 == whole, "{layout:?} {inner}, paged");
-            whole
-        };
-        let wanted = bits(Layout::OneByOne);
-        for layout in [Layout::OutputsFirst, Layout::InputsFirst] {
-            assert!(bits(layout) == wanted, "{layout:?} {inner}");
-        }
-        let mut model = stored(Layout::InputsFirst);
-        model.tensors.retain(|name, _| !name.ends_with("layers.1.mlp.experts.down_proj_scale_inv"));
+    let bits = |model: &Published, experts: Option<u64>| {
         model.write(root.path());
-        let error = Prepared::open(root.path(), &LoadOptions::default()).map(drop).unwrap_err().to_string();
+        trace(root.path(), &LoadOptions { experts, ..LoadOptions::default() }).0
+    };
+    let refused = |model: &Published| {
+        model.write(root.path());
+        Prepared::open(root.path(), &LoadOptions::default()).map(drop).unwrap_err().to_string()
+    };
+    for inner in [32, 64] {
+        let [one_by_one, outputs_first, inputs_first] =
+            [Layout::OneByOne, Layout::OutputsFirst, Layout::InputsFirst].map(|layout| {
+                let mut model = seeing(&with_experts(&published, inner, layout, &in_fp8));
+                model.config["quantization_config"] =
+                    json!({"quant_method": "fp8", "weight_block_size": [FP8_BLOCK, FP8_BLOCK]});
+                model
+            });
+        let wanted = bits(&one_by_one, None);
+        for fused in [&outputs_first, &inputs_first] {
+            assert!(bits(fused, None) == wanted, "{inner}");
+            assert!(bits(fused, Some((LAYERS * EXPERTS / 3) as u64)) == wanted, "{inner}, paged");
+        }
+        let mut without = inputs_first.clone();
+        without.tensors.retain(|name, _| !name.ends_with("layers.1.mlp.experts.down_proj_scale_inv"));
+        let error = refused(&without);
         assert!(error.contains("layers.1.mlp.experts.down_proj_scale_inv"), "{error}");
+        // As many scales, of blocks that begin in gates and end in ups.
+        let mut straddling = outputs_first.clone();
+        straddling.config["quantization_config"]["weight_block_size"] = json!([FP8_BLOCK * 3 / 2, FP8_BLOCK]);
+        let error = refused(&straddling);
+        let named =
+            if inner == FP8_BLOCK { "from gates to ups" } else { "mlp.experts.gate_up_proj_scale_inv" };
+        assert!(error.contains(named), "{error}");
+        let [one, other] = [outputs_first, inputs_first].map(|mut model| {
+            let scales = model.tensors.iter_mut().filter(|(name, _)| name.ends_with("_proj_scale_inv"));
+            scales.for_each(|(_, scale)| *scale = Tensor::f32(&[EXPERTS, 1, 1], &[0.001; EXPERTS]));
+            let name = "model.language_model.layers.0.mlp.experts.down_proj_activation_scale";
+            model.tensors.insert(name.to_owned(), Tensor::f32(&[EXPERTS], &[1.0; EXPERTS]));
+            bits(&model, None)
+        });
+        assert!(one == other && one != wanted, "{inner}, a scale for each expert");
     }
 }
 
@@ -207,6 +223,11 @@ fn a_head_that_is_there_is_used_where_the_configuration_contradicts_itself() {
     let root = tempfile::tempdir().unwrap();
     let published = Published::of(&source());
     let (wanted, _) = trace(&source(), &reference());
+    let mut tied = published.clone();
+    tied.config["tie_word_embeddings"] = true.into();
+    tied.tensors.remove("lm_head.weight").unwrap();
+    tied.write(root.path());
+    let (tied, _) = trace(root.path(), &reference());
     for (within, outside) in [(true, false), (false, true)] {
         let mut model = seeing(&published);
         model.config["text_config"]["tie_word_embeddings"] = within.into();
@@ -215,8 +236,8 @@ fn a_head_that_is_there_is_used_where_the_configuration_contradicts_itself() {
         assert!(trace(root.path(), &reference()).0 == wanted, "{within} {outside}");
         model.tensors.remove("lm_head.weight").unwrap();
         model.write(root.path());
-        let (tied, _) = trace(root.path(), &reference());
-        assert!(tied != wanted, "{within} {outside}");
+        let (without, _) = trace(root.path(), &reference());
+        assert!(without == tied && tied != wanted, "{within} {outside}");
     }
 }
 

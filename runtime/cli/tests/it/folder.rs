@@ -82,6 +82,9 @@ fn quantised_matrices_are_counted_by_the_numbers_that_they_stand_for() {
         (Scheme::Nvfp4 { compressed: false }, "NVFP4"),
         (Scheme::Nvfp4 { compressed: true }, "NVFP4"),
         (Scheme::Fp8Blocks, "FP8"),
+        (Scheme::PackQuantized { zeros: true }, "packed integers of 4 bits"),
+        (Scheme::Int8 { packed: true }, "packed integers of 8 bits"),
+        (Scheme::Int8 { packed: false }, "integers of 8 bits"),
     ] {
         let (_kept, report, most) = of(Some(scheme));
         assert_eq!(report["parameters"], plain["parameters"], "{name}");
@@ -91,7 +94,7 @@ fn quantised_matrices_are_counted_by_the_numbers_that_they_stand_for() {
             "{quantisation}"
         );
         let forms = report["tensors"].as_object().unwrap();
-        assert!(!["I32", "U8", "F8_E4M3"].iter().any(|words| forms.contains_key(*words)), "{forms:?}");
+        assert!(!["I32", "I8", "U8", "F8_E4M3"].iter().any(|words| forms.contains_key(*words)), "{forms:?}");
         let (all, bytes): (u64, u64) = forms.values().fold((0, 0), |(all, bytes), form| {
             (all + form["tensors"].as_u64().unwrap(), bytes + form["bytes"].as_u64().unwrap())
         });

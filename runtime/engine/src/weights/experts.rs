@@ -1,8 +1,8 @@
 //! The matrices of experts: where each stands in the files, however these put them together.
 
 use membrane_formats::{DType, Scheme, TensorInfo, keys};
-use membrane_kernels::Recoding;
 use membrane_kernels::recode::{Parts, View};
+use membrane_kernels::{RecodeError, Recoding};
 use membrane_pager::ByteRange;
 
 use super::finder::{Finder, check_shape, format_of, scale_name};
@@ -28,7 +28,8 @@ impl Finder<'_> {
             return self.fused(index, hidden, moe, true, [(0, 2), (1, 2)]);
         }
         let inputs_first = self.are_inputs_first(index, hidden, moe);
-        if inputs_first || self.quantised(&format!("blk.{index}.ffn_gate_up_exps.weight"))?.is_some() {
+        let both = self.quantised(&format!("blk.{index}.ffn_gate_up_exps.weight"))?;
+        if inputs_first || both.is_some_and(|both| both.scheme == Scheme::Fp8) {
             return self.fused(index, hidden, moe, inputs_first, [(0, 1), (moe.inner, 1)]);
         }
         let [gate, up] = self.gates_and_ups(index, hidden, moe)?;
@@ -77,7 +78,7 @@ impl Finder<'_> {
     }
 
     /// All in two tensors. Gates and ups are made of the same bytes: `gate` and `up` are the first of their rows, and the steps to the
-    /// next. `inputs_first`: of floats.
+    /// next. `inputs_first`: of what is not MXFP4, which never is.
     fn fused(
         &self,
         index: usize,
@@ -89,6 +90,7 @@ impl Finder<'_> {
         let name = |part: &str| format!("blk.{index}.{part}_exps.weight");
         let (both, down) = (name("ffn_gate_up"), name("ffn_down"));
         let both = Fused::find(self, &both, inputs_first, [2 * moe.inner, hidden], moe.experts)?;
+        both.check_blocks(moe.inner)?;
         let down = Fused::find(self, &down, inputs_first, [hidden, moe.inner], moe.experts)?;
         let (gate, up) = (both.rows(moe.inner, gate)?, both.rows(moe.inner, up)?);
         let up =
@@ -217,7 +219,8 @@ impl<'a> Fused<'a> {
                 });
             }
             Some(parts) if scheme == Some(Scheme::Fp8) => {
-                let block = fp8_block(finder.checkpoint)?;
+                let one_for_all = parts[1].shape.elements() == experts as u64;
+                let block = if one_for_all { [rows, cols] } else { fp8_block(finder.checkpoint)? };
                 check_shape(parts[0], &[cols, rows, experts])?;
                 check_shape(parts[1], &[cols.div_ceil(block[1]), rows.div_ceil(block[0]), experts])?;
                 let scales = float_format(parts[1])?;
@@ -229,6 +232,19 @@ impl<'a> Fused<'a> {
             }
         };
         Ok(Self { parts, described, experts, outputs, inputs, inputs_first })
+    }
+
+    /// Error: a block with one scale reaches from gates to ups, of which there are so many each. What the tool that wrote it took for a
+    /// block is then open.
+    fn check_blocks(&self, inner: usize) -> Result<()> {
+        let Parts::Fp8 { block, .. } = self.described else { return Ok(()) };
+        let side = block[usize::from(self.inputs_first)];
+        if side >= self.outputs || inner.is_multiple_of(side) {
+            return Ok(());
+        }
+        let rule = "a block with one scale must not reach from gates to ups";
+        let source = RecodeError::Shape { rows: self.outputs, cols: self.inputs, rule };
+        Err(EngineError::Recode { tensor: self.parts[0].name.clone(), source })
     }
 
     /// Of each expert so many rows: every `step`-th from `first` on.

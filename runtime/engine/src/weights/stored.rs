@@ -223,7 +223,10 @@ fn described<'a>(
         Scheme::Gptq => (1.0, gptq(checkpoint, &parts, rows)?),
         Scheme::Awq => (1.0, Parts::Awq { groups: groups(&parts, rows)? }),
         Scheme::PackQuantized => (1.0, pack_quantized(checkpoint, &parts, rows, cols)?),
-        Scheme::IntQuantized => (1.0, integers(parts[1], rows, false)?),
+        Scheme::IntQuantized => {
+            check_zero_points(checkpoint, &parts, ".weight")?;
+            (1.0, integers(parts[1], rows, false)?)
+        }
         Scheme::Mxfp4 => {
             parts.iter().try_for_each(|part| expect(part, DType::U8))?;
             (1.0, Parts::Mxfp4)
@@ -350,6 +353,19 @@ fn integers(scale: &TensorInfo, rows: usize, around_middle: bool) -> Result<Part
     Ok(Parts::Int8 { scales, groups, around_middle })
 }
 
+/// Error: zero points of another type, or none where the configuration says that there are.
+fn check_zero_points(checkpoint: &Checkpoint, parts: &[&TensorInfo], ending: &str) -> Result<()> {
+    match parts.get(2) {
+        Some(zeros) => expect(zeros, DType::I32),
+        None if checkpoint.metadata().bool(keys::SYMMETRIC)? == Some(false) => {
+            let base = parts[0].name.strip_suffix(ending).unwrap_or_default();
+            let tensor = format!("`{}`", shown(&format!("{base}.weight_zero_point")));
+            Err(FormatError::TensorMissing { path: checkpoint.path().to_owned(), tensor }.into())
+        }
+        None => Ok(()),
+    }
+}
+
 /// Whether packed integers are of 8 bits: a model may have both, and which a matrix has shows in its shape.
 fn is_of_bytes(parts: &[&TensorInfo], cols: usize) -> bool {
     parts.len() == 2 && parts[0].shape.dims().first() == Some(&(cols as u64 / 4))
@@ -360,15 +376,7 @@ fn pack_quantized(checkpoint: &Checkpoint, parts: &[&TensorInfo], rows: usize, c
         return integers(parts[1], rows, true);
     }
     let (scales, groups) = integer_scales(parts[1], rows)?;
-    match parts.get(2) {
-        Some(zeros) => expect(zeros, DType::I32)?,
-        None if checkpoint.metadata().bool(keys::SYMMETRIC)? == Some(false) => {
-            let tensor = parts[0].name.replace(".weight_packed", ".weight_zero_point");
-            let path = checkpoint.path().to_owned();
-            return Err(FormatError::TensorMissing { path, tensor: format!("`{}`", shown(&tensor)) }.into());
-        }
-        None => {}
-    }
+    check_zero_points(checkpoint, parts, ".weight_packed")?;
     Ok(Parts::PackQuantized { scales, groups, zeros: parts.len() > 2 })
 }
 

@@ -130,7 +130,7 @@ struct Config<'a> {
 /// would change what the model computes.
 pub(super) fn metadata(source: &SourceFile, object: &Map<String, Value>) -> Result<Metadata, FormatError> {
     let text = text_part(object);
-    let kind = levels(object).into_iter().rev().find_map(|part| part.get("model_type")?.as_str());
+    let kind = [text, object].into_iter().find_map(|part| part.get("model_type").and_then(Value::as_str));
     let kind = kind.ok_or_else(|| refused(source, "model_type", "absent", "it names the architecture"))?;
     let base = kind.strip_suffix("_text").unwrap_or(kind);
     let known = ARCHITECTURES.iter().find(|(published, _)| *published == base);

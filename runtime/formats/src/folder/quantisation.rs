@@ -77,7 +77,7 @@ impl Checkpoint {
                     path: self.path().to_owned(),
                     tensor: quoted(&weight.name),
                     rule: format!(
-                        "is {}, and what is read is 4-bit integers packed in I32 and 4-bit floats in U8",
+                        "is {}, and what is read is integers packed in I32 and 4-bit floats in U8",
                         weight.dtype
                     ),
                 });
@@ -184,19 +184,27 @@ pub(super) fn describe(
             metadata.set(ours, flag);
         }
     }
-    let mut symmetries = Vec::new();
+    let (mut symmetries, mut widths) = (Vec::new(), Vec::new());
     for weights in group_weights(group).filter(|weights| weights["type"] == "int") {
         let (bits, symmetric) = (&weights["num_bits"], weights["symmetric"].as_bool());
-        let rule = match bits.as_u64() {
-            Some(4) => None,
-            Some(8) if symmetric != Some(false) => None,
-            _ => Some("integers of 4 bits are read, and symmetric ones of 8"),
+        let refused = |key: &str, rule: &str| {
+            let found = weights[key].to_string();
+            let key = format!("quantization_config.config_groups.*.weights.{key}");
+            Err(super::config::refused(source, &key, &found, rule))
         };
-        if let Some(rule) = rule {
-            let key = "quantization_config.config_groups.*.weights.num_bits";
-            return Err(super::config::refused(source, key, &bits.to_string(), rule));
+        match bits.as_u64() {
+            Some(4) => {}
+            Some(8) if symmetric == Some(false) => {
+                return refused("symmetric", "integers of 8 bits are read without zero points only");
+            }
+            Some(8) => {}
+            _ => return refused("num_bits", "integers of 4 bits are read, and symmetric ones of 8"),
         }
+        widths.push(bits.as_u64());
         symmetries.extend(symmetric);
+    }
+    if !widths.is_empty() && widths.iter().all(|&bits| bits == Some(8)) {
+        metadata.set(keys::BITS, 8_u32);
     }
     if let [first, ..] = symmetries[..]
         && symmetries.iter().all(|&symmetric| symmetric == first)
