@@ -372,6 +372,10 @@ fn quantised_matrices_that_are_others_than_they_are_said_to_be() {
     let (of_eight_bits, of_three) = (said("num_bits", 8.into()), said("num_bits", 3.into()));
     let asymmetric = said("symmetric", false.into());
     let eight = |packed: bool| Scheme::Int8 { packed };
+    let four_with_zeros = |model: &mut Published| {
+        said("num_bits", 4.into())(model);
+        said("symmetric", false.into())(model);
+    };
     let act_order = |model: &mut Published| {
         let name = model.tensors.keys().find(|name| name.ends_with("q_proj.weight_packed")).unwrap();
         let name = name.replace("weight_packed", "weight_g_idx");
@@ -399,6 +403,7 @@ fn quantised_matrices_that_are_others_than_they_are_said_to_be() {
         (eight(true), &turned("q_proj.weight_packed"), "q_proj.weight_packed"),
         (eight(true), &turned("q_proj.weight_scale"), "q_proj.weight_scale"),
         (eight(false), &turned("q_proj.weight"), "q_proj.weight"),
+        (eight(false), &four_with_zeros, "proj.weight_zero_point"),
         (eight(false), &without("q_proj.weight_scale"), "q_proj.weight_scale"),
         (packed, &act_order, "weight_g_idx"),
     ] {

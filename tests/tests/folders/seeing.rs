@@ -191,6 +191,10 @@ fn fused_experts_in_fp8_are_those_one_by_one() {
                 model
             });
         let wanted = bits(&one_by_one, None);
+        let mut thinker = speaking(&with_experts(&published, inner, Layout::OneByOne, &in_fp8));
+        thinker.config["thinker_config"]["quantization_config"] =
+            one_by_one.config["quantization_config"].clone();
+        assert!(bits(&thinker, None) == wanted, "{inner}, said of the thinker");
         for fused in [&outputs_first, &inputs_first] {
             assert!(bits(fused, None) == wanted, "{inner}");
             assert!(bits(fused, Some((LAYERS * EXPERTS / 3) as u64)) == wanted, "{inner}, paged");

@@ -38,7 +38,7 @@ pub(super) fn decoder(keys: &Keys<'_>, layer: impl FnMut(usize) -> Layer) -> Res
             format!("the embedding has {vocabulary} rows")
         })?;
     }
-    Ok(Hyperparameters {
+    let hyper = Hyperparameters {
         layers: (0..blocks).map(layer).collect(),
         mtp_blocks,
         draft_layer: None,
@@ -50,7 +50,9 @@ pub(super) fn decoder(keys: &Keys<'_>, layer: impl FnMut(usize) -> Layer) -> Res
         ngrams: Vec::new(),
         vocabulary,
         trained_context: keys.optional_count("context_length", u32::MAX)?.unwrap_or(2048) as u32,
-    })
+    };
+    rotary::check_sections(keys, &hyper)?;
+    Ok(hyper)
 }
 
 /// Layers of the decoder, and blocks for multi-token prediction that stand behind them and are counted with them.

@@ -2,7 +2,7 @@
 //! Qwen2.5-VL (Wang et al. 2024, Bai et al. 2025), whose rotary positions have several axes.
 
 use super::blocks::{self, Weighing};
-use super::rotary::{self, Rotation};
+use super::rotary::Rotation;
 use crate::error::Result;
 use crate::hyper::{Attention, Biases, FeedForward, Hyperparameters, Layer, Mixer, Moe};
 use crate::keys::Keys;
@@ -24,7 +24,5 @@ fn decoder(keys: &Keys<'_>, feed_forward: FeedForward) -> Result<Hyperparameters
     // Only a folder's configuration can say that there are none.
     let biases = if keys.flag(QKV_BIAS)? == Some(false) { Biases::Optional } else { Biases::Inputs };
     let attention = Attention { biases, ..blocks::attention(keys, Rotation::Halves)? };
-    let hyper = blocks::decoder(keys, |_| Layer { mixer: Mixer::Attention(attention), feed_forward })?;
-    rotary::check_sections(keys, &hyper)?;
-    Ok(hyper)
+    blocks::decoder(keys, |_| Layer { mixer: Mixer::Attention(attention), feed_forward })
 }

@@ -3,7 +3,7 @@
 //! Those that see have rotary positions of several axes, and add what images are in the first layers; of a text it leaves Qwen3.
 
 use super::blocks::{self, Weighing};
-use super::rotary::{self, Rotation};
+use super::rotary::Rotation;
 use crate::error::Result;
 use crate::hyper::{Attention, FeedForward, Hyperparameters, Layer, Mixer};
 use crate::keys::Keys;
@@ -20,7 +20,5 @@ pub(super) fn moe(keys: &Keys<'_>) -> Result<Hyperparameters> {
 
 fn decoder(keys: &Keys<'_>, feed_forward: FeedForward) -> Result<Hyperparameters> {
     let attention = Attention { head_norm: true, ..blocks::attention(keys, Rotation::Halves)? };
-    let hyper = blocks::decoder(keys, |_| Layer { mixer: Mixer::Attention(attention), feed_forward })?;
-    rotary::check_sections(keys, &hyper)?;
-    Ok(hyper)
+    blocks::decoder(keys, |_| Layer { mixer: Mixer::Attention(attention), feed_forward })
 }

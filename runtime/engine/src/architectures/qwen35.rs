@@ -6,7 +6,7 @@
 
 use membrane_formats::keys::GROUPED_VALUE_HEADS;
 
-use super::{blocks, qwen3next, rotary};
+use super::{blocks, qwen3next};
 use crate::error::Result;
 use crate::hyper::{DeltaNet, FeedForward, Gate, HeadOrder, Hyperparameters, Projections};
 use crate::keys::Keys;
@@ -26,7 +26,5 @@ fn decoder(keys: &Keys<'_>, feed_forward: FeedForward) -> Result<Hyperparameters
     let shape = blocks::delta_shape(keys, if grouped { HeadOrder::Grouped } else { HeadOrder::Tiled })?;
     let delta_net =
         DeltaNet { shape, inputs: Projections::Apart, gates: Projections::Apart, output_gate: Gate::Silu };
-    let hyper = qwen3next::hybrid(keys, delta_net, feed_forward)?;
-    rotary::check_sections(keys, &hyper)?;
-    Ok(hyper)
+    qwen3next::hybrid(keys, delta_net, feed_forward)
 }

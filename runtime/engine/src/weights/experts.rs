@@ -1,6 +1,6 @@
 //! The matrices of experts: where each stands in the files, however these put them together.
 
-use membrane_formats::{DType, Scheme, TensorInfo, keys};
+use membrane_formats::{DType, Quantised, Scheme, TensorInfo, keys};
 use membrane_kernels::recode::{Parts, View};
 use membrane_kernels::{RecodeError, Recoding};
 use membrane_pager::ByteRange;
@@ -201,10 +201,8 @@ impl<'a> Fused<'a> {
         experts: usize,
     ) -> Result<Self> {
         let [rows, cols] = if inputs_first { [inputs, outputs] } else { [outputs, inputs] };
-        let found = finder.quantised(name)?;
-        let scheme = found.as_ref().map(|found| found.scheme);
-        let (parts, described) = match found.map(|found| found.parts) {
-            Some(parts) if scheme == Some(Scheme::Mxfp4) => {
+        let (parts, described) = match finder.quantised(name)? {
+            Some(Quantised { scheme: Scheme::Mxfp4, parts }) => {
                 for (part, block) in parts.iter().zip([&[16][..], &[]]) {
                     expect(part, DType::U8)?;
                     check_shape(part, &[block, &[inputs / 32, outputs, experts]].concat())?;
@@ -218,7 +216,7 @@ impl<'a> Fused<'a> {
                     inputs_first: false,
                 });
             }
-            Some(parts) if scheme == Some(Scheme::Fp8) => {
+            Some(Quantised { scheme: Scheme::Fp8, parts }) => {
                 let one_for_all = parts[1].shape.elements() == experts as u64;
                 let block = if one_for_all { [rows, cols] } else { fp8_block(finder.checkpoint)? };
                 check_shape(parts[0], &[cols, rows, experts])?;

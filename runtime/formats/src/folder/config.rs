@@ -105,16 +105,20 @@ pub(crate) fn published_key(key: &str) -> Option<&'static str> {
         .map(|(_, published)| published)
 }
 
-/// The part of a configuration that describes the text model. Models that speak have another beside it.
+/// The part of a configuration that describes the text model.
 pub(super) fn text_part(object: &Map<String, Value>) -> &Map<String, Value> {
-    let thinker = object.get("thinker_config").and_then(Value::as_object).unwrap_or(object);
-    thinker.get("text_config").and_then(Value::as_object).unwrap_or(thinker)
+    let [_, _, text] = levels(object);
+    text
 }
 
-/// The configuration and what is in it, down to that of the text model.
+/// The configuration and what is in it, down to that of the text model. Models that speak have another model beside the one that thinks.
 pub(super) fn levels(object: &Map<String, Value>) -> [&Map<String, Value>; 3] {
-    let thinker = object.get("thinker_config").and_then(Value::as_object).unwrap_or(object);
-    [object, thinker, text_part(object)]
+    let thinker = within(object, "thinker_config");
+    [object, thinker, within(thinker, "text_config")]
+}
+
+fn within<'a>(object: &'a Map<String, Value>, key: &str) -> &'a Map<String, Value> {
+    object.get(key).and_then(Value::as_object).unwrap_or(object)
 }
 
 /// A configuration on its way to metadata.
