@@ -141,6 +141,12 @@ pub(super) trait Wide: Copy {
     fn byte_steps<P: Packed>() -> usize;
     /// For each row the sum of its four dwords, given as a column.
     fn row_sums(self, column: Column<Self>) -> Self::V;
+    /// For each row the sum of its four parts of sums, to each of which products of `C` columns were added: at most [`Wide::byte_steps`].
+    #[inline(always)]
+    fn part_sums<P: Packed, const C: usize>(self, [a, b, c, d]: Column<Self>) -> Self::V {
+        let zero = self.splat32(0);
+        self.row_sums([a, b, c, d].map(|part| self.add_part(part, zero)))
+    }
 
     /// Asks for the cache line at `at`, which may be any address.
     fn prefetch(self, at: *const u8);
@@ -220,17 +226,16 @@ pub(super) unsafe fn column_sums<P: Packed, W: Wide, Q: Integer, const C: usize>
                 }
             }
         }
+        Operand::Bytes(weights) if C <= W::byte_steps::<P>() => {
+            // SAFETY: the caller's promise.
+            return w.part_sums::<P, C>(unsafe { byte_parts::<P, W>(w, weights, activations) });
+        }
         Operand::Bytes(weights) => {
             for (part, weights) in weights.chunks(W::byte_steps::<P>()).enumerate() {
-                let mut parts = [w.splat32(0); 4];
-                for (c, column) in weights.iter().enumerate() {
-                    let column_of_all = part * W::byte_steps::<P>() + c;
-                    // SAFETY: sixteen of the bytes.
-                    let a = unsafe { w.repeat_bytes(activations.add(16 * column_of_all)) };
-                    for (part, weights) in parts.iter_mut().zip(column) {
-                        *part = w.add_byte_products::<P>(*weights, a, *part);
-                    }
-                }
+                // SAFETY: the bytes of these columns.
+                let parts = unsafe {
+                    byte_parts::<P, W>(w, weights, activations.add(16 * part * W::byte_steps::<P>()))
+                };
                 for (sum, part) in sums.iter_mut().zip(parts) {
                     *sum = w.add_part(part, *sum);
                 }
@@ -238,6 +243,23 @@ pub(super) unsafe fn column_sums<P: Packed, W: Wide, Q: Integer, const C: usize>
         }
     }
     w.row_sums(sums)
+}
+
+/// The parts of sums of the products of columns, no more than [`Wide::byte_steps`], and the bytes of a row of activations.
+///
+/// # Safety
+/// `activations` must be 16 bytes for each column.
+#[inline(always)]
+unsafe fn byte_parts<P: Packed, W: Wide>(w: W, weights: &[Column<W>], activations: *const u8) -> Column<W> {
+    let mut parts = [w.splat32(0); 4];
+    for (c, column) in weights.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        let a = unsafe { w.repeat_bytes(activations.add(16 * c)) };
+        for (part, weights) in parts.iter_mut().zip(column) {
+            *part = w.add_byte_products::<P>(*weights, a, *part);
+        }
+    }
+    parts
 }
 
 /// For `T` rows of activations and `R` times `W::ROWS` weight rows, `start` and the sums of products over a sub-block of a panel:

