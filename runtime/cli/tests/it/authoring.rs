@@ -158,7 +158,7 @@ fn a_new_plugin_in_rust_builds_and_does_what_its_cases_say() {
         let mut command = command(&["plugin", "test", plugin.to_str().unwrap()]);
         for (name, _) in std::env::vars() {
             let of_cargo = name.starts_with("CARGO") && name != "CARGO_HOME";
-            if of_cargo || name.starts_with("RUST") && name != "RUSTUP_HOME" {
+            if of_cargo || name.starts_with("RUST") && !name.starts_with("RUSTUP_") {
                 command.env_remove(name);
             }
         }

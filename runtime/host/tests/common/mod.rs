@@ -146,9 +146,9 @@ fn build() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests");
     let mut cargo = Command::new(env!("CARGO"));
     for (name, _) in std::env::vars() {
-        if name.starts_with("CARGO_") && name != "CARGO_HOME"
-            || name.starts_with("RUST") && name != "RUSTUP_HOME"
-        {
+        // Which toolchain, and whether rustup may install one, is the caller's business.
+        let of_rust = name.starts_with("RUST") && !name.starts_with("RUSTUP_");
+        if of_rust || name.starts_with("CARGO_") && name != "CARGO_HOME" {
             cargo.env_remove(name);
         }
     }
