@@ -35,7 +35,8 @@ impl JudgedLines {
         let passes = |text: &str| PolicyChain::passes(host, policies, judge.cloned(), text);
         let (apart, joined) = (format!("{}{line}", self.apart), format!("{}{line}", self.joined));
         let first = self.apart.is_empty();
-        if !passes(line) || !first && !(passes(&apart) && passes(&joined)) {
+        let may_be_shown = passes(line) && (first || passes(&apart) && passes(&joined));
+        if !may_be_shown {
             return WITHHELD.to_owned();
         }
         self.apart = end(apart + " ");
