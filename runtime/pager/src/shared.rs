@@ -1,6 +1,7 @@
 //! What callers and I/O threads share: the bookkeeping behind one lock, the queue of reads, and the arena.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -243,7 +244,13 @@ impl Shared {
             return (cost, 0, Err(error));
         }
         let begun = Instant::now();
-        let result = staging.recode(record, recode.as_ref(), key, self.catalog.places(key.group), into);
+        let places = self.catalog.places(key.group);
+        // Whoever waits for the expert would wait for ever if the thread ended.
+        let recoding = AssertUnwindSafe(|| staging.recode(record, recode.as_ref(), key, places, into));
+        let result = catch_unwind(recoding).unwrap_or_else(|_| {
+            let rule = "a mistake of the program: recoding panicked".to_owned();
+            Err(PagerError::Recode { group: key.group, index: key.index, rule })
+        });
         (cost, nanoseconds_since(begun), result)
     }
 

@@ -29,6 +29,7 @@ impl Recode for Sums {
 
     fn recode(&self, key: ExpertKey, parts: &[&[u8]], into: &mut [&mut [u8]]) -> Result<(), String> {
         if self.bad == Some(key) {
+            assert!(key.index != PANICS, "a mistake");
             return Err("its sums are wrong".into());
         }
         for (into, made) in into.iter_mut().zip(Self::of(parts)) {
@@ -39,6 +40,8 @@ impl Recode for Sums {
 }
 
 const FILES: usize = 3;
+/// If it is refused, it is by a panic.
+const PANICS: u32 = 5;
 
 fn pager(bank: &Bank, slots: u64, io: IoMode, bad: Option<ExpertKey>) -> Pager {
     let recode = Sums { bytes: [8 * FILES, 50 * FILES], bad };
@@ -101,6 +104,16 @@ fn an_expert_that_can_not_be_recoded_is_an_error_of_its_own() {
     }
     assert_eq!(pager.counters().failures, 2);
     assert!(check(&bank, &pager, 0, &[0, 1, 2]).is_empty());
+}
+
+/// Nobody waits for ever.
+#[test]
+fn a_panic_is_an_error_too() {
+    let bank = Bank::new(FILES, &[6], 10_000);
+    let pager = pager(&bank, 3, IoMode::Auto, Some(ExpertKey { group: 0, index: PANICS }));
+    let errors = check(&bank, &pager, 0, &[PANICS, 1]);
+    assert!(errors[0].to_string().contains("expert 5 of group 0: a mistake of the program"), "{errors:?}");
+    assert!(check(&bank, &pager, 0, &[0, 1, 2, 3, 4]).is_empty());
 }
 
 #[test]
