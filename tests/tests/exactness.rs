@@ -1,6 +1,9 @@
 //! Logits are the same bits whatever the threads, the prefill chunk, the memory budget, what is cached, and
 //! how a prefix came to be there.
 
+#[path = "exactness/interleaved.rs"]
+mod interleaved;
+
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 

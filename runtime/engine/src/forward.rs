@@ -152,26 +152,20 @@ impl Pass<'_> {
         let format = core.layout.embedding_format;
         let (hidden, width) = (core.hyper.hidden, core.hyper.stream_width());
         let mut on_disk = Vec::new();
+        let factor = core.layout.embedding_factor;
         let tokens = self.spans.iter().flat_map(|span| span.tokens);
         for (&token, streams) in tokens.zip(out.chunks_exact_mut(width)) {
             let row = &mut streams[..hidden];
-            let bytes = match core.layout.embedding {
-                Embedding::Tied => {
-                    let all = core.resident.bytes(&core.layout.head);
-                    let width = all.len() / core.hyper.vocabulary;
-                    &all[token as usize * width..(token as usize + 1) * width]
-                }
+            match core.layout.embedding {
+                Embedding::Tied => core.resident.row(&core.layout.head, token as usize, row)?,
                 Embedding::OnDisk(index) => {
                     let tensor = &core.checkpoint.tensors()[index];
                     let width = tensor.bytes / core.hyper.vocabulary as u64;
                     on_disk.resize(width as usize, 0);
                     core.checkpoint.read(tensor, u64::from(token) * width, &mut on_disk)?;
-                    &on_disk
+                    membrane_kernels::quant::dequantise_row(format, &on_disk, row);
+                    row.iter_mut().for_each(|x| *x *= factor);
                 }
-            };
-            membrane_kernels::quant::dequantise_row(format, bytes, row);
-            if core.layout.embedding_factor != 1.0 {
-                row.iter_mut().for_each(|x| *x *= core.layout.embedding_factor);
             }
             (1..core.hyper.streams()).for_each(|stream| streams.copy_within(..hidden, stream * hidden));
         }

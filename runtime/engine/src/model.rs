@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use membrane_formats::Checkpoint;
-use membrane_kernels::{self as kernels, Isa, RopeTable, Team, fastest_isa};
+use membrane_kernels::{self as kernels, Isa, RopeTable, Team, fastest_isa, interleaved};
 use membrane_pager::{Catalog, Counters, EvictionPolicy, IoChoice, IoMode, Pager, PagerConfig, Phase, Usage};
 use membrane_text::{GrammarCompiler, Tokenizer};
 
@@ -24,7 +24,7 @@ use crate::scratch::{Scratch, ScratchShape};
 use crate::session::Session;
 use crate::stages::StageTimes;
 use crate::vocabulary;
-use crate::weights::{Ignored, Layout, Resident, paged_files};
+use crate::weights::{Ignored, Interleaving, Layout, Resident, paged_files};
 
 /// Most threads: each has its own scratch, and beyond the processors of one machine they only wait.
 const MAX_THREADS: usize = 256;
@@ -137,7 +137,8 @@ impl Prepared {
         let threads = threads(options)?;
         let architecture = Architecture::of(&checkpoint)?;
         let hyper = Hyperparameters::read(&checkpoint, &architecture)?;
-        let (hyper, layout, plan) = planned(&checkpoint, hyper, options, threads)?;
+        let isa = options.isa.map_or_else(fastest_isa, Isa::or_slower);
+        let (hyper, layout, plan) = planned(&checkpoint, hyper, options, isa, threads)?;
         let tokenizer = if text {
             vocabulary::check_rows(&checkpoint, hyper.vocabulary)?;
             let tokenizer = vocabulary::tokenizer(&checkpoint)?;
@@ -147,7 +148,6 @@ impl Prepared {
             None
         };
         let chat_template = vocabulary::chat_template(&checkpoint)?;
-        let isa = options.isa.unwrap_or_else(fastest_isa);
         let options = options.clone();
         Ok(Self {
             checkpoint,
@@ -195,7 +195,8 @@ impl Prepared {
         let total = self.layout.resident_bytes + if all_in_memory { self.layout.expert_bytes() } else { 0 };
         // What fits as a whole is likely to be loaded again, and is then still in the page cache.
         let io = if all_in_memory { IoMode::Buffered } else { self.options.io };
-        let resident = self.layout.load(&self.checkpoint, io, &mut |done| progress(done, total))?;
+        let team = Arc::new(Team::new(self.threads, self.isa));
+        let resident = self.layout.load(&self.checkpoint, io, &team, &mut |done| progress(done, total))?;
         let pager = self.layout.experts.as_ref().map(|catalog| self.open_pager(catalog)).transpose()?;
         progress(total, total);
         let table = |rope| {
@@ -207,7 +208,7 @@ impl Prepared {
         let scratch_shape = ScratchShape::new(&self.hyper, self.plan.prefill_chunk, self.layout.ordered());
         let context = self.plan.context as usize;
         let compute = Compute {
-            team: Arc::new(Team::new(self.threads, self.isa)),
+            team,
             scratch: Scratch::new(&scratch_shape, context, self.threads),
             ropes,
             routing: Routing::default(),
@@ -472,22 +473,43 @@ impl Model {
     }
 }
 
-/// The layout and the memory plan of a model. The head that drafts tokens is a part of them where it is asked for by name, and
-/// by itself only where everything is in memory with it and its experts take no larger slots than the others: where experts are
-/// paged, a draft reads more of them, and the memory is worth more to the others. Sessions beyond the planned contexts find
-/// room where its keys and values would be, so that there is none beside them.
+/// The layout and the memory plan of a model. Experts that stay in memory are interleaved where the instruction set has a use for it, if
+/// there is room for what the pager's threads read them to, and nothing else of the plan has to give way to that.
 fn planned(
     checkpoint: &Checkpoint,
     hyper: Hyperparameters,
     options: &LoadOptions,
+    isa: Isa,
     threads: usize,
 ) -> Result<(Hyperparameters, Layout, MemoryPlan)> {
-    let without = Hyperparameters { draft_layer: None, ..hyper.clone() };
-    let planned = |hyper: Hyperparameters| {
-        let layout = Layout::of(checkpoint, &hyper).map_err(|error| error.of_file(checkpoint.path()))?;
+    let planned = |hyper: Hyperparameters, experts: bool| {
+        let interleaving = Interleaving { isa: Some(isa), experts };
+        let layout =
+            Layout::of(checkpoint, &hyper, interleaving).map_err(|error| error.of_file(checkpoint.path()))?;
         let plan = plan(checkpoint, &hyper, &layout, options, threads)?;
         Ok((hyper, layout, plan))
     };
+    let chosen = with_or_without_head(hyper, options, &|hyper| planned(hyper, false))?;
+    let (hyper, layout, stored) = &chosen;
+    if stored.paged() || layout.experts.is_none() || !interleaved::is_used(isa) {
+        return Ok(chosen);
+    }
+    match planned(hyper.clone(), true) {
+        Ok(side_by_side) if side_by_side.2.gives_as_much_as(stored) => Ok(side_by_side),
+        _ => Ok(chosen),
+    }
+}
+
+/// What is planned with or without the head that drafts tokens. It is a part of the model where it is asked for by name, and
+/// by itself only where everything is in memory with it and its experts take no larger slots than the others: where experts are
+/// paged, a draft reads more of them, and the memory is worth more to the others. Sessions beyond the planned contexts find
+/// room where its keys and values would be, so that there is none beside them.
+fn with_or_without_head(
+    hyper: Hyperparameters,
+    options: &LoadOptions,
+    planned: &dyn Fn(Hyperparameters) -> Result<(Hyperparameters, Layout, MemoryPlan)>,
+) -> Result<(Hyperparameters, Layout, MemoryPlan)> {
+    let without = Hyperparameters { draft_layer: None, ..hyper.clone() };
     if hyper.draft_layer.is_none() || options.sessions > options.contexts.max(1) {
         return planned(without);
     }

@@ -202,8 +202,8 @@ fn experts(
         leases.iter().map(|lease| (lease.index(), routing.range(lease.index()).len())).collect();
     let (gate, up) = (&mut s.gate[..rows * inner], &mut s.up[..rows * inner]);
     if let Some(biases) = &block.biases {
-        add_biases(core, region, &biases.gate, &counts, gate, &mut s.expert_bias);
-        add_biases(core, region, &biases.up, &counts, up, &mut s.expert_bias);
+        add_biases(core, region, &biases.gate, &counts, gate, &mut s.expert_bias)?;
+        add_biases(core, region, &biases.up, &counts, up, &mut s.expert_bias)?;
     }
     ops::glu(region, block.shape.glu, gate, up);
     s.inner.set(region, rows, inner, gate, precision);
@@ -224,7 +224,7 @@ fn experts(
     s.clock.lap(region, Stage::ExpertsDown);
     if let Some(biases) = &block.biases {
         let out = &mut s.expert_out[done * hidden..(done + rows) * hidden];
-        add_biases(core, region, &biases.down, &counts, out, &mut s.expert_bias);
+        add_biases(core, region, &biases.down, &counts, out, &mut s.expert_bias)?;
     }
     Ok(rows)
 }
@@ -237,12 +237,13 @@ fn add_biases(
     counts: &[(u32, usize)],
     mut x: &mut [f32],
     scratch: &mut [f32],
-) {
+) -> Result<()> {
     let bias = &mut scratch[..biases.cols];
     for &(expert, count) in counts {
         let (rows, rest) = x.split_at_mut(count * biases.cols);
         x = rest;
-        core.resident.row(biases, expert as usize, bias);
+        core.resident.row(biases, expert as usize, bias)?;
         ops::add_bias(region, rows, bias);
     }
+    Ok(())
 }

@@ -21,7 +21,7 @@ use membrane_pager::{Catalog, ExpertKey};
 use crate::architectures::Architecture;
 use crate::error::{EngineError, Result};
 use crate::hyper::Hyperparameters;
-use crate::weights::{Block, FeedForward, Layout, MoeBlock};
+use crate::weights::{Block, FeedForward, Interleaving, Layout, MoeBlock};
 
 /// Bytes of records that are made at a time, at least one record.
 const BATCH_BYTES: u64 = 64 << 20;
@@ -241,7 +241,8 @@ fn layout(checkpoint: &Checkpoint) -> Result<Layout> {
     let architecture = Architecture::of(checkpoint)?;
     let hyper = Hyperparameters::read(checkpoint, &architecture)?;
     let of = |hyper: &Hyperparameters| {
-        Layout::of(checkpoint, hyper).map_err(|error| error.of_file(checkpoint.path()))
+        Layout::of(checkpoint, hyper, Interleaving::default())
+            .map_err(|error| error.of_file(checkpoint.path()))
     };
     match of(&hyper) {
         Err(_) if hyper.draft_layer.is_some() => of(&Hyperparameters { draft_layer: None, ..hyper }),

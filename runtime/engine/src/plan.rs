@@ -78,6 +78,13 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
+    /// Whether all experts stay in memory, and prompts, drafts and contexts get as much as in another plan of the model.
+    pub(crate) fn gives_as_much_as(&self, other: &Self) -> bool {
+        let rest =
+            |plan: &Self| (plan.prefill_chunk, plan.drafts, plan.context, plan.contexts, plan.checkpoints);
+        !self.paged() && rest(self) == rest(other)
+    }
+
     /// Everything that the plan takes.
     pub fn total(&self) -> Bytes {
         let Self { process, reserve, weights, kv, recurrent, ahead, scratch, expert_arena, .. } = self;

@@ -7,6 +7,7 @@ mod latent;
 mod ngrams;
 mod packed;
 mod reading;
+mod rows;
 mod stored;
 mod streams;
 mod unused;
@@ -16,11 +17,13 @@ use std::sync::Arc;
 use finder::{Finder, format_of};
 use membrane_formats::packed::PackedForm;
 use membrane_formats::{Checkpoint, TensorInfo};
-use membrane_kernels::{Format, Gate, Matrix, ShapeError};
+use membrane_kernels::{Format, Gate, Matrix, Team};
 use membrane_pager::{Catalog, IoMode, Record};
 use memmap2::MmapMut;
 pub(crate) use ngrams::NgramBlock;
 pub(crate) use reading::paged_files;
+pub(crate) use rows::Interleaving;
+use rows::Rows;
 use stored::{ExpertName, Stored, blocks_are_finite};
 pub(crate) use streams::{IndexBlock, IndexWeights, InputNorm, StreamMixer};
 pub use unused::Ignored;
@@ -47,19 +50,8 @@ pub(crate) struct Weight {
     bytes: u64,
     /// What all of it is multiplied by: the tensor `.scale` beside it.
     factor: f32,
-    /// Columns have an order of their own.
-    ordered: bool,
-}
-
-/// A matrix over its bytes, behind which the order of its columns stands if it is `ordered`.
-fn matrix(
-    format: Format,
-    rows: usize,
-    cols: usize,
-    bytes: &[u8],
-    ordered: bool,
-) -> std::result::Result<Matrix<'_>, ShapeError> {
-    if ordered { Matrix::ordered(format, rows, cols, bytes) } else { Matrix::new(format, rows, cols, bytes) }
+    /// How its rows lie in memory.
+    lie: Rows,
 }
 
 /// Format and shape of one of an expert's three matrices, the same for all experts of a block.
@@ -73,28 +65,28 @@ pub(crate) struct ExpertMatrix {
     pub cols: usize,
     /// What an expert's matrix is multiplied by: the tensor `.scale` beside it. Empty if there is none.
     factors: Vec<f32>, // [experts]
-    /// Columns of each expert's have an order of their own.
-    ordered: bool,
+    /// How the rows of each expert's lie in memory.
+    lie: Rows,
 }
 
 impl ExpertMatrix {
     /// The matrix of expert number `expert`, over its bytes.
     pub fn over<'a>(&self, expert: u32, bytes: &'a [u8]) -> Result<Matrix<'a>> {
-        matrix(self.format, self.rows, self.cols, bytes, self.ordered)
+        self.lie
+            .matrix(self.format, self.rows, self.cols, bytes)
             .map(|matrix| matrix.times(self.factor(expert as usize)))
             .map_err(|source| EngineError::Weight { tensor: self.name.first().to_owned(), source })
     }
 
     /// Whether all numbers of an expert's matrix are finite, given its bytes.
     pub fn is_finite(&self, bytes: &[u8]) -> bool {
-        let order = if self.ordered { size_of::<u32>() * self.cols } else { 0 };
-        blocks_are_finite(self.format, &bytes[..bytes.len() - order]) && is_finite(&self.factors)
+        self.lie.are_finite(self.format, self.rows, self.cols, bytes) && is_finite(&self.factors)
     }
 
     /// How packed models describe it.
     pub fn packed_form(&self) -> PackedForm {
         let (rows, cols) = (self.rows as u64, self.cols as u64);
-        PackedForm { format: self.format.name().to_owned(), rows, cols, ordered: self.ordered }
+        PackedForm { format: self.format.name().to_owned(), rows, cols, ordered: self.lie == Rows::Ordered }
     }
 
     /// What the matrix of an expert is multiplied by.
@@ -286,7 +278,8 @@ pub(crate) struct Layout {
     pub experts: Option<Catalog>,
     /// Size of the resident memory.
     pub resident_bytes: u64,
-    resident: Vec<(Stored, u64)>, // with its offset in the resident memory
+    /// With what each is in the resident memory.
+    resident: Vec<(Stored, Weight)>,
     /// Tensors that are left out.
     pub ignored: Vec<Ignored>,
     /// Indices of the tensors that experts are made of.
@@ -295,8 +288,8 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// Finds and checks every tensor that the architecture needs. Small vectors are read at once.
-    pub fn of(checkpoint: &Checkpoint, hyper: &Hyperparameters) -> Result<Self> {
-        let mut finder = Finder::new(checkpoint);
+    pub fn of(checkpoint: &Checkpoint, hyper: &Hyperparameters, interleaving: Interleaving) -> Result<Self> {
+        let mut finder = Finder::new(checkpoint, interleaving);
         let hidden = hyper.hidden;
         let embedding_tensor = finder.tensor("token_embd.weight", &[hidden, hyper.vocabulary])?.1;
         let embedding_format = format_of(embedding_tensor)?;
@@ -363,10 +356,12 @@ impl Layout {
     pub fn ordered(&self) -> bool {
         let drafting = self.draft.iter().map(|head| &head.block);
         let experts = self.blocks.iter().chain(drafting).any(|block| match &block.ffn {
-            FeedForward::Moe(moe) => [&moe.gate, &moe.up, &moe.down].iter().any(|matrix| matrix.ordered),
+            FeedForward::Moe(moe) => {
+                [&moe.gate, &moe.up, &moe.down].iter().any(|matrix| matrix.lie == Rows::Ordered)
+            }
             FeedForward::Dense(_) => false,
         });
-        experts || self.resident.iter().any(|(stored, _)| stored.is_ordered())
+        experts || self.resident.iter().any(|(_, weight)| weight.lie == Rows::Ordered)
     }
 
     /// Bytes that loading takes beside the resident weights for a while: the parts of the largest matrix that is recoded.
@@ -389,9 +384,9 @@ impl Layout {
             return Some(EngineError::not_finite(checkpoint, Some(tensor.file), named(&tensor.name)));
         }
         let mut own = self.resident.iter().filter(|(stored, _)| layer_of(&stored.name) == layer);
-        let broken = own.find(|(stored, offset)| {
-            let start = *offset as usize;
-            !stored.is_finite(&resident.memory[start..start + stored.bytes as usize])
+        let broken = own.find(|(_, weight)| {
+            let Weight { format, rows, cols, lie, .. } = *weight;
+            !lie.are_finite(format, rows, cols, resident.bytes(weight))
         });
         broken.map(|(stored, _)| {
             let file = stored.parts.first().map(|part| part.file);
@@ -411,6 +406,7 @@ impl Layout {
         &self,
         checkpoint: &Checkpoint,
         io: IoMode,
+        team: &Team,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Resident> {
         let length = self.resident_bytes.max(1) as usize;
@@ -425,6 +421,7 @@ impl Layout {
             let _ = memory.advise(memmap2::Advice::HugePage);
         }
         reading::read(&self.resident, checkpoint, io, &mut memory, progress)?;
+        reading::interleave(&self.resident, team, &mut memory);
         Ok(Resident { memory })
     }
 }
@@ -453,13 +450,16 @@ pub(crate) struct Resident {
 impl Resident {
     /// The matrix of a weight.
     pub fn matrix(&self, weight: &Weight) -> Result<Matrix<'_>> {
-        matrix(weight.format, weight.rows, weight.cols, self.bytes(weight), weight.ordered)
+        weight
+            .lie
+            .matrix(weight.format, weight.rows, weight.cols, self.bytes(weight))
             .map(|matrix| matrix.times(weight.factor))
             .map_err(|source| EngineError::Weight { tensor: weight.name.clone(), source })
     }
 
     /// One of `count` equal parts of a weight's rows, such as a head's.
     pub fn part(&self, weight: &Weight, index: usize, count: usize) -> Result<Matrix<'_>> {
+        debug_assert!(weight.lie == Rows::Plain, "parts of rows that follow one another");
         let (rows, bytes) = (weight.rows / count, weight.bytes as usize / count);
         Matrix::new(weight.format, rows, weight.cols, &self.bytes(weight)[index * bytes..(index + 1) * bytes])
             .map(|matrix| matrix.times(weight.factor))
@@ -467,18 +467,12 @@ impl Resident {
     }
 
     /// One row of a weight as floats; of one whose columns are in order.
-    pub fn row(&self, weight: &Weight, row: usize, out: &mut [f32]) {
-        let bytes = weight.bytes as usize / weight.rows;
-        membrane_kernels::quant::dequantise_row(
-            weight.format,
-            &self.bytes(weight)[row * bytes..(row + 1) * bytes],
-            out,
-        );
-        out.iter_mut().for_each(|x| *x *= weight.factor);
+    pub fn row(&self, weight: &Weight, row: usize, out: &mut [f32]) -> Result<()> {
+        self.matrix(weight)?.dequantise_row(row, out);
+        Ok(())
     }
 
-    /// The bytes of a weight, row after row.
-    pub fn bytes(&self, weight: &Weight) -> &[u8] {
+    fn bytes(&self, weight: &Weight) -> &[u8] {
         &self.memory[weight.offset as usize..(weight.offset + weight.bytes) as usize]
     }
 }

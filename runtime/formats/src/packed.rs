@@ -10,7 +10,8 @@
 //! ```
 //!
 //! The keys, and `packed.version`, are metadata of a GGUF file, and in a folder the entries of `membrane.packed.json`. A record is gate, up
-//! and down, each from a multiple of 64 on, padded to a multiple of 4096: one read, from block to block, and nothing to be made of it.
+//! and down, each from a multiple of 64 on, padded to a multiple of 4096: one read, from block to block, and nothing to be made of it
+//! (but that rows may be interleaved on their way into memory).
 //! Numbers of a matrix are rows of blocks; behind those of one that is "ordered" stands the input of each column, u32.
 
 use std::ops::Range;

@@ -7,13 +7,13 @@
 //!
 //! GEMV reads matrices that are larger than the caches in turn, GEMM stays on one. The best of some passes
 //! counts, since others use the machine too. One multiplication and addition is two operations. Two columns give the
-//! weights a second beside those of Q4_K: 0.5 is half as many.
+//! weights a second beside those of Q4_K: 0.5 is half as many. `x8` are rows that are interleaved.
 
 use std::time::Instant;
 
 use membrane_kernels::{
     Activations, Format, Isa, MEMORY_PROBE_BYTES, Matrix, Precision, Product, Region, Team, fastest_isa,
-    matmul, memory_read_bandwidth, quant,
+    interleaved, matmul, memory_read_bandwidth, quant,
 };
 
 /// Bytes of weights that are read in one pass of GEMV: more than the caches of most machines.
@@ -43,9 +43,13 @@ fn main() -> Result<(), String> {
             println!("{threads} threads, memory {memory:.1} GB/s");
             println!("{:8}     GEMV  of it   Q4_K   cached      n=4     n=64   Q4_K    n=512", "format");
             println!("{:8}     GB/s             =1     GB/s    GOP/s    GOP/s     =1    GOP/s", "");
-            let base = Speed::of(region, &options, Format::Q4K)?;
+            let base = Speed::of(region, &options, Format::Q4K, false)?;
             for &format in &options.formats {
-                Speed::of(region, &options, format)?.print(format, &base, memory);
+                Speed::of(region, &options, format, false)?.print(format.name(), &base, memory);
+                if interleaved::is_faster(options.isa, format, options.rows) {
+                    let speed = Speed::of(region, &options, format, true)?;
+                    speed.print(&format!("{format} x8"), &base, memory);
+                }
             }
             Ok::<_, String>(())
         })?;
@@ -108,21 +112,29 @@ struct Speed {
 }
 
 impl Speed {
-    fn of(region: &Region<'_>, options: &Options, format: Format) -> Result<Self, String> {
+    fn of(
+        region: &Region<'_>,
+        options: &Options,
+        format: Format,
+        side_by_side: bool,
+    ) -> Result<Self, String> {
         let (rows, cols) = (options.rows, options.cols);
-        let matrix = weights(format, rows, cols)?;
+        let mut matrix = weights(format, rows, cols)?;
+        if side_by_side {
+            interleaved::interleave_in_place(region, format, matrix.len() / rows, &mut matrix);
+        }
+        let over = if side_by_side { Matrix::interleaved } else { Matrix::new };
         let copies = PASS_BYTES.div_ceil(matrix.len());
         let bytes = matrix.repeat(copies);
         let view = |copy: usize| {
-            Matrix::new(format, rows, cols, &bytes[copy * matrix.len()..][..matrix.len()])
+            over(format, rows, cols, &bytes[copy * matrix.len()..][..matrix.len()])
                 .map_err(|error| error.to_string())
         };
         let seconds = time(region, options.precision, cols, 1, copies, &view)?;
         let row = matrix.len() / rows;
         let cached_rows = (CACHED_BYTES / row).next_multiple_of(16).min(rows);
         let cached = |_| {
-            Matrix::new(format, cached_rows, cols, &bytes[..cached_rows * row])
-                .map_err(|error| error.to_string())
+            over(format, cached_rows, cols, &bytes[..cached_rows * row]).map_err(|error| error.to_string())
         };
         let cached =
             (cached_rows * row) as f64 / time(region, options.precision, cols, 1, copies, &cached)? / 1e9;
@@ -135,12 +147,12 @@ impl Speed {
     }
 
     /// One line of the table, with weights a second beside those of `base`.
-    fn print(&self, format: Format, base: &Self, memory: f64) {
+    fn print(&self, format: &str, base: &Self, memory: f64) {
         let gb_s = self.bytes as f64 / self.seconds / 1e9;
         let [few, many, most] = self.operations;
         println!(
             "{:8} {gb_s:8.1} {:5.0}% {:6.2} {:8.1} {few:8.1} {many:8.1} {:6.2} {most:8.1}",
-            format.name(),
+            format,
             100.0 * gb_s / memory,
             base.seconds / self.seconds,
             self.cached,

@@ -19,6 +19,7 @@
 
 mod activations;
 mod float;
+pub mod interleaved;
 mod order;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod packed;
@@ -36,6 +37,7 @@ use std::ops::Range;
 use crate::format::{Format, ShapeError};
 use crate::isa::Isa;
 use crate::parallel::{DisjointSlice, Region};
+use crate::quant::dequantise_row;
 pub use activations::Activations;
 use activations::{BlockInfo, Integer};
 use order::Order;
@@ -63,7 +65,7 @@ impl Precision {
     }
 }
 
-/// Weights [rows, cols], row-major, at any address; what is known of them was checked.
+/// Weights [rows, cols], row-major or [`interleaved`], at any address; what is known of them was checked.
 #[derive(Clone, Copy)]
 pub struct Matrix<'a> {
     format: Format,
@@ -75,6 +77,8 @@ pub struct Matrix<'a> {
     factor: f32,
     /// None if columns stand in the order of the input.
     order: Option<Order<'a>>,
+    /// Rows lie as [`interleaved`] says.
+    interleaved: bool,
 }
 
 impl<'a> Matrix<'a> {
@@ -94,7 +98,7 @@ impl<'a> Matrix<'a> {
         if bytes.len() != expected {
             return Err(ShapeError::WrongLength { format, rows, cols, expected, actual: bytes.len() });
         }
-        Ok(Self { format, rows, cols, row_bytes, bytes, factor: 1.0, order: None })
+        Ok(Self { format, rows, cols, row_bytes, bytes, factor: 1.0, order: None, interleaved: false })
     }
 
     /// A matrix of quantised rows with the order of its columns behind them: for each stored column, u32, the element of the input
@@ -114,6 +118,23 @@ impl<'a> Matrix<'a> {
             return Err(ShapeError::Order { cols });
         }
         Ok(Self { order: Some(order), ..Self::new(format, rows, cols, bytes)? })
+    }
+
+    /// A matrix whose rows were interleaved by [`interleaved::interleave`].
+    ///
+    /// # Errors
+    /// Those of [`Matrix::new`].
+    ///
+    /// # Panics
+    /// If rows of the format are not interleaved.
+    pub fn interleaved(
+        format: Format,
+        rows: usize,
+        cols: usize,
+        bytes: &'a [u8],
+    ) -> Result<Self, ShapeError> {
+        assert!(interleaved::is_possible(format), "matmul: rows of {format} are not interleaved");
+        Ok(Self { interleaved: true, ..Self::new(format, rows, cols, bytes)? })
     }
 
     /// The same weights, all times `factor`: what lies beside an NVFP4 tensor in its file.
@@ -137,9 +158,26 @@ impl<'a> Matrix<'a> {
         self.cols
     }
 
-    /// The bytes of one row.
-    fn row(&self, row: usize) -> &'a [u8] {
+    /// The blocks of one row, in `room` if they don't lie one after the other.
+    fn row<'b>(&self, row: usize, room: &'b mut Vec<u8>) -> &'b [u8]
+    where
+        'a: 'b,
+    {
+        if self.interleaved && row < interleaved::whole_rows(self.rows) {
+            room.resize(self.row_bytes, 0);
+            interleaved::gather(self.format, self.bytes, row, room);
+            return room;
+        }
         &self.bytes[row * self.row_bytes..][..self.row_bytes]
+    }
+
+    /// The elements of a row, as they are stored, times the factor; of a matrix whose columns are in order.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` is not of its length.
+    pub fn dequantise_row(&self, row: usize, out: &mut [f32]) {
+        dequantise_row(self.format, self.row(row, &mut Vec::new()), out);
+        out.iter_mut().for_each(|x| *x *= self.factor);
     }
 }
 
@@ -346,6 +384,16 @@ impl<'a> Job<'a> {
     }
 
     fn integer_sums<Q: Integer>(&self, isa: Isa, rows: Range<usize>) {
+        if self.weights.interleaved {
+            #[cfg(target_arch = "x86_64")]
+            {
+                let end = interleaved::whole_rows(self.weights.rows).clamp(rows.start, rows.end);
+                if vector::interleaved_product::<Q>(isa, self, rows.start..end) {
+                    return scalar::product::<Q>(self, end..rows.end);
+                }
+            }
+            return scalar::product::<Q>(self, rows);
+        }
         #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         if vector::product::<Q>(isa, self, rows.clone()) {
             return;

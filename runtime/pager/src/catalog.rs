@@ -44,7 +44,7 @@ pub struct ExpertKey {
     pub index: u32,
 }
 
-/// What makes of an expert's parts, as the files have them, those that its slot holds: other in number and length, with the
+/// What makes of an expert's parts, as the files have them, those that its slot holds: often other in number and length, with the
 /// same meaning. It runs in the I/O threads.
 pub trait Recode: fmt::Debug + Send + Sync {
     /// Bytes of each part in the slots of a group.

@@ -7,7 +7,7 @@ use membrane_pager::ByteRange;
 
 use super::finder::{Finder, check_shape, format_of, scale_name};
 use super::stored::{ExpertForm, ExpertName, Stored, expect, float_format, fp8_block};
-use super::{ExpertBiases, ExpertMatrix};
+use super::{ExpertBiases, ExpertMatrix, Interleaving, Rows};
 use crate::error::{EngineError, Result};
 use crate::hyper::Moe;
 
@@ -19,6 +19,19 @@ pub(super) struct Experts {
     pub bytes: u64,
     /// Where the parts of each expert's lie.
     pub parts: Vec<Vec<ByteRange>>,
+}
+
+impl Experts {
+    /// The same with rows that are interleaved in slots, if that is to be.
+    pub(super) fn interleaved(mut self, interleaving: Interleaving) -> Self {
+        let ExpertMatrix { format, rows, cols, lie, .. } = &mut self.matrix;
+        let plain = interleaving.experts && self.form.recoding.is_none() && *lie == Rows::Plain;
+        if plain && let Some(row) = interleaving.row_bytes(*format, [*rows, *cols], self.bytes) {
+            *lie = Rows::Interleaved;
+            self.form.interleaved = Some((*format, row));
+        }
+        self
+    }
 }
 
 impl Finder<'_> {
@@ -138,7 +151,7 @@ impl Finder<'_> {
         let factors = self.optional_vector(&scale_name(&fused), count)?.unwrap_or_default();
         let (name, format) = (ExpertName::fused(tensor.name.clone()), format_of(tensor)?);
         Ok(Experts {
-            matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors, ordered: false },
+            matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors, lie: Rows::Plain },
             form: ExpertForm::of(name, None, &parts),
             bytes,
             parts,
@@ -167,11 +180,11 @@ impl Finder<'_> {
             parts.push(stored.parts);
             factors.push(stored.factor);
         }
-        let ordered = first.is_ordered();
+        let lie = first.lie();
         let Stored { name, format, bytes, recoding, .. } = first;
         let name = ExpertName::one_by_one(name);
         Ok(Experts {
-            matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors, ordered },
+            matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors, lie },
             form: ExpertForm::of(name, recoding, &parts),
             bytes,
             parts,
@@ -279,7 +292,7 @@ impl<'a> Fused<'a> {
                 rows,
                 cols,
                 factors: Vec::new(),
-                ordered: recoding.is_ordered(),
+                lie: Rows::of(recoding.is_ordered()),
             },
             bytes: recoding.bytes() as u64,
             form: ExpertForm::of(name, Some(recoding), &parts),

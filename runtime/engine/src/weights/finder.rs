@@ -12,7 +12,7 @@ use super::stored::{ExpertRecoding, Stored};
 use super::unused::{self, Ignored};
 use super::{
     ALIGNMENT, AttentionBlock, Block, DeltaBlock, DraftHead, FeedForward, GateWeights, GatedUnit,
-    InputWeights, Mixer, MoeBlock, Weight,
+    InputWeights, Interleaving, Mixer, MoeBlock, Rows, Weight,
 };
 use crate::error::{EngineError, Result};
 use crate::finite::is_finite;
@@ -36,13 +36,16 @@ pub(super) fn format_of(tensor: &TensorInfo) -> Result<Format> {
 /// Looks tensors up, checks them and gives the resident ones a place.
 pub(super) struct Finder<'a> {
     pub(super) checkpoint: &'a Checkpoint,
-    pub resident: Vec<(Stored, u64)>, // with its offset in the resident memory
+    /// With what each is in the resident memory.
+    pub resident: Vec<(Stored, Weight)>,
     pub recoding: ExpertRecoding,
     pub resident_bytes: u64,
     /// For each layer where in a record the matrices of its packed experts are; nothing if they are not packed.
     pub places: Vec<Vec<Range<usize>>>,
     /// Indices of the tensors that experts are made of.
     pub expert_tensors: Vec<usize>,
+    /// Which matrices are interleaved.
+    pub(super) interleaving: Interleaving,
     /// Of each tensor of the checkpoint whether it was looked up.
     used: RefCell<Vec<bool>>,
     /// The indices of those that were, in that order.
@@ -50,7 +53,7 @@ pub(super) struct Finder<'a> {
 }
 
 impl<'a> Finder<'a> {
-    pub fn new(checkpoint: &'a Checkpoint) -> Self {
+    pub fn new(checkpoint: &'a Checkpoint, interleaving: Interleaving) -> Self {
         let used = RefCell::new(vec![false; checkpoint.tensors().len()]);
         Self {
             checkpoint,
@@ -59,6 +62,7 @@ impl<'a> Finder<'a> {
             resident_bytes: 0,
             places: Vec::new(),
             expert_tensors: Vec::new(),
+            interleaving,
             used,
             found: RefCell::new(Vec::new()),
         }
@@ -99,7 +103,11 @@ impl<'a> Finder<'a> {
 
     pub fn weight(&mut self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
         let stored = Stored::find(self, name, rows, cols)?;
-        Ok(self.resident(stored, rows, cols))
+        let lie = match self.interleaving.row_bytes(stored.format, [rows, cols], stored.bytes) {
+            Some(_) if stored.recoding.is_none() => Rows::Interleaved,
+            _ => stored.lie(),
+        };
+        Ok(self.place(stored, rows, cols, lie))
     }
 
     /// `count` matrices of the same shape in one tensor, [count, rows, cols], as one matrix of all rows.
@@ -108,14 +116,18 @@ impl<'a> Finder<'a> {
         Ok(self.resident(stored, count * rows, cols))
     }
 
-    /// Gives a matrix a place in the resident memory.
+    /// Gives a matrix a place in the resident memory, its rows as they are stored.
     pub(super) fn resident(&mut self, stored: Stored, rows: usize, cols: usize) -> Weight {
+        let lie = stored.lie();
+        self.place(stored, rows, cols, lie)
+    }
+
+    fn place(&mut self, stored: Stored, rows: usize, cols: usize, lie: Rows) -> Weight {
         let offset = self.resident_bytes.next_multiple_of(ALIGNMENT);
         let Stored { ref name, format, bytes, factor, .. } = stored;
-        let ordered = stored.is_ordered();
-        let weight = Weight { name: name.clone(), format, rows, cols, offset, bytes, factor, ordered };
+        let weight = Weight { name: name.clone(), format, rows, cols, offset, bytes, factor, lie };
         self.resident_bytes = offset + bytes;
-        self.resident.push((stored, offset));
+        self.resident.push((stored, weight.clone()));
         weight
     }
 
@@ -343,6 +355,7 @@ impl<'a> Finder<'a> {
                 Some(packed) => packed,
                 None => PackedExperts { matrices: self.all_experts(index, hidden, moe)?, places: Vec::new() },
             };
+        let [gate, up, down] = [gate, up, down].map(|matrix| matrix.interleaved(self.interleaving));
         self.places.push(places);
         self.expert_tensors.extend_from_slice(&self.found.borrow()[before..]);
         let parts = |expert: usize| {

@@ -7,10 +7,10 @@ use membrane_formats::packed::{PackedForm, PackedLayer, experts_name};
 use membrane_kernels::Format;
 use membrane_pager::ByteRange;
 
-use super::ExpertMatrix;
 use super::experts::Experts;
 use super::finder::{Finder, check_shape};
 use super::stored::{ExpertForm, ExpertName, expect};
+use super::{ExpertMatrix, Rows};
 use crate::error::{EngineError, Result};
 use crate::hyper::Moe;
 
@@ -54,10 +54,14 @@ impl Finder<'_> {
             let name = ExpertName::fused(experts_name(index));
             let of_matrix = |factors: &Vec<f32>| factors.iter().skip(number).step_by(3).copied().collect();
             let factors = factors.as_ref().map_or(Vec::new(), of_matrix);
-            let ([rows, cols], ordered) = (shape, form.ordered);
+            let [rows, cols] = shape;
+            let lie = Rows::of(form.ordered);
             matrices.push(Experts {
-                matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors, ordered },
-                form: ExpertForm::of(name, None, &parts),
+                matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors, lie },
+                form: ExpertForm {
+                    place: Some(place.start as usize..place.end as usize),
+                    ..ExpertForm::of(name, None, &parts)
+                },
                 bytes: place.end - place.start,
                 parts,
             });

@@ -1,14 +1,16 @@
 //! Reads resident weights into their memory.
 
 use membrane_formats::Checkpoint;
+use membrane_kernels::{Team, interleaved};
 use membrane_pager::{FileRange, IoMode, PagedFile, read_ranges};
 
 use super::stored::Stored;
+use super::{Rows, Weight};
 use crate::error::Result;
 
-/// Reads all matrices, each with its offset in `memory`, in ascending order of these. `progress` is told the bytes read so far.
+/// Reads all matrices, in ascending order of their places in `memory`. `progress` is told the bytes read so far.
 pub(super) fn read(
-    matrices: &[(Stored, u64)],
+    matrices: &[(Stored, Weight)],
     checkpoint: &Checkpoint,
     io: IoMode,
     memory: &mut [u8],
@@ -16,7 +18,7 @@ pub(super) fn read(
 ) -> Result<()> {
     let (mut ranges, mut recoded) = (Vec::new(), Vec::new());
     let (mut rest, mut at) = (memory, 0);
-    for (stored, offset) in matrices {
+    for (stored, Weight { offset, .. }) in matrices {
         let (into, behind) =
             std::mem::take(&mut rest)[(offset - at) as usize..].split_at_mut(stored.bytes as usize);
         (rest, at) = (behind, offset + stored.bytes);
@@ -38,6 +40,17 @@ pub(super) fn read(
         told(stored.bytes);
     }
     Ok(())
+}
+
+/// Interleaves the rows of those matrices in `memory` that are to be so.
+pub(super) fn interleave(matrices: &[(Stored, Weight)], team: &Team, memory: &mut [u8]) {
+    team.region(|region| {
+        for (_, weight) in matrices.iter().filter(|(_, weight)| weight.lie == Rows::Interleaved) {
+            let (begin, bytes) = (weight.offset as usize, weight.bytes as usize);
+            let rows = &mut memory[begin..begin + bytes];
+            interleaved::interleave_in_place(region, weight.format, bytes / weight.rows, rows);
+        }
+    });
 }
 
 /// The files of a model as the pager takes them.

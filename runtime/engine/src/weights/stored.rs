@@ -1,14 +1,16 @@
 //! Matrices as they are stored: one tensor whose bytes are rows of blocks already, or several that are recoded when they are
 //! read.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use membrane_formats::{Checkpoint, DType, FormatError, Quantised, Scheme, TensorInfo, keys};
 use membrane_kernels::quant::dequantise_row;
 use membrane_kernels::recode::{FloatFormat, Parts, View};
-use membrane_kernels::{Format, RecodeError, Recoding};
+use membrane_kernels::{Format, RecodeError, Recoding, interleaved};
 use membrane_pager::{ByteRange, ExpertKey, Recode};
 
+use super::Rows;
 use super::finder::{Finder, format_of};
 use crate::error::{EngineError, Result, shown};
 use crate::finite::is_finite;
@@ -104,9 +106,9 @@ impl Stored {
         })
     }
 
-    /// Whether the order of its columns stands behind its rows.
-    pub fn is_ordered(&self) -> bool {
-        self.recoding.is_some_and(|recoding| recoding.is_ordered())
+    /// How its rows lie in memory if they are not interleaved.
+    pub fn lie(&self) -> Rows {
+        Rows::of(self.recoding.is_some_and(|recoding| recoding.is_ordered()))
     }
 
     /// Bytes of its parts while they are recoded.
@@ -141,12 +143,6 @@ impl Stored {
             )
         };
         recoding.run(&parts, into).map_err(refused)
-    }
-
-    /// Whether all numbers of the matrix are finite, given what it is in memory.
-    pub fn is_finite(&self, bytes: &[u8]) -> bool {
-        let rows = self.recoding.map_or(bytes.len(), |recoding| recoding.rows_bytes());
-        blocks_are_finite(self.format, &bytes[..rows])
     }
 
     /// How it is stored, for messages: the types of its parts, or what it becomes.
@@ -417,7 +413,11 @@ pub(super) struct ExpertForm {
     pub files: Vec<u16>,
     /// Parts in the files; 0: those of the matrix before, which both are made of.
     pub parts: usize,
+    /// Where in the part it is, if that is more than it.
+    pub place: Option<Range<usize>>,
     pub recoding: Option<Recoding>,
+    /// The format and the bytes of its rows if these are interleaved; no such matrix is recoded.
+    pub interleaved: Option<(Format, usize)>,
 }
 
 impl ExpertForm {
@@ -425,7 +425,8 @@ impl ExpertForm {
     pub fn of(name: ExpertName, recoding: Option<Recoding>, parts: &[Vec<ByteRange>]) -> Self {
         let file = |parts: &Vec<ByteRange>| parts.first().map_or(0, |part| part.file as u16);
         let count = parts.first().map_or(0, Vec::len);
-        Self { name, files: parts.iter().map(file).collect(), parts: count, recoding }
+        let files = parts.iter().map(file).collect();
+        Self { name, files, parts: count, place: None, recoding, interleaved: None }
     }
 }
 
@@ -488,7 +489,7 @@ impl ExpertRecoding {
 
     /// Whether any matrix is other in its slot than in its files.
     pub fn is_needed(&self) -> bool {
-        self.forms.iter().flatten().any(|form| form.recoding.is_some())
+        self.forms.iter().flatten().any(|form| form.recoding.is_some() || form.interleaved.is_some())
     }
 }
 
@@ -518,7 +519,13 @@ impl Recode for ExpertRecoding {
                         format!("{path}: {}: {error}", form.name.of(key.index))
                     })?;
                 }
-                None => into.copy_from_slice(own[0]),
+                None => {
+                    let stored = form.place.clone().map_or(own[0], |place| &own[0][place]);
+                    match form.interleaved {
+                        Some((format, row)) => interleaved::interleave(format, row, stored, into),
+                        None => into.copy_from_slice(stored),
+                    }
+                }
             }
         }
         Ok(())

@@ -33,11 +33,12 @@ pub(super) fn dequantised(isa: Isa, job: &Job<'_>, rows: Range<usize>) {
     let cols = job.weights.cols;
     let mut floats = vec![0.0; cols];
     let mut bytes = vec![0; FLOAT_ROWS * cols * size_of::<f32>()];
+    let mut room = Vec::new();
     for first in rows.clone().step_by(FLOAT_ROWS) {
         let count = FLOAT_ROWS.min(rows.end - first);
         let bytes = &mut bytes[..count * cols * size_of::<f32>()];
         for (i, bytes) in bytes.chunks_exact_mut(cols * size_of::<f32>()).enumerate() {
-            let row = job.weights.row(first + i);
+            let row = job.weights.row(first + i, &mut room);
             match job.weights.format {
                 Format::E4M3 => float8_row(isa, row, &mut floats),
                 format => dequantise_row(format, row, &mut floats),

@@ -13,9 +13,11 @@ pub(super) fn product<Q: Integer>(job: &Job<'_>, rows: Range<usize>) {
     let format = job.weights.format;
     let mut unpacked = SubBlocks::default();
     let mut acc = vec![0.0; job.rows.count];
+    let mut room = Vec::new();
     for row in rows {
         acc.fill(0.0);
-        for (b, block) in job.weights.row(row).chunks_exact(format.block_bytes()).enumerate() {
+        let blocks = job.weights.row(row, &mut room).chunks_exact(format.block_bytes());
+        for (b, block) in blocks.enumerate() {
             unpack(format, block, &mut unpacked);
             let begin = b * format.block_elems();
             for (i, acc) in acc.iter_mut().enumerate() {

@@ -2,6 +2,7 @@ use std::ops::Range;
 
 use half::f16;
 
+use super::interleaved::{self, interleave, interleave_in_place};
 use super::{Activations, Matrix, Precision, Product, matmul};
 use crate::format::{Format, ShapeError};
 use crate::isa::Isa;
@@ -93,8 +94,28 @@ impl Case {
         Self { format, rows, cols, weights, x: noise.floats(n * cols, 3.0) }
     }
 
+    /// The product; where rows can be interleaved, with such rows too, which must give the same bits.
     fn product(&self, isa: Isa, threads: usize, precision: Precision, rows: Option<&[u32]>) -> Vec<f32> {
         let matrix = Matrix::new(self.format, self.rows, self.cols, &self.weights).unwrap();
+        let output = self.product_with(matrix, isa, threads, precision, rows);
+        if interleaved::is_possible(self.format) {
+            let mut weights = vec![0; self.weights.len()];
+            interleave(self.format, self.weights.len() / self.rows, &self.weights, &mut weights);
+            let matrix = Matrix::interleaved(self.format, self.rows, self.cols, &weights).unwrap();
+            let other = self.product_with(matrix, isa, threads, precision, rows);
+            same_bits(&other, &output, &format!("{} {isa} {precision:?} interleaved", self.format));
+        }
+        output
+    }
+
+    fn product_with(
+        &self,
+        matrix: Matrix<'_>,
+        isa: Isa,
+        threads: usize,
+        precision: Precision,
+        rows: Option<&[u32]>,
+    ) -> Vec<f32> {
         let all = self.x.len() / self.cols;
         let n = rows.map_or(all, <[u32]>::len);
         let mut output = vec![f32::NAN; n * self.rows];
@@ -184,6 +205,32 @@ fn a_row_does_not_depend_on_its_company() {
                     let got = case.product(isa, 2, precision, Some(rows));
                     same_bits(&got, &expected, &format!("{format} {isa} {precision:?} rows {rows:?}"));
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn interleaved_rows_are_the_same_rows() {
+    for format in Format::ALL.into_iter().filter(|&format| interleaved::is_possible(format)) {
+        for (rows, cols) in [(1, 256), (8, 256), (19, 768), (5000, 512)] {
+            let case = Case::new(format, rows, cols, 1, 14);
+            let row_bytes = case.weights.len() / rows;
+            let mut bytes = vec![0; case.weights.len()];
+            interleave(format, row_bytes, &case.weights, &mut bytes);
+            assert_eq!(bytes == case.weights, rows < 8, "{format}");
+            let mut in_place = case.weights.clone();
+            Team::new(2, Isa::detect())
+                .region(|region| interleave_in_place(region, format, row_bytes, &mut in_place));
+            assert!(in_place == bytes, "{format} [{rows}, {cols}]");
+            let matrix = Matrix::interleaved(format, rows, cols, &bytes).unwrap().times(3.0);
+            let mut row = vec![0.0; cols];
+            let mut expected = vec![0.0; cols];
+            for (number, blocks) in case.weights.chunks(row_bytes).enumerate() {
+                matrix.dequantise_row(number, &mut row);
+                dequantise_row(format, blocks, &mut expected);
+                expected.iter_mut().for_each(|x| *x *= 3.0);
+                same_bits(&row, &expected, &format!("{format} row {number} of {rows}"));
             }
         }
     }

@@ -13,7 +13,11 @@ use std::ops::Range;
 
 use super::Job;
 use super::activations::{BLOCK, BlockInfo, Integer};
+#[cfg(target_arch = "x86_64")]
+use super::interleaved::ROWS;
 use super::packed::{self, MAX_SUBS, Packed, Scales, Sink};
+#[cfg(target_arch = "x86_64")]
+use super::wide::SideBySide;
 use super::wide::{Column, Operand, Wide, accumulate, byte_weights, column_sums, panel_sums, start, words};
 use crate::format::Format;
 use crate::isa::Isa;
@@ -32,6 +36,8 @@ const PANEL_COLS: usize = PANEL_ROW_BYTES;
 const MAX_STRIPES: usize = 2;
 /// Bytes of a cache line.
 const LINE: usize = 64;
+/// Blocks of interleaved rows between the one that is multiplied and the one that is asked for.
+const BLOCKS_AHEAD: usize = 8;
 /// Rows of the widest kernel.
 const MAX_ROWS: usize = 16;
 
@@ -111,6 +117,33 @@ fn by_isa<P: Packed, Q: Integer>(isa: Isa, job: &Job<'_>, rows: Range<usize>) ->
     true
 }
 
+/// The same for rows that are interleaved: whole groups of them.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn interleaved_product<Q: Integer>(isa: Isa, job: &Job<'_>, rows: Range<usize>) -> bool {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn avx2<P: Packed, Q: Integer>(job: &Job<'_>, rows: Range<usize>) {
+        // SAFETY: this function's own features.
+        by_n::<P, SideBySide<Avx2<false>>, Q>(SideBySide(unsafe { Avx2::assume() }), job, rows, false);
+    }
+    if isa == Isa::Scalar {
+        return false;
+    }
+    debug_assert!(rows.start.is_multiple_of(ROWS) && rows.len().is_multiple_of(ROWS), "whole groups");
+    // SAFETY: the CPU has the instruction set: `isa` comes from a team, which takes no other, and all but the scalar one have AVX2.
+    unsafe {
+        match job.weights.format {
+            Format::Q2K => avx2::<packed::Q2K, Q>(job, rows),
+            Format::Q3K => avx2::<packed::Q3K, Q>(job, rows),
+            Format::Q4K => avx2::<packed::Q4K, Q>(job, rows),
+            Format::Q5K => avx2::<packed::Q5K, Q>(job, rows),
+            Format::Q6K => avx2::<packed::Q6K, Q>(job, rows),
+            Format::IQ4XS => avx2::<packed::Iq4Xs, Q>(job, rows),
+            _ => return false,
+        }
+    }
+    true
+}
+
 #[cfg(target_arch = "aarch64")]
 fn by_isa<P: Packed, Q: Integer>(isa: Isa, job: &Job<'_>, rows: Range<usize>) -> bool {
     #[target_feature(enable = "dotprod")]
@@ -161,6 +194,12 @@ impl Window {
         Self { first, wanted: skip..(end - first).min(W::ROWS) }
     }
 
+    /// Its first block.
+    #[inline(always)]
+    fn blocks(&self, job: &Job<'_>) -> *const u8 {
+        job.weights.bytes[self.first * job.weights.row_bytes..].as_ptr()
+    }
+
     /// Whether all rows are wanted.
     #[inline(always)]
     fn is_whole<W: Wide>(&self) -> bool {
@@ -200,6 +239,11 @@ impl Window {
     }
 }
 
+/// Bytes from a block of a window to the next.
+const fn block_step<P: Packed, W: Wide>() -> usize {
+    P::FORMAT.block_bytes() * if W::INTERLEAVED { W::ROWS } else { 1 }
+}
+
 /// Products with `N` rows of activations, weights unpacked in registers.
 #[inline(always)]
 fn few<P: Packed, W: Wide, Q: Integer, const N: usize>(w: W, job: &Job<'_>, rows: Range<usize>) {
@@ -213,15 +257,16 @@ fn few<P: Packed, W: Wide, Q: Integer, const N: usize>(w: W, job: &Job<'_>, rows
     }
     for begin in rows.clone().step_by(W::ROWS) {
         let window = Window::new::<W>(job, begin, rows.end);
-        let first = job.weights.row(window.first).as_ptr();
+        let first = window.blocks(job);
         let mut acc = [zero; N];
         let mut dots = Dots { at: inputs.map(|(q, _)| q), sums: [[w.splat32(0); MAX_SUBS]; N] };
         // The rows of a window follow each other, and so do windows: each block's turn asks for its share of
-        // the next.
-        let ahead = if begin + W::ROWS < rows.end { W::ROWS * stride } else { 0 };
+        // what comes later.
         let share = W::ROWS * P::FORMAT.block_bytes();
+        let ahead = if W::INTERLEAVED { BLOCKS_AHEAD * share } else { W::ROWS * stride };
+        let left = (rows.end - begin) * stride;
         for b in 0..blocks {
-            if ahead > 0 {
+            if b * share + ahead < left {
                 for line in 0..share.div_ceil(LINE) {
                     w.prefetch(first.wrapping_add(ahead + b * share + line * LINE));
                 }
@@ -229,7 +274,7 @@ fn few<P: Packed, W: Wide, Q: Integer, const N: usize>(w: W, job: &Job<'_>, rows
             // SAFETY: `W::ROWS` rows from the window's first are in the matrix, and this is their block b, as
             // are the elements and infos of the activations.
             unsafe {
-                let at = first.add(b * P::FORMAT.block_bytes());
+                let at = first.add(b * block_step::<P, W>());
                 P::scales(w, at, stride, &mut scales);
                 P::weights(w, at, stride, &mut dots);
                 for (n, (_, info)) in inputs.iter().enumerate() {
@@ -392,13 +437,13 @@ fn unpack<P: Packed, W: Wide, Q: Integer, const R: usize>(
     let elems = P::FORMAT.block_elems();
     let zero = w.splat(0.0);
     let mut scales = Scales::<W> { scale: [zero; MAX_SUBS], minimum: [zero; MAX_SUBS] };
-    let first = job.weights.row(window.first).as_ptr();
+    let first = window.blocks(job);
     for col in cols.clone().step_by(elems) {
         let sub = (col - cols.start) / P::SUB;
         // SAFETY: `W::ROWS` rows from the window's first are in the matrix, and this is a block of theirs; a
         // panel has room for the columns of `R` stripes.
         unsafe {
-            let at = first.add(col / elems * P::FORMAT.block_bytes());
+            let at = first.add(col / elems * block_step::<P, W>());
             P::scales(w, at, stride, &mut scales);
             for s in 0..P::SUBS {
                 let row = ((sub + s) * R + r) * W::ROWS;

@@ -11,9 +11,13 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "x86_64")]
+mod side_by_side;
 
 use super::activations::{BLOCK, BlockInfo, Integer};
 use super::packed::{Packed, Sink};
+#[cfg(target_arch = "x86_64")]
+pub(super) use side_by_side::SideBySide;
 
 /// A column: 16 bytes of each row.
 pub(super) type Column<W> = [<W as Wide>::V; 4];
@@ -26,6 +30,8 @@ pub(super) trait Wide: Copy {
     type F: Copy;
     /// Weight rows that are worked on at once.
     const ROWS: usize;
+    /// Rows are interleaved: see [`super::interleaved`].
+    const INTERLEAVED: bool = false;
     /// Rows of activations from which on weights are unpacked into panels.
     const PANEL_MIN_N: usize = 4;
     /// Rows of activations that are multiplied with a panel at once: as many as registers hold the sums of.
@@ -35,11 +41,22 @@ pub(super) trait Wide: Copy {
     /// Signed bytes of weights become unsigned by 2 to the power of this, which is added to them; 0: they stay.
     const SIGNED_OFFSET_BITS: u32;
 
-    /// The column of the 16 bytes at `at` in the first row and every `stride` bytes in the others.
+    /// The column of the 16 bytes from byte `offset` of a block on: that at `at` in the first row, and every `stride` bytes in the
+    /// others.
     ///
     /// # Safety
-    /// These bytes must be readable in `ROWS` rows.
-    unsafe fn column(self, at: *const u8, stride: usize) -> Column<Self>;
+    /// These bytes must be readable in `ROWS` rows, and in rows that are interleaved whole dwords of the block.
+    unsafe fn column(self, at: *const u8, offset: usize, stride: usize) -> Column<Self>;
+    /// The halves that blocks end with, from byte `offset` on.
+    ///
+    /// # Safety
+    /// As for [`Wide::column`]; the blocks must have 14 bytes before them.
+    #[inline(always)]
+    unsafe fn last_halves(self, at: *const u8, offset: usize, stride: usize) -> Self::F {
+        // SAFETY: the caller's promise.
+        let tail = unsafe { self.column(at, offset - 14, stride) };
+        self.high_halves(self.dword::<3>(tail))
+    }
     /// Gives all weights of a block to `to` where the instruction set has a way of its own for the codebook of `P`; false if it has none.
     ///
     /// # Safety
@@ -100,6 +117,11 @@ pub(super) trait Wide: Copy {
     fn sar32(self, a: Self::V, bits: u32) -> Self::V;
     /// Shift of dwords to the left.
     fn shl32(self, a: Self::V, bits: u32) -> Self::V;
+    /// Byte `byte` of each dword, as a dword.
+    #[inline(always)]
+    fn byte_of_dwords(self, a: Self::V, byte: usize) -> Self::V {
+        self.and(self.shr32(a, 8 * byte as u32), self.splat32(0xFF))
+    }
     fn add32(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub32(self, a: Self::V, b: Self::V) -> Self::V;
     /// In each lane the lower half of `a`, then that of `b`.
@@ -213,6 +235,10 @@ pub(super) unsafe fn column_sums<P: Packed, W: Wide, Q: Integer, const C: usize>
     activations: *const Q,
 ) -> W::V {
     let activations: *const u8 = activations.cast();
+    if W::INTERLEAVED {
+        // SAFETY: the caller's promise.
+        return unsafe { dword_sums::<P, W, C>(w, weights, activations) };
+    }
     let mut sums = [w.splat32(0); 4];
     match weights {
         Operand::Words(weights) => {
@@ -243,6 +269,41 @@ pub(super) unsafe fn column_sums<P: Packed, W: Wide, Q: Integer, const C: usize>
         }
     }
     w.row_sums(sums)
+}
+
+/// The same of columns of which vector i has dword i of each row.
+///
+/// # Safety
+/// As for [`column_sums`].
+#[inline(always)]
+unsafe fn dword_sums<P: Packed, W: Wide, const C: usize>(
+    w: W,
+    weights: &Operand<W, C>,
+    activations: *const u8,
+) -> W::V {
+    let mut sum = w.splat32(0);
+    match weights {
+        Operand::Words(weights) => {
+            for (k, words) in weights.as_flattened().as_flattened().iter().enumerate() {
+                // SAFETY: two of the words.
+                let a = unsafe { w.repeat_dword(activations.add(4 * k)) };
+                sum = w.add_products(*words, a, sum);
+            }
+        }
+        Operand::Bytes(weights) => {
+            let steps = W::byte_steps::<P>();
+            for (first, weights) in (0..).step_by(steps).zip(weights.as_flattened().chunks(steps)) {
+                let mut part = w.splat32(0);
+                for (k, bytes) in weights.iter().enumerate() {
+                    // SAFETY: four of the bytes.
+                    let a = unsafe { w.repeat_dword(activations.add(4 * (first + k))) };
+                    part = w.add_byte_products::<P>(*bytes, a, part);
+                }
+                sum = w.add_part(part, sum);
+            }
+        }
+    }
+    sum
 }
 
 /// The parts of sums of the products of columns, no more than [`Wide::byte_steps`], and the bytes of a row of activations.

@@ -23,7 +23,7 @@ pub(in crate::matmul) struct Iq4Nl;
 #[inline(always)]
 unsafe fn scale<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut Scales<W>) {
     // SAFETY: every block has 16 bytes.
-    let head = unsafe { w.column(at, stride) };
+    let head = unsafe { w.column(at, 0, stride) };
     to.scale[0] = w.low_halves(w.dword::<0>(head));
 }
 
@@ -34,7 +34,7 @@ unsafe fn scale<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut Scales<W>)
 #[inline(always)]
 unsafe fn scale_and_minimum<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut Scales<W>) {
     // SAFETY: every block has 16 bytes.
-    let head = w.dword::<0>(unsafe { w.column(at, stride) });
+    let head = w.dword::<0>(unsafe { w.column(at, 0, stride) });
     to.scale[0] = w.low_halves(head);
     to.minimum[0] = w.high_halves(head);
 }
@@ -65,7 +65,7 @@ impl Packed for Q4_0 {
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
         // SAFETY: within the block.
-        let q = unsafe { w.column(at.add(2), stride) };
+        let q = unsafe { w.column(at, 2, stride) };
         to.put::<Self, 2>(w, 0, [low_nibbles(w, q), high_nibbles(w, q)]);
     }
 
@@ -85,7 +85,7 @@ impl Packed for Q4_1 {
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
         // SAFETY: within the block.
-        let q = unsafe { w.column(at.add(4), stride) };
+        let q = unsafe { w.column(at, 4, stride) };
         to.put::<Self, 2>(w, 0, [low_nibbles(w, q), high_nibbles(w, q)]);
     }
 
@@ -105,7 +105,7 @@ impl Packed for Q5_0 {
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
         // SAFETY: within the block.
-        let (head, q) = unsafe { (w.column(at, stride), w.column(at.add(6), stride)) };
+        let (head, q) = unsafe { (w.column(at, 0, stride), w.column(at, 6, stride)) };
         // The bits begin at an even byte, so that `or` adds the index of the byte.
         let [low, high] = fifth_bits(w, head, 2);
         to.put::<Self, 2>(w, 0, [or(w, low_nibbles(w, q), low), or(w, high_nibbles(w, q), high)]);
@@ -127,7 +127,7 @@ impl Packed for Q5_1 {
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
         // SAFETY: within the block.
-        let (head, q) = unsafe { (w.column(at, stride), w.column(at.add(8), stride)) };
+        let (head, q) = unsafe { (w.column(at, 0, stride), w.column(at, 8, stride)) };
         let [low, high] = fifth_bits(w, head, 4);
         to.put::<Self, 2>(w, 0, [or(w, low_nibbles(w, q), low), or(w, high_nibbles(w, q), high)]);
     }
@@ -148,7 +148,7 @@ impl Packed for Q8_0 {
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
         // SAFETY: within the block.
-        let columns = unsafe { [w.column(at.add(2), stride), w.column(at.add(18), stride)] };
+        let columns = unsafe { [w.column(at, 2, stride), w.column(at, 18, stride)] };
         to.put::<Self, 2>(w, 0, columns);
     }
 
@@ -168,7 +168,7 @@ impl Packed for Iq4Nl {
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
         // SAFETY: within the block.
-        let q = unsafe { w.column(at.add(2), stride) };
+        let q = unsafe { w.column(at, 2, stride) };
         let columns = [iq4_values(w, low_nibbles(w, q)), iq4_values(w, high_nibbles(w, q))];
         to.put::<Self, 2>(w, 0, columns);
     }

@@ -68,9 +68,9 @@ impl<B: Buffered> Packed for B {
             unsafe {
                 let first = first.add(sub * B::SUB);
                 if B::SUB == 16 {
-                    to.put::<Self, 1>(w, sub, [w.column(first, ROW)]);
+                    to.put::<Self, 1>(w, sub, [w.column(first, 0, ROW)]);
                 } else {
-                    to.put::<Self, 2>(w, sub, [w.column(first, ROW), w.column(first.add(16), ROW)]);
+                    to.put::<Self, 2>(w, sub, [w.column(first, 0, ROW), w.column(first, 16, ROW)]);
                 }
             }
         }

@@ -61,7 +61,7 @@ fn odd<W: Wide>(w: W, unit: W::F, bits: W::V, shift: u32, mask: i32) -> W::F {
 #[inline(always)]
 unsafe fn unit<W: Wide>(w: W, at: *const u8, stride: usize, factor: f32) -> W::F {
     // SAFETY: every block has 16 bytes.
-    let head = unsafe { w.column(at, stride) };
+    let head = unsafe { w.column(at, 0, stride) };
     w.mul(w.low_halves(w.dword::<0>(head)), w.splat(factor))
 }
 
@@ -97,7 +97,7 @@ unsafe impl Buffered for Iq2Xxs {
         unsafe {
             let unit = unit(w, at, stride, 0.125);
             for pair in 0..4 {
-                let [_, first, _, second] = w.dwords(w.column(at.add(2 + 16 * pair), stride));
+                let [_, first, _, second] = w.dwords(w.column(at, 2 + 16 * pair, stride));
                 to.scale[2 * pair] = odd(w, unit, first, 28, 15);
                 to.scale[2 * pair + 1] = odd(w, unit, second, 28, 15);
             }
@@ -124,7 +124,7 @@ unsafe impl Buffered for Iq2Xs {
     unsafe fn scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut Scales<W>) {
         // SAFETY: within the block; the scales are its last eight bytes.
         let (unit, [_, _, first, second]) =
-            unsafe { (unit(w, at, stride, 0.125), w.dwords(w.column(at.add(58), stride))) };
+            unsafe { (unit(w, at, stride, 0.125), w.dwords(w.column(at, 58, stride))) };
         nibble_scales(w, unit, first, &mut to.scale);
         nibble_scales(w, unit, second, &mut to.scale[8..]);
     }
@@ -150,7 +150,7 @@ unsafe impl Buffered for Iq2S {
     unsafe fn scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut Scales<W>) {
         // SAFETY: within the block; the scales are its last eight bytes.
         let (unit, [_, _, first, second]) =
-            unsafe { (unit(w, at, stride, 0.125), w.dwords(w.column(at.add(66), stride))) };
+            unsafe { (unit(w, at, stride, 0.125), w.dwords(w.column(at, 66, stride))) };
         nibble_scales(w, unit, first, &mut to.scale);
         nibble_scales(w, unit, second, &mut to.scale[8..]);
     }
@@ -182,7 +182,7 @@ unsafe impl Buffered for Iq3Xxs {
         unsafe {
             let unit = unit(w, at, stride, 0.25);
             for half in 0..2 {
-                let signs = w.dwords(w.column(at.add(66 + 16 * half), stride));
+                let signs = w.dwords(w.column(at, 66 + 16 * half, stride));
                 for (scale, signs) in to.scale[4 * half..4 * half + 4].iter_mut().zip(signs) {
                     *scale = odd(w, unit, signs, 28, 15);
                 }
@@ -211,7 +211,7 @@ unsafe impl Buffered for Iq3S {
     #[inline(always)]
     unsafe fn scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut Scales<W>) {
         // SAFETY: within the block; the scales are its last four bytes.
-        let (unit, tail) = unsafe { (unit(w, at, stride, 1.0), w.column(at.add(94), stride)) };
+        let (unit, tail) = unsafe { (unit(w, at, stride, 1.0), w.column(at, 94, stride)) };
         nibble_scales(w, unit, w.dword::<3>(tail), &mut to.scale);
     }
 }
@@ -244,7 +244,7 @@ unsafe impl Buffered for Iq1S {
     #[inline(always)]
     unsafe fn scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut Scales<W>) {
         // SAFETY: within the block.
-        let (unit, bits) = unsafe { (unit(w, at, stride, 0.125), w.dwords(w.column(at.add(34), stride))) };
+        let (unit, bits) = unsafe { (unit(w, at, stride, 0.125), w.dwords(w.column(at, 34, stride))) };
         for (pair, bits) in bits.into_iter().enumerate() {
             to.scale[2 * pair] = odd(w, unit, bits, 12, 7);
             to.scale[2 * pair + 1] = odd(w, unit, bits, 28, 7);
@@ -271,7 +271,7 @@ unsafe impl Buffered for Iq1M {
     #[inline(always)]
     unsafe fn scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut Scales<W>) {
         // SAFETY: within the block; the scales are its last eight bytes.
-        let [_, _, first, second] = w.dwords(unsafe { w.column(at.add(40), stride) });
+        let [_, _, first, second] = w.dwords(unsafe { w.column(at, 40, stride) });
         // A quarter of the half is on top of each 16 bits of scales.
         let quarter = |bits, shift: u32, to: u32| w.shl32(w.and(w.shr32(bits, shift), w.splat32(15)), to);
         let low = w.or(quarter(first, 12, 0), quarter(first, 28, 4));

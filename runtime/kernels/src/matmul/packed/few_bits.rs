@@ -40,7 +40,7 @@ static TWO_BITS: [u32; 256] = {
 #[inline(always)]
 unsafe fn last_half<P: Packed, W: Wide>(w: W, at: *const u8, stride: usize, to: &mut Scales<W>) {
     // SAFETY: within the block: its last 16 bytes.
-    let tail = unsafe { w.column(at.add(P::FORMAT.block_bytes() - 16), stride) };
+    let tail = unsafe { w.column(at, P::FORMAT.block_bytes() - 16, stride) };
     to.scale[..P::SUBS].fill(w.high_halves(w.dword::<3>(tail)));
 }
 
@@ -51,7 +51,7 @@ unsafe fn last_half<P: Packed, W: Wide>(w: W, at: *const u8, stride: usize, to: 
 #[inline(always)]
 unsafe fn first_half<P: Packed, W: Wide>(w: W, at: *const u8, stride: usize, to: &mut Scales<W>) {
     // SAFETY: within the block: its first 16 bytes.
-    let head = unsafe { w.column(at, stride) };
+    let head = unsafe { w.column(at, 0, stride) };
     to.scale[..P::SUBS].fill(w.low_halves(w.dword::<0>(head)));
 }
 
@@ -101,8 +101,7 @@ impl Packed for Tq2_0 {
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
         for half in 0..2 {
             // SAFETY: within the block.
-            let q =
-                unsafe { [w.column(at.add(32 * half), stride), w.column(at.add(32 * half + 16), stride)] };
+            let q = unsafe { [w.column(at, 32 * half, stride), w.column(at, 32 * half + 16, stride)] };
             for quarter in 0..4 {
                 let columns = q.map(|q| values(w, &FROM_MINUS_ONE, bits(w, q, -2 * quarter as i32, 3)));
                 to.put::<Self, 2>(w, 4 * half + quarter, columns);

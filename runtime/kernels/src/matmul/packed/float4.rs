@@ -18,7 +18,7 @@ impl Packed for Mxfp4 {
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
         // SAFETY: within the block.
-        let q = unsafe { w.column(at.add(1), stride) };
+        let q = unsafe { w.column(at, 1, stride) };
         let columns = [low_nibbles(w, q), high_nibbles(w, q)];
         to.put::<Self, 2>(w, 0, columns.map(|column| values(w, &FLOAT4_VALUES, column)));
     }
@@ -26,7 +26,7 @@ impl Packed for Mxfp4 {
     #[inline(always)]
     unsafe fn scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut Scales<W>) {
         // SAFETY: within the block.
-        let head = w.dword::<0>(unsafe { w.column(at, stride) });
+        let head = w.dword::<0>(unsafe { w.column(at, 0, stride) });
         to.scale[0] = w.lookup(&POWERS_OF_TWO, head);
     }
 }
@@ -41,7 +41,7 @@ impl Packed for Nvfp4 {
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
         for pair in 0..2 {
             // SAFETY: within the block.
-            let q = unsafe { w.column(at.add(4 + 16 * pair), stride) };
+            let q = unsafe { w.column(at, 4 + 16 * pair, stride) };
             let low = values(w, &FLOAT4_VALUES, low_nibbles(w, q));
             let high = values(w, &FLOAT4_VALUES, high_nibbles(w, q));
             let (mut first, mut second) = (low, high);
@@ -56,7 +56,7 @@ impl Packed for Nvfp4 {
     #[inline(always)]
     unsafe fn scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut Scales<W>) {
         // SAFETY: within the block.
-        let head = w.dword::<0>(unsafe { w.column(at, stride) });
+        let head = w.dword::<0>(unsafe { w.column(at, 0, stride) });
         for (sub, scale) in to.scale[..4].iter_mut().enumerate() {
             *scale = w.lookup(&UNSIGNED_FLOAT8, w.shr32(head, 8 * sub as u32));
         }

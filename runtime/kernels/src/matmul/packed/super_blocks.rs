@@ -20,7 +20,7 @@ pub(in crate::matmul) struct Iq4Xs;
 #[inline(always)]
 fn byte_scales<W: Wide>(w: W, bytes: W::V, offset: i32, unit: W::F, to: &mut [W::F]) {
     for (byte, to) in to[..4].iter_mut().enumerate() {
-        let scale = w.and(w.shr32(bytes, 8 * byte as u32), w.splat32(0xFF));
+        let scale = w.byte_of_dwords(bytes, byte);
         *to = w.mul(unit, w.floats(w.sub32(scale, w.splat32(offset))));
     }
 }
@@ -32,7 +32,7 @@ fn byte_scales<W: Wide>(w: W, bytes: W::V, offset: i32, unit: W::F, to: &mut [W:
 #[inline(always)]
 unsafe fn six_bit_scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut Scales<W>) {
     // SAFETY: within the block.
-    let [units, low_scales, low_minimums, high] = w.dwords(unsafe { w.column(at, stride) });
+    let [units, low_scales, low_minimums, high] = w.dwords(unsafe { w.column(at, 0, stride) });
     let (unit, minimum_unit) = (w.low_halves(units), w.negate(w.high_halves(units)));
     let (six, four, two) = (w.splat8(0x3F), w.splat8(0x0F), w.splat8(0x30));
     let scales = [w.and(low_scales, six), w.or(w.and(high, four), w.and(w.shr32(low_scales, 2), two))];
@@ -54,7 +54,7 @@ impl Packed for Q2K {
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
         for piece in 0..4 {
             // SAFETY: within the block.
-            let q = unsafe { w.column(at.add(16 + 16 * piece), stride) };
+            let q = unsafe { w.column(at, 16 + 16 * piece, stride) };
             for quarter in 0..4 {
                 let sub = piece / 2 * 8 + 2 * quarter + piece % 2;
                 to.put::<Self, 1>(w, sub, [bits(w, q, -2 * quarter as i32, 3)]);
@@ -65,7 +65,7 @@ impl Packed for Q2K {
     #[inline(always)]
     unsafe fn scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut Scales<W>) {
         // SAFETY: within the block; the units are its last four bytes.
-        let (packed, tail) = unsafe { (w.column(at, stride), w.column(at.add(68), stride)) };
+        let (packed, tail) = unsafe { (w.column(at, 0, stride), w.column(at, 68, stride)) };
         let units = w.dword::<3>(tail);
         let (unit, minimum_unit) = (w.low_halves(units), w.negate(w.high_halves(units)));
         let mask = w.splat8(15);
@@ -89,7 +89,7 @@ impl Packed for Q3K {
             let (half, side) = (piece / 2, piece % 2);
             // SAFETY: within the block.
             let (third, q) =
-                unsafe { (w.column(at.add(16 * side), stride), w.column(at.add(32 + 16 * piece), stride)) };
+                unsafe { (w.column(at, 16 * side, stride), w.column(at, 32 + 16 * piece, stride)) };
             for quarter in 0..4 {
                 let low = bits(w, q, -2 * quarter as i32, 3);
                 let high = bits(w, third, 2 - (4 * half + quarter) as i32, 4);
@@ -101,8 +101,7 @@ impl Packed for Q3K {
     #[inline(always)]
     unsafe fn scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut Scales<W>) {
         // SAFETY: within the block; the unit is its last two bytes.
-        let (packed, tail) = unsafe { (w.column(at.add(92), stride), w.column(at.add(94), stride)) };
-        let unit = w.high_halves(w.dword::<3>(tail));
+        let (packed, unit) = unsafe { (w.column(at, 92, stride), w.last_halves(at, 108, stride)) };
         let [_, first, second, high] = w.dwords(packed);
         let (four, two) = (w.splat8(0x0F), w.splat8(0x30));
         for group in 0..4 {
@@ -128,10 +127,8 @@ impl Packed for Q4K {
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
         for pair in 0..4 {
             // SAFETY: within the block.
-            let (a, b) = unsafe {
-                let q = at.add(16 + 32 * pair);
-                (w.column(q, stride), w.column(q.add(16), stride))
-            };
+            let (a, b) =
+                unsafe { (w.column(at, 16 + 32 * pair, stride), w.column(at, 32 + 32 * pair, stride)) };
             to.put::<Self, 2>(w, 2 * pair, [low_nibbles(w, a), low_nibbles(w, b)]);
             to.put::<Self, 2>(w, 2 * pair + 1, [high_nibbles(w, a), high_nibbles(w, b)]);
         }
@@ -155,9 +152,8 @@ impl Packed for Q5K {
         for pair in 0..4 {
             // SAFETY: within the block.
             let (fifth, a, b) = unsafe {
-                let q = at.add(48 + 32 * pair);
-                let fifth = [w.column(at.add(16), stride), w.column(at.add(32), stride)];
-                (fifth, w.column(q, stride), w.column(q.add(16), stride))
+                let fifth = [w.column(at, 16, stride), w.column(at, 32, stride)];
+                (fifth, w.column(at, 48 + 32 * pair, stride), w.column(at, 64 + 32 * pair, stride))
             };
             for high in 0..2 {
                 let sub = 2 * pair + high;
@@ -195,11 +191,11 @@ impl Packed for Q6K {
             let (half, side) = (piece / 2, piece % 2);
             // SAFETY: within the block.
             let (a, b, upper) = unsafe {
-                let low = at.add(64 * half + 16 * side);
+                let low = 64 * half + 16 * side;
                 (
-                    w.column(low, stride),
-                    w.column(low.add(32), stride),
-                    w.column(at.add(128 + 16 * piece), stride),
+                    w.column(at, low, stride),
+                    w.column(at, low + 32, stride),
+                    w.column(at, 128 + 16 * piece, stride),
                 )
             };
             let sub = 8 * half + side;
@@ -213,8 +209,7 @@ impl Packed for Q6K {
     #[inline(always)]
     unsafe fn scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut Scales<W>) {
         // SAFETY: within the block; the unit is its last two bytes.
-        let (packed, tail) = unsafe { (w.column(at.add(192), stride), w.column(at.add(194), stride)) };
-        let unit = w.high_halves(w.dword::<3>(tail));
+        let (packed, unit) = unsafe { (w.column(at, 192, stride), w.last_halves(at, 208, stride)) };
         for (i, dword) in w.dwords(packed).into_iter().enumerate() {
             for byte in 0..4 {
                 let signed = w.sar32(w.shl32(dword, 24 - 8 * byte as u32), 24);
@@ -234,7 +229,7 @@ impl Packed for Iq4Xs {
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
         for sub in 0..8 {
             // SAFETY: within the block.
-            let q = unsafe { w.column(at.add(8 + 16 * sub), stride) };
+            let q = unsafe { w.column(at, 8 + 16 * sub, stride) };
             let columns = [iq4_values(w, low_nibbles(w, q)), iq4_values(w, high_nibbles(w, q))];
             to.put::<Self, 2>(w, sub, columns);
         }
@@ -243,7 +238,7 @@ impl Packed for Iq4Xs {
     #[inline(always)]
     unsafe fn scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut Scales<W>) {
         // SAFETY: within the block.
-        let [head, low, ..] = w.dwords(unsafe { w.column(at, stride) });
+        let [head, low, ..] = w.dwords(unsafe { w.column(at, 0, stride) });
         let unit = w.low_halves(head);
         for (sub, scale) in to.scale[..8].iter_mut().enumerate() {
             let low = w.and(w.shr32(low, 4 * sub as u32), w.splat32(15));

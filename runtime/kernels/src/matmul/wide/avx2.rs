@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::side_by_side::Halves;
 use super::{Column, Wide};
 use crate::matmul::activations::Integer;
 use crate::matmul::packed::Packed;
@@ -64,10 +65,10 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    unsafe fn column(self, at: *const u8, stride: usize) -> Column<Self> {
+    unsafe fn column(self, at: *const u8, offset: usize, stride: usize) -> Column<Self> {
         // SAFETY: the caller's promise; AVX2 by the token.
         unsafe {
-            let row = |i: usize| _mm_loadu_si128(at.add(i * stride).cast());
+            let row = |i: usize| _mm_loadu_si128(at.add(offset + i * stride).cast());
             [
                 _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(row(0)), row(4)),
                 _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(row(1)), row(5)),
@@ -125,6 +126,19 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
         unsafe {
             let set = _mm256_cmpeq_epi8(_mm256_and_si256(a, bit), bit);
             _mm256_and_si256(set, _mm256_set1_epi8(16))
+        }
+    }
+
+    #[inline(always)]
+    fn byte_of_dwords(self, a: __m256i, byte: usize) -> __m256i {
+        /// Zeros in the upper bytes.
+        const UPPER: i32 = 0x8080_8000_u32 as i32;
+        let byte = byte as i32;
+        // SAFETY: AVX2 by the token.
+        unsafe {
+            let lane =
+                _mm_setr_epi32(UPPER | byte, UPPER | (byte + 4), UPPER | (byte + 8), UPPER | (byte + 12));
+            _mm256_shuffle_epi8(a, _mm256_broadcastsi128_si256(lane))
         }
     }
 
@@ -282,6 +296,14 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
     fn prefetch(self, at: *const u8) {
         // SAFETY: a prefetch of any address is allowed.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+}
+
+impl<const VNNI: bool> Halves for Avx2<VNNI> {
+    #[inline(always)]
+    unsafe fn load_halves(self, at: *const u8) -> __m256 {
+        // SAFETY: the caller's promise; F16C by the token.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(at.cast())) }
     }
 }
 

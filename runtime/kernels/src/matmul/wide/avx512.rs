@@ -63,9 +63,10 @@ impl<const VBMI: bool> Wide for Avx512<VBMI> {
     }
 
     #[inline(always)]
-    unsafe fn column(self, at: *const u8, stride: usize) -> Column<Self> {
+    unsafe fn column(self, at: *const u8, offset: usize, stride: usize) -> Column<Self> {
         // SAFETY: the caller's promise; AVX-512 by the token.
         unsafe {
+            let at = at.add(offset);
             [
                 four_rows(at, 4 * stride),
                 four_rows(at.add(stride), 4 * stride),

@@ -70,9 +70,9 @@ impl<const DOTPROD: bool> Wide for Neon<DOTPROD> {
     }
 
     #[inline(always)]
-    unsafe fn column(self, at: *const u8, stride: usize) -> Column<Self> {
+    unsafe fn column(self, at: *const u8, offset: usize, stride: usize) -> Column<Self> {
         // SAFETY: the caller's promise.
-        let row = |i: usize| unsafe { vld1q_u8(at.add(i * stride)) };
+        let row = |i: usize| unsafe { vld1q_u8(at.add(offset + i * stride)) };
         [[row(0), row(4)], [row(1), row(5)], [row(2), row(6)], [row(3), row(7)]]
     }
 

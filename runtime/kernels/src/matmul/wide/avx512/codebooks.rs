@@ -311,7 +311,7 @@ unsafe fn iq2_xxs<P: Packed, const V: bool>(
     for group in 0..4 {
         // SAFETY: within the block; AVX-512.
         let (found, signs) = unsafe {
-            let [a, b, c, d] = w.column(at.add(2 + 16 * group), stride);
+            let [a, b, c, d] = w.column(at, 2 + 16 * group, stride);
             let ([first, second], ab) = iq2_xxs_pair(a, b);
             let ([third, fourth], cd) = iq2_xxs_pair(c, d);
             ([first, second, third, fourth], [half(ab, 0), half(ab, 1), half(cd, 0), half(cd, 1)])
@@ -359,7 +359,7 @@ unsafe fn iq2_xs<P: Packed, const V: bool>(
     for group in 0..4 {
         // SAFETY: within the block; AVX-512.
         let (found, signs) = unsafe {
-            let [a, b, c, d] = w.column(at.add(2 + 16 * group), stride);
+            let [a, b, c, d] = w.column(at, 2 + 16 * group, stride);
             let (([first, second], ab), ([third, fourth], cd)) = (iq2_xs_pair(a, b), iq2_xs_pair(c, d));
             ([first, second, third, fourth], [half(ab, 0), half(ab, 1), half(cd, 0), half(cd, 1)])
         };
@@ -383,7 +383,7 @@ unsafe fn iq2_s<P: Packed, const V: bool>(
         let shift = lanes(bits(32 * two as u8, 2, 32 * two as u8 + 16));
         // SAFETY: within the block; AVX-512.
         let (found, signs) = unsafe {
-            let indices = w.column(at.add(2 + 16 * two), stride);
+            let indices = w.column(at, 2 + 16 * two, stride);
             let mut found = [indices; 2];
             for (i, index) in indices.into_iter().enumerate() {
                 let high = shifted(high[i], shift);
@@ -391,7 +391,7 @@ unsafe fn iq2_s<P: Packed, const V: bool>(
                 let tenth = _mm512_test_epi8_mask(high, _mm512_set1_epi8(2));
                 [found[0][i], found[1][i]] = codes.of(index, [ninth, tenth]);
             }
-            (found, w.column(at.add(34 + 16 * two), stride))
+            (found, w.column(at, 34 + 16 * two, stride))
         };
         for (number, found) in found.into_iter().enumerate() {
             let signs = halves(signs, number);
@@ -413,9 +413,9 @@ unsafe fn iq3_xxs<P: Packed, const V: bool>(
     for group in 0..4 {
         // SAFETY: within the block.
         let (indices, signs) = unsafe {
-            let [a, b, c, d] = w.column(at.add(66 + 16 * (group / 2)), stride);
+            let [a, b, c, d] = w.column(at, 66 + 16 * (group / 2), stride);
             let signs = [four_sevens(a), four_sevens(b), four_sevens(c), four_sevens(d)];
-            (w.column(at.add(2 + 16 * group), stride), halves(signs, group % 2))
+            (w.column(at, 2 + 16 * group, stride), halves(signs, group % 2))
         };
         let mut found = [indices; 2];
         for (i, index) in indices.into_iter().enumerate() {
@@ -441,13 +441,13 @@ unsafe fn iq3_s<P: Packed, const V: bool>(
         let places = lanes(bits(16 * group as u8, 1, 16 * group as u8 + 8));
         // SAFETY: within the block; AVX-512 with BITALG.
         let (found, signs) = unsafe {
-            let indices = w.column(at.add(2 + 16 * group), stride);
+            let indices = w.column(at, 2 + 16 * group, stride);
             let mut found = [indices; 2];
             for (i, index) in indices.into_iter().enumerate() {
                 let ninth = _mm512_bitshuffle_epi64_mask(high[i], places);
                 [found[0][i], found[1][i]] = codes.of(index, [ninth, 0]);
             }
-            let signs = w.column(at.add(74 + 16 * (group / 2)), stride);
+            let signs = w.column(at, 74 + 16 * (group / 2), stride);
             (found, halves(signs, group % 2))
         };
         put!(P, to, w, group, |c| signed(c, codes.fours(c, found), signs));

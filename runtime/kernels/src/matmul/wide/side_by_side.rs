@@ -1,0 +1,149 @@
+//! Rows that lie side by side in memory, a dword of each after the other ([`crate::matmul::interleaved`]): a column is loaded as it is
+//! multiplied, and sums across dwords are additions of vectors.
+
+use super::{Column, Wide};
+use crate::matmul::interleaved::ROWS;
+use crate::matmul::packed::Packed;
+
+/// Halves as interleaved blocks end with.
+pub(in crate::matmul) trait Halves: Wide {
+    /// One half for each row, as they follow one another.
+    ///
+    /// # Safety
+    /// They must be readable, at any address.
+    unsafe fn load_halves(self, at: *const u8) -> Self::F;
+}
+
+/// An instruction set on interleaved rows; strides mean nothing to it.
+#[derive(Clone, Copy)]
+pub(in crate::matmul) struct SideBySide<W: Halves>(pub W);
+
+/// Methods that are those of the instruction set.
+macro_rules! same {
+    ($($name:ident($($arg:ident: $ty:ty),*) -> $ret:ty;)*) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: $ty),*) -> $ret {
+            self.0.$name($($arg),*)
+        }
+    )*};
+}
+
+/// The same for those that touch memory.
+macro_rules! same_unsafe {
+    ($($name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)?;)*) => {$(
+        #[inline(always)]
+        unsafe fn $name(self, $($arg: $ty),*) $(-> $ret)? {
+            // SAFETY: the caller's promise.
+            unsafe { self.0.$name($($arg),*) }
+        }
+    )*};
+}
+
+impl<W: Halves> Wide for SideBySide<W> {
+    type V = W::V;
+    type F = W::F;
+    const ROWS: usize = {
+        assert!(W::ROWS == ROWS, "as many rows as are interleaved");
+        W::ROWS
+    };
+    const INTERLEAVED: bool = true;
+    const PANEL_MIN_N: usize = W::PANEL_MIN_N;
+    const TILE: usize = W::TILE;
+    const BYTE_PARTS: bool = W::BYTE_PARTS;
+    const SIGNED_OFFSET_BITS: u32 = W::SIGNED_OFFSET_BITS;
+
+    #[inline(always)]
+    unsafe fn column(self, at: *const u8, offset: usize, _stride: usize) -> Column<Self> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let at = at.add(offset * ROWS);
+            let vector = 4 * ROWS;
+            [
+                self.0.load(at),
+                self.0.load(at.add(vector)),
+                self.0.load(at.add(2 * vector)),
+                self.0.load(at.add(3 * vector)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn last_halves(self, at: *const u8, offset: usize, _stride: usize) -> W::F {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.load_halves(at.add(offset * ROWS)) }
+    }
+
+    #[inline(always)]
+    fn dword<const I: usize>(self, column: Column<Self>) -> W::V {
+        column[I]
+    }
+
+    #[inline(always)]
+    fn dwords(self, column: Column<Self>) -> [W::V; 4] {
+        column
+    }
+
+    #[inline(always)]
+    fn row_sums(self, [a, b, c, d]: Column<Self>) -> W::V {
+        self.add32(self.add32(a, b), self.add32(c, d))
+    }
+
+    #[inline(always)]
+    fn byte_weights<P: Packed>(self, weights: W::V) -> W::V {
+        self.0.byte_weights::<P>(weights)
+    }
+
+    #[inline(always)]
+    fn add_byte_products<P: Packed>(self, weights: W::V, b: W::V, part: W::V) -> W::V {
+        self.0.add_byte_products::<P>(weights, b, part)
+    }
+
+    #[inline(always)]
+    fn byte_steps<P: Packed>() -> usize {
+        W::byte_steps::<P>()
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        self.0.prefetch(at);
+    }
+
+    same_unsafe! {
+        repeat_bytes(at: *const u8) -> W::V;
+        load(at: *const u8) -> W::V;
+        repeat_dword(at: *const u8) -> W::V;
+        store(v: W::V, at: *mut u8);
+        load_floats(at: *const f32) -> W::F;
+        store_floats(v: W::F, at: *mut f32);
+    }
+
+    same! {
+        splat8(x: u8) -> W::V;
+        splat32(x: i32) -> W::V;
+        and(a: W::V, b: W::V) -> W::V;
+        or(a: W::V, b: W::V) -> W::V;
+        shr16(a: W::V, bits: u32) -> W::V;
+        shl16(a: W::V, bits: u32) -> W::V;
+        sar16(a: W::V, bits: u32) -> W::V;
+        shr32(a: W::V, bits: u32) -> W::V;
+        sar32(a: W::V, bits: u32) -> W::V;
+        shl32(a: W::V, bits: u32) -> W::V;
+        byte_of_dwords(a: W::V, byte: usize) -> W::V;
+        add32(a: W::V, b: W::V) -> W::V;
+        sub32(a: W::V, b: W::V) -> W::V;
+        low_quads(a: W::V, b: W::V) -> W::V;
+        high_quads(a: W::V, b: W::V) -> W::V;
+        pick(a: W::V, index: W::V) -> W::V;
+        sixteen_where(a: W::V, bit: W::V) -> W::V;
+        low_halves(a: W::V) -> W::F;
+        high_halves(a: W::V) -> W::F;
+        lookup(table: &[f32; 256], index: W::V) -> W::F;
+        floats(a: W::V) -> W::F;
+        splat(x: f32) -> W::F;
+        mul(a: W::F, b: W::F) -> W::F;
+        fma(a: W::F, b: W::F, c: W::F) -> W::F;
+        negate(a: W::F) -> W::F;
+        add_products(a: W::V, b: W::V, sums: W::V) -> W::V;
+        add_part(part: W::V, sums: W::V) -> W::V;
+    }
+}
