@@ -37,8 +37,8 @@ pub fn model(model: &Model, weights: Weights, quiet: bool) -> Result<Recorded> {
         path: path.to_string_lossy().into_owned(),
         architecture: model.architecture().to_owned(),
         files: files.collect::<Result<_>>()?,
-        tokenizer: match checkpoint.tokenizer_json()? {
-            Some(json) => Digest::of(&json),
+        tokenizer: match checkpoint.tokenizer_documents()? {
+            Some(documents) => Digest::of(&documents.joined()),
             None => tokenizer(checkpoint.metadata()),
         },
         template: model.chat_template().map(|template| Digest::of(template.as_bytes())),

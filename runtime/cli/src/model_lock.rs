@@ -35,11 +35,11 @@ pub fn of(checkpoint: &Checkpoint, quiet: bool) -> Result<LockedModel> {
     })
 }
 
-/// The digest of what the tokenizer is made from: of a folder its `tokenizer.json`, of a GGUF file keys and values in the order
+/// The digest of what the tokenizer is made from: of a folder its documents, of a GGUF file keys and values in the order
 /// of the keys.
 pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Option<Digest>> {
-    if let Some(json) = checkpoint.tokenizer_json()? {
-        return Ok(Some(Digest::of(&json)));
+    if let Some(documents) = checkpoint.tokenizer_documents()? {
+        return Ok(Some(Digest::of(&documents.joined())));
     }
     let mut entries: Vec<(&str, &Value)> =
         checkpoint.metadata().iter().filter(|(key, _)| key.starts_with(TOKENIZER)).collect();

@@ -25,10 +25,11 @@ pub enum EngineError {
     /// The tokenizer or the chat template of the file can't be used.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// A folder without the one document that tokenizers are read from.
+    /// A folder without the documents that tokenizers are read from.
     #[error(
-        "{path}: has no `tokenizer.json`, from which the tokenizer of a folder is read (not from `tokenizer.model` or `vocab.json`): \
-         fetch it from the model's publisher, or from that of the model that this one was made of",
+        "{path}: has no `tokenizer.json`, from which the tokenizer of a folder is read, nor all of `vocab.json`, `merges.txt` and \
+         `tokenizer_config.json` (a `tokenizer.model` is not read): fetch it from the \
+         model's publisher, or from that of the model that this one was made of",
         path = path.display()
     )]
     NoTokenizer {

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use membrane_formats::{Checkpoint, Container, Metadata, StrArray, Value, keys};
+use membrane_formats::{Checkpoint, Container, Metadata, StrArray, TokenizerDocuments, Value, keys};
 use membrane_text::{SpacePrefix, Tokenizer, VocabularySpec};
 
 use crate::error::{EngineError, Result};
@@ -19,20 +19,20 @@ const MERGES: &str = "tokenizer.ggml.merges";
 pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer> {
     let build = || -> Result<Tokenizer> {
         match published(checkpoint)? {
-            Some(json) => Ok(Tokenizer::new(published_spec(checkpoint, &json)?)?),
+            Some(documents) => Ok(Tokenizer::new(published_spec(checkpoint, &documents)?)?),
             None => Ok(Tokenizer::new(spec(checkpoint.metadata())?)?),
         }
     };
     build().map_err(|error| error.of_file(checkpoint.path()))
 }
 
-/// The `tokenizer.json` of a folder; none of a GGUF file. Error: the folder has none.
-fn published(checkpoint: &Checkpoint) -> Result<Option<Vec<u8>>> {
-    let json = checkpoint.tokenizer_json()?;
-    if json.is_none() && checkpoint.container() == Container::Folder {
+/// What the tokenizer of a folder is made of; none of a GGUF file. Error: the folder does not have that.
+fn published(checkpoint: &Checkpoint) -> Result<Option<TokenizerDocuments>> {
+    let documents = checkpoint.tokenizer_documents()?;
+    if documents.is_none() && checkpoint.container() == Container::Folder {
         return Err(EngineError::NoTokenizer { path: checkpoint.path().to_owned() });
     }
-    Ok(json)
+    Ok(documents)
 }
 
 /// What a tokenizer is, without building it.
@@ -49,9 +49,9 @@ pub struct TokenizerKind {
 /// What the tokenizer of a checkpoint is. Errors: there is none, or it can't be read.
 pub fn tokenizer_kind(checkpoint: &Checkpoint) -> Result<TokenizerKind> {
     let kind = || -> Result<TokenizerKind> {
-        let json = published(checkpoint)?;
-        let spec = match &json {
-            Some(json) => published_spec(checkpoint, json)?,
+        let documents = published(checkpoint)?;
+        let spec = match &documents {
+            Some(documents) => published_spec(checkpoint, documents)?,
             None => spec(checkpoint.metadata())?,
         };
         Ok(TokenizerKind { model: spec.model, pre: spec.pre, tokens: spec.tokens.len() })
@@ -72,7 +72,11 @@ pub(crate) fn check_tokens(checkpoint: &Checkpoint, tokens: usize, rows: usize) 
     }
     Err(EngineError::Hyperparameter {
         path: checkpoint.path().to_owned(),
-        key: if checkpoint.tokenizer_file().is_some() { "tokenizer.json".into() } else { TOKENS.into() },
+        key: match checkpoint.tokenizer_documents() {
+            Ok(Some(TokenizerDocuments::One(_))) => "tokenizer.json".into(),
+            Ok(Some(TokenizerDocuments::Parts { .. })) => "vocab.json".into(),
+            _ => TOKENS.into(),
+        },
         found: format!("{tokens} tokens"),
         rule: format!("the embedding has {rows} rows"),
     })
@@ -95,10 +99,18 @@ fn borrowed(array: Option<&StrArray>) -> Vec<Cow<'_, str>> {
     array.map(|array| array.iter().map(Cow::Borrowed).collect()).unwrap_or_default()
 }
 
-/// The vocabulary of a folder: `tokenizer.json`, and what the documents beside it say of special tokens.
-fn published_spec(checkpoint: &Checkpoint, json: &[u8]) -> Result<VocabularySpec<'static>> {
+/// The vocabulary of a folder, and what the documents beside it say of special tokens.
+fn published_spec(
+    checkpoint: &Checkpoint,
+    documents: &TokenizerDocuments,
+) -> Result<VocabularySpec<'static>> {
     let metadata = checkpoint.metadata();
-    let mut spec = VocabularySpec::from_tokenizer_json(json)?;
+    let mut spec = match documents {
+        TokenizerDocuments::One(json) => VocabularySpec::from_tokenizer_json(json)?,
+        TokenizerDocuments::Parts { vocab, merges, config } => {
+            VocabularySpec::from_parts(vocab, merges, config)?
+        }
+    };
     if let Some(rows) = checkpoint.tensor("token_embd.weight").and_then(|rows| rows.shape.dims().get(1)) {
         spec.leave_out_added(*rows as usize);
     }

@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{FormatError, quoted};
-use crate::folder::{self, Names};
+use crate::folder::{self, Names, TokenizerDocuments};
 use crate::gguf;
-use crate::limits;
 use crate::metadata::Metadata;
 use crate::source::SourceFile;
 use crate::tensor::TensorInfo;
@@ -147,16 +146,13 @@ impl Checkpoint {
         Some(self.by_name[place] as usize)
     }
 
-    /// The open file of a folder's `tokenizer.json`, if it has one.
-    pub fn tokenizer_file(&self) -> Option<&SourceFile> {
-        let names = self.names.as_ref().map(|_| folder::TOKENIZER)?;
-        self.files.iter().find(|file| file.path.file_name().is_some_and(|name| name == names))
-    }
-
-    /// The whole of [`Checkpoint::tokenizer_file`]. Errors: it can't be read, or is longer than
-    /// [`limits::TOKENIZER_BYTES`].
-    pub fn tokenizer_json(&self) -> Result<Option<Vec<u8>>, FormatError> {
-        self.tokenizer_file().map(|file| folder::document(file, limits::TOKENIZER_BYTES)).transpose()
+    /// What the tokenizer of a folder is made of, if it has that. Errors: it can't be read, or is longer than
+    /// [`limits::TOKENIZER_BYTES`](crate::limits::TOKENIZER_BYTES).
+    pub fn tokenizer_documents(&self) -> Result<Option<TokenizerDocuments>, FormatError> {
+        match self.names {
+            Some(_) => TokenizerDocuments::read(&self.files),
+            None => Ok(None),
+        }
     }
 
     /// The open files; [`TensorInfo::file`] is an index into them.

@@ -26,9 +26,25 @@ pub enum TextError {
         /// The supported values.
         supported: String,
     },
-    /// A `tokenizer.json` that is broken, or is none of those that are read here.
-    #[error("tokenizer.json: {0}")]
-    Json(String),
+    /// A document of a tokenizer that is broken, or is none of those that are read here.
+    #[error("{file}: {rule}")]
+    Document {
+        /// `tokenizer.json`, or those that it would be made of.
+        file: &'static str,
+        /// What is wrong.
+        rule: String,
+    },
+    /// Tokens and merge rules without a `tokenizer.json`, of a class of which it is not known how it cuts text.
+    #[error(
+        "tokenizer_config.json: the class of the tokenizer is {found}, and without a `tokenizer.json` only {supported} can be \
+         read (without `add_prefix_space`): have transformers write the `tokenizer.json` (`AutoTokenizer`, `save_pretrained`)"
+    )]
+    TokenizerClass {
+        /// The class.
+        found: String,
+        /// Those that are known.
+        supported: String,
+    },
     /// The vocabulary has no token.
     #[error("tokenizer.ggml.tokens is empty: the file holds no vocabulary")]
     Empty,

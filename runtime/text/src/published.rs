@@ -3,6 +3,7 @@
 //! The pre-tokenizer must be one that is known here, whatever it is called: regular expressions of strangers are compared, not
 //! run, since one that backtracks would take minutes for a line of text.
 
+mod parts;
 mod spelled;
 
 use std::borrow::Cow;
@@ -22,6 +23,8 @@ const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
+/// The document.
+const FILE: &str = "tokenizer.json";
 /// Steps of a part of a tokenizer; public ones have up to four (a list of millions).
 const MAX_STEPS: usize = 16;
 
@@ -241,6 +244,14 @@ impl VocabularySpec<'static> {
         if file.model.byte_fallback { spelled::spec(file) } else { byte_level(file) }
     }
 
+    /// The vocabulary of a model without `tokenizer.json`, of which that would be made: `vocab.json` (an id for each token),
+    /// `merges.txt` (a rule a line, behind a line with a version) and `tokenizer_config.json` (the tokenizer's class, added tokens).
+    ///
+    /// Errors: those of [`VocabularySpec::from_tokenizer_json`], and a class of which it is not known how it cuts text.
+    pub fn from_parts(vocab: &[u8], merges: &[u8], config: &[u8]) -> Result<Self> {
+        parts::spec(vocab, merges, config)
+    }
+
     /// Leaves out added tokens from this id on, such as that of an image in a model without images: nothing may make a token
     /// of a text that the model has no row for. Tokens that merges make stay, and so do all of a byte-level vocabulary: no published
     /// one has more than rows, and its reader is to be told.
@@ -279,7 +290,7 @@ fn byte_level(file: File) -> Result<VocabularySpec<'static>> {
         supported: pretokenize::all_names(),
     })?;
     let Model { vocab, merges, ignore_merges, .. } = file.model;
-    let (tokens, token_types) = by_id(vocab, file.added_tokens)?;
+    let (tokens, token_types) = by_id(FILE, vocab, file.added_tokens)?;
     Ok(VocabularySpec {
         model: "gpt2".into(),
         pre: pre.into(),
@@ -294,28 +305,34 @@ fn byte_level(file: File) -> Result<VocabularySpec<'static>> {
 }
 
 fn broken(rule: String) -> TextError {
-    TextError::Json(rule.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect())
+    broken_in(FILE, &rule)
+}
+
+/// The error of a document that breaks a rule. Messages of the parser repeat keys as they stand.
+fn broken_in(file: &'static str, rule: &str) -> TextError {
+    let rule = rule.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
+    TextError::Document { file, rule }
 }
 
 /// Texts and types of all tokens by their id. Ids that no token has are unused.
-fn by_id(vocab: Vec<(String, u32)>, added: Vec<AddedToken>) -> Result<(Vec<Cow<'static, str>>, Vec<i32>)> {
+fn by_id(
+    file: &'static str,
+    vocab: Vec<(String, u32)>,
+    added: Vec<AddedToken>,
+) -> Result<(Vec<Cow<'static, str>>, Vec<i32>)> {
     if added.len() > MAX_ADDED_TOKENS {
-        return Err(broken(format!(
-            "it has {} added tokens, and {MAX_ADDED_TOKENS} are accepted",
-            added.len()
-        )));
+        let rule = format!("it has {} added tokens, and {MAX_ADDED_TOKENS} are accepted", added.len());
+        return Err(broken_in(file, &rule));
     }
     let ids = vocab.iter().map(|(_, id)| *id).chain(added.iter().map(|token| token.id));
     let count = ids.max().map_or(0, |id| id as usize + 1);
     if count > MAX_TOKENS {
-        return Err(broken(format!(
-            "a token has the id {}, and {MAX_TOKENS} tokens are accepted",
-            count - 1
-        )));
+        let rule = format!("a token has the id {}, and {MAX_TOKENS} tokens are accepted", count - 1);
+        return Err(broken_in(file, &rule));
     }
     let mut texts: Vec<Cow<'static, str>> = vec![Cow::Borrowed(""); count];
     let mut types = vec![UNUSED; count];
-    let twice = |id: u32| broken(format!("two tokens have the id {id}"));
+    let twice = |id: u32| broken_in(file, &format!("two tokens have the id {id}"));
     for (text, id) in vocab {
         if !texts[id as usize].is_empty() {
             return Err(twice(id));

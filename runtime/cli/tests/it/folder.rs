@@ -232,6 +232,46 @@ fn what_is_wrong_with_a_folder_is_named() {
     );
 }
 
+/// Older folders have no `tokenizer.json`, but what it would be made of; their template may be in a document of its own.
+#[test]
+fn a_tokenizer_in_parts_is_that_of_one_document() {
+    let (kept, path) = folder(|_| {});
+    let file = |name: &str| kept.path().join(name);
+    let ask = || membrane(&["run", &path, "Hello there", "-n", "8", "-q", "--seed", "1"]).good().stdout;
+    let expected = ask();
+    let json: Value = serde_json::from_slice(&std::fs::read(file("tokenizer.json")).unwrap()).unwrap();
+    let rules = json["model"]["merges"].as_array().unwrap().iter();
+    let rules: Vec<String> = rules
+        .map(|rule| match rule {
+            Value::String(rule) => rule.clone(),
+            pair => format!("{} {}", pair[0].as_str().unwrap(), pair[1].as_str().unwrap()),
+        })
+        .collect();
+    let mut config: Value = std::fs::read(file("tokenizer_config.json"))
+        .map_or(json!({}), |config| serde_json::from_slice(&config).unwrap());
+    config["tokenizer_class"] = json!("Qwen2Tokenizer");
+    for token in json["added_tokens"].as_array().unwrap() {
+        config["added_tokens_decoder"][token["id"].to_string()] = token.clone();
+    }
+    std::fs::write(file("vocab.json"), json["model"]["vocab"].to_string()).unwrap();
+    std::fs::write(file("merges.txt"), format!("#version: 0.2\n{}\n", rules.join("\n"))).unwrap();
+    std::fs::write(file("tokenizer_config.json"), config.to_string()).unwrap();
+    std::fs::remove_file(file("tokenizer.json")).unwrap();
+    assert_eq!(ask(), expected);
+    let inspect = || membrane(&["model", "inspect", &path]).good().stdout;
+    assert!(inspect().contains("qwen2") && !inspect().contains("chat_template.json"), "{}", inspect());
+    std::fs::remove_file(file("chat_template.jinja")).unwrap();
+    let document = json!({ "chat_template": "{{ messages[0].content }}<|im_end|>" });
+    std::fs::write(file("chat_template.json"), document.to_string()).unwrap();
+    assert!(inspect().contains("chat_template.json"), "{}", inspect());
+    assert_ne!(ask(), expected);
+    config["tokenizer_class"] = json!("LlamaTokenizer");
+    std::fs::write(file("tokenizer_config.json"), config.to_string()).unwrap();
+    membrane(&["run", &path, "Hello"]).failed_saying(&["LlamaTokenizer", "save_pretrained"]);
+    std::fs::remove_file(file("merges.txt")).unwrap();
+    membrane(&["run", &path, "Hello"]).failed_saying(&["no `tokenizer.json`", "merges.txt"]);
+}
+
 #[test]
 fn what_is_wrong_with_quantised_matrices_is_named() {
     const EXPERT: &str = "model.layers.2.mlp.experts.7.up_proj.";

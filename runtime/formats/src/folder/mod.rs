@@ -19,6 +19,7 @@ mod writer;
 use std::path::Path;
 
 use crate::error::FormatError;
+use crate::keys;
 use crate::limits;
 use crate::metadata::Metadata;
 use crate::packed;
@@ -29,9 +30,9 @@ pub(crate) use config::published_key;
 use files::Folder;
 use header::Budget;
 use index::Index;
-pub(crate) use json::document;
 pub(crate) use names::Names;
 pub use quantisation::{Quantised, Scheme};
+pub use tokenizer::TokenizerDocuments;
 pub use writer::SafetensorsWriter;
 
 /// How the names of weight files end.
@@ -41,11 +42,15 @@ const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const TEMPLATE: &str = "chat_template.jinja";
+/// An older form of it, which processors of images and sounds have.
+const OLD_TEMPLATE: &str = "chat_template.json";
 const QUANT_CONFIG: &str = "hf_quant_config.json";
 /// What a folder with changes of another model's weights has (PEFT). Libraries that find it load that other model.
 const ADAPTER: &str = "adapter_config.json";
-/// The tokenizer, by the name under which [`crate::Checkpoint::document`] gives it.
-pub(crate) const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER: &str = "tokenizer.json";
+/// What a tokenizer is made of where it has no document of its own: tokens and merge rules.
+const VOCAB: &str = "vocab.json";
+const MERGES: &str = "merges.txt";
 
 /// What a folder says.
 pub(crate) struct Parts {
@@ -78,8 +83,21 @@ pub(crate) fn open(path: &Path) -> Result<Parts, FormatError> {
     let template = folder.file(TEMPLATE)?;
     let text = template.as_ref().map(tokenizer::template).transpose()?;
     documents.extend(template);
-    documents.extend(folder.file(TOKENIZER)?);
     tokenizer::describe(&mut metadata, &object, generation.as_ref(), tokenizer_config.as_ref(), text);
+    match folder.file(TOKENIZER)? {
+        Some(tokenizer) => documents.push(tokenizer),
+        None if tokenizer_config.is_some() => {
+            if let (Some(vocab), Some(merges)) = (folder.file(VOCAB)?, folder.file(MERGES)?) {
+                documents.extend([vocab, merges]);
+            }
+        }
+        None => {}
+    }
+    if metadata.get(keys::CHAT_TEMPLATE).is_none()
+        && let Some(old) = optional(&folder, OLD_TEMPLATE, &mut documents)?
+    {
+        tokenizer::describe_template(&mut metadata, &old);
+    }
     quantisation::describe(&mut metadata, &documents[0], &object, quant_config.as_ref())?;
     if let Some(keys) = optional(&folder, packed::DOCUMENT, &mut documents)? {
         let broken = |rule: String| json::broken(&documents[documents.len() - 1], &rule);

@@ -1,14 +1,68 @@
-//! What the documents beside `tokenizer.json` say of the text: special tokens and the chat template.
+//! The documents of a tokenizer, and what those beside say of the text: special tokens and the chat template.
+
+use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::json;
+use super::{MERGES, TOKENIZER, TOKENIZER_CONFIG, VOCAB, json};
 use crate::error::FormatError;
 use crate::keys;
 use crate::limits;
 use crate::metadata::Metadata;
 use crate::source::SourceFile;
 use crate::value::Array;
+
+/// What a folder's tokenizer is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenizerDocuments {
+    /// `tokenizer.json`.
+    One(Vec<u8>),
+    /// Where there is none, what it would be made of.
+    Parts {
+        /// `vocab.json`: an id for each token.
+        vocab: Vec<u8>,
+        /// `merges.txt`: a merge rule a line.
+        merges: Vec<u8>,
+        /// `tokenizer_config.json`: which tokenizer it is, and added tokens.
+        config: Vec<u8>,
+    },
+}
+
+impl TokenizerDocuments {
+    /// Those among the files of a folder; none if one is missing.
+    pub(crate) fn read(files: &[SourceFile]) -> Result<Option<Self>, FormatError> {
+        let read = |name: &str, limit: u64| {
+            let found = files.iter().find(|file| file.path.file_name().is_some_and(|own| own == name));
+            found.map(|file| json::document(file, limit)).transpose()
+        };
+        if let Some(json) = read(TOKENIZER, limits::TOKENIZER_BYTES)? {
+            return Ok(Some(Self::One(json)));
+        }
+        let vocab = read(VOCAB, limits::TOKENIZER_BYTES)?;
+        let merges = read(MERGES, limits::TOKENIZER_BYTES)?;
+        let config = read(TOKENIZER_CONFIG, limits::JSON_BYTES)?;
+        Ok(match (vocab, merges, config) {
+            (Some(vocab), Some(merges), Some(config)) => Some(Self::Parts { vocab, merges, config }),
+            _ => None,
+        })
+    }
+
+    /// What a digest of the tokenizer is of: the document, or all of them, each behind its length.
+    pub fn joined(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::One(json) => Cow::Borrowed(json),
+            Self::Parts { vocab, merges, config } => {
+                let all = [vocab, merges, config].map(|document| (document.len() as u64, document));
+                let mut joined = Vec::with_capacity(all.iter().map(|(bytes, _)| 8 + *bytes as usize).sum());
+                for (bytes, document) in all {
+                    joined.extend_from_slice(&bytes.to_le_bytes());
+                    joined.extend_from_slice(document);
+                }
+                Cow::Owned(joined)
+            }
+        }
+    }
+}
 
 /// The text of a chat template's own file.
 pub(super) fn template(source: &SourceFile) -> Result<String, FormatError> {
@@ -54,6 +108,13 @@ pub(super) fn describe(
         }
     }
     if let Some(template) = template.or_else(|| inline_template(tokenizer.get("chat_template")?)) {
+        metadata.set(keys::CHAT_TEMPLATE, template);
+    }
+}
+
+/// Adds the chat template of a `chat_template.json`.
+pub(super) fn describe_template(metadata: &mut Metadata, document: &Map<String, Value>) {
+    if let Some(template) = document.get("chat_template").and_then(inline_template) {
         metadata.set(keys::CHAT_TEMPLATE, template);
     }
 }

@@ -1,7 +1,7 @@
 //! A `tokenizer.json` of what was a model of SentencePiece: spaces are characters, there are no words, and what no token covers is
 //! bytes.
 
-use super::{BYTE, File, Model, NORMAL, Step, broken, by_id};
+use super::{BYTE, FILE, File, Model, NORMAL, Step, broken, by_id};
 use crate::error::{Result, TextError, shown};
 use crate::vocabulary::{RANKED, SPACE, SpacePrefix, VocabularySpec, byte_token};
 
@@ -11,7 +11,7 @@ pub(super) fn spec(file: File) -> Result<VocabularySpec<'static>> {
     let Model { vocab, merges, .. } = file.model;
     // Runs of spaces are made by merges: the text that they are looked for in has no such characters before.
     let added = file.added_tokens.into_iter().filter(|token| token.special || !token.content.contains(SPACE));
-    let (tokens, mut token_types) = by_id(vocab, added.collect())?;
+    let (tokens, mut token_types) = by_id(FILE, vocab, added.collect())?;
     for (kind, text) in token_types.iter_mut().zip(&tokens) {
         if *kind == NORMAL && byte_token(text).is_some() {
             *kind = BYTE;

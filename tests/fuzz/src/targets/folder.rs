@@ -8,7 +8,7 @@ use super::{gguf, plain, safetensors};
 use crate::scratch;
 
 /// The documents. The header of the weights comes without its length and gets 64 bytes of data.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 12] = [
     "config.json",
     "model.safetensors",
     "model.safetensors.index.json",
@@ -18,6 +18,9 @@ const NAMES: [&str; 9] = [
     "chat_template.jinja",
     "tokenizer.json",
     "membrane.packed.json",
+    "chat_template.json",
+    "vocab.json",
+    "merges.txt",
 ];
 const SEPARATOR: u8 = 0x1e;
 const DATA_BYTES: usize = 64;
@@ -71,7 +74,7 @@ pub fn target(data: &[u8]) {
     match Checkpoint::open(&folder) {
         Ok(checkpoint) => {
             gguf::sound(&checkpoint, longest as u64);
-            let _ = checkpoint.tokenizer_json().inspect_err(|error| plain(error));
+            let _ = checkpoint.tokenizer_documents().inspect_err(|error| plain(error));
         }
         Err(error) => plain(&error),
     }
@@ -110,6 +113,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let packed =
         r#"{"packed.version":1,"packed.experts.0":["Q4_0 2 32","Q4_0 2 32 ordered","F8_E4M3 32 2"]}"#;
     seeds.push([configs[1], embedding, "", "", "", "", "", "", packed].join("\u{1e}").into_bytes());
+    let (template, vocab) = (r#"{"chat_template":"{{ messages }}"}"#, r#"{"a":0,"b":1,"ab":2}"#);
+    let parts = [configs[1], embedding, "", "", tokenizer, "", "", "", "", template, vocab, "a b"];
+    seeds.push(parts.join("\u{1e}").into_bytes());
     let whole = safetensors::file(embedding, DATA_BYTES);
     assert_eq!(&whole[8..whole.len() - DATA_BYTES], embedding.as_bytes());
     seeds

@@ -19,6 +19,7 @@ pub mod routing_trace;
 pub mod safetensors;
 pub mod signature;
 pub mod tokenizer_json;
+pub mod tokenizer_parts;
 pub mod vocabulary;
 
 /// A parser with what it is tried on.
@@ -47,7 +48,7 @@ macro_rules! targets {
 
 targets! {
     gguf, gguf_split, safetensors, folder,
-    vocabulary, tokenizer_json, chat_template, answer,
+    vocabulary, tokenizer_json, tokenizer_parts, chat_template, answer,
     json_schema, regex, lark,
     profile, lock, manifest, argument, signature, key,
     audit_log, audit_text, routing_trace,
