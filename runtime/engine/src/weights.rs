@@ -7,7 +7,7 @@ mod latent;
 mod ngrams;
 mod packed;
 mod reading;
-mod rows;
+mod row_layout;
 mod stored;
 mod streams;
 mod unused;
@@ -22,8 +22,8 @@ use membrane_pager::{Catalog, IoMode, Record};
 use memmap2::MmapMut;
 pub(crate) use ngrams::NgramBlock;
 pub(crate) use reading::paged_files;
-pub(crate) use rows::Interleaving;
-use rows::Rows;
+pub(crate) use row_layout::Interleaving;
+use row_layout::RowLayout;
 use stored::{ExpertName, Stored, blocks_are_finite};
 pub(crate) use streams::{IndexBlock, IndexWeights, InputNorm, StreamMixer};
 pub use unused::Ignored;
@@ -51,7 +51,7 @@ pub(crate) struct Weight {
     /// What all of it is multiplied by: the tensor `.scale` beside it.
     factor: f32,
     /// How its rows lie in memory.
-    lie: Rows,
+    row_layout: RowLayout,
 }
 
 /// Format and shape of one of an expert's three matrices, the same for all experts of a block.
@@ -66,13 +66,13 @@ pub(crate) struct ExpertMatrix {
     /// What an expert's matrix is multiplied by: the tensor `.scale` beside it. Empty if there is none.
     factors: Vec<f32>, // [experts]
     /// How the rows of each expert's lie in memory.
-    lie: Rows,
+    row_layout: RowLayout,
 }
 
 impl ExpertMatrix {
     /// The matrix of expert number `expert`, over its bytes.
     pub fn over<'a>(&self, expert: u32, bytes: &'a [u8]) -> Result<Matrix<'a>> {
-        self.lie
+        self.row_layout
             .matrix(self.format, self.rows, self.cols, bytes)
             .map(|matrix| matrix.times(self.factor(expert as usize)))
             .map_err(|source| EngineError::Weight { tensor: self.name.first().to_owned(), source })
@@ -80,13 +80,18 @@ impl ExpertMatrix {
 
     /// Whether all numbers of an expert's matrix are finite, given its bytes.
     pub fn is_finite(&self, bytes: &[u8]) -> bool {
-        self.lie.are_finite(self.format, self.rows, self.cols, bytes) && is_finite(&self.factors)
+        self.row_layout.are_finite(self.format, self.rows, self.cols, bytes) && is_finite(&self.factors)
     }
 
     /// How packed models describe it.
     pub fn packed_form(&self) -> PackedForm {
         let (rows, cols) = (self.rows as u64, self.cols as u64);
-        PackedForm { format: self.format.name().to_owned(), rows, cols, ordered: self.lie == Rows::Ordered }
+        PackedForm {
+            format: self.format.name().to_owned(),
+            rows,
+            cols,
+            ordered: self.row_layout == RowLayout::Ordered,
+        }
     }
 
     /// What the matrix of an expert is multiplied by.
@@ -256,7 +261,7 @@ pub(crate) struct DraftHead {
 pub(crate) enum Embedding {
     /// It is also the output head, so it is resident.
     Tied,
-    /// Rows stay on disk; the index of the tensor in the checkpoint.
+    /// RowLayout stay on disk; the index of the tensor in the checkpoint.
     OnDisk(usize),
 }
 
@@ -357,11 +362,11 @@ impl Layout {
         let drafting = self.draft.iter().map(|head| &head.block);
         let experts = self.blocks.iter().chain(drafting).any(|block| match &block.ffn {
             FeedForward::Moe(moe) => {
-                [&moe.gate, &moe.up, &moe.down].iter().any(|matrix| matrix.lie == Rows::Ordered)
+                [&moe.gate, &moe.up, &moe.down].iter().any(|matrix| matrix.row_layout == RowLayout::Ordered)
             }
             FeedForward::Dense(_) => false,
         });
-        experts || self.resident.iter().any(|(_, weight)| weight.lie == Rows::Ordered)
+        experts || self.resident.iter().any(|(_, weight)| weight.row_layout == RowLayout::Ordered)
     }
 
     /// Bytes that loading takes beside the resident weights for a while: the parts of the largest matrix that is recoded.
@@ -385,8 +390,8 @@ impl Layout {
         }
         let mut own = self.resident.iter().filter(|(stored, _)| layer_of(&stored.name) == layer);
         let broken = own.find(|(_, weight)| {
-            let Weight { format, rows, cols, lie, .. } = *weight;
-            !lie.are_finite(format, rows, cols, resident.bytes(weight))
+            let Weight { format, rows, cols, row_layout, .. } = *weight;
+            !row_layout.are_finite(format, rows, cols, resident.bytes(weight))
         });
         broken.map(|(stored, _)| {
             let file = stored.parts.first().map(|part| part.file);
@@ -451,7 +456,7 @@ impl Resident {
     /// The matrix of a weight.
     pub fn matrix(&self, weight: &Weight) -> Result<Matrix<'_>> {
         weight
-            .lie
+            .row_layout
             .matrix(weight.format, weight.rows, weight.cols, self.bytes(weight))
             .map(|matrix| matrix.times(weight.factor))
             .map_err(|source| EngineError::Weight { tensor: weight.name.clone(), source })
@@ -459,7 +464,7 @@ impl Resident {
 
     /// One of `count` equal parts of a weight's rows, such as a head's.
     pub fn part(&self, weight: &Weight, index: usize, count: usize) -> Result<Matrix<'_>> {
-        debug_assert!(weight.lie == Rows::Plain, "parts of rows that follow one another");
+        debug_assert!(weight.row_layout == RowLayout::Plain, "parts of rows that follow one another");
         let (rows, bytes) = (weight.rows / count, weight.bytes as usize / count);
         Matrix::new(weight.format, rows, weight.cols, &self.bytes(weight)[index * bytes..(index + 1) * bytes])
             .map(|matrix| matrix.times(weight.factor))

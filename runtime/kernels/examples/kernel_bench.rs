@@ -112,18 +112,13 @@ struct Speed {
 }
 
 impl Speed {
-    fn of(
-        region: &Region<'_>,
-        options: &Options,
-        format: Format,
-        side_by_side: bool,
-    ) -> Result<Self, String> {
+    fn of(region: &Region<'_>, options: &Options, format: Format, interleave: bool) -> Result<Self, String> {
         let (rows, cols) = (options.rows, options.cols);
         let mut matrix = weights(format, rows, cols)?;
-        if side_by_side {
+        if interleave {
             interleaved::interleave_in_place(region, format, matrix.len() / rows, &mut matrix);
         }
-        let over = if side_by_side { Matrix::interleaved } else { Matrix::new };
+        let over = if interleave { Matrix::interleaved } else { Matrix::new };
         let copies = PASS_BYTES.div_ceil(matrix.len());
         let bytes = matrix.repeat(copies);
         let view = |copy: usize| {

@@ -7,7 +7,7 @@ use membrane_pager::ByteRange;
 
 use super::finder::{Finder, check_shape, format_of, scale_name};
 use super::stored::{ExpertForm, ExpertName, Stored, expect, float_format, fp8_block};
-use super::{ExpertBiases, ExpertMatrix, Interleaving, Rows};
+use super::{ExpertBiases, ExpertMatrix, Interleaving, RowLayout};
 use crate::error::{EngineError, Result};
 use crate::hyper::Moe;
 
@@ -24,10 +24,10 @@ pub(super) struct Experts {
 impl Experts {
     /// The same with rows that are interleaved in slots, if that is to be.
     pub(super) fn interleaved(mut self, interleaving: Interleaving) -> Self {
-        let ExpertMatrix { format, rows, cols, lie, .. } = &mut self.matrix;
-        let plain = interleaving.experts && self.form.recoding.is_none() && *lie == Rows::Plain;
+        let ExpertMatrix { format, rows, cols, row_layout, .. } = &mut self.matrix;
+        let plain = interleaving.experts && self.form.recoding.is_none() && *row_layout == RowLayout::Plain;
         if plain && let Some(row) = interleaving.row_bytes(*format, [*rows, *cols], self.bytes) {
-            *lie = Rows::Interleaved;
+            *row_layout = RowLayout::Interleaved;
             self.form.interleaved = Some((*format, row));
         }
         self
@@ -151,7 +151,14 @@ impl Finder<'_> {
         let factors = self.optional_vector(&scale_name(&fused), count)?.unwrap_or_default();
         let (name, format) = (ExpertName::fused(tensor.name.clone()), format_of(tensor)?);
         Ok(Experts {
-            matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors, lie: Rows::Plain },
+            matrix: ExpertMatrix {
+                name: name.clone(),
+                format,
+                rows,
+                cols,
+                factors,
+                row_layout: RowLayout::Plain,
+            },
             form: ExpertForm::of(name, None, &parts),
             bytes,
             parts,
@@ -180,11 +187,11 @@ impl Finder<'_> {
             parts.push(stored.parts);
             factors.push(stored.factor);
         }
-        let lie = first.lie();
+        let row_layout = first.row_layout();
         let Stored { name, format, bytes, recoding, .. } = first;
         let name = ExpertName::one_by_one(name);
         Ok(Experts {
-            matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors, lie },
+            matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors, row_layout },
             form: ExpertForm::of(name, recoding, &parts),
             bytes,
             parts,
@@ -292,7 +299,7 @@ impl<'a> Fused<'a> {
                 rows,
                 cols,
                 factors: Vec::new(),
-                lie: Rows::of(recoding.is_ordered()),
+                row_layout: RowLayout::of(recoding.is_ordered()),
             },
             bytes: recoding.bytes() as u64,
             form: ExpertForm::of(name, Some(recoding), &parts),

@@ -12,7 +12,7 @@ use super::stored::{ExpertRecoding, Stored};
 use super::unused::{self, Ignored};
 use super::{
     ALIGNMENT, AttentionBlock, Block, DeltaBlock, DraftHead, FeedForward, GateWeights, GatedUnit,
-    InputWeights, Interleaving, Mixer, MoeBlock, Rows, Weight,
+    InputWeights, Interleaving, Mixer, MoeBlock, RowLayout, Weight,
 };
 use crate::error::{EngineError, Result};
 use crate::finite::is_finite;
@@ -103,11 +103,11 @@ impl<'a> Finder<'a> {
 
     pub fn weight(&mut self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
         let stored = Stored::find(self, name, rows, cols)?;
-        let lie = match self.interleaving.row_bytes(stored.format, [rows, cols], stored.bytes) {
-            Some(_) if stored.recoding.is_none() => Rows::Interleaved,
-            _ => stored.lie(),
+        let row_layout = match self.interleaving.row_bytes(stored.format, [rows, cols], stored.bytes) {
+            Some(_) if stored.recoding.is_none() => RowLayout::Interleaved,
+            _ => stored.row_layout(),
         };
-        Ok(self.place(stored, rows, cols, lie))
+        Ok(self.place(stored, rows, cols, row_layout))
     }
 
     /// `count` matrices of the same shape in one tensor, [count, rows, cols], as one matrix of all rows.
@@ -118,14 +118,14 @@ impl<'a> Finder<'a> {
 
     /// Gives a matrix a place in the resident memory, its rows as they are stored.
     pub(super) fn resident(&mut self, stored: Stored, rows: usize, cols: usize) -> Weight {
-        let lie = stored.lie();
-        self.place(stored, rows, cols, lie)
+        let row_layout = stored.row_layout();
+        self.place(stored, rows, cols, row_layout)
     }
 
-    fn place(&mut self, stored: Stored, rows: usize, cols: usize, lie: Rows) -> Weight {
+    fn place(&mut self, stored: Stored, rows: usize, cols: usize, row_layout: RowLayout) -> Weight {
         let offset = self.resident_bytes.next_multiple_of(ALIGNMENT);
         let Stored { ref name, format, bytes, factor, .. } = stored;
-        let weight = Weight { name: name.clone(), format, rows, cols, offset, bytes, factor, lie };
+        let weight = Weight { name: name.clone(), format, rows, cols, offset, bytes, factor, row_layout };
         self.resident_bytes = offset + bytes;
         self.resident.push((stored, weight.clone()));
         weight

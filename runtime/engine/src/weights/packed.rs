@@ -10,7 +10,7 @@ use membrane_pager::ByteRange;
 use super::experts::Experts;
 use super::finder::{Finder, check_shape};
 use super::stored::{ExpertForm, ExpertName, expect};
-use super::{ExpertMatrix, Rows};
+use super::{ExpertMatrix, RowLayout};
 use crate::error::{EngineError, Result};
 use crate::hyper::Moe;
 
@@ -55,9 +55,9 @@ impl Finder<'_> {
             let of_matrix = |factors: &Vec<f32>| factors.iter().skip(number).step_by(3).copied().collect();
             let factors = factors.as_ref().map_or(Vec::new(), of_matrix);
             let [rows, cols] = shape;
-            let lie = Rows::of(form.ordered);
+            let row_layout = RowLayout::of(form.ordered);
             matrices.push(Experts {
-                matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors, lie },
+                matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors, row_layout },
                 form: ExpertForm {
                     place: Some(place.start as usize..place.end as usize),
                     ..ExpertForm::of(name, None, &parts)

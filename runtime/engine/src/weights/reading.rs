@@ -5,7 +5,7 @@ use membrane_kernels::{Team, interleaved};
 use membrane_pager::{FileRange, IoMode, PagedFile, read_ranges};
 
 use super::stored::Stored;
-use super::{Rows, Weight};
+use super::{RowLayout, Weight};
 use crate::error::Result;
 
 /// Reads all matrices, in ascending order of their places in `memory`. `progress` is told the bytes read so far.
@@ -45,7 +45,7 @@ pub(super) fn read(
 /// Interleaves the rows of those matrices in `memory` that are to be so.
 pub(super) fn interleave(matrices: &[(Stored, Weight)], team: &Team, memory: &mut [u8]) {
     team.region(|region| {
-        for (_, weight) in matrices.iter().filter(|(_, weight)| weight.lie == Rows::Interleaved) {
+        for (_, weight) in matrices.iter().filter(|(_, weight)| weight.row_layout == RowLayout::Interleaved) {
             let (begin, bytes) = (weight.offset as usize, weight.bytes as usize);
             let rows = &mut memory[begin..begin + bytes];
             interleaved::interleave_in_place(region, weight.format, bytes / weight.rows, rows);

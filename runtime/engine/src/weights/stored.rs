@@ -10,7 +10,7 @@ use membrane_kernels::recode::{FloatFormat, Parts, View};
 use membrane_kernels::{Format, RecodeError, Recoding, interleaved};
 use membrane_pager::{ByteRange, ExpertKey, Recode};
 
-use super::Rows;
+use super::RowLayout;
 use super::finder::{Finder, format_of};
 use crate::error::{EngineError, Result, shown};
 use crate::finite::is_finite;
@@ -107,8 +107,8 @@ impl Stored {
     }
 
     /// How its rows lie in memory if they are not interleaved.
-    pub fn lie(&self) -> Rows {
-        Rows::of(self.recoding.is_some_and(|recoding| recoding.is_ordered()))
+    pub fn row_layout(&self) -> RowLayout {
+        RowLayout::of(self.recoding.is_some_and(|recoding| recoding.is_ordered()))
     }
 
     /// Bytes of its parts while they are recoded.
@@ -309,7 +309,7 @@ fn fp8(checkpoint: &Checkpoint, scale: &TensorInfo, rows: usize, cols: usize) ->
     Ok(Parts::Fp8 { scales, block })
 }
 
-/// Rows and columns that share a scale.
+/// RowLayout and columns that share a scale.
 pub(super) fn fp8_block(checkpoint: &Checkpoint) -> Result<[usize; 2]> {
     let block = checkpoint.metadata().u32_array(keys::BLOCK)?;
     Ok(match block.as_deref() {

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A group takes as many bytes as its rows. A vector of 32 bytes then holds a dword of each row, and no sum has to be taken
-//! across the dwords of a row. With AVX2 that is a third of the operations on rows as they lie in files.
+//! across the dwords of a row. With AVX2 that spares a third of the operations that rows as they lie in
+//! files take.
 
 use crate::format::Format;
 use crate::isa::Isa;

@@ -17,7 +17,7 @@ use super::activations::{BLOCK, BlockInfo, Integer};
 use super::interleaved::ROWS;
 use super::packed::{self, MAX_SUBS, Packed, Scales, Sink};
 #[cfg(target_arch = "x86_64")]
-use super::wide::SideBySide;
+use super::wide::Interleaved;
 use super::wide::{Column, Operand, Wide, accumulate, byte_weights, column_sums, panel_sums, start, words};
 use crate::format::Format;
 use crate::isa::Isa;
@@ -123,7 +123,7 @@ pub(super) fn interleaved_product<Q: Integer>(isa: Isa, job: &Job<'_>, rows: Ran
     #[target_feature(enable = "avx2,fma,f16c")]
     fn avx2<P: Packed, Q: Integer>(job: &Job<'_>, rows: Range<usize>) {
         // SAFETY: this function's own features.
-        by_n::<P, SideBySide<Avx2<false>>, Q>(SideBySide(unsafe { Avx2::assume() }), job, rows, false);
+        by_n::<P, Interleaved<Avx2<false>>, Q>(Interleaved(unsafe { Avx2::assume() }), job, rows, false);
     }
     if isa == Isa::Scalar {
         return false;

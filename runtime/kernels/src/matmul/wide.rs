@@ -9,15 +9,15 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod interleaved;
 #[cfg(target_arch = "aarch64")]
 mod neon;
-#[cfg(target_arch = "x86_64")]
-mod side_by_side;
 
 use super::activations::{BLOCK, BlockInfo, Integer};
 use super::packed::{Packed, Sink};
 #[cfg(target_arch = "x86_64")]
-pub(super) use side_by_side::SideBySide;
+pub(super) use interleaved::Interleaved;
 
 /// A column: 16 bytes of each row.
 pub(super) type Column<W> = [<W as Wide>::V; 4];

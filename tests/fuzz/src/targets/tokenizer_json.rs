@@ -28,7 +28,8 @@ pub const WORDS: &[&str] = &[
     "\"behavior\"",
 ];
 
-const TEXT: &str = "the {\"the\": 12} <|im_end|> é\u{1f600}\r\n";
+/// A text to encode.
+pub(super) const TEXT: &str = "the {\"the\": 12} <|im_end|> é\u{1f600}\r\n";
 
 /// Makes a tokenizer and encodes a text.
 pub fn target(data: &[u8]) {
@@ -39,14 +40,22 @@ pub fn target(data: &[u8]) {
     }
 }
 
+/// Normal tokens with their ids, control tokens, and merge rules.
+pub(super) fn parts() -> (serde_json::Map<String, Value>, Vec<(usize, String)>, Vec<String>) {
+    let (tokens, types, merges) = vocabulary::tokens();
+    let of_type = |wanted: i32| {
+        let all = tokens.iter().cloned().enumerate();
+        all.filter(|(id, _)| types[*id] == wanted).collect::<Vec<(usize, String)>>()
+    };
+    let vocab = of_type(1).into_iter().map(|(id, text)| (text, json!(id))).collect();
+    (vocab, of_type(3), merges)
+}
+
 /// Files of two forms of merges and several pre-tokenizers.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let (tokens, types, merges) = vocabulary::tokens();
-    let normal = tokens.iter().enumerate().filter(|(id, _)| types[*id] == 1);
-    let vocab: serde_json::Map<String, Value> = normal.map(|(id, text)| (text.clone(), json!(id))).collect();
-    let control = tokens.iter().enumerate().filter(|(id, _)| types[*id] == 3);
+    let (vocab, control, merges) = parts();
     let added: Vec<Value> =
-        control.map(|(id, text)| json!({"id": id, "content": text, "special": true})).collect();
+        control.iter().map(|(id, text)| json!({"id": id, "content": text, "special": true})).collect();
     let pairs: Vec<Vec<&str>> = merges.iter().map(|merge| merge.split(' ').collect()).collect();
     let byte_level =
         json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});

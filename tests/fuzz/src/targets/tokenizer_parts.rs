@@ -3,8 +3,9 @@
 use membrane_text::{Tokenizer, VocabularySpec};
 use serde_json::{Value, json};
 
-use super::{shown, vocabulary::encode};
-use crate::vocabulary;
+use super::shown;
+use super::tokenizer_json::{TEXT, parts};
+use super::vocabulary::encode;
 
 const SEPARATOR: u8 = 0x1e;
 
@@ -23,8 +24,6 @@ pub const WORDS: &[&str] = &[
     "\u{a0}",
 ];
 
-const TEXT: &str = "the {\"the\": 12} <|im_end|> é\u{1f600}\r\n";
-
 /// Makes a tokenizer and encodes a text.
 pub fn target(data: &[u8]) {
     let mut documents = data.split(|byte| *byte == SEPARATOR);
@@ -38,12 +37,11 @@ pub fn target(data: &[u8]) {
 
 /// The documents of a whole vocabulary, and of a very small one.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let (tokens, types, merges) = vocabulary::tokens();
-    let normal = tokens.iter().enumerate().filter(|(id, _)| types[*id] == 1);
-    let vocab: serde_json::Map<String, Value> = normal.map(|(id, text)| (text.clone(), json!(id))).collect();
-    let control = tokens.iter().enumerate().filter(|(id, _)| types[*id] == 3);
-    let added: serde_json::Map<String, Value> =
-        control.map(|(id, text)| (id.to_string(), json!({"content": text, "special": true}))).collect();
+    let (vocab, control, merges) = parts();
+    let added: serde_json::Map<String, Value> = control
+        .into_iter()
+        .map(|(id, text)| (id.to_string(), json!({"content": text, "special": true})))
+        .collect();
     let config = json!({"tokenizer_class": "Qwen2Tokenizer", "added_tokens_decoder": added});
     let whole = [
         Value::from(vocab).to_string(),

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::side_by_side::Halves;
+use super::interleaved::Halves;
 use super::{Column, Wide};
 use crate::matmul::activations::Integer;
 use crate::matmul::packed::Packed;

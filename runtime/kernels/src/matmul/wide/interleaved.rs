@@ -1,4 +1,4 @@
-//! Rows that lie side by side in memory, a dword of each after the other ([`crate::matmul::interleaved`]): a column is loaded as it is
+//! Interleaved rows, a dword of each after the other ([`crate::matmul::interleaved`]): a column is loaded as it is
 //! multiplied, and sums across dwords are additions of vectors.
 
 use super::{Column, Wide};
@@ -16,7 +16,7 @@ pub(in crate::matmul) trait Halves: Wide {
 
 /// An instruction set on interleaved rows; strides mean nothing to it.
 #[derive(Clone, Copy)]
-pub(in crate::matmul) struct SideBySide<W: Halves>(pub W);
+pub(in crate::matmul) struct Interleaved<W: Halves>(pub W);
 
 /// Methods that are those of the instruction set.
 macro_rules! same {
@@ -39,7 +39,7 @@ macro_rules! same_unsafe {
     )*};
 }
 
-impl<W: Halves> Wide for SideBySide<W> {
+impl<W: Halves> Wide for Interleaved<W> {
     type V = W::V;
     type F = W::F;
     const ROWS: usize = {

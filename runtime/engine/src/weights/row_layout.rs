@@ -7,7 +7,7 @@ use crate::finite::is_finite;
 
 /// How the rows of a matrix lie in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rows {
+pub(crate) enum RowLayout {
     /// One after the other.
     Plain,
     /// The same, and behind them stands the order of the columns.
@@ -16,7 +16,7 @@ pub(crate) enum Rows {
     Interleaved,
 }
 
-impl Rows {
+impl RowLayout {
     /// How those lie that are not interleaved.
     pub fn of(ordered: bool) -> Self {
         if ordered { Self::Ordered } else { Self::Plain }
