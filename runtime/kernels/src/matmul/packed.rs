@@ -7,12 +7,14 @@ mod codebooks;
 mod few_bits;
 mod float4;
 mod super_blocks;
+mod weights;
 
 pub(super) use blocks::{Iq4Nl, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 pub(super) use codebooks::{Iq1M, Iq1S, Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs};
 pub(super) use few_bits::{Q1_0, Q2_0, Tq1_0, Tq2_0};
 pub(super) use float4::{Mxfp4, Nvfp4};
 pub(super) use super_blocks::{Iq4Xs, Q2K, Q3K, Q4K, Q5K, Q6K};
+pub(super) use weights::{Offset, Signed, Weights, WithMinimum};
 
 use super::wide::{Column, Wide};
 use crate::format::Format;
@@ -23,21 +25,13 @@ pub(super) const MAX_SUBS: usize = 16;
 /// A quantised format.
 pub(super) trait Packed {
     const FORMAT: Format;
-    /// Elements of a sub-block: 16 or 32.
-    const SUB: usize;
-    /// Weights come as signed bytes; they are unsigned otherwise.
-    const SIGNED: bool = false;
-    /// Unsigned weights stand for themselves less 2 to the power of this; 0: for themselves.
-    const OFFSET_BITS: u32 = 0;
-    /// Sub-blocks have a minimum.
-    const MINIMUM: bool = false;
-
+    /// What its weights are once they are unpacked.
+    type Weights: Weights;
     /// Weights come out of a table that a vector may hold: see [`Wide::codebook_weights`].
     const CODEBOOK: bool = false;
 
-    /// The largest magnitude of weights as they come.
-    const LARGEST: u8;
-
+    /// Elements of a sub-block.
+    const SUB: usize = <Self::Weights as Weights>::SUB;
     /// Sub-blocks of a block.
     const SUBS: usize = Self::FORMAT.block_elems() / Self::SUB;
 

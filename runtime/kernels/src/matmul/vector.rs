@@ -6,19 +6,19 @@ mod amx;
 #[cfg(not(target_arch = "x86_64"))]
 #[path = "vector/no_amx.rs"]
 mod amx;
+mod panel;
 
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::Job;
 use super::activations::{BLOCK, BlockInfo, Integer};
 #[cfg(target_arch = "x86_64")]
 use super::interleaved::ROWS;
-use super::packed::{self, MAX_SUBS, Packed, Scales, Sink};
+use super::packed::{self, MAX_SUBS, Packed, Scales, Sink, Weights};
 #[cfg(target_arch = "x86_64")]
 use super::wide::Interleaved;
-use super::wide::{Column, Operand, Wide, accumulate, byte_weights, column_sums, panel_sums, start, words};
+use super::wide::{Column, Operand, Wide, accumulate, byte_weights, column_sums, start, words};
 use crate::format::Format;
 use crate::isa::Isa;
 #[cfg(target_arch = "aarch64")]
@@ -26,14 +26,8 @@ use crate::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
 use amx::Amx;
+use panel::{MAX_STRIPES, PANEL_ROW_BYTES, Panel, PanelProduct};
 
-/// Bytes of a row in a panel, as many columns or half of them, which are whole blocks of every format: with AVX2 and NEON the weights of a
-/// panel are 16 KiB, so that they stay in the first cache.
-const PANEL_ROW_BYTES: usize = 1024;
-/// Most columns of a panel.
-const PANEL_COLS: usize = PANEL_ROW_BYTES;
-/// Stripes of a panel: two, so that what is loaded of the activations is used twice.
-const MAX_STRIPES: usize = 2;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 /// Blocks of interleaved rows between the one that is multiplied and the one that is asked for.
@@ -281,8 +275,8 @@ fn few<P: Packed, W: Wide, Q: Integer, const N: usize>(w: W, job: &Job<'_>, rows
                     for sub in 0..P::SUBS {
                         let info = info.get_unchecked((b * P::SUBS + sub) * P::SUB / BLOCK);
                         let figures = (scales.scale[sub], scales.minimum[sub]);
-                        let sums = w.add32(dots.sums[n][sub], start::<P, W, Q>(w, sub, info));
-                        acc[n] = accumulate::<P, W>(w, sub, sums, figures, info, acc[n]);
+                        let sums = w.add32(dots.sums[n][sub], start::<P::Weights, W, Q>(w, sub, info));
+                        acc[n] = accumulate::<P::Weights, W>(w, sub, sums, figures, info, acc[n]);
                     }
                     dots.at[n] = dots.at[n].add(P::FORMAT.block_elems());
                 }
@@ -312,43 +306,12 @@ struct Dots<W: Wide, Q: Integer, const N: usize> {
 impl<W: Wide, Q: Integer, const N: usize> Sink<W> for Dots<W, Q, N> {
     #[inline(always)]
     fn put<P: Packed, const C: usize>(&mut self, w: W, sub: usize, columns: [Column<W>; C]) {
-        let weights = Operand::<W, C>::new::<P, Q>(w, columns);
+        let weights = Operand::<W, C>::new::<P::Weights, Q>(w, columns);
         for (at, sums) in self.at.iter().zip(&mut self.sums) {
             // SAFETY: the rows have as many elements as the block.
             let at = unsafe { at.add(sub * P::SUB) };
             // SAFETY: as above.
-            sums[sub] = unsafe { column_sums::<P, W, Q, C>(w, &weights, at) };
-        }
-    }
-}
-
-/// Unpacked weights of up to [`MAX_STRIPES`] times the rows of the widest kernel and [`PANEL_COLS`] columns.
-/// A *stripe* is the rows of a kernel; R stripes lie side by side.
-#[repr(C, align(64))]
-struct Panel {
-    /// [bytes of a row / 4, R, rows, 4]
-    weights: [MaybeUninit<u8>; PANEL_ROW_BYTES * MAX_STRIPES * MAX_ROWS],
-    /// [cols / sub-block, R, rows]
-    scale: [MaybeUninit<f32>; PANEL_COLS / 16 * MAX_STRIPES * MAX_ROWS],
-    /// [cols / sub-block, R, rows]
-    minimum: [MaybeUninit<f32>; PANEL_COLS / 16 * MAX_STRIPES * MAX_ROWS],
-}
-
-impl Panel {
-    /// Scales and minimums of the rows of a stripe, `number` of them from the first on: a sub-block has those of each stripe. Formats
-    /// without minimums have any.
-    ///
-    /// # Safety
-    /// They must have been written.
-    #[inline(always)]
-    unsafe fn figures<P: Packed, W: Wide>(&self, w: W, number: usize) -> (W::F, W::F) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let scale = w.load_floats(self.scale.as_ptr().add(number * W::ROWS).cast());
-            if !P::MINIMUM {
-                return (scale, scale);
-            }
-            (scale, w.load_floats(self.minimum.as_ptr().add(number * W::ROWS).cast()))
+            sums[sub] = unsafe { column_sums::<P::Weights, W, Q, C>(w, &weights, at) };
         }
     }
 }
@@ -358,74 +321,28 @@ impl Panel {
 fn many<P: Packed, W: Wide, Q: Integer>(w: W, job: &Job<'_>, rows: Range<usize>, has_amx: bool) {
     let has_amx = has_amx && amx::fits::<W, Q>() && amx::is_worth_it(job.rows.count);
     // SAFETY: it is there.
-    let mut amx = has_amx.then(|| unsafe { Amx::<P>::new() });
-    let mut panel = Panel {
-        weights: [MaybeUninit::uninit(); _],
-        scale: [MaybeUninit::uninit(); _],
-        minimum: [MaybeUninit::uninit(); _],
-    };
-    for begin in rows.clone().step_by(MAX_STRIPES * W::ROWS) {
-        let window = Window::new::<W>(job, begin, rows.end);
-        if begin + W::ROWS < rows.end {
-            let next = Window::new::<W>(job, begin + W::ROWS, rows.end);
-            stripes::<P, W, Q, 2>(w, job, [window, next], &mut panel, amx.as_mut());
-        } else {
-            stripes::<P, W, Q, 1>(w, job, [window], &mut panel, amx.as_mut());
-        }
-    }
-}
-
-/// The output of `R` windows for all rows of the input.
-#[inline(always)]
-fn stripes<P: Packed, W: Wide, Q: Integer, const R: usize>(
-    w: W,
-    job: &Job<'_>,
-    windows: [Window; R],
-    panel: &mut Panel,
-    mut amx: Option<&mut Amx<P>>,
-) {
+    let mut amx = has_amx.then(|| unsafe { Amx::<P::Weights>::new() });
+    let mut panel = Panel::new();
     let panel_cols = PANEL_ROW_BYTES / size_of::<Q>();
-    for first_col in (0..job.weights.cols).step_by(panel_cols) {
-        let cols = first_col..(first_col + panel_cols).min(job.weights.cols);
-        for (r, window) in windows.iter().enumerate() {
-            unpack::<P, W, Q, R>(w, job, window, r, cols.clone(), panel);
+    for begin in rows.clone().step_by(MAX_STRIPES * W::ROWS) {
+        let count = (rows.end - begin).div_ceil(W::ROWS).min(MAX_STRIPES);
+        let windows: [Window; MAX_STRIPES] =
+            std::array::from_fn(|r| Window::new::<W>(job, begin + r.min(count - 1) * W::ROWS, rows.end));
+        let windows = &windows[..count];
+        for first_col in (0..job.weights.cols).step_by(panel_cols) {
+            let cols = first_col..(first_col + panel_cols).min(job.weights.cols);
+            for (r, window) in windows.iter().enumerate() {
+                unpack::<P, W, Q>(w, job, window, r, cols.clone(), &mut panel);
+            }
+            let (panel, amx, integers) = (&panel, amx.as_mut(), PhantomData::<Q>);
+            w.run_shared(PanelProduct::<P::Weights, Q> { job, windows, cols, panel, amx, integers });
         }
-        let mut i = 0;
-        if const { amx::fits::<W, Q>() }
-            && let Some(amx) = &mut amx
-        {
-            i = amx.multiply::<W, R>(w, job, &windows, cols.clone(), panel);
-        }
-        if W::TILE >= 6 {
-            i = tiles::<P, W, Q, R, 6>(w, job, &windows, cols.clone(), panel, i);
-        }
-        i = tiles::<P, W, Q, R, 4>(w, job, &windows, cols.clone(), panel, i);
-        i = tiles::<P, W, Q, R, 2>(w, job, &windows, cols.clone(), panel, i);
-        tiles::<P, W, Q, R, 1>(w, job, &windows, cols, panel, i);
     }
 }
 
-/// As many tiles of `T` rows as there are from row `first` of the input on. Returns the row behind them.
+/// Fills stripe `r` of the panel with some columns of a window's rows.
 #[inline(always)]
-fn tiles<P: Packed, W: Wide, Q: Integer, const R: usize, const T: usize>(
-    w: W,
-    job: &Job<'_>,
-    windows: &[Window; R],
-    cols: Range<usize>,
-    panel: &Panel,
-    first: usize,
-) -> usize {
-    let mut i = first;
-    while i + T <= job.rows.count {
-        tile::<P, W, Q, R, T>(w, job, windows, cols.clone(), panel, i);
-        i += T;
-    }
-    i
-}
-
-/// Fills stripe `r` of `R` of the panel with some columns of a window's rows.
-#[inline(always)]
-fn unpack<P: Packed, W: Wide, Q: Integer, const R: usize>(
+fn unpack<P: Packed, W: Wide, Q: Integer>(
     w: W,
     job: &Job<'_>,
     window: &Window,
@@ -441,107 +358,55 @@ fn unpack<P: Packed, W: Wide, Q: Integer, const R: usize>(
     for col in cols.clone().step_by(elems) {
         let sub = (col - cols.start) / P::SUB;
         // SAFETY: `W::ROWS` rows from the window's first are in the matrix, and this is a block of theirs; a
-        // panel has room for the columns of `R` stripes.
+        // panel has room for their columns.
         unsafe {
             let at = first.add(col / elems * block_step::<P, W>());
             P::scales(w, at, stride, &mut scales);
             for s in 0..P::SUBS {
-                let row = ((sub + s) * R + r) * W::ROWS;
+                let row = ((sub + s) * MAX_STRIPES + r) * W::ROWS;
                 w.store_floats(scales.scale[s], panel.scale.as_mut_ptr().add(row).cast());
-                if P::MINIMUM {
+                if <P::Weights>::MINIMUM {
                     w.store_floats(scales.minimum[s], panel.minimum.as_mut_ptr().add(row).cast());
                 }
             }
-            let place = (col - cols.start) * size_of::<Q>() * R * W::ROWS + 4 * r * W::ROWS;
+            let place = (col - cols.start) * size_of::<Q>() * MAX_STRIPES * W::ROWS + 4 * r * W::ROWS;
             let to = panel.weights.as_mut_ptr().cast::<u8>().add(place);
-            P::weights(w, at, stride, &mut Interleave::<Q, R> { to, integers: PhantomData });
+            P::weights(w, at, stride, &mut Interleave::<Q> { to, integers: PhantomData });
         }
     }
 }
 
-/// Writes sub-blocks to a stripe of a panel of `R` stripes.
-struct Interleave<Q: Integer, const R: usize> {
+/// Writes sub-blocks to a stripe of a panel.
+struct Interleave<Q: Integer> {
     /// The block's place in the panel.
     to: *mut u8,
     /// The integers that the panel is for.
     integers: PhantomData<Q>,
 }
 
-impl<Q: Integer, const R: usize> Interleave<Q, R> {
+impl<Q: Integer> Interleave<Q> {
     /// Writes 16 bytes of each row, which are bytes `place..place + 16` of the block.
     #[inline(always)]
     fn write<W: Wide>(&mut self, w: W, place: usize, column: Column<W>) {
         for (i, dwords) in w.dwords(column).into_iter().enumerate() {
             // SAFETY: the panel has room for all sub-blocks of the block.
-            unsafe { w.store(dwords, self.to.add((place + 4 * i) * R * W::ROWS)) };
+            unsafe { w.store(dwords, self.to.add((place + 4 * i) * MAX_STRIPES * W::ROWS)) };
         }
     }
 }
 
-impl<W: Wide, Q: Integer, const R: usize> Sink<W> for Interleave<Q, R> {
+impl<W: Wide, Q: Integer> Sink<W> for Interleave<Q> {
     #[inline(always)]
     fn put<P: Packed, const C: usize>(&mut self, w: W, sub: usize, columns: [Column<W>; C]) {
         let first = sub * P::SUB * size_of::<Q>();
         for (c, column) in columns.into_iter().enumerate() {
             if size_of::<Q>() == 1 {
-                self.write(w, first + 16 * c, byte_weights::<P, W>(w, column));
+                self.write(w, first + 16 * c, byte_weights::<P::Weights, W>(w, column));
             } else {
-                let [even, odd] = words::<P, W>(w, column);
+                let [even, odd] = words::<P::Weights, W>(w, column);
                 self.write(w, first + 32 * c, even);
                 self.write(w, first + 32 * c + 16, odd);
             }
-        }
-    }
-}
-
-/// Adds a panel's part to the output of its rows for rows `i..i + T` of the input.
-#[inline(always)]
-fn tile<P: Packed, W: Wide, Q: Integer, const R: usize, const T: usize>(
-    w: W,
-    job: &Job<'_>,
-    windows: &[Window; R],
-    cols: Range<usize>,
-    panel: &Panel,
-    i: usize,
-) {
-    let mut acc = [[w.splat(0.0); T]; R];
-    let mut at = [std::ptr::null::<Q>(); T];
-    let mut infos: [&[BlockInfo]; T] = [&[]; T];
-    for t in 0..T {
-        let (q, info) = integers::<Q>(job, i + t);
-        infos[t] = &info[cols.start / BLOCK..cols.end / BLOCK];
-        // SAFETY: the row has these columns, as its blocks show.
-        at[t] = unsafe { q.add(cols.start) };
-        if cols.start > 0 {
-            for (acc, window) in acc.iter_mut().zip(windows) {
-                acc[t] = window.load(w, job, i + t);
-            }
-        }
-    }
-    for sub in 0..cols.len() / P::SUB {
-        // SAFETY: `unpack` has filled the panel for these columns; the activations were cut to them.
-        unsafe {
-            let weights = panel.weights.as_ptr().add(sub * P::SUB * size_of::<Q>() * R * W::ROWS);
-            let mut starts = [w.splat32(0); T];
-            for (of_row, infos) in starts.iter_mut().zip(infos) {
-                *of_row = start::<P, W, Q>(w, sub, infos.get_unchecked(sub * P::SUB / BLOCK));
-            }
-            let sums = panel_sums::<P, W, Q, R, T>(w, weights.cast(), at, starts);
-            for r in 0..R {
-                let figures = panel.figures::<P, W>(w, sub * R + r);
-                for t in 0..T {
-                    let info = infos[t].get_unchecked(sub * P::SUB / BLOCK);
-                    acc[r][t] = accumulate::<P, W>(w, sub, sums[r][t], figures, info, acc[r][t]);
-                }
-            }
-            for at in &mut at {
-                *at = at.add(P::SUB);
-            }
-        }
-    }
-    for (acc, window) in acc.iter().zip(windows) {
-        for (t, acc) in acc.iter().enumerate() {
-            window.store(w, job, i + t, *acc);
         }
     }
 }

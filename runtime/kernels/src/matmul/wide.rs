@@ -15,7 +15,7 @@ mod interleaved;
 mod neon;
 
 use super::activations::{BLOCK, BlockInfo, Integer};
-use super::packed::{Packed, Sink};
+use super::packed::{Packed, Sink, Weights};
 #[cfg(target_arch = "x86_64")]
 pub(super) use interleaved::Interleaved;
 
@@ -28,6 +28,8 @@ pub(super) trait Wide: Copy {
     type V: Copy;
     /// One float for each row.
     type F: Copy;
+    /// What of the instruction set products with panels need: how rows lie in memory makes no difference to them.
+    type Plain: Wide<V = Self::V, F = Self::F>;
     /// Weight rows that are worked on at once.
     const ROWS: usize;
     /// Rows are interleaved: see [`super::interleaved`].
@@ -153,25 +155,34 @@ pub(super) trait Wide: Copy {
     /// To each dword of `sums` adds the two products of the signed words of `a` and `b`.
     fn add_products(self, a: Self::V, b: Self::V, sums: Self::V) -> Self::V;
     /// Bytes of weights as [`Wide::add_byte_products`] takes them.
-    fn byte_weights<P: Packed>(self, weights: Self::V) -> Self::V;
+    fn byte_weights<K: Weights>(self, weights: Self::V) -> Self::V;
     /// Adds the products of the bytes of weights and the signed bytes of `b` to the part of a sum that each dword has.
-    fn add_byte_products<P: Packed>(self, weights: Self::V, b: Self::V, part: Self::V) -> Self::V;
+    fn add_byte_products<K: Weights>(self, weights: Self::V, b: Self::V, part: Self::V) -> Self::V;
     /// Adds to each dword of `sums` the part of a sum in it, to which at most so many times was added:
     /// [`Wide::byte_steps`].
     fn add_part(self, part: Self::V, sums: Self::V) -> Self::V;
     /// How often products of bytes can be added to a part of a sum: a power of two.
-    fn byte_steps<P: Packed>() -> usize;
+    fn byte_steps<K: Weights>() -> usize;
     /// For each row the sum of its four dwords, given as a column.
     fn row_sums(self, column: Column<Self>) -> Self::V;
     /// For each row the sum of its four parts of sums, to each of which products of `C` columns were added: at most [`Wide::byte_steps`].
     #[inline(always)]
-    fn part_sums<P: Packed, const C: usize>(self, [a, b, c, d]: Column<Self>) -> Self::V {
+    fn part_sums<K: Weights, const C: usize>(self, [a, b, c, d]: Column<Self>) -> Self::V {
         let zero = self.splat32(0);
         self.row_sums([a, b, c, d].map(|part| self.add_part(part, zero)))
     }
 
+    /// Runs a task in a function that all who have the same task share.
+    fn run_shared(self, task: impl Shared<Self::Plain>);
+
     /// Asks for the cache line at `at`, which may be any address.
     fn prefetch(self, at: *const u8);
+}
+
+/// What [`Wide::run_shared`] runs.
+pub(super) trait Shared<W: Wide> {
+    /// Runs it; to be inlined, so that it is compiled for the instruction set.
+    fn run(self, w: W);
 }
 
 /// Columns as they are multiplied.
@@ -183,19 +194,19 @@ pub(super) enum Operand<W: Wide, const C: usize> {
 }
 
 impl<W: Wide, const C: usize> Operand<W, C> {
-    /// What columns of format `P` are when integers `Q` meet them.
+    /// What columns of weights `K` are when integers `Q` meet them.
     #[inline(always)]
-    pub fn new<P: Packed, Q: Integer>(w: W, columns: [Column<W>; C]) -> Self {
+    pub fn new<K: Weights, Q: Integer>(w: W, columns: [Column<W>; C]) -> Self {
         if size_of::<Q>() == 1 {
             let mut bytes = columns;
             for (bytes, column) in bytes.iter_mut().zip(columns) {
-                *bytes = byte_weights::<P, W>(w, column);
+                *bytes = byte_weights::<K, W>(w, column);
             }
             Self::Bytes(bytes)
         } else {
             let mut halves = [[columns[0]; 2]; C];
             for (halves, column) in halves.iter_mut().zip(columns) {
-                *halves = words::<P, W>(w, column);
+                *halves = words::<K, W>(w, column);
             }
             Self::Words(halves)
         }
@@ -204,18 +215,18 @@ impl<W: Wide, const C: usize> Operand<W, C> {
 
 /// The weights of a column as products of bytes take them.
 #[inline(always)]
-pub(super) fn byte_weights<P: Packed, W: Wide>(w: W, [a, b, c, d]: Column<W>) -> Column<W> {
-    [w.byte_weights::<P>(a), w.byte_weights::<P>(b), w.byte_weights::<P>(c), w.byte_weights::<P>(d)]
+pub(super) fn byte_weights<K: Weights, W: Wide>(w: W, [a, b, c, d]: Column<W>) -> Column<W> {
+    [w.byte_weights::<K>(a), w.byte_weights::<K>(b), w.byte_weights::<K>(c), w.byte_weights::<K>(d)]
 }
 
 /// The weights of a column as signed words: those of even number, then those of odd number.
 #[inline(always)]
-pub(super) fn words<P: Packed, W: Wide>(w: W, column: Column<W>) -> [Column<W>; 2] {
+pub(super) fn words<K: Weights, W: Wide>(w: W, column: Column<W>) -> [Column<W>; 2] {
     let (mut even, mut odd) = (column, column);
     let low = w.splat32(0x00FF_00FF);
     for i in 0..4 {
         let v = column[i];
-        (even[i], odd[i]) = if P::SIGNED {
+        (even[i], odd[i]) = if K::SIGNED {
             (w.sar16(w.shl16(v, 8), 8), w.sar16(v, 8))
         } else {
             (w.and(v, low), w.shr16(v, 8))
@@ -229,7 +240,7 @@ pub(super) fn words<P: Packed, W: Wide>(w: W, column: Column<W>) -> [Column<W>; 
 /// # Safety
 /// `activations` must be `16 * C` integers.
 #[inline(always)]
-pub(super) unsafe fn column_sums<P: Packed, W: Wide, Q: Integer, const C: usize>(
+pub(super) unsafe fn column_sums<K: Weights, W: Wide, Q: Integer, const C: usize>(
     w: W,
     weights: &Operand<W, C>,
     activations: *const Q,
@@ -237,7 +248,7 @@ pub(super) unsafe fn column_sums<P: Packed, W: Wide, Q: Integer, const C: usize>
     let activations: *const u8 = activations.cast();
     if W::INTERLEAVED {
         // SAFETY: the caller's promise.
-        return unsafe { dword_sums::<P, W, C>(w, weights, activations) };
+        return unsafe { dword_sums::<K, W, C>(w, weights, activations) };
     }
     let mut sums = [w.splat32(0); 4];
     match weights {
@@ -252,15 +263,15 @@ pub(super) unsafe fn column_sums<P: Packed, W: Wide, Q: Integer, const C: usize>
                 }
             }
         }
-        Operand::Bytes(weights) if C <= W::byte_steps::<P>() => {
+        Operand::Bytes(weights) if C <= W::byte_steps::<K>() => {
             // SAFETY: the caller's promise.
-            return w.part_sums::<P, C>(unsafe { byte_parts::<P, W>(w, weights, activations) });
+            return w.part_sums::<K, C>(unsafe { byte_parts::<K, W>(w, weights, activations) });
         }
         Operand::Bytes(weights) => {
-            for (part, weights) in weights.chunks(W::byte_steps::<P>()).enumerate() {
+            for (part, weights) in weights.chunks(W::byte_steps::<K>()).enumerate() {
                 // SAFETY: the bytes of these columns.
                 let parts = unsafe {
-                    byte_parts::<P, W>(w, weights, activations.add(16 * part * W::byte_steps::<P>()))
+                    byte_parts::<K, W>(w, weights, activations.add(16 * part * W::byte_steps::<K>()))
                 };
                 for (sum, part) in sums.iter_mut().zip(parts) {
                     *sum = w.add_part(part, *sum);
@@ -276,7 +287,7 @@ pub(super) unsafe fn column_sums<P: Packed, W: Wide, Q: Integer, const C: usize>
 /// # Safety
 /// As for [`column_sums`].
 #[inline(always)]
-unsafe fn dword_sums<P: Packed, W: Wide, const C: usize>(
+unsafe fn dword_sums<K: Weights, W: Wide, const C: usize>(
     w: W,
     weights: &Operand<W, C>,
     activations: *const u8,
@@ -291,13 +302,13 @@ unsafe fn dword_sums<P: Packed, W: Wide, const C: usize>(
             }
         }
         Operand::Bytes(weights) => {
-            let steps = W::byte_steps::<P>();
+            let steps = W::byte_steps::<K>();
             for (first, weights) in (0..).step_by(steps).zip(weights.as_flattened().chunks(steps)) {
                 let mut part = w.splat32(0);
                 for (k, bytes) in weights.iter().enumerate() {
                     // SAFETY: four of the bytes.
                     let a = unsafe { w.repeat_dword(activations.add(4 * (first + k))) };
-                    part = w.add_byte_products::<P>(*bytes, a, part);
+                    part = w.add_byte_products::<K>(*bytes, a, part);
                 }
                 sum = w.add_part(part, sum);
             }
@@ -311,84 +322,35 @@ unsafe fn dword_sums<P: Packed, W: Wide, const C: usize>(
 /// # Safety
 /// `activations` must be 16 bytes for each column.
 #[inline(always)]
-unsafe fn byte_parts<P: Packed, W: Wide>(w: W, weights: &[Column<W>], activations: *const u8) -> Column<W> {
+unsafe fn byte_parts<K: Weights, W: Wide>(w: W, weights: &[Column<W>], activations: *const u8) -> Column<W> {
     let mut parts = [w.splat32(0); 4];
     for (c, column) in weights.iter().enumerate() {
         // SAFETY: the caller's promise.
         let a = unsafe { w.repeat_bytes(activations.add(16 * c)) };
         for (part, weights) in parts.iter_mut().zip(column) {
-            *part = w.add_byte_products::<P>(*weights, a, *part);
+            *part = w.add_byte_products::<K>(*weights, a, *part);
         }
     }
     parts
 }
 
-/// For `T` rows of activations and `R` times `W::ROWS` weight rows, `start` and the sums of products over a sub-block of a panel:
-/// `R` vectors for each dword of activations.
-///
-/// # Safety
-/// `activations` must be `P::SUB` integers, and `weights` the panel's for them.
-#[inline(always)]
-pub(super) unsafe fn panel_sums<P: Packed, W: Wide, Q: Integer, const R: usize, const T: usize>(
-    w: W,
-    weights: *const u8,
-    activations: [*const Q; T],
-    start: [W::V; T],
-) -> [[W::V; T]; R] {
-    let bytes = size_of::<Q>() == 1;
-    let by_parts = bytes && W::BYTE_PARTS;
-    let dwords = P::SUB * size_of::<Q>() / 4;
-    let steps = if by_parts { W::byte_steps::<P>() } else { dwords };
-    let mut sums = [start; R];
-    for first in (0..dwords).step_by(steps) {
-        let mut parts = if by_parts { [[w.splat32(0); T]; R] } else { sums };
-        for k in first..first + steps {
-            let mut vectors = [w.splat32(0); R];
-            for (r, v) in vectors.iter_mut().enumerate() {
-                // SAFETY: by the caller's promise.
-                *v = unsafe { w.load(weights.add((k * R + r) * W::ROWS * 4)) };
-            }
-            for (t, a) in activations.iter().enumerate() {
-                // SAFETY: by the caller's promise.
-                let a = unsafe { w.repeat_dword(a.cast::<u8>().add(4 * k)) };
-                for (parts, v) in parts.iter_mut().zip(vectors) {
-                    parts[t] = if bytes {
-                        w.add_byte_products::<P>(v, a, parts[t])
-                    } else {
-                        w.add_products(v, a, parts[t])
-                    };
-                }
-            }
-        }
-        if !by_parts {
-            return parts;
-        }
-        for (sums, parts) in sums.iter_mut().zip(parts) {
-            for (sum, part) in sums.iter_mut().zip(parts) {
-                *sum = w.add_part(part, *sum);
-            }
-        }
-    }
-    sums
-}
-
 /// What the sum of a sub-block's products starts from, since weights stand for themselves less an offset.
 #[inline(always)]
-pub(super) fn start<P: Packed, W: Wide, Q: Integer>(w: W, sub: usize, info: &BlockInfo) -> W::V {
-    const { assert!(!P::SIGNED || P::OFFSET_BITS == 0, "signed weights stand for themselves") };
-    let made_unsigned = P::SIGNED && size_of::<Q>() == 1;
-    let bits = if made_unsigned { W::SIGNED_OFFSET_BITS } else { P::OFFSET_BITS };
+pub(super) fn start<K: Weights, W: Wide, Q: Integer>(w: W, sub: usize, info: &BlockInfo) -> W::V {
+    const { assert!(!K::SIGNED || K::OFFSET_BITS == 0, "signed weights stand for themselves") };
+    let made_unsigned = K::SIGNED && size_of::<Q>() == 1;
+    let bits = if made_unsigned { W::SIGNED_OFFSET_BITS } else { K::OFFSET_BITS };
     if bits == 0 {
         return w.splat32(0);
     }
-    let sum = if P::SUB == BLOCK { info.sum } else { info.half_sums[sub % 2] };
+    let sum = if K::SUB == BLOCK { info.sum } else { info.half_sums[sub % 2] };
     w.splat32(-(sum << bits))
 }
 
 /// The last steps for a sub-block, in canonical order, for all rows at once. `info` is the activation block's that has the
 /// sub-block.
 #[inline(always)]
-pub(super) fn accumulate<P: Packed, W: Wide>(
+pub(super) fn accumulate<K: Weights, W: Wide>(
     w: W,
     sub: usize,
     sums: W::V,
@@ -397,9 +359,9 @@ pub(super) fn accumulate<P: Packed, W: Wide>(
     acc: W::F,
 ) -> W::F {
     let acc = w.fma(w.floats(sums), w.mul(scale, w.splat(info.scale)), acc);
-    if !P::MINIMUM {
+    if !K::MINIMUM {
         return acc;
     }
-    let scaled_sum = if P::SUB == BLOCK { info.scaled_sum } else { info.scaled_half_sums[sub % 2] };
+    let scaled_sum = if K::SUB == BLOCK { info.scaled_sum } else { info.scaled_half_sums[sub % 2] };
     w.fma(minimum, w.splat(scaled_sum), acc)
 }

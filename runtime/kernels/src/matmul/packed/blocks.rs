@@ -1,6 +1,9 @@
 //! The formats with blocks of 32 elements.
 
-use super::{Column, Packed, Scales, Sink, Wide, high_nibbles, iq4_values, low_nibbles, or};
+use super::{
+    Column, Offset, Packed, Scales, Signed, Sink, Wide, WithMinimum, high_nibbles, iq4_values, low_nibbles,
+    or,
+};
 use crate::format::Format;
 
 /// See [`Format::Q4_0`].
@@ -58,9 +61,7 @@ fn fifth_bits<W: Wide>(w: W, head: Column<W>, first: u8) -> [Column<W>; 2] {
 
 impl Packed for Q4_0 {
     const FORMAT: Format = Format::Q4_0;
-    const SUB: usize = 32;
-    const LARGEST: u8 = 15;
-    const OFFSET_BITS: u32 = 3;
+    type Weights = Offset<32, 15, 3>;
 
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
@@ -78,9 +79,7 @@ impl Packed for Q4_0 {
 
 impl Packed for Q4_1 {
     const FORMAT: Format = Format::Q4_1;
-    const SUB: usize = 32;
-    const LARGEST: u8 = 15;
-    const MINIMUM: bool = true;
+    type Weights = WithMinimum<32, 15>;
 
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
@@ -98,9 +97,7 @@ impl Packed for Q4_1 {
 
 impl Packed for Q5_0 {
     const FORMAT: Format = Format::Q5_0;
-    const SUB: usize = 32;
-    const LARGEST: u8 = 31;
-    const OFFSET_BITS: u32 = 4;
+    type Weights = Offset<32, 31, 4>;
 
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
@@ -120,9 +117,7 @@ impl Packed for Q5_0 {
 
 impl Packed for Q5_1 {
     const FORMAT: Format = Format::Q5_1;
-    const SUB: usize = 32;
-    const LARGEST: u8 = 31;
-    const MINIMUM: bool = true;
+    type Weights = WithMinimum<32, 31>;
 
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
@@ -141,9 +136,7 @@ impl Packed for Q5_1 {
 
 impl Packed for Q8_0 {
     const FORMAT: Format = Format::Q8_0;
-    const SUB: usize = 32;
-    const LARGEST: u8 = 128;
-    const SIGNED: bool = true;
+    type Weights = Signed<32, 128>;
 
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
@@ -161,9 +154,7 @@ impl Packed for Q8_0 {
 
 impl Packed for Iq4Nl {
     const FORMAT: Format = Format::IQ4NL;
-    const SUB: usize = 32;
-    const LARGEST: u8 = 127;
-    const SIGNED: bool = true;
+    type Weights = Signed<32, 128>;
 
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {

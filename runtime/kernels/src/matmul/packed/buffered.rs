@@ -3,7 +3,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::{Packed, Scales, Sink, Wide};
+use super::{Packed, Scales, Sink, Weights, Wide};
 use crate::format::Format;
 
 /// Most elements of a block, and the bytes between the rows of the buffer.
@@ -12,7 +12,7 @@ const ROW: usize = 256;
 const MAX_ROWS: usize = 16;
 
 /// Elements of a block as bytes, signed or with an offset as the format says. Nothing is behind its length.
-pub(super) type Bytes = [MaybeUninit<u8>; ROW];
+pub(in crate::matmul) type Bytes = [MaybeUninit<u8>; ROW];
 
 /// Writes bytes `N i..N i + N`.
 #[inline(always)]
@@ -20,16 +20,13 @@ pub(super) fn put<const N: usize>(to: &mut Bytes, i: usize, bytes: [u8; N]) {
     to[N * i..N * i + N].copy_from_slice(&bytes.map(MaybeUninit::new));
 }
 
-/// A quantised format that comes through a buffer. The constants are those of [`Packed`].
+/// A quantised format that comes through a buffer. The type and the constants are those of [`Packed`].
 ///
 /// # Safety
 /// `unpack` must write as many bytes as a block has elements.
-pub(super) unsafe trait Buffered {
+pub(in crate::matmul) unsafe trait Buffered {
     const FORMAT: Format;
-    const SUB: usize;
-    const LARGEST: u8;
-    const SIGNED: bool = true;
-    const OFFSET_BITS: u32 = 0;
+    type Weights: Weights;
     const CODEBOOK: bool = false;
 
     /// Makes bytes of all elements of one block.
@@ -44,10 +41,7 @@ pub(super) unsafe trait Buffered {
 
 impl<B: Buffered> Packed for B {
     const FORMAT: Format = B::FORMAT;
-    const SUB: usize = B::SUB;
-    const LARGEST: u8 = B::LARGEST;
-    const SIGNED: bool = B::SIGNED;
-    const OFFSET_BITS: u32 = B::OFFSET_BITS;
+    type Weights = B::Weights;
     const CODEBOOK: bool = B::CODEBOOK;
 
     #[inline(always)]
@@ -62,12 +56,12 @@ impl<B: Buffered> Packed for B {
             let block = unsafe { std::slice::from_raw_parts(at.add(r * stride), B::FORMAT.block_bytes()) };
             B::unpack(block, row);
         }
-        for sub in 0..<Self as Packed>::SUBS {
+        for sub in 0..Self::SUBS {
             let first = rows.as_ptr().cast::<u8>();
             // SAFETY: the buffer has the rows, and in each the sub-block, which `unpack` has written by its promise.
             unsafe {
-                let first = first.add(sub * B::SUB);
-                if B::SUB == 16 {
+                let first = first.add(sub * Self::SUB);
+                if Self::SUB == 16 {
                     to.put::<Self, 1>(w, sub, [w.column(first, 0, ROW)]);
                 } else {
                     to.put::<Self, 2>(w, sub, [w.column(first, 0, ROW), w.column(first, 16, ROW)]);

@@ -1,7 +1,7 @@
 //! The formats with codebooks: eight elements at once are the bytes of a number.
 
 use super::buffered::{self, Buffered, Bytes};
-use super::{Scales, Wide};
+use super::{Offset, Scales, Signed, Wide};
 use crate::format::Format;
 use crate::quant::{EVEN_SIGN_MASKS, IQ1, IQ1_UP, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, SIGN_MASKS};
 
@@ -76,9 +76,8 @@ fn nibble_scales<W: Wide>(w: W, unit: W::F, dword: W::V, to: &mut [W::F]) {
 // SAFETY: 32 times eight bytes are written.
 unsafe impl Buffered for Iq2Xxs {
     const FORMAT: Format = Format::IQ2XXS;
-    const SUB: usize = 32;
+    type Weights = Signed<32, 63>;
     const CODEBOOK: bool = true;
-    const LARGEST: u8 = 43;
 
     #[inline(always)]
     fn unpack(block: &[u8], to: &mut Bytes) {
@@ -108,9 +107,8 @@ unsafe impl Buffered for Iq2Xxs {
 // SAFETY: 32 times eight bytes are written.
 unsafe impl Buffered for Iq2Xs {
     const FORMAT: Format = Format::IQ2XS;
-    const SUB: usize = 16;
+    type Weights = Signed<16, 63>;
     const CODEBOOK: bool = true;
-    const LARGEST: u8 = 43;
 
     #[inline(always)]
     fn unpack(block: &[u8], to: &mut Bytes) {
@@ -133,9 +131,8 @@ unsafe impl Buffered for Iq2Xs {
 // SAFETY: 32 times eight bytes are written.
 unsafe impl Buffered for Iq2S {
     const FORMAT: Format = Format::IQ2S;
-    const SUB: usize = 16;
+    type Weights = Signed<16, 63>;
     const CODEBOOK: bool = true;
-    const LARGEST: u8 = 43;
 
     #[inline(always)]
     fn unpack(block: &[u8], to: &mut Bytes) {
@@ -159,9 +156,8 @@ unsafe impl Buffered for Iq2S {
 // SAFETY: 32 times eight bytes are written.
 unsafe impl Buffered for Iq3Xxs {
     const FORMAT: Format = Format::IQ3XXS;
-    const SUB: usize = 32;
+    type Weights = Signed<32, 63>;
     const CODEBOOK: bool = true;
-    const LARGEST: u8 = 62;
 
     #[inline(always)]
     fn unpack(block: &[u8], to: &mut Bytes) {
@@ -194,9 +190,8 @@ unsafe impl Buffered for Iq3Xxs {
 // SAFETY: 32 times eight bytes are written.
 unsafe impl Buffered for Iq3S {
     const FORMAT: Format = Format::IQ3S;
-    const SUB: usize = 32;
+    type Weights = Signed<32, 15>;
     const CODEBOOK: bool = true;
-    const LARGEST: u8 = 15;
 
     #[inline(always)]
     fn unpack(block: &[u8], to: &mut Bytes) {
@@ -225,10 +220,7 @@ fn moved(index: usize, down: bool) -> u64 {
 // SAFETY: 32 times eight bytes are written.
 unsafe impl Buffered for Iq1S {
     const FORMAT: Format = Format::IQ1S;
-    const SUB: usize = 32;
-    const LARGEST: u8 = 25;
-    const SIGNED: bool = false;
-    const OFFSET_BITS: u32 = 4;
+    type Weights = Offset<32, 31, 4>;
 
     #[inline(always)]
     fn unpack(block: &[u8], to: &mut Bytes) {
@@ -255,10 +247,7 @@ unsafe impl Buffered for Iq1S {
 // SAFETY: 32 times eight bytes are written.
 unsafe impl Buffered for Iq1M {
     const FORMAT: Format = Format::IQ1M;
-    const SUB: usize = 16;
-    const LARGEST: u8 = 25;
-    const SIGNED: bool = false;
-    const OFFSET_BITS: u32 = 4;
+    type Weights = Offset<16, 31, 4>;
 
     #[inline(always)]
     fn unpack(block: &[u8], to: &mut Bytes) {

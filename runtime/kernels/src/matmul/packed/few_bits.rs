@@ -1,7 +1,7 @@
 //! The formats of one and two bits, and of three values.
 
 use super::buffered::{Buffered, Bytes, put};
-use super::{Packed, Scales, Sink, Wide, bits, values};
+use super::{Packed, Scales, Signed, Sink, Wide, bits, values};
 use crate::format::Format;
 use crate::quant::SIGN_MASKS;
 
@@ -69,8 +69,7 @@ fn digits<const N: usize>(bytes: &[u8], power: u8) -> [u8; N] {
 // SAFETY: 5 times 32, 5 times 16 and 4 times 4 of 256 bytes are written.
 unsafe impl Buffered for Tq1_0 {
     const FORMAT: Format = Format::TQ1_0;
-    const SUB: usize = 32;
-    const LARGEST: u8 = 1;
+    type Weights = Signed<32, 15>;
 
     #[inline(always)]
     fn unpack(block: &[u8], to: &mut Bytes) {
@@ -93,9 +92,7 @@ unsafe impl Buffered for Tq1_0 {
 
 impl Packed for Tq2_0 {
     const FORMAT: Format = Format::TQ2_0;
-    const SUB: usize = 32;
-    const LARGEST: u8 = 2;
-    const SIGNED: bool = true;
+    type Weights = Signed<32, 15>;
 
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
@@ -119,8 +116,7 @@ impl Packed for Tq2_0 {
 // SAFETY: 16 times 8 of 128 bytes are written.
 unsafe impl Buffered for Q1_0 {
     const FORMAT: Format = Format::Q1_0;
-    const SUB: usize = 32;
-    const LARGEST: u8 = 1;
+    type Weights = Signed<32, 15>;
 
     #[inline(always)]
     fn unpack(block: &[u8], to: &mut Bytes) {
@@ -142,8 +138,7 @@ unsafe impl Buffered for Q1_0 {
 // SAFETY: 16 times 4 of 64 bytes are written.
 unsafe impl Buffered for Q2_0 {
     const FORMAT: Format = Format::Q2_0;
-    const SUB: usize = 32;
-    const LARGEST: u8 = 2;
+    type Weights = Signed<32, 15>;
 
     #[inline(always)]
     fn unpack(block: &[u8], to: &mut Bytes) {

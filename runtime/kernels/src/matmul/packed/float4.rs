@@ -1,6 +1,6 @@
 //! The formats of 4-bit floats.
 
-use super::{Packed, Scales, Sink, Wide, high_nibbles, low_nibbles, values};
+use super::{Packed, Scales, Signed, Sink, Wide, high_nibbles, low_nibbles, values};
 use crate::format::Format;
 use crate::quant::{FLOAT4_VALUES, POWERS_OF_TWO, UNSIGNED_FLOAT8};
 
@@ -11,9 +11,7 @@ pub(in crate::matmul) struct Nvfp4;
 
 impl Packed for Mxfp4 {
     const FORMAT: Format = Format::MXFP4;
-    const SUB: usize = 32;
-    const LARGEST: u8 = 12;
-    const SIGNED: bool = true;
+    type Weights = Signed<32, 15>;
 
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
@@ -33,9 +31,7 @@ impl Packed for Mxfp4 {
 
 impl Packed for Nvfp4 {
     const FORMAT: Format = Format::NVFP4;
-    const SUB: usize = 16;
-    const LARGEST: u8 = 12;
-    const SIGNED: bool = true;
+    type Weights = Signed<16, 15>;
 
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {

@@ -1,6 +1,8 @@
 //! The formats with blocks of 256 elements.
 
-use super::{Packed, Scales, Sink, Wide, bits, high_nibbles, iq4_values, low_nibbles, or};
+use super::{
+    Offset, Packed, Scales, Signed, Sink, Wide, WithMinimum, bits, high_nibbles, iq4_values, low_nibbles, or,
+};
 use crate::format::Format;
 
 /// See [`Format::Q2K`].
@@ -46,9 +48,7 @@ unsafe fn six_bit_scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut S
 
 impl Packed for Q2K {
     const FORMAT: Format = Format::Q2K;
-    const SUB: usize = 16;
-    const LARGEST: u8 = 3;
-    const MINIMUM: bool = true;
+    type Weights = WithMinimum<16, 15>;
 
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
@@ -79,9 +79,7 @@ impl Packed for Q2K {
 
 impl Packed for Q3K {
     const FORMAT: Format = Format::Q3K;
-    const SUB: usize = 16;
-    const LARGEST: u8 = 7;
-    const OFFSET_BITS: u32 = 2;
+    type Weights = Offset<16, 15, 2>;
 
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
@@ -119,9 +117,7 @@ impl Packed for Q3K {
 
 impl Packed for Q4K {
     const FORMAT: Format = Format::Q4K;
-    const SUB: usize = 32;
-    const LARGEST: u8 = 15;
-    const MINIMUM: bool = true;
+    type Weights = WithMinimum<32, 15>;
 
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
@@ -143,9 +139,7 @@ impl Packed for Q4K {
 
 impl Packed for Q5K {
     const FORMAT: Format = Format::Q5K;
-    const SUB: usize = 32;
-    const LARGEST: u8 = 31;
-    const MINIMUM: bool = true;
+    type Weights = WithMinimum<32, 31>;
 
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
@@ -181,9 +175,7 @@ impl Packed for Q5K {
 
 impl Packed for Q6K {
     const FORMAT: Format = Format::Q6K;
-    const SUB: usize = 16;
-    const LARGEST: u8 = 63;
-    const OFFSET_BITS: u32 = 5;
+    type Weights = Offset<16, 63, 5>;
 
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
@@ -221,9 +213,7 @@ impl Packed for Q6K {
 
 impl Packed for Iq4Xs {
     const FORMAT: Format = Format::IQ4XS;
-    const SUB: usize = 32;
-    const LARGEST: u8 = 127;
-    const SIGNED: bool = true;
+    type Weights = Signed<32, 128>;
 
     #[inline(always)]
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {

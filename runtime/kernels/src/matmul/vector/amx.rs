@@ -7,10 +7,11 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::super::activations::{BLOCK, BlockInfo, Integer};
-use super::super::packed::Packed;
+use super::super::packed::Weights;
 use super::super::wide::{Wide, accumulate, start};
 use super::super::{Job, Precision};
-use super::{LINE, PANEL_ROW_BYTES, Panel, Window, integers};
+use super::panel::{MAX_STRIPES, PANEL_ROW_BYTES, Panel};
+use super::{LINE, Window, integers};
 
 /// Rows of activations, and of weights, that are multiplied at once.
 pub(super) const ROWS: usize = 16;
@@ -47,11 +48,11 @@ impl Config {
     }
 }
 
-/// The tiles of the calling thread, set up for the sub-blocks of a format.
-pub(super) struct Amx<P: Packed> {
+/// The tiles of the calling thread, set up for the sub-blocks of such weights.
+pub(super) struct Amx<K: Weights> {
     /// Room for columns of activations that lie elsewhere.
     copy: Rows,
-    format: PhantomData<P>,
+    weights: PhantomData<K>,
     of_thread: PhantomData<*const ()>,
 }
 
@@ -82,8 +83,8 @@ pub(super) const fn is_worth_it(rows: usize) -> bool {
     rows >= MIN_ROWS
 }
 
-impl<P: Packed> Amx<P> {
-    const CONFIG: &Config = &Config::new(P::SUB);
+impl<K: Weights> Amx<K> {
+    const CONFIG: &Config = &Config::new(K::SUB);
 
     /// # Safety
     /// The process must have AMX: [`Isa::Amx`](crate::Isa::Amx).
@@ -97,7 +98,7 @@ impl<P: Packed> Amx<P> {
                 options(nostack, readonly, preserves_flags)
             );
         }
-        Self { copy: Rows([MaybeUninit::uninit(); _]), format: PhantomData, of_thread: PhantomData }
+        Self { copy: Rows([MaybeUninit::uninit(); _]), weights: PhantomData, of_thread: PhantomData }
     }
 
     /// Adds a panel's part to the output of its rows for as many rows of the input, from the first on, as are worth it. Returns the
@@ -116,7 +117,7 @@ impl<P: Packed> Amx<P> {
             let end = (first + ROWS).min(job.rows.count);
             let part = self.part(job, first..end, cols.clone());
             for (r, window) in windows.iter().enumerate() {
-                self.stripe::<W, R>(w, job, window, r, &part, panel);
+                self.stripe(w, job, window, r, &part, panel);
             }
             first = end;
         }
@@ -150,9 +151,9 @@ impl<P: Packed> Amx<P> {
         Part { rows, cols, infos, activations: (self.copy.0.as_ptr().cast(), ROW_BYTES) }
     }
 
-    /// Adds the part of stripe `r` of `R` of the panel to the output of its window for rows of the input.
+    /// Adds the part of stripe `r` of the panel to the output of its window for rows of the input.
     #[inline(always)]
-    fn stripe<W: Wide, const R: usize>(
+    fn stripe<W: Wide>(
         &self,
         w: W,
         job: &Job<'_>,
@@ -169,20 +170,20 @@ impl<P: Packed> Amx<P> {
             }
         }
         let mut sums = Sums([[MaybeUninit::uninit(); _]; _]);
-        let subs = cols.len() / P::SUB;
+        let subs = cols.len() / K::SUB;
         // SAFETY: `unpack` has filled the panel for these columns, and the part has the activations.
         unsafe {
-            self.sum::<R>(0, r, *activations, panel, &mut sums);
+            self.sum(0, r, *activations, panel, &mut sums);
             for sub in 0..subs {
                 if sub + 1 < subs {
-                    self.sum::<R>(sub + 1, r, *activations, panel, &mut sums);
+                    self.sum(sub + 1, r, *activations, panel, &mut sums);
                 }
-                let figures = panel.figures::<P, W>(w, sub * R + r);
+                let figures = panel.figures::<K, W>(w, sub, r);
                 for t in 0..ROWS {
-                    let info = infos[t].get_unchecked(sub * P::SUB / BLOCK);
+                    let info = infos[t].get_unchecked(sub * K::SUB / BLOCK);
                     let sums = w.load(sums.0[sub % 2].as_ptr().add(t * ROWS).cast());
-                    let sums = w.add32(sums, start::<P, W, i8>(w, sub, info));
-                    acc[t] = accumulate::<P, W>(w, sub, sums, figures, info, acc[t]);
+                    let sums = w.add32(sums, start::<K, W, i8>(w, sub, info));
+                    acc[t] = accumulate::<K, W>(w, sub, sums, figures, info, acc[t]);
                 }
             }
         }
@@ -191,13 +192,13 @@ impl<P: Packed> Amx<P> {
         }
     }
 
-    /// Starts the sums of a sub-block with stripe `r` of `R`. Those of even number and those of odd number have tiles and sums of
+    /// Starts the sums of a sub-block with stripe `r`. Those of even number and those of odd number have tiles and sums of
     /// their own, so that the next ones are computed while these are used.
     ///
     /// # Safety
     /// The sub-block must be in the panel and behind `activations` in [`ROWS`] rows.
     #[inline(always)]
-    unsafe fn sum<const R: usize>(
+    unsafe fn sum(
         &self,
         sub: usize,
         r: usize,
@@ -213,10 +214,10 @@ impl<P: Packed> Amx<P> {
                     concat!("tileloadd ", $weights, ", [{w} + {w_stride}*1]"),
                     concat!("tdpbsud ", $sums, ", ", $activations, ", ", $weights),
                     concat!("tilestored [{s} + {s_stride}*1], ", $sums),
-                    a = in(reg) activations.add(sub * P::SUB),
+                    a = in(reg) activations.add(sub * K::SUB),
                     a_stride = in(reg) distance,
-                    w = in(reg) panel.weights.as_ptr().add((sub * P::SUB / 4 * R + r) * LINE),
-                    w_stride = in(reg) R * LINE,
+                    w = in(reg) panel.weights.as_ptr().add((sub * K::SUB / 4 * MAX_STRIPES + r) * LINE),
+                    w_stride = in(reg) MAX_STRIPES * LINE,
                     s = in(reg) sums.0[sub % 2].as_mut_ptr(),
                     s_stride = in(reg) LINE,
                     out($activations) _,
@@ -237,7 +238,7 @@ impl<P: Packed> Amx<P> {
     }
 }
 
-impl<P: Packed> Drop for Amx<P> {
+impl<K: Weights> Drop for Amx<K> {
     fn drop(&mut self) {
         // SAFETY: as in `new`.
         unsafe {

@@ -6,9 +6,10 @@ use std::ops::Range;
 
 use super::super::Job;
 use super::super::activations::Integer;
-use super::super::packed::Packed;
+use super::super::packed::Weights;
 use super::super::wide::Wide;
-use super::{Panel, Window};
+use super::Window;
+use super::panel::Panel;
 
 /// Never.
 pub(super) const fn is_worth_it(_rows: usize) -> bool {
@@ -16,9 +17,9 @@ pub(super) const fn is_worth_it(_rows: usize) -> bool {
 }
 
 /// Tiles, of which no thread has any.
-pub(super) struct Amx<P: Packed> {
+pub(super) struct Amx<K: Weights> {
     none: Infallible,
-    format: PhantomData<P>,
+    weights: PhantomData<K>,
 }
 
 /// Never.
@@ -26,7 +27,7 @@ pub(super) const fn fits<W: Wide, Q: Integer>() -> bool {
     false
 }
 
-impl<P: Packed> Amx<P> {
+impl<K: Weights> Amx<K> {
     /// # Safety
     /// The process must have AMX, which it has not.
     pub unsafe fn new() -> Self {

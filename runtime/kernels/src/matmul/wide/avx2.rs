@@ -3,9 +3,9 @@
 use std::arch::x86_64::*;
 
 use super::interleaved::Halves;
-use super::{Column, Wide};
+use super::{Column, Shared, Wide};
 use crate::matmul::activations::Integer;
-use crate::matmul::packed::Packed;
+use crate::matmul::packed::Weights;
 use crate::simd::Avx2;
 
 /// Methods that are one intrinsic.
@@ -33,6 +33,7 @@ macro_rules! shift {
 impl<const VNNI: bool> Wide for Avx2<VNNI> {
     type V = __m256i;
     type F = __m256;
+    type Plain = Self;
     const ROWS: usize = 8;
     // Weights from memory are 1.4 times as fast without panels of 16 rows, whose parts lie too far apart to be fetched ahead.
     const PANEL_MIN_N: usize = 6;
@@ -212,8 +213,8 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn byte_weights<P: Packed>(self, weights: __m256i) -> __m256i {
-        if !(VNNI && P::SIGNED) {
+    fn byte_weights<K: Weights>(self, weights: __m256i) -> __m256i {
+        if !(VNNI && K::SIGNED) {
             return weights;
         }
         // SAFETY: AVX2 by the token.
@@ -221,13 +222,13 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn add_byte_products<P: Packed>(self, weights: __m256i, b: __m256i, part: __m256i) -> __m256i {
+    fn add_byte_products<K: Weights>(self, weights: __m256i, b: __m256i, part: __m256i) -> __m256i {
         // SAFETY: AVX2 by the token, AVX-VNNI if it says so.
         unsafe {
             if VNNI {
                 return _mm256_dpbusd_avx_epi32(part, weights, b);
             }
-            let pairs = if P::SIGNED {
+            let pairs = if K::SIGNED {
                 _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(b, weights))
             } else {
                 _mm256_maddubs_epi16(weights, b)
@@ -247,12 +248,12 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
 
     /// As many sums of two products as words hold, if these are the parts.
     #[inline(always)]
-    fn byte_steps<P: Packed>() -> usize {
+    fn byte_steps<K: Weights>() -> usize {
         if VNNI {
-            return P::SUB / 4;
+            return K::SUB / 4;
         }
-        let pair = 2 * P::LARGEST as usize * <i8 as Integer>::LIMIT as usize;
-        let most = (i16::MAX as usize / pair).min(P::SUB / 4);
+        let pair = 2 * K::LARGEST as usize * <i8 as Integer>::LIMIT as usize;
+        let most = (i16::MAX as usize / pair).min(K::SUB / 4);
         1 << most.ilog2()
     }
 
@@ -271,10 +272,10 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
 
     /// Words of parts are added up within 16 bits as long as they have room, which spares widening them.
     #[inline(always)]
-    fn part_sums<P: Packed, const C: usize>(self, parts: Column<Self>) -> __m256i {
+    fn part_sums<K: Weights, const C: usize>(self, parts: Column<Self>) -> __m256i {
         let zero = self.splat32(0);
         let widen = |part| self.add_part(part, zero);
-        let room = Self::byte_steps::<P>() / C;
+        let room = Self::byte_steps::<K>() / C;
         if VNNI || room < 2 {
             return self.row_sums(parts.map(widen));
         }
@@ -288,6 +289,22 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
             }
             widen(_mm256_add_epi16(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd)))
         }
+    }
+
+    #[inline(always)]
+    fn run_shared(self, task: impl Shared<Self>) {
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn avx2<W: Wide>(w: W, task: impl Shared<W>) {
+            task.run(w);
+        }
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+        fn avxvnni<W: Wide>(w: W, task: impl Shared<W>) {
+            task.run(w);
+        }
+        // SAFETY: the token says that the CPU has the instructions.
+        unsafe { if VNNI { avxvnni(self, task) } else { avx2(self, task) } }
     }
 
     /// Into the second cache: the first has too few lines under way at a time for the memory's latency. On Zen 4 weights from memory are

@@ -4,8 +4,8 @@ mod codebooks;
 
 use std::arch::x86_64::*;
 
-use super::{Column, Wide};
-use crate::matmul::packed::{Packed, Sink};
+use super::{Column, Shared, Wide};
+use crate::matmul::packed::{Packed, Sink, Weights};
 use crate::simd::Avx512;
 
 /// Methods that are one intrinsic.
@@ -33,6 +33,7 @@ macro_rules! shift {
 impl<const VBMI: bool> Wide for Avx512<VBMI> {
     type V = __m512i;
     type F = __m512;
+    type Plain = Avx512<false>;
     const ROWS: usize = 16;
     const TILE: usize = 6;
     const BYTE_PARTS: bool = false;
@@ -177,8 +178,8 @@ impl<const VBMI: bool> Wide for Avx512<VBMI> {
     }
 
     #[inline(always)]
-    fn byte_weights<P: Packed>(self, weights: __m512i) -> __m512i {
-        if !P::SIGNED {
+    fn byte_weights<K: Weights>(self, weights: __m512i) -> __m512i {
+        if !K::SIGNED {
             return weights;
         }
         // SAFETY: AVX-512 by the token.
@@ -186,7 +187,7 @@ impl<const VBMI: bool> Wide for Avx512<VBMI> {
     }
 
     #[inline(always)]
-    fn add_byte_products<P: Packed>(self, weights: __m512i, b: __m512i, part: __m512i) -> __m512i {
+    fn add_byte_products<K: Weights>(self, weights: __m512i, b: __m512i, part: __m512i) -> __m512i {
         // SAFETY: AVX-512 with VNNI by the token.
         unsafe { _mm512_dpbusd_epi32(part, weights, b) }
     }
@@ -197,8 +198,8 @@ impl<const VBMI: bool> Wide for Avx512<VBMI> {
     }
 
     #[inline(always)]
-    fn byte_steps<P: Packed>() -> usize {
-        P::SUB / 4
+    fn byte_steps<K: Weights>() -> usize {
+        K::SUB / 4
     }
 
     #[inline(always)]
@@ -223,6 +224,18 @@ impl<const VBMI: bool> Wide for Avx512<VBMI> {
     ) -> bool {
         // SAFETY: the caller's promise.
         VBMI && unsafe { codebooks::weights::<P, VBMI>(self, at, stride, to) }
+    }
+
+    #[inline(always)]
+    fn run_shared(self, task: impl Shared<Self::Plain>) {
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+        fn avx512(task: impl Shared<Avx512<false>>) {
+            // SAFETY: this function's own features.
+            task.run(unsafe { Avx512::assume() });
+        }
+        // SAFETY: the token says that the CPU has the instructions.
+        unsafe { avx512(task) }
     }
 
     #[inline(always)]

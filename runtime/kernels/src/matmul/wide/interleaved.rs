@@ -1,9 +1,9 @@
 //! Interleaved rows, a dword of each after the other ([`crate::matmul::interleaved`]): a column is loaded as it is
 //! multiplied, and sums across dwords are additions of vectors.
 
-use super::{Column, Wide};
+use super::{Column, Shared, Wide};
 use crate::matmul::interleaved::ROWS;
-use crate::matmul::packed::Packed;
+use crate::matmul::packed::Weights;
 
 /// Halves as interleaved blocks end with.
 pub(in crate::matmul) trait Halves: Wide {
@@ -42,6 +42,7 @@ macro_rules! same_unsafe {
 impl<W: Halves> Wide for Interleaved<W> {
     type V = W::V;
     type F = W::F;
+    type Plain = W::Plain;
     const ROWS: usize = {
         assert!(W::ROWS == ROWS, "as many rows as are interleaved");
         W::ROWS
@@ -89,18 +90,23 @@ impl<W: Halves> Wide for Interleaved<W> {
     }
 
     #[inline(always)]
-    fn byte_weights<P: Packed>(self, weights: W::V) -> W::V {
-        self.0.byte_weights::<P>(weights)
+    fn byte_weights<K: Weights>(self, weights: W::V) -> W::V {
+        self.0.byte_weights::<K>(weights)
     }
 
     #[inline(always)]
-    fn add_byte_products<P: Packed>(self, weights: W::V, b: W::V, part: W::V) -> W::V {
-        self.0.add_byte_products::<P>(weights, b, part)
+    fn add_byte_products<K: Weights>(self, weights: W::V, b: W::V, part: W::V) -> W::V {
+        self.0.add_byte_products::<K>(weights, b, part)
     }
 
     #[inline(always)]
-    fn byte_steps<P: Packed>() -> usize {
-        W::byte_steps::<P>()
+    fn byte_steps<K: Weights>() -> usize {
+        W::byte_steps::<K>()
+    }
+
+    #[inline(always)]
+    fn run_shared(self, task: impl Shared<W::Plain>) {
+        self.0.run_shared(task);
     }
 
     #[inline(always)]

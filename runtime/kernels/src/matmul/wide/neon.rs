@@ -3,9 +3,9 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::{Column, Wide};
+use super::{Column, Shared, Wide};
 use crate::matmul::activations::Integer;
-use crate::matmul::packed::Packed;
+use crate::matmul::packed::Weights;
 use crate::simd::{Neon, from_halves, prefetch_line};
 
 type V = [uint8x16_t; 2];
@@ -41,6 +41,7 @@ macro_rules! shifts {
 impl<const DOTPROD: bool> Wide for Neon<DOTPROD> {
     type V = V;
     type F = F;
+    type Plain = Self;
     const ROWS: usize = 8;
     const TILE: usize = 4;
     const BYTE_PARTS: bool = false;
@@ -205,15 +206,15 @@ impl<const DOTPROD: bool> Wide for Neon<DOTPROD> {
     }
 
     #[inline(always)]
-    fn byte_weights<P: Packed>(self, weights: V) -> V {
-        const { assert!(P::SIGNED || P::LARGEST <= i8::MAX as u8, "unsigned weights are signed bytes too") };
+    fn byte_weights<K: Weights>(self, weights: V) -> V {
+        const { assert!(K::SIGNED || K::LARGEST <= i8::MAX as u8, "unsigned weights are signed bytes too") };
         weights
     }
 
     #[inline(always)]
-    fn add_byte_products<P: Packed>(self, weights: V, b: V, part: V) -> V {
+    fn add_byte_products<K: Weights>(self, weights: V, b: V, part: V) -> V {
         const {
-            let pair = 2 * P::LARGEST as i32 * <i8 as Integer>::LIMIT;
+            let pair = 2 * K::LARGEST as i32 * <i8 as Integer>::LIMIT;
             assert!(pair <= i16::MAX as i32, "words hold the sum of two products");
         }
         let mut sums = part;
@@ -238,8 +239,8 @@ impl<const DOTPROD: bool> Wide for Neon<DOTPROD> {
     }
 
     #[inline(always)]
-    fn byte_steps<P: Packed>() -> usize {
-        P::SUB / 4
+    fn byte_steps<K: Weights>() -> usize {
+        K::SUB / 4
     }
 
     #[inline(always)]
@@ -250,6 +251,24 @@ impl<const DOTPROD: bool> Wide for Neon<DOTPROD> {
             from_s32(vpaddq_s32(ab, vpaddq_s32(to_s32(c[i]), to_s32(d[i]))))
         };
         [of(0), of(1)]
+    }
+
+    #[inline(always)]
+    fn run_shared(self, task: impl Shared<Self>) {
+        #[inline(never)]
+        fn neon<W: Wide>(w: W, task: impl Shared<W>) {
+            task.run(w);
+        }
+        #[inline(never)]
+        #[target_feature(enable = "dotprod")]
+        fn dotprod<W: Wide>(w: W, task: impl Shared<W>) {
+            task.run(w);
+        }
+        if DOTPROD {
+            // SAFETY: the token says that the CPU has the instructions.
+            return unsafe { dotprod(self, task) };
+        }
+        neon(self, task);
     }
 
     #[inline(always)]
