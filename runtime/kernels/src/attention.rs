@@ -51,15 +51,32 @@ impl KvSlice<'_> {
     /// If it has not so many.
     pub fn part(self, positions: Range<usize>, width: usize) -> Self {
         let numbers = positions.start * width..positions.end * width;
-        let bytes = |format: Format| {
-            let row = format.row_bytes(width).unwrap_or_default();
-            positions.start * row..positions.end * row
-        };
+        let bytes = self.bytes(numbers.start)..self.bytes(numbers.end);
         match self {
             Self::F16(x) => Self::F16(&x[numbers]),
             Self::F32(x) => Self::F32(&x[numbers]),
-            Self::Q8_0(x) => Self::Q8_0(&x[bytes(Format::Q8_0)]),
-            Self::Q4_0(x) => Self::Q4_0(&x[bytes(Format::Q4_0)]),
+            Self::Q8_0(x) => Self::Q8_0(&x[bytes]),
+            Self::Q4_0(x) => Self::Q4_0(&x[bytes]),
+        }
+    }
+
+    /// Where it begins.
+    fn start(self) -> *const u8 {
+        match self {
+            Self::F16(x) => x.as_ptr().cast(),
+            Self::F32(x) => x.as_ptr().cast(),
+            Self::Q8_0(x) | Self::Q4_0(x) => x.as_ptr(),
+        }
+    }
+
+    /// Bytes of so many numbers, which are whole blocks.
+    fn bytes(self, numbers: usize) -> usize {
+        let in_blocks = |format: Format| numbers / format.block_elems() * format.block_bytes();
+        match self {
+            Self::F16(_) => numbers * size_of::<u16>(),
+            Self::F32(_) => numbers * size_of::<f32>(),
+            Self::Q8_0(_) => in_blocks(Format::Q8_0),
+            Self::Q4_0(_) => in_blocks(Format::Q4_0),
         }
     }
 

@@ -25,6 +25,9 @@ pub(crate) const LANES: usize = 16;
 // Weights are read as they lie in the file, which is little-endian.
 const _: () = assert!(cfg!(target_endian = "little"));
 
+/// Bytes of a cache line.
+pub(crate) const LINE: usize = 64;
+
 /// Sixteen floats on a cache line of their own.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
@@ -89,6 +92,10 @@ pub(crate) trait Simd: Copy {
     /// # Panics
     /// If `b` is shorter.
     fn dots(self, a: &[Lanes], b: &[Lanes]) -> Self::V;
+
+    /// Asks for the cache line at `at`, which may be any address.
+    #[inline(always)]
+    fn prefetch(self, _at: *const u8) {}
 
     #[inline(always)]
     fn zero(self) -> Self::V {
@@ -275,23 +282,6 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     }
     let half = s.round(s.mul(n, s.splat(0.5)));
     s.mul(s.mul(p, s.pow2(half)), s.pow2(s.sub(n, half)))
-}
-
-/// Asks for the cache lines of `x`.
-#[inline(always)]
-pub(crate) fn prefetch<T>(x: &[T]) {
-    #[cfg(target_arch = "x86_64")]
-    for element in x.iter().step_by(64 / size_of::<T>()) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: SSE is part of x86-64, and a prefetch has no effect but on speed.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(element).cast()) };
-    }
-    #[cfg(target_arch = "aarch64")]
-    x.iter()
-        .step_by(64 / size_of::<T>())
-        .for_each(|element| prefetch_line(std::ptr::from_ref(element).cast()));
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = x;
 }
 
 /// Makes of a generic kernel `kernel<S: Simd>(token: S, arguments)` a function that takes an [`Isa`] first.

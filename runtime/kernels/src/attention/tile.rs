@@ -7,7 +7,7 @@ use crate::format::Format;
 use crate::isa::Isa;
 use crate::ops::exponentials;
 use crate::parallel::DisjointSlice;
-use crate::simd::{LANES, Lanes, Simd, dispatch, prefetch};
+use crate::simd::{LANES, LINE, Lanes, Simd, dispatch};
 
 /// Positions that are widened to f32 at a time; a multiple of [`LANES`]. With heads of 128 columns 16 kB,
 /// half of the innermost cache.
@@ -265,78 +265,87 @@ fn widen<S: Simd>(
     positions: Range<usize>,
     mut rows: Rows<'_>,
 ) {
-    let mut block = positions.start / cache.block_len;
-    let mut within = positions.start % cache.block_len;
-    for position in 0..positions.len() {
-        let begin = within * cache.width;
-        cache.prefetch(block, within + AHEAD, columns.clone());
-        let row = rows.row(position);
-        match cache.slices[block] {
-            KvSlice::F16(x) => {
-                widen_floats(s, &x[begin + columns.start..begin + columns.end], row);
+    let mut row = 0;
+    while row < positions.len() {
+        let run = cache.run(positions.start + row..positions.end, &columns);
+        for within in run.within.clone() {
+            run.prefetch(s, within);
+            let begin = within * cache.width;
+            let to = rows.row(row);
+            match run.slice {
+                KvSlice::F16(x) => widen_floats(s, &x[begin + columns.start..begin + columns.end], to),
+                KvSlice::F32(x) => widen_floats(s, &x[begin + columns.start..begin + columns.end], to),
+                KvSlice::Q8_0(x) => {
+                    let x = &x[run.slice.bytes(begin)..];
+                    widen_blocks(s, x, Format::Q8_0.block_bytes(), columns.start, to, |q, column| {
+                        std::array::from_fn(|i| q[column + i] as i8)
+                    });
+                }
+                KvSlice::Q4_0(x) => {
+                    let x = &x[run.slice.bytes(begin)..];
+                    // Elements 0 to 15 are low nibbles, 16 to 31 high ones.
+                    widen_blocks(s, x, Format::Q4_0.block_bytes(), columns.start, to, |q, column| {
+                        let shift = if column == 0 { 0 } else { 4 };
+                        std::array::from_fn(|i| (q[i] >> shift & 15) as i8 - 8)
+                    });
+                }
             }
-            KvSlice::F32(x) => {
-                widen_floats(s, &x[begin + columns.start..begin + columns.end], row);
-            }
-            KvSlice::Q8_0(x) => {
-                let x = &x[within * q8_0_bytes(cache.width)..];
-                widen_blocks(s, x, Format::Q8_0.block_bytes(), columns.start, row, |q, column| {
-                    std::array::from_fn(|i| q[column + i] as i8)
-                });
-            }
-            KvSlice::Q4_0(x) => {
-                let x = &x[within * q4_0_bytes(cache.width)..];
-                // Elements 0 to 15 are low nibbles, 16 to 31 high ones.
-                widen_blocks(s, x, Format::Q4_0.block_bytes(), columns.start, row, |q, column| {
-                    let shift = if column == 0 { 0 } else { 4 };
-                    std::array::from_fn(|i| (q[i] >> shift & 15) as i8 - 8)
-                });
-            }
-        }
-        within += 1;
-        if within == cache.block_len {
-            (block, within) = (block + 1, 0);
+            row += 1;
         }
     }
-    for position in positions.len()..positions.len().next_multiple_of(LANES) {
-        rows.row(position).for_each(|lanes| *lanes = Lanes::ZERO);
+    for row in positions.len()..positions.len().next_multiple_of(LANES) {
+        rows.row(row).for_each(|lanes| *lanes = Lanes::ZERO);
     }
 }
 
-impl Cache<'_> {
-    /// Asks for some columns of the position `within` the block, or the next block.
+/// Consecutive positions of a block, and what is fetched into the cache meanwhile.
+struct Run<'a> {
+    slice: KvSlice<'a>,
+    /// Which positions of the block.
+    within: Range<usize>,
+    /// The cache lines of the columns [`AHEAD`] positions behind the block's first one, and the bytes from one position to the next.
+    ahead: *const u8,
+    lines: usize,
+    stride: usize,
+}
+
+impl<'a> Cache<'a> {
+    /// The positions from the first of `positions` on that are of one block, as are those [`AHEAD`] of them.
     #[inline(always)]
-    fn prefetch(&self, mut block: usize, mut within: usize, columns: Range<usize>) {
-        if within >= self.block_len {
-            (block, within) = (block + 1, within - self.block_len);
-        }
-        let row = within * self.width + columns.start..within * self.width + columns.end;
-        match self.slices.get(block) {
-            Some(KvSlice::F16(x)) => prefetch(x.get(row).unwrap_or_default()),
-            Some(KvSlice::F32(x)) => prefetch(x.get(row).unwrap_or_default()),
-            Some(KvSlice::Q8_0(x)) => {
-                prefetch(x.get(q8_0_bytes(row.start)..q8_0_bytes(row.end)).unwrap_or_default());
-            }
-            Some(KvSlice::Q4_0(x)) => {
-                prefetch(x.get(q4_0_bytes(row.start)..q4_0_bytes(row.end)).unwrap_or_default());
-            }
-            None => {}
+    fn run(&self, positions: Range<usize>, columns: &Range<usize>) -> Run<'a> {
+        let (block, begin) = (positions.start / self.block_len, positions.start % self.block_len);
+        let crossing = self.block_len.saturating_sub(AHEAD);
+        let end = if begin < crossing { crossing } else { self.block_len };
+        let slice = self.slices[block];
+        let stride = slice.bytes(self.width);
+        let (first, bytes) = (slice.bytes(columns.start), slice.bytes(columns.len()));
+        let behind = if begin < crossing { Some(slice) } else { self.slices.get(block + 1).copied() };
+        let skipped = if begin < crossing { 0 } else { self.block_len };
+        let ahead = behind
+            .unwrap_or(slice)
+            .start()
+            .wrapping_add(first + AHEAD * stride)
+            .wrapping_sub(skipped * stride);
+        let within_line = ahead.addr() % LINE;
+        let lines = (within_line + bytes).div_ceil(LINE);
+        let within = begin..end.min(begin + positions.len());
+        Run { slice, within, ahead: ahead.wrapping_sub(within_line), lines, stride }
+    }
+}
+
+impl Run<'_> {
+    /// Asks for what is needed [`AHEAD`] positions behind one of the block.
+    #[inline(always)]
+    fn prefetch<S: Simd>(&self, s: S, within: usize) {
+        let at = self.ahead.wrapping_add(within * self.stride);
+        for line in 0..self.lines {
+            s.prefetch(at.wrapping_add(line * LINE));
         }
     }
 }
 
 /// Elements of the blocks that a cache may hold.
 const BLOCK_ELEMS: usize = Format::Q8_0.block_elems();
-
-/// Bytes of the blocks up to an element.
-const fn q8_0_bytes(elements: usize) -> usize {
-    elements / BLOCK_ELEMS * Format::Q8_0.block_bytes()
-}
-
-/// Bytes of the blocks up to an element.
-const fn q4_0_bytes(elements: usize) -> usize {
-    elements / BLOCK_ELEMS * Format::Q4_0.block_bytes()
-}
 
 /// Elements of a row of blocks, from `first` on, a multiple of [`LANES`], as many as `row` has. `integers`: of the bytes behind
 /// a block's scale and an element of the block, a vector from that element on. Canonical: the scale times the integer, rounded.

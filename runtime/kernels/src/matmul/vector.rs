@@ -21,6 +21,7 @@ use super::wide::Interleaved;
 use super::wide::{Column, Operand, Wide, accumulate, byte_weights, column_sums, start, words};
 use crate::format::Format;
 use crate::isa::Isa;
+use crate::simd::LINE;
 #[cfg(target_arch = "aarch64")]
 use crate::simd::Neon;
 #[cfg(target_arch = "x86_64")]
@@ -28,8 +29,6 @@ use crate::simd::{Avx2, Avx512};
 use amx::Amx;
 use panel::{MAX_STRIPES, PANEL_ROW_BYTES, Panel, PanelProduct};
 
-/// Bytes of a cache line.
-const LINE: usize = 64;
 /// Blocks of interleaved rows between the one that is multiplied and the one that is asked for.
 const BLOCKS_AHEAD: usize = 8;
 /// Rows of the widest kernel.
@@ -255,10 +254,14 @@ fn few<P: Packed, W: Wide, Q: Integer, const N: usize>(w: W, job: &Job<'_>, rows
         let mut acc = [zero; N];
         let mut dots = Dots { at: inputs.map(|(q, _)| q), sums: [[w.splat32(0); MAX_SUBS]; N] };
         // The rows of a window follow each other, and so do windows: each block's turn asks for its share of
-        // what comes later.
+        // what comes later. Interleaved rows are fetched into the second cache, as good for whoever has the next task.
         let share = W::ROWS * P::FORMAT.block_bytes();
-        let ahead = if W::INTERLEAVED { BLOCKS_AHEAD * share } else { W::ROWS * stride };
-        let left = (rows.end - begin) * stride;
+        let (ahead, end) = if W::INTERLEAVED {
+            (BLOCKS_AHEAD * share, job.weights.rows)
+        } else {
+            (W::ROWS * stride, rows.end)
+        };
+        let left = (end - begin) * stride;
         for b in 0..blocks {
             if b * share + ahead < left {
                 for line in 0..share.div_ceil(LINE) {

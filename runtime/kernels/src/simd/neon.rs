@@ -129,6 +129,11 @@ impl Simd for Neon<false> {
     }
 
     #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        prefetch_line(at);
+    }
+
+    #[inline(always)]
     fn dots(self, a: &[Lanes], b: &[Lanes]) -> Self::V {
         assert!(b.len() >= LANES * a.len());
         // SAFETY: `b` has 16 rows of the length of `a`.

@@ -11,7 +11,8 @@ use super::super::packed::Weights;
 use super::super::wide::{Wide, accumulate, start};
 use super::super::{Job, Precision};
 use super::panel::{MAX_STRIPES, PANEL_ROW_BYTES, Panel};
-use super::{LINE, Window, integers};
+use super::{Window, integers};
+use crate::simd::LINE;
 
 /// Rows of activations, and of weights, that are multiplied at once.
 pub(super) const ROWS: usize = 16;
