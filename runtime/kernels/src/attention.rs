@@ -10,9 +10,12 @@
 //! The unit of work is a tile: some queries times the heads that share a key head, so that a key or value is
 //! read and widened once for all of them. A single query is done otherwise, since reading the cache is most
 //! of its cost: its steps are cut along positions and output columns, and each thread goes through its share
-//! of the cache in the order of memory, all its heads at a position before the next.
+//! of the cache in the order of memory, all its heads at a position before the next. Halves are then widened
+//! as they are multiplied where the instruction set has room for that.
 
+mod cache;
 mod tile;
+mod widen;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::format::Format;
 use crate::parallel::{DisjointSlice, Region};
 use crate::simd::{LANES, Lanes};
+use cache::Cache;
 use tile::{PANEL, Part, Scores, Tile, finish, gather, score, soften_row, weigh};
 
 /// Rows (queries times heads) of a tile.
@@ -265,26 +269,16 @@ struct Call<'a> {
     tiles: usize,
 }
 
-/// Keys or values of all positions.
-#[derive(Clone, Copy)]
-struct Cache<'a> {
-    slices: &'a [KvSlice<'a>],
-    block_len: usize,
-    /// Elements of a position, all heads.
-    width: usize,
-}
-
 impl<'a> Call<'a> {
     fn new(args: AttentionArgs<'a>) -> Self {
-        let cache = |slices, width| Cache { slices, block_len: args.block_len, width };
         let total = args.first_position + args.n;
         let group = args.heads / args.kv_heads;
         let tile_heads = group.min(TILE_ROWS);
         let tile_queries = (TILE_ROWS / tile_heads).min(args.n);
         Self {
             q: args.q,
-            keys: cache(args.keys, args.kv_heads * args.head_dim),
-            values: cache(args.values, args.value_stride),
+            keys: Cache::new(args.keys, args.block_len, args.kv_heads * args.head_dim),
+            values: Cache::new(args.values, args.block_len, args.value_stride),
             out: DisjointSlice::new(args.out),
             heads: args.heads,
             head_dim: args.head_dim,

@@ -55,6 +55,8 @@ pub(crate) trait Simd: Copy {
     type V: Copy;
     /// Sums of four rows that registers hold at once, in vectors of each row.
     const FOUR_ROWS: usize;
+    /// Whether halves are widened beside multiplications as fast as floats are loaded.
+    const HALVES_AT_ONCE: bool = false;
 
     fn splat(self, x: f32) -> Self::V;
     fn load(self, x: &[f32; LANES]) -> Self::V;
@@ -93,7 +95,30 @@ pub(crate) trait Simd: Copy {
     /// If `b` is shorter.
     fn dots(self, a: &[Lanes], b: &[Lanes]) -> Self::V;
 
-    /// Asks for the cache line at `at`, which may be any address.
+    /// Sixteen dot products of each row of `a` with rows of halves, each of which begins `stride` behind the one before; each in the
+    /// canonical order of [`dot`].
+    ///
+    /// # Panics
+    /// If rows of `a` differ in length or `b` is too short.
+    #[inline(always)]
+    fn dots_halves<const N: usize>(self, a: [&[Lanes]; N], b: &[u16], stride: usize) -> [Self::V; N] {
+        let mut dots = [self.zero(); N];
+        for (a, dots) in a.iter().zip(&mut dots) {
+            let mut sums = [0.0; LANES];
+            for (row, sum) in sums.iter_mut().enumerate() {
+                let halves = &b[row * stride..][..a.len() * LANES];
+                let mut acc = self.zero();
+                for (a, halves) in a.iter().zip(halves.as_chunks().0) {
+                    acc = self.fma(self.load(&a.0), self.load_f16(halves), acc);
+                }
+                *sum = self.sum(acc);
+            }
+            *dots = self.load(&sums);
+        }
+        dots
+    }
+
+    /// Asks for the cache line at `at`, which may be any address; plain code asks for nothing.
     #[inline(always)]
     fn prefetch(self, _at: *const u8) {}
 

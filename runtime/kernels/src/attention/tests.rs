@@ -240,7 +240,7 @@ fn portions_and_blocks_do_not_matter() {
         let row = shape.heads * shape.value_dim;
         Team::new(2, Isa::detect()).region(|region| {
             let at_once = case.run(region, 64, 0, 150);
-            for (portion, block_len) in [(1, 64), (7, 64), (64, 16), (150, 150), (33, 5)] {
+            for (portion, block_len) in [(1, 64), (1, 16), (1, 20), (7, 64), (64, 16), (150, 150), (33, 5)] {
                 for first in (0..150).step_by(portion) {
                     let n = portion.min(150 - first);
                     let got = case.run(region, block_len, first, n);

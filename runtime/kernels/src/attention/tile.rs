@@ -2,20 +2,16 @@
 
 use std::ops::Range;
 
-use super::{Cache, Call, KvSlice};
-use crate::format::Format;
+use super::widen::{Float, Rows, widen};
+use super::{Call, KvSlice};
 use crate::isa::Isa;
 use crate::ops::exponentials;
 use crate::parallel::DisjointSlice;
-use crate::simd::{LANES, LINE, Lanes, Simd, dispatch};
+use crate::simd::{LANES, Lanes, Simd, dispatch};
 
 /// Positions that are widened to f32 at a time; a multiple of [`LANES`]. With heads of 128 columns 16 kB,
 /// half of the innermost cache.
 pub(super) const PANEL: usize = 32;
-
-/// Positions between the one that is widened and the one that is fetched into the cache: the rows of one head
-/// lie too far apart for the hardware to see that they follow each other.
-const AHEAD: usize = 16;
 
 /// Consecutive queries times consecutive heads that share a key head. Its rows go query by query, so that neither the
 /// first nor the last position that a row attends to ever falls.
@@ -177,20 +173,71 @@ fn score_tile<S: Simd>(
     let column = tile.kv_head * call.head_dim;
     for begin in positions.clone().step_by(PANEL) {
         let end = (begin + PANEL).min(positions.end);
+        if S::HALVES_AT_ONCE && tile.queries == 1 && call.keys.are_halves(call.head_dim) {
+            score_halves(s, call, tile, begin..end, queries, scores);
+            continue;
+        }
         widen(s, &call.keys, column..column + call.head_dim, begin..end, Rows::by_vectors(panel, vectors));
         for row in 0..tile.rows() {
             let query = &queries[row * vectors..(row + 1) * vectors];
             let end = end.min(tile.limit(call, row));
             let first = begin.max(tile.start(call, row) / LANES * LANES);
             for position in (first..end).step_by(LANES) {
-                let x = s.mul(s.dots(query, &panel[(position - begin) * vectors..]), scale);
+                let dots = s.dots(query, &panel[(position - begin) * vectors..]);
                 // SAFETY: these columns of the tile's rows are the caller's.
-                let to = unsafe { scores.part(row, position..position + LANES) };
-                if let Some(to) = to.first_chunk_mut() {
-                    s.store(x, to);
+                unsafe { put(s, s.mul(dots, scale), scores, row, position) };
+            }
+        }
+    }
+}
+
+/// The same for a single query and keys of halves, which are widened as they are multiplied: a panel would be used by few rows.
+#[inline(always)]
+fn score_halves<S: Simd>(
+    s: S,
+    call: &Call<'_>,
+    tile: Tile,
+    positions: Range<usize>,
+    queries: &[Lanes],
+    scores: Scores<'_>,
+) {
+    let (width, vectors) = (call.keys.width, call.head_dim.div_ceil(LANES));
+    let scale = s.splat(call.scale);
+    let columns = tile.kv_head * call.head_dim..(tile.kv_head + 1) * call.head_dim;
+    let first = positions.start.max(tile.start(call, 0) / LANES * LANES);
+    for position in (first..positions.end.min(tile.limit(call, 0))).step_by(LANES) {
+        let run = call.keys.run(position..position + LANES, &columns);
+        let KvSlice::F16(keys) = run.slice else { return };
+        run.prefetch_all(s);
+        let keys = &keys[run.within.start * width + columns.start..];
+        let rows = tile.rows();
+        for row in (0..rows).step_by(2) {
+            let query = |row: usize| &queries[row * vectors..(row + 1) * vectors];
+            // SAFETY: these columns of the tile's rows are the caller's.
+            unsafe {
+                if row + 1 < rows {
+                    let [dots, more] = s.dots_halves([query(row), query(row + 1)], keys, width);
+                    put(s, s.mul(dots, scale), scores, row, position);
+                    put(s, s.mul(more, scale), scores, row + 1, position);
+                } else {
+                    let [dots] = s.dots_halves([query(row)], keys, width);
+                    put(s, s.mul(dots, scale), scores, row, position);
                 }
             }
         }
+    }
+}
+
+/// Writes the scores of a row for sixteen positions.
+///
+/// # Safety
+/// Nobody else may use them.
+#[inline(always)]
+unsafe fn put<S: Simd>(s: S, x: S::V, scores: Scores<'_>, row: usize, position: usize) {
+    // SAFETY: the caller's promise.
+    let to = unsafe { scores.part(row, position..position + LANES) };
+    if let Some(to) = to.first_chunk_mut() {
+        s.store(x, to);
     }
 }
 
@@ -209,6 +256,10 @@ fn weigh_part<S: Simd>(
     let columns = column + part.columns.start..column + part.columns.end;
     for begin in positions.clone().step_by(PANEL) {
         let end = (begin + PANEL).min(positions.end);
+        if S::HALVES_AT_ONCE && tile.queries == 1 && call.values.are_halves(part.columns.len()) {
+            weigh_halves(s, call, part, begin..end, scores, mixed);
+            continue;
+        }
         widen(s, &call.values, columns.clone(), begin..end, Rows::one_by_one(panel, vectors));
         let panel = &panel[..(end - begin) * vectors];
         for row in (0..tile.rows()).step_by(4) {
@@ -226,179 +277,38 @@ fn weigh_part<S: Simd>(
     }
 }
 
-/// Rows of a panel, as vectors.
-struct Rows<'a> {
-    panel: &'a mut [Lanes],
-    /// Vectors of a row.
-    vectors: usize,
-    /// Rows of which each vector of all comes before the next.
-    together: usize,
-}
-
-impl<'a> Rows<'a> {
-    /// Row after row.
-    fn one_by_one(panel: &'a mut [Lanes], vectors: usize) -> Self {
-        Self { panel, vectors, together: 1 }
-    }
-
-    /// Sixteen rows at a time: the first vector of each, then the second of each, as [`Simd::dots`] takes them.
-    fn by_vectors(panel: &'a mut [Lanes], vectors: usize) -> Self {
-        Self { panel, vectors, together: LANES }
-    }
-
-    /// The vectors of a row.
-    #[inline(always)]
-    fn row(&mut self, row: usize) -> impl Iterator<Item = &mut Lanes> {
-        let first = row / self.together * self.together;
-        let rows = &mut self.panel[first * self.vectors..][..self.together * self.vectors];
-        rows[row - first..].iter_mut().step_by(self.together)
-    }
-}
-
-/// Some columns of `positions` as f32, each row padded by zeros to whole vectors, followed by rows of zeros
-/// up to a multiple of [`LANES`].
+/// The same for a single query and values of halves, which are widened as they are multiplied.
 #[inline(always)]
-fn widen<S: Simd>(
+fn weigh_halves<S: Simd>(
     s: S,
-    cache: &Cache<'_>,
-    columns: Range<usize>,
+    call: &Call<'_>,
+    part: &Part,
     positions: Range<usize>,
-    mut rows: Rows<'_>,
+    scores: Scores<'_>,
+    mixed: &mut [Lanes],
 ) {
-    let mut row = 0;
-    while row < positions.len() {
-        let run = cache.run(positions.start + row..positions.end, &columns);
-        for within in run.within.clone() {
-            run.prefetch(s, within);
-            let begin = within * cache.width;
-            let to = rows.row(row);
-            match run.slice {
-                KvSlice::F16(x) => widen_floats(s, &x[begin + columns.start..begin + columns.end], to),
-                KvSlice::F32(x) => widen_floats(s, &x[begin + columns.start..begin + columns.end], to),
-                KvSlice::Q8_0(x) => {
-                    let x = &x[run.slice.bytes(begin)..];
-                    widen_blocks(s, x, Format::Q8_0.block_bytes(), columns.start, to, |q, column| {
-                        std::array::from_fn(|i| q[column + i] as i8)
-                    });
-                }
-                KvSlice::Q4_0(x) => {
-                    let x = &x[run.slice.bytes(begin)..];
-                    // Elements 0 to 15 are low nibbles, 16 to 31 high ones.
-                    widen_blocks(s, x, Format::Q4_0.block_bytes(), columns.start, to, |q, column| {
-                        let shift = if column == 0 { 0 } else { 4 };
-                        std::array::from_fn(|i| (q[i] >> shift & 15) as i8 - 8)
-                    });
-                }
+    let (tile, vectors, stride) = (part.tile, part.vectors(), call.values.width);
+    let column = tile.kv_head * call.value_dim;
+    let columns = column + part.columns.start..column + part.columns.end;
+    let mut next = positions.start.max(tile.start(call, 0));
+    let end = positions.end.min(tile.limit(call, 0));
+    while next < end {
+        let run = call.values.run(next..end, &columns);
+        let KvSlice::F16(values) = run.slice else { return };
+        run.prefetch_all(s);
+        let values = Values { numbers: &values[run.within.start * stride + columns.start..], stride };
+        let behind = next + run.within.len();
+        for row in (0..tile.rows()).step_by(4) {
+            let rows = (tile.rows() - row).min(4);
+            let mut weights: [&[f32]; 4] = [&[]; 4];
+            for (i, weights) in weights.iter_mut().enumerate().take(rows) {
+                // SAFETY: the scores of this tile are final; nobody writes them now.
+                *weights = unsafe { scores.part(row + i, next..behind) };
             }
-            row += 1;
+            let mixed = &mut mixed[row * vectors..(row + rows) * vectors];
+            add_together(s, &weights[..rows], values, vectors, mixed);
         }
-    }
-    for row in positions.len()..positions.len().next_multiple_of(LANES) {
-        rows.row(row).for_each(|lanes| *lanes = Lanes::ZERO);
-    }
-}
-
-/// Consecutive positions of a block, and what is fetched into the cache meanwhile.
-struct Run<'a> {
-    slice: KvSlice<'a>,
-    /// Which positions of the block.
-    within: Range<usize>,
-    /// The cache lines of the columns [`AHEAD`] positions behind the block's first one, and the bytes from one position to the next.
-    ahead: *const u8,
-    lines: usize,
-    stride: usize,
-}
-
-impl<'a> Cache<'a> {
-    /// The positions from the first of `positions` on that are of one block, as are those [`AHEAD`] of them.
-    #[inline(always)]
-    fn run(&self, positions: Range<usize>, columns: &Range<usize>) -> Run<'a> {
-        let (block, begin) = (positions.start / self.block_len, positions.start % self.block_len);
-        let crossing = self.block_len.saturating_sub(AHEAD);
-        let end = if begin < crossing { crossing } else { self.block_len };
-        let slice = self.slices[block];
-        let stride = slice.bytes(self.width);
-        let (first, bytes) = (slice.bytes(columns.start), slice.bytes(columns.len()));
-        let behind = if begin < crossing { Some(slice) } else { self.slices.get(block + 1).copied() };
-        let skipped = if begin < crossing { 0 } else { self.block_len };
-        let ahead = behind
-            .unwrap_or(slice)
-            .start()
-            .wrapping_add(first + AHEAD * stride)
-            .wrapping_sub(skipped * stride);
-        let within_line = ahead.addr() % LINE;
-        let lines = (within_line + bytes).div_ceil(LINE);
-        let within = begin..end.min(begin + positions.len());
-        Run { slice, within, ahead: ahead.wrapping_sub(within_line), lines, stride }
-    }
-}
-
-impl Run<'_> {
-    /// Asks for what is needed [`AHEAD`] positions behind one of the block.
-    #[inline(always)]
-    fn prefetch<S: Simd>(&self, s: S, within: usize) {
-        let at = self.ahead.wrapping_add(within * self.stride);
-        for line in 0..self.lines {
-            s.prefetch(at.wrapping_add(line * LINE));
-        }
-    }
-}
-
-/// Elements of the blocks that a cache may hold.
-const BLOCK_ELEMS: usize = Format::Q8_0.block_elems();
-
-/// Elements of a row of blocks, from `first` on, a multiple of [`LANES`], as many as `row` has. `integers`: of the bytes behind
-/// a block's scale and an element of the block, a vector from that element on. Canonical: the scale times the integer, rounded.
-#[inline(always)]
-fn widen_blocks<'a, S: Simd>(
-    s: S,
-    x: &[u8],
-    block_bytes: usize,
-    first: usize,
-    row: impl Iterator<Item = &'a mut Lanes>,
-    integers: impl Fn(&[u8], usize) -> [i8; LANES],
-) {
-    for (number, lanes) in row.enumerate() {
-        let column = first + number * LANES;
-        let block = &x[column / BLOCK_ELEMS * block_bytes..][..block_bytes];
-        let (scale, q) = block.split_at(size_of::<u16>());
-        let scale = s.load_f16(&[u16::from_le_bytes([scale[0], scale[1]]); LANES]);
-        let q = integers(q, column % BLOCK_ELEMS).map(f32::from);
-        s.store(s.mul(s.load(&q), scale), &mut lanes.0);
-    }
-}
-
-/// A float of a cache.
-trait Float: Copy + Default {
-    fn load<S: Simd>(s: S, x: &[Self; LANES]) -> S::V;
-}
-
-/// IEEE half precision.
-impl Float for u16 {
-    #[inline(always)]
-    fn load<S: Simd>(s: S, x: &[Self; LANES]) -> S::V {
-        s.load_f16(x)
-    }
-}
-
-impl Float for f32 {
-    #[inline(always)]
-    fn load<S: Simd>(s: S, x: &[Self; LANES]) -> S::V {
-        s.load(x)
-    }
-}
-
-/// A row of floats, zeros behind the last.
-#[inline(always)]
-fn widen_floats<'a, F: Float, S: Simd>(s: S, x: &[F], mut row: impl Iterator<Item = &'a mut Lanes>) {
-    let (whole, tail) = x.as_chunks::<LANES>();
-    for (x, lanes) in whole.iter().zip(row.by_ref()) {
-        s.store(F::load(s, x), &mut lanes.0);
-    }
-    if let (false, Some(lanes)) = (tail.is_empty(), row.next()) {
-        let mut padded = [F::default(); LANES];
-        padded[..tail.len()].copy_from_slice(tail);
-        s.store(F::load(s, &padded), &mut lanes.0);
+        next = behind;
     }
 }
 
@@ -422,6 +332,20 @@ impl<'a> Weights<'a> {
     }
 }
 
+/// Rows of numbers, each of which begins `stride` behind the one before.
+#[derive(Clone, Copy)]
+struct Values<'a, F> {
+    numbers: &'a [F],
+    stride: usize,
+}
+
+impl<'a> Values<'a, f32> {
+    /// The rows of a panel from one on.
+    fn of_panel(panel: &'a [Lanes], first: usize, vectors: usize) -> Self {
+        Self { numbers: Lanes::flat(&panel[first * vectors..]), stride: vectors * LANES }
+    }
+}
+
 /// `mixed[r] += sum over p of weights[r][p] * panel[p]` for up to 4 rows, of which no later one begins or ends earlier.
 #[inline(always)]
 fn add_rows<S: Simd>(s: S, weights: &[Weights<'_>], panel: &[Lanes], vectors: usize, mixed: &mut [Lanes]) {
@@ -436,17 +360,12 @@ fn add_rows<S: Simd>(s: S, weights: &[Weights<'_>], panel: &[Lanes], vectors: us
     for (row, weights) in weights.iter().enumerate() {
         add_row(s, row, *weights, weights.first..common.start, panel, vectors, mixed);
     }
-    let shared = &panel[common.start * vectors..];
-    let of = |row: usize| weights[row].of(common.clone());
-    match weights.len() {
-        4 if S::FOUR_ROWS == 4 => {
-            add_columns::<S, 4, 4>(s, [of(0), of(1), of(2), of(3)], shared, vectors, mixed);
-        }
-        4 => add_columns::<S, 4, 1>(s, [of(0), of(1), of(2), of(3)], shared, vectors, mixed),
-        3 => add_columns::<S, 3, 1>(s, [of(0), of(1), of(2)], shared, vectors, mixed),
-        2 => add_columns::<S, 2, 2>(s, [of(0), of(1)], shared, vectors, mixed),
-        _ => add_columns::<S, 1, 4>(s, [of(0)], shared, vectors, mixed),
+    let mut shared: [&[f32]; 4] = [&[]; 4];
+    for (shared, weights) in shared.iter_mut().zip(weights) {
+        *shared = weights.of(common.clone());
     }
+    let values = Values::of_panel(panel, common.start, vectors);
+    add_together(s, &shared[..weights.len()], values, vectors, mixed);
     for (row, weights) in weights.iter().enumerate() {
         add_row(s, row, *weights, common.end..weights.end(), panel, vectors, mixed);
     }
@@ -464,44 +383,66 @@ fn add_row<S: Simd>(
     mixed: &mut [Lanes],
 ) {
     if !rows.is_empty() {
-        let (panel, mixed) = (&panel[rows.start * vectors..], &mut mixed[row * vectors..(row + 1) * vectors]);
-        add_columns::<S, 1, 4>(s, [weights.of(rows)], panel, vectors, mixed);
+        let values = Values::of_panel(panel, rows.start, vectors);
+        add_together(s, &[weights.of(rows)], values, vectors, &mut mixed[row * vectors..(row + 1) * vectors]);
+    }
+}
+
+/// `mixed[r] += sum over p of weights[r][p] * values[p]` for 1 to 4 rows with as many weights.
+#[inline(always)]
+fn add_together<F: Float, S: Simd>(
+    s: S,
+    weights: &[&[f32]],
+    values: Values<'_, F>,
+    vectors: usize,
+    mixed: &mut [Lanes],
+) {
+    match *weights {
+        [a, b, c, d] if S::FOUR_ROWS == 4 => {
+            add_columns::<F, S, 4, 4>(s, [a, b, c, d], values, vectors, mixed);
+        }
+        [a, b, c, d] => add_columns::<F, S, 4, 1>(s, [a, b, c, d], values, vectors, mixed),
+        [a, b, c] => add_columns::<F, S, 3, 1>(s, [a, b, c], values, vectors, mixed),
+        [a, b] => add_columns::<F, S, 2, 2>(s, [a, b], values, vectors, mixed),
+        [a] => add_columns::<F, S, 1, 4>(s, [a], values, vectors, mixed),
+        _ => unreachable!("1 to 4 rows"),
     }
 }
 
 /// All columns, `CHUNKS` vectors at a time while there are as many.
 #[inline(always)]
-fn add_columns<S: Simd, const ROWS: usize, const CHUNKS: usize>(
+fn add_columns<F: Float, S: Simd, const ROWS: usize, const CHUNKS: usize>(
     s: S,
     weights: [&[f32]; ROWS],
-    panel: &[Lanes],
+    values: Values<'_, F>,
     vectors: usize,
     mixed: &mut [Lanes],
 ) {
     let mut column = 0;
     while column + CHUNKS <= vectors {
-        add_chunk::<S, ROWS, CHUNKS>(s, weights, panel, vectors, column, mixed);
+        add_chunk::<F, S, ROWS, CHUNKS>(s, weights, values, vectors, column, mixed);
         column += CHUNKS;
     }
     while column < vectors {
-        add_chunk::<S, ROWS, 1>(s, weights, panel, vectors, column, mixed);
+        add_chunk::<F, S, ROWS, 1>(s, weights, values, vectors, column, mixed);
         column += 1;
     }
 }
 
 /// `ROWS` times `CHUNKS` vectors of sums, held in registers over all positions.
 #[inline(always)]
-fn add_chunk<S: Simd, const ROWS: usize, const CHUNKS: usize>(
+fn add_chunk<F: Float, S: Simd, const ROWS: usize, const CHUNKS: usize>(
     s: S,
     weights: [&[f32]; ROWS],
-    panel: &[Lanes],
+    Values { numbers, stride }: Values<'_, F>,
     vectors: usize,
     column: usize,
     mixed: &mut [Lanes],
 ) {
     let positions = weights[0].len();
     assert!(weights.iter().all(|weights| weights.len() == positions), "attention: rows of other lengths");
-    assert!(column + CHUNKS <= vectors && positions * vectors <= panel.len(), "attention: panel");
+    let last = positions.saturating_sub(1) * stride + vectors * LANES;
+    assert!(column + CHUNKS <= vectors && last <= numbers.len(), "attention: values");
     let mut sums = [[s.zero(); CHUNKS]; ROWS];
     for row in 0..ROWS {
         for chunk in 0..CHUNKS {
@@ -509,13 +450,17 @@ fn add_chunk<S: Simd, const ROWS: usize, const CHUNKS: usize>(
         }
     }
     for position in 0..positions {
-        // SAFETY: the panel has these rows, each with the columns of the chunk, and there are as many weights.
-        let values = unsafe { panel.get_unchecked(position * vectors + column..).get_unchecked(..CHUNKS) };
+        let first = position * stride + column * LANES;
+        let mut values = [s.zero(); CHUNKS];
+        for (chunk, value) in values.iter_mut().enumerate() {
+            // SAFETY: the last position has these columns, by the assertion.
+            *value = F::load(s, unsafe { &*numbers.as_ptr().add(first + chunk * LANES).cast() });
+        }
         for row in 0..ROWS {
-            // SAFETY: as above.
+            // SAFETY: there are as many weights.
             let weight = s.splat(unsafe { *weights[row].get_unchecked(position) });
             for chunk in 0..CHUNKS {
-                sums[row][chunk] = s.fma(weight, s.load(&values[chunk].0), sums[row][chunk]);
+                sums[row][chunk] = s.fma(weight, values[chunk], sums[row][chunk]);
             }
         }
     }

@@ -27,7 +27,7 @@ use crate::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
 use amx::Amx;
-use panel::{MAX_STRIPES, PANEL_ROW_BYTES, Panel, PanelProduct};
+use panel::{PANEL_ROW_BYTES, Panel, PanelProduct, STRIPES};
 
 /// Blocks of interleaved rows between the one that is multiplied and the one that is asked for.
 const BLOCKS_AHEAD: usize = 8;
@@ -254,7 +254,7 @@ fn few<P: Packed, W: Wide, Q: Integer, const N: usize>(w: W, job: &Job<'_>, rows
         let mut acc = [zero; N];
         let mut dots = Dots { at: inputs.map(|(q, _)| q), sums: [[w.splat32(0); MAX_SUBS]; N] };
         // The rows of a window follow each other, and so do windows: each block's turn asks for its share of
-        // what comes later. Interleaved rows are fetched into the second cache, as good for whoever has the next task.
+        // what comes later, of interleaved rows beyond the task's: who has the next task finds its first ones near.
         let share = W::ROWS * P::FORMAT.block_bytes();
         let (ahead, end) = if W::INTERLEAVED {
             (BLOCKS_AHEAD * share, job.weights.rows)
@@ -322,14 +322,17 @@ impl<W: Wide, Q: Integer, const N: usize> Sink<W> for Dots<W, Q, N> {
 /// Products with many rows of activations.
 #[inline(always)]
 fn many<P: Packed, W: Wide, Q: Integer>(w: W, job: &Job<'_>, rows: Range<usize>, has_amx: bool) {
+    const {
+        assert!(W::ROWS == W::Plain::ROWS && W::SIGNED_OFFSET_BITS == W::Plain::SIGNED_OFFSET_BITS);
+    }
     let has_amx = has_amx && amx::fits::<W, Q>() && amx::is_worth_it(job.rows.count);
     // SAFETY: it is there.
     let mut amx = has_amx.then(|| unsafe { Amx::<P::Weights>::new() });
     let mut panel = Panel::new();
     let panel_cols = PANEL_ROW_BYTES / size_of::<Q>();
-    for begin in rows.clone().step_by(MAX_STRIPES * W::ROWS) {
-        let count = (rows.end - begin).div_ceil(W::ROWS).min(MAX_STRIPES);
-        let windows: [Window; MAX_STRIPES] =
+    for begin in rows.clone().step_by(STRIPES * W::ROWS) {
+        let count = (rows.end - begin).div_ceil(W::ROWS).min(STRIPES);
+        let windows: [Window; STRIPES] =
             std::array::from_fn(|r| Window::new::<W>(job, begin + r.min(count - 1) * W::ROWS, rows.end));
         let windows = &windows[..count];
         for first_col in (0..job.weights.cols).step_by(panel_cols) {
@@ -366,13 +369,13 @@ fn unpack<P: Packed, W: Wide, Q: Integer>(
             let at = first.add(col / elems * block_step::<P, W>());
             P::scales(w, at, stride, &mut scales);
             for s in 0..P::SUBS {
-                let row = ((sub + s) * MAX_STRIPES + r) * W::ROWS;
+                let row = ((sub + s) * STRIPES + r) * W::ROWS;
                 w.store_floats(scales.scale[s], panel.scale.as_mut_ptr().add(row).cast());
                 if <P::Weights>::MINIMUM {
                     w.store_floats(scales.minimum[s], panel.minimum.as_mut_ptr().add(row).cast());
                 }
             }
-            let place = (col - cols.start) * size_of::<Q>() * MAX_STRIPES * W::ROWS + 4 * r * W::ROWS;
+            let place = (col - cols.start) * size_of::<Q>() * STRIPES * W::ROWS + 4 * r * W::ROWS;
             let to = panel.weights.as_mut_ptr().cast::<u8>().add(place);
             P::weights(w, at, stride, &mut Interleave::<Q> { to, integers: PhantomData });
         }
@@ -393,7 +396,7 @@ impl<Q: Integer> Interleave<Q> {
     fn write<W: Wide>(&mut self, w: W, place: usize, column: Column<W>) {
         for (i, dwords) in w.dwords(column).into_iter().enumerate() {
             // SAFETY: the panel has room for all sub-blocks of the block.
-            unsafe { w.store(dwords, self.to.add((place + 4 * i) * MAX_STRIPES * W::ROWS)) };
+            unsafe { w.store(dwords, self.to.add((place + 4 * i) * STRIPES * W::ROWS)) };
         }
     }
 }

@@ -28,7 +28,7 @@ pub(super) trait Wide: Copy {
     type V: Copy;
     /// One float for each row.
     type F: Copy;
-    /// What of the instruction set products with panels need: how rows lie in memory makes no difference to them.
+    /// The instruction set as products with panels need it: the same vectors and the same bytes of weights, however rows lie in memory.
     type Plain: Wide<V = Self::V, F = Self::F>;
     /// Weight rows that are worked on at once.
     const ROWS: usize;

@@ -63,6 +63,21 @@ dispatch! {
     fn run_dots(a: &[Lanes], b: &[Lanes]) -> Vec<f32> => sixteen;
 }
 
+#[inline(always)]
+fn sixteen_of_halves<S: Simd>(s: S, a: [&[Lanes]; 2], b: &[u16], stride: usize) -> Vec<f32> {
+    let [x, y] = s.dots_halves(a, b, stride);
+    let [z] = s.dots_halves([a[1]], b, stride);
+    let mut lanes = [[0.0; LANES]; 3];
+    s.store(x, &mut lanes[0]);
+    s.store(y, &mut lanes[1]);
+    s.store(z, &mut lanes[2]);
+    lanes.as_flattened().to_vec()
+}
+
+dispatch! {
+    fn run_dots_halves(a: [&[Lanes]; 2], b: &[u16], stride: usize) -> Vec<f32> => sixteen_of_halves;
+}
+
 #[test]
 fn operations_are_the_oracles() {
     let special = [
@@ -141,6 +156,33 @@ fn sixteen_dots_are_sixteen_times_one() {
         let by_vectors: Vec<Lanes> = (0..16 * len).map(|at| b[at % 16 * len + at / 16]).collect();
         for isa in Isa::available() {
             same_bits(&run_dots(isa, &a, &by_vectors), &oracle, &format!("{isa} {len}"));
+        }
+    }
+}
+
+#[test]
+fn sixteen_dots_with_halves_are_sixteen_times_one() {
+    let mut noise = Noise::new(4);
+    for len in [1, 2, 4, 5, 16] {
+        let mut row =
+            || -> Vec<Lanes> { (0..len).map(|_| Lanes(std::array::from_fn(|_| noise.float(1.0)))).collect() };
+        let a = [row(), row()];
+        for stride in [16 * len, 16 * len + 3, 16 * len + 64] {
+            let b: Vec<half::f16> =
+                (0..15 * stride + 16 * len).map(|_| half::f16::from_f32(noise.float(1.0))).collect();
+            let bits: Vec<u16> = b.iter().map(|x| x.to_bits()).collect();
+            let oracle: Vec<f32> = [&a[0], &a[1], &a[1]]
+                .iter()
+                .flat_map(|a| b.chunks(stride).map(move |row| (a, &row[..16 * len])))
+                .map(|(a, row)| {
+                    let row: Vec<f32> = row.iter().map(|x| x.to_f32()).collect();
+                    dot(Scalar, Lanes::flat(a), &row)
+                })
+                .collect();
+            for isa in Isa::available() {
+                let got = run_dots_halves(isa, [&a[0], &a[1]], &bits, stride);
+                same_bits(&got, &oracle, &format!("{isa} {len} {stride}"));
+            }
         }
     }
 }

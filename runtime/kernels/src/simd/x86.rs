@@ -57,6 +57,7 @@ macro_rules! one {
 impl Simd for Avx2<false> {
     type V = [__m256; 2];
     const FOUR_ROWS: usize = 1;
+    const HALVES_AT_ONCE: bool = true;
 
     both! {
         add(a, b) = _mm256_add_ps;
@@ -165,6 +166,68 @@ impl Simd for Avx2<false> {
         assert!(b.len() >= LANES * a.len());
         // SAFETY: the token says that the CPU has AVX2 and FMA; `b` has 16 rows of the length of `a`.
         unsafe { [dots8(a, b.as_ptr()), dots8(a, b.as_ptr().add(8))] }
+    }
+
+    #[inline(always)]
+    fn dots_halves<const N: usize>(self, a: [&[Lanes]; N], b: &[u16], stride: usize) -> [Self::V; N] {
+        let vectors = a[0].len();
+        assert!(a.iter().all(|a| a.len() == vectors));
+        assert!(b.len() >= (LANES - 1) * stride + vectors * LANES);
+        let mut dots = [self.zero(); N];
+        // SAFETY: the token says that the CPU has AVX2, FMA and F16C; `b` has 16 rows of the length of those of `a`.
+        unsafe {
+            let low = dots8_halves(a, b.as_ptr(), stride);
+            let high = dots8_halves(a, b.as_ptr().add(8 * stride), stride);
+            for (i, dots) in dots.iter_mut().enumerate() {
+                *dots = [low[i], high[i]];
+            }
+        }
+        dots
+    }
+}
+
+/// Eight canonical dot products of each row of `a`, as in [`dots8`]; as many rows of halves at a time as give eight sums.
+///
+/// # Safety
+/// AVX2, FMA and F16C; rows of `a` must be of one length, and `b` must have 8 rows of it, `stride` apart.
+#[inline(always)]
+unsafe fn dots8_halves<const N: usize>(a: [&[Lanes]; N], b: *const u16, stride: usize) -> [__m256; N] {
+    let together = const {
+        assert!(N == 1 || N == 2, "eight sums");
+        8 / N
+    };
+    // SAFETY: what is read is within `a` and `b` by the caller's promise.
+    unsafe {
+        let zero = _mm256_setzero_ps();
+        let mut sums = [[zero; 8]; N];
+        for first in (0..8).step_by(together) {
+            for (half, lanes) in [(0, 0), (1, 8)] {
+                let mut acc = [[zero; 8]; N];
+                for k in 0..a[0].len() {
+                    let mut rows = [zero; 8];
+                    for (row, y) in rows[..together].iter_mut().enumerate() {
+                        let y16 = b.add((first + row) * stride + LANES * k + lanes);
+                        *y = _mm256_cvtph_ps(_mm_loadu_si128(y16.cast()));
+                    }
+                    for (a, acc) in a.iter().zip(&mut acc) {
+                        let x = _mm256_loadu_ps(a.get_unchecked(k).0.as_ptr().add(lanes));
+                        for (acc, y) in acc[..together].iter_mut().zip(rows) {
+                            *acc = _mm256_fmadd_ps(x, y, *acc);
+                        }
+                    }
+                }
+                for (sums, acc) in sums.iter_mut().zip(acc) {
+                    for (sum, acc) in sums[first..first + together].iter_mut().zip(acc) {
+                        *sum = if half == 0 { acc } else { _mm256_add_ps(*sum, acc) };
+                    }
+                }
+            }
+        }
+        let mut dots = [zero; N];
+        for (dots, sums) in dots.iter_mut().zip(sums) {
+            *dots = transposing_sum8(sums);
+        }
+        dots
     }
 }
 

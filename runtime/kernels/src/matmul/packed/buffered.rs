@@ -11,7 +11,7 @@ const ROW: usize = 256;
 /// Rows of the widest kernel.
 const MAX_ROWS: usize = 16;
 
-/// Elements of a block as bytes, signed or with an offset as the format says. Nothing is behind its length.
+/// Elements of a block as bytes, signed or with an offset as its weights are. Nothing is behind its length.
 pub(in crate::matmul) type Bytes = [MaybeUninit<u8>; ROW];
 
 /// Writes bytes `N i..N i + N`.

@@ -1,6 +1,6 @@
 //! What products need to know of weights once they are unpacked. Formats that are alike in this share code.
 
-/// Weights as they come out of blocks: bytes in sub-blocks that have a scale each.
+/// A kind of weights as they come out of blocks (`K` where it is a parameter): bytes in sub-blocks that have a scale each.
 pub(in crate::matmul) trait Weights {
     /// Elements of a sub-block: 16 or 32.
     const SUB: usize;
@@ -14,6 +14,12 @@ pub(in crate::matmul) trait Weights {
     const MINIMUM: bool = false;
 }
 
+/// What [`Weights::LARGEST`] may be.
+const fn bound(largest: u8) -> u8 {
+    assert!(matches!(largest, 15 | 31 | 63 | 128), "few bounds, so that formats share kinds of weights");
+    largest
+}
+
 /// Signed bytes.
 pub(in crate::matmul) struct Signed<const SUB: usize, const LARGEST: u8>;
 
@@ -25,7 +31,7 @@ pub(in crate::matmul) struct WithMinimum<const SUB: usize, const LARGEST: u8>;
 
 impl<const SUB: usize, const LARGEST: u8> Weights for Signed<SUB, LARGEST> {
     const SUB: usize = SUB;
-    const LARGEST: u8 = LARGEST;
+    const LARGEST: u8 = bound(LARGEST);
     const SIGNED: bool = true;
 }
 
@@ -33,12 +39,12 @@ impl<const SUB: usize, const LARGEST: u8, const OFFSET_BITS: u32> Weights
     for Offset<SUB, LARGEST, OFFSET_BITS>
 {
     const SUB: usize = SUB;
-    const LARGEST: u8 = LARGEST;
+    const LARGEST: u8 = bound(LARGEST);
     const OFFSET_BITS: u32 = OFFSET_BITS;
 }
 
 impl<const SUB: usize, const LARGEST: u8> Weights for WithMinimum<SUB, LARGEST> {
     const SUB: usize = SUB;
-    const LARGEST: u8 = LARGEST;
+    const LARGEST: u8 = bound(LARGEST);
     const MINIMUM: bool = true;
 }

@@ -10,7 +10,7 @@ use super::super::activations::{BLOCK, BlockInfo, Integer};
 use super::super::packed::Weights;
 use super::super::wide::{Wide, accumulate, start};
 use super::super::{Job, Precision};
-use super::panel::{MAX_STRIPES, PANEL_ROW_BYTES, Panel};
+use super::panel::{PANEL_ROW_BYTES, Panel, STRIPES};
 use super::{Window, integers};
 use crate::simd::LINE;
 
@@ -217,8 +217,8 @@ impl<K: Weights> Amx<K> {
                     concat!("tilestored [{s} + {s_stride}*1], ", $sums),
                     a = in(reg) activations.add(sub * K::SUB),
                     a_stride = in(reg) distance,
-                    w = in(reg) panel.weights.as_ptr().add((sub * K::SUB / 4 * MAX_STRIPES + r) * LINE),
-                    w_stride = in(reg) MAX_STRIPES * LINE,
+                    w = in(reg) panel.weights.as_ptr().add((sub * K::SUB / 4 * STRIPES + r) * LINE),
+                    w_stride = in(reg) STRIPES * LINE,
                     s = in(reg) sums.0[sub % 2].as_mut_ptr(),
                     s_stride = in(reg) LINE,
                     out($activations) _,

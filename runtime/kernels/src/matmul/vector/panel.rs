@@ -17,18 +17,18 @@ pub(super) const PANEL_ROW_BYTES: usize = 1024;
 /// Most columns of a panel.
 const PANEL_COLS: usize = PANEL_ROW_BYTES;
 /// Stripes of a panel: two, so that what is loaded of the activations is used twice.
-pub(super) const MAX_STRIPES: usize = 2;
+pub(super) const STRIPES: usize = 2;
 
-/// Unpacked weights of up to [`MAX_STRIPES`] times the rows of the widest kernel and [`PANEL_COLS`] columns. A *stripe* is the rows
+/// Unpacked weights of [`STRIPES`] times the rows of the widest kernel and [`PANEL_COLS`] columns. A *stripe* is the rows
 /// of a kernel; stripes lie side by side, and one that is missing leaves its place empty.
 #[repr(C, align(64))]
 pub(super) struct Panel {
     /// [bytes of a row / 4, stripes, rows, 4]
-    pub weights: [MaybeUninit<u8>; PANEL_ROW_BYTES * MAX_STRIPES * MAX_ROWS],
+    pub weights: [MaybeUninit<u8>; PANEL_ROW_BYTES * STRIPES * MAX_ROWS],
     /// [cols / sub-block, stripes, rows]
-    pub scale: [MaybeUninit<f32>; PANEL_COLS / 16 * MAX_STRIPES * MAX_ROWS],
+    pub scale: [MaybeUninit<f32>; PANEL_COLS / 16 * STRIPES * MAX_ROWS],
     /// [cols / sub-block, stripes, rows]
-    pub minimum: [MaybeUninit<f32>; PANEL_COLS / 16 * MAX_STRIPES * MAX_ROWS],
+    pub minimum: [MaybeUninit<f32>; PANEL_COLS / 16 * STRIPES * MAX_ROWS],
 }
 
 impl Panel {
@@ -44,10 +44,8 @@ impl Panel {
 
     /// Where the weights of all stripes for sub-block `sub` begin.
     #[inline(always)]
-    pub fn weights<K: Weights, W: Wide, Q: Integer>(&self, sub: usize) -> *const u8 {
-        let bytes = sub * K::SUB * size_of::<Q>() * MAX_STRIPES * W::ROWS;
-        // SAFETY: a panel has as many sub-blocks.
-        unsafe { self.weights.as_ptr().cast::<u8>().add(bytes) }
+    pub fn sub_block<K: Weights, W: Wide, Q: Integer>(&self, sub: usize) -> *const u8 {
+        self.weights[sub * K::SUB * size_of::<Q>() * STRIPES * W::ROWS..].as_ptr().cast()
     }
 
     /// Scales and minimums of sub-block `sub` of a stripe. Weights without minimums have any.
@@ -56,7 +54,7 @@ impl Panel {
     /// They must have been written.
     #[inline(always)]
     pub unsafe fn figures<K: Weights, W: Wide>(&self, w: W, sub: usize, stripe: usize) -> (W::F, W::F) {
-        let number = sub * MAX_STRIPES + stripe;
+        let number = sub * STRIPES + stripe;
         // SAFETY: the caller's promise.
         unsafe {
             let scale = w.load_floats(self.scale.as_ptr().add(number * W::ROWS).cast());
@@ -83,8 +81,9 @@ pub(super) struct PanelProduct<'a, K: Weights, Q: Integer> {
 impl<K: Weights, Q: Integer, W: Wide> Shared<W> for PanelProduct<'_, K, Q> {
     #[inline(always)]
     fn run(self, w: W) {
+        const { assert!(STRIPES == 2, "there is a case for each number of windows") };
         if let Ok(windows) = self.windows.try_into() {
-            self.stripes::<W, MAX_STRIPES>(w, windows);
+            self.stripes::<W, STRIPES>(w, windows);
         } else if let Ok(windows) = self.windows.try_into() {
             self.stripes::<W, 1>(w, windows);
         }
@@ -129,7 +128,7 @@ impl<K: Weights, Q: Integer> PanelProduct<'_, K, Q> {
     #[inline(always)]
     fn tile<W: Wide, const R: usize, const T: usize>(&self, w: W, windows: &[Window; R], i: usize) {
         let Self { job, cols, panel, .. } = self;
-        const { assert!(R <= MAX_STRIPES, "as many as lie side by side") };
+        const { assert!(R <= STRIPES, "as many as lie side by side") };
         let mut acc = [[w.splat(0.0); T]; R];
         let mut at = [std::ptr::null::<Q>(); T];
         let mut infos: [&[BlockInfo]; T] = [&[]; T];
@@ -151,7 +150,7 @@ impl<K: Weights, Q: Integer> PanelProduct<'_, K, Q> {
                 for (of_row, infos) in starts.iter_mut().zip(infos) {
                     *of_row = start::<K, W, Q>(w, sub, infos.get_unchecked(sub * K::SUB / BLOCK));
                 }
-                let sums = panel_sums::<K, W, Q, R, T>(w, panel.weights::<K, W, Q>(sub), at, starts);
+                let sums = panel_sums::<K, W, Q, R, T>(w, panel.sub_block::<K, W, Q>(sub), at, starts);
                 for r in 0..R {
                     let figures = panel.figures::<K, W>(w, sub, r);
                     for t in 0..T {
@@ -173,7 +172,7 @@ impl<K: Weights, Q: Integer> PanelProduct<'_, K, Q> {
 }
 
 /// For `T` rows of activations and `R` times `W::ROWS` weight rows, `start` and the sums of products over a sub-block of a panel:
-/// [`MAX_STRIPES`] vectors for each dword of activations, of which the first `R` count.
+/// [`STRIPES`] vectors for each dword of activations, of which the first `R` count.
 ///
 /// # Safety
 /// `activations` must be `K::SUB` integers, and `weights` the panel's for them.
@@ -195,7 +194,7 @@ unsafe fn panel_sums<K: Weights, W: Wide, Q: Integer, const R: usize, const T: u
             let mut vectors = [w.splat32(0); R];
             for (r, v) in vectors.iter_mut().enumerate() {
                 // SAFETY: by the caller's promise.
-                *v = unsafe { w.load(weights.add((k * MAX_STRIPES + r) * W::ROWS * 4)) };
+                *v = unsafe { w.load(weights.add((k * STRIPES + r) * W::ROWS * 4)) };
             }
             for (t, a) in activations.iter().enumerate() {
                 // SAFETY: by the caller's promise.
