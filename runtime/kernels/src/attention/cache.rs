@@ -54,10 +54,8 @@ impl<'a> Cache<'a> {
         let len = positions.len().min(self.block_len - begin.max(first));
         let slice = self.slices[block];
         let (stride, bytes) = (slice.bytes(self.width), slice.bytes(columns.len()));
-        let ahead = match self.slices.get(later) {
-            Some(slice) => Some(slice.start().wrapping_add(first * stride + slice.bytes(columns.start))),
-            None => None,
-        };
+        let place = first * stride + slice.bytes(columns.start);
+        let ahead = self.slices.get(later).map(|slice| slice.start().wrapping_add(place));
         Run { slice, within: begin..begin + len, ahead, bytes, stride }
     }
 }
