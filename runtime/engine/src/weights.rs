@@ -261,7 +261,7 @@ pub(crate) struct DraftHead {
 pub(crate) enum Embedding {
     /// It is also the output head, so it is resident.
     Tied,
-    /// RowLayout stay on disk; the index of the tensor in the checkpoint.
+    /// Rows stay on disk; the index of the tensor in the checkpoint.
     OnDisk(usize),
 }
 

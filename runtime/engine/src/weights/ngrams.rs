@@ -24,7 +24,7 @@ pub(crate) struct NgramBlock {
     pub convolution: Vec<f32>, // [kernel, streams * hidden]
 }
 
-/// RowLayout for hashes, on disk: one tensor, or several that follow one another.
+/// Rows for hashes, on disk: one tensor, or several that follow one another.
 #[derive(Debug)]
 pub(crate) struct NgramTable {
     format: Format,

@@ -309,7 +309,7 @@ fn fp8(checkpoint: &Checkpoint, scale: &TensorInfo, rows: usize, cols: usize) ->
     Ok(Parts::Fp8 { scales, block })
 }
 
-/// RowLayout and columns that share a scale.
+/// Rows and columns that share a scale.
 pub(super) fn fp8_block(checkpoint: &Checkpoint) -> Result<[usize; 2]> {
     let block = checkpoint.metadata().u32_array(keys::BLOCK)?;
     Ok(match block.as_deref() {

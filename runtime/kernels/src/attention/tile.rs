@@ -13,6 +13,9 @@ use crate::simd::{LANES, Lanes, Simd, dispatch};
 /// half of the innermost cache.
 pub(super) const PANEL: usize = 32;
 
+/// Heads up to which halves are widened as they are multiplied rather than in a panel; measured with 2 to 8.
+const FEW_HEADS: usize = 8;
+
 /// Consecutive queries times consecutive heads that share a key head. Its rows go query by query, so that neither the
 /// first nor the last position that a row attends to ever falls.
 #[derive(Clone, Copy)]
@@ -29,6 +32,11 @@ pub(super) struct Tile {
 impl Tile {
     pub fn rows(self) -> usize {
         self.queries * self.heads
+    }
+
+    /// Whether a panel would be used by few rows, of a single query.
+    fn is_small(self) -> bool {
+        self.queries == 1 && self.heads <= FEW_HEADS
     }
 
     /// The first position that a row attends to.
@@ -168,15 +176,14 @@ fn score_tile<S: Simd>(
     panel: &mut [Lanes],
     scores: Scores<'_>,
 ) {
+    if S::HALVES_AT_ONCE && tile.is_small() && call.keys.are_halves(call.head_dim) {
+        return score_halves(s, call, tile, positions, queries, scores);
+    }
     let vectors = call.head_dim.div_ceil(LANES);
     let scale = s.splat(call.scale);
     let column = tile.kv_head * call.head_dim;
     for begin in positions.clone().step_by(PANEL) {
         let end = (begin + PANEL).min(positions.end);
-        if S::HALVES_AT_ONCE && tile.queries == 1 && call.keys.are_halves(call.head_dim) {
-            score_halves(s, call, tile, begin..end, queries, scores);
-            continue;
-        }
         widen(s, &call.keys, column..column + call.head_dim, begin..end, Rows::by_vectors(panel, vectors));
         for row in 0..tile.rows() {
             let query = &queries[row * vectors..(row + 1) * vectors];
@@ -191,7 +198,7 @@ fn score_tile<S: Simd>(
     }
 }
 
-/// The same for a single query and keys of halves, which are widened as they are multiplied: a panel would be used by few rows.
+/// The same for a single query and keys of halves, which are widened as they are multiplied.
 #[inline(always)]
 fn score_halves<S: Simd>(
     s: S,
@@ -252,14 +259,13 @@ fn weigh_part<S: Simd>(
     mixed: &mut [Lanes],
 ) {
     let (tile, vectors) = (part.tile, part.vectors());
+    if S::HALVES_AT_ONCE && tile.is_small() && call.values.are_halves(part.columns.len()) {
+        return weigh_halves(s, call, part, positions, scores, mixed);
+    }
     let column = tile.kv_head * call.value_dim;
     let columns = column + part.columns.start..column + part.columns.end;
     for begin in positions.clone().step_by(PANEL) {
         let end = (begin + PANEL).min(positions.end);
-        if S::HALVES_AT_ONCE && tile.queries == 1 && call.values.are_halves(part.columns.len()) {
-            weigh_halves(s, call, part, begin..end, scores, mixed);
-            continue;
-        }
         widen(s, &call.values, columns.clone(), begin..end, Rows::one_by_one(panel, vectors));
         let panel = &panel[..(end - begin) * vectors];
         for row in (0..tile.rows()).step_by(4) {
