@@ -35,11 +35,35 @@ pub(super) trait Packed {
     /// Sub-blocks of a block.
     const SUBS: usize = Self::FORMAT.block_elems() / Self::SUB;
 
-    /// Gives all weights of a block to `to`, a sub-block at a time in any order.
+    /// Pieces in which the weights of a block can be had: 1 or 4.
+    const PIECES: usize = 1;
+    /// How many of these make up sub-blocks that follow each other: 1 or 2.
+    const GROUP: usize = 1;
+
+    /// Gives all weights of a block to `to`, a sub-block at a time in any order. Formats of one piece have this, others
+    /// [`Packed::piece`].
     ///
     /// # Safety
     /// `at` must be the block in the first of `W::ROWS` rows, `stride` bytes apart.
-    unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>);
+    #[inline(always)]
+    unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
+        const { assert!(Self::PIECES > 1, "one piece is all weights") };
+        for piece in 0..Self::PIECES {
+            // SAFETY: the caller's promise.
+            unsafe { Self::piece(w, at, stride, piece, to) }
+        }
+    }
+
+    /// Gives the weights of a piece, likewise.
+    ///
+    /// # Safety
+    /// As for [`Packed::weights`].
+    #[inline(always)]
+    unsafe fn piece<W: Wide>(w: W, at: *const u8, stride: usize, _piece: usize, to: &mut impl Sink<W>) {
+        const { assert!(Self::PIECES == 1, "each piece has its weights") };
+        // SAFETY: the caller's promise.
+        unsafe { Self::weights(w, at, stride, to) }
+    }
 
     /// The scales and, where there are any, minimums of the block's sub-blocks, in order.
     ///

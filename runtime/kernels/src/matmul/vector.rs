@@ -237,11 +237,25 @@ const fn block_step<P: Packed, W: Wide>() -> usize {
     P::FORMAT.block_bytes() * if W::INTERLEAVED { W::ROWS } else { 1 }
 }
 
+/// How many pieces of a block are multiplied with `N` rows before their sums are added up: these then stay in registers, and additions,
+/// of which each waits for the one before, go on beside the next products. All of a block where that is slower, as it is with sums of two
+/// pieces for several rows, or not measured.
+const fn group_pieces<P: Packed, W: Wide, const N: usize>() -> usize {
+    assert!(matches!((P::PIECES, P::GROUP), (1, 1) | (4, 1 | 2)));
+    if W::INTERLEAVED && (N == 1 || P::GROUP == 1) { P::GROUP } else { P::PIECES }
+}
+
+/// The sub-blocks of these.
+const fn group_subs<P: Packed, W: Wide, const N: usize>() -> usize {
+    P::SUBS * group_pieces::<P, W, N>() / P::PIECES
+}
+
 /// Products with `N` rows of activations, weights unpacked in registers.
 #[inline(always)]
 fn few<P: Packed, W: Wide, Q: Integer, const N: usize>(w: W, job: &Job<'_>, rows: Range<usize>) {
     let stride = job.weights.row_bytes;
     let blocks = job.weights.cols / P::FORMAT.block_elems();
+    let groups = P::PIECES / const { group_pieces::<P, W, N>() };
     let zero = w.splat(0.0);
     let mut scales = Scales::<W> { scale: [zero; MAX_SUBS], minimum: [zero; MAX_SUBS] };
     let mut inputs: [(*const Q, &[BlockInfo]); N] = [(std::ptr::null(), &[]); N];
@@ -261,32 +275,74 @@ fn few<P: Packed, W: Wide, Q: Integer, const N: usize>(w: W, job: &Job<'_>, rows
         } else {
             (W::ROWS * stride, rows.end)
         };
-        let left = (end - begin) * stride;
+        let last = first.wrapping_add((end - begin) * stride);
+        let mut later = first.wrapping_add(ahead);
         for b in 0..blocks {
-            if b * share + ahead < left {
+            if later < last {
                 for line in 0..share.div_ceil(LINE) {
-                    w.prefetch(first.wrapping_add(ahead + b * share + line * LINE));
+                    w.prefetch(later.wrapping_add(line * LINE));
                 }
             }
+            later = later.wrapping_add(share);
             // SAFETY: `W::ROWS` rows from the window's first are in the matrix, and this is their block b, as
             // are the elements and infos of the activations.
             unsafe {
                 let at = first.add(b * block_step::<P, W>());
                 P::scales(w, at, stride, &mut scales);
-                P::weights(w, at, stride, &mut dots);
-                for (n, (_, info)) in inputs.iter().enumerate() {
-                    for sub in 0..P::SUBS {
-                        let info = info.get_unchecked((b * P::SUBS + sub) * P::SUB / BLOCK);
-                        let figures = (scales.scale[sub], scales.minimum[sub]);
-                        let sums = w.add32(dots.sums[n][sub], start::<P::Weights, W, Q>(w, sub, info));
-                        acc[n] = accumulate::<P::Weights, W>(w, sub, sums, figures, info, acc[n]);
-                    }
-                    dots.at[n] = dots.at[n].add(P::FORMAT.block_elems());
+                let infos = inputs.map(|(_, infos)| infos.as_ptr().add(b * P::SUBS * P::SUB / BLOCK));
+                // Each is a constant to the compiler.
+                add_group::<P, W, Q, N>(w, (at, stride), 0, &scales, infos, &mut dots, &mut acc);
+                if groups > 1 {
+                    add_group::<P, W, Q, N>(w, (at, stride), 1, &scales, infos, &mut dots, &mut acc);
+                }
+                if groups > 2 {
+                    add_group::<P, W, Q, N>(w, (at, stride), 2, &scales, infos, &mut dots, &mut acc);
+                    add_group::<P, W, Q, N>(w, (at, stride), 3, &scales, infos, &mut dots, &mut acc);
+                }
+                for at in &mut dots.at {
+                    *at = at.add(P::FORMAT.block_elems());
                 }
             }
         }
         for (i, acc) in acc.into_iter().enumerate() {
             window.store(w, job, i, acc);
+        }
+    }
+}
+
+/// Adds the products of a group of a block's sub-blocks, that at `at` in the first row and every `stride` bytes in the others, to `acc`.
+///
+/// # Safety
+/// As for [`Packed::weights`]; `infos` and `dots` must be where the block's input is.
+#[inline(always)]
+unsafe fn add_group<P: Packed, W: Wide, Q: Integer, const N: usize>(
+    w: W,
+    (at, stride): (*const u8, usize),
+    group: usize,
+    scales: &Scales<W>,
+    infos: [*const BlockInfo; N],
+    dots: &mut Dots<W, Q, N>,
+    acc: &mut [W::F; N],
+) {
+    let (pieces, subs) = const { (group_pieces::<P, W, N>(), group_subs::<P, W, N>()) };
+    // SAFETY: the caller's promise.
+    unsafe {
+        if pieces == P::PIECES {
+            P::weights(w, at, stride, dots);
+        } else {
+            P::piece(w, at, stride, pieces * group, dots);
+            if pieces > 1 {
+                P::piece(w, at, stride, pieces * group + 1, dots);
+            }
+        }
+        for ((acc, sums), infos) in acc.iter_mut().zip(dots.sums).zip(infos) {
+            for place in 0..subs {
+                let sub = group * subs + place;
+                let info = &*infos.add(sub * P::SUB / BLOCK);
+                let sums = w.add32(sums[place], start::<P::Weights, W, Q>(w, sub, info));
+                let figures = (scales.scale[sub], scales.minimum[sub]);
+                *acc = accumulate::<P::Weights, W>(w, sub, sums, figures, info, *acc);
+            }
         }
     }
 }
@@ -302,7 +358,7 @@ fn integers<'a, Q: Integer>(job: &Job<'a>, i: usize) -> (*const Q, &'a [BlockInf
 struct Dots<W: Wide, Q: Integer, const N: usize> {
     /// The rows' integers for the block.
     at: [*const Q; N],
-    /// Raw sums of products of each sub-block.
+    /// Raw sums of products of each sub-block of a group.
     sums: [[W::V; MAX_SUBS]; N],
 }
 
@@ -314,7 +370,8 @@ impl<W: Wide, Q: Integer, const N: usize> Sink<W> for Dots<W, Q, N> {
             // SAFETY: the rows have as many elements as the block.
             let at = unsafe { at.add(sub * P::SUB) };
             // SAFETY: as above.
-            sums[sub] = unsafe { column_sums::<P::Weights, W, Q, C>(w, &weights, at) };
+            sums[sub % const { group_subs::<P, W, N>() }] =
+                unsafe { column_sums::<P::Weights, W, Q, C>(w, &weights, at) };
         }
     }
 }

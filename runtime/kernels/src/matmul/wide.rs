@@ -115,14 +115,17 @@ pub(super) trait Wide: Copy {
     fn sar16(self, a: Self::V, bits: u32) -> Self::V;
     /// Shift of dwords to the right, zeros in.
     fn shr32(self, a: Self::V, bits: u32) -> Self::V;
-    /// Shift of dwords to the right, sign in.
-    fn sar32(self, a: Self::V, bits: u32) -> Self::V;
     /// Shift of dwords to the left.
     fn shl32(self, a: Self::V, bits: u32) -> Self::V;
     /// Byte `byte` of each dword, as a dword.
     #[inline(always)]
     fn byte_of_dwords(self, a: Self::V, byte: usize) -> Self::V {
         self.and(self.shr32(a, 8 * byte as u32), self.splat32(0xFF))
+    }
+    /// Byte `byte` of each dword as its highest, above zeros.
+    #[inline(always)]
+    fn high_byte_of_dwords(self, a: Self::V, byte: usize) -> Self::V {
+        self.and(self.shl32(a, 24 - 8 * byte as u32), self.splat32(0xFF << 24))
     }
     fn add32(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub32(self, a: Self::V, b: Self::V) -> Self::V;

@@ -49,16 +49,16 @@ unsafe fn six_bit_scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut S
 impl Packed for Q2K {
     const FORMAT: Format = Format::Q2K;
     type Weights = WithMinimum<16, 15>;
+    const PIECES: usize = 4;
+    const GROUP: usize = 2;
 
     #[inline(always)]
-    unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
-        for piece in 0..4 {
-            // SAFETY: within the block.
-            let q = unsafe { w.column(at, 16 + 16 * piece, stride) };
-            for quarter in 0..4 {
-                let sub = piece / 2 * 8 + 2 * quarter + piece % 2;
-                to.put::<Self, 1>(w, sub, [bits(w, q, -2 * quarter as i32, 3)]);
-            }
+    unsafe fn piece<W: Wide>(w: W, at: *const u8, stride: usize, piece: usize, to: &mut impl Sink<W>) {
+        // SAFETY: within the block.
+        let q = unsafe { w.column(at, 16 + 16 * piece, stride) };
+        for quarter in 0..4 {
+            let sub = piece / 2 * 8 + 2 * quarter + piece % 2;
+            to.put::<Self, 1>(w, sub, [bits(w, q, -2 * quarter as i32, 3)]);
         }
     }
 
@@ -80,19 +80,18 @@ impl Packed for Q2K {
 impl Packed for Q3K {
     const FORMAT: Format = Format::Q3K;
     type Weights = Offset<16, 15, 2>;
+    const PIECES: usize = 4;
+    const GROUP: usize = 2;
 
     #[inline(always)]
-    unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
-        for piece in 0..4 {
-            let (half, side) = (piece / 2, piece % 2);
-            // SAFETY: within the block.
-            let (third, q) =
-                unsafe { (w.column(at, 16 * side, stride), w.column(at, 32 + 16 * piece, stride)) };
-            for quarter in 0..4 {
-                let low = bits(w, q, -2 * quarter as i32, 3);
-                let high = bits(w, third, 2 - (4 * half + quarter) as i32, 4);
-                to.put::<Self, 1>(w, half * 8 + 2 * quarter + side, [or(w, low, high)]);
-            }
+    unsafe fn piece<W: Wide>(w: W, at: *const u8, stride: usize, piece: usize, to: &mut impl Sink<W>) {
+        let (half, side) = (piece / 2, piece % 2);
+        // SAFETY: within the block.
+        let (third, q) = unsafe { (w.column(at, 16 * side, stride), w.column(at, 32 + 16 * piece, stride)) };
+        for quarter in 0..4 {
+            let low = bits(w, q, -2 * quarter as i32, 3);
+            let high = bits(w, third, 2 - (4 * half + quarter) as i32, 4);
+            to.put::<Self, 1>(w, half * 8 + 2 * quarter + side, [or(w, low, high)]);
         }
     }
 
@@ -118,16 +117,14 @@ impl Packed for Q3K {
 impl Packed for Q4K {
     const FORMAT: Format = Format::Q4K;
     type Weights = WithMinimum<32, 15>;
+    const PIECES: usize = 4;
 
     #[inline(always)]
-    unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
-        for pair in 0..4 {
-            // SAFETY: within the block.
-            let (a, b) =
-                unsafe { (w.column(at, 16 + 32 * pair, stride), w.column(at, 32 + 32 * pair, stride)) };
-            to.put::<Self, 2>(w, 2 * pair, [low_nibbles(w, a), low_nibbles(w, b)]);
-            to.put::<Self, 2>(w, 2 * pair + 1, [high_nibbles(w, a), high_nibbles(w, b)]);
-        }
+    unsafe fn piece<W: Wide>(w: W, at: *const u8, stride: usize, pair: usize, to: &mut impl Sink<W>) {
+        // SAFETY: within the block.
+        let (a, b) = unsafe { (w.column(at, 16 + 32 * pair, stride), w.column(at, 32 + 32 * pair, stride)) };
+        to.put::<Self, 2>(w, 2 * pair, [low_nibbles(w, a), low_nibbles(w, b)]);
+        to.put::<Self, 2>(w, 2 * pair + 1, [high_nibbles(w, a), high_nibbles(w, b)]);
     }
 
     #[inline(always)]
@@ -140,29 +137,28 @@ impl Packed for Q4K {
 impl Packed for Q5K {
     const FORMAT: Format = Format::Q5K;
     type Weights = WithMinimum<32, 31>;
+    const PIECES: usize = 4;
 
     #[inline(always)]
-    unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
-        for pair in 0..4 {
-            // SAFETY: within the block.
-            let (fifth, a, b) = unsafe {
-                let fifth = [w.column(at, 16, stride), w.column(at, 32, stride)];
-                (fifth, w.column(at, 48 + 32 * pair, stride), w.column(at, 64 + 32 * pair, stride))
+    unsafe fn piece<W: Wide>(w: W, at: *const u8, stride: usize, pair: usize, to: &mut impl Sink<W>) {
+        // SAFETY: within the block.
+        let (fifth, a, b) = unsafe {
+            let fifth = [w.column(at, 16, stride), w.column(at, 32, stride)];
+            (fifth, w.column(at, 48 + 32 * pair, stride), w.column(at, 64 + 32 * pair, stride))
+        };
+        for high in 0..2 {
+            let sub = 2 * pair + high;
+            let nibbles = if high == 0 {
+                [low_nibbles(w, a), low_nibbles(w, b)]
+            } else {
+                [high_nibbles(w, a), high_nibbles(w, b)]
             };
-            for high in 0..2 {
-                let sub = 2 * pair + high;
-                let nibbles = if high == 0 {
-                    [low_nibbles(w, a), low_nibbles(w, b)]
-                } else {
-                    [high_nibbles(w, a), high_nibbles(w, b)]
-                };
-                let shift = 4 - sub as i32;
-                let columns = [
-                    or(w, nibbles[0], bits(w, fifth[0], shift, 16)),
-                    or(w, nibbles[1], bits(w, fifth[1], shift, 16)),
-                ];
-                to.put::<Self, 2>(w, sub, columns);
-            }
+            let shift = 4 - sub as i32;
+            let columns = [
+                or(w, nibbles[0], bits(w, fifth[0], shift, 16)),
+                or(w, nibbles[1], bits(w, fifth[1], shift, 16)),
+            ];
+            to.put::<Self, 2>(w, sub, columns);
         }
     }
 
@@ -176,36 +172,37 @@ impl Packed for Q5K {
 impl Packed for Q6K {
     const FORMAT: Format = Format::Q6K;
     type Weights = Offset<16, 63, 5>;
+    const PIECES: usize = 4;
+    const GROUP: usize = 2;
 
     #[inline(always)]
-    unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
-        for piece in 0..4 {
-            let (half, side) = (piece / 2, piece % 2);
-            // SAFETY: within the block.
-            let (a, b, upper) = unsafe {
-                let low = 64 * half + 16 * side;
-                (
-                    w.column(at, low, stride),
-                    w.column(at, low + 32, stride),
-                    w.column(at, 128 + 16 * piece, stride),
-                )
-            };
-            let sub = 8 * half + side;
-            to.put::<Self, 1>(w, sub, [or(w, low_nibbles(w, a), bits(w, upper, 4, 0x30))]);
-            to.put::<Self, 1>(w, sub + 2, [or(w, low_nibbles(w, b), bits(w, upper, 2, 0x30))]);
-            to.put::<Self, 1>(w, sub + 4, [or(w, high_nibbles(w, a), bits(w, upper, 0, 0x30))]);
-            to.put::<Self, 1>(w, sub + 6, [or(w, high_nibbles(w, b), bits(w, upper, -2, 0x30))]);
-        }
+    unsafe fn piece<W: Wide>(w: W, at: *const u8, stride: usize, piece: usize, to: &mut impl Sink<W>) {
+        let (half, side) = (piece / 2, piece % 2);
+        // SAFETY: within the block.
+        let (a, b, upper) = unsafe {
+            let low = 64 * half + 16 * side;
+            (
+                w.column(at, low, stride),
+                w.column(at, low + 32, stride),
+                w.column(at, 128 + 16 * piece, stride),
+            )
+        };
+        let sub = 8 * half + side;
+        to.put::<Self, 1>(w, sub, [or(w, low_nibbles(w, a), bits(w, upper, 4, 0x30))]);
+        to.put::<Self, 1>(w, sub + 2, [or(w, low_nibbles(w, b), bits(w, upper, 2, 0x30))]);
+        to.put::<Self, 1>(w, sub + 4, [or(w, high_nibbles(w, a), bits(w, upper, 0, 0x30))]);
+        to.put::<Self, 1>(w, sub + 6, [or(w, high_nibbles(w, b), bits(w, upper, -2, 0x30))]);
     }
 
     #[inline(always)]
     unsafe fn scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut Scales<W>) {
         // SAFETY: within the block; the unit is its last two bytes.
         let (packed, unit) = unsafe { (w.column(at, 192, stride), w.last_halves(at, 208, stride)) };
+        // Signed bytes are taken for 2^24 times as much.
+        let unit = w.mul(unit, w.splat(1.0 / 16_777_216.0));
         for (i, dword) in w.dwords(packed).into_iter().enumerate() {
             for byte in 0..4 {
-                let signed = w.sar32(w.shl32(dword, 24 - 8 * byte as u32), 24);
-                to.scale[4 * i + byte] = w.mul(unit, w.floats(signed));
+                to.scale[4 * i + byte] = w.mul(unit, w.floats(w.high_byte_of_dwords(dword, byte)));
             }
         }
     }

@@ -61,7 +61,6 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
         sar16 = _mm256_sra_epi16;
         shl16 = _mm256_sll_epi16;
         shr32 = _mm256_srl_epi32;
-        sar32 = _mm256_sra_epi32;
         shl32 = _mm256_sll_epi32;
     }
 
@@ -132,15 +131,16 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
 
     #[inline(always)]
     fn byte_of_dwords(self, a: __m256i, byte: usize) -> __m256i {
-        /// Zeros in the upper bytes.
-        const UPPER: i32 = 0x8080_8000_u32 as i32;
         let byte = byte as i32;
         // SAFETY: AVX2 by the token.
-        unsafe {
-            let lane =
-                _mm_setr_epi32(UPPER | byte, UPPER | (byte + 4), UPPER | (byte + 8), UPPER | (byte + 12));
-            _mm256_shuffle_epi8(a, _mm256_broadcastsi128_si256(lane))
-        }
+        unsafe { bytes_of_dwords(a, 0x8080_8000_u32 as i32 | byte, 4) }
+    }
+
+    #[inline(always)]
+    fn high_byte_of_dwords(self, a: __m256i, byte: usize) -> __m256i {
+        let byte = byte as i32;
+        // SAFETY: AVX2 by the token.
+        unsafe { bytes_of_dwords(a, 0x0080_8080 | byte << 24, 4 << 24) }
     }
 
     #[inline(always)]
@@ -321,6 +321,20 @@ impl<const VNNI: bool> Halves for Avx2<VNNI> {
     unsafe fn load_halves(self, at: *const u8) -> __m256 {
         // SAFETY: the caller's promise; F16C by the token.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(at.cast())) }
+    }
+}
+
+/// Bytes of the first dword that `index` counts, or zeros where it has its upper bit set, and of the others with indices larger by
+/// `step`.
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn bytes_of_dwords(a: __m256i, index: i32, step: i32) -> __m256i {
+    // SAFETY: registers only.
+    unsafe {
+        let lane = _mm_setr_epi32(index, index + step, index + 2 * step, index + 3 * step);
+        _mm256_shuffle_epi8(a, _mm256_broadcastsi128_si256(lane))
     }
 }
 

@@ -59,7 +59,6 @@ impl<const VBMI: bool> Wide for Avx512<VBMI> {
         sar16 = _mm512_sra_epi16;
         shl16 = _mm512_sll_epi16;
         shr32 = _mm512_srl_epi32;
-        sar32 = _mm512_sra_epi32;
         shl32 = _mm512_sll_epi32;
     }
 

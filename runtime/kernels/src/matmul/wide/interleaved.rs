@@ -132,9 +132,9 @@ impl<W: Halves> Wide for Interleaved<W> {
         shl16(a: W::V, bits: u32) -> W::V;
         sar16(a: W::V, bits: u32) -> W::V;
         shr32(a: W::V, bits: u32) -> W::V;
-        sar32(a: W::V, bits: u32) -> W::V;
         shl32(a: W::V, bits: u32) -> W::V;
         byte_of_dwords(a: W::V, byte: usize) -> W::V;
+        high_byte_of_dwords(a: W::V, byte: usize) -> W::V;
         add32(a: W::V, b: W::V) -> W::V;
         sub32(a: W::V, b: W::V) -> W::V;
         low_quads(a: W::V, b: W::V) -> W::V;

@@ -67,7 +67,6 @@ impl<const DOTPROD: bool> Wide for Neon<DOTPROD> {
         sar16(bits) = vshlq_s16(vdupq_n_s16(-(bits as i16))), vreinterpretq_s16_u8, vreinterpretq_u8_s16;
         shr32(bits) = vshlq_u32(vdupq_n_s32(-(bits as i32))), vreinterpretq_u32_u8, vreinterpretq_u8_u32;
         shl32(bits) = vshlq_u32(vdupq_n_s32(bits as i32)), vreinterpretq_u32_u8, vreinterpretq_u8_u32;
-        sar32(bits) = vshlq_s32(vdupq_n_s32(-(bits as i32))), vreinterpretq_s32_u8, vreinterpretq_u8_s32;
     }
 
     #[inline(always)]
