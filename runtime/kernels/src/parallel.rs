@@ -21,9 +21,6 @@ const SPINS_BEFORE_YIELD: u32 = 1_000;
 /// Yields before a worker sleeps: about a millisecond on an idle machine.
 const YIELDS_BEFORE_SLEEP: u32 = 2_000;
 
-/// A value of [`Shared::next`] that ends a loop and is far from overflow.
-const NO_TASK: usize = usize::MAX / 2;
-
 /// In [`Shared::state`]: the loop accepts workers. The bits below count the workers in it, those from
 /// [`GENERATION`] up number the loop.
 const OPEN: u64 = 1 << 31;
@@ -77,7 +74,7 @@ impl Team {
     /// One region at a time has the workers: one that is opened while another is (by another thread, or
     /// inside a loop) is its caller's thread alone.
     pub fn region<R>(&self, f: impl FnOnce(&Region<'_>) -> R) -> R {
-        let shared = Shared::new();
+        let shared = Shared::new(self.threads);
         let region = |threads| Region::new(&shared, threads, self.isa);
         let Some(pool) = &self.pool else { return f(&region(1)) };
         if self.busy.swap(true, Ordering::Acquire) {
@@ -86,8 +83,9 @@ impl Team {
         let _release = OnDrop(|| self.busy.store(false, Ordering::Release));
         pool.in_place_scope(|scope| {
             let _dismiss = OnDrop(|| shared.dismiss());
-            for _ in 1..self.threads {
-                scope.spawn(|_| shared.work());
+            for thread in 1..self.threads {
+                let shared = &shared;
+                scope.spawn(move |_| shared.work(thread));
             }
             f(&region(self.threads))
         })
@@ -132,11 +130,11 @@ impl Region<'_> {
     }
 
     /// Calls `f` with each of `0..tasks` once, on any thread in any order, and returns when all calls have. A
-    /// thread takes the next task when it has done its last, so tasks may differ in length; a few per thread
-    /// are enough, since taking one costs about 50 ns.
+    /// thread has tasks that follow each other, so that its memory does; one that has done its own takes half of
+    /// another's, so tasks may differ in length. A few per thread are enough, since taking one costs about 50 ns.
     ///
     /// # Panics
-    /// With the panic of a task; tasks that nobody had begun are then not run.
+    /// With the panic of a task, or with 2^32 tasks or more; tasks that nobody had taken are then not run.
     pub fn run(&self, tasks: usize, f: impl Fn(usize) + Sync) {
         if self.threads == 1 || tasks <= 1 {
             (0..tasks).for_each(f);
@@ -173,8 +171,8 @@ struct Shared {
     state: AtomicU64,
     /// The loop; written only while it is closed and no worker is in it.
     job: UnsafeCell<Job>,
-    /// The next task of the loop that nobody has taken.
-    next: AtomicUsize,
+    /// For each thread the tasks of the loop that it is to do.
+    shares: Box<[Share]>,
     /// The first panic of a worker in the loop.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     /// The region is over.
@@ -193,7 +191,39 @@ struct Job {
     /// Calls the closure behind `data` with the index of a task.
     call: unsafe fn(*const (), usize),
     data: *const (),
-    tasks: usize,
+}
+
+/// Tasks that follow each other: the first in the low half, the end in the high half; none if that is not above it. On a cache line of
+/// its own.
+#[repr(align(64))]
+struct Share(AtomicU64);
+
+impl Share {
+    /// The tasks are so.
+    fn set(&self, begin: u32, end: u32) {
+        self.0.store(u64::from(end) << 32 | u64::from(begin), Ordering::Relaxed);
+    }
+
+    /// For the thread that has it: its first task. Called once more than there are tasks.
+    fn first(&self) -> Option<u32> {
+        let (begin, end) = Self::parts(self.0.fetch_add(1, Ordering::Relaxed));
+        (begin < end).then_some(begin)
+    }
+
+    /// For other threads: takes the last half of the tasks, one at least.
+    fn last_half(&self) -> Option<Range<u32>> {
+        let mut half = None;
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |share| {
+            let (begin, end) = Self::parts(share);
+            half = (begin < end).then(|| begin + (end - begin) / 2..end);
+            half.as_ref().map(|half| u64::from(half.start) << 32 | u64::from(begin))
+        });
+        half
+    }
+
+    fn parts(share: u64) -> (u32, u32) {
+        (share as u32, (share >> 32) as u32)
+    }
 }
 
 // SAFETY: `job` is written by the region's thread alone, at a time when `state` keeps the workers out (it is
@@ -203,11 +233,11 @@ struct Job {
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    fn new() -> Self {
+    fn new(threads: usize) -> Self {
         Self {
             state: AtomicU64::new(0),
-            job: UnsafeCell::new(Job { call: |_, _| (), data: std::ptr::null(), tasks: 0 }),
-            next: AtomicUsize::new(0),
+            job: UnsafeCell::new(Job { call: |_, _| (), data: std::ptr::null() }),
+            shares: (0..threads).map(|_| Share(AtomicU64::new(0))).collect(),
             panic: Mutex::new(None),
             over: AtomicBool::new(false),
             idle: AtomicBool::new(false),
@@ -225,39 +255,51 @@ impl Shared {
             // empty.
             unsafe { (*data.cast::<F>())(index) }
         }
-        let job = Job { call: call::<F>, data: std::ptr::from_ref(f).cast(), tasks };
+        let job = Job { call: call::<F>, data: std::ptr::from_ref(f).cast() };
         // SAFETY: the last loop was closed and left by all workers before its `run` returned or unwound, so
         // nobody reads the job now.
         unsafe { *self.job.get() = job };
-        self.next.store(0, Ordering::Relaxed);
+        assert!(u32::try_from(tasks).is_ok(), "a loop of {tasks} tasks");
+        let begin = |thread: usize| (tasks as u64 * thread as u64 / self.shares.len() as u64) as u32;
+        for (thread, share) in self.shares.iter().enumerate() {
+            share.set(begin(thread), begin(thread + 1));
+        }
         self.idle.store(false, Ordering::Relaxed);
         let generation = (self.state.load(Ordering::Relaxed) & !(OPEN | JOINED)).wrapping_add(GENERATION);
         self.state.store(generation | OPEN, Ordering::SeqCst);
         self.wake();
-        self.take_tasks(job);
+        self.take_tasks(job, 0);
         self.close();
         if let Some(payload) = lock(&self.panic).take() {
             resume_unwind(payload);
         }
     }
 
-    /// Takes tasks until none is left. A panic is kept for the caller and ends the loop.
-    fn take_tasks(&self, job: Job) {
+    /// Does a thread's tasks, and then others', until none is left. A panic is kept for the caller and ends the loop.
+    fn take_tasks(&self, job: Job, thread: usize) {
         let take = || {
-            loop {
-                let index = self.next.fetch_add(1, Ordering::Relaxed);
-                if index >= job.tasks {
-                    return;
-                }
+            while let Some(index) = self.take_task(thread) {
                 // SAFETY: the caller of `run` waits in it until this thread has left the loop: the closure is
                 // alive.
-                unsafe { (job.call)(job.data, index) };
+                unsafe { (job.call)(job.data, index as usize) };
             }
         };
         if let Err(payload) = catch_unwind(AssertUnwindSafe(take)) {
-            self.next.store(NO_TASK, Ordering::Relaxed);
+            self.shares.iter().for_each(|share| share.set(0, 0));
             lock(&self.panic).get_or_insert(payload);
         }
+    }
+
+    /// The next task for a thread: of its own, or of the half that it takes of another's. What was taken and is not yet its own is seen
+    /// by no other thread, which may then leave the loop early.
+    fn take_task(&self, thread: usize) -> Option<u32> {
+        let own = &self.shares[thread];
+        own.first().or_else(|| {
+            let others = self.shares[thread + 1..].iter().chain(&self.shares[..thread]);
+            let taken = others.filter_map(Share::last_half).next()?;
+            own.set(taken.start + 1, taken.end);
+            Some(taken.start)
+        })
     }
 
     /// Keeps further workers out of the loop and waits for those in it.
@@ -270,8 +312,8 @@ impl Shared {
         }
     }
 
-    /// A worker's life in the region.
-    fn work(&self) {
+    /// A worker's life in the region; the caller is thread 0.
+    fn work(&self, thread: usize) {
         let mut last = 0;
         let mut spins = 0;
         while !self.over.load(Ordering::Acquire) {
@@ -292,7 +334,7 @@ impl Shared {
             spins = 0;
             // SAFETY: this worker is counted in the loop, so that the caller does not write the job.
             let job = unsafe { *self.job.get() };
-            self.take_tasks(job);
+            self.take_tasks(job, thread);
             self.state.fetch_sub(1, Ordering::Release);
         }
     }
@@ -405,6 +447,41 @@ mod tests {
                 }
             });
         }
+    }
+
+    #[test]
+    fn shares_are_taken_from_both_ends() {
+        let share = Share(AtomicU64::new(0));
+        assert_eq!((share.first(), share.last_half()), (None, None));
+        share.set(3, 8);
+        assert_eq!((share.first(), share.last_half()), (Some(3), Some(6..8)));
+        assert_eq!((share.last_half(), share.last_half()), (Some(5..6), Some(4..5)));
+        assert_eq!((share.first(), share.first(), share.last_half()), (None, None, None));
+    }
+
+    #[test]
+    fn a_thread_goes_through_tasks_in_order_and_takes_over_what_another_leaves() {
+        let order = Mutex::new(Vec::new());
+        team(2).region(|region| {
+            // The first task of either thread waits for all others, which the other thread must then do.
+            let left = AtomicUsize::new(15);
+            region.run(16, |task| {
+                if task == 0 {
+                    let begin = std::time::Instant::now();
+                    while left.load(Ordering::Acquire) > 0 && begin.elapsed().as_secs() < 20 {
+                        std::thread::yield_now();
+                    }
+                } else {
+                    lock(&order).push(task);
+                    left.fetch_sub(1, Ordering::Release);
+                }
+            });
+        });
+        let order = lock(&order);
+        assert_eq!(order[..8], [8, 9, 10, 11, 12, 13, 14, 15], "its own tasks first");
+        let mut rest = order[8..].to_vec();
+        rest.sort_unstable();
+        assert_eq!(rest, [1, 2, 3, 4, 5, 6, 7]);
     }
 
     #[test]

@@ -29,8 +29,8 @@ use crate::simd::{Avx2, Avx512};
 use amx::Amx;
 use panel::{PANEL_ROW_BYTES, Panel, PanelProduct, STRIPES};
 
-/// Blocks of interleaved rows between the one that is multiplied and the one that is asked for.
-const BLOCKS_AHEAD: usize = 8;
+/// About so many bytes of interleaved rows lie between the block that is multiplied and the one that is asked for.
+const BYTES_AHEAD: usize = 5632;
 /// Rows of the widest kernel.
 const MAX_ROWS: usize = 16;
 
@@ -265,25 +265,19 @@ fn few<P: Packed, W: Wide, Q: Integer, const N: usize>(w: W, job: &Job<'_>, rows
     for begin in rows.clone().step_by(W::ROWS) {
         let window = Window::new::<W>(job, begin, rows.end);
         let first = window.blocks(job);
-        let mut acc = [zero; N];
-        let mut dots = Dots { at: inputs.map(|(q, _)| q), sums: [[w.splat32(0); MAX_SUBS]; N] };
-        // The rows of a window follow each other, and so do windows: each block's turn asks for its share of
-        // what comes later, of interleaved rows beyond the task's: who has the next task finds its first ones near.
+        let sums = [[w.splat32(0); MAX_SUBS]; N];
+        let mut dots = Dots { at: inputs.map(|(q, _)| q), sums, acc: [zero; N] };
+        // The rows of a window follow each other, and so do windows: each block's turn asks for its share of what comes later, of
+        // interleaved rows beyond the task's: its thread has the next, most often.
         let share = W::ROWS * P::FORMAT.block_bytes();
-        let (ahead, end) = if W::INTERLEAVED {
-            (BLOCKS_AHEAD * share, job.weights.rows)
+        let (lead, end) = if W::INTERLEAVED {
+            ((BYTES_AHEAD + share / 2) / share * share, job.weights.rows)
         } else {
             (W::ROWS * stride, rows.end)
         };
-        let last = first.wrapping_add((end - begin) * stride);
-        let mut later = first.wrapping_add(ahead);
+        let end = first.wrapping_add((end - begin) * stride);
+        let mut ahead = Ahead { next: first.wrapping_add(lead), end, share };
         for b in 0..blocks {
-            if later < last {
-                for line in 0..share.div_ceil(LINE) {
-                    w.prefetch(later.wrapping_add(line * LINE));
-                }
-            }
-            later = later.wrapping_add(share);
             // SAFETY: `W::ROWS` rows from the window's first are in the matrix, and this is their block b, as
             // are the elements and infos of the activations.
             unsafe {
@@ -291,26 +285,49 @@ fn few<P: Packed, W: Wide, Q: Integer, const N: usize>(w: W, job: &Job<'_>, rows
                 P::scales(w, at, stride, &mut scales);
                 let infos = inputs.map(|(_, infos)| infos.as_ptr().add(b * P::SUBS * P::SUB / BLOCK));
                 // Each is a constant to the compiler.
-                add_group::<P, W, Q, N>(w, (at, stride), 0, &scales, infos, &mut dots, &mut acc);
+                add_group::<P, W, Q, N>(w, (at, stride), 0, &ahead, &scales, infos, &mut dots);
                 if groups > 1 {
-                    add_group::<P, W, Q, N>(w, (at, stride), 1, &scales, infos, &mut dots, &mut acc);
+                    add_group::<P, W, Q, N>(w, (at, stride), 1, &ahead, &scales, infos, &mut dots);
                 }
                 if groups > 2 {
-                    add_group::<P, W, Q, N>(w, (at, stride), 2, &scales, infos, &mut dots, &mut acc);
-                    add_group::<P, W, Q, N>(w, (at, stride), 3, &scales, infos, &mut dots, &mut acc);
+                    add_group::<P, W, Q, N>(w, (at, stride), 2, &ahead, &scales, infos, &mut dots);
+                    add_group::<P, W, Q, N>(w, (at, stride), 3, &ahead, &scales, infos, &mut dots);
                 }
+                ahead.next = ahead.next.wrapping_add(share);
                 for at in &mut dots.at {
                     *at = at.add(P::FORMAT.block_elems());
                 }
             }
         }
-        for (i, acc) in acc.into_iter().enumerate() {
+        for (i, acc) in dots.acc.into_iter().enumerate() {
             window.store(w, job, i, acc);
         }
     }
 }
 
-/// Adds the products of a group of a block's sub-blocks, that at `at` in the first row and every `stride` bytes in the others, to `acc`.
+/// What is asked for ahead of the block that is multiplied.
+struct Ahead {
+    next: *const u8,
+    /// Where there is no more.
+    end: *const u8,
+    /// Bytes for each block.
+    share: usize,
+}
+
+impl Ahead {
+    /// Asks for one of as many parts of a block's share.
+    #[inline(always)]
+    fn ask<W: Wide>(&self, w: W, part: usize, parts: usize) {
+        if self.next < self.end {
+            let lines = self.share.div_ceil(LINE);
+            for line in lines * part / parts..lines * (part + 1) / parts {
+                w.prefetch(self.next.wrapping_add(line * LINE));
+            }
+        }
+    }
+}
+
+/// Adds up the products of a group of sub-blocks of a block, that at `at` in the first row and every `stride` bytes in the others.
 ///
 /// # Safety
 /// As for [`Packed::weights`]; `infos` and `dots` must be where the block's input is.
@@ -319,12 +336,13 @@ unsafe fn add_group<P: Packed, W: Wide, Q: Integer, const N: usize>(
     w: W,
     (at, stride): (*const u8, usize),
     group: usize,
+    ahead: &Ahead,
     scales: &Scales<W>,
     infos: [*const BlockInfo; N],
     dots: &mut Dots<W, Q, N>,
-    acc: &mut [W::F; N],
 ) {
     let (pieces, subs) = const { (group_pieces::<P, W, N>(), group_subs::<P, W, N>()) };
+    ahead.ask(w, group, P::PIECES / pieces);
     // SAFETY: the caller's promise.
     unsafe {
         if pieces == P::PIECES {
@@ -335,7 +353,7 @@ unsafe fn add_group<P: Packed, W: Wide, Q: Integer, const N: usize>(
                 P::piece(w, at, stride, pieces * group + 1, dots);
             }
         }
-        for ((acc, sums), infos) in acc.iter_mut().zip(dots.sums).zip(infos) {
+        for ((acc, sums), infos) in dots.acc.iter_mut().zip(dots.sums).zip(infos) {
             for place in 0..subs {
                 let sub = group * subs + place;
                 let info = &*infos.add(sub * P::SUB / BLOCK);
@@ -354,12 +372,14 @@ fn integers<'a, Q: Integer>(job: &Job<'a>, i: usize) -> (*const Q, &'a [BlockInf
     (q.as_ptr(), info)
 }
 
-/// Multiplies sub-blocks with `N` rows of activations.
+/// Multiplies sub-blocks with `N` rows of activations and adds up the products.
 struct Dots<W: Wide, Q: Integer, const N: usize> {
     /// The rows' integers for the block.
     at: [*const Q; N],
     /// Raw sums of products of each sub-block of a group.
     sums: [[W::V; MAX_SUBS]; N],
+    /// What the products are added to.
+    acc: [W::F; N],
 }
 
 impl<W: Wide, Q: Integer, const N: usize> Sink<W> for Dots<W, Q, N> {
