@@ -83,9 +83,8 @@ impl Team {
         let _release = OnDrop(|| self.busy.store(false, Ordering::Release));
         pool.in_place_scope(|scope| {
             let _dismiss = OnDrop(|| shared.dismiss());
-            for thread in 1..self.threads {
-                let shared = &shared;
-                scope.spawn(move |_| shared.work(thread));
+            for _ in 1..self.threads {
+                scope.spawn(|_| shared.work());
             }
             f(&region(self.threads))
         })
@@ -131,11 +130,12 @@ impl Region<'_> {
 
     /// Calls `f` with each of `0..tasks` once, on any thread in any order, and returns when all calls have. A
     /// thread has tasks that follow each other, so that its memory does; one that has done its own takes half of
-    /// another's, so tasks may differ in length. A few per thread are enough, since taking one costs about 50 ns.
+    /// another's, so tasks may differ in length. A few per thread are enough.
     ///
     /// # Panics
-    /// With the panic of a task, or with 2^32 tasks or more; tasks that nobody had taken are then not run.
+    /// If there are 2^32 tasks or more, and with the panic of a task; some of those that nobody had begun are then not run.
     pub fn run(&self, tasks: usize, f: impl Fn(usize) + Sync) {
+        assert!(u32::try_from(tasks).is_ok(), "a loop of {tasks} tasks");
         if self.threads == 1 || tasks <= 1 {
             (0..tasks).for_each(f);
         } else {
@@ -147,7 +147,7 @@ impl Region<'_> {
     /// and the piece, like [`Region::run`]. A `len` of 0 counts as 1.
     ///
     /// # Panics
-    /// With the panic of a task.
+    /// As [`Region::run`].
     pub fn run_chunks<T: Send>(&self, data: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
         let len = len.max(1);
         let total = data.len();
@@ -193,9 +193,12 @@ struct Job {
     data: *const (),
 }
 
-/// Tasks that follow each other: the first in the low half, the end in the high half; none if that is not above it. On a cache line of
+/// Tasks that follow each other: the first in the low half, the end in the high half; none if that is not above it. On cache lines of
 /// its own.
-#[repr(align(64))]
+///
+/// The word is all that is known of its tasks, so that each is taken once in whatever order threads see other memory. The region's thread
+/// sets shares before it opens the loop; then the thread whose share it is sets it alone, and only when it is empty.
+#[repr(align(128))]
 struct Share(AtomicU64);
 
 impl Share {
@@ -204,7 +207,8 @@ impl Share {
         self.0.store(u64::from(end) << 32 | u64::from(begin), Ordering::Relaxed);
     }
 
-    /// For the thread that has it: its first task. Called once more than there are tasks.
+    /// For the thread that has it: its first task. When there is none it is not called again before the share is set: the first task is
+    /// never more than one above the end.
     fn first(&self) -> Option<u32> {
         let (begin, end) = Self::parts(self.0.fetch_add(1, Ordering::Relaxed));
         (begin < end).then_some(begin)
@@ -259,10 +263,11 @@ impl Shared {
         // SAFETY: the last loop was closed and left by all workers before its `run` returned or unwound, so
         // nobody reads the job now.
         unsafe { *self.job.get() = job };
-        assert!(u32::try_from(tasks).is_ok(), "a loop of {tasks} tasks");
-        let begin = |thread: usize| (tasks as u64 * thread as u64 / self.shares.len() as u64) as u32;
-        for (thread, share) in self.shares.iter().enumerate() {
-            share.set(begin(thread), begin(thread + 1));
+        let mut begin = 0;
+        for (share, thread) in self.shares.iter().zip(1..) {
+            let end = (tasks as u64 * thread / self.shares.len() as u64) as u32;
+            share.set(begin, end);
+            begin = end;
         }
         self.idle.store(false, Ordering::Relaxed);
         let generation = (self.state.load(Ordering::Relaxed) & !(OPEN | JOINED)).wrapping_add(GENERATION);
@@ -275,7 +280,8 @@ impl Shared {
         }
     }
 
-    /// Does a thread's tasks, and then others', until none is left. A panic is kept for the caller and ends the loop.
+    /// Does a thread's tasks, and then others', until it finds none. A panic is kept for the caller, and what no thread is just taking is
+    /// left undone.
     fn take_tasks(&self, job: Job, thread: usize) {
         let take = || {
             while let Some(index) = self.take_task(thread) {
@@ -290,8 +296,8 @@ impl Shared {
         }
     }
 
-    /// The next task for a thread: of its own, or of the half that it takes of another's. What was taken and is not yet its own is seen
-    /// by no other thread, which may then leave the loop early.
+    /// The next task for a thread: of its own, or of the half that it takes of another's. Tasks that go from one share to another
+    /// meanwhile may be missed: the thread then leaves the loop early, which costs speed alone, since the thread that has them is in it.
     fn take_task(&self, thread: usize) -> Option<u32> {
         let own = &self.shares[thread];
         own.first().or_else(|| {
@@ -312,8 +318,10 @@ impl Shared {
         }
     }
 
-    /// A worker's life in the region; the caller is thread 0.
-    fn work(&self, thread: usize) {
+    /// A worker's life in the region. Its number among the threads is the same in every region; the caller is thread 0.
+    fn work(&self) {
+        let Some(worker) = rayon::current_thread_index() else { return };
+        let thread = worker + 1;
         let mut last = 0;
         let mut spins = 0;
         while !self.over.load(Ordering::Acquire) {
@@ -460,10 +468,10 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_goes_through_tasks_in_order_and_takes_over_what_another_leaves() {
+    fn a_thread_goes_through_its_tasks_in_order_and_then_takes_over_what_another_leaves() {
         let order = Mutex::new(Vec::new());
         team(2).region(|region| {
-            // The first task of either thread waits for all others, which the other thread must then do.
+            // The caller's first task waits for all others, which the worker must do then.
             let left = AtomicUsize::new(15);
             region.run(16, |task| {
                 if task == 0 {
@@ -471,6 +479,7 @@ mod tests {
                     while left.load(Ordering::Acquire) > 0 && begin.elapsed().as_secs() < 20 {
                         std::thread::yield_now();
                     }
+                    assert_eq!(left.load(Ordering::Acquire), 0, "nobody took over");
                 } else {
                     lock(&order).push(task);
                     left.fetch_sub(1, Ordering::Release);
@@ -482,6 +491,34 @@ mod tests {
         let mut rest = order[8..].to_vec();
         rest.sort_unstable();
         assert_eq!(rest, [1, 2, 3, 4, 5, 6, 7]);
+    }
+
+    #[test]
+    fn a_panic_leaves_tasks_undone() {
+        let (ended, after) = (AtomicBool::new(false), AtomicUsize::new(0));
+        team(2).region(|region| {
+            let run = || {
+                region.run(10_000, |task| {
+                    if task == 0 {
+                        ended.store(true, Ordering::Relaxed);
+                        panic!("task 0");
+                    }
+                    if ended.load(Ordering::Relaxed) {
+                        after.fetch_add(1, Ordering::Relaxed);
+                        std::thread::sleep(std::time::Duration::from_millis(1));
+                    }
+                })
+            };
+            assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
+        });
+        assert!(after.load(Ordering::Relaxed) < 5_000, "{after:?}");
+    }
+
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    #[should_panic(expected = "a loop of 4294967296 tasks")]
+    fn too_many_tasks_are_refused() {
+        team(1).region(|region| region.run(1 << 32, |_| ()));
     }
 
     #[test]

@@ -37,8 +37,8 @@ pub(super) trait Packed {
 
     /// Pieces in which the weights of a block can be had: 1 or 4.
     const PIECES: usize = 1;
-    /// How many of these make up sub-blocks that follow each other: 1 or 2.
-    const GROUP: usize = 1;
+    /// How many of these make up a run of sub-blocks that follow each other: 1 or 2.
+    const PIECES_A_RUN: usize = 1;
 
     /// Gives all weights of a block to `to`, a sub-block at a time in any order. Formats of one piece have this, others
     /// [`Packed::piece`].

@@ -372,7 +372,7 @@ fn what_the_integers_lose_is_what_their_bits_lose() {
 #[test]
 fn hostile_scales_make_nans_of_their_own_rows_only() {
     for format in Format::ALL.into_iter().filter(|format| !format.is_float()) {
-        for bits in [0x7C00_u16, 0xFC00, 0x7E00, 0x7BFF] {
+        for bits in [0x7C00_u16, 0xFC00, 0x7E00, 0x7BFF, 0x0001, 0x8001, 0x03FF] {
             let mut case = Case::new(format, 24, 512, 8, 2);
             let row = case.weights.len() / 24;
             put_halves(format, &mut case.weights[5 * row..], || f16::from_bits(bits));

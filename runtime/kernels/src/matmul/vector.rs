@@ -240,14 +240,14 @@ const fn block_step<P: Packed, W: Wide>() -> usize {
 /// How many pieces of a block are multiplied with `N` rows before their sums are added up: these then stay in registers, and additions,
 /// of which each waits for the one before, go on beside the next products. All of a block where that is slower, as it is with sums of two
 /// pieces for several rows, or not measured.
-const fn group_pieces<P: Packed, W: Wide, const N: usize>() -> usize {
-    assert!(matches!((P::PIECES, P::GROUP), (1, 1) | (4, 1 | 2)));
-    if W::INTERLEAVED && (N == 1 || P::GROUP == 1) { P::GROUP } else { P::PIECES }
+const fn run_pieces<P: Packed, W: Wide, const N: usize>() -> usize {
+    assert!(matches!((P::PIECES, P::PIECES_A_RUN), (1, 1) | (4, 1 | 2)));
+    if W::INTERLEAVED && (N == 1 || P::PIECES_A_RUN == 1) { P::PIECES_A_RUN } else { P::PIECES }
 }
 
 /// The sub-blocks of these.
-const fn group_subs<P: Packed, W: Wide, const N: usize>() -> usize {
-    P::SUBS * group_pieces::<P, W, N>() / P::PIECES
+const fn run_subs<P: Packed, W: Wide, const N: usize>() -> usize {
+    P::SUBS * run_pieces::<P, W, N>() / P::PIECES
 }
 
 /// Products with `N` rows of activations, weights unpacked in registers.
@@ -255,7 +255,7 @@ const fn group_subs<P: Packed, W: Wide, const N: usize>() -> usize {
 fn few<P: Packed, W: Wide, Q: Integer, const N: usize>(w: W, job: &Job<'_>, rows: Range<usize>) {
     let stride = job.weights.row_bytes;
     let blocks = job.weights.cols / P::FORMAT.block_elems();
-    let groups = P::PIECES / const { group_pieces::<P, W, N>() };
+    let runs = P::PIECES / const { run_pieces::<P, W, N>() };
     let zero = w.splat(0.0);
     let mut scales = Scales::<W> { scale: [zero; MAX_SUBS], minimum: [zero; MAX_SUBS] };
     let mut inputs: [(*const Q, &[BlockInfo]); N] = [(std::ptr::null(), &[]); N];
@@ -285,13 +285,13 @@ fn few<P: Packed, W: Wide, Q: Integer, const N: usize>(w: W, job: &Job<'_>, rows
                 P::scales(w, at, stride, &mut scales);
                 let infos = inputs.map(|(_, infos)| infos.as_ptr().add(b * P::SUBS * P::SUB / BLOCK));
                 // Each is a constant to the compiler.
-                add_group::<P, W, Q, N>(w, (at, stride), 0, &ahead, &scales, infos, &mut dots);
-                if groups > 1 {
-                    add_group::<P, W, Q, N>(w, (at, stride), 1, &ahead, &scales, infos, &mut dots);
+                add_run::<P, W, Q, N>(w, (at, stride), 0, &ahead, &scales, infos, &mut dots);
+                if runs > 1 {
+                    add_run::<P, W, Q, N>(w, (at, stride), 1, &ahead, &scales, infos, &mut dots);
                 }
-                if groups > 2 {
-                    add_group::<P, W, Q, N>(w, (at, stride), 2, &ahead, &scales, infos, &mut dots);
-                    add_group::<P, W, Q, N>(w, (at, stride), 3, &ahead, &scales, infos, &mut dots);
+                if runs > 2 {
+                    add_run::<P, W, Q, N>(w, (at, stride), 2, &ahead, &scales, infos, &mut dots);
+                    add_run::<P, W, Q, N>(w, (at, stride), 3, &ahead, &scales, infos, &mut dots);
                 }
                 ahead.next = ahead.next.wrapping_add(share);
                 for at in &mut dots.at {
@@ -307,6 +307,7 @@ fn few<P: Packed, W: Wide, Q: Integer, const N: usize>(w: W, job: &Job<'_>, rows
 
 /// What is asked for ahead of the block that is multiplied.
 struct Ahead {
+    /// Where the share of the block begins.
     next: *const u8,
     /// Where there is no more.
     end: *const u8,
@@ -327,35 +328,36 @@ impl Ahead {
     }
 }
 
-/// Adds up the products of a group of sub-blocks of a block, that at `at` in the first row and every `stride` bytes in the others.
+/// Adds up the products of a run of sub-blocks of a block, that at `at` in the first row and every `stride` bytes in the others, and asks
+/// for its part of what comes later.
 ///
 /// # Safety
 /// As for [`Packed::weights`]; `infos` and `dots` must be where the block's input is.
 #[inline(always)]
-unsafe fn add_group<P: Packed, W: Wide, Q: Integer, const N: usize>(
+unsafe fn add_run<P: Packed, W: Wide, Q: Integer, const N: usize>(
     w: W,
     (at, stride): (*const u8, usize),
-    group: usize,
+    run: usize,
     ahead: &Ahead,
     scales: &Scales<W>,
     infos: [*const BlockInfo; N],
     dots: &mut Dots<W, Q, N>,
 ) {
-    let (pieces, subs) = const { (group_pieces::<P, W, N>(), group_subs::<P, W, N>()) };
-    ahead.ask(w, group, P::PIECES / pieces);
+    let (pieces, subs) = const { (run_pieces::<P, W, N>(), run_subs::<P, W, N>()) };
+    ahead.ask(w, run, P::PIECES / pieces);
     // SAFETY: the caller's promise.
     unsafe {
         if pieces == P::PIECES {
             P::weights(w, at, stride, dots);
         } else {
-            P::piece(w, at, stride, pieces * group, dots);
+            P::piece(w, at, stride, pieces * run, dots);
             if pieces > 1 {
-                P::piece(w, at, stride, pieces * group + 1, dots);
+                P::piece(w, at, stride, pieces * run + 1, dots);
             }
         }
         for ((acc, sums), infos) in dots.acc.iter_mut().zip(dots.sums).zip(infos) {
             for place in 0..subs {
-                let sub = group * subs + place;
+                let sub = run * subs + place;
                 let info = &*infos.add(sub * P::SUB / BLOCK);
                 let sums = w.add32(sums[place], start::<P::Weights, W, Q>(w, sub, info));
                 let figures = (scales.scale[sub], scales.minimum[sub]);
@@ -376,7 +378,7 @@ fn integers<'a, Q: Integer>(job: &Job<'a>, i: usize) -> (*const Q, &'a [BlockInf
 struct Dots<W: Wide, Q: Integer, const N: usize> {
     /// The rows' integers for the block.
     at: [*const Q; N],
-    /// Raw sums of products of each sub-block of a group.
+    /// Raw sums of products of each sub-block of a run.
     sums: [[W::V; MAX_SUBS]; N],
     /// What the products are added to.
     acc: [W::F; N],
@@ -390,7 +392,7 @@ impl<W: Wide, Q: Integer, const N: usize> Sink<W> for Dots<W, Q, N> {
             // SAFETY: the rows have as many elements as the block.
             let at = unsafe { at.add(sub * P::SUB) };
             // SAFETY: as above.
-            sums[sub % const { group_subs::<P, W, N>() }] =
+            sums[sub % const { run_subs::<P, W, N>() }] =
                 unsafe { column_sums::<P::Weights, W, Q, C>(w, &weights, at) };
         }
     }

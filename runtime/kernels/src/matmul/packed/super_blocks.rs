@@ -50,7 +50,7 @@ impl Packed for Q2K {
     const FORMAT: Format = Format::Q2K;
     type Weights = WithMinimum<16, 15>;
     const PIECES: usize = 4;
-    const GROUP: usize = 2;
+    const PIECES_A_RUN: usize = 2;
 
     #[inline(always)]
     unsafe fn piece<W: Wide>(w: W, at: *const u8, stride: usize, piece: usize, to: &mut impl Sink<W>) {
@@ -81,7 +81,7 @@ impl Packed for Q3K {
     const FORMAT: Format = Format::Q3K;
     type Weights = Offset<16, 15, 2>;
     const PIECES: usize = 4;
-    const GROUP: usize = 2;
+    const PIECES_A_RUN: usize = 2;
 
     #[inline(always)]
     unsafe fn piece<W: Wide>(w: W, at: *const u8, stride: usize, piece: usize, to: &mut impl Sink<W>) {
@@ -173,7 +173,7 @@ impl Packed for Q6K {
     const FORMAT: Format = Format::Q6K;
     type Weights = Offset<16, 63, 5>;
     const PIECES: usize = 4;
-    const GROUP: usize = 2;
+    const PIECES_A_RUN: usize = 2;
 
     #[inline(always)]
     unsafe fn piece<W: Wide>(w: W, at: *const u8, stride: usize, piece: usize, to: &mut impl Sink<W>) {
