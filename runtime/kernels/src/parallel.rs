@@ -197,7 +197,8 @@ struct Job {
 /// its own.
 ///
 /// The word is all that is known of its tasks, so that each is taken once in whatever order threads see other memory. The region's thread
-/// sets shares before it opens the loop; then the thread whose share it is sets it alone, and only when it is empty.
+/// sets shares before it opens the loop; then the thread whose share it is sets it alone, and only when it is empty; a panic empties
+/// all.
 #[repr(align(128))]
 struct Share(AtomicU64);
 
