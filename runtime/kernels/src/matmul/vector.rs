@@ -355,7 +355,7 @@ unsafe fn add_run<P: Packed, W: Wide, Q: Integer, const N: usize>(
                 P::piece(w, at, stride, pieces * run + 1, dots);
             }
         }
-        for ((acc, sums), infos) in dots.acc.iter_mut().zip(dots.sums).zip(infos) {
+        for ((acc, sums), infos) in dots.acc.iter_mut().zip(&dots.sums).zip(infos) {
             for place in 0..subs {
                 let sub = run * subs + place;
                 let info = &*infos.add(sub * P::SUB / BLOCK);

@@ -57,23 +57,30 @@ fn a_thread_goes_through_its_tasks_in_order_and_then_takes_over_what_another_lea
 
 #[test]
 fn a_panic_leaves_tasks_undone() {
-    let (ended, after) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (begun, after) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let ended = AtomicBool::new(false);
     team(2).region(|region| {
         let run = || {
             region.run(10_000, |task| {
                 if task == 0 {
-                    ended.store(true, Ordering::Relaxed);
+                    let begin = std::time::Instant::now();
+                    while !begun.load(Ordering::Acquire) && begin.elapsed().as_secs() < 20 {
+                        std::thread::yield_now();
+                    }
+                    ended.store(true, Ordering::Release);
                     panic!("task 0");
                 }
-                if ended.load(Ordering::Relaxed) {
+                begun.store(true, Ordering::Release);
+                if ended.load(Ordering::Acquire) {
                     after.fetch_add(1, Ordering::Relaxed);
-                    std::thread::sleep(std::time::Duration::from_millis(1));
                 }
+                std::thread::sleep(std::time::Duration::from_millis(1));
             })
         };
         assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
     });
-    assert!(after.load(Ordering::Relaxed) < 5_000, "{after:?}");
+    assert!(begun.into_inner(), "the worker did not come");
+    assert!(after.load(Ordering::Relaxed) < 2_500, "{after:?}");
 }
 
 #[test]
