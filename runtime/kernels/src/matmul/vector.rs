@@ -18,7 +18,9 @@ use super::interleaved::ROWS;
 use super::packed::{self, MAX_SUBS, Packed, Scales, Sink, Weights};
 #[cfg(target_arch = "x86_64")]
 use super::wide::Interleaved;
-use super::wide::{Column, Operand, Wide, accumulate, byte_weights, column_sums, start, words};
+use super::wide::{
+    Column, Operand, Wide, accumulate, byte_weights, column_sums, dword_sums_of_rows, start, words,
+};
 use crate::format::Format;
 use crate::isa::Isa;
 use crate::simd::LINE;
@@ -239,10 +241,14 @@ const fn block_step<P: Packed, W: Wide>() -> usize {
 
 /// How many pieces of a block are multiplied with `N` rows before their sums are added up: these then stay in registers, and additions,
 /// of which each waits for the one before, go on beside the next products. All of a block where that is slower, as it is with sums of two
-/// pieces for several rows, or not measured.
+/// pieces for several rows, and with one piece for rows as they lie in files, or not measured.
 const fn run_pieces<P: Packed, W: Wide, const N: usize>() -> usize {
-    assert!(matches!((P::PIECES, P::PIECES_A_RUN), (1, 1) | (4, 1 | 2)));
-    if W::INTERLEAVED && (N == 1 || P::PIECES_A_RUN == 1) { P::PIECES_A_RUN } else { P::PIECES }
+    let overlap = match (P::PIECES, P::PIECES_A_RUN) {
+        (1 | 4, 1) => W::INTERLEAVED,
+        (4, 2) => N == 1 && (W::INTERLEAVED || W::HALVES_OVERLAP),
+        _ => panic!("there are runs of a quarter and of half a block"),
+    };
+    if overlap { P::PIECES_A_RUN } else { P::PIECES }
 }
 
 /// The sub-blocks of these.
@@ -388,12 +394,24 @@ impl<W: Wide, Q: Integer, const N: usize> Sink<W> for Dots<W, Q, N> {
     #[inline(always)]
     fn put<P: Packed, const C: usize>(&mut self, w: W, sub: usize, columns: [Column<W>; C]) {
         let weights = Operand::<W, C>::new::<P::Weights, Q>(w, columns);
-        for (at, sums) in self.at.iter().zip(&mut self.sums) {
+        let place = sub % const { run_subs::<P, W, N>() };
+        if const { W::INTERLEAVED && N > 1 && P::SUB == BLOCK }
+            && let Operand::Bytes(bytes) = &weights
+            && W::byte_steps::<P::Weights>() == P::SUB / 4
+        {
             // SAFETY: the rows have as many elements as the block.
+            let of_rows =
+                unsafe { dword_sums_of_rows::<P::Weights, W, Q, C, N>(w, bytes, &self.at, sub * P::SUB) };
+            for (sums, sum) in self.sums.iter_mut().zip(of_rows) {
+                sums[place] = sum;
+            }
+            return;
+        }
+        for (at, sums) in self.at.iter().zip(&mut self.sums) {
+            // SAFETY: as above.
             let at = unsafe { at.add(sub * P::SUB) };
             // SAFETY: as above.
-            sums[sub % const { run_subs::<P, W, N>() }] =
-                unsafe { column_sums::<P::Weights, W, Q, C>(w, &weights, at) };
+            sums[place] = unsafe { column_sums::<P::Weights, W, Q, C>(w, &weights, at) };
         }
     }
 }

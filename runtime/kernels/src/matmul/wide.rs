@@ -34,6 +34,9 @@ pub(super) trait Wide: Copy {
     const ROWS: usize;
     /// Rows are interleaved: see [`super::interleaved`].
     const INTERLEAVED: bool = false;
+    /// For one row of activations the sums of half a block, of formats with sub-blocks of 16, are added up beside the products of the
+    /// other half, however weight rows lie.
+    const HALVES_OVERLAP: bool = false;
     /// Rows of activations from which on weights are unpacked into panels.
     const PANEL_MIN_N: usize = 4;
     /// Rows of activations that are multiplied with a panel at once: as many as registers hold the sums of.
@@ -173,6 +176,12 @@ pub(super) trait Wide: Copy {
     fn part_sums<K: Weights, const C: usize>(self, [a, b, c, d]: Column<Self>) -> Self::V {
         let zero = self.splat32(0);
         self.row_sums([a, b, c, d].map(|part| self.add_part(part, zero)))
+    }
+
+    /// The same sums, added up in the order of the source where the compiler would take another for which registers don't suffice.
+    #[inline(always)]
+    fn in_place(self, sums: Self::V) -> Self::V {
+        sums
     }
 
     /// Runs a task in a function that all who have the same task share.
@@ -318,6 +327,33 @@ unsafe fn dword_sums<K: Weights, W: Wide, const C: usize>(
         }
     }
     sum
+}
+
+/// The same for `N` rows of bytes, from element `first` of each on, if a part has room for all products of a row: a dword of all rows after
+/// the other.
+///
+/// # Safety
+/// As for [`column_sums`].
+#[inline(always)]
+pub(super) unsafe fn dword_sums_of_rows<K: Weights, W: Wide, Q: Integer, const C: usize, const N: usize>(
+    w: W,
+    weights: &[Column<W>; C],
+    activations: &[*const Q; N],
+    first: usize,
+) -> [W::V; N] {
+    let mut parts = [w.splat32(0); N];
+    for (k, bytes) in weights.as_flattened().iter().enumerate() {
+        for (part, a) in parts.iter_mut().zip(activations) {
+            // SAFETY: four of the bytes.
+            let a = unsafe { w.repeat_dword(a.cast::<u8>().add(first + 4 * k)) };
+            *part = w.in_place(w.add_byte_products::<K>(*bytes, a, *part));
+        }
+    }
+    let mut sums = [w.splat32(0); N];
+    for (sum, part) in sums.iter_mut().zip(parts) {
+        *sum = w.add_part(part, *sum);
+    }
+    sums
 }
 
 /// The parts of sums of the products of columns, no more than [`Wide::byte_steps`], and the bytes of a row of activations.

@@ -1,5 +1,6 @@
 //! Eight weight rows at once, with the product instruction of AVX-VNNI where there is one.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::interleaved::Halves;
@@ -37,6 +38,8 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
     const ROWS: usize = 8;
     // Weights from memory are 1.4 times as fast without panels of 16 rows, whose parts lie too far apart to be fetched ahead.
     const PANEL_MIN_N: usize = 6;
+    // One row of Q2_K is 1.25 times as fast, one of Q3_K and Q6_K 1.07 times.
+    const HALVES_OVERLAP: bool = !VNNI;
     const TILE: usize = 4;
     const BYTE_PARTS: bool = !VNNI;
     const SIGNED_OFFSET_BITS: u32 = if VNNI { 7 } else { 0 };
@@ -291,6 +294,14 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
         }
     }
 
+    /// Products and additions apart can be taken in any order; the compiler's keeps the activations of a whole sub-block in memory of its own
+    /// and is 0.85 times as fast (Q4_K).
+    #[inline(always)]
+    fn in_place(self, sums: __m256i) -> __m256i {
+        // SAFETY: AVX2 by the token.
+        if VNNI { sums } else { unsafe { opaque(sums) } }
+    }
+
     #[inline(always)]
     fn run_shared(self, task: impl Shared<Self>) {
         #[inline(never)]
@@ -322,6 +333,15 @@ impl<const VNNI: bool> Halves for Avx2<VNNI> {
         // SAFETY: the caller's promise; F16C by the token.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(at.cast())) }
     }
+}
+
+/// The same vector, which the compiler takes for another, made here.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn opaque(mut v: __m256i) -> __m256i {
+    // SAFETY: there is no instruction.
+    unsafe { asm!("/* {0} */", inout(ymm_reg) v, options(nomem, nostack, preserves_flags)) };
+    v
 }
 
 /// Bytes of the first dword that `index` counts, or zeros where it has its upper bit set, and of the others with indices larger by
