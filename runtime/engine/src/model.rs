@@ -56,7 +56,7 @@ pub struct LoadOptions {
     pub io: IoMode,
     /// Which expert gives up its slot. It never changes a result.
     pub eviction: EvictionPolicy,
-    /// Whether experts that the next layer is likely to ask for are read while this one computes. It never changes a result, but
+    /// Whether experts that the next layers are likely to ask for are read while this one computes. It never changes a result, but
     /// what was found in memory then depends on time.
     pub lookahead: bool,
     /// What earlier runs saw of this model: experts that they used most are read while no pass waits for the disk. It never changes a

@@ -2,7 +2,7 @@
 //! arrive, combine.
 
 use membrane_kernels::{Product, Region, matmul, ops};
-use membrane_pager::{Lease, Pager, Wanted};
+use membrane_pager::{Guess, Lease, Pager, Wanted};
 
 use crate::error::Result;
 use crate::forward::{Observer, gated_unit};
@@ -121,7 +121,7 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// Lets the pager read what the next layer is likely to ask for while this one computes.
+/// Lets the pager read what the next layers are likely to ask for while this one computes.
 fn foresee(
     core: &Core,
     region: &Region<'_>,
@@ -130,15 +130,20 @@ fn foresee(
     pager: &Pager,
     s: &mut Scratch,
 ) -> Result<()> {
-    if !core.lookahead || rows > FORESEEN_ROWS || pager.holds_everything() {
+    if !core.lookahead || rows > FORESEEN_ROWS {
         return Ok(());
     }
-    let Some(Block { ffn_norm: InputNorm::Rms(norm), ffn: FeedForward::Moe(next), .. }) =
-        core.layout.blocks.get(index + 1)
-    else {
+    let layers = pager.lookahead();
+    if layers == 0 {
         return Ok(());
-    };
-    pager.foresee(index as u32 + 1, &router::foresee(core, region, norm, next, rows, s)?);
+    }
+    let mut guesses = Vec::with_capacity(layers);
+    for (next, block) in core.layout.blocks.iter().enumerate().skip(index + 1).take(layers) {
+        let Block { ffn_norm: InputNorm::Rms(norm), ffn: FeedForward::Moe(moe), .. } = block else { break };
+        let experts = router::foresee(core, region, norm, moe, rows, s)?;
+        guesses.push(Guess { group: next as u32, experts, top_k: moe.shape.top_k });
+    }
+    pager.foresee(&guesses);
     Ok(())
 }
 

@@ -40,8 +40,8 @@ pub(crate) fn route(
     Ok(())
 }
 
-/// Guesses which experts the next layer will ask for: those that its router chooses for the residual stream as it is before this
-/// layer's feed-forward. Each is named once, the likeliest of each row first; none where scores are no numbers.
+/// Guesses which experts a later layer will ask for: those that its router chooses for the residual stream as it is before this
+/// layer's feed-forward: [rows, top_k], the likeliest of each row first; none where scores are no numbers.
 ///
 /// Eliseev and Mazur, "Fast Inference of Mixture-of-Experts Language Models with Offloading", 2023.
 pub(crate) fn foresee(
@@ -59,16 +59,11 @@ pub(crate) fn foresee(
     guess.input.set(region, rows, hidden, normed, core.precision);
     let scores = &mut guess.scores[..rows * block.shape.experts];
     score(core, region, block, &guess.input, scores)?;
-    let (mut ids, mut wanted) = (Vec::new(), Vec::new());
+    let mut ids = Vec::new();
     if is_finite(scores) {
         scores.chunks_exact_mut(block.shape.experts).for_each(|row| rank(region, row, block, &mut ids));
     }
-    for expert in ids {
-        if !wanted.contains(&expert) {
-            wanted.push(expert);
-        }
-    }
-    Ok(wanted)
+    Ok(ids)
 }
 
 /// The router's scores of all rows of an input: [rows, experts].

@@ -205,10 +205,10 @@ pub(crate) struct Scratch {
     pub clock: StageClock,
 }
 
-/// Most tokens of a pass for which the experts of the next layer are foreseen: more need most of them.
+/// Most tokens of a pass for which the experts of the next layers are foreseen: more need most of them.
 pub(crate) const FORESEEN_ROWS: usize = 4;
 
-/// What the router of the next layer works in, ahead of its turn; empty without mixtures.
+/// What the routers of the next layers work in, ahead of their turn; empty without mixtures.
 pub(crate) struct ForesightScratch {
     pub normed: Vec<f32>,   // [FORESEEN_ROWS at most, hidden]
     pub input: Activations, // of normed

@@ -64,7 +64,7 @@ pub use files::{PagedFile, drop_from_page_cache};
 pub use pager::{IoMode, Pager, PagerConfig};
 pub use probe::{DiskProbe, IoChoice, IoReason, Rate, probe_disk};
 pub use ranges::{FileRange, read_ranges};
-pub use request::{Lease, Ready, Request, Wanted};
+pub use request::{Guess, Lease, Ready, Request, Wanted};
 pub use simulate::{Outcome, optimum, simulate, simulate_each};
 pub use trace::{Asked, Phase, Trace, TraceError, TraceHeader};
 pub use usage::{GroupUsage, Usage};

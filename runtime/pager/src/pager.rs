@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::arena::Arena;
-use crate::catalog::{Catalog, ExpertKey};
+use crate::catalog::Catalog;
 use crate::counters::Counters;
 use crate::error::PagerError;
 use crate::eviction::{Eviction, EvictionPolicy};
 use crate::files::{Files, PagedFile};
 use crate::probe::{self, IoChoice, IoReason};
-use crate::request::{Request, Wanted};
+use crate::request::{Guess, Request, Wanted};
 use crate::shared::Shared;
 use crate::staging::Staging;
-use crate::state::State;
+use crate::state::{MAX_LOOKAHEAD, State};
 use crate::trace::{Phase, TraceHeader, TraceWriter};
 use crate::usage::Usage;
 
@@ -183,19 +183,33 @@ impl Pager {
         Request::new(&self.shared, wanted, true)
     }
 
-    /// Lets experts of a group be read that may be asked for soon, the likeliest first, while no request needs the disk. Does
-    /// nothing where the arena has few times as many slots, or one for every expert.
+    /// For how many of the next groups guesses are wanted by [`Pager::foresee`]: 0 where every expert has a slot, or where nearly all
+    /// that was asked for of late was in memory; fewer where those of more distant groups don't come true.
+    pub fn lookahead(&self) -> usize {
+        if self.holds_everything() { 0 } else { self.shared.view(State::lookahead) }
+    }
+
+    /// Lets experts be read that may be asked for soon, while no request needs the disk: those of the next group first, then those
+    /// of the one after it, and so on. Does nothing where every expert has a slot, nor for groups with which the guesses would name
+    /// more than an eighth as many experts as there are slots.
     ///
-    /// It is a guess, on which no result depends. What the last guess named and is not begun is dropped; where too few come
-    /// true there are none for a while. Hits depend on time then, not on the order of requests alone.
-    pub fn foresee(&self, group: u32, experts: &[u32]) {
-        let catalog = &self.shared.catalog;
-        let enough = self.slots() >= SLOTS_FOR_FORESIGHT * experts.len();
-        if experts.is_empty() || !enough || self.holds_everything() {
+    /// They are guesses, on which no result depends. What the last ones named and is not begun is dropped. Requests show how often
+    /// they come true, for each distance and each rank among the choices of a token, and those that seldom do are not
+    /// followed. Hits depend on time then, not on the order of requests alone.
+    pub fn foresee(&self, guesses: &[Guess]) {
+        if self.holds_everything() {
             return;
         }
-        let position = |&index: &u32| catalog.position(ExpertKey { group, index });
-        self.shared.foresee(experts.iter().filter_map(position));
+        let mut candidates = Vec::new();
+        for (distance, guess) in guesses.iter().take(MAX_LOOKAHEAD).enumerate() {
+            let first = candidates.len();
+            candidates.extend(guess.candidates(&self.shared.catalog, distance));
+            if candidates.len() * SLOTS_FOR_FORESIGHT > self.slots() {
+                candidates.truncate(first);
+                break;
+            }
+        }
+        self.shared.foresee(&candidates);
     }
 
     /// Tells what earlier runs saw: the experts that they used most are read while no request waits for a read, into slots that are

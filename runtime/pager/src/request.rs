@@ -7,7 +7,7 @@ use crate::arena::SlotReader;
 use crate::catalog::{Catalog, ExpertKey};
 use crate::error::PagerError;
 use crate::shared::Shared;
-use crate::state::{Ask, RequestId};
+use crate::state::{Ask, Candidate, RequestId};
 
 /// Slots that became ready together, with what is in them.
 pub(crate) type Batch = Vec<(usize, ExpertKey)>;
@@ -45,6 +45,34 @@ impl<'a> Wanted<'a> {
     /// Experts for one token.
     pub fn of_token(group: u32, experts: &'a [u32]) -> Self {
         Self { group, experts, rows: 1, uses: &[] }
+    }
+}
+
+/// Experts of one group that the tokens of a pass may need, of each token as many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guess {
+    /// Layer.
+    pub group: u32,
+    /// [tokens, `top_k`], the likeliest of each token first.
+    pub experts: Vec<u32>,
+    /// Experts of a token.
+    pub top_k: usize,
+}
+
+impl Guess {
+    /// Its experts, each once, the likeliest of all tokens first. `distance`: how many groups are asked for before this one.
+    pub(crate) fn candidates(&self, catalog: &Catalog, distance: usize) -> Vec<Candidate> {
+        let Self { group, ref experts, top_k } = *self;
+        let mut candidates: Vec<Candidate> = Vec::with_capacity(experts.len());
+        for rank in 0..top_k {
+            for &index in experts.iter().skip(rank).step_by(top_k) {
+                let Some(position) = catalog.position(ExpertKey { group, index }) else { continue };
+                if candidates.iter().all(|other| other.position != position) {
+                    candidates.push(Candidate { group, position, distance, rank });
+                }
+            }
+        }
+        candidates
     }
 }
 
@@ -179,5 +207,25 @@ impl Lease<'_> {
     /// The parts in the order of the record.
     pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
         (0..).map_while(|part| self.catalog.part(self.key, part)).map(|place| &self.slot.bytes()[place])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{ByteRange, Record};
+
+    #[test]
+    fn the_likeliest_experts_of_all_tokens_come_first_and_each_once() {
+        let record = |at: u64| Record { parts: vec![ByteRange { file: 0, offset: 9 * at, bytes: 9 }] };
+        let catalog = Catalog::new(vec![(0..4).map(record).collect(), (4..9).map(record).collect()]).unwrap();
+        let guess = Guess { group: 1, experts: vec![3, 0, 2, 0, 3, 1], top_k: 3 };
+        let candidates = guess.candidates(&catalog, 1);
+        let found: Vec<_> = candidates.iter().map(|found| (found.position - 4, found.rank)).collect();
+        assert_eq!(found, [(3, 0), (0, 0), (2, 2), (1, 2)]);
+        assert!(candidates.iter().all(|found| (found.group, found.distance) == (1, 1)));
+        let unknown = Guess { group: 1, experts: vec![9, 4], top_k: 2 };
+        assert_eq!(unknown.candidates(&catalog, 0).len(), 1);
+        assert!(Guess { group: 1, experts: Vec::new(), top_k: 0 }.candidates(&catalog, 0).is_empty());
     }
 }

@@ -11,7 +11,7 @@ use crate::error::PagerError;
 use crate::files::{Files, Job, ReadCost};
 use crate::request::Batch;
 use crate::staging::Staging;
-use crate::state::{Next, RequestId, State};
+use crate::state::{Candidate, Next, RequestId, State};
 
 /// Longest single read, in bytes; a multiple of the block. Larger regions are cut, so that even one expert
 /// keeps several threads and the device's queue busy.
@@ -155,11 +155,11 @@ impl Shared {
         Some(queue.len() - before)
     }
 
-    /// Lets experts be read that may be asked for soon, given by position. Those of before that are not begun are not read.
-    pub fn foresee(&self, positions: impl Iterator<Item = usize> + Clone) {
+    /// Lets experts be read that may be asked for soon, the first ones first. Those of before that are not begun are not read.
+    pub fn foresee(&self, guesses: &[Candidate]) {
         let mut inner = self.lock();
         inner.forget_ahead();
-        inner.state.foresee(positions);
+        inner.state.foresee(guesses);
         self.settle(&mut inner);
     }
 

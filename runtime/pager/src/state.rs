@@ -27,6 +27,7 @@ use crate::request::Batch;
 use crate::trace::Phase;
 use crate::usage::Usage;
 use foresight::Foresight;
+pub(crate) use foresight::{Candidate, MAX_LOOKAHEAD};
 
 /// Number of a request among those alive.
 pub(crate) type RequestId = usize;
@@ -212,6 +213,8 @@ impl State {
         let id = self.new_request(thread, counted);
         self.counters.batches += u64::from(counted);
         if any {
+            let (experts, serial) = (&self.experts, self.serial);
+            self.foresight.asked(group, |position| experts[position].named_by == serial);
             self.eviction.turn(group, rows);
             if counted && let Some(usage) = self.usage.groups.get_mut(group as usize) {
                 usage.tokens += u64::from(rows);
@@ -470,6 +473,7 @@ impl State {
         self.experts[position].residency = Residency::Loading(slot);
         self.eviction.admitted(slot, key);
         self.counters.misses += u64::from(self.requests[id].counted);
+        self.foresight.missed();
         self.counters.record_bytes += bytes;
         // At least one piece, so that the slot is not taken for complete before its reads are queued.
         (self.slots[slot].expert, self.slots[slot].pieces_left) = (position, 1);

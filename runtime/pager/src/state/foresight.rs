@@ -2,39 +2,140 @@
 
 use super::{Ahead, Expert, Residency, State};
 
-/// Experts that were read ahead until it is asked whether that pays.
-const TRIAL: u32 = 96;
-/// Of these, one in so many must have been asked for.
-const LEAST_SHARE: u32 = 2;
-/// Occasions to foresee that are let pass after a trial that did not pay.
-const PAUSE: u32 = 2048;
+/// For how many groups experts are foreseen, at most.
+pub(crate) const MAX_LOOKAHEAD: usize = 2;
+/// Ranks of a guess that are told apart; those behind count as the last one.
+const RANKS: usize = 16;
+/// Guesses for which one counts: one that is as many older has a third of the weight of a new one.
+const WINDOW_GUESSES: f32 = 64.0;
+/// Guesses of a kind that are taken to have come true before there are any.
+const TRUSTED_GUESSES: f32 = 8.0;
+/// Guesses are followed if at least this share of their kind came true.
+const LEAST_SHARE: f32 = 2.0 / 3.0;
+/// Requests for which an expert that was not in memory counts.
+const WINDOW_REQUESTS: f32 = 64.0;
+/// Where fewer experts a request were not in memory, guesses cost more than they gain.
+const FEW_MISSING: f32 = 1.0 / 16.0;
+/// After one in so many requests guesses from one group further away are wanted to see whether they would come true by now. It
+/// divides few models' number of layers.
+const TRIAL: u64 = 17;
 
-/// How often what was foreseen came true of late.
-#[derive(Debug, Default)]
+/// An expert that may be asked for soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    pub group: u32,
+    /// Its position in the catalog.
+    pub position: usize,
+    /// How many groups are asked for before its own.
+    pub distance: usize,
+    /// How many of its group are likelier for the same token.
+    pub rank: usize,
+}
+
+impl Candidate {
+    /// Whether both guess for the same group from the same distance.
+    fn is_alike(&self, other: &Self) -> bool {
+        (self.group, self.distance) == (other.group, other.distance)
+    }
+
+    /// Distance and rank, as guesses are told apart.
+    fn kind(&self) -> [usize; 2] {
+        [self.distance, self.rank.min(RANKS - 1)]
+    }
+}
+
+/// How often guesses came true of late, and how much there is to gain.
+#[derive(Debug)]
 pub(super) struct Foresight {
-    /// Experts that were read ahead.
-    begun: u32,
-    /// Of these, how many were asked for.
-    used: u32,
-    /// Occasions that are still let pass.
-    pause: u32,
+    /// By distance and rank.
+    shares: [[Share; RANKS]; MAX_LOOKAHEAD],
+    /// Guesses whose group has not been asked for yet.
+    open: Vec<Candidate>,
+    /// Experts that had to be read, ahead or not; older ones count less.
+    missing: f32,
+    requests: u64,
+}
+
+impl Default for Foresight {
+    /// As if one expert of each request had had to be read, and guesses had come true.
+    fn default() -> Self {
+        Self { shares: Default::default(), open: Vec::new(), missing: WINDOW_REQUESTS, requests: 0 }
+    }
+}
+
+/// How many guesses of a kind came true, of experts that were not in memory; older ones count less.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    guesses: f32,
+    came_true: f32,
+    /// Whether there has been any.
+    is_seen: bool,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { guesses: TRUSTED_GUESSES, came_true: TRUSTED_GUESSES, is_seen: false }
+    }
+}
+
+impl Share {
+    fn count(&mut self, came_true: bool) {
+        for total in [&mut self.guesses, &mut self.came_true] {
+            *total *= 1.0 - 1.0 / WINDOW_GUESSES;
+        }
+        self.is_seen = true;
+        self.guesses += 1.0;
+        self.came_true += f32::from(u8::from(came_true));
+    }
+
+    fn is_enough(&self) -> bool {
+        self.came_true >= LEAST_SHARE * self.guesses
+    }
 }
 
 impl Foresight {
-    /// Whether to read ahead on this occasion.
-    fn is_worth_it(&mut self) -> bool {
-        if self.pause > 0 {
-            self.pause -= 1;
-            return false;
-        }
-        if self.begun >= TRIAL {
-            if self.used * LEAST_SHARE < self.begun {
-                *self = Self { pause: PAUSE, ..Self::default() };
-                return false;
+    /// Notes that a group is asked for. `is_asked`: whether the request names the expert at a position.
+    pub(super) fn asked(&mut self, group: u32, is_asked: impl Fn(usize) -> bool) {
+        self.requests += 1;
+        self.missing *= 1.0 - 1.0 / WINDOW_REQUESTS;
+        let shares = &mut self.shares;
+        self.open.retain(|guess| {
+            let other = guess.group != group;
+            if !other {
+                let [distance, rank] = guess.kind();
+                shares[distance][rank].count(is_asked(guess.position));
             }
-            (self.begun, self.used) = (self.begun / 2, self.used / 2);
+            other
+        });
+    }
+
+    /// Notes guesses, of experts that are not in memory, in place of earlier ones of the same groups from as far away.
+    fn guessed(&mut self, guesses: &[Candidate]) {
+        self.open.retain(|open| !guesses.iter().any(|guess| guess.is_alike(open)));
+        self.open.extend_from_slice(guesses);
+    }
+
+    /// Notes that an expert has to be read that somebody waits for.
+    pub(super) fn missed(&mut self) {
+        self.missing += 1.0;
+    }
+
+    fn is_worth_reading(&self, guess: &Candidate) -> bool {
+        let [distance, rank] = guess.kind();
+        self.shares[distance][rank].is_enough()
+    }
+
+    /// For how many of the next groups guesses are wanted.
+    pub(super) fn depth(&self) -> usize {
+        if self.missing < FEW_MISSING * WINDOW_REQUESTS {
+            return 0;
         }
-        true
+        let good = |shares: &&[Share; RANKS]| {
+            let mut seen = shares.iter().filter(|share| share.is_seen).peekable();
+            seen.peek().is_none() || seen.any(Share::is_enough)
+        };
+        let trial = usize::from(self.requests.is_multiple_of(TRIAL));
+        (self.shares.iter().take_while(good).count() + trial).min(MAX_LOOKAHEAD)
     }
 }
 
@@ -43,33 +144,38 @@ impl State {
     pub(super) fn was_read_ahead(&mut self, slot: usize) -> bool {
         let ahead = self.slots[slot].ahead.take();
         match ahead {
-            Some(Ahead::Foreseen) => {
-                self.counters.foreseen_used += 1;
-                self.foresight.used += 1;
-            }
+            Some(Ahead::Foreseen) => self.counters.foreseen_used += 1,
             Some(Ahead::Recalled) => self.counters.recalled_used += 1,
             None => {}
         }
         ahead.is_some()
     }
 
-    /// Lets experts that may be asked for soon be read while nothing else is, the first ones first; they are given by position.
-    /// None of them, and nothing that is in use, gives up its slot for that. What was foreseen before and did not come true
-    /// counts against further foresight.
-    pub fn foresee(&mut self, positions: impl Iterator<Item = usize> + Clone) {
-        if self.is_starving() || !self.foresight.is_worth_it() {
+    /// For how many of the next groups guesses are wanted: none where nearly all that was asked for of late was in memory, and not
+    /// those that don't come true.
+    pub fn lookahead(&self) -> usize {
+        self.foresight.depth()
+    }
+
+    /// Lets experts that may be asked for soon be read while nothing else is, the first ones first, if such guesses came true before.
+    /// None of them, and nothing that is in use, gives up its slot for that.
+    pub fn foresee(&mut self, guesses: &[Candidate]) {
+        if self.is_starving() {
             return;
         }
         self.serial += 1;
-        for position in positions.clone() {
-            self.experts[position].named_by = self.serial;
+        for guess in guesses {
+            self.experts[guess.position].named_by = self.serial;
         }
-        for position in positions {
-            if self.experts[position].residency != Residency::Absent {
+        let is_absent = |guess: &&Candidate| self.experts[guess.position].residency == Residency::Absent;
+        let absent: Vec<Candidate> = guesses.iter().filter(is_absent).copied().collect();
+        self.foresight.guessed(&absent);
+        for guess in absent {
+            if !self.foresight.is_worth_reading(&guess) {
                 continue;
             }
             let Some(slot) = self.spare_slot() else { return };
-            self.begin_ahead(position, slot, Ahead::Foreseen);
+            self.begin_ahead(guess.position, slot, Ahead::Foreseen);
         }
     }
 
@@ -97,7 +203,7 @@ impl State {
         match why {
             Ahead::Foreseen => {
                 self.counters.foreseen += 1;
-                self.foresight.begun += 1;
+                self.foresight.missing += 1.0;
             }
             Ahead::Recalled => self.counters.recalled += 1,
         }
@@ -120,8 +226,7 @@ impl State {
         match why {
             Ahead::Foreseen => {
                 self.counters.foreseen -= 1;
-                // It may have begun in an earlier trial.
-                self.foresight.begun = self.foresight.begun.saturating_sub(1);
+                self.foresight.missing = (self.foresight.missing - 1.0).max(0.0);
             }
             Ahead::Recalled => {
                 self.counters.recalled -= 1;
@@ -171,7 +276,11 @@ mod tests {
 
     /// Foresees an expert. The slot that it is to be read to.
     fn guess(state: &mut State, expert: usize) -> Option<usize> {
-        state.foresee(std::iter::once(expert));
+        guess_as(state, expert, 0, 0)
+    }
+
+    fn guess_as(state: &mut State, position: usize, distance: usize, rank: usize) -> Option<usize> {
+        state.foresee(&[Candidate { group: 0, position, distance, rank }]);
         let (slot, _) = state.next_start()?;
         state.queued(slot, PIECES);
         Some(slot)
@@ -181,18 +290,68 @@ mod tests {
         (0..PIECES).for_each(|_| state.piece_ended(slot, Ok(())));
     }
 
-    #[test]
-    fn a_guess_may_be_forgotten_after_its_trial() {
-        let mut state = state(200, 150);
-        let late = guess(&mut state, 0).unwrap();
-        for expert in 1..TRIAL as usize {
-            let slot = guess(&mut state, expert).unwrap();
-            read(&mut state, slot);
+    /// Asks for an expert, reads it if need be, and gives it back.
+    fn use_once(state: &mut State, expert: usize) {
+        let id = ask(state, expert);
+        if let Residency::Loading(slot) = state.experts[expert].residency {
+            read(state, slot);
         }
-        assert_eq!(guess(&mut state, 150), None, "none of them came true");
-        assert!(state.forget(late, PIECES));
-        assert_eq!(state.counters.foreseen, u64::from(TRIAL) - 1);
-        assert_eq!(state.counters.record_bytes, 9 * (u64::from(TRIAL) - 1));
+        let Next::Ready(batch) = state.next(id) else { panic!("it is there") };
+        let thread = std::thread::current().id();
+        batch.iter().for_each(|&(slot, _)| state.unpin(slot, thread));
+        state.release(id);
+    }
+
+    #[test]
+    fn guesses_are_followed_by_what_became_of_those_of_their_distance_and_rank() {
+        let mut state = state(1000, 8);
+        let mut experts = 0..1000;
+        let (mut next, mut last_followed) = (|| experts.next().unwrap(), [0; 3]);
+        for round in 0..100 {
+            for (kind, [distance, rank]) in [[0, 0], [0, 1], [1, 1]].into_iter().enumerate() {
+                let expert = next();
+                if let Some(slot) = guess_as(&mut state, expert, distance, rank) {
+                    read(&mut state, slot);
+                    last_followed[kind] = round;
+                }
+                use_once(&mut state, if kind == 0 { expert } else { next() });
+            }
+        }
+        assert_eq!(last_followed[0], 99, "all of these came true");
+        assert!(
+            (1..=8).contains(&last_followed[1]) && (1..=8).contains(&last_followed[2]),
+            "{last_followed:?}"
+        );
+        assert_eq!(state.foresight.depth(), 1 + usize::from(state.foresight.requests % TRIAL == 0));
+        for _ in 0..200 {
+            let expert = next();
+            guess_as(&mut state, expert, 1, 1);
+            use_once(&mut state, expert);
+        }
+        let expert = next();
+        assert!(guess_as(&mut state, expert, 1, 1).is_some(), "they came true for long enough");
+    }
+
+    #[test]
+    fn none_are_wanted_where_nearly_everything_is_in_memory() {
+        let mut state = state(20, 10);
+        assert_eq!(state.lookahead(), 2);
+        for _ in 0..5 * WINDOW_REQUESTS as usize {
+            use_once(&mut state, 3);
+        }
+        assert_eq!(state.lookahead(), 0);
+        (4..12).for_each(|expert| use_once(&mut state, expert));
+        assert_eq!(state.lookahead(), 2);
+    }
+
+    #[test]
+    fn a_guess_that_is_forgotten_is_not_counted() {
+        let mut state = state(20, 10);
+        let before = state.foresight.missing;
+        let slot = guess(&mut state, 3).unwrap();
+        assert!(state.forget(slot, PIECES));
+        assert_eq!((state.counters.foreseen, state.counters.record_bytes), (0, 0));
+        assert_eq!(state.foresight.missing, before);
     }
 
     #[test]

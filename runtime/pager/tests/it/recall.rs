@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use membrane_pager::{EvictionPolicy, GroupUsage, IoMode, Pager, Usage};
+use membrane_pager::{EvictionPolicy, GroupUsage, Guess, IoMode, Pager, Usage};
 
 use crate::bank::{Bank, MODES};
 
@@ -87,7 +87,7 @@ fn guesses_come_first_and_lose_nothing_that_was_to_be_recalled() {
         let pager = pager(&bank, 39, io);
         pager.recall(&usage());
         while !pager.is_idle() {
-            pager.foresee(1, &[0, 1]);
+            pager.foresee(&[Guess { group: 1, experts: vec![0, 1], top_k: 2 }]);
         }
         let counters = pager.counters();
         assert_eq!(counters.recalled + counters.foreseen, 39, "{counters:?}");
