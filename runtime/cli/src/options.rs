@@ -60,7 +60,7 @@ pub struct MachineFlags {
     /// Which expert gives up its slot; changes speed, never the result
     #[arg(long, value_enum, default_value_t = Eviction::Frequency)]
     pub eviction: Eviction,
-    /// Whether experts that the next layer is likely to need are read while this one computes; changes speed, never the result
+    /// Whether experts that the next layers are likely to need are read while this one computes; changes speed, never the result
     #[arg(long, value_enum, default_value_t = Lookahead::Auto)]
     pub lookahead: Lookahead,
     /// Whether tokens are drafted from the text so far and computed ahead; changes speed, never the result

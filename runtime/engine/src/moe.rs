@@ -133,10 +133,10 @@ fn foresee(
     if !core.lookahead || rows > FORESEEN_ROWS {
         return Ok(());
     }
-    let layers = pager.lookahead();
-    if layers == 0 {
+    let Some(Block { ffn: FeedForward::Moe(moe), .. }) = core.layout.blocks.get(index + 1) else {
         return Ok(());
-    }
+    };
+    let layers = pager.lookahead(rows * moe.shape.top_k);
     let mut guesses = Vec::with_capacity(layers);
     for (next, block) in core.layout.blocks.iter().enumerate().skip(index + 1).take(layers) {
         let Block { ffn_norm: InputNorm::Rms(norm), ffn: FeedForward::Moe(moe), .. } = block else { break };

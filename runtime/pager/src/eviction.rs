@@ -184,10 +184,6 @@ impl NextUse {
 
     fn use_now(&mut self, slot: usize, key: ExpertKey) {
         let layer = key.group as usize;
-        if self.current != layer {
-            self.current = layer;
-            self.turns[layer] += 1;
-        }
         self.used[slot] = (layer, self.turns[layer]);
         self.lists.link_newest(layer, slot);
     }
@@ -210,6 +206,11 @@ impl Eviction for NextUse {
             current: 0,
             used: vec![(0, 0); slots],
         };
+    }
+
+    fn turn(&mut self, group: u32, _rows: u32) {
+        self.current = group as usize;
+        self.turns[self.current] += 1;
     }
 
     fn admitted(&mut self, slot: usize, key: ExpertKey) {
@@ -280,7 +281,9 @@ mod tests {
         let (mut hits, mut uses) = (0, 0);
         for (round, group) in (0..50).flat_map(|round| (0..layers).map(move |group| (round, group))) {
             eviction.turn(group, 1);
-            for key in wanted(round, group).into_iter().map(|index| ExpertKey { group, index }) {
+            let wanted: Vec<_> =
+                wanted(round, group).into_iter().map(|index| ExpertKey { group, index }).collect();
+            for &key in &wanted {
                 uses += 1;
                 eviction.asked(key, 1);
                 if let Some(slot) = held.iter().position(|held| *held == Some(key)) {
@@ -289,7 +292,8 @@ mod tests {
                     continue;
                 }
                 let slot = held.iter().position(Option::is_none).unwrap_or_else(|| {
-                    let victim = eviction.victim(&|_| true).unwrap();
+                    let other = |slot: usize| held[slot].is_none_or(|key| !wanted.contains(&key));
+                    let victim = eviction.victim(&other).unwrap();
                     eviction.removed(victim);
                     victim
                 });

@@ -183,10 +183,15 @@ impl Pager {
         Request::new(&self.shared, wanted, true)
     }
 
-    /// For how many of the next groups guesses are wanted by [`Pager::foresee`]: 0 where every expert has a slot, or where nearly all
-    /// that was asked for of late was in memory; fewer where those of more distant groups don't come true.
-    pub fn lookahead(&self) -> usize {
-        if self.holds_everything() { 0 } else { self.shared.view(State::lookahead) }
+    /// For how many of the next groups guesses of so many experts each are wanted by [`Pager::foresee`]: 0 where every expert has a slot,
+    /// or where nearly all that was asked for of late was in memory; fewer where there are few slots, or where those of more distant
+    /// groups don't come true.
+    pub fn lookahead(&self, experts: usize) -> usize {
+        if self.holds_everything() {
+            return 0;
+        }
+        let room = self.slots() / (SLOTS_FOR_FORESIGHT * experts.max(1));
+        self.shared.view(State::lookahead).min(room)
     }
 
     /// Lets experts be read that may be asked for soon, while no request needs the disk: those of the next group first, then those
@@ -209,7 +214,9 @@ impl Pager {
                 break;
             }
         }
-        self.shared.foresee(&candidates);
+        if !candidates.is_empty() {
+            self.shared.foresee(&candidates);
+        }
     }
 
     /// Tells what earlier runs saw: the experts that they used most are read while no request waits for a read, into slots that are

@@ -55,7 +55,7 @@ pub struct Guess {
     pub group: u32,
     /// [tokens, `top_k`], the likeliest of each token first.
     pub experts: Vec<u32>,
-    /// Experts of a token.
+    /// Experts of a token; 0 is no guess.
     pub top_k: usize,
 }
 

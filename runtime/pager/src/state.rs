@@ -42,7 +42,7 @@ enum Residency {
 struct Expert {
     key: ExpertKey,
     residency: Residency,
-    /// Serial number of the last request that named it.
+    /// Serial number of the last request, or the last guesses, that named it.
     named_by: u64,
     /// Length of its record.
     bytes: u64,
@@ -69,7 +69,7 @@ struct Slot {
 /// Why an expert is read that nobody has asked for yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ahead {
-    /// The next layer is likely to need it.
+    /// One of the next layers is likely to need it.
     Foreseen,
     /// Earlier runs used it much.
     Recalled,
@@ -147,6 +147,8 @@ pub(crate) struct State {
     /// Slots that are read ahead and that a request waits for now.
     urgent: Vec<usize>,
     foresight: Foresight,
+    /// Serial number of the last guesses, see [`Expert::named_by`].
+    guessed_by: Option<u64>,
     /// Experts that are still to be read since earlier runs used them, by position; the last one first.
     recalled: Vec<usize>,
     /// What was asked for by counted requests.
@@ -181,6 +183,7 @@ impl State {
             starts: VecDeque::new(),
             urgent: Vec::new(),
             foresight: Foresight::default(),
+            guessed_by: None,
             recalled: Vec::new(),
             usage: Usage::none(catalog),
             news: false,
@@ -428,25 +431,35 @@ impl State {
         !self.starving.is_empty()
     }
 
-    /// A slot for an expert of a request: a free one, one that the policy gives up, or, where all others are in use, the first
-    /// of the request's own. These are not left to the policy, since which of them the caller is done with depends on time.
+    /// A slot for an expert of a request: a free one, one that the policy gives up, of those that the last guesses name after all
+    /// others, or, where all are in use, the first of the request's own. These are not left to the policy, since which of them the
+    /// caller is done with depends on time.
     fn take_slot(&mut self, id: RequestId) -> Option<usize> {
         if let Some(slot) = self.free.pop() {
             return Some(slot);
         }
-        let (slots, serial) = (&self.slots, self.requests[id].serial);
-        let evictable = |slot: usize| {
-            let unused = |slot: &Slot| slot.pins == 0 && slot.pieces_left == 0;
-            slots.get(slot).is_some_and(|slot| unused(slot) && slot.owner != serial)
-        };
-        // A policy that names another slot than it may is treated like one that names none.
-        let others = self.eviction.victim(&evictable).filter(|&slot| evictable(slot));
-        let slot = match others {
+        let owner = Some(self.requests[id].serial);
+        let slot = match self.victim(owner, false).or_else(|| self.victim(owner, true)) {
             Some(slot) => slot,
             None => self.first_own(id)?,
         };
         self.give_up(slot);
         Some(slot)
+    }
+
+    /// The slot that the policy gives up of those that nobody needs, without those of `owner`, the serial number of a request. `guessed`:
+    /// whether what the last guesses name, and nobody has asked for since, may go. A policy that names another slot is treated like one
+    /// that names none.
+    fn victim(&mut self, owner: Option<u64>, guessed: bool) -> Option<usize> {
+        let Self { slots, experts, eviction, guessed_by, .. } = self;
+        let evictable = |slot: usize| {
+            slots.get(slot).is_some_and(|slot| {
+                let is_guessed = Some(experts[slot.expert].named_by) == *guessed_by;
+                let unused = slot.pins == 0 && slot.pieces_left == 0;
+                unused && owner != Some(slot.owner) && (guessed || !is_guessed)
+            })
+        };
+        eviction.victim(&evictable).filter(|&slot| evictable(slot))
     }
 
     /// The slot that a request has had for longest, if nobody needs it any more.

@@ -125,7 +125,8 @@ impl Foresight {
         self.shares[distance][rank].is_enough()
     }
 
-    /// For how many of the next groups guesses are wanted.
+    /// For how many of the next groups guesses are wanted. From one that is further away more may come true than from a nearer one, whose
+    /// are of what was not read for those.
     pub(super) fn depth(&self) -> usize {
         if self.missing < FEW_MISSING * WINDOW_REQUESTS {
             return 0;
@@ -135,7 +136,8 @@ impl Foresight {
             seen.peek().is_none() || seen.any(Share::is_enough)
         };
         let trial = usize::from(self.requests.is_multiple_of(TRIAL));
-        (self.shares.iter().take_while(good).count() + trial).min(MAX_LOOKAHEAD)
+        let farthest = self.shares.iter().rposition(|shares| good(&shares));
+        (farthest.map_or(0, |farthest| farthest + 1) + trial).min(MAX_LOOKAHEAD)
     }
 }
 
@@ -164,6 +166,7 @@ impl State {
             return;
         }
         self.serial += 1;
+        self.guessed_by = Some(self.serial);
         for guess in guesses {
             self.experts[guess.position].named_by = self.serial;
         }
@@ -171,7 +174,9 @@ impl State {
         let absent: Vec<Candidate> = guesses.iter().filter(is_absent).copied().collect();
         self.foresight.guessed(&absent);
         for guess in absent {
-            if !self.foresight.is_worth_reading(&guess) {
+            // It may be named twice.
+            let is_absent = self.experts[guess.position].residency == Residency::Absent;
+            if !is_absent || !self.foresight.is_worth_reading(&guess) {
                 continue;
             }
             let Some(slot) = self.spare_slot() else { return };
@@ -184,13 +189,7 @@ impl State {
         if let Some(slot) = self.free.pop() {
             return Some(slot);
         }
-        let (slots, experts, serial) = (&self.slots, &self.experts, self.serial);
-        let evictable = |slot: usize| {
-            slots.get(slot).is_some_and(|slot| {
-                slot.pins == 0 && slot.pieces_left == 0 && experts[slot.expert].named_by != serial
-            })
-        };
-        let slot = self.eviction.victim(&evictable).filter(|&slot| evictable(slot))?;
+        let slot = self.victim(None, false)?;
         self.give_up(slot);
         Some(slot)
     }
@@ -330,6 +329,44 @@ mod tests {
         }
         let expert = next();
         assert!(guess_as(&mut state, expert, 1, 1).is_some(), "they came true for long enough");
+    }
+
+    #[test]
+    fn a_group_further_away_is_foreseen_though_guesses_for_the_next_do_not_come_true() {
+        let mut state = state(1000, 8);
+        for expert in (0..200).step_by(2) {
+            guess_as(&mut state, expert, 0, 0);
+            guess_as(&mut state, expert + 1, 1, 0);
+            use_once(&mut state, expert + 1);
+        }
+        assert_eq!(state.lookahead(), 2);
+        assert_eq!(guess_as(&mut state, 500, 0, 0), None);
+        assert!(guess_as(&mut state, 501, 1, 0).is_some());
+    }
+
+    #[test]
+    fn what_is_named_twice_gets_one_slot() {
+        let mut state = state(20, 10);
+        let twice = [0, 1].map(|distance| Candidate { group: 0, position: 3, distance, rank: 0 });
+        state.foresee(&twice);
+        assert_eq!((state.counters.foreseen, state.free.len()), (1, 9));
+    }
+
+    #[test]
+    fn requests_take_the_slots_of_guesses_last() {
+        let mut state = state(20, 3);
+        use_once(&mut state, 1);
+        use_once(&mut state, 2);
+        let slot = guess(&mut state, 9).unwrap();
+        read(&mut state, slot);
+        // By the policy it would go third, and then first.
+        for expert in 3..7 {
+            use_once(&mut state, expert);
+            assert_eq!(state.experts[9].residency, Residency::Resident(slot), "when {expert} was asked for");
+        }
+        let ids: Vec<RequestId> = (10..13).map(|expert| ask(&mut state, expert)).collect();
+        assert_eq!(state.experts[9].residency, Residency::Absent, "there was no other");
+        ids.into_iter().for_each(|id| state.release(id));
     }
 
     #[test]

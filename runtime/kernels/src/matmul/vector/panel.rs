@@ -200,7 +200,7 @@ unsafe fn panel_sums<K: Weights, W: Wide, Q: Integer, const R: usize, const T: u
                 // SAFETY: by the caller's promise.
                 let a = unsafe { w.repeat_dword(a.cast::<u8>().add(4 * k)) };
                 for (parts, v) in parts.iter_mut().zip(vectors) {
-                    parts[t] = w.in_place(if bytes {
+                    parts[t] = w.in_order(if bytes {
                         w.add_byte_products::<K>(v, a, parts[t])
                     } else {
                         w.add_products(v, a, parts[t])

@@ -137,7 +137,7 @@ impl<W: Halves> Wide for Interleaved<W> {
         high_byte_of_dwords(a: W::V, byte: usize) -> W::V;
         add32(a: W::V, b: W::V) -> W::V;
         sub32(a: W::V, b: W::V) -> W::V;
-        in_place(sums: W::V) -> W::V;
+        in_order(sums: W::V) -> W::V;
         low_quads(a: W::V, b: W::V) -> W::V;
         high_quads(a: W::V, b: W::V) -> W::V;
         pick(a: W::V, index: W::V) -> W::V;
