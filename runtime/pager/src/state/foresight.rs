@@ -321,7 +321,7 @@ mod tests {
             (1..=8).contains(&last_followed[1]) && (1..=8).contains(&last_followed[2]),
             "{last_followed:?}"
         );
-        assert_eq!(state.foresight.depth(), 1 + usize::from(state.foresight.requests % TRIAL == 0));
+        assert_eq!(state.foresight.depth(), 1 + usize::from(state.foresight.requests.is_multiple_of(TRIAL)));
         for _ in 0..200 {
             let expert = next();
             guess_as(&mut state, expert, 1, 1);
