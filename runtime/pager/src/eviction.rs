@@ -313,6 +313,24 @@ mod tests {
     }
 
     #[test]
+    fn requests_are_turns_and_what_is_read_ahead_is_none() {
+        let key = |group, index| ExpertKey { group, index };
+        let mut eviction = NextUse::new();
+        eviction.prepare(4, &[4, 4]);
+        eviction.turn(0, 1);
+        [0, 1].into_iter().for_each(|slot| eviction.admitted(slot, key(0, slot as u32)));
+        eviction.turn(1, 1);
+        eviction.admitted(2, key(1, 0));
+        eviction.turn(0, 1);
+        eviction.touched(0, key(0, 0));
+        eviction.turn(1, 1);
+        eviction.touched(2, key(1, 0));
+        eviction.admitted(3, key(0, 3));
+        assert_eq!(eviction.victim(&|_| true), Some(1), "its layer passed it over");
+        assert_eq!(eviction.victim(&|slot| slot != 1), Some(2), "its layer's next turn is the later one");
+    }
+
+    #[test]
     fn what_its_layer_has_passed_over_goes_before_what_was_used() {
         // Expert 0 in every round, another one that changes: there is room for the former and some others.
         let changing = |round: u32, layer| vec![0, 1 + (round * 7 + layer) % 13];
