@@ -31,8 +31,7 @@ pub(crate) fn layer(
         return Err(error);
     }
     if let (FeedForward::Moe(moe), Some(pager)) = (&block.ffn, &compute.pager) {
-        let matrices = [&moe.gate, &moe.up, &moe.down];
-        if let Some(error) = expert(core, index, matrices, pager, compute.routing.wanted())? {
+        if let Some(error) = expert(core, index, moe.matrices(), pager, compute.routing.wanted())? {
             return Err(error);
         }
     }
@@ -73,7 +72,7 @@ fn expert(
     while let Some(ready) = request.next_ready()? {
         for lease in &ready.leases {
             let parts = matrices.iter().enumerate();
-            let broken = parts.filter(|(part, matrix)| !matrix.is_finite(lease.part(*part))).map(|(_, m)| m);
+            let broken = parts.filter(|(part, matrix)| !matrix.is_finite(lease, *part)).map(|(_, m)| m);
             if let Some(matrix) = broken.min_by_key(|matrix| matrix.name()) {
                 let tensor = matrix.name().of(lease.index());
                 let place = core.layout.expert_file(layer, lease.index());

@@ -2,7 +2,7 @@
 //! arrive, combine.
 
 use membrane_kernels::{Product, Region, matmul, ops};
-use membrane_pager::{Guess, Lease, Pager, Wanted};
+use membrane_pager::{Guess, Lease, Pager, Request, Wanted};
 
 use crate::error::Result;
 use crate::forward::{Observer, gated_unit};
@@ -11,6 +11,11 @@ use crate::router;
 use crate::scratch::{FORESEEN_ROWS, Scratch};
 use crate::stages::Stage;
 use crate::weights::{Block, FeedForward, GatedUnit, InputNorm, MoeBlock, Weight};
+
+/// How often an expert was used before rewriting it is worth its time: about as often as that time is gained back by.
+const USES_BEFORE_REWRITING: u32 = 6;
+/// The same where the time would otherwise be spent waiting.
+const USES_WHILE_WAITING: u32 = 2;
 
 /// Which tokens go to which expert, sorted by expert.
 #[derive(Default)]
@@ -108,6 +113,8 @@ pub(crate) fn run(
         let Some(ready) = request.next_ready()? else { break };
         s.clock.lap(region, Stage::Waiting);
         done += experts(core, region, block, &ready.leases, done, s, routing)?;
+        rewrite(region, block, ready.leases, &request)?;
+        s.clock.lap(region, Stage::Rewriting);
     }
     ops::add_weighted_rows(
         region,
@@ -192,9 +199,9 @@ fn experts(
         let (gate_out, gate_rest) = gate.split_at_mut(range.len() * inner);
         let (up_out, up_rest) = up.split_at_mut(range.len() * inner);
         (gate, up) = (gate_rest, up_rest);
-        let weights = block.gate.over(lease.index(), lease.part(0))?;
+        let weights = block.gate.of(lease, 0)?;
         products.push(Product { weights, input: &s.input, input_rows, output: gate_out });
-        let weights = block.up.over(lease.index(), lease.part(1))?;
+        let weights = block.up.of(lease, 1)?;
         products.push(Product { weights, input: &s.input, input_rows, output: up_out });
         for entry in range.clone() {
             routing.result[routing.slots[entry] as usize] = (done + rows + entry - range.start) as u32;
@@ -220,7 +227,7 @@ fn experts(
         let count = routing.range(lease.index()).len();
         let (output, rest) = out.split_at_mut(count * hidden);
         out = rest;
-        let weights = block.down.over(lease.index(), lease.part(2))?;
+        let weights = block.down.of(lease, 2)?;
         let input_rows = Some(&routing.count[first..first + count]);
         products.push(Product { weights, input: &s.inner, input_rows, output });
         first += count;
@@ -232,6 +239,25 @@ fn experts(
         add_biases(core, region, &biases.down, &counts, out, &mut s.expert_bias)?;
     }
     Ok(rows)
+}
+
+/// Rewrites experts that have been used, if they are used time and again, and sooner while the pass waits for others anyway.
+fn rewrite(
+    region: &Region<'_>,
+    block: &MoeBlock,
+    leases: Vec<Lease<'_>>,
+    request: &Request<'_>,
+) -> Result<()> {
+    if !block.rewrites() {
+        return Ok(());
+    }
+    for lease in leases.into_iter().filter(|lease| !lease.is_rewritten()) {
+        let uses = if request.is_ready() { USES_BEFORE_REWRITING } else { USES_WHILE_WAITING };
+        if lease.uses() >= uses {
+            lease.rewrite(|parts| block.rewrite(region, parts))?;
+        }
+    }
+    Ok(())
 }
 
 /// Adds to the rows of each expert, of which `counts` has the number, its bias.

@@ -288,7 +288,7 @@ fn kept(checkpoint: &Checkpoint, experts: &[usize]) -> Vec<usize> {
 
 impl Layer {
     fn of(checkpoint: &Checkpoint, index: usize, moe: &MoeBlock) -> Result<Self> {
-        let matrices = [&moe.gate, &moe.up, &moe.down];
+        let matrices = moe.matrices();
         let forms = matrices.map(|matrix| matrix.packed_form());
         let experts = moe.shape.experts;
         let factors: Vec<f32> =

@@ -36,6 +36,8 @@ pub enum Stage {
     Activation,
     /// Downs of experts.
     ExpertsDown,
+    /// Rewriting experts that are used time and again where they are in memory.
+    Rewriting,
     /// Weighted sums of what experts gave.
     Combine,
     /// Adding to the residual stream, and looking whether it is finite.
@@ -46,7 +48,7 @@ pub enum Stage {
 
 impl Stage {
     /// All of them, in the order of a pass.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Embedding,
         Self::Ngrams,
         Self::Norms,
@@ -61,6 +63,7 @@ impl Stage {
         Self::ExpertsGateUp,
         Self::Activation,
         Self::ExpertsDown,
+        Self::Rewriting,
         Self::Combine,
         Self::Residual,
         Self::Head,
@@ -83,6 +86,7 @@ impl Stage {
             Self::ExpertsGateUp => "experts gate and up",
             Self::Activation => "activation",
             Self::ExpertsDown => "experts down",
+            Self::Rewriting => "rewriting experts",
             Self::Combine => "combine",
             Self::Residual => "residual",
             Self::Head => "output head",

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use finder::{Finder, format_of};
 use membrane_formats::packed::PackedForm;
 use membrane_formats::{Checkpoint, TensorInfo};
-use membrane_kernels::{Format, Gate, Matrix, Team};
-use membrane_pager::{Catalog, IoMode, Record};
+use membrane_kernels::{Format, Gate, Matrix, Region, Team, interleaved};
+use membrane_pager::{Catalog, IoMode, Lease, Record};
 use memmap2::MmapMut;
 pub(crate) use ngrams::NgramBlock;
 pub(crate) use reading::paged_files;
@@ -70,17 +70,30 @@ pub(crate) struct ExpertMatrix {
 }
 
 impl ExpertMatrix {
-    /// The matrix of expert number `expert`, over its bytes.
-    pub fn over<'a>(&self, expert: u32, bytes: &'a [u8]) -> Result<Matrix<'a>> {
-        self.row_layout
-            .matrix(self.format, self.rows, self.cols, bytes)
-            .map(|matrix| matrix.times(self.factor(expert as usize)))
+    /// The matrix of an expert, which is part number `part` of it.
+    pub fn of<'a>(&self, lease: &'a Lease<'_>, part: usize) -> Result<Matrix<'a>> {
+        self.rows_of(lease)
+            .matrix(self.format, self.rows, self.cols, lease.part(part))
+            .map(|matrix| matrix.times(self.factor(lease.index() as usize)))
             .map_err(|source| EngineError::Weight { tensor: self.name.first().to_owned(), source })
     }
 
-    /// Whether all numbers of an expert's matrix are finite, given its bytes.
-    pub fn is_finite(&self, bytes: &[u8]) -> bool {
-        self.row_layout.are_finite(self.format, self.rows, self.cols, bytes) && is_finite(&self.factors)
+    /// Whether all numbers of an expert's matrix are finite.
+    pub fn is_finite(&self, lease: &Lease<'_>, part: usize) -> bool {
+        let rows = self.rows_of(lease);
+        rows.are_finite(self.format, self.rows, self.cols, lease.part(part)) && is_finite(&self.factors)
+    }
+
+    /// How the rows of an expert's lie in memory now.
+    fn rows_of(&self, lease: &Lease<'_>) -> RowLayout {
+        if lease.is_rewritten() { self.row_layout.rewritten() } else { self.row_layout }
+    }
+
+    /// Rewrites the bytes of an expert's matrix.
+    fn rewrite(&self, region: &Region<'_>, bytes: &mut [u8]) {
+        if self.row_layout == RowLayout::PlainAtFirst {
+            interleaved::interleave_in_place(region, self.format, bytes.len() / self.rows, bytes);
+        }
     }
 
     /// How packed models describe it.
@@ -128,6 +141,23 @@ pub(crate) struct MoeBlock {
     pub biases: Option<ExpertBiases>,
     /// The shared expert and its gate [1, hidden].
     pub shared: Option<(GatedUnit, Option<Weight>)>,
+}
+
+impl MoeBlock {
+    /// The parts of each expert.
+    pub fn matrices(&self) -> [&ExpertMatrix; 3] {
+        [&self.gate, &self.up, &self.down]
+    }
+
+    /// Whether experts gain by being rewritten.
+    pub fn rewrites(&self) -> bool {
+        self.matrices().iter().any(|matrix| matrix.row_layout == RowLayout::PlainAtFirst)
+    }
+
+    /// Rewrites the bytes of an expert that stays in memory as the kernels like them best.
+    pub fn rewrite(&self, region: &Region<'_>, parts: &mut [&mut [u8]]) {
+        self.matrices().iter().zip(parts).for_each(|(matrix, part)| matrix.rewrite(region, part));
+    }
 }
 
 /// What is added to the products of each expert; resident.

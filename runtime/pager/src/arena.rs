@@ -132,6 +132,22 @@ impl Piece {
         // excludes another slice of this one.
         unsafe { std::slice::from_raw_parts_mut(start, self.range.len()) }
     }
+
+    /// Several places in it, in ascending order and apart from each other.
+    ///
+    /// # Panics
+    /// If they are not, or end behind it.
+    pub fn parts_mut(&mut self, places: &[Range<usize>]) -> Vec<&mut [u8]> {
+        let mut rest = self.bytes_mut();
+        let mut behind = 0;
+        let mut parts = Vec::with_capacity(places.len());
+        for place in places {
+            let (part, after) = std::mem::take(&mut rest).split_at_mut(place.end - behind);
+            parts.push(&mut part[place.start - behind..]);
+            (rest, behind) = (after, place.end);
+        }
+        parts
+    }
 }
 
 impl Drop for Piece {

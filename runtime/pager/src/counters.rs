@@ -34,6 +34,8 @@ pub struct Counters {
     pub wait_ns: u64,
     /// Time in which experts were recoded, summed over the I/O threads, in nanoseconds.
     pub recode_time_ns: u64,
+    /// Experts that were rewritten in their slots.
+    pub rewritten: u64,
     /// Files that refused direct reads and are read through the page cache instead.
     pub direct_fallbacks: u64,
     /// Experts that could not be read.
@@ -80,6 +82,7 @@ impl Sub for Counters {
             disk_busy_ns: self.disk_busy_ns.saturating_sub(earlier.disk_busy_ns),
             wait_ns: self.wait_ns.saturating_sub(earlier.wait_ns),
             recode_time_ns: self.recode_time_ns.saturating_sub(earlier.recode_time_ns),
+            rewritten: self.rewritten.saturating_sub(earlier.rewritten),
             direct_fallbacks: self.direct_fallbacks.saturating_sub(earlier.direct_fallbacks),
             failures: self.failures.saturating_sub(earlier.failures),
             foreseen: self.foreseen.saturating_sub(earlier.foreseen),
@@ -105,6 +108,7 @@ impl AddAssign for Counters {
         self.disk_busy_ns += other.disk_busy_ns;
         self.wait_ns += other.wait_ns;
         self.recode_time_ns += other.recode_time_ns;
+        self.rewritten += other.rewritten;
         self.direct_fallbacks += other.direct_fallbacks;
         self.failures += other.failures;
         self.foreseen += other.foreseen;

@@ -1,6 +1,7 @@
 //! Asking for experts, and holding them.
 
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::thread::ThreadId;
 
 use crate::arena::SlotReader;
@@ -9,8 +10,18 @@ use crate::error::PagerError;
 use crate::shared::Shared;
 use crate::state::{Ask, Candidate, RequestId};
 
-/// Slots that became ready together, with what is in them.
-pub(crate) type Batch = Vec<(usize, ExpertKey)>;
+/// Slots that became ready together.
+pub(crate) type Batch = Vec<Delivered>;
+
+/// A slot that is pinned for a caller, and what is in it.
+pub(crate) struct Delivered {
+    pub slot: usize,
+    pub key: ExpertKey,
+    /// How often it was delivered since it was read, this time included.
+    pub uses: u32,
+    /// Whether its bytes were rewritten since.
+    pub rewritten: bool,
+}
 
 /// Some experts of one group, delivered as they are in memory. Made by
 /// [`Pager::request`](crate::Pager::request).
@@ -88,7 +99,9 @@ pub struct Lease<'p> {
     catalog: &'p Catalog,
     // Fields are dropped in this order: the slot must have no reader when it stops being pinned.
     slot: SlotReader<'p>,
-    _pin: Pin<'p>,
+    pin: Pin<'p>,
+    uses: u32,
+    rewritten: bool,
 }
 
 /// Keeps a slot from being evicted.
@@ -137,15 +150,10 @@ impl<'p> Request<'p> {
         let Some(batch) = self.shared.wait(id)? else { return Ok(None) };
         let pins: Vec<_> = batch
             .into_iter()
-            .map(|(slot, key)| (key, Pin { shared: self.shared, slot, thread: self.thread }))
+            .map(|one| (Pin { shared: self.shared, slot: one.slot, thread: self.thread }, one))
             .collect();
-        let leases = pins.into_iter().map(|(key, pin)| self.lease(key, pin)).collect::<Result<_, _>>()?;
+        let leases = pins.into_iter().map(|(pin, one)| Lease::new(pin, &one)).collect::<Result<_, _>>()?;
         Ok(Some(Ready { leases }))
-    }
-
-    fn lease(&self, key: ExpertKey, pin: Pin<'p>) -> Result<Lease<'p>, PagerError> {
-        let slot = self.shared.arena.read(pin.slot).ok_or(PagerError::SlotBusy { slot: pin.slot })?;
-        Ok(Lease { key, catalog: &self.shared.catalog, slot, _pin: pin })
     }
 }
 
@@ -179,7 +187,57 @@ impl Drop for Pin<'_> {
     }
 }
 
-impl Lease<'_> {
+impl<'p> Lease<'p> {
+    fn new(pin: Pin<'p>, delivered: &Delivered) -> Result<Self, PagerError> {
+        let Delivered { slot, key, uses, rewritten } = *delivered;
+        let reader = pin.shared.arena.read(slot).ok_or(PagerError::SlotBusy { slot })?;
+        Ok(Self { key, catalog: &pin.shared.catalog, slot: reader, pin, uses, rewritten })
+    }
+
+    /// How often the expert was delivered since it was read, this time included.
+    pub fn uses(&self) -> u32 {
+        self.uses
+    }
+
+    /// Whether its parts are what [`Lease::rewrite`] made of them, not what was read.
+    pub fn is_rewritten(&self) -> bool {
+        self.rewritten
+    }
+
+    /// Changes the parts of an expert where they are in memory, for as long as it stays there; whoever asks for it meanwhile waits. Does
+    /// nothing if others have it too. Where `change` panics, the expert is no longer in memory.
+    ///
+    /// Errors: [`PagerError::SlotBusy`], a mistake of the pager.
+    pub fn rewrite(self, change: impl FnOnce(&mut [&mut [u8]])) -> Result<Self, PagerError> {
+        let shared = self.pin.shared;
+        let number = self.pin.slot;
+        if !shared.update(|state| state.begin_rewrite(number)) {
+            return Ok(self);
+        }
+        let Self { key, catalog, slot, pin, uses, .. } = self;
+        drop(slot);
+        let places: Vec<_> = (0..).map_while(|part| catalog.part(key, part)).collect();
+        let written =
+            shared.arena.write(number).and_then(|mut slot| slot.piece(0..shared.arena.slot_bytes()));
+        let Some(mut slot) = written else {
+            let busy = PagerError::SlotBusy { slot: number };
+            shared.update(|state| state.rewritten(number, Err(busy.clone())));
+            return Err(busy);
+        };
+        let changed = catch_unwind(AssertUnwindSafe(|| change(&mut slot.parts_mut(&places))));
+        drop(slot);
+        let lost = || {
+            let rule = "a mistake of the program: rewriting panicked".to_owned();
+            PagerError::Recode { group: key.group, index: key.index, rule }
+        };
+        let result = changed.as_ref().map(drop).map_err(|_| lost());
+        shared.update(|state| state.rewritten(number, result));
+        if let Err(panic) = changed {
+            resume_unwind(panic);
+        }
+        Self::new(pin, &Delivered { slot: number, key, uses, rewritten: true })
+    }
+
     /// Which expert this is, and of which group.
     pub fn key(&self) -> ExpertKey {
         self.key

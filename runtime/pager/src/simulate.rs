@@ -98,7 +98,7 @@ fn serve(
             state.piece_ended(slot, Ok(()));
         }
         match state.next(id) {
-            Next::Ready(batch) => batch.iter().for_each(|&(slot, _)| state.unpin(slot, thread)),
+            Next::Ready(batch) => batch.iter().for_each(|one| state.unpin(one.slot, thread)),
             Next::Wait | Next::Reschedule => {}
             Next::Done => break,
             Next::Failed(error) => return Err(error),

@@ -53,15 +53,7 @@ impl Staging {
     ) -> Result<(), PagerError> {
         let read = self.arena.read(self.slot).ok_or(PagerError::SlotBusy { slot: self.slot })?;
         let parts: Vec<&[u8]> = record.regions().map(|region| &read.bytes()[region.data()]).collect();
-        let mut rest = into.bytes_mut();
-        let mut behind = 0;
-        let mut made = Vec::with_capacity(places.len());
-        for place in places {
-            let (part, after) = std::mem::take(&mut rest).split_at_mut(place.end - behind);
-            made.push(&mut part[place.start - behind..]);
-            (rest, behind) = (after, place.end);
-        }
         let refused = |rule| PagerError::Recode { group: key.group, index: key.index, rule };
-        recode.recode(key, &parts, &mut made).map_err(refused)
+        recode.recode(key, &parts, &mut into.parts_mut(places)).map_err(refused)
     }
 }

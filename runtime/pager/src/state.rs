@@ -23,7 +23,7 @@ use crate::catalog::{Catalog, ExpertKey};
 use crate::counters::Counters;
 use crate::error::PagerError;
 use crate::eviction::Eviction;
-use crate::request::Batch;
+use crate::request::{Batch, Delivered};
 use crate::trace::Phase;
 use crate::usage::Usage;
 use foresight::Foresight;
@@ -64,6 +64,19 @@ struct Slot {
     waiters: Vec<RequestId>,
     /// Why it is read, or was read, for an expert that nobody has asked for yet.
     ahead: Option<Ahead>,
+    /// How often the expert was delivered since it was read.
+    uses: u32,
+    /// Whether its bytes were rewritten since.
+    rewritten: bool,
+}
+
+impl Slot {
+    /// Takes an expert, which is still to be read. There is one piece to come, so that the slot is not taken for complete before its
+    /// reads are queued.
+    fn take(&mut self, position: usize) {
+        (self.expert, self.pieces_left) = (position, 1);
+        (self.uses, self.rewritten) = (0, false);
+    }
 }
 
 /// Why an expert is read that nobody has asked for yet.
@@ -269,13 +282,23 @@ impl State {
 
     /// What the request's caller gets now. Slots handed out stay pinned until [`State::unpin`].
     pub fn next(&mut self, id: RequestId) -> Next {
-        let request = &mut self.requests[id];
+        let Self { requests, slots, experts, .. } = self;
+        let request = &mut requests[id];
         if let Some(failure) = request.failures.pop() {
             return Next::Failed(failure);
         }
         if !request.ready.is_empty() {
-            let with_key = |slot: usize| (slot, self.experts[self.slots[slot].expert].key);
-            return Next::Ready(request.ready.drain(..).map(with_key).collect());
+            let deliver = |slot: usize| {
+                let entry = &mut slots[slot];
+                entry.uses = entry.uses.saturating_add(1);
+                Delivered {
+                    slot,
+                    key: experts[entry.expert].key,
+                    uses: entry.uses,
+                    rewritten: entry.rewritten,
+                }
+            };
+            return Next::Ready(request.ready.drain(..).map(deliver).collect());
         }
         if self.must_wait(id) {
             return Next::Wait;
@@ -488,8 +511,7 @@ impl State {
         self.counters.misses += u64::from(self.requests[id].counted);
         self.foresight.missed();
         self.counters.record_bytes += bytes;
-        // At least one piece, so that the slot is not taken for complete before its reads are queued.
-        (self.slots[slot].expert, self.slots[slot].pieces_left) = (position, 1);
+        self.slots[slot].take(position);
         self.wait_for(slot, id);
         self.starts.push_back(slot);
     }
@@ -551,6 +573,25 @@ impl State {
         self.experts[position].residency = Residency::Absent;
         self.eviction.removed(slot);
         self.free.push(slot);
+    }
+
+    /// Lets a thread rewrite a slot that it alone has pinned, and that nobody else is promised. Whether that is so; until
+    /// [`State::rewritten`] whoever asks for the expert waits for it as for a read.
+    pub fn begin_rewrite(&mut self, slot: usize) -> bool {
+        let entry = &mut self.slots[slot];
+        if entry.pins != 1 || entry.pieces_left > 0 {
+            return false;
+        }
+        entry.pieces_left = 1;
+        self.experts[entry.expert].residency = Residency::Loading(slot);
+        true
+    }
+
+    /// A slot was rewritten, or its expert was lost.
+    pub fn rewritten(&mut self, slot: usize, result: Result<(), PagerError>) {
+        self.slots[slot].rewritten = result.is_ok();
+        self.counters.rewritten += u64::from(result.is_ok());
+        self.piece_ended(slot, result);
     }
 
     /// Whether a waiting caller may find something since the last call.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use membrane_engine::{Isa, LoadOptions, Model, Packing, Precision, Prepared, Result};
 use membrane_formats::gguf::GgufWriter;
 use membrane_formats::{Checkpoint, DType, FormatError, Metadata};
-use membrane_tests::sessions::{fresh, tokens};
+use membrane_tests::sessions::{bits, fresh, tokens};
 use membrane_tests::workspace;
 
 /// Dense models with rows of 256 and 512 elements; together of Q2_K, Q3_K, Q4_K, Q5_K, Q6_K and IQ4_XS.
@@ -115,6 +115,39 @@ fn every_way_to_lie_in_memory_gives_the_same_bits() {
                     assert_eq!(whole.counters().recode_time_ns > 0, isa == ISA, "{source} {isa} packed");
                     assert!(run(whole) == wanted, "{source} {isa} {precision:?} packed");
                 }
+            }
+        }
+    }
+}
+
+/// Experts of a paged model that are used time and again are interleaved where they are in memory; a pass then has such beside others.
+#[test]
+fn experts_that_are_interleaved_later_give_the_same_bits() {
+    const TOKENS: usize = 40;
+    for source in SOURCES {
+        let room = tempfile::tempdir().unwrap();
+        let [mixture, packed] = ["mixture.gguf", "packed.gguf"].map(|name| room.path().join(name));
+        write_mixture(&Checkpoint::open(&fixture(source)).unwrap(), &mixture, &|_, _| {});
+        Packing::of(Checkpoint::open(&mixture).unwrap()).unwrap().write(&packed, &mut |_, _| {}).unwrap();
+        let run = |model: &Model| {
+            let mut session = model.session();
+            let mut seen = Vec::new();
+            for token in tokens(TOKENS, 5) {
+                session.append(&[token]).unwrap();
+                seen.push(bits(&session));
+            }
+            session.append(&tokens(TOKENS, 6)).unwrap();
+            seen.push(bits(&session));
+            seen
+        };
+        let wanted = run(&load(&mixture, Isa::Scalar, Precision::Int8, None).unwrap());
+        for model in [&mixture, &packed] {
+            for isa in Isa::available() {
+                let paged = load(model, isa, Precision::Int8, Some(EXPERTS as u64 + 2)).unwrap();
+                assert!(run(&paged) == wanted, "{source} {isa} {model:?}");
+                let counters = paged.counters();
+                assert_eq!(counters.rewritten > 0, isa == ISA, "{source} {isa}: {counters:?}");
+                assert!(counters.evictions > 0 && counters.failures == 0, "{source} {isa}: {counters:?}");
             }
         }
     }

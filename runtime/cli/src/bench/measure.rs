@@ -78,6 +78,7 @@ pub fn measure(args: &Args, case: Case) -> Result<Figures> {
         read_per_token: reads.bytes_read / decoded,
         prefill_read: before.bytes_read,
         read_gb_s: reads.read_gb_s().filter(|_| reads.bytes_read > 0),
+        rewritten: reads.rewritten,
         recode_ms_per_token: reads.recode_time_ns as f64 / 1e6 / decoded as f64,
         peak_memory: ran.peak_memory,
         planned_memory: ran.planned_memory,

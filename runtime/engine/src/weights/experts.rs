@@ -22,13 +22,17 @@ pub(super) struct Experts {
 }
 
 impl Experts {
-    /// The same with rows that are interleaved in slots, if that is to be.
+    /// The same with rows that are interleaved in slots, if that is to be: as they are read, or later.
     pub(super) fn interleaved(mut self, interleaving: Interleaving) -> Self {
         let ExpertMatrix { format, rows, cols, row_layout, .. } = &mut self.matrix;
-        let plain = interleaving.experts && self.form.recoding.is_none() && *row_layout == RowLayout::Plain;
+        let plain = self.form.recoding.is_none() && *row_layout == RowLayout::Plain;
         if plain && let Some(row) = interleaving.row_bytes(*format, [*rows, *cols], self.bytes) {
-            *row_layout = RowLayout::Interleaved;
-            self.form.interleaved = Some((*format, row));
+            if interleaving.experts {
+                *row_layout = RowLayout::Interleaved;
+                self.form.interleaved = Some((*format, row));
+            } else {
+                *row_layout = RowLayout::PlainAtFirst;
+            }
         }
         self
     }

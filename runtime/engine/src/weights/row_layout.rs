@@ -12,6 +12,8 @@ pub(crate) enum RowLayout {
     Plain,
     /// The same, and behind them stands the order of the columns.
     Ordered,
+    /// The same in experts as they were read, and side by side in those that were rewritten.
+    PlainAtFirst,
     /// Side by side ([`interleaved`]).
     Interleaved,
 }
@@ -22,10 +24,15 @@ impl RowLayout {
         if ordered { Self::Ordered } else { Self::Plain }
     }
 
+    /// How they lie in an expert that was rewritten.
+    pub fn rewritten(self) -> Self {
+        if self == Self::PlainAtFirst { Self::Interleaved } else { self }
+    }
+
     /// Whether all numbers of a matrix are finite, given its bytes.
     pub fn are_finite(self, format: Format, rows: usize, cols: usize, bytes: &[u8]) -> bool {
         match self {
-            Self::Plain | Self::Ordered => {
+            Self::Plain | Self::PlainAtFirst | Self::Ordered => {
                 let blocks = format.row_bytes(cols).unwrap_or(0) * rows;
                 bytes.get(..blocks).is_some_and(|blocks| blocks_are_finite(format, blocks))
             }
@@ -50,7 +57,7 @@ impl RowLayout {
         bytes: &[u8],
     ) -> Result<Matrix<'_>, ShapeError> {
         match self {
-            Self::Plain => Matrix::new(format, rows, cols, bytes),
+            Self::Plain | Self::PlainAtFirst => Matrix::new(format, rows, cols, bytes),
             Self::Ordered => Matrix::ordered(format, rows, cols, bytes),
             Self::Interleaved => Matrix::interleaved(format, rows, cols, bytes),
         }
@@ -62,7 +69,8 @@ impl RowLayout {
 pub(crate) struct Interleaving {
     /// The instruction set; for none, no matrix is.
     pub isa: Option<Isa>,
-    /// Experts too. That takes about as long as multiplying one a few times, which is worth it for what stays in memory.
+    /// Experts as they are read. That takes about as long as multiplying one a few times, which is worth it for what stays in memory;
+    /// otherwise those are interleaved later that are used time and again.
     pub experts: bool,
 }
 

@@ -207,7 +207,8 @@ impl State {
             Ahead::Recalled => self.counters.recalled += 1,
         }
         let entry = &mut self.slots[slot];
-        (entry.expert, entry.pieces_left, entry.owner, entry.ahead) = (position, 1, 0, Some(why));
+        entry.take(position);
+        (entry.owner, entry.ahead) = (0, Some(why));
         self.starts.push_back(slot);
     }
 
@@ -297,7 +298,7 @@ mod tests {
         }
         let Next::Ready(batch) = state.next(id) else { panic!("it is there") };
         let thread = std::thread::current().id();
-        batch.iter().for_each(|&(slot, _)| state.unpin(slot, thread));
+        batch.iter().for_each(|one| state.unpin(one.slot, thread));
         state.release(id);
     }
 

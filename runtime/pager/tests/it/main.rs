@@ -11,6 +11,7 @@ mod lru;
 mod page_cache;
 mod recall;
 mod recoding;
+mod rewriting;
 mod threads;
 mod traces;
 mod waves;
