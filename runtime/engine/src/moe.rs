@@ -245,15 +245,16 @@ fn experts(
 fn rewrite(
     region: &Region<'_>,
     block: &MoeBlock,
-    leases: Vec<Lease<'_>>,
+    mut leases: Vec<Lease<'_>>,
     request: &Request<'_>,
 ) -> Result<()> {
     if !block.rewrites() {
         return Ok(());
     }
-    for lease in leases.into_iter().filter(|lease| !lease.is_rewritten()) {
-        let uses = if request.is_ready() { USES_BEFORE_REWRITING } else { USES_WHILE_WAITING };
-        if lease.uses() >= uses {
+    // The others are given back first: what the request still waits for may need their slots.
+    leases.retain(|lease| !lease.is_rewritten() && lease.uses() >= USES_WHILE_WAITING);
+    for lease in leases {
+        if lease.uses() >= USES_BEFORE_REWRITING || !request.is_ready() {
             lease.rewrite(|parts| block.rewrite(region, parts))?;
         }
     }
