@@ -30,10 +30,10 @@ pub(crate) fn layer(
     if let Some(error) = resident(core, index) {
         return Err(error);
     }
-    if let (FeedForward::Moe(moe), Some(pager)) = (&block.ffn, &compute.pager) {
-        if let Some(error) = expert(core, index, moe.matrices(), pager, compute.routing.wanted())? {
-            return Err(error);
-        }
+    if let (FeedForward::Moe(moe), Some(pager)) = (&block.ffn, &compute.pager)
+        && let Some(error) = expert(core, index, moe.matrices(), pager, compute.routing.wanted())?
+    {
+        return Err(error);
     }
     Err(overflow(core, index))
 }

@@ -1,7 +1,7 @@
 //! The mixture of experts of a block: route, compute the experts that are in memory while the others
 //! arrive, combine.
 
-use membrane_kernels::{Product, Region, matmul, ops};
+use membrane_kernels::{Precision, Product, Region, matmul, ops};
 use membrane_pager::{Guess, Lease, Pager, Request, Wanted};
 
 use crate::error::Result;
@@ -12,9 +12,10 @@ use crate::scratch::{FORESEEN_ROWS, Scratch};
 use crate::stages::Stage;
 use crate::weights::{Block, FeedForward, GatedUnit, InputNorm, MoeBlock, Weight};
 
-/// How often an expert was used before rewriting it is worth its time: about as often as that time is gained back by.
+/// Passes of a token each that gain about the time that rewriting an expert takes. One that has been in as many is likely to be in as
+/// many again. Passes of many rows gain less.
 const USES_BEFORE_REWRITING: u32 = 6;
-/// The same where the time would otherwise be spent waiting.
+/// Passes behind which it is worth time that would be spent waiting.
 const USES_WHILE_WAITING: u32 = 2;
 
 /// Which tokens go to which expert, sorted by expert.
@@ -113,8 +114,10 @@ pub(crate) fn run(
         let Some(ready) = request.next_ready()? else { break };
         s.clock.lap(region, Stage::Waiting);
         done += experts(core, region, block, &ready.leases, done, s, routing)?;
-        rewrite(region, block, ready.leases, &request)?;
-        s.clock.lap(region, Stage::Rewriting);
+        if core.precision != Precision::Reference && block.rewrites() {
+            rewrite(region, block, ready.leases, &request)?;
+            s.clock.lap(region, Stage::Rewriting);
+        }
     }
     ops::add_weighted_rows(
         region,
@@ -233,11 +236,11 @@ fn experts(
         first += count;
     }
     matmul(region, precision, &mut products);
-    s.clock.lap(region, Stage::ExpertsDown);
     if let Some(biases) = &block.biases {
         let out = &mut s.expert_out[done * hidden..(done + rows) * hidden];
         add_biases(core, region, &biases.down, &counts, out, &mut s.expert_bias)?;
     }
+    s.clock.lap(region, Stage::ExpertsDown);
     Ok(rows)
 }
 
@@ -248,13 +251,17 @@ fn rewrite(
     mut leases: Vec<Lease<'_>>,
     request: &Request<'_>,
 ) -> Result<()> {
-    if !block.rewrites() {
+    // What still lacks slots gets these, and is read the sooner.
+    if request.lacks_slots() {
         return Ok(());
     }
-    // The others are given back first: what the request still waits for may need their slots.
-    leases.retain(|lease| !lease.is_rewritten() && lease.uses() >= USES_WHILE_WAITING);
+    let is_due = |lease: &Lease<'_>| {
+        let uses = if request.is_ready() { USES_BEFORE_REWRITING } else { USES_WHILE_WAITING };
+        !lease.is_rewritten() && lease.uses() >= uses
+    };
+    leases.retain(is_due);
     for lease in leases {
-        if lease.uses() >= USES_BEFORE_REWRITING || !request.is_ready() {
+        if is_due(&lease) {
             lease.rewrite(|parts| block.rewrite(region, parts))?;
         }
     }

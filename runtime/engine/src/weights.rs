@@ -65,11 +65,24 @@ pub(crate) struct ExpertMatrix {
     pub cols: usize,
     /// What an expert's matrix is multiplied by: the tensor `.scale` beside it. Empty if there is none.
     factors: Vec<f32>, // [experts]
-    /// How the rows of each expert's lie in memory.
+    /// How the rows of each expert's lie in memory once it is read.
     row_layout: RowLayout,
+    /// Those of an expert that was rewritten are interleaved.
+    rewritable: bool,
 }
 
 impl ExpertMatrix {
+    /// The matrix of these experts [rows, cols], none of which gains by being rewritten. `factors`: see above.
+    fn new(
+        name: ExpertName,
+        format: Format,
+        [rows, cols]: [usize; 2],
+        factors: Vec<f32>,
+        row_layout: RowLayout,
+    ) -> Self {
+        Self { name, format, rows, cols, factors, row_layout, rewritable: false }
+    }
+
     /// The matrix of an expert, which is part number `part` of it.
     pub fn of<'a>(&self, lease: &'a Lease<'_>, part: usize) -> Result<Matrix<'a>> {
         self.rows_of(lease)
@@ -86,12 +99,12 @@ impl ExpertMatrix {
 
     /// How the rows of an expert's lie in memory now.
     fn rows_of(&self, lease: &Lease<'_>) -> RowLayout {
-        if lease.is_rewritten() { self.row_layout.rewritten() } else { self.row_layout }
+        if lease.is_rewritten() && self.rewritable { RowLayout::Interleaved } else { self.row_layout }
     }
 
     /// Rewrites the bytes of an expert's matrix.
     fn rewrite(&self, region: &Region<'_>, bytes: &mut [u8]) {
-        if self.row_layout == RowLayout::PlainAtFirst {
+        if self.rewritable {
             interleaved::interleave_in_place(region, self.format, bytes.len() / self.rows, bytes);
         }
     }
@@ -151,7 +164,7 @@ impl MoeBlock {
 
     /// Whether experts gain by being rewritten.
     pub fn rewrites(&self) -> bool {
-        self.matrices().iter().any(|matrix| matrix.row_layout == RowLayout::PlainAtFirst)
+        self.matrices().iter().any(|matrix| matrix.rewritable)
     }
 
     /// Rewrites the bytes of an expert that stays in memory as the kernels like them best.
@@ -392,7 +405,7 @@ impl Layout {
         let drafting = self.draft.iter().map(|head| &head.block);
         let experts = self.blocks.iter().chain(drafting).any(|block| match &block.ffn {
             FeedForward::Moe(moe) => {
-                [&moe.gate, &moe.up, &moe.down].iter().any(|matrix| matrix.row_layout == RowLayout::Ordered)
+                moe.matrices().iter().any(|matrix| matrix.row_layout == RowLayout::Ordered)
             }
             FeedForward::Dense(_) => false,
         });

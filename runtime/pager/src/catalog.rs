@@ -117,17 +117,19 @@ impl Catalog {
     }
 
     /// The same experts, of which each is one range with all parts in it. `places`: where in the range the parts of a group are.
-    /// Errors: those of [`Catalog::new`], and a record of several ranges or with a part outside of its range.
+    /// Errors: those of [`Catalog::new`], and a record of several ranges, or with a part outside of its range or not behind the one before.
     pub fn packed(groups: Vec<Vec<Record>>, places: Vec<Vec<Range<usize>>>) -> Result<Self, PagerError> {
         let catalog = Self::new(groups)?;
         for (group, records) in catalog.groups.iter().enumerate() {
             let places = places.get(group).map_or(&[][..], Vec::as_slice);
             for (index, record) in records.iter().enumerate() {
+                let ascend = places.is_sorted_by(|one, next| one.end <= next.start);
                 let inside = |bytes: u64| {
                     places.iter().all(|place| place.start <= place.end && place.end as u64 <= bytes)
                 };
-                if !matches!(&record.parts[..], [range] if !places.is_empty() && inside(range.bytes)) {
-                    let rule = "it is not one range with all its parts in it";
+                if !matches!(&record.parts[..], [range] if !places.is_empty() && ascend && inside(range.bytes))
+                {
+                    let rule = "it is not one range with all its parts in it, one behind the other";
                     return Err(PagerError::Record { group, index, rule });
                 }
             }
@@ -323,8 +325,12 @@ mod tests {
         assert_eq!((part(0), part(1), part(2)), (Some(100..1100), Some(1124..4196), None));
         assert_eq!((packed.staging_bytes(), packed.slot_bytes()), (0, 8192));
         let two: [(u64, u64); 2] = [(0, 10), (10, 10)];
-        for (ranges, parts) in [(&two[..], &[0..5, 5..9][..]), (&two[..1], &[0..5, 5..11]), (&two[..1], &[])]
-        {
+        for (ranges, parts) in [
+            (&two[..], &[0..5, 5..9][..]),
+            (&two[..1], &[0..5, 5..11]),
+            (&two[..1], &[5..9, 0..5]),
+            (&two[..1], &[]),
+        ] {
             assert!(catalog(ranges, parts).unwrap_err().to_string().contains("one range"));
         }
     }

@@ -16,7 +16,7 @@ pub struct Counters {
     pub hits: u64,
     /// Experts that had to be read.
     pub misses: u64,
-    /// Experts that another request, or a read ahead, was already reading or had read while this one waited.
+    /// Experts that another request, or a read ahead, was already reading or had read while this one waited, or that were being rewritten.
     pub joined: u64,
     /// Experts that gave up their slot to another.
     pub evictions: u64,
@@ -36,9 +36,11 @@ pub struct Counters {
     pub recode_time_ns: u64,
     /// Experts that were rewritten in their slots.
     pub rewritten: u64,
+    /// How often requests got one that had been.
+    pub rewritten_uses: u64,
     /// Files that refused direct reads and are read through the page cache instead.
     pub direct_fallbacks: u64,
-    /// Experts that could not be read.
+    /// Experts that could not be read, or were lost as they were rewritten.
     pub failures: u64,
     /// Experts that were read ahead, before anybody asked for them.
     pub foreseen: u64,
@@ -83,6 +85,7 @@ impl Sub for Counters {
             wait_ns: self.wait_ns.saturating_sub(earlier.wait_ns),
             recode_time_ns: self.recode_time_ns.saturating_sub(earlier.recode_time_ns),
             rewritten: self.rewritten.saturating_sub(earlier.rewritten),
+            rewritten_uses: self.rewritten_uses.saturating_sub(earlier.rewritten_uses),
             direct_fallbacks: self.direct_fallbacks.saturating_sub(earlier.direct_fallbacks),
             failures: self.failures.saturating_sub(earlier.failures),
             foreseen: self.foreseen.saturating_sub(earlier.foreseen),
@@ -109,6 +112,7 @@ impl AddAssign for Counters {
         self.wait_ns += other.wait_ns;
         self.recode_time_ns += other.recode_time_ns;
         self.rewritten += other.rewritten;
+        self.rewritten_uses += other.rewritten_uses;
         self.direct_fallbacks += other.direct_fallbacks;
         self.failures += other.failures;
         self.foreseen += other.foreseen;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::catalog::ExpertKey;
+
 /// An error of opening or using a pager. After any error of a request the pager stays usable.
 ///
 /// It can be cloned because one failed read may be awaited by several requests.
@@ -54,7 +56,7 @@ pub enum PagerError {
         /// Length of the file.
         file_bytes: u64,
     },
-    /// What was read of an expert contradicts what was said of it.
+    /// What was read of an expert contradicts what was said of it, or making another form of it panicked.
     #[error("expert {index} of group {group}: {rule}")]
     Recode {
         /// Layer.
@@ -172,4 +174,12 @@ pub enum PagerError {
         /// The slot.
         slot: usize,
     },
+}
+
+impl PagerError {
+    /// What made another form of an expert panicked.
+    pub(crate) fn panicked(ExpertKey { group, index }: ExpertKey) -> Self {
+        let rule = "a mistake of the program: making another form of it panicked".to_owned();
+        Self::Recode { group, index, rule }
+    }
 }

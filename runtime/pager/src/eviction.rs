@@ -30,7 +30,8 @@ pub trait Eviction: Send {
     fn admitted(&mut self, slot: usize, key: ExpertKey);
     /// A request named `key`, which has `slot` already.
     fn touched(&mut self, slot: usize, key: ExpertKey);
-    /// `slot` holds nothing any more: it was chosen by [`Eviction::victim`], or its read failed.
+    /// `slot` holds nothing any more: it was chosen by [`Eviction::victim`], or its read failed, or
+    /// it was lost as it was rewritten.
     fn removed(&mut self, slot: usize);
     /// The slot to reuse, for which `evictable` must hold, or `None` if there is no such slot. Slots that are
     /// lent out, promised to a request or being read are not evictable.

@@ -28,6 +28,8 @@
 //! then reads a whole expert into memory of its own and makes of it what the slot holds; what is read stays what the files
 //! have, and the time that it takes is counted.
 //!
+//! Or a caller changes an expert that stays in memory where it lies ([`Lease::rewrite`]), which later leases of it say.
+//!
 //! # What the caller promises
 //!
 //! Drop the leases of one batch before asking for the next. Each drop lets a further read begin at once, so a

@@ -93,7 +93,7 @@ pub struct Ready<'p> {
     pub leases: Vec<Lease<'p>>,
 }
 
-/// An expert in memory. It stays there, unchanged, until the lease is dropped.
+/// An expert in memory. It stays there, and changes by [`Lease::rewrite`] alone, until the lease is dropped.
 pub struct Lease<'p> {
     key: ExpertKey,
     catalog: &'p Catalog,
@@ -130,6 +130,11 @@ impl<'p> Request<'p> {
     /// Whether [`Request::next_ready`] would return at once: with an expert, an error, or the end.
     pub fn is_ready(&self) -> bool {
         self.id.is_none_or(|id| !self.shared.view(|state| state.must_wait(id)))
+    }
+
+    /// Whether experts of the request have no slot yet: it names more than the slots that it can have at once.
+    pub fn lacks_slots(&self) -> bool {
+        self.id.is_some_and(|id| self.shared.view(|state| state.lacks_slots(id)))
     }
 
     /// Blocks until at least one more expert is in memory; `None` when all were delivered. Experts that were
@@ -204,19 +209,24 @@ impl<'p> Lease<'p> {
         self.rewritten
     }
 
-    /// Changes the parts of an expert where they are in memory, for as long as it stays there; whoever asks for it meanwhile waits. Does
-    /// nothing if others have it too. Where `change` panics, the expert is no longer in memory.
+    /// Changes the parts of an expert where they are in memory, once and for as long as it stays there. Does nothing if it was rewritten
+    /// before, or if others have it too or are promised it. Whoever asks for it meanwhile waits, so that `change` must not wait for
+    /// experts.
     ///
-    /// Errors: [`PagerError::SlotBusy`], a mistake of the pager.
+    /// # Panics
+    /// If `change` does. The expert is no longer in memory then, and whoever waited for it gets [`PagerError::Recode`].
+    ///
+    /// # Errors
+    /// [`PagerError::SlotBusy`], a mistake of the pager.
     pub fn rewrite(self, change: impl FnOnce(&mut [&mut [u8]])) -> Result<Self, PagerError> {
-        let shared = self.pin.shared;
-        let number = self.pin.slot;
+        let Self { key, catalog, .. } = self;
+        let (shared, number) = (self.pin.shared, self.pin.slot);
+        let places: Vec<_> = (0..).map_while(|part| catalog.part(key, part)).collect();
         if !shared.update(|state| state.begin_rewrite(number)) {
             return Ok(self);
         }
-        let Self { key, catalog, slot, pin, uses, .. } = self;
+        let Self { slot, pin, uses, .. } = self;
         drop(slot);
-        let places: Vec<_> = (0..).map_while(|part| catalog.part(key, part)).collect();
         let written =
             shared.arena.write(number).and_then(|mut slot| slot.piece(0..shared.arena.slot_bytes()));
         let Some(mut slot) = written else {
@@ -226,11 +236,7 @@ impl<'p> Lease<'p> {
         };
         let changed = catch_unwind(AssertUnwindSafe(|| change(&mut slot.parts_mut(&places))));
         drop(slot);
-        let lost = || {
-            let rule = "a mistake of the program: rewriting panicked".to_owned();
-            PagerError::Recode { group: key.group, index: key.index, rule }
-        };
-        let result = changed.as_ref().map(drop).map_err(|_| lost());
+        let result = changed.as_ref().map(drop).map_err(|_| PagerError::panicked(key));
         shared.update(|state| state.rewritten(number, result));
         if let Err(panic) = changed {
             resume_unwind(panic);
@@ -248,7 +254,7 @@ impl<'p> Lease<'p> {
         self.key.index
     }
 
-    /// Bytes of one part of the record: exactly those of its range in the file, which begin at the same offset
+    /// Bytes of one part of the record: exactly those of its range in the file unless it was rewritten, which begin at the same offset
     /// within a block of 4096 bytes as in the file and have no other alignment; or of the part that was made of them, where
     /// experts are recoded.
     ///

@@ -247,10 +247,7 @@ impl Shared {
         let places = self.catalog.places(key.group);
         // Whoever waits for the expert would wait for ever if the thread ended.
         let recoding = AssertUnwindSafe(|| staging.recode(record, recode.as_ref(), key, places, into));
-        let result = catch_unwind(recoding).unwrap_or_else(|_| {
-            let rule = "a mistake of the program: recoding panicked".to_owned();
-            Err(PagerError::Recode { group: key.group, index: key.index, rule })
-        });
+        let result = catch_unwind(recoding).unwrap_or_else(|_| Err(PagerError::panicked(key)));
         (cost, nanoseconds_since(begun), result)
     }
 

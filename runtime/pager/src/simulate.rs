@@ -36,7 +36,7 @@ impl Outcome {
 }
 
 /// Plays a trace through the bookkeeping of a pager with so many slots (at most one for each expert, at least one), in which every
-/// read ends at once. The counters are those that the pager has, whichever read ends first there: see
+/// read ends at once. The counters are those that the pager has, but for what was rewritten, whichever read ends first there: see
 /// [`Pager::record`](crate::Pager::record) for what that takes. Where all experts have a slot, they are read before, as
 /// [`Pager::warm`](crate::Pager::warm) does. Errors: records that can't exist.
 pub fn simulate(trace: &Trace, slots: usize, eviction: Box<dyn Eviction>) -> Result<Outcome, PagerError> {

@@ -1,10 +1,11 @@
 //! Which expert is where, who waits for it, and what is read next. No I/O and no memory: slots are numbers
 //! here.
 //!
-//! An expert is absent, being read, or resident. A slot is *pinned* by each lease of it and by each request
+//! An expert is absent, being read or rewritten, or resident. A slot is *pinned* by each lease of it and by each request
 //! that it is promised to; only an unpinned resident slot can be evicted. Every pin belongs to the thread
 //! that made the request: a thread waits for a slot only while it has no pins, so two threads can't wait for
-//! each other, or while one is being filled that nobody has asked for.
+//! each other, or while one is being filled that nobody has asked for. What is being rewritten is waited for as what is read, so that
+//! whoever rewrites must not wait for experts meanwhile.
 //!
 //! Experts that may be asked for soon, or that earlier runs used most, can be read ahead. Nobody waits for these reads, so they make
 //! way for all others, and what they bring in is evicted as if it had been asked for.
@@ -35,6 +36,7 @@ pub(crate) type RequestId = usize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Residency {
     Absent,
+    /// Read or rewritten.
     Loading(usize),
     Resident(usize),
 }
@@ -55,7 +57,7 @@ struct Slot {
     pins: u32,
     /// Serial number of the last request that got it.
     owner: u64,
-    /// Reads that have not ended; 0 when the content is complete.
+    /// Reads that have not ended, or 1 while it is rewritten; 0 when the content is complete.
     pieces_left: usize,
     /// Reads that bring in the expert.
     pieces: usize,
@@ -282,7 +284,7 @@ impl State {
 
     /// What the request's caller gets now. Slots handed out stay pinned until [`State::unpin`].
     pub fn next(&mut self, id: RequestId) -> Next {
-        let Self { requests, slots, experts, .. } = self;
+        let Self { requests, slots, experts, counters, .. } = self;
         let request = &mut requests[id];
         if let Some(failure) = request.failures.pop() {
             return Next::Failed(failure);
@@ -291,6 +293,7 @@ impl State {
             let deliver = |slot: usize| {
                 let entry = &mut slots[slot];
                 entry.uses = entry.uses.saturating_add(1);
+                counters.rewritten_uses += u64::from(request.counted && entry.rewritten);
                 Delivered {
                     slot,
                     key: experts[entry.expert].key,
@@ -575,11 +578,16 @@ impl State {
         self.free.push(slot);
     }
 
-    /// Lets a thread rewrite a slot that it alone has pinned, and that nobody else is promised. Whether that is so; until
-    /// [`State::rewritten`] whoever asks for the expert waits for it as for a read.
+    /// Whether experts of a request have no slot yet.
+    pub fn lacks_slots(&self, id: RequestId) -> bool {
+        !self.requests[id].pending.is_empty()
+    }
+
+    /// Lets a thread rewrite a slot that it alone has pinned, that nobody else is promised, and that was not rewritten before. Whether
+    /// that is so; until [`State::rewritten`] whoever asks for the expert waits for it as for a read.
     pub fn begin_rewrite(&mut self, slot: usize) -> bool {
         let entry = &mut self.slots[slot];
-        if entry.pins != 1 || entry.pieces_left > 0 {
+        if entry.pins != 1 || entry.pieces_left > 0 || entry.rewritten {
             return false;
         }
         entry.pieces_left = 1;

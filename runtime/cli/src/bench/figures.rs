@@ -41,8 +41,8 @@ pub struct Figures {
     pub read_gb_s: Option<f64>,
     /// Of the decode: time of I/O threads for each token in which experts were recoded, milliseconds.
     pub recode_ms_per_token: f64,
-    /// Experts that were rewritten in memory while decoding.
-    pub rewritten: u64,
+    /// Share of the experts that tokens used, from 0 to 1, that had been rewritten in memory.
+    pub rewritten: f64,
     pub peak_memory: u64,
     /// What the memory plan gives to what the run used.
     pub planned_memory: u64,

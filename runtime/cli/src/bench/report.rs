@@ -157,9 +157,12 @@ fn disk(last: &Figures, decode: f64, out: &mut impl Write) -> io::Result<()> {
         let (each, true_ones) = (foreseen as f64 / last.decode_tokens as f64, used as f64 / foreseen as f64);
         writeln!(out, "read ahead: {each:.1} experts a token, {:.0} % of them needed", 100.0 * true_ones)?;
     }
-    if last.rewritten > 0 {
-        let each = last.rewritten as f64 / last.decode_tokens as f64;
-        writeln!(out, "rewritten in memory: {each:.1} experts a token, which are then multiplied faster")?;
+    if last.rewritten > 0.0 {
+        writeln!(
+            out,
+            "rewritten in memory, to be multiplied faster: {:.0} % of the experts used",
+            100.0 * last.rewritten
+        )?;
     }
     if last.recode_ms_per_token > 0.0 {
         writeln!(out, "recoding of experts: {:.2} ms of I/O threads a token", last.recode_ms_per_token)?;

@@ -24,14 +24,14 @@ pub(super) struct Experts {
 impl Experts {
     /// The same with rows that are interleaved in slots, if that is to be: as they are read, or later.
     pub(super) fn interleaved(mut self, interleaving: Interleaving) -> Self {
-        let ExpertMatrix { format, rows, cols, row_layout, .. } = &mut self.matrix;
+        let ExpertMatrix { format, rows, cols, row_layout, rewritable, .. } = &mut self.matrix;
         let plain = self.form.recoding.is_none() && *row_layout == RowLayout::Plain;
         if plain && let Some(row) = interleaving.row_bytes(*format, [*rows, *cols], self.bytes) {
             if interleaving.experts {
                 *row_layout = RowLayout::Interleaved;
                 self.form.interleaved = Some((*format, row));
             } else {
-                *row_layout = RowLayout::PlainAtFirst;
+                *rewritable = true;
             }
         }
         self
@@ -155,14 +155,7 @@ impl Finder<'_> {
         let factors = self.optional_vector(&scale_name(&fused), count)?.unwrap_or_default();
         let (name, format) = (ExpertName::fused(tensor.name.clone()), format_of(tensor)?);
         Ok(Experts {
-            matrix: ExpertMatrix {
-                name: name.clone(),
-                format,
-                rows,
-                cols,
-                factors,
-                row_layout: RowLayout::Plain,
-            },
+            matrix: ExpertMatrix::new(name.clone(), format, [rows, cols], factors, RowLayout::Plain),
             form: ExpertForm::of(name, None, &parts),
             bytes,
             parts,
@@ -195,7 +188,7 @@ impl Finder<'_> {
         let Stored { name, format, bytes, recoding, .. } = first;
         let name = ExpertName::one_by_one(name);
         Ok(Experts {
-            matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors, row_layout },
+            matrix: ExpertMatrix::new(name.clone(), format, [rows, cols], factors, row_layout),
             form: ExpertForm::of(name, recoding, &parts),
             bytes,
             parts,
@@ -294,17 +287,10 @@ impl<'a> Fused<'a> {
             ByteRange { file: tensor.file, offset: tensor.offset + expert * bytes, bytes }
         };
         let parts = |expert: u64| self.parts.iter().map(|tensor| range(tensor, expert)).collect();
-        let format = recoding.format();
+        let (format, row_layout) = (recoding.format(), RowLayout::of(recoding.is_ordered()));
         let parts: Vec<Vec<ByteRange>> = (0..self.experts as u64).map(parts).collect();
         Ok(Experts {
-            matrix: ExpertMatrix {
-                name: name.clone(),
-                format,
-                rows,
-                cols,
-                factors: Vec::new(),
-                row_layout: RowLayout::of(recoding.is_ordered()),
-            },
+            matrix: ExpertMatrix::new(name.clone(), format, [rows, cols], Vec::new(), row_layout),
             bytes: recoding.bytes() as u64,
             form: ExpertForm::of(name, Some(recoding), &parts),
             parts,

@@ -54,10 +54,9 @@ impl Finder<'_> {
             let name = ExpertName::fused(experts_name(index));
             let of_matrix = |factors: &Vec<f32>| factors.iter().skip(number).step_by(3).copied().collect();
             let factors = factors.as_ref().map_or(Vec::new(), of_matrix);
-            let [rows, cols] = shape;
             let row_layout = RowLayout::of(form.ordered);
             matrices.push(Experts {
-                matrix: ExpertMatrix { name: name.clone(), format, rows, cols, factors, row_layout },
+                matrix: ExpertMatrix::new(name.clone(), format, shape, factors, row_layout),
                 form: ExpertForm {
                     place: Some(place.start as usize..place.end as usize),
                     ..ExpertForm::of(name, None, &parts)

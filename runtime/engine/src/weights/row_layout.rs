@@ -12,8 +12,6 @@ pub(crate) enum RowLayout {
     Plain,
     /// The same, and behind them stands the order of the columns.
     Ordered,
-    /// The same in experts as they were read, and side by side in those that were rewritten.
-    PlainAtFirst,
     /// Side by side ([`interleaved`]).
     Interleaved,
 }
@@ -24,15 +22,10 @@ impl RowLayout {
         if ordered { Self::Ordered } else { Self::Plain }
     }
 
-    /// How they lie in an expert that was rewritten.
-    pub fn rewritten(self) -> Self {
-        if self == Self::PlainAtFirst { Self::Interleaved } else { self }
-    }
-
     /// Whether all numbers of a matrix are finite, given its bytes.
     pub fn are_finite(self, format: Format, rows: usize, cols: usize, bytes: &[u8]) -> bool {
         match self {
-            Self::Plain | Self::PlainAtFirst | Self::Ordered => {
+            Self::Plain | Self::Ordered => {
                 let blocks = format.row_bytes(cols).unwrap_or(0) * rows;
                 bytes.get(..blocks).is_some_and(|blocks| blocks_are_finite(format, blocks))
             }
@@ -57,14 +50,14 @@ impl RowLayout {
         bytes: &[u8],
     ) -> Result<Matrix<'_>, ShapeError> {
         match self {
-            Self::Plain | Self::PlainAtFirst => Matrix::new(format, rows, cols, bytes),
+            Self::Plain => Matrix::new(format, rows, cols, bytes),
             Self::Ordered => Matrix::ordered(format, rows, cols, bytes),
             Self::Interleaved => Matrix::interleaved(format, rows, cols, bytes),
         }
     }
 }
 
-/// Which matrices are interleaved as they get into memory: those that an instruction set then multiplies faster.
+/// Which matrices are interleaved: those that an instruction set then multiplies faster.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Interleaving {
     /// The instruction set; for none, no matrix is.

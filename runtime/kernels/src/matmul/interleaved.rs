@@ -61,7 +61,7 @@ pub fn interleave(format: Format, row_bytes: usize, from: &[u8], to: &mut [u8]) 
     to[whole..].copy_from_slice(&from[whole..]);
 }
 
-/// The same where the rows lie. Each thread takes the memory of a group for it.
+/// The same where the rows lie. Each task takes the memory of a group for it.
 ///
 /// # Panics
 /// As for [`interleave`].

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use membrane_pager::{IoMode, Lease, Pager, PagerError};
+use membrane_pager::{EvictionPolicy, IoMode, Lease, Pager, PagerError};
 
 use crate::bank::{Bank, MODES, Random};
 
@@ -49,6 +49,7 @@ fn a_rewritten_expert_stays_so_until_it_gives_up_its_slot() {
         assert_eq!(one(&bank, &pager, 0, false), (3, true));
         assert_eq!(one(&bank, &pager, 1, false), (1, false));
         assert_eq!(one(&bank, &pager, 0, false), (4, true));
+        assert_eq!((pager.counters().rewritten, pager.counters().rewritten_uses), (1, 2));
         bank.fetch(&pager, 0, &[2, 3]);
         assert_eq!(one(&bank, &pager, 0, false), (1, false));
         assert_eq!(pager.counters().failures, 0);
@@ -66,7 +67,8 @@ fn what_others_have_too_is_left_as_it_is() {
     first = first.rewrite(|_| panic!("the other request has it")).unwrap();
     check(&bank, &first);
     drop(second);
-    check(&bank, &first.rewrite(invert).unwrap());
+    first = first.rewrite(invert).unwrap();
+    check(&bank, &first.rewrite(|_| panic!("it was rewritten")).unwrap());
 }
 
 #[test]
@@ -89,6 +91,8 @@ fn whoever_asks_for_an_expert_that_is_rewritten_waits_for_it() {
     });
     assert_eq!(seen, (2, true));
     check(&bank, &lease);
+    drop(lease);
+    bank.fetch(&pager, 0, &[0]);
 }
 
 #[test]
@@ -123,10 +127,35 @@ fn an_expert_whose_rewriting_panicked_is_read_again() {
 }
 
 #[test]
+fn a_slot_whose_rewriting_panicked_goes_to_whoever_waits_for_one() {
+    let bank = Bank::new(2, &[3], 9_000);
+    let pager = bank.pager(1, IoMode::Buffered);
+    let lease = pager.request(0, &[1]).next_ready().unwrap().unwrap().leases.remove(0);
+    let mut waiting = None;
+    let rewriting = AssertUnwindSafe(|| {
+        lease.rewrite(|_| {
+            waiting = Some(pager.request(0, &[0]));
+            assert!(waiting.as_ref().unwrap().lacks_slots());
+            panic!("on purpose");
+        })
+    });
+    assert!(catch_unwind(rewriting).is_err());
+    let mut waiting = waiting.unwrap();
+    assert!(!waiting.lacks_slots());
+    let lease = waiting.next_ready().unwrap().unwrap().leases.remove(0);
+    assert_eq!(lease.index(), 0);
+    check(&bank, &lease.rewrite(invert).unwrap());
+    assert!(waiting.next_ready().unwrap().is_none());
+    bank.fetch(&pager, 0, &[1, 2]);
+}
+
+#[test]
 fn threads_rewrite_experts_of_one_pager() {
     let bank = Bank::new(2, &[10], 3_000);
-    for slots in [1, 3, 7] {
-        let pager = bank.pager(slots, IoMode::Buffered);
+    for (slots, policy) in
+        [(1, EvictionPolicy::Lru), (3, EvictionPolicy::default()), (7, EvictionPolicy::default())]
+    {
+        let pager = bank.pager_by(policy, slots, IoMode::Buffered);
         std::thread::scope(|scope| {
             for seed in 1..=4 {
                 let (bank, pager) = (&bank, &pager);
@@ -139,7 +168,7 @@ fn threads_rewrite_experts_of_one_pager() {
                         while let Some(ready) = request.next_ready().unwrap() {
                             for lease in ready.leases {
                                 check(bank, &lease);
-                                let plain = !lease.is_rewritten() && random.below(2) == 0;
+                                let plain = random.below(2) == 0;
                                 let lease = if plain { lease.rewrite(invert).unwrap() } else { lease };
                                 check(bank, &lease);
                             }
@@ -148,6 +177,6 @@ fn threads_rewrite_experts_of_one_pager() {
                 });
             }
         });
-        assert_eq!(pager.counters().failures, 0);
+        assert!(pager.counters().failures == 0 && pager.counters().rewritten > 0);
     }
 }

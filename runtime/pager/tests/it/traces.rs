@@ -71,6 +71,9 @@ fn drive(bank: &Bank, pager: &Pager, passes: &[Pass]) {
             if at % 7 == 0 {
                 let leases = ready.leases.into_iter().rev();
                 std::thread::scope(|scope| leases.for_each(|lease| drop(scope.spawn(move || drop(lease)))));
+            } else if at % 5 == 0 {
+                // Which is no request.
+                ready.leases.into_iter().for_each(|lease| bank.check(&lease.rewrite(|_| ()).unwrap()));
             } else {
                 ready.leases.iter().for_each(|lease| bank.check(lease));
             }
@@ -105,6 +108,7 @@ fn a_recording_played_again_has_the_counters_of_the_run() {
             (played[6], real[6]) = (0, 0);
             assert_eq!(played, real, "{} with {slots} slots", policy.name());
             assert!(outcome.prompt.requests > 0 && outcome.decode.requests > 0);
+            assert!(counters.rewritten > 0 && outcome.all().rewritten == 0);
         }
     }
 }
