@@ -37,6 +37,8 @@ pub(super) trait Wide: Copy {
     /// For one row of activations the sums of half a block, of formats that have runs of two pieces, are added up beside the products of
     /// the other half also where weight rows lie as in files.
     const HALVES_OVERLAP: bool = false;
+    /// Weights that come eight at a time out of tables are put together by [`Wide::two_lanes`] and [`Wide::negate_where`].
+    const TWO_LANES: bool = false;
     /// Rows of activations from which on weights are unpacked into panels.
     const PANEL_MIN_N: usize = 4;
     /// Rows of activations that are multiplied with a panel at once: as many as registers hold the sums of.
@@ -74,6 +76,19 @@ pub(super) trait Wide: Copy {
         _to: &mut impl Sink<Self>,
     ) -> bool {
         false
+    }
+    /// The vector of these lanes, of an instruction set that has two and makes one of them faster than by way of memory
+    /// ([`Wide::TWO_LANES`]).
+    #[inline(always)]
+    fn two_lanes(self, _lanes: [[u64; 2]; 2]) -> Self::V {
+        const { assert!(!Self::TWO_LANES, "whoever has two puts them together") };
+        self.splat32(0)
+    }
+    /// Bytes of `magnitudes`, negated where the mask's are all ones, not where they are 0.
+    #[inline(always)]
+    fn negate_where(self, magnitudes: Self::V, _mask: Self::V) -> Self::V {
+        const { assert!(!Self::TWO_LANES, "whoever has two negates bytes") };
+        magnitudes
     }
     /// The same 16 bytes in each lane.
     ///
@@ -173,9 +188,12 @@ pub(super) trait Wide: Copy {
     fn row_sums(self, column: Column<Self>) -> Self::V;
     /// For each row the sum of its four parts of sums, to each of which products of `C` columns were added: at most [`Wide::byte_steps`].
     #[inline(always)]
-    fn part_sums<K: Weights, const C: usize>(self, [a, b, c, d]: Column<Self>) -> Self::V {
+    fn part_sums<K: Weights, const C: usize>(self, mut parts: Column<Self>) -> Self::V {
         let zero = self.splat32(0);
-        self.row_sums([a, b, c, d].map(|part| self.add_part(part, zero)))
+        for part in &mut parts {
+            *part = self.add_part(*part, zero);
+        }
+        self.row_sums(parts)
     }
 
     /// The same sums, added up in the order of the source where the compiler would take another for which registers don't suffice.

@@ -3,7 +3,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::{Packed, Scales, Sink, Weights, Wide};
+use super::{Column, Packed, Scales, Sink, Weights, Wide};
 use crate::format::Format;
 
 /// Most elements of a block, and the bytes between the rows of the buffer.
@@ -20,6 +20,12 @@ pub(super) fn put<const N: usize>(to: &mut Bytes, i: usize, bytes: [u8; N]) {
     to[N * i..N * i + N].copy_from_slice(&bytes.map(MaybeUninit::new));
 }
 
+/// The bytes of `magnitudes`, none of which is 0, negated where `mask` has ones: nothing is carried from one to the next.
+#[inline(always)]
+fn negate(magnitudes: u64, mask: u64) -> u64 {
+    (magnitudes ^ mask) + (mask & 0x0101_0101_0101_0101)
+}
+
 /// A quantised format that comes through a buffer. The type and the constants are those of [`Packed`].
 ///
 /// # Safety
@@ -28,15 +34,62 @@ pub(in crate::matmul) unsafe trait Buffered {
     const FORMAT: Format;
     type Weights: Weights;
     const CODEBOOK: bool = false;
+    /// Eight elements come at once: the format has [`Buffered::eight`].
+    const EIGHTS: bool = false;
+    /// They are slower put together in registers, where there is a choice: bits of an index from another byte take the time.
+    const BY_BUFFER: bool = false;
+
+    /// Elements `8 i..8 i + 8` of a block, as the bytes of a number: what they are without signs, and ones in all bits of those that are
+    /// negative, which must not be 0.
+    #[inline(always)]
+    fn eight(_block: &[u8], _i: usize) -> [u64; 2] {
+        const { assert!(!Self::EIGHTS, "each format of eights has its own") };
+        [0; 2]
+    }
 
     /// Makes bytes of all elements of one block.
-    fn unpack(block: &[u8], to: &mut Bytes);
+    #[inline(always)]
+    fn unpack(block: &[u8], to: &mut Bytes) {
+        const { assert!(Self::EIGHTS, "each other format has its own") };
+        for i in 0..Self::FORMAT.block_elems() / 8 {
+            let [magnitudes, mask] = Self::eight(block, i);
+            put(to, i, negate(magnitudes, mask).to_le_bytes());
+        }
+    }
 
     /// As [`Packed::scales`].
     ///
     /// # Safety
     /// As there.
     unsafe fn scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut Scales<W>);
+}
+
+/// Column `number` of a block of each row, put together in registers: what two stores wrote can't be loaded at once before both are in
+/// the cache.
+///
+/// # Safety
+/// As for [`Packed::weights`].
+#[inline(always)]
+unsafe fn column_of_eights<B: Buffered, W: Wide>(
+    w: W,
+    at: *const u8,
+    stride: usize,
+    number: usize,
+) -> Column<W> {
+    let mut column = [w.splat32(0); 4];
+    for (i, v) in column.iter_mut().enumerate() {
+        let (mut magnitudes, mut masks) = ([[0; 2]; 2], [[0; 2]; 2]);
+        for lane in 0..2 {
+            let row = at.wrapping_add((4 * lane + i) * stride);
+            // SAFETY: the caller's promise: a block in each row.
+            let block = unsafe { std::slice::from_raw_parts(row, B::FORMAT.block_bytes()) };
+            for half in 0..2 {
+                [magnitudes[lane][half], masks[lane][half]] = B::eight(block, 2 * number + half);
+            }
+        }
+        *v = w.negate_where(w.two_lanes(magnitudes), w.two_lanes(masks));
+    }
+    column
 }
 
 impl<B: Buffered> Packed for B {
@@ -48,6 +101,24 @@ impl<B: Buffered> Packed for B {
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
         // SAFETY: the caller's promise.
         if <Self as Packed>::CODEBOOK && unsafe { w.codebook_weights::<Self>(at, stride, to) } {
+            return;
+        }
+        if const { B::EIGHTS && !B::BY_BUFFER && W::TWO_LANES } {
+            for sub in 0..Self::SUBS {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let first = sub * Self::SUB / 16;
+                    if Self::SUB == 16 {
+                        to.put::<Self, 1>(w, sub, [column_of_eights::<B, W>(w, at, stride, first)]);
+                    } else {
+                        let columns = [
+                            column_of_eights::<B, W>(w, at, stride, first),
+                            column_of_eights::<B, W>(w, at, stride, first + 1),
+                        ];
+                        to.put::<Self, 2>(w, sub, columns);
+                    }
+                }
+            }
             return;
         }
         let mut rows: [Bytes; MAX_ROWS] = [[MaybeUninit::uninit(); ROW]; MAX_ROWS];

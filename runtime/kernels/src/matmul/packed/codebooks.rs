@@ -1,6 +1,6 @@
 //! The formats with codebooks: eight elements at once are the bytes of a number.
 
-use super::buffered::{self, Buffered, Bytes};
+use super::buffered::Buffered;
 use super::{Offset, Scales, Signed, Wide};
 use crate::format::Format;
 use crate::quant::{EVEN_SIGN_MASKS, IQ1, IQ1_UP, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, SIGN_MASKS};
@@ -20,26 +20,20 @@ pub(in crate::matmul) struct Iq3Xxs;
 /// See [`Format::IQ3S`].
 pub(in crate::matmul) struct Iq3S;
 
-/// Writes elements `8 i..8 i + 8`.
-#[inline(always)]
-fn put(to: &mut Bytes, i: usize, eight: u64) {
-    buffered::put(to, i, eight.to_le_bytes());
-}
-
-/// The bytes of `magnitudes`, none of which is 0, negated where `mask` has ones: nothing is carried from one to the next.
-#[inline(always)]
-fn negate(magnitudes: u64, mask: u64) -> u64 {
-    (magnitudes ^ mask) + (mask & 0x0101_0101_0101_0101)
-}
-
 #[inline(always)]
 fn u16_at(block: &[u8], at: usize) -> usize {
-    usize::from(u16::from_le_bytes([block[at], block[at + 1]]))
+    match block[at..] {
+        [low, high, ..] => usize::from(u16::from_le_bytes([low, high])),
+        _ => 0,
+    }
 }
 
 #[inline(always)]
-fn u32_at(block: &[u8], at: usize) -> usize {
-    u16_at(block, at) | u16_at(block, at + 2) << 16
+fn u32_at(block: &[u8], at: usize) -> u32 {
+    match block[at..] {
+        [a, b, c, d, ..] => u32::from_le_bytes([a, b, c, d]),
+        _ => 0,
+    }
 }
 
 #[inline(always)]
@@ -73,21 +67,18 @@ fn nibble_scales<W: Wide>(w: W, unit: W::F, dword: W::V, to: &mut [W::F]) {
     }
 }
 
-// SAFETY: 32 times eight bytes are written.
+// SAFETY: `unpack` is the trait's own.
 unsafe impl Buffered for Iq2Xxs {
     const FORMAT: Format = Format::IQ2XXS;
     type Weights = Signed<32, 63>;
     const CODEBOOK: bool = true;
+    const EIGHTS: bool = true;
 
     #[inline(always)]
-    fn unpack(block: &[u8], to: &mut Bytes) {
-        for sub in 0..8 {
-            let signs = u32_at(block, 6 + 8 * sub);
-            for l in 0..4 {
-                let pattern = IQ2_XXS[usize::from(block[2 + 8 * sub + l])];
-                put(to, 4 * sub + l, negate(pattern, EVEN_SIGN_MASKS[signs >> (7 * l) & 127]));
-            }
-        }
+    fn eight(block: &[u8], i: usize) -> [u64; 2] {
+        let (sub, l) = (i / 4, i % 4);
+        let signs = u32_at(block, 6 + 8 * sub);
+        [IQ2_XXS[usize::from(block[2 + 8 * sub + l])], EVEN_SIGN_MASKS[(signs >> (7 * l) & 127) as usize]]
     }
 
     #[inline(always)]
@@ -104,18 +95,17 @@ unsafe impl Buffered for Iq2Xxs {
     }
 }
 
-// SAFETY: 32 times eight bytes are written.
+// SAFETY: `unpack` is the trait's own.
 unsafe impl Buffered for Iq2Xs {
     const FORMAT: Format = Format::IQ2XS;
     type Weights = Signed<16, 63>;
     const CODEBOOK: bool = true;
+    const EIGHTS: bool = true;
 
     #[inline(always)]
-    fn unpack(block: &[u8], to: &mut Bytes) {
-        for i in 0..32 {
-            let code = u16_at(block, 2 + 2 * i);
-            put(to, i, negate(IQ2_XS[code & 511], EVEN_SIGN_MASKS[code >> 9]));
-        }
+    fn eight(block: &[u8], i: usize) -> [u64; 2] {
+        let code = u16_at(block, 2 + 2 * i);
+        [IQ2_XS[code & 511], EVEN_SIGN_MASKS[code >> 9]]
     }
 
     #[inline(always)]
@@ -128,19 +118,18 @@ unsafe impl Buffered for Iq2Xs {
     }
 }
 
-// SAFETY: 32 times eight bytes are written.
+// SAFETY: `unpack` is the trait's own.
 unsafe impl Buffered for Iq2S {
     const FORMAT: Format = Format::IQ2S;
     type Weights = Signed<16, 63>;
     const CODEBOOK: bool = true;
+    const EIGHTS: bool = true;
+    const BY_BUFFER: bool = true;
 
     #[inline(always)]
-    fn unpack(block: &[u8], to: &mut Bytes) {
-        for i in 0..32 {
-            let high = usize::from(block[66 + i / 4]) >> (2 * (i % 4)) & 3;
-            let pattern = IQ2_S[usize::from(block[2 + i]) | high << 8];
-            put(to, i, negate(pattern, SIGN_MASKS[usize::from(block[34 + i])]));
-        }
+    fn eight(block: &[u8], i: usize) -> [u64; 2] {
+        let high = usize::from(block[66 + i / 4]) >> (2 * (i % 4)) & 3;
+        [IQ2_S[usize::from(block[2 + i]) | high << 8], SIGN_MASKS[usize::from(block[34 + i])]]
     }
 
     #[inline(always)]
@@ -153,23 +142,21 @@ unsafe impl Buffered for Iq2S {
     }
 }
 
-// SAFETY: 32 times eight bytes are written.
+// SAFETY: `unpack` is the trait's own.
 unsafe impl Buffered for Iq3Xxs {
     const FORMAT: Format = Format::IQ3XXS;
     type Weights = Signed<32, 63>;
     const CODEBOOK: bool = true;
+    const EIGHTS: bool = true;
 
     #[inline(always)]
-    fn unpack(block: &[u8], to: &mut Bytes) {
+    fn eight(block: &[u8], i: usize) -> [u64; 2] {
         let pattern = |i: usize| IQ3_XXS[usize::from(block[2 + i])];
-        for sub in 0..8 {
-            let signs = u32_at(block, 66 + 4 * sub);
-            for l in 0..4 {
-                let i = 4 * sub + l;
-                let pattern = two_of_four(pattern(2 * i), pattern(2 * i + 1));
-                put(to, i, negate(pattern, EVEN_SIGN_MASKS[signs >> (7 * l) & 127]));
-            }
-        }
+        let signs = u32_at(block, 66 + i / 4 * 4);
+        [
+            two_of_four(pattern(2 * i), pattern(2 * i + 1)),
+            EVEN_SIGN_MASKS[(signs >> (7 * (i % 4)) & 127) as usize],
+        ]
     }
 
     #[inline(always)]
@@ -187,20 +174,20 @@ unsafe impl Buffered for Iq3Xxs {
     }
 }
 
-// SAFETY: 32 times eight bytes are written.
+// SAFETY: `unpack` is the trait's own.
 unsafe impl Buffered for Iq3S {
     const FORMAT: Format = Format::IQ3S;
     type Weights = Signed<32, 15>;
     const CODEBOOK: bool = true;
+    const EIGHTS: bool = true;
+    const BY_BUFFER: bool = true;
 
     #[inline(always)]
-    fn unpack(block: &[u8], to: &mut Bytes) {
-        for i in 0..32 {
-            let high = usize::from(block[66 + i / 4]) >> (2 * (i % 4));
-            let first = IQ3_S[usize::from(block[2 + 2 * i]) | (high & 1) << 8];
-            let second = IQ3_S[usize::from(block[3 + 2 * i]) | (high >> 1 & 1) << 8];
-            put(to, i, negate(two_of_four(first, second), SIGN_MASKS[usize::from(block[74 + i])]));
-        }
+    fn eight(block: &[u8], i: usize) -> [u64; 2] {
+        let high = usize::from(block[66 + i / 4]) >> (2 * (i % 4));
+        let first = IQ3_S[usize::from(block[2 + 2 * i]) | (high & 1) << 8];
+        let second = IQ3_S[usize::from(block[3 + 2 * i]) | (high >> 1 & 1) << 8];
+        [two_of_four(first, second), SIGN_MASKS[usize::from(block[74 + i])]]
     }
 
     #[inline(always)]
@@ -217,20 +204,17 @@ fn moved(index: usize, down: bool) -> u64 {
     IQ1[index] + if down { 0 } else { IQ1_UP }
 }
 
-// SAFETY: 32 times eight bytes are written.
+// SAFETY: `unpack` is the trait's own.
 unsafe impl Buffered for Iq1S {
     const FORMAT: Format = Format::IQ1S;
     type Weights = Offset<32, 31, 4>;
+    const EIGHTS: bool = true;
 
     #[inline(always)]
-    fn unpack(block: &[u8], to: &mut Bytes) {
-        for sub in 0..8 {
-            let bits = u16_at(block, 34 + 2 * sub);
-            for l in 0..4 {
-                let index = usize::from(block[2 + 4 * sub + l]) | (bits >> (3 * l) & 7) << 8;
-                put(to, 4 * sub + l, moved(index, bits & 0x8000 != 0));
-            }
-        }
+    fn eight(block: &[u8], i: usize) -> [u64; 2] {
+        let bits = u16_at(block, 34 + i / 4 * 2);
+        let index = usize::from(block[2 + i]) | (bits >> (3 * (i % 4)) & 7) << 8;
+        [moved(index, bits & 0x8000 != 0), 0]
     }
 
     #[inline(always)]
@@ -244,17 +228,16 @@ unsafe impl Buffered for Iq1S {
     }
 }
 
-// SAFETY: 32 times eight bytes are written.
+// SAFETY: `unpack` is the trait's own.
 unsafe impl Buffered for Iq1M {
     const FORMAT: Format = Format::IQ1M;
     type Weights = Offset<16, 31, 4>;
+    const EIGHTS: bool = true;
 
     #[inline(always)]
-    fn unpack(block: &[u8], to: &mut Bytes) {
-        for i in 0..32 {
-            let nibble = usize::from(block[32 + i / 2]) >> (4 * (i % 2));
-            put(to, i, moved(usize::from(block[i]) | (nibble & 7) << 8, nibble & 8 != 0));
-        }
+    fn eight(block: &[u8], i: usize) -> [u64; 2] {
+        let nibble = usize::from(block[32 + i / 2]) >> (4 * (i % 2));
+        [moved(usize::from(block[i]) | (nibble & 7) << 8, nibble & 8 != 0), 0]
     }
 
     #[inline(always)]

@@ -40,6 +40,7 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
     const PANEL_MIN_N: usize = 6;
     // One row of Q2_K is 1.25 times as fast, one of Q3_K and Q6_K 1.07 times.
     const HALVES_OVERLAP: bool = !VNNI;
+    const TWO_LANES: bool = true;
     const TILE: usize = 4;
     const BYTE_PARTS: bool = !VNNI;
     const SIGNED_OFFSET_BITS: u32 = if VNNI { 7 } else { 0 };
@@ -79,6 +80,18 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
                 _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(row(3)), row(7)),
             ]
         }
+    }
+
+    #[inline(always)]
+    fn two_lanes(self, [[a, b], [c, d]]: [[u64; 2]; 2]) -> __m256i {
+        // SAFETY: AVX2 by the token.
+        unsafe { _mm256_set_epi64x(d as i64, c as i64, b as i64, a as i64) }
+    }
+
+    #[inline(always)]
+    fn negate_where(self, magnitudes: __m256i, mask: __m256i) -> __m256i {
+        // SAFETY: AVX2 by the token.
+        unsafe { _mm256_sub_epi8(_mm256_xor_si256(magnitudes, mask), mask) }
     }
 
     #[inline(always)]
@@ -275,22 +288,26 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
 
     /// Words of parts are added up within 16 bits as long as they have room, which spares widening them.
     #[inline(always)]
-    fn part_sums<K: Weights, const C: usize>(self, parts: Column<Self>) -> __m256i {
+    fn part_sums<K: Weights, const C: usize>(self, mut parts: Column<Self>) -> __m256i {
         let zero = self.splat32(0);
-        let widen = |part| self.add_part(part, zero);
         let room = Self::byte_steps::<K>() / C;
         if VNNI || room < 2 {
-            return self.row_sums(parts.map(widen));
+            for part in &mut parts {
+                *part = self.add_part(*part, zero);
+            }
+            return self.row_sums(parts);
         }
+        let [a, b, c, d] = parts;
         // SAFETY: AVX2 by the token.
         unsafe {
-            let [ab, cd] = [[parts[0], parts[1]], [parts[2], parts[3]]]
-                .map(|[a, b]| _mm256_add_epi16(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)));
+            let ab = _mm256_add_epi16(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+            let cd = _mm256_add_epi16(_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
             if room < 4 {
-                let (ab, cd) = (widen(ab), widen(cd));
+                let (ab, cd) = (self.add_part(ab, zero), self.add_part(cd, zero));
                 return _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
             }
-            widen(_mm256_add_epi16(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd)))
+            let sums = _mm256_add_epi16(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+            self.add_part(sums, zero)
         }
     }
 
