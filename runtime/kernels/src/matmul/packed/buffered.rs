@@ -36,7 +36,8 @@ pub(in crate::matmul) unsafe trait Buffered {
     const CODEBOOK: bool = false;
     /// Eight elements come at once: the format has [`Buffered::eight`].
     const EIGHTS: bool = false;
-    /// They are slower put together in registers, where there is a choice: bits of an index from another byte take the time.
+    /// They are slower put together in registers, where there is a choice: with AVX2 tokens' products are 0.9 (IQ2_S) and 0.56 times
+    /// (IQ3_S) as fast.
     const BY_BUFFER: bool = false;
 
     /// Elements `8 i..8 i + 8` of a block, as the bytes of a number: what they are without signs, and ones in all bits of those that are

@@ -40,6 +40,7 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
     const PANEL_MIN_N: usize = 6;
     // One row of Q2_K is 1.25 times as fast, one of Q3_K and Q6_K 1.07 times.
     const HALVES_OVERLAP: bool = !VNNI;
+    // Without VNNI tokens' products are 1.1 (IQ1_M) to 1.34 times (IQ2_XS) as fast; with it nobody has measured.
     const TWO_LANES: bool = true;
     const TILE: usize = 4;
     const BYTE_PARTS: bool = !VNNI;
