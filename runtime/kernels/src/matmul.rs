@@ -204,7 +204,7 @@ const TASKS_PER_THREAD: usize = 6;
 /// Rows of a task are a multiple of this where there are as many: what the widest kernel takes at once.
 const TASK_ROWS: usize = 16;
 
-/// Bytes of quantised input that the tasks of a job go over again and again: they should stay in the second cache, and for each part
+/// Bytes of input that the tasks of a job go over again and again: they should stay in the second cache, and for each part
 /// of the input the weights are read and unpacked once more.
 const INPUT_BYTES: usize = 576 << 10;
 /// Rows of the input of a job, at least: what is unpacked of the weights should be used often.
@@ -274,7 +274,8 @@ fn run_jobs<'a>(
         assert_eq!(weights.cols, rows.input.cols(), "matmul: weights and activations differ in width");
         let (n, height) = (rows.count, weights.rows);
         assert_eq!(product.output.len(), n * height, "matmul: the output is not [{n}, {height}]");
-        let by_bytes = INPUT_BYTES / activations::quantised_bytes(weights.cols, precision.bytes()).max(1);
+        let elem_bytes = if weights.format.is_float() { size_of::<f32>() } else { precision.bytes() };
+        let by_bytes = INPUT_BYTES / activations::quantised_bytes(weights.cols, elem_bytes).max(1);
         let inputs = by_bytes.max(MIN_JOB_INPUTS) / INPUT_TILES * INPUT_TILES;
         let outputs = product.output.chunks_mut((inputs * height).max(1));
         for (first, output) in (0..n).step_by(inputs).zip(outputs) {

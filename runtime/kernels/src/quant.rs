@@ -20,7 +20,7 @@ pub(crate) use codebooks::{
     EVEN_SIGN_MASKS, IQ1, IQ1_UP, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, SIGN_MASKS,
 };
 pub use encode::{quantise_row, store_row};
-pub(crate) use float4::{FLOAT4_VALUES, POWERS_OF_TWO, UNSIGNED_FLOAT8};
+pub(crate) use float4::FLOAT4_VALUES;
 pub(crate) use float8::FLOAT8_VALUES;
 pub(crate) use unpack::{IQ4_VALUES, SubBlocks, has_minimum, sub_block_elems, unpack};
 

@@ -42,6 +42,12 @@ impl Lanes {
         unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.len() * LANES) }
     }
 
+    /// The bytes of whole vectors.
+    pub fn bytes(lanes: &[Self]) -> &[u8] {
+        // SAFETY: as above; any floats are bytes.
+        unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), size_of_val(lanes)) }
+    }
+
     /// The floats of whole vectors.
     pub fn flat_mut(lanes: &mut [Self]) -> &mut [f32] {
         // SAFETY: `Lanes` is 16 floats without padding (its size is its alignment).
@@ -57,6 +63,8 @@ pub(crate) trait Simd: Copy {
     const FOUR_ROWS: usize;
     /// Whether halves are widened beside multiplications as fast as floats are loaded.
     const HALVES_AT_ONCE: bool = false;
+    /// Registers hold the sums of two rows of weights with six of floats, not just with three.
+    const TWO_TIMES_SIX: bool = false;
 
     fn splat(self, x: f32) -> Self::V;
     fn load(self, x: &[f32; LANES]) -> Self::V;
@@ -65,6 +73,16 @@ pub(crate) trait Simd: Copy {
     fn load_f16(self, x: &[u16; LANES]) -> Self::V;
     /// From bfloat16, exact.
     fn load_bf16(self, x: &[u16; LANES]) -> Self::V;
+    /// From 4 bits of exponent and 3 of fraction (e4m3), a 256th of each, exact. What the format calls no number stands for 480.
+    #[inline(always)]
+    fn load_e4m3(self, x: &[u8; LANES]) -> Self::V {
+        // Moved by a bit they are halves, denormals too, but for the bias of the exponent.
+        let mut halves = [0; LANES];
+        for (half, byte) in halves.iter_mut().zip(x) {
+            *half = u16::from(byte & 0x80) << 8 | u16::from(byte & 0x7F) << 7;
+        }
+        self.load_f16(&halves)
+    }
     /// To IEEE half precision, to nearest, ties to even.
     fn store_f16(self, x: Self::V, to: &mut [u16; LANES]);
 
@@ -118,6 +136,32 @@ pub(crate) trait Simd: Copy {
         dots
     }
 
+    /// Adds the products of 16 columns from `k` on, of `R` rows of stored weights and `N` rows of floats.
+    ///
+    /// # Safety
+    /// All rows must have these columns.
+    #[inline(always)]
+    unsafe fn add_products<W: Stored, const R: usize, const N: usize>(
+        self,
+        weights: [&[u8]; R],
+        x: [&[f32]; N],
+        k: usize,
+        acc: &mut [[Self::V; R]; N],
+    ) {
+        let mut w = [self.zero(); R];
+        for (w, weights) in w.iter_mut().zip(weights) {
+            // SAFETY: the caller's promise.
+            *w = W::load(self, unsafe { weights.get_unchecked(k * W::BYTES..(k + LANES) * W::BYTES) });
+        }
+        for (acc, x) in acc.iter_mut().zip(x) {
+            // SAFETY: the caller's promise.
+            let x = self.load(unsafe { &*x.as_ptr().add(k).cast() });
+            for (acc, w) in acc.iter_mut().zip(w) {
+                *acc = self.fma(w, x, *acc);
+            }
+        }
+    }
+
     /// Asks for the cache line at `at`, which may be any address; plain code asks for nothing.
     #[inline(always)]
     fn prefetch(self, _at: *const u8) {}
@@ -152,6 +196,13 @@ pub(crate) trait Stored {
     /// Sixteen floats from exactly `16 * BYTES` bytes at any address, or fewer from fewer bytes with zeros
     /// behind.
     fn load<S: Simd>(s: S, bytes: &[u8]) -> S::V;
+
+    /// Eight floats.
+    ///
+    /// # Safety
+    /// AVX2 and F16C, and `at` must be as many.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn load_eight(at: *const u8) -> std::arch::x86_64::__m256;
 }
 
 /// IEEE single precision.
@@ -179,6 +230,13 @@ impl Stored for StoredF32 {
     fn load<S: Simd>(s: S, bytes: &[u8]) -> S::V {
         s.load(&padded!(bytes, [f32; LANES]))
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_eight(at: *const u8) -> std::arch::x86_64::__m256 {
+        // SAFETY: the caller's promise.
+        unsafe { x86::eight_f32(at.cast()) }
+    }
 }
 
 impl Stored for StoredF16 {
@@ -187,6 +245,13 @@ impl Stored for StoredF16 {
     fn load<S: Simd>(s: S, bytes: &[u8]) -> S::V {
         s.load_f16(&padded!(bytes, [u16; LANES]))
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_eight(at: *const u8) -> std::arch::x86_64::__m256 {
+        // SAFETY: the caller's promise.
+        unsafe { x86::eight_f16(at.cast()) }
+    }
 }
 
 impl Stored for StoredBf16 {
@@ -194,6 +259,13 @@ impl Stored for StoredBf16 {
     #[inline(always)]
     fn load<S: Simd>(s: S, bytes: &[u8]) -> S::V {
         s.load_bf16(&padded!(bytes, [u16; LANES]))
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_eight(at: *const u8) -> std::arch::x86_64::__m256 {
+        // SAFETY: the caller's promise.
+        unsafe { x86::eight_bf16(at.cast()) }
     }
 }
 
@@ -216,9 +288,7 @@ pub(crate) fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
     s.sum(acc)
 }
 
-/// The canonical dot products of [`dot`] between `R` rows of stored weights and `N` rows of floats, [n][r].
-///
-/// What is loaded is used for all rows of the other side, and the independent sums hide the latency of `fma`.
+/// The canonical dot products of [`dot`] between `R` rows of stored weights and `N` rows of floats, [n][r]; `ahead` as in [`add_stored`].
 ///
 /// # Panics
 /// If rows differ in length.
@@ -227,24 +297,16 @@ pub(crate) fn dots_stored<W: Stored, S: Simd, const R: usize, const N: usize>(
     s: S,
     weights: [&[u8]; R],
     x: [&[f32]; N],
+    ahead: Option<usize>,
 ) -> [[f32; R]; N] {
-    let cols = x[0].len();
-    for x in x {
-        assert_eq!(x.len(), cols);
-    }
-    for weights in weights {
-        assert_eq!(weights.len(), cols * W::BYTES);
-    }
     let mut acc = [[s.zero(); R]; N];
-    let whole = cols / LANES * LANES;
-    for k in (0..whole).step_by(LANES) {
-        // SAFETY: the columns are within the rows, whose lengths were compared.
-        unsafe { dots_step::<W, S, R, N>(s, weights, x, k, LANES, &mut acc) };
-    }
-    if whole < cols {
-        // SAFETY: as above.
-        unsafe { dots_step::<W, S, R, N>(s, weights, x, whole, cols - whole, &mut acc) };
-    }
+    add_stored::<W, S, R, N>(s, weights, x, ahead, &mut acc);
+    sums(s, acc)
+}
+
+/// The sums of the lanes of each.
+#[inline(always)]
+pub(crate) fn sums<S: Simd, const R: usize, const N: usize>(s: S, acc: [[S::V; R]; N]) -> [[f32; R]; N] {
     // No `map`: a closure would not inherit the instruction set.
     let mut sums = [[0.0; R]; N];
     for (sums, acc) in sums.iter_mut().zip(acc) {
@@ -255,33 +317,53 @@ pub(crate) fn dots_stored<W: Stored, S: Simd, const R: usize, const N: usize>(
     sums
 }
 
-/// Adds the products of `len` columns, at most 16, from `k` on.
+/// Adds the products of `R` rows of stored weights and `N` rows of floats, lane by lane, to what `acc` has of those with the columns before
+/// them, a multiple of 16: the steps of [`dot`]. With `ahead`, asks for the bytes so far behind those that are multiplied.
 ///
-/// # Safety
-/// All rows must have these columns.
+/// What is loaded is used for all rows of the other side, and the independent sums hide the latency of `fma`.
+///
+/// # Panics
+/// If rows differ in length.
 #[inline(always)]
-unsafe fn dots_step<W: Stored, S: Simd, const R: usize, const N: usize>(
+pub(crate) fn add_stored<W: Stored, S: Simd, const R: usize, const N: usize>(
     s: S,
     weights: [&[u8]; R],
     x: [&[f32]; N],
-    k: usize,
-    len: usize,
+    ahead: Option<usize>,
     acc: &mut [[S::V; R]; N],
 ) {
-    let mut w = [s.zero(); R];
-    for (w, weights) in w.iter_mut().zip(weights) {
-        // SAFETY: the caller's promise.
-        *w = W::load(s, unsafe { weights.get_unchecked(k * W::BYTES..(k + len) * W::BYTES) });
+    let cols = x[0].len();
+    for x in x {
+        assert_eq!(x.len(), cols);
     }
-    for (acc, x) in acc.iter_mut().zip(x) {
-        // SAFETY: the caller's promise.
-        let x = unsafe { x.get_unchecked(k..k + len) };
-        let x = match x.first_chunk() {
-            Some(x) => s.load(x),
-            None => s.load_part(x, 0.0),
-        };
-        for (acc, w) in acc.iter_mut().zip(w) {
-            *acc = s.fma(w, x, *acc);
+    for weights in weights {
+        assert_eq!(weights.len(), cols * W::BYTES);
+    }
+    let mut k = 0;
+    if let Some(ahead) = ahead {
+        let cols_a_line = const { LINE / W::BYTES };
+        while k + cols_a_line <= cols {
+            for weights in weights {
+                s.prefetch(weights.as_ptr().wrapping_add(k * W::BYTES + ahead));
+            }
+            for step in (0..cols_a_line).step_by(LANES) {
+                // SAFETY: the columns are within the rows, whose lengths were compared.
+                unsafe { s.add_products::<W, R, N>(weights, x, k + step, acc) };
+            }
+            k += cols_a_line;
+        }
+    }
+    while k + LANES <= cols {
+        // SAFETY: as above.
+        unsafe { s.add_products::<W, R, N>(weights, x, k, acc) };
+        k += LANES;
+    }
+    if k < cols {
+        for (acc, x) in acc.iter_mut().zip(x) {
+            let x = s.load_part(&x[k..], 0.0);
+            for (acc, weights) in acc.iter_mut().zip(weights) {
+                *acc = s.fma(W::load(s, &weights[k * W::BYTES..]), x, *acc);
+            }
         }
     }
 }

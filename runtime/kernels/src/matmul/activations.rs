@@ -6,7 +6,7 @@ use super::Precision;
 use super::order::{Moved, Room};
 use crate::isa::Isa;
 use crate::parallel::{DisjointSlice, Region};
-use crate::simd::{Simd, dispatch};
+use crate::simd::{LANES, Lanes, Simd, dispatch};
 
 /// Elements that share a scale.
 pub(super) const BLOCK: usize = 32;
@@ -94,7 +94,7 @@ pub struct Activations {
     cols: usize,
     /// What the rows were set for.
     precision: Precision,
-    values: Vec<f32>,     // [rows, cols]
+    values: Vec<Lanes>,   // [rows, cols]
     q: Vec<i16>,          // [rows, cols], each 16 in the order of `PLACES`; bytes fill the first half
     info: Vec<BlockInfo>, // [rows, cols / 32]
     /// For the rows in the order of matrices that have one of their own.
@@ -109,7 +109,7 @@ impl Activations {
             rows: 0,
             cols: 0,
             precision: Precision::Reference,
-            values: vec![0.0; elems],
+            values: vec![Lanes::ZERO; elems.div_ceil(LANES)],
             q: vec![0; elems],
             info: vec![BlockInfo::default(); elems / BLOCK],
             room: None,
@@ -138,7 +138,7 @@ impl Activations {
 
     /// Whether so many elements find room.
     pub(super) fn holds(&self, elems: usize) -> bool {
-        elems <= self.values.len()
+        elems <= Lanes::flat(&self.values).len()
     }
 
     /// Sets rows of whole blocks that are moved from other activations, of which each has its rows in ascending order.
@@ -186,7 +186,7 @@ impl Activations {
         // SAFETY: the promise of `Integer`.
         let q = unsafe { std::slice::from_raw_parts_mut(self.q.as_mut_ptr().cast::<Q>(), self.q.len()) };
         let (q, info) = (DisjointSlice::new(q), DisjointSlice::new(&mut self.info));
-        region.run_chunks(&mut self.values[..elems], chunk, |index, to| {
+        region.run_chunks(&mut Lanes::flat_mut(&mut self.values)[..elems], chunk, |index, to| {
             values(index, to);
             let begin = index * chunk;
             let end = begin + to.len();
@@ -213,14 +213,14 @@ impl Activations {
     /// If `x` has another length or is more than there is room for.
     pub fn set(&mut self, region: &Region<'_>, rows: usize, cols: usize, x: &[f32], precision: Precision) {
         assert_eq!(x.len(), rows * cols, "activations: not [{rows}, {cols}]");
-        assert!(x.len() <= self.values.len(), "activations: no room for [{rows}, {cols}]");
+        assert!(x.len() <= Lanes::flat(&self.values).len(), "activations: no room for [{rows}, {cols}]");
         (self.rows, self.cols) = (rows, cols);
         self.precision = if cols.is_multiple_of(BLOCK) { precision } else { Precision::Reference };
         let copy = |index: usize, values: &mut [f32]| {
             values.copy_from_slice(&x[index * TASK_ELEMS..][..values.len()]);
         };
         if self.precision == Precision::Reference {
-            region.run_chunks(&mut self.values[..x.len()], TASK_ELEMS, copy);
+            region.run_chunks(&mut Lanes::flat_mut(&mut self.values)[..x.len()], TASK_ELEMS, copy);
         } else {
             self.quantise(region, x.len(), TASK_ELEMS, copy);
         }
@@ -228,7 +228,7 @@ impl Activations {
 
     /// The floats of one row.
     pub(super) fn values(&self, row: usize) -> &[f32] {
-        &self.values[row * self.cols..][..self.cols]
+        &Lanes::flat(&self.values)[row * self.cols..][..self.cols]
     }
 
     /// The integers of one row [cols], and what is known of its blocks [cols / 32].

@@ -210,6 +210,26 @@ fn a_row_does_not_depend_on_its_company() {
     }
 }
 
+/// Many rows of input meet floats in blocks of rows and columns, few don't.
+#[test]
+fn floats_in_blocks_give_the_bits_of_each_row_alone() {
+    for format in [Format::F32, Format::F16, Format::BF16, Format::E4M3] {
+        for (rows, cols, n) in [(35, 288, 80), (16, 512, 72), (17, 301, 7), (1, 544, 6), (3, 31, 145)] {
+            if format.row_bytes(cols).is_none() {
+                continue;
+            }
+            let case = Case::new(format, rows, cols, n, 21);
+            let alone: Vec<f32> = (0..n as u32)
+                .flat_map(|row| case.product(Isa::Scalar, 1, Precision::Int8, Some(&[row])))
+                .collect();
+            for isa in Isa::available() {
+                let together = case.product(isa, 2, Precision::Int8, None);
+                same_bits(&together, &alone, &format!("{format} {isa} [{rows}, {cols}] {n} rows"));
+            }
+        }
+    }
+}
+
 #[test]
 fn interleaved_rows_are_the_same_rows() {
     for format in Format::ALL.into_iter().filter(|&format| interleaved::is_possible(format)) {

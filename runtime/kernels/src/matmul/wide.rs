@@ -164,8 +164,8 @@ pub(super) trait Wide: Copy {
     fn low_halves(self, a: Self::V) -> Self::F;
     /// The halves in the high words of dwords.
     fn high_halves(self, a: Self::V) -> Self::F;
-    /// For each dword the entry of the table with this number; only its low byte counts.
-    fn lookup(self, table: &[f32; 256], index: Self::V) -> Self::F;
+    /// The floats whose bits the dwords are.
+    fn bits_as_floats(self, a: Self::V) -> Self::F;
     /// The dwords as floats.
     fn floats(self, a: Self::V) -> Self::F;
     fn splat(self, x: f32) -> Self::F;

@@ -11,7 +11,7 @@ pub(crate) const FLOAT4_VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, 
 
 /// Half of what a byte stands for that is an exponent alone (e8m0): 2 to the power of the byte less 128. Its NaN, 255,
 /// is a power like the others, as in ggml.
-pub(crate) const POWERS_OF_TWO: [f32; 256] = {
+const POWERS_OF_TWO: [f32; 256] = {
     let mut powers = [0.0; 256];
     let mut byte = 0;
     while byte < 256 {
@@ -25,7 +25,7 @@ pub(crate) const POWERS_OF_TWO: [f32; 256] = {
 
 /// Half of what a byte stands for that is a float of 4 bits of exponent and 3 of fraction (e4m3). The bit of the sign
 /// does not count, and the NaN 0x7F is 0, as in ggml.
-pub(crate) const UNSIGNED_FLOAT8: [f32; 256] = {
+const UNSIGNED_FLOAT8: [f32; 256] = {
     let mut floats = [0.0; 256];
     let mut byte = 0;
     while byte < 256 {

@@ -111,6 +111,23 @@ impl Simd for Neon<false> {
     }
 
     #[inline(always)]
+    fn load_e4m3(self, x: &[u8; LANES]) -> Self::V {
+        // SAFETY: a register is the array; every CPU has NEON.
+        unsafe {
+            let bytes = vld1q_s8(x.as_ptr().cast());
+            let halves =
+                |words| vandq_u16(vshlq_n_u16::<7>(vreinterpretq_u16_s16(words)), vdupq_n_u16(0xBF80));
+            let (low, high) = (halves(vmovl_s8(vget_low_s8(bytes))), halves(vmovl_high_s8(bytes)));
+            [
+                from_halves(vget_low_u16(low)),
+                from_halves(vget_high_u16(low)),
+                from_halves(vget_low_u16(high)),
+                from_halves(vget_high_u16(high)),
+            ]
+        }
+    }
+
+    #[inline(always)]
     fn store_f16(self, x: Self::V, to: &mut [u16; LANES]) {
         for (i, x) in x.into_iter().enumerate() {
             // SAFETY: as in `load_f16`.

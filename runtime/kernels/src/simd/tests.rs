@@ -10,6 +10,10 @@ fn operations<S: Simd>(s: S, a: &[f32; LANES], b: &[f32; LANES], c: &[f32; LANES
     let (a, b, c) = (s.load(a), s.load(b), s.load(c));
     let mut halves = [0; LANES];
     s.store_f16(a, &mut halves);
+    let mut bytes = [0; LANES];
+    for (byte, half) in bytes.iter_mut().zip(halves) {
+        *byte = half as u8;
+    }
     let results = [
         s.add(a, b),
         s.sub(a, b),
@@ -22,6 +26,7 @@ fn operations<S: Simd>(s: S, a: &[f32; LANES], b: &[f32; LANES], c: &[f32; LANES
         s.round(a),
         s.load_f16(&halves),
         s.load_bf16(&halves),
+        s.load_e4m3(&bytes),
         exp(s, a),
         s.load_part(&[1.0, 2.0], 3.0),
     ];
@@ -41,10 +46,10 @@ dispatch! {
 #[inline(always)]
 fn products<S: Simd>(s: S, cols: usize, a: &[f32], b: &[f32], bytes: &[u8]) -> Vec<f32> {
     let mut out = vec![dot(s, a, b)];
-    out.extend(dots_stored::<StoredF32, S, 1, 3>(s, [&bytes[..4 * cols]], [a, b, a]).as_flattened());
+    out.extend(dots_stored::<StoredF32, S, 1, 3>(s, [&bytes[..4 * cols]], [a, b, a], None).as_flattened());
     let (low, high) = (&bytes[..2 * cols], &bytes[2 * cols..4 * cols]);
-    out.extend(dots_stored::<StoredF16, S, 2, 1>(s, [low, high], [b]).as_flattened());
-    out.extend(dots_stored::<StoredBf16, S, 2, 2>(s, [low, high], [a, b]).as_flattened());
+    out.extend(dots_stored::<StoredF16, S, 2, 1>(s, [low, high], [b], Some(LINE)).as_flattened());
+    out.extend(dots_stored::<StoredBf16, S, 2, 2>(s, [low, high], [a, b], Some(4 * cols)).as_flattened());
     out
 }
 
@@ -139,8 +144,25 @@ fn stored_halves_are_read_as_numbers() {
     let f16: Vec<u8> = x.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect();
     let bf16: Vec<u8> = x.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect();
     let expected = dot(Scalar, &x, &x);
-    assert_eq!(dots_stored::<StoredF16, _, 1, 1>(Scalar, [&f16], [&x]), [[expected]]);
-    assert_eq!(dots_stored::<StoredBf16, _, 1, 1>(Scalar, [&bf16], [&x]), [[expected]]);
+    assert_eq!(dots_stored::<StoredF16, _, 1, 1>(Scalar, [&f16], [&x], None), [[expected]]);
+    assert_eq!(dots_stored::<StoredBf16, _, 1, 1>(Scalar, [&bf16], [&x], None), [[expected]]);
+}
+
+#[test]
+fn floats_of_8_bits_are_read_as_numbers() {
+    for first in (0..=u8::MAX).step_by(LANES) {
+        let bytes = std::array::from_fn(|i| first + i as u8);
+        for (byte, float) in bytes.into_iter().zip(Scalar.load_e4m3(&bytes)) {
+            let (exponent, fraction) = (i32::from(byte >> 3 & 15), f32::from(byte & 7) / 8.0);
+            let magnitude = if exponent == 0 {
+                fraction * 2.0_f32.powi(-6)
+            } else {
+                (1.0 + fraction) * 2.0_f32.powi(exponent - 7)
+            };
+            let expected = if byte > 0x7F { -magnitude } else { magnitude };
+            assert_eq!((256.0 * float).to_bits(), expected.to_bits(), "{byte:#x}");
+        }
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, Lanes, Simd};
+use super::{LANES, Lanes, Simd, Stored};
 
 /// AVX2, FMA and F16C are there; with `VNNI` AVX-VNNI, too.
 #[derive(Clone, Copy)]
@@ -94,23 +94,23 @@ impl Simd for Avx2<false> {
     #[inline(always)]
     fn load_f16(self, x: &[u16; LANES]) -> Self::V {
         // SAFETY: the token says that the CPU has F16C; both halves are in the array.
-        unsafe {
-            [
-                _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast())),
-                _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().add(8).cast())),
-            ]
-        }
+        unsafe { [eight_f16(x.as_ptr()), eight_f16(x.as_ptr().add(8))] }
     }
 
     #[inline(always)]
     fn load_bf16(self, x: &[u16; LANES]) -> Self::V {
         // SAFETY: the token says that the CPU has AVX2; both halves are in the array.
+        unsafe { [eight_bf16(x.as_ptr()), eight_bf16(x.as_ptr().add(8))] }
+    }
+
+    #[inline(always)]
+    fn load_e4m3(self, x: &[u8; LANES]) -> Self::V {
+        // SAFETY: the token says that the CPU has AVX2 and F16C.
         unsafe {
-            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().cast()));
-            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().add(8).cast()));
+            let halves = halves_of_e4m3(x);
             [
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)),
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
+                _mm256_cvtph_ps(_mm256_castsi256_si128(halves)),
+                _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(halves)),
             ]
         }
     }
@@ -161,6 +161,33 @@ impl Simd for Avx2<false> {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
     }
 
+    /// Eight columns after the other, so that registers suffice for the sums of two rows and three.
+    #[inline(always)]
+    unsafe fn add_products<W: Stored, const R: usize, const N: usize>(
+        self,
+        weights: [&[u8]; R],
+        x: [&[f32]; N],
+        k: usize,
+        acc: &mut [[Self::V; R]; N],
+    ) {
+        for half in 0..2 {
+            let first = k + 8 * half;
+            let mut w = [self.zero()[0]; R];
+            for (w, weights) in w.iter_mut().zip(weights) {
+                // SAFETY: the caller's promise; AVX2 and F16C by the token.
+                *w = unsafe { W::load_eight(weights.as_ptr().add(first * W::BYTES)) };
+            }
+            for (acc, x) in acc.iter_mut().zip(x) {
+                // SAFETY: as above.
+                let x = unsafe { _mm256_loadu_ps(x.as_ptr().add(first)) };
+                for (acc, w) in acc.iter_mut().zip(w) {
+                    // SAFETY: FMA by the token.
+                    acc[half] = unsafe { _mm256_fmadd_ps(w, x, acc[half]) };
+                }
+            }
+        }
+    }
+
     #[inline(always)]
     fn dots(self, a: &[Lanes], b: &[Lanes]) -> Self::V {
         assert!(b.len() >= LANES * a.len());
@@ -183,6 +210,52 @@ impl Simd for Avx2<false> {
             }
         }
         dots
+    }
+}
+
+/// Eight floats in single precision.
+///
+/// # Safety
+/// AVX; they must be readable.
+#[inline(always)]
+pub(super) unsafe fn eight_f32(at: *const f32) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_loadu_ps(at) }
+}
+
+/// Eight floats in IEEE half precision.
+///
+/// # Safety
+/// AVX and F16C; they must be readable.
+#[inline(always)]
+pub(super) unsafe fn eight_f16(at: *const u16) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_cvtph_ps(_mm_loadu_si128(at.cast())) }
+}
+
+/// Eight floats in bfloat16.
+///
+/// # Safety
+/// AVX2; they must be readable.
+#[inline(always)]
+pub(super) unsafe fn eight_bf16(at: *const u16) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast()));
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
+    }
+}
+
+/// The halves that floats of 8 bits (e4m3) are but for the bias of the exponent: the sign and the seven bits below it, moved by seven.
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn halves_of_e4m3(x: &[u8; LANES]) -> __m256i {
+    // SAFETY: the array has 16 bytes.
+    unsafe {
+        let words = _mm256_cvtepi8_epi16(_mm_loadu_si128(x.as_ptr().cast()));
+        _mm256_and_si256(_mm256_slli_epi16::<7>(words), _mm256_set1_epi16(0xBF80_u16 as i16))
     }
 }
 
@@ -309,6 +382,7 @@ unsafe fn twos(a: __m256, b: __m256) -> __m256 {
 impl Simd for Avx512<false> {
     type V = __m512;
     const FOUR_ROWS: usize = 4;
+    const TWO_TIMES_SIX: bool = true;
 
     one! {
         add(a, b) = _mm512_add_ps;
@@ -343,6 +417,12 @@ impl Simd for Avx512<false> {
     fn load_f16(self, x: &[u16; LANES]) -> Self::V {
         // SAFETY: as in `load`.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn load_e4m3(self, x: &[u8; LANES]) -> Self::V {
+        // SAFETY: the token says that the CPU has AVX-512 and AVX2.
+        unsafe { _mm512_cvtph_ps(halves_of_e4m3(x)) }
     }
 
     #[inline(always)]

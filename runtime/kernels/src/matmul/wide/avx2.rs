@@ -206,9 +206,9 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn lookup(self, table: &[f32; 256], index: __m256i) -> __m256 {
-        // SAFETY: AVX2 by the token; a byte is an index into the table.
-        unsafe { _mm256_i32gather_ps::<4>(table.as_ptr(), _mm256_and_si256(index, _mm256_set1_epi32(0xFF))) }
+    fn bits_as_floats(self, a: __m256i) -> __m256 {
+        // SAFETY: AVX2 by the token.
+        unsafe { _mm256_castsi256_ps(a) }
     }
 
     #[inline(always)]

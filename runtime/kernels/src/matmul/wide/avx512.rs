@@ -159,9 +159,9 @@ impl<const VBMI: bool> Wide for Avx512<VBMI> {
     }
 
     #[inline(always)]
-    fn lookup(self, table: &[f32; 256], index: __m512i) -> __m512 {
-        // SAFETY: AVX-512 by the token; a byte is an index into the table.
-        unsafe { _mm512_i32gather_ps::<4>(_mm512_and_si512(index, _mm512_set1_epi32(0xFF)), table.as_ptr()) }
+    fn bits_as_floats(self, a: __m512i) -> __m512 {
+        // SAFETY: AVX-512 by the token.
+        unsafe { _mm512_castsi512_ps(a) }
     }
 
     #[inline(always)]

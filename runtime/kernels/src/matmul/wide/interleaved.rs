@@ -144,7 +144,7 @@ impl<W: Halves> Wide for Interleaved<W> {
         sixteen_where(a: W::V, bit: W::V) -> W::V;
         low_halves(a: W::V) -> W::F;
         high_halves(a: W::V) -> W::F;
-        lookup(table: &[f32; 256], index: W::V) -> W::F;
+        bits_as_floats(a: W::V) -> W::F;
         floats(a: W::V) -> W::F;
         splat(x: f32) -> W::F;
         mul(a: W::F, b: W::F) -> W::F;

@@ -168,16 +168,9 @@ impl<const DOTPROD: bool> Wide for Neon<DOTPROD> {
     }
 
     #[inline(always)]
-    fn lookup(self, table: &[f32; 256], index: V) -> F {
-        let mut places = [0; 8];
-        // SAFETY: there is room for both registers.
-        unsafe { self.store(index, places.as_mut_ptr().cast()) };
-        let mut found = [0.0; 8];
-        for (found, place) in found.iter_mut().zip(places) {
-            *found = table[usize::from(place as u8)];
-        }
-        // SAFETY: these are the floats of both registers.
-        unsafe { self.load_floats(found.as_ptr()) }
+    fn bits_as_floats(self, a: V) -> F {
+        // SAFETY: every CPU has NEON.
+        unsafe { [vreinterpretq_f32_u8(a[0]), vreinterpretq_f32_u8(a[1])] }
     }
 
     #[inline(always)]
