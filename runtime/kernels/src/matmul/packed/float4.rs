@@ -9,7 +9,7 @@ pub(in crate::matmul) struct Mxfp4;
 /// See [`Format::NVFP4`].
 pub(in crate::matmul) struct Nvfp4;
 
-/// What codes stand for, and [`Offset`] more: without a sign.
+/// What codes stand for, and 16 more: the bytes of [`Offset`] weights, whose products need no sign.
 const VALUES: [i8; 16] = {
     let mut values = FLOAT4_VALUES;
     let mut code = 0;
@@ -34,8 +34,9 @@ impl Packed for Mxfp4 {
     unsafe fn weights<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut impl Sink<W>) {
         // SAFETY: within the block.
         let q = unsafe { w.column(at, 1, stride) };
-        let columns = [low_nibbles(w, q), high_nibbles(w, q)];
-        to.put::<Self, 2>(w, 0, columns.map(|column| values(w, &VALUES, column)));
+        let low = values(w, &VALUES, low_nibbles(w, q));
+        let high = values(w, &VALUES, high_nibbles(w, q));
+        to.put::<Self, 2>(w, 0, [low, high]);
     }
 
     #[inline(always)]
@@ -73,9 +74,10 @@ impl Packed for Nvfp4 {
     unsafe fn scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut Scales<W>) {
         // SAFETY: within the block.
         let head = w.dword::<0>(unsafe { w.column(at, 0, stride) });
-        // Bytes without their sign; those that are no number become 0: they alone reach 128 with one more.
-        let magnitudes = w.and(head, w.splat8(0x7F));
-        let none = w.and(w.shr32(w.add32(magnitudes, w.splat8(1)), 7), w.splat8(1));
+        // Bytes without their sign. 0x7F, which alone reaches 0x80 with one more and has no sign, becomes 0.
+        let (magnitudes, high) = (w.and(head, w.splat8(0x7F)), w.splat8(0x80));
+        let (more, sign) = (w.and(w.add32(magnitudes, w.splat8(1)), high), w.and(head, high));
+        let none = w.shr32(w.sub32(w.or(more, sign), sign), 7);
         let magnitudes = w.sub32(magnitudes, w.sub32(w.shl32(none, 7), none));
         // Moved to the place of exponent and fraction they are floats, subnormal ones too, but for the bias of the exponent, 7 for 127; and
         // half is wanted.
