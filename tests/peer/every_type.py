@@ -2,6 +2,8 @@
 
 For each type the quantiser makes a file of MODEL with all matrices in it, and of that one a file of 32-bit floats by ggml's own
 dequantisation. `membrane logits --reference` of the two may differ by rounding alone. Types that want importances get random ones.
+
+With `--speed` no logits are compared, but the medians of prefill and decode in turns with llama.cpp, by `membrane bench`.
 """
 
 import argparse
@@ -93,12 +95,26 @@ def logits(membrane, path, folder, *options):
     return np.frombuffer(raw[8 + length + begin : 8 + length + end], np.float32).astype(np.float64)
 
 
+def speed(membrane, path, repeat):
+    command = [membrane, "bench", path, "--memory", "none", "--prompt", "256", "--decode", "48", "--speculate", "off"]
+    command += ["--repeat", str(repeat), "--against", "llama.cpp", "--json"]
+    run = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if run.returncode != 0:
+        raise SystemExit(f"{path}: {run.stderr}")
+    found = json.loads(run.stdout)
+    ours, peer = found["runs"][0]["speed"], found["peers"][0]
+    ratios = {"prefill_ratio": peer["prefill_ratio"], "decode_ratio": peer["decode_ratio"]}
+    return {name: round(value, 2) for name, value in (ours | ratios).items()}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="rows must be multiples of 256")
     parser.add_argument("membrane", help="the binary")
     parser.add_argument("--types", nargs="*", default=TYPES)
     parser.add_argument("--bound", type=float, default=2e-3, help="largest difference of a logit")
+    parser.add_argument("--speed", action="store_true", help="compare speeds with llama.cpp, which `membrane bench` has to find")
+    parser.add_argument("--repeat", type=int, default=3, help="pairs of runs for the speeds")
     arguments = parser.parse_args()
     silent = llama.llama_log_callback(lambda level, text, data: None)
     llama.llama_log_set(silent, ctypes.c_void_p(0))
@@ -113,6 +129,9 @@ def main():
             made, widened = folder / "made.gguf", folder / "widened.gguf"
             if ftype is None or not quantise(arguments.model, made, ftype, entries):
                 print(json.dumps({"type": kind, "not made": "llama.cpp's quantiser refuses"}), flush=True)
+                continue
+            if arguments.speed:
+                print(json.dumps({"type": kind} | speed(arguments.membrane, made, arguments.repeat)), flush=True)
                 continue
             if not quantise(made, widened, llama.LLAMA_FTYPE_ALL_F32):
                 raise SystemExit(f"{kind}: llama.cpp can't make floats of it")

@@ -63,7 +63,7 @@ pub(crate) trait Simd: Copy {
     const FOUR_ROWS: usize;
     /// Whether halves are widened beside multiplications as fast as floats are loaded.
     const HALVES_AT_ONCE: bool = false;
-    /// Registers hold the sums of two rows of weights with six of floats, not just with three.
+    /// Registers hold the sums of two rows of weights with six of floats, not just with three, in products with floats.
     const TWO_TIMES_SIX: bool = false;
 
     fn splat(self, x: f32) -> Self::V;
@@ -200,7 +200,7 @@ pub(crate) trait Stored {
     /// Eight floats.
     ///
     /// # Safety
-    /// AVX2 and F16C, and `at` must be as many.
+    /// AVX2 and F16C; eight floats must be readable at `at`.
     #[cfg(target_arch = "x86_64")]
     unsafe fn load_eight(at: *const u8) -> std::arch::x86_64::__m256;
 }

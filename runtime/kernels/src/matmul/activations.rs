@@ -6,14 +6,14 @@ use super::Precision;
 use super::order::{Moved, Room};
 use crate::isa::Isa;
 use crate::parallel::{DisjointSlice, Region};
-use crate::simd::{LANES, Lanes, Simd, dispatch};
+use crate::simd::{LANES, LINE, Simd, dispatch};
 
 /// Elements that share a scale.
 pub(super) const BLOCK: usize = 32;
 /// Elements that are worth a task.
 const TASK_ELEMS: usize = 16 * 1024;
 
-/// Bytes that a row takes whose elements are integers of `bytes` bytes.
+/// Bytes that a row takes whose elements have `bytes` bytes, with scales and sums.
 pub(super) const fn quantised_bytes(cols: usize, bytes: usize) -> usize {
     cols * bytes + cols / BLOCK * size_of::<BlockInfo>()
 }
@@ -94,7 +94,8 @@ pub struct Activations {
     cols: usize,
     /// What the rows were set for.
     precision: Precision,
-    values: Vec<Lanes>,   // [rows, cols]
+    values: Vec<f32>,     // [rows, cols] from `first` on
+    first: usize,         // where a cache line begins: vectors of what is before would lie on two
     q: Vec<i16>,          // [rows, cols], each 16 in the order of `PLACES`; bytes fill the first half
     info: Vec<BlockInfo>, // [rows, cols / 32]
     /// For the rows in the order of matrices that have one of their own.
@@ -105,11 +106,13 @@ impl Activations {
     /// Room for `max_rows` rows of `max_cols` elements; no rows are set.
     pub fn new(max_rows: usize, max_cols: usize) -> Self {
         let elems = max_rows * max_cols;
+        let values = vec![0.0; elems + LANES - 1];
         Self {
             rows: 0,
             cols: 0,
             precision: Precision::Reference,
-            values: vec![Lanes::ZERO; elems.div_ceil(LANES)],
+            first: values.as_ptr().align_offset(LINE).min(LANES - 1),
+            values,
             q: vec![0; elems],
             info: vec![BlockInfo::default(); elems / BLOCK],
             room: None,
@@ -128,6 +131,7 @@ impl Activations {
         let elems = max_rows.saturating_mul(max_cols);
         elems
             .saturating_mul(size_of::<f32>() + size_of::<i16>())
+            .saturating_add((LANES - 1) * size_of::<f32>())
             .saturating_add(elems / BLOCK * size_of::<BlockInfo>())
     }
 
@@ -136,9 +140,14 @@ impl Activations {
         self.room.as_deref()
     }
 
+    /// The elements of all rows.
+    fn elems(&self) -> &[f32] {
+        &self.values[self.first..][..self.q.len()]
+    }
+
     /// Whether so many elements find room.
     pub(super) fn holds(&self, elems: usize) -> bool {
-        elems <= Lanes::flat(&self.values).len()
+        elems <= self.q.len()
     }
 
     /// Sets rows of whole blocks that are moved from other activations, of which each has its rows in ascending order.
@@ -186,7 +195,7 @@ impl Activations {
         // SAFETY: the promise of `Integer`.
         let q = unsafe { std::slice::from_raw_parts_mut(self.q.as_mut_ptr().cast::<Q>(), self.q.len()) };
         let (q, info) = (DisjointSlice::new(q), DisjointSlice::new(&mut self.info));
-        region.run_chunks(&mut Lanes::flat_mut(&mut self.values)[..elems], chunk, |index, to| {
+        region.run_chunks(&mut self.values[self.first..][..elems], chunk, |index, to| {
             values(index, to);
             let begin = index * chunk;
             let end = begin + to.len();
@@ -213,14 +222,14 @@ impl Activations {
     /// If `x` has another length or is more than there is room for.
     pub fn set(&mut self, region: &Region<'_>, rows: usize, cols: usize, x: &[f32], precision: Precision) {
         assert_eq!(x.len(), rows * cols, "activations: not [{rows}, {cols}]");
-        assert!(x.len() <= Lanes::flat(&self.values).len(), "activations: no room for [{rows}, {cols}]");
+        assert!(x.len() <= self.q.len(), "activations: no room for [{rows}, {cols}]");
         (self.rows, self.cols) = (rows, cols);
         self.precision = if cols.is_multiple_of(BLOCK) { precision } else { Precision::Reference };
         let copy = |index: usize, values: &mut [f32]| {
             values.copy_from_slice(&x[index * TASK_ELEMS..][..values.len()]);
         };
         if self.precision == Precision::Reference {
-            region.run_chunks(&mut Lanes::flat_mut(&mut self.values)[..x.len()], TASK_ELEMS, copy);
+            region.run_chunks(&mut self.values[self.first..][..x.len()], TASK_ELEMS, copy);
         } else {
             self.quantise(region, x.len(), TASK_ELEMS, copy);
         }
@@ -228,7 +237,7 @@ impl Activations {
 
     /// The floats of one row.
     pub(super) fn values(&self, row: usize) -> &[f32] {
-        &Lanes::flat(&self.values)[row * self.cols..][..self.cols]
+        &self.elems()[row * self.cols..][..self.cols]
     }
 
     /// The integers of one row [cols], and what is known of its blocks [cols / 32].

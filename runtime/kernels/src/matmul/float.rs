@@ -1,7 +1,7 @@
 //! Products with float weights, and with any weights as floats.
 //!
 //! Some weight rows meet some rows of the input at once, so that what is loaded is used more than once. Floats of 16 bits are widened each
-//! time; those of 32 would come out of the second cache for every three rows of the input, and blocks of 8 bits take as long to widen as to
+//! time; those of 32 would come out of the second cache for every few rows of the input, and blocks of 8 bits take as long to widen as to
 //! multiply, so that for many rows of the input both are widened, or moved, to the first cache, a block of rows and columns at a time.
 
 mod blocks;
@@ -18,11 +18,11 @@ use crate::simd::{
 
 /// Weight rows of a tile.
 const TILE_ROWS: usize = 2;
-/// Rows of the input of a tile: 2 x 3 sums of 16 lanes fill the registers of AVX2.
+/// Rows of the input of a tile: 2 x 3 sums of 16 lanes fill the registers of AVX2. Twice as many where [`Simd::TWO_TIMES_SIX`] says so.
 const TILE_INPUTS: usize = 3;
-/// Rows of the input from which on weights of such formats are widened in blocks.
+/// Rows of the input from which on weights are widened in blocks, of formats that are ([`Rows::IN_BLOCKS`]).
 const BLOCKS_MIN_N: usize = 2 * TILE_INPUTS;
-/// About so many bytes of weights lie between those that are multiplied and those that are asked for.
+/// At least so many bytes of weights, and whole tiles of rows, lie between those that are multiplied and those that are asked for.
 const BYTES_AHEAD: usize = 4096;
 /// Weight rows that are made floats at once.
 const FLOAT_ROWS: usize = 16;
@@ -202,10 +202,10 @@ impl Rows for Float8 {
 /// Bytes of a block of floats of 8 bits.
 const FLOAT8_BYTES: usize = Format::E4M3.block_bytes();
 
-/// The floats of a block, each times the scale.
+/// The floats of a block, each times the scale, which is below 2^120: with a larger one, infinite.
 #[inline(always)]
 fn float8_block<S: Simd>(s: S, block: &[u8; FLOAT8_BYTES]) -> [S::V; 2] {
-    /// What [`Simd::load_e4m3`] gives is divided by.
+    /// The floats are so many times what [`Simd::load_e4m3`] gives.
     const BIAS: f32 = 256.0;
     let [a, b, c, d, elements @ ..] = block;
     let scale = s.splat(BIAS * f32::from_le_bytes([*a, *b, *c, *d]));
@@ -242,7 +242,7 @@ fn tiles<W: Rows, S: Simd, const N: usize>(
     let rows = bytes.len() / row_bytes;
     let row = |r: usize| &bytes[r * row_bytes..(r + 1) * row_bytes];
     let whole = rows / TILE_ROWS * TILE_ROWS;
-    // The rows of a tile follow those of another, so that theirs are asked for by one of them.
+    // The rows of a tile follow those of another, which asks for theirs; those behind the task's are the thread's next, most often.
     let lead = BYTES_AHEAD.next_multiple_of(TILE_ROWS * row_bytes);
     while i + N <= job.rows.count {
         let mut x: [&[f32]; N] = [&[]; N];

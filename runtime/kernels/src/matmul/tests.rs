@@ -210,7 +210,7 @@ fn a_row_does_not_depend_on_its_company() {
     }
 }
 
-/// Many rows of input meet floats in blocks of rows and columns, few don't.
+/// Many rows of input meet floats of 32 and 8 bits in blocks of rows and columns, few don't; and all are the products of the same floats.
 #[test]
 fn floats_in_blocks_give_the_bits_of_each_row_alone() {
     for format in [Format::F32, Format::F16, Format::BF16, Format::E4M3] {
@@ -222,9 +222,17 @@ fn floats_in_blocks_give_the_bits_of_each_row_alone() {
             let alone: Vec<f32> = (0..n as u32)
                 .flat_map(|row| case.product(Isa::Scalar, 1, Precision::Int8, Some(&[row])))
                 .collect();
+            let mut floats = vec![0.0; rows * cols];
+            for (row, floats) in case.weights.chunks(case.weights.len() / rows).zip(floats.chunks_mut(cols)) {
+                dequantise_row(format, row, floats);
+            }
+            let weights = floats.iter().flat_map(|x| x.to_le_bytes()).collect();
+            let widened = Case { format: Format::F32, rows, cols, weights, x: case.x.clone() };
             for isa in Isa::available() {
                 let together = case.product(isa, 2, Precision::Int8, None);
                 same_bits(&together, &alone, &format!("{format} {isa} [{rows}, {cols}] {n} rows"));
+                let widened = widened.product(isa, 2, Precision::Int8, None);
+                same_bits(&together, &widened, &format!("{format} {isa} [{rows}, {cols}] {n} rows as F32"));
             }
         }
     }
@@ -412,10 +420,14 @@ fn hostile_scales_make_nans_of_their_own_rows_only() {
 #[test]
 fn every_byte_of_scale_gives_the_same_everywhere() {
     for format in [Format::MXFP4, Format::NVFP4] {
-        let mut case = Case::new(format, 256, 512, 2, 6);
-        let row = case.weights.len() / 256;
-        for (i, row) in case.weights.chunks_exact_mut(row).enumerate() {
-            row[byte_scales(format)].fill(i as u8);
+        // One block a row, so that none hides the products of another.
+        let mut case = Case::new(format, 256, format.block_elems(), 2, 6);
+        for (i, block) in case.weights.chunks_exact_mut(format.block_bytes()).enumerate() {
+            let i = i as u8;
+            let scales = [i, 0x7F, i ^ 0x80, 0xFF];
+            let count = byte_scales(format).len();
+            block[..count].copy_from_slice(&scales[..count]);
+            block[..count].rotate_left(usize::from(i) % count);
         }
         for precision in INTEGERS {
             let expected = case.product(Isa::Scalar, 1, precision, None);
@@ -496,7 +508,7 @@ fn empty_products_and_wrong_shapes() {
 #[test]
 fn bytes_at_their_limits_overflow_nothing() {
     for format in Format::ALL.into_iter().filter(|format| !format.is_float()) {
-        for fill in [0x00, 0x7F, 0x80, 0x88, 0xF0, 0xFF] {
+        for fill in [0x00, 0x77, 0x7F, 0x80, 0x88, 0xF0, 0xFF] {
             for n in [3, 5, 9] {
                 let mut case = Case::new(format, 16, 512, n, 4);
                 case.weights.fill(fill);

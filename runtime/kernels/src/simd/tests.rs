@@ -148,11 +148,25 @@ fn stored_halves_are_read_as_numbers() {
     assert_eq!(dots_stored::<StoredBf16, _, 1, 1>(Scalar, [&bf16], [&x], None), [[expected]]);
 }
 
+#[inline(always)]
+fn floats_of_e4m3<S: Simd>(s: S, bytes: &[u8; LANES]) -> [f32; LANES] {
+    let mut lanes = [0.0; LANES];
+    s.store(s.load_e4m3(bytes), &mut lanes);
+    lanes
+}
+
+dispatch! {
+    fn run_floats_of_e4m3(bytes: &[u8; LANES]) -> [f32; LANES] => floats_of_e4m3;
+}
+
 #[test]
 fn floats_of_8_bits_are_read_as_numbers() {
-    for first in (0..=u8::MAX).step_by(LANES) {
+    let groups = (0..=u8::MAX).step_by(LANES);
+    for (isa, first) in
+        Isa::available().into_iter().flat_map(|isa| groups.clone().map(move |first| (isa, first)))
+    {
         let bytes = std::array::from_fn(|i| first + i as u8);
-        for (byte, float) in bytes.into_iter().zip(Scalar.load_e4m3(&bytes)) {
+        for (byte, float) in bytes.into_iter().zip(run_floats_of_e4m3(isa, &bytes)) {
             let (exponent, fraction) = (i32::from(byte >> 3 & 15), f32::from(byte & 7) / 8.0);
             let magnitude = if exponent == 0 {
                 fraction * 2.0_f32.powi(-6)
@@ -160,7 +174,7 @@ fn floats_of_8_bits_are_read_as_numbers() {
                 (1.0 + fraction) * 2.0_f32.powi(exponent - 7)
             };
             let expected = if byte > 0x7F { -magnitude } else { magnitude };
-            assert_eq!((256.0 * float).to_bits(), expected.to_bits(), "{byte:#x}");
+            assert_eq!((256.0 * float).to_bits(), expected.to_bits(), "{isa} {byte:#x}");
         }
     }
 }

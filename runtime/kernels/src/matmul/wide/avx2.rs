@@ -55,6 +55,7 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
         high_quads(a: __m256i, b: __m256i) -> __m256i = _mm256_unpackhi_epi64;
         pick(a: __m256i, index: __m256i) -> __m256i = _mm256_shuffle_epi8;
         floats(a: __m256i) -> __m256 = _mm256_cvtepi32_ps;
+        bits_as_floats(a: __m256i) -> __m256 = _mm256_castsi256_ps;
         splat(x: f32) -> __m256 = _mm256_set1_ps;
         splat32(x: i32) -> __m256i = _mm256_set1_epi32;
         mul(a: __m256, b: __m256) -> __m256 = _mm256_mul_ps;
@@ -203,12 +204,6 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
     fn high_halves(self, a: __m256i) -> __m256 {
         // SAFETY: AVX2 and F16C by the token.
         unsafe { halves(_mm256_srli_epi32::<16>(a)) }
-    }
-
-    #[inline(always)]
-    fn bits_as_floats(self, a: __m256i) -> __m256 {
-        // SAFETY: AVX2 by the token.
-        unsafe { _mm256_castsi256_ps(a) }
     }
 
     #[inline(always)]

@@ -48,6 +48,7 @@ impl<const VBMI: bool> Wide for Avx512<VBMI> {
         high_quads(a: __m512i, b: __m512i) -> __m512i = _mm512_unpackhi_epi64;
         pick(a: __m512i, index: __m512i) -> __m512i = _mm512_shuffle_epi8;
         floats(a: __m512i) -> __m512 = _mm512_cvtepi32_ps;
+        bits_as_floats(a: __m512i) -> __m512 = _mm512_castsi512_ps;
         splat(x: f32) -> __m512 = _mm512_set1_ps;
         splat32(x: i32) -> __m512i = _mm512_set1_epi32;
         mul(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps;
@@ -156,12 +157,6 @@ impl<const VBMI: bool> Wide for Avx512<VBMI> {
     fn high_halves(self, a: __m512i) -> __m512 {
         // SAFETY: AVX-512 by the token.
         unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(a))) }
-    }
-
-    #[inline(always)]
-    fn bits_as_floats(self, a: __m512i) -> __m512 {
-        // SAFETY: AVX-512 by the token.
-        unsafe { _mm512_castsi512_ps(a) }
     }
 
     #[inline(always)]
