@@ -63,7 +63,8 @@ pub(crate) trait Simd: Copy {
     const FOUR_ROWS: usize;
     /// Whether halves are widened beside multiplications as fast as floats are loaded.
     const HALVES_AT_ONCE: bool = false;
-    /// Registers hold the sums of two rows of weights with six of floats, not just with three, in products with floats.
+    /// Registers hold the sums of two rows of weights with six of floats, not just with three, in products with floats: 6 vectors of sums
+    /// would wait for each other, 12 don't (counted from latencies of AVX-512, not measured).
     const TWO_TIMES_SIX: bool = false;
 
     fn splat(self, x: f32) -> Self::V;

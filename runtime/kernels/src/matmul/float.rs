@@ -101,7 +101,7 @@ trait Rows {
         ahead: Option<usize>,
     ) -> [[f32; R]; N];
 
-    /// Writes some columns of a row as floats, whole blocks of them or up to the end of the row, with zeros behind in the last vector.
+    /// Writes some columns of a row as floats: whole blocks of them, or up to the end of the row.
     fn widen<S: Simd>(s: S, row: &[u8], cols: Range<usize>, to: &mut [Lanes]);
 }
 

@@ -279,8 +279,7 @@ unsafe fn dots8_halves<const N: usize>(a: [&[Lanes]; N], b: *const u16, stride: 
                 for k in 0..a[0].len() {
                     let mut rows = [zero; 8];
                     for (row, y) in rows[..together].iter_mut().enumerate() {
-                        let y16 = b.add((first + row) * stride + LANES * k + lanes);
-                        *y = _mm256_cvtph_ps(_mm_loadu_si128(y16.cast()));
+                        *y = eight_f16(b.add((first + row) * stride + LANES * k + lanes));
                     }
                     for (a, acc) in a.iter().zip(&mut acc) {
                         let x = _mm256_loadu_ps(a.get_unchecked(k).0.as_ptr().add(lanes));
