@@ -83,6 +83,11 @@ pub(super) struct BlockInfo {
     pub scaled_half_sums: [f32; 2],
 }
 
+/// Floats beside so many, for the first of them to begin a cache line.
+const fn beside(elems: usize) -> usize {
+    if elems > 0 { LANES - 1 } else { 0 }
+}
+
 /// Rows of floats and, for products with quantised weights, the same in integers. The memory is taken when it is made and never
 /// grows.
 ///
@@ -106,12 +111,12 @@ impl Activations {
     /// Room for `max_rows` rows of `max_cols` elements; no rows are set.
     pub fn new(max_rows: usize, max_cols: usize) -> Self {
         let elems = max_rows * max_cols;
-        let values = vec![0.0; elems + LANES - 1];
+        let values = vec![0.0; elems + beside(elems)];
         Self {
             rows: 0,
             cols: 0,
             precision: Precision::Reference,
-            first: values.as_ptr().align_offset(LINE).min(LANES - 1),
+            first: values.as_ptr().align_offset(LINE).min(beside(elems)),
             values,
             q: vec![0; elems],
             info: vec![BlockInfo::default(); elems / BLOCK],
@@ -131,7 +136,7 @@ impl Activations {
         let elems = max_rows.saturating_mul(max_cols);
         elems
             .saturating_mul(size_of::<f32>() + size_of::<i16>())
-            .saturating_add((LANES - 1) * size_of::<f32>())
+            .saturating_add(beside(elems) * size_of::<f32>())
             .saturating_add(elems / BLOCK * size_of::<BlockInfo>())
     }
 
