@@ -321,8 +321,8 @@ fn quantised_in_memory(scheme: Scheme, [quantised, twin]: &[PathBuf; 2]) {
     let most = match scheme {
         // Narrow matrices of NVFP4 become BF16.
         Scheme::Fp8Blocks | Scheme::Fp8Tensor | Scheme::Nvfp4 { .. } => 0.35,
-        Scheme::Gptq8 { .. } | Scheme::Int8 { .. } => 0.35,
-        Scheme::Gptq { .. } | Scheme::Awq | Scheme::PackQuantized { .. } => 0.25,
+        Scheme::Gptq8 { .. } | Scheme::Int8 { .. } | Scheme::Mx { bits: 8, .. } => 0.35,
+        Scheme::Gptq { .. } | Scheme::Awq | Scheme::PackQuantized { .. } | Scheme::Mx { .. } => 0.25,
     };
     assert!(share < most, "{scheme:?}: an expert takes {share} of what it takes in F32");
 }
@@ -360,7 +360,7 @@ fn quantised_matrices_that_are_others_than_they_are_said_to_be() {
         tensor.bytes = f32::NAN.to_le_bytes().to_vec();
     };
     let unsaid = |model: &mut Published| drop(model.config["quantization_config"].take());
-    let packed = Scheme::PackQuantized { zeros: true };
+    let packed = Scheme::PackQuantized { zeros: true, act_order: false };
     let without = |part: &'static str| {
         move |model: &mut Published| model.tensors.retain(|name, _| !name.ends_with(part))
     };
@@ -371,18 +371,12 @@ fn quantised_matrices_that_are_others_than_they_are_said_to_be() {
     };
     let (of_eight_bits, of_three) = (said("num_bits", 8.into()), said("num_bits", 3.into()));
     let asymmetric = said("symmetric", false.into());
-    let eight = |packed: bool| Scheme::Int8 { packed };
+    let eight = |packed: bool| Scheme::Int8 { packed, act_order: false };
     let four_with_zeros = |model: &mut Published| {
         said("num_bits", 4.into())(model);
         said("symmetric", false.into())(model);
     };
-    let act_order = |model: &mut Published| {
-        let name = model.tensors.keys().find(|name| name.ends_with("q_proj.weight_packed")).unwrap();
-        let name = name.replace("weight_packed", "weight_g_idx");
-        let cols = model.config["hidden_size"].as_u64().unwrap() as usize;
-        let indices = published::Tensor { dtype: Dtype::I32, shape: vec![cols], bytes: vec![0; 4 * cols] };
-        model.tensors.insert(name, indices);
-    };
+    let mx = |bits: u32| Scheme::Mx { bits, compressed: true };
     for (scheme, change, named) in [
         (gptq, &method("awq") as &dyn Fn(&mut Published), "qweight"),
         (Scheme::Awq, &method("gptq"), "qweight"),
@@ -405,11 +399,83 @@ fn quantised_matrices_that_are_others_than_they_are_said_to_be() {
         (eight(false), &turned("q_proj.weight"), "q_proj.weight"),
         (eight(false), &four_with_zeros, "proj.weight_zero_point"),
         (eight(false), &without("q_proj.weight_scale"), "q_proj.weight_scale"),
-        (packed, &act_order, "weight_g_idx"),
+        (mx(4), &turned("q_proj.weight_packed"), "q_proj.weight_packed"),
+        (mx(4), &turned("q_proj.weight_scale"), "q_proj.weight_scale"),
+        (mx(8), &turned("q_proj.weight_scale"), "q_proj.weight_scale"),
+        (mx(8), &without("q_proj.weight_scale"), "q_proj.weight_scale"),
     ] {
         let error = refused(scheme, change);
         assert!(error.contains(named), "{scheme:?} {named}: {error}");
     }
+}
+
+#[test]
+fn auto_round_writes_the_tensors_of_others() {
+    let published = Published::of(&source());
+    let root = tempfile::tempdir().unwrap();
+    let logits = |model: &Published| {
+        model.write(root.path());
+        trace(root.path(), &LoadOptions::default()).0
+    };
+    let gptq = |symmetric: bool| Scheme::Gptq { v2: false, symmetric, act_order: false };
+    let said = |key: &str, packing: &str| {
+        let mut config = json!({"quant_method": "auto-round", "bits": 4, "group_size": 32, "sym": true});
+        config["data_type"] = "int".into();
+        config[key] = packing.into();
+        config
+    };
+    for (scheme, method, key, packing) in [
+        (gptq(true), "auto-round", "packing_format", "auto_round:auto_gptq"),
+        (gptq(true), "intel/auto-round", "backend", "auto_round:gptq:exllamav2"),
+        (Scheme::Awq, "auto-round", "packing_format", "auto_round:auto_awq"),
+    ] {
+        let mut model = published.quantised(scheme).0;
+        let wanted = logits(&model);
+        // AutoRound writes no indices.
+        model.tensors.retain(|name, _| !name.ends_with(".g_idx"));
+        model.config["quantization_config"] = said(key, packing);
+        model.config["quantization_config"]["quant_method"] = method.into();
+        assert!(logits(&model) == wanted, "{method} {packing}");
+    }
+    // What is said of one matrix is not true of all.
+    let mut model = published.quantised(gptq(false)).0;
+    let wanted = logits(&model);
+    model.config["quantization_config"] = said("packing_format", "auto_round:auto_gptq");
+    model.config["quantization_config"]["extra_config"] =
+        json!({"model.layers.0.self_attn.q_proj": {"sym": false}});
+    assert!(logits(&model) == wanted, "zero points of their own");
+    // Floats say themselves what they are.
+    let mut model = published.quantised(Scheme::Mx { bits: 4, compressed: true }).0;
+    let wanted = logits(&model);
+    model.config["quantization_config"] =
+        json!({"quant_method": "auto-round", "bits": 4, "data_type": "mx_fp"});
+    assert!(logits(&model) == wanted, "floats");
+    model.config["quantization_config"] = said("packing_format", "auto_round:exllamav2");
+    model.write(root.path());
+    let error = Checkpoint::open(root.path()).map(drop).unwrap_err().to_string();
+    assert!(error.contains("packing_format") && error.contains("exllamav2"), "{error}");
+}
+
+#[test]
+fn a_model_may_have_integers_of_4_and_of_8_bits() {
+    let published = Published::of(&source());
+    let reference = LoadOptions { precision: Precision::Reference, ..LoadOptions::default() };
+    let of_attention = |name: &str| name.contains("self_attn");
+    let root = tempfile::tempdir().unwrap();
+    let [(mut model, mut twin), (eight, eight_twin)] =
+        [Scheme::Gptq { v2: false, symmetric: true, act_order: false }, Scheme::Gptq8 { act_order: false }]
+            .map(|scheme| published.quantised(scheme));
+    for (model, others) in [(&mut model, eight), (&mut twin, eight_twin)] {
+        model.tensors.retain(|name, _| !of_attention(name));
+        model.tensors.extend(others.tensors.into_iter().filter(|(name, _)| of_attention(name)));
+    }
+    let config = model.config["quantization_config"].as_object_mut().unwrap();
+    config.insert("dynamic".into(), json!({"+:.*self_attn.*": {"bits": 8}, "-:.*mlp.gate.*": {}}));
+    let [found, wanted] = [&model, &twin].map(|model| {
+        model.write(root.path());
+        trace(root.path(), &reference).0
+    });
+    assert!(found == wanted);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::checkpoint::{Checkpoint, Container};
 use crate::dtype::DType;
+use crate::folder::is_exponents;
 use crate::keys;
 use crate::packed::{self, PackedLayer};
 use crate::tensor::TensorInfo;
@@ -21,7 +22,7 @@ pub struct Form {
 }
 
 /// Endings of what belongs to another tensor, of each the endings that this one may have.
-const COMPANIONS: [(&str, &[&str]); 15] = [
+const COMPANIONS: [(&str, &[&str]); 16] = [
     (".qzeros", &[".qweight"]),
     (".scales", &[".qweight"]),
     (".g_idx", &[".qweight"]),
@@ -30,6 +31,7 @@ const COMPANIONS: [(&str, &[&str]); 15] = [
     ("_scale_inv", &[""]),
     (".weight_global_scale", &[".weight_packed"]),
     (".weight_zero_point", &[".weight_packed"]),
+    (".weight_g_idx", &[".weight", ".weight_packed"]),
     (".weight_shape", &[".weight_packed"]),
     (".input_scale", &[".weight"]),
     (".input_global_scale", &[".weight_packed"]),
@@ -92,34 +94,41 @@ impl Checkpoint {
 
     /// The form of a tensor, and how many numbers each of its elements is.
     fn form(&self, tensor: &TensorInfo) -> (&'static str, u64) {
-        let name = tensor.name.as_str();
-        let has = |ending: &str, other: &str| {
-            let base = name.strip_suffix(ending);
-            base.is_some_and(|base| self.stored(&format!("{base}{other}")).is_some())
+        let beside = |ending: &str, other: &str| {
+            let base = tensor.name.strip_suffix(ending)?;
+            self.stored(&format!("{base}{other}"))
         };
         if self.container() != Container::Folder {
             return (tensor.dtype.name(), 1);
         }
+        let scale = [".weight", ".weight_packed"].into_iter().find_map(|of| beside(of, ".weight_scale"));
         match tensor.dtype {
             // Eight integers in a word, or four.
-            DType::I32 if has(".qweight", ".scales") => {
+            DType::I32 if beside(".qweight", ".scales").is_some() => {
                 let awq = matches!(self.metadata().str(keys::QUANTISATION), Ok(Some("awq")));
-                match self.metadata().u32(keys::BITS) {
-                    Ok(Some(8)) => ("GPTQ of 8 bits", 4),
+                match beside(".qweight", ".qzeros") {
+                    Some(zeros) if !awq && zeros_are_bytes(zeros, tensor) => ("GPTQ of 8 bits", 4),
                     _ => (if awq { "AWQ" } else { "GPTQ" }, 8),
                 }
             }
-            DType::I32 if has(".weight_packed", ".weight_scale") => match self.metadata().u32(keys::BITS) {
+            DType::I32 if scale.is_some() => match self.metadata().u32(keys::BITS) {
                 Ok(Some(8)) => ("packed integers of 8 bits", 4),
                 _ => ("packed integers of 4 bits", 8),
             },
-            DType::I8 if has(".weight", ".weight_scale") => ("integers of 8 bits", 1),
+            DType::I8 if scale.is_some() => ("integers of 8 bits", 1),
             // Two floats in a byte.
-            DType::U8 if has(".weight", ".weight_scale") => ("NVFP4", 2),
-            DType::U8 if has(".weight_packed", ".weight_scale") => ("NVFP4", 2),
-            DType::U8 if has("_blocks", "_scales") => ("MXFP4", 2),
+            DType::U8 if scale.is_some_and(is_exponents) => ("MXFP4", 2),
+            DType::U8 if scale.is_some() => ("NVFP4", 2),
+            DType::U8 if beside("_blocks", "_scales").is_some() => ("MXFP4", 2),
+            DType::F8_E4M3 if scale.is_some_and(is_exponents) => ("MXFP8", 1),
             DType::F8_E4M3 => ("FP8", 1),
             dtype => (dtype.name(), 1),
         }
     }
+}
+
+/// Whether GPTQ's zero points are four in a word. The integers have a row's in a column of words, whatever their bits.
+fn zeros_are_bytes(zeros: &TensorInfo, integers: &TensorInfo) -> bool {
+    let columns = |tensor: &TensorInfo| tensor.shape.dims().first().copied();
+    columns(zeros).zip(columns(integers)).is_some_and(|(zeros, rows)| zeros == rows / 4)
 }

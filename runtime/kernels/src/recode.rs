@@ -5,7 +5,7 @@
 //! element stands for the same number before and after. (One exception: bfloat16 scales of integers below 2^-17.)
 //!
 //! ```text
-//! FP8                       32 floats of 8 bits behind an f32            Format::E4M3
+//! FP8, MXFP8                32 floats of 8 bits behind an f32            Format::E4M3
 //! NVFP4                     the blocks of GGUF; a factor stays outside   Format::NVFP4
 //! the same in narrow rows   element * scale has few bits                 Format::BF16
 //! MXFP4                     the blocks of GGUF                           Format::MXFP4
@@ -25,39 +25,14 @@
 mod bytes;
 mod integers;
 mod packed;
+mod scales;
 mod view;
 
 use crate::format::Format;
 use crate::quant::{FLOAT4_VALUES, FLOAT8_VALUES};
-use integers::Layout;
+use integers::{Groups, Layout};
+pub use scales::{FloatFormat, ScaleFormat};
 pub use view::View;
-
-/// How plain floats are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FloatFormat {
-    /// IEEE single precision.
-    F32,
-    /// IEEE half precision.
-    F16,
-    /// bfloat16.
-    BF16,
-}
-
-impl FloatFormat {
-    /// Bytes of one.
-    fn bytes(self) -> usize {
-        if self == Self::F32 { 4 } else { 2 }
-    }
-
-    /// Rows of them.
-    fn as_rows(self) -> Format {
-        match self {
-            Self::F32 => Format::F32,
-            Self::F16 => Format::F16,
-            Self::BF16 => Format::BF16,
-        }
-    }
-}
 
 /// What a quantised matrix is made of, in the order of its parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +45,7 @@ pub enum Parts {
     /// Floats of 8 bits [rows, cols]; scales [ceil(rows / block rows), ceil(cols / block cols)].
     Fp8 {
         /// How the scales are stored.
-        scales: FloatFormat,
+        scales: ScaleFormat,
         /// Rows and columns that share a scale.
         block: [usize; 2],
     },
@@ -104,7 +79,8 @@ pub enum Parts {
         any_order: bool,
     },
     /// Nibbles [rows, cols / 8] u32, eight along the columns; scales [rows, groups]; with `zeros`, zero points [rows / 8, groups] u32,
-    /// eight along the rows, otherwise all are 8. The form `pack-quantized` of compressed-tensors.
+    /// eight along the rows, otherwise all are 8; with `indices`, the group of each column, i32 [cols]. The form `pack-quantized` of
+    /// compressed-tensors.
     PackQuantized {
         /// How the scales are stored: in 16 bits.
         scales: FloatFormat,
@@ -112,9 +88,11 @@ pub enum Parts {
         groups: usize,
         /// There are zero points.
         zeros: bool,
+        /// There are indices, which may name any group.
+        indices: bool,
     },
-    /// Integers of 8 bits [rows, cols]; scales [rows, groups]. The forms `int-quantized` and, in 8 bits, `pack-quantized` of
-    /// compressed-tensors.
+    /// Integers of 8 bits [rows, cols]; scales [rows, groups]; with `indices`, the group of each column, i32 [cols]. The forms
+    /// `int-quantized` and, in 8 bits, `pack-quantized` of compressed-tensors.
     Int8 {
         /// How the scales are stored: in 16 bits.
         scales: FloatFormat,
@@ -122,6 +100,8 @@ pub enum Parts {
         groups: usize,
         /// 128 stands for 0; otherwise they are signed.
         around_middle: bool,
+        /// There are indices, which may name any group.
+        indices: bool,
     },
     /// Nibbles [cols, rows / 8] u32; zero points [groups, rows / 8] u32, both eight along the rows in AWQ's order; scales f16
     /// [groups, rows].
@@ -227,7 +207,9 @@ impl Recoding {
                 ordered = any_order;
                 Format::Q8_0
             }
-            Parts::PackQuantized { scales, groups, .. } | Parts::Int8 { scales, groups, .. } => {
+            Parts::PackQuantized { scales, groups, indices, .. }
+            | Parts::Int8 { scales, groups, indices, .. } => {
+                ordered = indices;
                 rule(scales.bytes() == 2, "scales are of 16 bits")?;
                 rule(grouped(groups), "the columns must be whole groups")?;
                 rule(
@@ -315,12 +297,17 @@ impl Recoding {
                 bytes.extend(indices.then_some(4 * cols));
                 bytes
             }
-            Parts::PackQuantized { groups, zeros, .. } => {
+            Parts::PackQuantized { groups, zeros, indices, .. } => {
                 let mut bytes = vec![rows * (cols / 2), groups * rows * 2];
                 bytes.extend(zeros.then_some(groups * (rows / 2)));
+                bytes.extend(indices.then_some(4 * cols));
                 bytes
             }
-            Parts::Int8 { groups, .. } => vec![rows * cols, groups * rows * 2],
+            Parts::Int8 { groups, indices, .. } => {
+                let mut bytes = vec![rows * cols, groups * rows * 2];
+                bytes.extend(indices.then_some(4 * cols));
+                bytes
+            }
             Parts::Awq { groups } => vec![cols * (rows / 2), groups * (rows / 2), groups * rows * 2],
         }
     }
@@ -348,52 +335,78 @@ impl Recoding {
             }
             Parts::Mxfp4 => self.mxfp4(&view, parts[0], parts[1], out),
             Parts::Fp8 { scales, block } if self.view.is_some() => {
-                self.fp8_view(&view, parts[0], |index| scale(scales, parts[1], index), block, out);
+                self.fp8_view(&view, parts[0], |index| scales.at(parts[1], index), block, out);
                 Ok(())
             }
             Parts::Fp8 { scales, block } => {
-                self.fp8(parts[0], |index| scale(scales, parts[1], index), block, out);
+                self.fp8(parts[0], |index| scales.at(parts[1], index), block, out);
                 Ok(())
             }
             Parts::Nvfp4 => self.nvfp4(parts[0], parts[1], out),
             Parts::Gptq { zero_offset, symmetric, groups, indices, any_order } => {
-                let layout = Layout::gptq(self.rows, self.cols, groups, zero_offset);
-                let indices = indices.then(|| parts[3]);
-                let order = layout.order(indices, any_order)?;
+                let layout = Layout::gptq(self.rows, self.cols, zero_offset);
+                let groups = Groups { cols: self.cols, count: groups };
+                let order = groups.order(indices.then(|| parts[3]), any_order)?;
                 if symmetric {
                     layout.check_symmetric(parts[1])?;
                 }
-                let (out, columns) = self.columns(&layout, &order, out)?;
+                let (out, columns) = self.columns(groups, &order, out)?;
                 layout.recode(self.format, [parts[0], parts[1], parts[2]], &order, columns.as_deref(), out);
                 Ok(())
             }
             Parts::Gptq8 { zero_offset, groups, indices, any_order } => {
-                let layout = Layout::gptq(self.rows, self.cols, groups, zero_offset);
-                let order = layout.order(indices.then(|| parts[3]), any_order)?;
+                let groups = Groups { cols: self.cols, count: groups };
+                let order = groups.order(indices.then(|| parts[3]), any_order)?;
                 bytes::check_symmetric(parts[1], zero_offset)?;
-                let (out, columns) = self.columns(&layout, &order, out)?;
+                let (out, columns) = self.columns(groups, &order, out)?;
                 bytes::recode([self.rows, self.cols], [parts[0], parts[2]], &order, columns.as_deref(), out);
                 Ok(())
             }
-            Parts::PackQuantized { scales, groups, .. } => {
-                packed::recode(self.format, [self.rows, self.cols], groups, scales, parts, out)
+            Parts::PackQuantized { scales, groups, zeros, indices } => {
+                let (out, columns) = self.columns_of(groups, indices, parts, out)?;
+                let rows = self.packed_rows(groups, scales, parts, columns.as_deref());
+                rows.recode(self.format, zeros.then(|| parts[2]), out)
             }
-            Parts::Int8 { scales, groups, around_middle } => {
-                packed::recode_bytes([self.rows, self.cols], groups, scales, parts, around_middle, out)
+            Parts::Int8 { scales, groups, around_middle, indices } => {
+                let (out, columns) = self.columns_of(groups, indices, parts, out)?;
+                self.packed_rows(groups, scales, parts, columns.as_deref()).recode_bytes(around_middle, out)
             }
             Parts::Awq { groups } => {
-                let layout = Layout::awq(self.rows, self.cols, groups);
-                let order = layout.order(None, false)?;
+                let order = Groups { cols: self.cols, count: groups }.order(None, false)?;
+                let layout = Layout::awq(self.rows, self.cols);
                 layout.recode(self.format, [parts[0], parts[1], parts[2]], &order, None, out);
                 Ok(())
             }
         }
     }
 
+    fn packed_rows<'a>(
+        &self,
+        groups: usize,
+        scale_format: FloatFormat,
+        parts: &[&'a [u8]],
+        columns: Option<&'a [u32]>,
+    ) -> packed::Rows<'a> {
+        packed::Rows { cols: self.cols, groups, integers: parts[0], scales: parts[1], scale_format, columns }
+    }
+
+    /// As [`Recoding::columns`], where the indices are the last part, if there are any. Such that are all -1 say that nobody set them.
+    fn columns_of<'o>(
+        &self,
+        groups: usize,
+        indices: bool,
+        parts: &[&[u8]],
+        out: &'o mut [u8],
+    ) -> Result<(&'o mut [u8], Option<Vec<u32>>), RecodeError> {
+        let groups = Groups { cols: self.cols, count: groups };
+        let indices = parts.last().filter(|part| indices && part.iter().any(|&byte| byte != 0xFF));
+        self.columns(groups, &groups.order(indices.copied(), true)?, out)
+    }
+
     /// The rows of the result and, if columns have an order of their own, that order, which is written behind them.
     fn columns<'o>(
         &self,
-        layout: &Layout,
+        groups: Groups,
         order: &[usize],
         out: &'o mut [u8],
     ) -> Result<(&'o mut [u8], Option<Vec<u32>>), RecodeError> {
@@ -401,7 +414,7 @@ impl Recoding {
         if !self.ordered {
             return Ok((rows, None));
         }
-        let columns = layout.side_by_side(order)?;
+        let columns = groups.side_by_side(order)?;
         places
             .as_chunks_mut()
             .0
@@ -514,19 +527,6 @@ impl Recoding {
             }
         }
         Ok(())
-    }
-}
-
-/// Scale number `index`.
-fn scale(format: FloatFormat, bytes: &[u8], index: usize) -> f32 {
-    let half = |at: usize| [bytes[at], bytes[at + 1]];
-    match format {
-        FloatFormat::F32 => {
-            let at = 4 * index;
-            f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-        }
-        FloatFormat::F16 => half::f16::from_le_bytes(half(2 * index)).to_f32(),
-        FloatFormat::BF16 => half::bf16::from_le_bytes(half(2 * index)).to_f32(),
     }
 }
 

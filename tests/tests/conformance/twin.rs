@@ -5,7 +5,7 @@ use std::path::Path;
 use membrane_formats::gguf::GgufWriter;
 use membrane_formats::{Checkpoint, DType, FormatError, Scheme, TensorInfo};
 use membrane_kernels::quant::{dequantise_row, quantise_row};
-use membrane_kernels::recode::{FloatFormat, Parts};
+use membrane_kernels::recode::{FloatFormat, Parts, ScaleFormat};
 use membrane_kernels::{Format, Recoding};
 
 /// A matrix that the twin has in its own format, or another tensor.
@@ -64,7 +64,9 @@ fn tensor(checkpoint: &Checkpoint, name: &str, format: Format) -> Tensor {
     };
     let [stored, rows] = found.parts[0].shape.dims() else { panic!("{name} is no matrix") };
     let (parts, cols) = match found.scheme {
-        Scheme::Fp8 => (Parts::Fp8 { scales: FloatFormat::BF16, block: [128, 128] }, *stored),
+        Scheme::Fp8 => {
+            (Parts::Fp8 { scales: ScaleFormat::Float(FloatFormat::BF16), block: [128, 128] }, *stored)
+        }
         Scheme::Nvfp4 { .. } => (Parts::Nvfp4, 2 * stored),
         other => panic!("{name} is in {other:?}"),
     };

@@ -32,15 +32,19 @@ pub enum Scheme {
     Gptq8 { act_order: bool },
     /// 4-bit integers in AWQ's order.
     Awq,
-    /// 4-bit integers packed along rows, as compressed-tensors has them: scales in BF16 and no zero points, or in F16 with them.
-    PackQuantized { zeros: bool },
-    /// 8-bit integers of compressed-tensors, with scales in BF16: packed, of groups, or as they are, of rows.
-    Int8 { packed: bool },
+    /// 4-bit integers packed along rows, as compressed-tensors has them: scales in BF16 and no zero points, or in F16 with them;
+    /// `act_order` as above.
+    PackQuantized { zeros: bool, act_order: bool },
+    /// 8-bit integers of compressed-tensors, with scales in BF16: packed, of groups, or as they are, of rows; `act_order` as above,
+    /// of groups.
+    Int8 { packed: bool, act_order: bool },
     /// 4-bit floats; modelopt's names, or those of compressed-tensors.
     Nvfp4 { compressed: bool },
+    /// Floats with scales that are powers of two, of 4 bits by the names of compressed-tensors or of modelopt, or of 8 bits.
+    Mx { bits: u32, compressed: bool },
 }
 
-pub const SCHEMES: [Scheme; 15] = [
+pub const SCHEMES: [Scheme; 20] = [
     Scheme::Fp8Blocks,
     Scheme::Fp8Tensor,
     Scheme::Gptq { v2: false, symmetric: true, act_order: false },
@@ -50,12 +54,17 @@ pub const SCHEMES: [Scheme; 15] = [
     Scheme::Gptq8 { act_order: false },
     Scheme::Gptq8 { act_order: true },
     Scheme::Awq,
-    Scheme::PackQuantized { zeros: false },
-    Scheme::PackQuantized { zeros: true },
-    Scheme::Int8 { packed: true },
-    Scheme::Int8 { packed: false },
+    Scheme::PackQuantized { zeros: false, act_order: false },
+    Scheme::PackQuantized { zeros: true, act_order: false },
+    Scheme::PackQuantized { zeros: true, act_order: true },
+    Scheme::Int8 { packed: true, act_order: false },
+    Scheme::Int8 { packed: true, act_order: true },
+    Scheme::Int8 { packed: false, act_order: false },
     Scheme::Nvfp4 { compressed: false },
     Scheme::Nvfp4 { compressed: true },
+    Scheme::Mx { bits: 4, compressed: true },
+    Scheme::Mx { bits: 4, compressed: false },
+    Scheme::Mx { bits: 8, compressed: true },
 ];
 
 /// Elements of an integer group.
@@ -117,18 +126,23 @@ impl Published {
                 "quant_method": "gptq", "bits": 8, "group_size": GROUP, "sym": true, "desc_act": act_order,
             }),
             Scheme::Awq => json!({"quant_method": "awq", "bits": 4, "group_size": GROUP}),
-            Scheme::PackQuantized { zeros } => json!({
+            Scheme::PackQuantized { zeros, .. } => json!({
                 "quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"group_0": {"weights": {
                     "type": "int", "num_bits": 4, "group_size": GROUP, "strategy": "group", "symmetric": !zeros,
                 }}},
             }),
-            Scheme::Int8 { packed } => json!({
+            Scheme::Int8 { packed, .. } => json!({
                 "quant_method": "compressed-tensors", "format": if packed { "pack-quantized" } else { "int-quantized" },
                 "config_groups": {"group_0": {"weights": {
                     "type": "int", "num_bits": 8, "strategy": if packed { "group" } else { "channel" }, "symmetric": true,
                 }}},
             }),
-            Scheme::Nvfp4 { compressed: true } => json!({"quant_method": "compressed-tensors"}),
+            Scheme::Nvfp4 { compressed: true } | Scheme::Mx { compressed: true, .. } => {
+                json!({"quant_method": "compressed-tensors"})
+            }
+            Scheme::Mx { compressed: false, .. } => {
+                json!({"quant_method": "modelopt", "quant_algo": "MXFP4"})
+            }
             Scheme::Nvfp4 { compressed: false } => Value::Null,
         };
         (quantised, twin)
@@ -315,19 +329,34 @@ fn quantise(scheme: Scheme, x: &[f32], rows: usize, cols: usize) -> (Parts, Vec<
             let integers = Integers::new(x, [rows, cols], false, &order);
             (integers.awq(), integers.meaning(&order))
         }
-        Scheme::PackQuantized { zeros } => {
-            let order = |column: usize| column / GROUP;
+        Scheme::PackQuantized { zeros, act_order } => {
+            let order = |column: usize| if act_order { column * 5 % (cols / GROUP) } else { column / GROUP };
             let rounded = |scale: f32| f16::from_f32(bf16::from_f32(scale).to_f32());
             let integers = if zeros {
                 Integers::new(x, [rows, cols], false, &order)
             } else {
                 Integers::with_scales(x, [rows, cols], true, &order, &rounded)
             };
-            (integers.packed(zeros), integers.meaning(&order))
+            let mut parts = integers.packed(zeros);
+            parts.extend(act_order.then(|| ("weight_g_idx", indices(cols, &order))));
+            (parts, integers.meaning(&order))
         }
-        Scheme::Int8 { packed } => int8(x, [rows, cols], packed),
+        Scheme::Int8 { packed, act_order } => {
+            let groups = if packed { cols / GROUP } else { 1 };
+            let order = |column: usize| if act_order { column * 5 % groups } else { column * groups / cols };
+            let (mut parts, meaning) = int8(x, [rows, cols], packed, groups, &order);
+            parts.extend(act_order.then(|| ("weight_g_idx", indices(cols, &order))));
+            (parts, meaning)
+        }
         Scheme::Nvfp4 { compressed } => nvfp4(x, rows, cols, compressed),
+        Scheme::Mx { bits, compressed } => microscaled(x, [rows, cols], bits, compressed),
     }
+}
+
+/// The group of each column.
+fn indices(cols: usize, order: &dyn Fn(usize) -> usize) -> Tensor {
+    let bytes = (0..cols).flat_map(|col| (order(col) as i32).to_le_bytes()).collect();
+    Tensor { dtype: Dtype::I32, shape: vec![cols], bytes }
 }
 
 /// A matrix of 4-bit integers.
@@ -407,12 +436,11 @@ impl Integers {
             pack(&|i| self.q[row * cols + 8 * eight + i])
         });
         let zeros = Self::words(groups * rows / 8, |index| pack(&|i| self.zero[8 * index + i] - offset));
-        let indices = (0..cols).flat_map(|col| (order(col) as i32).to_le_bytes()).collect();
         vec![
             ("qweight", Tensor { dtype: Dtype::I32, shape: vec![cols / 8, rows], bytes: q }),
             ("qzeros", Tensor { dtype: Dtype::I32, shape: vec![groups, rows / 8], bytes: zeros }),
             ("scales", self.scales()),
-            ("g_idx", Tensor { dtype: Dtype::I32, shape: vec![cols], bytes: indices }),
+            ("g_idx", indices(cols, order)),
         ]
     }
 
@@ -477,7 +505,6 @@ fn gptq8(x: &[f32], [rows, cols]: [usize; 2], order: &dyn Fn(usize) -> usize) ->
         let (word, place) = (byte / 4, byte % 4);
         (steps(word % rows, word / rows * 4 + place) + 128.0) as u8
     });
-    let indices = (0..cols).flat_map(|col| (order(col) as i32).to_le_bytes()).collect();
     let bytes = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
     let parts = vec![
         ("qweight", Tensor { dtype: Dtype::I32, shape: vec![cols / 4, rows], bytes: words.collect() }),
@@ -486,23 +513,30 @@ fn gptq8(x: &[f32], [rows, cols]: [usize; 2], order: &dyn Fn(usize) -> usize) ->
             Tensor { dtype: Dtype::I32, shape: vec![groups, rows / 4], bytes: vec![127; groups * rows] },
         ),
         ("scales", Tensor { dtype: Dtype::F16, shape: vec![groups, rows], bytes }),
-        ("g_idx", Tensor { dtype: Dtype::I32, shape: vec![cols], bytes: indices }),
+        ("g_idx", indices(cols, order)),
     ];
     (parts, meaning)
 }
 
-fn int8(x: &[f32], [rows, cols]: [usize; 2], packed: bool) -> (Parts, Vec<f32>) {
-    let group = if packed { GROUP } else { cols };
-    let scale = |of: &[f32]| bf16::from_f32(of.iter().fold(1e-4, |most: f32, x| most.max(x.abs())) / 127.0);
-    let scales: Vec<bf16> = x.chunks(group).map(scale).collect();
-    let steps: Vec<f32> = x
-        .iter()
-        .enumerate()
-        .map(|(i, x)| (x / scales[i / group].to_f32()).round().clamp(-128.0, 127.0))
-        .collect();
-    let meaning = steps.iter().enumerate().map(|(i, step)| step * scales[i / group].to_f32()).collect();
+fn int8(
+    x: &[f32],
+    [rows, cols]: [usize; 2],
+    packed: bool,
+    groups: usize,
+    order: &dyn Fn(usize) -> usize,
+) -> (Parts, Vec<f32>) {
+    let place = |i: usize| i / cols * groups + order(i % cols);
+    let mut largest = vec![1e-4_f32; rows * groups];
+    for (i, x) in x.iter().enumerate() {
+        largest[place(i)] = largest[place(i)].max(x.abs());
+    }
+    let scales: Vec<bf16> = largest.iter().map(|largest| bf16::from_f32(largest / 127.0)).collect();
+    let scale = |i: usize| scales[place(i)].to_f32();
+    let steps: Vec<f32> =
+        x.iter().enumerate().map(|(i, x)| (x / scale(i)).round().clamp(-128.0, 127.0)).collect();
+    let meaning = steps.iter().enumerate().map(|(i, step)| step * scale(i)).collect();
     let bytes = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
-    let scales = Tensor { dtype: Dtype::BF16, shape: vec![rows, cols / group], bytes };
+    let scales = Tensor { dtype: Dtype::BF16, shape: vec![rows, groups], bytes };
     let weights = if packed {
         let bytes = steps.iter().map(|step| (step + 128.0) as u8).collect();
         ("weight_packed", Tensor { dtype: Dtype::I32, shape: vec![rows, cols / 4], bytes })
@@ -513,9 +547,48 @@ fn int8(x: &[f32], [rows, cols]: [usize; 2], packed: bool) -> (Parts, Vec<f32>) 
     (vec![weights, ("weight_scale", scales)], meaning)
 }
 
-fn nvfp4(x: &[f32], rows: usize, cols: usize, compressed: bool) -> (Parts, Vec<f32>) {
+/// The float of 4 bits that a code stands for.
+fn float4(code: u8) -> f32 {
     const MAGNITUDES: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
-    let value = |code: u8| MAGNITUDES[usize::from(code & 7)] * if code & 8 == 0 { 1.0 } else { -1.0 };
+    MAGNITUDES[usize::from(code & 7)] * if code & 8 == 0 { 1.0 } else { -1.0 }
+}
+
+/// The nearest float of 4 bits.
+fn nearest_float4(x: f32) -> u8 {
+    let near = |&a: &u8, &b: &u8| (float4(a) - x).abs().total_cmp(&(float4(b) - x).abs());
+    if x.is_finite() { (0..16).min_by(near).unwrap() } else { 0 }
+}
+
+fn packed_float4(codes: &[u8]) -> Vec<u8> {
+    codes.chunks(2).map(|two| two[0] | two[1] << 4).collect()
+}
+
+/// Blocks of 32 with a power of two as their scale.
+fn microscaled(x: &[f32], [rows, cols]: [usize; 2], bits: u32, compressed: bool) -> (Parts, Vec<f32>) {
+    let (mut exponents, mut codes, mut meaning) = (Vec::new(), Vec::new(), Vec::new());
+    for block in x.chunks(32) {
+        let largest = block.iter().fold(1e-6f32, |largest, x| largest.max(x.abs()));
+        let exponent = (largest / if bits == 4 { 6.0 } else { 448.0 }).log2().ceil();
+        let scale = exponent.exp2();
+        exponents.push((exponent + 127.0) as u8);
+        for x in block {
+            let (float, code) = match bits {
+                4 => (float4(nearest_float4(x / scale)), nearest_float4(x / scale)),
+                _ => nearest_float8(x / scale),
+            };
+            codes.push(code);
+            meaning.push(float * scale);
+        }
+    }
+    let weight = match bits {
+        4 => Tensor::u8(&[rows, cols / 2], packed_float4(&codes)),
+        _ => Tensor { dtype: Dtype::F8_E4M3, shape: vec![rows, cols], bytes: codes },
+    };
+    let name = if bits == 4 && compressed { "weight_packed" } else { "weight" };
+    (vec![(name, weight), ("weight_scale", Tensor::u8(&[rows, cols / 32], exponents))], meaning)
+}
+
+fn nvfp4(x: &[f32], rows: usize, cols: usize, compressed: bool) -> (Parts, Vec<f32>) {
     let largest = x.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
     // A power of two, so that one over it is exact.
     let factor = 2f32.powi((largest / 6.0 / 448.0).log2().ceil() as i32);
@@ -526,21 +599,16 @@ fn nvfp4(x: &[f32], rows: usize, cols: usize, compressed: bool) -> (Parts, Vec<f
         let (scale, code) = nearest_float8(largest / 6.0 / factor);
         scales.push(code);
         meant.push(scale);
-        codes.extend(sixteen.iter().map(|x| {
-            let x = x / (scale * factor);
-            let near = |&a: &u8, &b: &u8| (value(a) - x).abs().total_cmp(&(value(b) - x).abs());
-            if x.is_finite() { (0..16).min_by(near).unwrap() } else { 0 }
-        }));
+        codes.extend(sixteen.iter().map(|x| nearest_float4(x / (scale * factor))));
     }
-    let meaning = codes.iter().enumerate().map(|(i, code)| value(*code) * meant[i / 16] * factor).collect();
-    let packed = codes.chunks(2).map(|two| two[0] | two[1] << 4).collect();
+    let meaning = codes.iter().enumerate().map(|(i, code)| float4(*code) * meant[i / 16] * factor).collect();
     let names = match compressed {
         true => ["weight_packed", "weight_scale", "weight_global_scale"],
         false => ["weight", "weight_scale", "weight_scale_2"],
     };
     let factor = if compressed { 1.0 / factor } else { factor };
     let parts = vec![
-        (names[0], Tensor { dtype: Dtype::U8, shape: vec![rows, cols / 2], bytes: packed }),
+        (names[0], Tensor { dtype: Dtype::U8, shape: vec![rows, cols / 2], bytes: packed_float4(&codes) }),
         (names[1], Tensor { dtype: Dtype::F8_E4M3, shape: vec![rows, cols / 16], bytes: scales }),
         (names[2], Tensor { dtype: Dtype::F32, shape: vec![1], bytes: factor.to_le_bytes().to_vec() }),
     ];

@@ -82,9 +82,12 @@ fn quantised_matrices_are_counted_by_the_numbers_that_they_stand_for() {
         (Scheme::Nvfp4 { compressed: false }, "NVFP4"),
         (Scheme::Nvfp4 { compressed: true }, "NVFP4"),
         (Scheme::Fp8Blocks, "FP8"),
-        (Scheme::PackQuantized { zeros: true }, "packed integers of 4 bits"),
-        (Scheme::Int8 { packed: true }, "packed integers of 8 bits"),
-        (Scheme::Int8 { packed: false }, "integers of 8 bits"),
+        (Scheme::PackQuantized { zeros: true, act_order: true }, "packed integers of 4 bits"),
+        (Scheme::Int8 { packed: true, act_order: false }, "packed integers of 8 bits"),
+        (Scheme::Int8 { packed: false, act_order: false }, "integers of 8 bits"),
+        (Scheme::Mx { bits: 4, compressed: true }, "MXFP4"),
+        (Scheme::Mx { bits: 4, compressed: false }, "MXFP4"),
+        (Scheme::Mx { bits: 8, compressed: true }, "MXFP8"),
     ] {
         let (_kept, report, most) = of(Some(scheme));
         assert_eq!(report["parameters"], plain["parameters"], "{name}");

@@ -238,7 +238,7 @@ impl<'a> Fused<'a> {
                 let block = if one_for_all { [rows, cols] } else { fp8_block(finder.checkpoint)? };
                 check_shape(parts[0], &[cols, rows, experts])?;
                 check_shape(parts[1], &[cols.div_ceil(block[1]), rows.div_ceil(block[0]), experts])?;
-                let scales = float_format(parts[1])?;
+                let scales = ScaleFormat::Float(float_format(parts[1])?);
                 (parts, Parts::Fp8 { scales, block })
             }
             _ => {

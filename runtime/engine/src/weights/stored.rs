@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use membrane_formats::{Checkpoint, DType, FormatError, Quantised, Scheme, TensorInfo, keys};
 use membrane_kernels::quant::dequantise_row;
-use membrane_kernels::recode::{FloatFormat, Parts, View};
+use membrane_kernels::recode::{FloatFormat, Parts, ScaleFormat, View};
 use membrane_kernels::{Format, RecodeError, Recoding, interleaved};
 use membrane_pager::{ByteRange, ExpertKey, Recode};
 
@@ -186,25 +186,29 @@ fn described<'a>(
             wanted(1, &[rows, cols / 16])?;
         }
         // What differs between these two is where a word's nibbles go; taken for the other, all numbers would be wrong.
-        Scheme::Gptq => wanted(0, &[cols / gptq_word(checkpoint)?, rows])?,
+        Scheme::Gptq => wanted(0, &[cols / gptq_word(&parts, cols), rows])?,
         Scheme::Awq => wanted(0, &[cols, rows / 8])?,
         Scheme::PackQuantized => {
             let groups = parts[1].shape.elements() as usize / rows.max(1);
             wanted(0, &[rows, cols / if is_of_bytes(&parts, cols) { 4 } else { 8 }])?;
             wanted(1, &[rows, groups])?;
-            if parts.len() > 2 {
-                wanted(2, &[rows / 8, groups])?;
+            if let Some(zeros) = companion(&parts, ZERO_POINT) {
+                has_shape(zeros, &[rows / 8, groups], [rows, cols])?;
             }
         }
         Scheme::IntQuantized => {
             wanted(0, &[rows, cols])?;
             wanted(1, &[rows, parts[1].shape.elements() as usize / rows.max(1)])?;
         }
+        Scheme::Mxfp4 if parts[0].shape.dims().len() == 2 => {
+            wanted(0, &[rows, cols / 2])?;
+            wanted(1, &[rows, cols / 32])?;
+        }
         Scheme::Mxfp4 => {}
     }
     if matches!(found.scheme, Scheme::Gptq | Scheme::Awq) {
         let groups = parts[2].shape.elements() as usize / rows.max(1);
-        let word = if found.scheme == Scheme::Gptq { gptq_word(checkpoint)? } else { 8 };
+        let word = if found.scheme == Scheme::Gptq { gptq_word(&parts, cols) } else { 8 };
         wanted(1, &[groups, rows / word])?;
         wanted(2, &[groups, rows])?;
     }
@@ -216,15 +220,15 @@ fn described<'a>(
             parts.truncate(2);
             (if divides { 1.0 / factor } else { factor }, Parts::Nvfp4)
         }
-        Scheme::Gptq => (1.0, gptq(checkpoint, &parts, rows)?),
+        Scheme::Gptq => (1.0, gptq(checkpoint, &parts, rows, cols)?),
         Scheme::Awq => (1.0, Parts::Awq { groups: groups(&parts, rows)? }),
         Scheme::PackQuantized => (1.0, pack_quantized(checkpoint, &parts, rows, cols)?),
         Scheme::IntQuantized => {
             check_zero_points(checkpoint, &parts, ".weight")?;
-            (1.0, integers(parts[1], rows, false)?)
+            (1.0, integers(&parts, rows, false)?)
         }
         Scheme::Mxfp4 => {
-            parts.iter().try_for_each(|part| expect(part, DType::U8))?;
+            expect(parts[0], DType::U8)?;
             (1.0, Parts::Mxfp4)
         }
     };
@@ -290,14 +294,19 @@ pub(super) fn float_format(tensor: &TensorInfo) -> Result<FloatFormat> {
     }
 }
 
-/// Floats of 8 bits: one scale for all, one a row, or one a block.
+/// Floats of 8 bits: one scale for all, one a row, or one a block; of MXFP8 one for 32 columns of a row.
 fn fp8(checkpoint: &Checkpoint, scale: &TensorInfo, rows: usize, cols: usize) -> Result<Parts> {
-    let scales = float_format(scale)?;
+    let scales = match scale.dtype {
+        DType::U8 | DType::F8_E8M0 => ScaleFormat::Exponent,
+        _ => ScaleFormat::Float(float_format(scale)?),
+    };
     // As folders list them: one number, one for each row as [rows] or [rows, 1], or a matrix of blocks.
     let listed: Vec<u64> = scale.shape.dims().iter().rev().copied().collect();
     let by_row = |dims: &[u64]| dims.first() == Some(&(rows as u64)) && dims[1..].iter().all(|&dim| dim == 1);
     let block = if scale.shape.elements() == 1 {
         [rows, cols]
+    } else if scales == ScaleFormat::Exponent && listed == [rows as u64, cols as u64 / 32] {
+        [1, 32]
     } else if by_row(&listed) && !scale.name.ends_with("_inv") {
         [1, cols]
     } else {
@@ -343,19 +352,35 @@ fn integer_scales(scale: &TensorInfo, rows: usize) -> Result<(FloatFormat, usize
     Ok((scales, scale.shape.elements() as usize / rows.max(1)))
 }
 
+/// Endings of what integers of compressed-tensors may have beside scales.
+const ZERO_POINT: &str = ".weight_zero_point";
+const INDICES: &str = ".weight_g_idx";
+
+/// The part with this ending, if there is one.
+fn companion<'a>(parts: &[&'a TensorInfo], ending: &str) -> Option<&'a TensorInfo> {
+    parts.iter().find(|part| part.name.ends_with(ending)).copied()
+}
+
+/// Whether integers of compressed-tensors have indices. Error: they are of another type.
+fn has_indices(parts: &[&TensorInfo]) -> Result<bool> {
+    let indices = companion(parts, INDICES);
+    indices.map_or(Ok(()), |indices| expect(indices, DType::I32))?;
+    Ok(indices.is_some())
+}
+
 /// Integers of 8 bits.
-fn integers(scale: &TensorInfo, rows: usize, around_middle: bool) -> Result<Parts> {
-    let (scales, groups) = integer_scales(scale, rows)?;
-    Ok(Parts::Int8 { scales, groups, around_middle })
+fn integers(parts: &[&TensorInfo], rows: usize, around_middle: bool) -> Result<Parts> {
+    let (scales, groups) = integer_scales(parts[1], rows)?;
+    Ok(Parts::Int8 { scales, groups, around_middle, indices: has_indices(parts)? })
 }
 
 /// Error: zero points of another type, or none where the configuration says that there are.
 fn check_zero_points(checkpoint: &Checkpoint, parts: &[&TensorInfo], ending: &str) -> Result<()> {
-    match parts.get(2) {
+    match companion(parts, ZERO_POINT) {
         Some(zeros) => expect(zeros, DType::I32),
         None if checkpoint.metadata().bool(keys::SYMMETRIC)? == Some(false) => {
             let base = parts[0].name.strip_suffix(ending).unwrap_or_default();
-            let tensor = format!("`{}`", shown(&format!("{base}.weight_zero_point")));
+            let tensor = format!("`{}`", shown(&format!("{base}{ZERO_POINT}")));
             Err(FormatError::TensorMissing { path: checkpoint.path().to_owned(), tensor }.into())
         }
         None => Ok(()),
@@ -364,24 +389,25 @@ fn check_zero_points(checkpoint: &Checkpoint, parts: &[&TensorInfo], ending: &st
 
 /// Whether packed integers are of 8 bits: a model may have both, and which a matrix has shows in its shape.
 fn is_of_bytes(parts: &[&TensorInfo], cols: usize) -> bool {
-    parts.len() == 2 && parts[0].shape.dims().first() == Some(&(cols as u64 / 4))
+    companion(parts, ZERO_POINT).is_none() && parts[0].shape.dims().first() == Some(&(cols as u64 / 4))
 }
 
 fn pack_quantized(checkpoint: &Checkpoint, parts: &[&TensorInfo], rows: usize, cols: usize) -> Result<Parts> {
     if is_of_bytes(parts, cols) {
-        return integers(parts[1], rows, true);
+        return integers(parts, rows, true);
     }
     let (scales, groups) = integer_scales(parts[1], rows)?;
     check_zero_points(checkpoint, parts, ".weight_packed")?;
-    Ok(Parts::PackQuantized { scales, groups, zeros: parts.len() > 2 })
+    let zeros = companion(parts, ZERO_POINT).is_some();
+    Ok(Parts::PackQuantized { scales, groups, zeros, indices: has_indices(parts)? })
 }
 
-/// Integers in a word of GPTQ.
-fn gptq_word(checkpoint: &Checkpoint) -> Result<usize> {
-    Ok(if checkpoint.metadata().u32(keys::BITS)? == Some(8) { 4 } else { 8 })
+/// Integers in a word of GPTQ: a model may have some of 8 bits beside those of 4, and which a matrix has shows in its shape.
+fn gptq_word(parts: &[&TensorInfo], cols: usize) -> usize {
+    if parts[0].shape.dims().last() == Some(&(cols as u64 / 4)) { 4 } else { 8 }
 }
 
-fn gptq(checkpoint: &Checkpoint, parts: &[&TensorInfo], rows: usize) -> Result<Parts> {
+fn gptq(checkpoint: &Checkpoint, parts: &[&TensorInfo], rows: usize, cols: usize) -> Result<Parts> {
     let groups = groups(parts, rows)?;
     if let Some(indices) = parts.get(3) {
         expect(indices, DType::I32)?;
@@ -398,7 +424,7 @@ fn gptq(checkpoint: &Checkpoint, parts: &[&TensorInfo], rows: usize) -> Result<P
     }
     // Old configurations say nothing of it.
     let any_order = indices && act_order != Some(false);
-    if gptq_word(checkpoint)? == 4 {
+    if gptq_word(parts, cols) == 4 {
         return Ok(Parts::Gptq8 { zero_offset, groups, indices, any_order });
     }
     let symmetric = metadata.bool(keys::SYMMETRIC)?.unwrap_or(false);

@@ -31,6 +31,7 @@ use files::Folder;
 use header::Budget;
 use index::Index;
 pub(crate) use names::Names;
+pub(crate) use quantisation::is_exponents;
 pub use quantisation::{Quantised, Scheme};
 pub use tokenizer::TokenizerDocuments;
 pub use writer::SafetensorsWriter;

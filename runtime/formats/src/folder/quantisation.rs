@@ -14,8 +14,9 @@ use crate::value::Array;
 /// How a matrix of `rows` outputs and `columns` inputs is quantised, and what its parts are, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
-    /// `weight` e4m3 [rows, columns]; scales that multiply: one, one a row, or one a block. Where all experts of a layer are in one,
-    /// both have the experts before these dimensions, and the second is `_scale_inv`.
+    /// `weight` e4m3 [rows, columns]; scales that multiply: one, one a row, or one a block; of MXFP8 `weight_scale` e8m0 [rows,
+    /// columns / 32]. Where all experts of a layer are in one, both have the experts before these dimensions, and the second is
+    /// `_scale_inv`.
     Fp8,
     /// `weight` of two 4-bit floats a byte [rows, columns / 2], the first in the low nibble; `weight_scale` e4m3 [rows,
     /// columns / 16]; a factor for all, f32.
@@ -24,20 +25,23 @@ pub enum Scheme {
         divides: bool,
     },
     /// `qweight` [columns / 8, rows], eight nibbles a word along the inputs; `qzeros` [groups, rows / 8], eight along the
-    /// outputs; `scales` f16 [groups, rows]; if it is there, `g_idx` [columns], the group of each input. Of 8 bits
-    /// ([`keys::BITS`](crate::keys::BITS)) four bytes a word.
+    /// outputs; `scales` f16 [groups, rows]; if it is there, `g_idx` [columns], the group of each input. Of 8 bits `qweight` is
+    /// [columns / 4, rows] and `qzeros` [groups, rows / 4].
     Gptq,
     /// `qweight` [columns, rows / 8], eight nibbles a word along the outputs in AWQ's order; `qzeros` and `scales` as in GPTQ,
     /// in that order.
     Awq,
     /// `weight_packed` [rows, columns / 8], eight nibbles a word along the inputs; `weight_scale` [rows, groups]; if it is there,
-    /// `weight_zero_point` [rows / 8, groups], eight along the outputs. The form `pack-quantized` of compressed-tensors. Of 8 bits,
-    /// without zero points, `weight_packed` is [rows, columns / 4], four bytes a word.
+    /// `weight_zero_point` [rows / 8, groups], eight along the outputs; if it is there, `weight_g_idx` [columns], the group of each
+    /// input. The form `pack-quantized` of compressed-tensors. Of 8 bits, without zero points, `weight_packed` is [rows, columns /
+    /// 4], four bytes a word.
     PackQuantized,
-    /// `weight` i8 [rows, columns]; `weight_scale` [rows, groups]. The form `int-quantized` of compressed-tensors.
+    /// `weight` i8 [rows, columns]; `weight_scale` [rows, groups]; if it is there, `weight_g_idx` as above. The form `int-quantized`
+    /// of compressed-tensors.
     IntQuantized,
-    /// `_blocks` of two 4-bit floats a byte [experts, rows, columns / 32, 16], the first in the low nibble; `_scales` e8m0
-    /// [experts, rows, columns / 32]. All experts of a layer are in one.
+    /// `weight_packed` or `weight` of two 4-bit floats a byte [rows, columns / 2], the first in the low nibble; `weight_scale` e8m0
+    /// [rows, columns / 32]. Where all experts of a layer are in one, `_blocks` [experts, rows, columns / 32, 16] and `_scales`
+    /// [experts, rows, columns / 32].
     Mxfp4,
 }
 
@@ -70,6 +74,7 @@ impl Checkpoint {
             if weight.dtype == DType::I32 {
                 let mut parts = vec![weight, need("weight_scale")?];
                 parts.extend(find("weight_zero_point"));
+                parts.extend(find("weight_g_idx"));
                 return Ok(Some(Quantised { scheme: Scheme::PackQuantized, parts }));
             }
             if weight.dtype != DType::U8 {
@@ -82,7 +87,11 @@ impl Checkpoint {
                     ),
                 });
             }
-            let parts = vec![weight, need("weight_scale")?, need("weight_global_scale")?];
+            let scale = need("weight_scale")?;
+            if is_exponents(scale) {
+                return Ok(Some(Quantised { scheme: Scheme::Mxfp4, parts: vec![weight, scale] }));
+            }
+            let parts = vec![weight, scale, need("weight_global_scale")?];
             return Ok(Some(Quantised { scheme: Scheme::Nvfp4 { divides: true }, parts }));
         }
         let Some(weight) = find("weight") else { return Ok(None) };
@@ -93,10 +102,18 @@ impl Checkpoint {
                 (Scheme::Fp8, vec![weight, scale])
             }
             DType::U8 => {
-                let parts = vec![weight, need("weight_scale")?, need("weight_scale_2")?];
-                (Scheme::Nvfp4 { divides: false }, parts)
+                let scale = need("weight_scale")?;
+                if is_exponents(scale) {
+                    (Scheme::Mxfp4, vec![weight, scale])
+                } else {
+                    (Scheme::Nvfp4 { divides: false }, vec![weight, scale, need("weight_scale_2")?])
+                }
             }
-            DType::I8 => (Scheme::IntQuantized, vec![weight, need("weight_scale")?]),
+            DType::I8 => {
+                let mut parts = vec![weight, need("weight_scale")?];
+                parts.extend(find("weight_g_idx"));
+                (Scheme::IntQuantized, parts)
+            }
             _ => return Ok(None),
         };
         Ok(Some(Quantised { scheme, parts }))
@@ -114,11 +131,28 @@ impl Checkpoint {
     }
 }
 
+/// Whether scales are exponents of two (e8m0), which folders have as bytes or as floats without a fraction.
+pub(crate) fn is_exponents(scale: &TensorInfo) -> bool {
+    matches!(scale.dtype, DType::U8 | DType::F8_E8M0)
+}
+
 /// Ways of quantising whose tensors are read, as configurations name them, in small letters.
-const METHODS: [&str; 8] =
-    ["gptq", "awq", "fp8", "modelopt", "compressed-tensors", "mxfp4", "nvfp4", "mixed_precision"];
+const METHODS: [&str; 10] = [
+    "gptq",
+    "awq",
+    AUTO_ROUND,
+    "fp8",
+    "modelopt",
+    "compressed-tensors",
+    "mxfp4",
+    "mxfp8",
+    "nvfp4",
+    "mixed_precision",
+];
+/// AutoRound, which writes the tensors of others and says whose.
+const AUTO_ROUND: &str = "auto-round";
 /// Those of modelopt, which has others that put more tensors beside a matrix (a scale of its inputs).
-const ALGORITHMS: [&str; 3] = ["fp8", "nvfp4", "mixed_precision"];
+const ALGORITHMS: [&str; 5] = ["fp8", "nvfp4", "mxfp4", "mxfp8", "mixed_precision"];
 
 /// Adds what the parts of a matrix do not say of themselves. `source`: where the configuration is.
 ///
@@ -135,12 +169,21 @@ pub(super) fn describe(
         .find_map(|object| object.get("quantization_config").and_then(Value::as_object));
     let group = group.or_else(|| separate?.get("quantization").and_then(Value::as_object));
     let Some(group) = group else { return Ok(()) };
-    let method = ["quant_method", "quant_algo"].into_iter().find_map(|key| group.get(key)?.as_str());
+    let mut method = ["quant_method", "quant_algo"].into_iter().find_map(|key| group.get(key)?.as_str());
     let refuse = |key: &str, rule: &str| {
         let found = group.get(key).map_or("absent".into(), Value::to_string);
         Err(super::config::refused(source, &format!("quantization_config.{key}"), &found, rule))
     };
     let is_one = |text: &str, known: &[&str]| known.contains(&text.to_ascii_lowercase().as_str());
+    if let Some(named) =
+        method.filter(|name| name.to_ascii_lowercase().trim_start_matches("intel/") == AUTO_ROUND)
+    {
+        let Some(packing) = packing_of_auto_round(group) else {
+            let key = if group.contains_key("packing_format") { "packing_format" } else { "backend" };
+            return refuse(key, "AutoRound's integers are read as GPTQ or AWQ pack them");
+        };
+        method = Some(packing.unwrap_or(named));
+    }
     if let Some(method) = method {
         let key = if group.contains_key("quant_method") { "quant_method" } else { "quant_algo" };
         if !is_one(method, &METHODS) {
@@ -160,9 +203,7 @@ pub(super) fn describe(
         let bits = group.get("bits").map_or(Some(4), Value::as_u64);
         match bits {
             Some(4) => {}
-            Some(8) if method.is_some_and(|method| is_one(method, &["gptq"])) => {
-                metadata.set(keys::BITS, 8_u32);
-            }
+            Some(8) if method.is_some_and(|method| is_one(method, &["gptq"])) => {}
             _ => return refuse("bits", "integers of 4 bits are read, and by GPTQ of 8"),
         }
         if group.get("sym").is_some_and(|flag| !flag.is_boolean()) {
@@ -180,7 +221,9 @@ pub(super) fn describe(
         Some(_) => {}
     }
     for (ours, published) in [(keys::SYMMETRIC, "sym"), (keys::ACT_ORDER, "desc_act")] {
-        if let Some(flag) = group.get(published).and_then(Value::as_bool) {
+        if let Some(flag) = group.get(published).and_then(Value::as_bool)
+            && exceptions(group).all(|own| own.get(published).is_none_or(|own| own.as_bool() == Some(flag)))
+        {
             metadata.set(ours, flag);
         }
     }
@@ -231,6 +274,22 @@ pub(super) fn describe(
         metadata.set(keys::BLOCK, Array::U32(block.to_vec()));
     }
     Ok(())
+}
+
+/// Whose tensors AutoRound wrote: GPTQ's, AWQ's, or `Some(None)` such as say themselves what they are. None: those of another packing.
+fn packing_of_auto_round(group: &Map<String, Value>) -> Option<Option<&'static str>> {
+    let text = |key: &str| group.get(key).and_then(Value::as_str);
+    if text("data_type").is_some_and(|kind| kind != "int") {
+        return Some(None);
+    }
+    let packing = text("packing_format").or_else(|| text("backend")).unwrap_or("gptq");
+    ["gptq", "awq"].into_iter().find(|known| packing.contains(known)).map(Some)
+}
+
+/// What GPTQModel and AutoRound say of single matrices.
+fn exceptions(group: &Map<String, Value>) -> impl Iterator<Item = &Map<String, Value>> {
+    let of = ["dynamic", "extra_config"].into_iter().filter_map(|key| group.get(key)?.as_object());
+    of.flat_map(Map::values).filter_map(Value::as_object)
 }
 
 fn is_nothing(value: &Value) -> bool {

@@ -43,33 +43,22 @@ pub(super) fn put_block(format: Format, scale: f16, zero: u8, words: [u64; 4], o
     out[14..22].copy_from_slice(&(low[1] | low[3] << 4).to_le_bytes());
 }
 
-/// Where the numbers of a matrix are.
-pub(super) struct Layout {
-    rows: usize,
-    cols: usize,
-    groups: usize,
-    /// Nibbles of the matrix follow one another along the columns of a row; otherwise along the rows.
-    along_columns: bool,
-    nibbles: [usize; 8],
-    zero_offset: u8,
+/// Groups of equally many columns that share scales.
+#[derive(Clone, Copy)]
+pub(super) struct Groups {
+    pub cols: usize,
+    /// How many.
+    pub count: usize,
 }
 
-impl Layout {
-    pub fn gptq(rows: usize, cols: usize, groups: usize, zero_offset: u8) -> Self {
-        Self { rows, cols, groups, along_columns: true, nibbles: IN_ORDER, zero_offset }
-    }
-
-    pub fn awq(rows: usize, cols: usize, groups: usize) -> Self {
-        Self { rows, cols, groups, along_columns: false, nibbles: AWQ_NIBBLES, zero_offset: 0 }
-    }
-
+impl Groups {
     /// The group of each column. Errors: an index names no group, or another than its place says where that counts.
     pub fn order(&self, indices: Option<&[u8]>, any: bool) -> Result<Vec<usize>, RecodeError> {
-        let run = |column: usize| column * self.groups / self.cols;
+        let run = |column: usize| column * self.count / self.cols;
         let Some(indices) = indices else { return Ok((0..self.cols).map(run).collect()) };
         let indices = indices.as_chunks::<4>().0.iter().map(|index| u32::from_le_bytes(*index) as usize);
         let order: Vec<usize> = indices.collect();
-        if order.iter().any(|&group| group >= self.groups) {
+        if order.iter().any(|&group| group >= self.count) {
             return Err(RecodeError::Content("g_idx names a group that has no scales"));
         }
         if !any && order.iter().enumerate().any(|(column, &group)| group != run(column)) {
@@ -82,8 +71,8 @@ impl Layout {
 
     /// The columns of each group side by side, in their order within it. Error: a group has other than its share of columns.
     pub fn side_by_side(&self, order: &[usize]) -> Result<Vec<u32>, RecodeError> {
-        let share = self.cols / self.groups;
-        let mut next: Vec<usize> = (0..self.groups).map(|group| group * share).collect();
+        let share = self.cols / self.count;
+        let mut next: Vec<usize> = (0..self.count).map(|group| group * share).collect();
         let mut columns = vec![0; self.cols];
         for (column, &group) in order.iter().enumerate() {
             if next[group] == (group + 1) * share {
@@ -93,6 +82,26 @@ impl Layout {
             next[group] += 1;
         }
         Ok(columns)
+    }
+}
+
+/// Where the numbers of a matrix are.
+pub(super) struct Layout {
+    rows: usize,
+    cols: usize,
+    /// Nibbles of the matrix follow one another along the columns of a row; otherwise along the rows.
+    along_columns: bool,
+    nibbles: [usize; 8],
+    zero_offset: u8,
+}
+
+impl Layout {
+    pub fn gptq(rows: usize, cols: usize, zero_offset: u8) -> Self {
+        Self { rows, cols, along_columns: true, nibbles: IN_ORDER, zero_offset }
+    }
+
+    pub fn awq(rows: usize, cols: usize) -> Self {
+        Self { rows, cols, along_columns: false, nibbles: AWQ_NIBBLES, zero_offset: 0 }
     }
 
     /// Error: a zero point is not the middle.

@@ -9,55 +9,72 @@ use crate::format::Format;
 /// Elements of a block with one scale.
 const BLOCK: usize = 32;
 
-/// Writes the rows of blocks of a matrix of so many columns. `parts`: nibbles, scales, zero points if there are any.
-pub(super) fn recode(
-    format: Format,
-    [rows, cols]: [usize; 2],
-    groups: usize,
-    scales: FloatFormat,
-    parts: &[&[u8]],
-    out: &mut [u8],
-) -> Result<(), RecodeError> {
-    let zero = |row: usize, group: usize| {
-        parts.get(2).map_or(integers::MIDDLE, |zeros| {
-            (word(zeros, row / 8 * groups + group) >> (4 * (row % 8)) & 15) as u8
-        })
-    };
-    let share = cols / groups;
-    let blocks = out.chunks_exact_mut(format.block_bytes());
-    for (index, (out, nibbles)) in blocks.zip(parts[0].chunks_exact(BLOCK / 2)).enumerate() {
-        let (row, group) = (index * BLOCK / cols, index * BLOCK % cols / share);
-        let scale = half(scales, parts[1], row * groups + group)?;
-        let words = std::array::from_fn(|i| spread(word(nibbles, i)));
-        integers::put_block(format, scale, zero(row, group), words, out);
-    }
-    debug_assert_eq!(out.len(), rows * (cols / BLOCK) * format.block_bytes());
-    Ok(())
+/// The integers of a matrix and their scales.
+pub(super) struct Rows<'a> {
+    pub cols: usize,
+    /// Groups of columns.
+    pub groups: usize,
+    pub integers: &'a [u8],
+    pub scales: &'a [u8],
+    pub scale_format: FloatFormat,
+    /// Which columns stand side by side, if these are not those of the matrix: those of a group.
+    pub columns: Option<&'a [u32]>,
 }
 
-/// Writes the blocks of integers of 8 bits. `parts`: integers and scales.
-pub(super) fn recode_bytes(
-    [rows, cols]: [usize; 2],
-    groups: usize,
-    scales: FloatFormat,
-    parts: &[&[u8]],
-    around_middle: bool,
-    out: &mut [u8],
-) -> Result<(), RecodeError> {
-    // From 0..256 to -128..128 in two's complement.
-    let flipped = if around_middle { 0x80 } else { 0 };
-    let share = cols / groups;
-    let blocks = out.chunks_exact_mut(Format::Q8_0.block_bytes());
-    for (index, (out, integers)) in blocks.zip(parts[0].chunks_exact(BLOCK)).enumerate() {
-        let (row, group) = (index * BLOCK / cols, index * BLOCK % cols / share);
-        let (scale, elements) = out.split_at_mut(2);
-        scale.copy_from_slice(&half(scales, parts[1], row * groups + group)?.to_le_bytes());
-        for (element, integer) in elements.iter_mut().zip(integers) {
-            *element = integer ^ flipped;
-        }
+impl Rows<'_> {
+    /// Row, group and scale of block number `index`.
+    fn block(&self, index: usize) -> Result<(usize, usize, f16), RecodeError> {
+        let (row, group) = (index * BLOCK / self.cols, index * BLOCK % self.cols * self.groups / self.cols);
+        Ok((row, group, half(self.scale_format, self.scales, row * self.groups + group)?))
     }
-    debug_assert_eq!(out.len(), rows * (cols / BLOCK) * Format::Q8_0.block_bytes());
-    Ok(())
+
+    /// The columns of block number `index`, where these do not follow each other.
+    fn own_columns(&self, index: usize) -> Option<&[u32]> {
+        self.columns.map(|columns| &columns[index * BLOCK % self.cols..][..BLOCK])
+    }
+
+    /// Writes the blocks of nibbles. `zeros`: their zero points, if there are any.
+    pub fn recode(&self, format: Format, zeros: Option<&[u8]>, out: &mut [u8]) -> Result<(), RecodeError> {
+        let zero = |row: usize, group: usize| {
+            zeros.map_or(integers::MIDDLE, |zeros| {
+                (word(zeros, row / 8 * self.groups + group) >> (4 * (row % 8)) & 15) as u8
+            })
+        };
+        for (index, out) in out.chunks_exact_mut(format.block_bytes()).enumerate() {
+            let (row, group, scale) = self.block(index)?;
+            let words = match self.own_columns(index) {
+                None => std::array::from_fn(|i| spread(word(self.integers, index * BLOCK / 8 + i))),
+                Some(columns) => std::array::from_fn(|i| {
+                    let eight: [u8; 8] = std::array::from_fn(|place| {
+                        let nibble = row * self.cols + columns[8 * i + place] as usize;
+                        self.integers[nibble / 2] >> (nibble % 2 * 4) & 15
+                    });
+                    u64::from_le_bytes(eight)
+                }),
+            };
+            integers::put_block(format, scale, zero(row, group), words, out);
+        }
+        Ok(())
+    }
+
+    /// Writes the blocks of bytes. `around_middle`: 128 stands for 0.
+    pub fn recode_bytes(&self, around_middle: bool, out: &mut [u8]) -> Result<(), RecodeError> {
+        // From 0..256 to -128..128 in two's complement.
+        let flipped = if around_middle { 0x80 } else { 0 };
+        for (index, out) in out.chunks_exact_mut(Format::Q8_0.block_bytes()).enumerate() {
+            let (row, _, scale) = self.block(index)?;
+            let (head, elements) = out.split_at_mut(2);
+            head.copy_from_slice(&scale.to_le_bytes());
+            let columns = self.own_columns(index);
+            let first = index * BLOCK % self.cols;
+            let integers = &self.integers[row * self.cols..][..self.cols];
+            for (place, element) in elements.iter_mut().enumerate() {
+                *element =
+                    integers[columns.map_or(first + place, |columns| columns[place] as usize)] ^ flipped;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Scale number `index` in half precision, to nearest. bfloat16 has 8 significant bits, so that this is exact from 2^-17 on; what is

@@ -66,12 +66,34 @@ fn float8_matrix(rows: usize, cols: usize) {
                 }
             })
             .unzip();
-        let recoding = Recoding::new(Parts::Fp8 { scales: stored, block }, rows, cols).unwrap();
+        let recoding =
+            Recoding::new(Parts::Fp8 { scales: ScaleFormat::Float(stored), block }, rows, cols).unwrap();
         let found = recoded(&recoding, &[&elements, &bytes.concat()]);
         for (index, found) in found.iter().enumerate() {
             let (row, col) = (index / cols, index % cols);
             let scale = kept[row / block[0] * counts[1] + col / block[1]];
             assert_eq!(*found, scale * FLOAT8_VALUES[usize::from(elements[index])], "{row} {col}");
+        }
+    }
+}
+
+#[test]
+fn scales_that_are_exponents_are_powers_of_two() {
+    let (rows, cols) = (2, 128);
+    let exponents = [0, 1, 120, 127, 130, 254, 255, 128];
+    let parts = Parts::Fp8 { scales: ScaleFormat::Exponent, block: [1, 32] };
+    let recoding = Recoding::new(parts, rows, cols).unwrap();
+    assert_eq!(recoding.format(), Format::E4M3);
+    // 0.5 and 1.5: nothing overflows.
+    let elements: Vec<u8> = (0..rows * cols).map(|i| if i % 3 == 0 { 0x30 } else { 0x3C }).collect();
+    for (index, found) in recoded(&recoding, &[&elements, &exponents]).iter().enumerate() {
+        let element = if index % 3 == 0 { 0.5 } else { 1.5 };
+        match exponents[index / 32] {
+            255 => assert!(found.is_nan(), "{index}"),
+            exponent => {
+                let wanted = element * 2_f64.powi(i32::from(exponent) - 127);
+                assert_eq!(f64::from(*found), wanted, "{index}");
+            }
         }
     }
 }
@@ -106,7 +128,7 @@ fn a_float_that_is_no_number_makes_its_block_none() {
     let (rows, cols) = (2, 64);
     let mut elements = vec![0x38; rows * cols];
     elements[40] = 0xFF;
-    let parts = Parts::Fp8 { scales: FloatFormat::F32, block: [rows, cols] };
+    let parts = Parts::Fp8 { scales: ScaleFormat::Float(FloatFormat::F32), block: [rows, cols] };
     let recoding = Recoding::new(parts, rows, cols).unwrap();
     let found = recoded(&recoding, &[&elements, &2f32.to_le_bytes()]);
     let expected = |(index, x): (usize, &f32)| if (32..64).contains(&index) { x.is_nan() } else { *x == 2.0 };
@@ -206,6 +228,11 @@ fn awq_is_its_formula() {
     }
 }
 
+/// The group of each column as files have it.
+fn group_indices(cols: usize, group: &dyn Fn(usize) -> usize) -> Vec<u8> {
+    (0..cols).flat_map(|col| (group(col) as u32).to_le_bytes()).collect()
+}
+
 #[test]
 fn packed_integers_are_their_formula() {
     let mut noise = Noise::new(12);
@@ -219,15 +246,18 @@ fn packed_integers_are_their_formula() {
                 }
                 _ => numbers.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect(),
             };
-            for with_zeros in [false, true] {
-                let parts = Parts::PackQuantized { scales, groups, zeros: with_zeros };
+            for (with_zeros, indices) in [(false, false), (true, false), (false, true), (true, true)] {
+                let parts = Parts::PackQuantized { scales, groups, zeros: with_zeros, indices };
                 let recoding = Recoding::new(parts, rows, cols).unwrap();
                 assert_eq!(recoding.format(), if with_zeros { Format::Q5_0 } else { Format::Q4_0 });
-                let all: [&[u8]; 3] = [&nibbles, &stored, &zeros];
-                let parts = if with_zeros { &all[..] } else { &all[..2] };
-                for (index, found) in recoded(&recoding, parts).iter().enumerate() {
+                let group = |col: usize| if indices { col * 5 % groups } else { col * groups / cols };
+                let order = group_indices(cols, &group);
+                let mut parts: Vec<&[u8]> = vec![&nibbles, &stored];
+                parts.extend(with_zeros.then_some(&zeros[..]));
+                parts.extend(indices.then_some(&order[..]));
+                for (index, found) in recoded(&recoding, &parts).iter().enumerate() {
                     let (row, col) = (index / cols, index % cols);
-                    let group = col * groups / cols;
+                    let group = group(col);
                     let q = nibble(&nibbles, (row * cols + col) / 8, col % 8);
                     let zero = if with_zeros { nibble(&zeros, row / 8 * groups + group, row % 8) } else { 8 };
                     let place = row * groups + group;
@@ -248,17 +278,21 @@ fn integers_of_8_bits_are_their_formula() {
     for (rows, cols, groups) in [(16, 64, 2), (7, 128, 1), (3, 96, 3)] {
         let integers = bytes(&mut noise, rows * cols);
         let stored = halves(&mut noise, groups * rows);
-        for around_middle in [false, true] {
-            let parts = Parts::Int8 { scales: FloatFormat::F16, groups, around_middle };
+        for (around_middle, indices) in [(false, false), (true, false), (false, true), (true, true)] {
+            let parts = Parts::Int8 { scales: FloatFormat::F16, groups, around_middle, indices };
             let recoding = Recoding::new(parts, rows, cols).unwrap();
             assert_eq!(recoding.format(), Format::Q8_0);
-            for (index, found) in recoded(&recoding, &[&integers, &stored]).iter().enumerate() {
+            let group = |col: usize| if indices { col * 5 % groups } else { col * groups / cols };
+            let order = group_indices(cols, &group);
+            let mut parts: Vec<&[u8]> = vec![&integers, &stored];
+            parts.extend(indices.then_some(&order[..]));
+            for (index, found) in recoded(&recoding, &parts).iter().enumerate() {
                 let (row, col) = (index / cols, index % cols);
                 let q = match around_middle {
                     true => f32::from(integers[index]) - 128.0,
                     false => f32::from(integers[index] as i8),
                 };
-                assert_eq!(*found, half_at(&stored, row * groups + col * groups / cols) * q, "{row} {col}");
+                assert_eq!(*found, half_at(&stored, row * groups + group(col)) * q, "{row} {col}");
             }
         }
     }
@@ -266,7 +300,7 @@ fn integers_of_8_bits_are_their_formula() {
 
 #[test]
 fn scales_of_packed_integers_that_half_precision_lacks() {
-    let parts = Parts::PackQuantized { scales: FloatFormat::BF16, groups: 1, zeros: false };
+    let parts = Parts::PackQuantized { scales: FloatFormat::BF16, groups: 1, zeros: false, indices: false };
     let recoding = Recoding::new(parts, 1, 32).unwrap();
     let nibbles = [0x99; 16];
     let run = |scale: f32| {
@@ -279,13 +313,13 @@ fn scales_of_packed_integers_that_half_precision_lacks() {
     assert_eq!(run(1.5 * 2_f32.powi(-24)), Ok(2_f32.powi(-23)), "less is rounded");
     assert!(run(1e5).unwrap_err().to_string().contains("65504"));
     for (parts, rows, cols) in [
-        (Parts::PackQuantized { scales: FloatFormat::F32, groups: 1, zeros: false }, 8, 64),
-        (Parts::PackQuantized { scales: FloatFormat::BF16, groups: 4, zeros: false }, 8, 64),
-        (Parts::PackQuantized { scales: FloatFormat::BF16, groups: 0, zeros: false }, 8, 64),
-        (Parts::PackQuantized { scales: FloatFormat::BF16, groups: 1, zeros: true }, 7, 64),
-        (Parts::Int8 { scales: FloatFormat::F32, groups: 1, around_middle: true }, 8, 64),
-        (Parts::Int8 { scales: FloatFormat::BF16, groups: 4, around_middle: true }, 8, 64),
-        (Parts::Int8 { scales: FloatFormat::BF16, groups: 0, around_middle: true }, 8, 64),
+        (Parts::PackQuantized { scales: FloatFormat::F32, groups: 1, zeros: false, indices: false }, 8, 64),
+        (Parts::PackQuantized { scales: FloatFormat::BF16, groups: 4, zeros: false, indices: false }, 8, 64),
+        (Parts::PackQuantized { scales: FloatFormat::BF16, groups: 0, zeros: false, indices: false }, 8, 64),
+        (Parts::PackQuantized { scales: FloatFormat::BF16, groups: 1, zeros: true, indices: false }, 7, 64),
+        (Parts::Int8 { scales: FloatFormat::F32, groups: 1, around_middle: true, indices: false }, 8, 64),
+        (Parts::Int8 { scales: FloatFormat::BF16, groups: 4, around_middle: true, indices: false }, 8, 64),
+        (Parts::Int8 { scales: FloatFormat::BF16, groups: 0, around_middle: true, indices: false }, 8, 64),
     ] {
         assert!(matches!(Recoding::new(parts, rows, cols), Err(RecodeError::Shape { .. })), "{parts:?}");
     }
@@ -319,11 +353,27 @@ fn contradictions_are_refused() {
     for uneven in uneven {
         assert!(run(uneven).is_err());
     }
+    // So with packed integers, of which indices that nobody set say nothing.
+    let packed = Parts::PackQuantized { scales: FloatFormat::F16, groups: 2, zeros: false, indices: true };
+    let eight = Parts::Int8 { scales: FloatFormat::F16, groups: 2, around_middle: true, indices: true };
+    for (parts, integers) in [(packed, &nibbles[..]), (eight, &vec![0; rows * cols])] {
+        let recoding = Recoding::new(parts, rows, cols).unwrap();
+        let run = |index: &dyn Fn(u32) -> u32| {
+            let indices: Vec<u8> = (0..cols as u32).flat_map(|col| index(col).to_le_bytes()).collect();
+            recoding.run(&[integers, &scales, &indices], &mut vec![0; recoding.bytes()])
+        };
+        assert_eq!(run(&|col| (col + 1) % 2), Ok(()));
+        assert_eq!(run(&|_| u32::MAX), Ok(()));
+        for uneven in uneven {
+            assert!(run(uneven).is_err());
+        }
+        assert!(run(&|col| if col == 0 { u32::MAX } else { col % 2 }).is_err());
+    }
     for (parts, rows, cols) in [
         (Parts::Nvfp4, 1, 72),
         (Parts::Awq { groups: 0 }, 8, 64),
         (Parts::Awq { groups: 1 }, 7, 64),
-        (Parts::Fp8 { scales: FloatFormat::F32, block: [0, 128] }, 8, 128),
+        (Parts::Fp8 { scales: ScaleFormat::Float(FloatFormat::F32), block: [0, 128] }, 8, 128),
         (Parts::Nvfp4, 0, 64),
         (Parts::Nvfp4, usize::MAX, 64),
     ] {
@@ -388,7 +438,7 @@ fn views_of_floats_of_8_bits_keep_their_scales() {
         let counts = [stored[0].div_ceil(block[0]), rank.div_ceil(block[1])];
         let scales: Vec<f32> = (0..counts[0] * counts[1]).map(|_| 0.5 + noise.float(0.25)).collect();
         let bytes: Vec<u8> = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
-        let parts = Parts::Fp8 { scales: FloatFormat::F32, block };
+        let parts = Parts::Fp8 { scales: ScaleFormat::Float(FloatFormat::F32), block };
         for (view, rows, cols, format) in
             [(absorb, heads * rank, plain, formats[0]), (values, heads * value, rank, formats[1])]
         {
