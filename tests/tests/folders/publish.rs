@@ -343,7 +343,7 @@ fn quantise(scheme: Scheme, x: &[f32], rows: usize, cols: usize) -> (Parts, Vec<
         }
         Scheme::Int8 { packed, act_order } => {
             let groups = if packed { cols / GROUP } else { 1 };
-            let order = |column: usize| if act_order { column * 5 % groups } else { column * groups / cols };
+            let order = |column: usize| if act_order { column * 3 % groups } else { column * groups / cols };
             let (mut parts, meaning) = int8(x, [rows, cols], packed, groups, &order);
             parts.extend(act_order.then(|| ("weight_g_idx", indices(cols, &order))));
             (parts, meaning)

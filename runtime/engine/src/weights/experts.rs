@@ -1,7 +1,7 @@
 //! The matrices of experts: where each stands in the files, however these put them together.
 
 use membrane_formats::{DType, Quantised, Scheme, TensorInfo, keys};
-use membrane_kernels::recode::{Parts, View};
+use membrane_kernels::recode::{Parts, ScaleFormat, View};
 use membrane_kernels::{RecodeError, Recoding};
 use membrane_pager::ByteRange;
 
