@@ -26,7 +26,6 @@ use membrane_tests::passes::{Record, largest_difference};
 use membrane_tests::{published, references, workspace};
 use membrane_text::Specials;
 use publish::{Published, SCHEMES, Scheme, in_a_cache, with_metadata};
-use safetensors::Dtype;
 use serde_json::{Value, json};
 
 /// Largest difference of logits.
@@ -332,7 +331,11 @@ fn quantised_in_memory(scheme: Scheme, [quantised, twin]: &[PathBuf; 2]) {
         // Narrow matrices of NVFP4 become BF16.
         Scheme::Fp8Blocks | Scheme::Fp8Tensor | Scheme::Nvfp4 { .. } => 0.35,
         Scheme::Gptq8 { .. } | Scheme::Int8 { .. } | Scheme::Mx { bits: 8, .. } => 0.35,
-        Scheme::Gptq { .. } | Scheme::Awq | Scheme::PackQuantized { .. } | Scheme::Mx { .. } => 0.25,
+        Scheme::Gptq { .. }
+        | Scheme::GptqFewBits { .. }
+        | Scheme::Awq
+        | Scheme::PackQuantized { .. }
+        | Scheme::Mx { .. } => 0.25,
     };
     assert!(share < most, "{scheme:?}: an expert takes {share} of what it takes in F32");
 }

@@ -73,7 +73,7 @@ impl Checkpoint {
             form.bytes += tensor.bytes;
             if owner.is_none() {
                 form.tensors += 1;
-                form.parameters += tensor.shape.elements() * packed;
+                form.parameters = form.parameters.saturating_add(packed.of(tensor));
             }
         }
         forms
@@ -92,43 +92,68 @@ impl Checkpoint {
         })
     }
 
-    /// The form of a tensor, and how many numbers each of its elements is.
-    fn form(&self, tensor: &TensorInfo) -> (&'static str, u64) {
+    /// The form of a tensor, and how its elements hold numbers.
+    fn form(&self, tensor: &TensorInfo) -> (&'static str, Packing) {
         let beside = |ending: &str, other: &str| {
             let base = tensor.name.strip_suffix(ending)?;
             self.stored(&format!("{base}{other}"))
         };
         if self.container() != Container::Folder {
-            return (tensor.dtype.name(), 1);
+            return (tensor.dtype.name(), Packing::PLAIN);
         }
         let scale = [".weight", ".weight_packed"].into_iter().find_map(|of| beside(of, ".weight_scale"));
         match tensor.dtype {
-            // Eight integers in a word, or four.
             DType::I32 if beside(".qweight", ".scales").is_some() => {
-                let awq = matches!(self.metadata().str(keys::QUANTISATION), Ok(Some("awq")));
-                match beside(".qweight", ".qzeros") {
-                    Some(zeros) if !awq && zeros_are_bytes(zeros, tensor) => ("GPTQ of 8 bits", 4),
-                    _ => (if awq { "AWQ" } else { "GPTQ" }, 8),
+                if matches!(self.metadata().str(keys::QUANTISATION), Ok(Some("awq"))) {
+                    return ("AWQ", Packing::words(4));
                 }
+                let bits = beside(".qweight", ".qzeros").and_then(|zeros| gptq_bits(zeros, tensor));
+                let name = match bits {
+                    Some(2) => "GPTQ of 2 bits",
+                    Some(3) => "GPTQ of 3 bits",
+                    Some(8) => "GPTQ of 8 bits",
+                    _ => "GPTQ",
+                };
+                (name, Packing::words(bits.unwrap_or(4)))
             }
             DType::I32 if scale.is_some() => match self.metadata().u32(keys::BITS) {
-                Ok(Some(8)) => ("packed integers of 8 bits", 4),
-                _ => ("packed integers of 4 bits", 8),
+                Ok(Some(8)) => ("packed integers of 8 bits", Packing::words(8)),
+                _ => ("packed integers of 4 bits", Packing::words(4)),
             },
-            DType::I8 if scale.is_some() => ("integers of 8 bits", 1),
-            // Two floats in a byte.
-            DType::U8 if scale.is_some_and(is_exponents) => ("MXFP4", 2),
-            DType::U8 if scale.is_some() => ("NVFP4", 2),
-            DType::U8 if beside("_blocks", "_scales").is_some() => ("MXFP4", 2),
-            DType::F8_E4M3 if scale.is_some_and(is_exponents) => ("MXFP8", 1),
-            DType::F8_E4M3 => ("FP8", 1),
-            dtype => (dtype.name(), 1),
+            DType::I8 if scale.is_some() => ("integers of 8 bits", Packing::PLAIN),
+            DType::U8 if scale.is_some_and(is_exponents) => ("MXFP4", Packing::TWO),
+            DType::U8 if scale.is_some() => ("NVFP4", Packing::TWO),
+            DType::U8 if beside("_blocks", "_scales").is_some() => ("MXFP4", Packing::TWO),
+            DType::F8_E4M3 if scale.is_some_and(is_exponents) => ("MXFP8", Packing::PLAIN),
+            DType::F8_E4M3 => ("FP8", Packing::PLAIN),
+            dtype => (dtype.name(), Packing::PLAIN),
         }
     }
 }
 
-/// Whether GPTQ's zero points are four in a word. The integers have a row's in a column of words, whatever their bits.
-fn zeros_are_bytes(zeros: &TensorInfo, integers: &TensorInfo) -> bool {
+/// How many numbers so many elements of a tensor are.
+struct Packing {
+    numbers: u64,
+    elements: u64,
+}
+
+impl Packing {
+    const PLAIN: Self = Self { numbers: 1, elements: 1 };
+    const TWO: Self = Self { numbers: 2, elements: 1 };
+
+    /// Integers of so many bits in words of 32.
+    fn words(bits: u64) -> Self {
+        Self { numbers: 32, elements: bits }
+    }
+
+    fn of(&self, tensor: &TensorInfo) -> u64 {
+        tensor.shape.elements().saturating_mul(self.numbers) / self.elements
+    }
+}
+
+/// Bits of GPTQ's integers: those of a row have a column of words, whatever their width, and its zero points share words with others'.
+fn gptq_bits(zeros: &TensorInfo, integers: &TensorInfo) -> Option<u64> {
     let columns = |tensor: &TensorInfo| tensor.shape.dims().first().copied();
-    columns(zeros).zip(columns(integers)).is_some_and(|(zeros, rows)| zeros == rows / 4)
+    let bits = columns(zeros)?.checked_mul(32)?.checked_div(columns(integers)?)?;
+    matches!(bits, 2 | 3 | 4 | 8).then_some(bits)
 }

@@ -12,6 +12,8 @@
 //! plain floats              themselves, in another order                 as they are
 //! 4-bit integers, zero 8    scale * (q - 8)                              Format::Q4_0
 //! 4-bit integers            scale * (q - zero), q - zero in -16..16      Format::Q5_0
+//! integers of 2 and 3 bits  scale * (q - zero), q - zero in -8..8        Format::Q4_0
+//! 2-bit integers, zero 2    -scale * (2 - q), groups of 64n columns      Format::Q2_0
 //! 8-bit integers, zero 128  scale * (q - 128)                            Format::Q8_0
 //! signed 8-bit integers     scale * q                                    Format::Q8_0
 //! the same, groups of any   the same blocks, columns of a group side by side; behind
@@ -23,16 +25,19 @@
 //! A matrix may also be a part of a stored one, or stand there in another order: see [`View`].
 
 mod bytes;
+mod few_bits;
 mod integers;
 mod packed;
 mod scales;
 mod view;
+mod words;
 
 use crate::format::Format;
 use crate::quant::{FLOAT4_VALUES, FLOAT8_VALUES};
 use integers::{Groups, Layout};
 pub use scales::{FloatFormat, ScaleFormat};
 pub use view::View;
+use words::{spread, word};
 
 /// What a quantised matrix is made of, in the order of its parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +63,22 @@ pub enum Parts {
         /// What is added to a stored zero point.
         zero_offset: u8,
         /// All zero points are 8 with that.
+        symmetric: bool,
+        /// Groups of columns.
+        groups: usize,
+        /// There are indices.
+        indices: bool,
+        /// The indices may name any group. Otherwise groups are runs of columns, whatever indices there are.
+        any_order: bool,
+    },
+    /// The same in 2 or 3 bits: a stream of bits down the words [cols * bits / 32, rows]; zero points [groups, rows * bits / 32], a stream
+    /// along the rows.
+    GptqFewBits {
+        /// 2 or 3.
+        bits: usize,
+        /// What is added to a stored zero point.
+        zero_offset: u8,
+        /// All zero points are 2 or 4 with that.
         symmetric: bool,
         /// Groups of columns.
         groups: usize,
@@ -197,6 +218,17 @@ impl Recoding {
                 ordered = any_order && whole_blocks;
                 integers::format(!whole_blocks, symmetric)
             }
+            Parts::GptqFewBits { bits, symmetric, groups, any_order, .. } => {
+                rule(matches!(bits, 2 | 3), "few bits are 2 or 3")?;
+                rule(rows.is_multiple_of(32), "rows come in 32, of 2 and 3 bits")?;
+                rule(grouped(groups), "the columns must be whole groups")?;
+                rule(
+                    (cols / groups).is_multiple_of(32),
+                    "groups of integers of 2 and 3 bits must be of 32 columns, or a multiple",
+                )?;
+                ordered = any_order;
+                few_bits::Layout::format(bits, symmetric, cols / groups, !any_order)
+            }
             Parts::Gptq8 { groups, any_order, .. } => {
                 rule(rows.is_multiple_of(4), "rows come in fours")?;
                 rule(grouped(groups), "the columns must be whole groups")?;
@@ -265,6 +297,7 @@ impl Recoding {
             Parts::Fp8 { .. } => "FP8",
             Parts::Nvfp4 => "NVFP4",
             Parts::Gptq { .. } => "GPTQ",
+            Parts::GptqFewBits { .. } => "GPTQ in few bits",
             Parts::Gptq8 { .. } => "GPTQ in 8 bits",
             Parts::PackQuantized { .. } => "packed integers of 4 bits",
             Parts::Int8 { .. } => "integers of 8 bits",
@@ -291,6 +324,12 @@ impl Recoding {
                 let mut bytes = vec![rows * (cols / 2), groups * (rows / 2), groups * rows * 2];
                 bytes.extend(indices.then_some(4 * cols));
                 bytes
+            }
+            Parts::GptqFewBits { bits, groups, indices, .. } => {
+                let mut part_bytes =
+                    vec![rows * (cols * bits / 8), groups * (rows * bits / 8), groups * rows * 2];
+                part_bytes.extend(indices.then_some(4 * cols));
+                part_bytes
             }
             Parts::Gptq8 { groups, indices, .. } => {
                 let mut bytes = vec![rows * cols, groups * rows, groups * rows * 2];
@@ -350,6 +389,17 @@ impl Recoding {
                 if symmetric {
                     layout.check_symmetric(parts[1])?;
                 }
+                let (out, columns) = self.columns(groups, &order, out)?;
+                layout.recode(self.format, [parts[0], parts[1], parts[2]], &order, columns.as_deref(), out);
+                Ok(())
+            }
+            Parts::GptqFewBits { bits, zero_offset, symmetric, groups, indices, any_order } => {
+                let layout = few_bits::Layout { rows: self.rows, bits, zero_offset };
+                if symmetric {
+                    layout.check_symmetric(parts[1], groups)?;
+                }
+                let groups = Groups { cols: self.cols, count: groups };
+                let order = groups.order(indices.then(|| parts[3]), any_order)?;
                 let (out, columns) = self.columns(groups, &order, out)?;
                 layout.recode(self.format, [parts[0], parts[1], parts[2]], &order, columns.as_deref(), out);
                 Ok(())
@@ -528,20 +578,6 @@ impl Recoding {
         }
         Ok(())
     }
-}
-
-/// Word number `index`.
-fn word(bytes: &[u8], index: usize) -> u32 {
-    let at = 4 * index;
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-/// Eight nibbles as the low nibbles of eight bytes, in order.
-fn spread(nibbles: u32) -> u64 {
-    let x = u64::from(nibbles);
-    let x = (x | x << 16) & 0x0000_FFFF_0000_FFFF;
-    let x = (x | x << 8) & 0x00FF_00FF_00FF_00FF;
-    (x | x << 4) & 0x0F0F_0F0F_0F0F_0F0F
 }
 
 #[cfg(test)]

@@ -77,6 +77,7 @@ fn quantised_matrices_are_counted_by_the_numbers_that_they_stand_for() {
     let gptq = Scheme::Gptq { v2: false, symmetric: true, act_order: true };
     for (scheme, name) in [
         (gptq, "GPTQ"),
+        (Scheme::GptqFewBits { bits: 3, symmetric: false }, "GPTQ of 3 bits"),
         (Scheme::Gptq8 { act_order: false }, "GPTQ of 8 bits"),
         (Scheme::Awq, "AWQ"),
         (Scheme::Nvfp4 { compressed: false }, "NVFP4"),

@@ -186,7 +186,7 @@ fn described<'a>(
             wanted(1, &[rows, cols / 16])?;
         }
         // What differs between these two is where a word's nibbles go; taken for the other, all numbers would be wrong.
-        Scheme::Gptq => wanted(0, &[cols / gptq_word(&parts, cols), rows])?,
+        Scheme::Gptq => wanted(0, &[cols * gptq_bits(&parts, cols) / 32, rows])?,
         Scheme::Awq => wanted(0, &[cols, rows / 8])?,
         Scheme::PackQuantized => {
             let groups = parts[1].shape.elements() as usize / rows.max(1);
@@ -208,8 +208,8 @@ fn described<'a>(
     }
     if matches!(found.scheme, Scheme::Gptq | Scheme::Awq) {
         let groups = parts[2].shape.elements() as usize / rows.max(1);
-        let word = if found.scheme == Scheme::Gptq { gptq_word(&parts, cols) } else { 8 };
-        wanted(1, &[groups, rows / word])?;
+        let bits = if found.scheme == Scheme::Gptq { gptq_bits(&parts, cols) } else { 4 };
+        wanted(1, &[groups, rows * bits / 32])?;
         wanted(2, &[groups, rows])?;
     }
     let (factor, described) = match found.scheme {
@@ -402,9 +402,10 @@ fn pack_quantized(checkpoint: &Checkpoint, parts: &[&TensorInfo], rows: usize, c
     Ok(Parts::PackQuantized { scales, groups, zeros, indices: has_indices(parts)? })
 }
 
-/// Integers in a word of GPTQ: a model may have some of 8 bits beside those of 4, and which a matrix has shows in its shape.
-fn gptq_word(parts: &[&TensorInfo], cols: usize) -> usize {
-    if parts[0].shape.dims().last() == Some(&(cols as u64 / 4)) { 4 } else { 8 }
+/// Bits of an integer of GPTQ: a model may have matrices of several widths, and which a matrix has shows in its shape.
+fn gptq_bits(parts: &[&TensorInfo], cols: usize) -> usize {
+    let words = parts[0].shape.dims().last().copied();
+    [2, 3, 8].into_iter().find(|bits| words == Some(cols as u64 * *bits as u64 / 32)).unwrap_or(4)
 }
 
 fn gptq(checkpoint: &Checkpoint, parts: &[&TensorInfo], rows: usize, cols: usize) -> Result<Parts> {
@@ -424,11 +425,12 @@ fn gptq(checkpoint: &Checkpoint, parts: &[&TensorInfo], rows: usize, cols: usize
     }
     // Old configurations say nothing of it.
     let any_order = indices && act_order != Some(false);
-    if gptq_word(parts, cols) == 4 {
-        return Ok(Parts::Gptq8 { zero_offset, groups, indices, any_order });
-    }
     let symmetric = metadata.bool(keys::SYMMETRIC)?.unwrap_or(false);
-    Ok(Parts::Gptq { zero_offset, symmetric, groups, indices, any_order })
+    Ok(match gptq_bits(parts, cols) {
+        8 => Parts::Gptq8 { zero_offset, groups, indices, any_order },
+        4 => Parts::Gptq { zero_offset, symmetric, groups, indices, any_order },
+        bits => Parts::GptqFewBits { bits, zero_offset, symmetric, groups, indices, any_order },
+    })
 }
 
 /// How one of the matrices of each expert of a layer gets into its slot.

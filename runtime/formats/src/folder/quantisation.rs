@@ -25,8 +25,8 @@ pub enum Scheme {
         divides: bool,
     },
     /// `qweight` [columns / 8, rows], eight nibbles a word along the inputs; `qzeros` [groups, rows / 8], eight along the
-    /// outputs; `scales` f16 [groups, rows]; if it is there, `g_idx` [columns], the group of each input. Of 8 bits `qweight` is
-    /// [columns / 4, rows] and `qzeros` [groups, rows / 4].
+    /// outputs; `scales` f16 [groups, rows]; if it is there, `g_idx` [columns], the group of each input. Of other
+    /// `bits`, 2, 3 or 8, `qweight` is [columns * bits / 32, rows] and `qzeros` [groups, rows * bits / 32], streams of bits.
     Gptq,
     /// `qweight` [columns, rows / 8], eight nibbles a word along the outputs in AWQ's order; `qzeros` and `scales` as in GPTQ,
     /// in that order.
@@ -203,8 +203,8 @@ pub(super) fn describe(
         let bits = group.get("bits").map_or(Some(4), Value::as_u64);
         match bits {
             Some(4) => {}
-            Some(8) if method.is_some_and(|method| is_one(method, &["gptq"])) => {}
-            _ => return refuse("bits", "integers of 4 bits are read, and by GPTQ of 8"),
+            Some(2 | 3 | 8) if method.is_some_and(|method| is_one(method, &["gptq"])) => {}
+            _ => return refuse("bits", "integers of 4 bits are read, and by GPTQ of 2, 3 and 8"),
         }
         if group.get("sym").is_some_and(|flag| !flag.is_boolean()) {
             return refuse("sym", "it must be true or false");

@@ -2,7 +2,8 @@
 
 use half::f16;
 
-use super::{RecodeError, spread, word};
+use super::RecodeError;
+use super::words::{spread, word};
 use crate::format::Format;
 
 /// Which nibble of a word belongs to each of the eight rows that share it, by AWQ.

@@ -3,7 +3,8 @@
 
 use half::{bf16, f16};
 
-use super::{FloatFormat, RecodeError, integers, spread, word};
+use super::words::{spread, word};
+use super::{FloatFormat, RecodeError, integers};
 use crate::format::Format;
 
 /// Elements of a block with one scale.

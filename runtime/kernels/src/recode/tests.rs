@@ -180,6 +180,80 @@ fn gptq_is_its_formula() {
     check_gptq(small, 8, 128, 5, None);
 }
 
+/// Integer number `index` of a stream of bits.
+fn of_stream(bits: usize, words: impl Fn(usize) -> u32, index: usize) -> i32 {
+    let bit = |place: usize| words(place / 32) >> (place % 32) & 1;
+    (0..bits).map(|i| (bit(index * bits + i) << i) as i32).sum()
+}
+
+#[test]
+fn gptq_of_2_and_3_bits_is_its_formula() {
+    let (rows, cols) = (64, 256);
+    let mut noise = Noise::new(20);
+    let word_at =
+        |bytes: &[u8], index: usize| u32::from_le_bytes(bytes[4 * index..4 * index + 4].try_into().unwrap());
+    for (bits, symmetric, groups, any_order, zero_offset, format) in [
+        (2, true, 4, false, 1, Format::Q2_0),
+        (2, true, 1, false, 0, Format::Q2_0),
+        (2, true, 8, false, 1, Format::Q4_0),
+        (2, true, 4, true, 1, Format::Q4_0),
+        (2, false, 4, false, 1, Format::Q4_0),
+        (2, false, 4, true, 0, Format::Q4_0),
+        (3, true, 2, false, 1, Format::Q4_0),
+        (3, false, 4, false, 1, Format::Q4_0),
+        (3, false, 4, true, 0, Format::Q4_0),
+    ] {
+        let (integers, scales) =
+            (bytes(&mut noise, rows * cols * bits / 8), halves(&mut noise, groups * rows));
+        let middle = 1 << (bits - 1);
+        let zeros = match symmetric {
+            true => {
+                let code = (middle - i32::from(zero_offset)) as u32;
+                let bit = |place: usize| code >> (place % bits) & 1;
+                let byte = |i: usize| (0..8).map(|k| (bit(8 * i + k) << k) as u8).sum();
+                (0..groups * rows * bits / 8).map(|i| byte(i % (rows * bits / 8))).collect()
+            }
+            false => bytes(&mut noise, groups * rows * bits / 8),
+        };
+        let group = |col: usize| if any_order { col * 5 % groups } else { col * groups / cols };
+        let order = group_indices(cols, &group);
+        let parts =
+            Parts::GptqFewBits { bits, zero_offset, symmetric, groups, indices: any_order, any_order };
+        let recoding = Recoding::new(parts, rows, cols).unwrap();
+        assert_eq!((recoding.format(), recoding.is_ordered()), (format, any_order), "{parts:?}");
+        let mut given: Vec<&[u8]> = vec![&integers, &zeros, &scales];
+        given.extend(any_order.then_some(&order[..]));
+        for (index, found) in recoded(&recoding, &given).iter().enumerate() {
+            let (row, col) = (index / cols, index % cols);
+            let q = of_stream(bits, |word| word_at(&integers, word * rows + row), col);
+            let words = rows * bits / 32;
+            let zero = of_stream(bits, |word| word_at(&zeros, group(col) * words + word), row)
+                + i32::from(zero_offset);
+            let wanted = half_at(&scales, group(col) * rows + row) * (q - zero) as f32;
+            assert_eq!(*found, wanted, "{parts:?} {row} {col}");
+        }
+        if symmetric {
+            let mut others = zeros.clone();
+            others[5] ^= 8;
+            given[1] = &others;
+            assert!(recoding.run(&given, &mut vec![0; recoding.bytes()]).is_err(), "{parts:?}");
+        }
+    }
+    let of = |bits, groups| Parts::GptqFewBits {
+        bits,
+        zero_offset: 1,
+        symmetric: true,
+        groups,
+        indices: false,
+        any_order: false,
+    };
+    for (parts, rows, cols) in
+        [(of(5, 1), 32, 64), (of(2, 1), 16, 64), (of(3, 4), 32, 64), (of(3, 0), 32, 64)]
+    {
+        assert!(matches!(Recoding::new(parts, rows, cols), Err(RecodeError::Shape { .. })), "{parts:?}");
+    }
+}
+
 #[test]
 fn gptq_of_8_bits_is_its_formula() {
     let (rows, cols, groups) = (12, 128, 4);
