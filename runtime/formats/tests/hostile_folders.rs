@@ -330,7 +330,7 @@ fn configurations_that_lie() {
             r#"{"model_type":"qwen3","quantization_config":{"quant_method":"modelopt","quant_algo":"NVFP4_AWQ"}}"#,
             "quant_algo",
         ),
-        (r#"{"model_type":"qwen3","quantization_config":{"quant_method":"gptq","bits":3}}"#, "bits"),
+        (r#"{"model_type":"qwen3","quantization_config":{"quant_method":"gptq","bits":5}}"#, "bits"),
         (r#"{"model_type":"qwen3","quantization_config":{"quant_method":"awq","bits":8}}"#, "bits"),
         (
             r#"{"model_type":"qwen3","quantization_config":{"quant_method":"compressed-tensors","config_groups":{
@@ -349,6 +349,19 @@ fn configurations_that_lie() {
         (
             r#"{"model_type":"qwen3","quantization_config":{"quant_method":"gptq","checkpoint_format":"marlin"}}"#,
             "checkpoint_format",
+        ),
+        (
+            r#"{"model_type":"qwen3","quantization_config":{"quant_method":"auto-round","packing_format":"auto_round"}}"#,
+            "packing_format",
+        ),
+        (
+            r#"{"model_type":"qwen3","quantization_config":{"quant_method":"intel/auto-round","backend":"auto_round:x"}}"#,
+            "backend",
+        ),
+        (
+            r#"{"model_type":"qwen3","quantization_config":{"quant_method":"auto-round","packing_format":"auto_round:auto_awq",
+            "bits":3}}"#,
+            "bits",
         ),
         (
             r#"{"model_type":"qwen3","quantization_config":{"quant_method":"fp8","weight_block_size":[0,128]}}"#,

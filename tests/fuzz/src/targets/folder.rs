@@ -35,6 +35,9 @@ pub const WORDS: &[&str] = &[
     "gptq",
     "awq",
     "fp8",
+    "auto-round",
+    "\"packing_format\"",
+    "\"extra_config\"",
     "\"weight_block_size\"",
     "\"weight_map\"",
     "\"rope_scaling\"",
@@ -102,6 +105,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
             "q_lora_rank":8,"n_group":2,"topk_group":1,"scoring_func":"sigmoid","tie_word_embeddings":true}"#,
         r#"{"model_type":"llama","num_hidden_layers":1,"hidden_size":16,"tie_word_embeddings":true,
             "quantization_config":{"quant_method":"gptq","bits":4,"group_size":128,"desc_act":false,"sym":true}}"#,
+        r#"{"model_type":"qwen3","num_hidden_layers":1,"hidden_size":16,"tie_word_embeddings":true,
+            "quantization_config":{"quant_method":"auto-round","bits":2,"group_size":64,"sym":true,"data_type":"int",
+            "packing_format":"auto_round:auto_gptq","extra_config":{"model.layers.0.mlp.down_proj":{"bits":8,"sym":false}}}}"#,
     ];
     let folder = |config: &str| {
         [config, embedding, index, generation, tokenizer, quantised, "{{ messages }}", "{}"]
