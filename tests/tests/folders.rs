@@ -302,7 +302,9 @@ fn quantised_matrices_stand_for_the_numbers_of_their_formula() {
                 .map(|(path, options)| trace_of(path, options, first));
             distance(&floats(&fast), &floats(&wanted), 1024).nmse
         };
-        let found_fast = [13, 14, 17].map(nmse).into_iter().fold(f64::INFINITY, f64::min);
+        let mut found_fast = [13, 14, 17, 18, 20].map(nmse);
+        found_fast.sort_by(f64::total_cmp);
+        let found_fast = found_fast[2];
         println!("{scheme:?}: {difference:e}; fast {found_fast:e}");
         // The factor of NVFP4 multiplies sums where the twin has it in each element.
         let exact = !matches!(scheme, Scheme::Nvfp4 { .. });
@@ -389,6 +391,12 @@ fn quantised_matrices_that_are_others_than_they_are_said_to_be() {
         said("num_bits", 4.into())(model);
         said("symmetric", false.into())(model);
     };
+    let deeper = |model: &mut Published| {
+        turned("q_proj.weight_packed")(model);
+        let mut tensors = model.tensors.iter_mut();
+        let (_, tensor) = tensors.find(|(name, _)| name.ends_with("q_proj.weight_packed")).unwrap();
+        tensor.shape.push(1);
+    };
     let mx = |bits: u32| Scheme::Mx { bits, compressed: true };
     for (scheme, change, named) in [
         (gptq, &method("awq") as &dyn Fn(&mut Published), "qweight"),
@@ -414,6 +422,7 @@ fn quantised_matrices_that_are_others_than_they_are_said_to_be() {
         (eight(false), &without("q_proj.weight_scale"), "q_proj.weight_scale"),
         (mx(4), &turned("q_proj.weight_packed"), "q_proj.weight_packed"),
         (mx(4), &turned("q_proj.weight_scale"), "q_proj.weight_scale"),
+        (mx(4), &deeper, "q_proj.weight_packed"),
         (mx(8), &turned("q_proj.weight_scale"), "q_proj.weight_scale"),
         (mx(8), &without("q_proj.weight_scale"), "q_proj.weight_scale"),
     ] {
@@ -441,13 +450,20 @@ fn auto_round_writes_the_tensors_of_others() {
         (gptq(true), "auto-round", "packing_format", "auto_round:auto_gptq"),
         (gptq(true), "intel/auto-round", "backend", "auto_round:gptq:exllamav2"),
         (Scheme::Awq, "auto-round", "packing_format", "auto_round:auto_awq"),
+        (
+            Scheme::Gptq { v2: true, symmetric: false, act_order: false },
+            "auto-round",
+            "packing_format",
+            "auto_round:gptqmodel",
+        ),
     ] {
         let mut model = published.quantised(scheme).0;
         let wanted = logits(&model);
-        // AutoRound writes no indices.
+        // Most packings have no indices.
         model.tensors.retain(|name, _| !name.ends_with(".g_idx"));
         model.config["quantization_config"] = said(key, packing);
         model.config["quantization_config"]["quant_method"] = method.into();
+        model.config["quantization_config"]["sym"] = (scheme == gptq(true)).into();
         assert!(logits(&model) == wanted, "{method} {packing}");
     }
     // What is said of one matrix is not true of all.
@@ -460,9 +476,11 @@ fn auto_round_writes_the_tensors_of_others() {
     // Floats say themselves what they are.
     let mut model = published.quantised(Scheme::Mx { bits: 4, compressed: true }).0;
     let wanted = logits(&model);
-    model.config["quantization_config"] =
-        json!({"quant_method": "auto-round", "bits": 4, "data_type": "mx_fp"});
-    assert!(logits(&model) == wanted, "floats");
+    for method in ["auto-round", "intel/auto-round"] {
+        model.config["quantization_config"] =
+            json!({"quant_method": method, "bits": 4, "data_type": "mx_fp"});
+        assert!(logits(&model) == wanted, "floats");
+    }
     model.config["quantization_config"] = said("packing_format", "auto_round:exllamav2");
     model.write(root.path());
     let error = Checkpoint::open(root.path()).map(drop).unwrap_err().to_string();
@@ -476,19 +494,27 @@ fn a_model_may_have_integers_of_4_and_of_8_bits() {
     let of_attention = |name: &str| name.contains("self_attn");
     let root = tempfile::tempdir().unwrap();
     let [(mut model, mut twin), (eight, eight_twin)] =
-        [Scheme::Gptq { v2: false, symmetric: true, act_order: false }, Scheme::Gptq8 { act_order: false }]
+        [Scheme::Gptq { v2: false, symmetric: true, act_order: false }, Scheme::Gptq8 { act_order: true }]
             .map(|scheme| published.quantised(scheme));
     for (model, others) in [(&mut model, eight), (&mut twin, eight_twin)] {
         model.tensors.retain(|name, _| !of_attention(name));
         model.tensors.extend(others.tensors.into_iter().filter(|(name, _)| of_attention(name)));
     }
     let config = model.config["quantization_config"].as_object_mut().unwrap();
-    config.insert("dynamic".into(), json!({"+:.*self_attn.*": {"bits": 8}, "-:.*mlp.gate.*": {}}));
+    config.insert(
+        "dynamic".into(),
+        json!({"+:.*self_attn.*": {"bits": 8, "desc_act": true}, "-:.*mlp.gate.*": {}}),
+    );
     let [found, wanted] = [&model, &twin].map(|model| {
         model.write(root.path());
         trace(root.path(), &reference).0
     });
     assert!(found == wanted);
+    // Then each has indices, also those that are said to need none.
+    model.tensors.retain(|name, _| !name.ends_with("down_proj.g_idx"));
+    model.write(root.path());
+    let error = Prepared::open(root.path(), &reference).map(drop).unwrap_err().to_string();
+    assert!(error.contains("down_proj.g_idx"), "{error}");
 }
 
 #[test]

@@ -355,6 +355,20 @@ fn configurations_that_lie() {
             "packing_format",
         ),
         (
+            r#"{"model_type":"qwen3","quantization_config":{"quant_method":"auto-round","data_type":"mx_int"}}"#,
+            "data_type",
+        ),
+        (
+            r#"{"model_type":"qwen3","quantization_config":{"quant_method":"auto-round","data_type":"mx_fp",
+            "extra_config":{"a":{"data_type":"nvfp4_v2"}}}}"#,
+            "data_type",
+        ),
+        (
+            r#"{"model_type":"qwen3","quantization_config":{"quant_method":"auto-round","data_type":"mx_fp",
+            "rotation_config":{"backend":"hadamard"}}}"#,
+            "rotation_config",
+        ),
+        (
             r#"{"model_type":"qwen3","quantization_config":{"quant_method":"intel/auto-round","backend":"auto_round:x"}}"#,
             "backend",
         ),

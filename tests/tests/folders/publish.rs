@@ -45,11 +45,11 @@ pub enum Scheme {
     Int8 { packed: bool, act_order: bool },
     /// 4-bit floats; modelopt's names, or those of compressed-tensors.
     Nvfp4 { compressed: bool },
-    /// Floats with scales that are powers of two, of 4 bits by the names of compressed-tensors or of modelopt, or of 8 bits.
+    /// Floats of 4 or 8 bits with scales that are powers of two: by the names of compressed-tensors, in bytes, or by modelopt's, as e8m0.
     Mx { bits: u32, compressed: bool },
 }
 
-pub const SCHEMES: [Scheme; 22] = [
+pub const SCHEMES: [Scheme; 24] = [
     Scheme::Fp8Blocks,
     Scheme::Fp8Tensor,
     Scheme::Gptq { v2: false, symmetric: true, act_order: false },
@@ -67,11 +67,13 @@ pub const SCHEMES: [Scheme; 22] = [
     Scheme::Int8 { packed: true, act_order: false },
     Scheme::Int8 { packed: true, act_order: true },
     Scheme::Int8 { packed: false, act_order: false },
+    Scheme::Int8 { packed: false, act_order: true },
     Scheme::Nvfp4 { compressed: false },
     Scheme::Nvfp4 { compressed: true },
     Scheme::Mx { bits: 4, compressed: true },
     Scheme::Mx { bits: 4, compressed: false },
     Scheme::Mx { bits: 8, compressed: true },
+    Scheme::Mx { bits: 8, compressed: false },
 ];
 
 /// A model on its way into a folder.
@@ -149,7 +151,7 @@ impl Published {
                 json!({"quant_method": "compressed-tensors"})
             }
             Scheme::Mx { compressed: false, .. } => {
-                json!({"quant_method": "modelopt", "quant_algo": "MXFP4"})
+                json!({"quant_method": "modelopt"})
             }
             Scheme::Nvfp4 { compressed: false } => Value::Null,
         };

@@ -44,7 +44,7 @@ pub fn quantise(scheme: Scheme, x: &[f32], rows: usize, cols: usize) -> (Parts, 
             (parts, integers.meaning(&order))
         }
         Scheme::Int8 { packed, act_order } => {
-            let groups = if packed { cols / GROUP } else { 1 };
+            let groups = if packed || act_order { cols / GROUP } else { 1 };
             let order = |column: usize| if act_order { column * 3 % groups } else { column * groups / cols };
             let (mut parts, meaning) = int8(x, [rows, cols], packed, groups, &order);
             parts.extend(act_order.then(|| ("weight_g_idx", indices(cols, &order))));
@@ -328,7 +328,9 @@ fn microscaled(x: &[f32], [rows, cols]: [usize; 2], bits: u32, compressed: bool)
         _ => Tensor { dtype: Dtype::F8_E4M3, shape: vec![rows, cols], bytes: codes },
     };
     let name = if bits == 4 && compressed { "weight_packed" } else { "weight" };
-    (vec![(name, weight), ("weight_scale", Tensor::u8(&[rows, cols / 32], exponents))], meaning)
+    let dtype = if compressed { Dtype::U8 } else { Dtype::F8_E8M0 };
+    let scales = Tensor { dtype, shape: vec![rows, cols / 32], bytes: exponents };
+    (vec![(name, weight), ("weight_scale", scales)], meaning)
 }
 
 fn nvfp4(x: &[f32], rows: usize, cols: usize, compressed: bool) -> (Parts, Vec<f32>) {

@@ -220,8 +220,11 @@ impl<'a> Fused<'a> {
         let [rows, cols] = if inputs_first { [inputs, outputs] } else { [outputs, inputs] };
         let (parts, described) = match finder.quantised(name)? {
             Some(Quantised { scheme: Scheme::Mxfp4, parts }) => {
+                expect(parts[0], DType::U8)?;
+                if parts[1].dtype != DType::F8_E8M0 {
+                    expect(parts[1], DType::U8)?;
+                }
                 for (part, block) in parts.iter().zip([&[16][..], &[]]) {
-                    expect(part, DType::U8)?;
                     check_shape(part, &[block, &[inputs / 32, outputs, experts]].concat())?;
                 }
                 return Ok(Self {

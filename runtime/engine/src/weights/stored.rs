@@ -200,11 +200,10 @@ fn described<'a>(
             wanted(0, &[rows, cols])?;
             wanted(1, &[rows, parts[1].shape.elements() as usize / rows.max(1)])?;
         }
-        Scheme::Mxfp4 if parts[0].shape.dims().len() == 2 => {
+        Scheme::Mxfp4 => {
             wanted(0, &[rows, cols / 2])?;
             wanted(1, &[rows, cols / 32])?;
         }
-        Scheme::Mxfp4 => {}
     }
     if matches!(found.scheme, Scheme::Gptq | Scheme::Awq) {
         let groups = parts[2].shape.elements() as usize / rows.max(1);
@@ -297,7 +296,11 @@ pub(super) fn float_format(tensor: &TensorInfo) -> Result<FloatFormat> {
 /// Floats of 8 bits: one scale for all, one a row, or one a block; of MXFP8 one for 32 columns of a row.
 fn fp8(checkpoint: &Checkpoint, scale: &TensorInfo, rows: usize, cols: usize) -> Result<Parts> {
     let scales = match scale.dtype {
-        DType::U8 | DType::F8_E8M0 => ScaleFormat::Exponent,
+        DType::U8 => {
+            has_shape(scale, &[rows, cols / 32], [rows, cols])?;
+            ScaleFormat::Exponent
+        }
+        DType::F8_E8M0 => ScaleFormat::Exponent,
         _ => ScaleFormat::Float(float_format(scale)?),
     };
     // As folders list them: one number, one for each row as [rows] or [rows, 1], or a matrix of blocks.

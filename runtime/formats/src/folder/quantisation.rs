@@ -175,14 +175,19 @@ pub(super) fn describe(
         Err(super::config::refused(source, &format!("quantization_config.{key}"), &found, rule))
     };
     let is_one = |text: &str, known: &[&str]| known.contains(&text.to_ascii_lowercase().as_str());
-    if let Some(named) =
-        method.filter(|name| name.to_ascii_lowercase().trim_start_matches("intel/") == AUTO_ROUND)
-    {
-        let Some(packing) = packing_of_auto_round(group) else {
-            let key = if group.contains_key("packing_format") { "packing_format" } else { "backend" };
-            return refuse(key, "AutoRound's integers are read as GPTQ or AWQ pack them");
-        };
-        method = Some(packing.unwrap_or(named));
+    let name = method.map(str::to_ascii_lowercase);
+    if name.as_deref().is_some_and(|name| name.strip_prefix("intel/").unwrap_or(name) == AUTO_ROUND) {
+        match written_by_auto_round(group) {
+            Ok((whose, form)) => {
+                method = Some(whose);
+                form.into_iter().for_each(|form| metadata.set(keys::GPTQ_FORM, form));
+            }
+            Err(key) => {
+                let rule =
+                    "of AutoRound integers are read as GPTQ and AWQ pack them, and mx_fp, nv_fp and fp8";
+                return refuse(key, rule);
+            }
+        }
     }
     if let Some(method) = method {
         let key = if group.contains_key("quant_method") { "quant_method" } else { "quant_algo" };
@@ -191,8 +196,10 @@ pub(super) fn describe(
         }
         metadata.set(keys::QUANTISATION, method.to_ascii_lowercase());
     }
-    if group.get("transform_config").is_some_and(|transforms| !is_nothing(transforms)) {
-        return refuse("transform_config", "rotations of activations are not computed here");
+    for rotation in ["transform_config", "rotation_config", "spinquant_config"] {
+        if group.get(rotation).is_some_and(|transforms| !is_nothing(transforms)) {
+            return refuse(rotation, "rotations of activations are not computed here");
+        }
     }
     if let Some(algorithm) = group.get("quant_algo").and_then(Value::as_str)
         && !is_one(algorithm, &ALGORITHMS)
@@ -220,12 +227,14 @@ pub(super) fn describe(
         }
         Some(_) => {}
     }
-    for (ours, published) in [(keys::SYMMETRIC, "sym"), (keys::ACT_ORDER, "desc_act")] {
-        if let Some(flag) = group.get(published).and_then(Value::as_bool)
-            && exceptions(group).all(|own| own.get(published).is_none_or(|own| own.as_bool() == Some(flag)))
-        {
-            metadata.set(ours, flag);
-        }
+    let said = |of: &Map<String, Value>, key: &str| of.get(key).and_then(Value::as_bool);
+    if let Some(symmetric) = said(group, "sym") {
+        let all = exceptions(group).all(|own| said(own, "sym") != Some(false));
+        metadata.set(keys::SYMMETRIC, symmetric && all);
+    }
+    if let Some(act_order) = said(group, "desc_act") {
+        let any = exceptions(group).any(|own| said(own, "desc_act") == Some(true));
+        metadata.set(keys::ACT_ORDER, act_order || any);
     }
     let (mut symmetries, mut widths) = (Vec::new(), Vec::new());
     for weights in group_weights(group).filter(|weights| weights["type"] == "int") {
@@ -276,14 +285,32 @@ pub(super) fn describe(
     Ok(())
 }
 
-/// Whose tensors AutoRound wrote: GPTQ's, AWQ's, or `Some(None)` such as say themselves what they are. None: those of another packing.
-fn packing_of_auto_round(group: &Map<String, Value>) -> Option<Option<&'static str>> {
-    let text = |key: &str| group.get(key).and_then(Value::as_str);
-    if text("data_type").is_some_and(|kind| kind != "int") {
-        return Some(None);
+/// Whose tensors AutoRound wrote, and GPTQ's form if it is not the first: those of integers by their packing, those of floats say
+/// themselves what they are. Error: the key of what is not read.
+fn written_by_auto_round(
+    group: &Map<String, Value>,
+) -> Result<(&'static str, Option<&'static str>), &'static str> {
+    fn text<'a>(of: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
+        of.get(key).and_then(Value::as_str)
     }
-    let packing = text("packing_format").or_else(|| text("backend")).unwrap_or("gptq");
-    ["gptq", "awq"].into_iter().find(|known| packing.contains(known)).map(Some)
+    let kind = text(group, "data_type").unwrap_or("int");
+    let kinds = exceptions(group).filter_map(|own| text(own, "data_type"));
+    // `mx_int` has the shapes of `mx_fp`.
+    let floats = |kind: &str| ["mx_fp", "nv_fp", "fp8"].iter().any(|known| kind.starts_with(known));
+    if kinds.chain([kind]).any(|kind| kind != "int" && !floats(kind)) {
+        return Err("data_type");
+    }
+    if kind != "int" {
+        return Ok((AUTO_ROUND, None));
+    }
+    let key = if group.contains_key("packing_format") { "packing_format" } else { "backend" };
+    match text(group, key) {
+        // Its zero points are stored as they are.
+        Some(packing) if packing.contains("gptqmodel") => Ok(("gptq", Some("gptq_v2"))),
+        Some(packing) if packing.contains("awq") => Ok(("awq", None)),
+        Some(packing) if !packing.contains("gptq") => Err(key),
+        _ => Ok(("gptq", None)),
+    }
 }
 
 /// What GPTQModel and AutoRound say of single matrices.
