@@ -470,8 +470,10 @@ fn auto_round_writes_the_tensors_of_others() {
     let mut model = published.quantised(gptq(false)).0;
     let wanted = logits(&model);
     model.config["quantization_config"] = said("packing_format", "auto_round:auto_gptq");
-    model.config["quantization_config"]["extra_config"] =
-        json!({"model.layers.0.self_attn.q_proj": {"sym": false}});
+    model.config["quantization_config"]["extra_config"] = json!({
+        "model.layers.0.self_attn.q_proj": {"sym": false}, "lm_head": {"bits": 16, "data_type": "fp"},
+        "model.norm": {"bits": 16, "data_type": "float"},
+    });
     assert!(logits(&model) == wanted, "zero points of their own");
     // Floats say themselves what they are.
     let mut model = published.quantised(Scheme::Mx { bits: 4, compressed: true }).0;
@@ -511,10 +513,10 @@ fn a_model_may_have_integers_of_4_and_of_8_bits() {
     });
     assert!(found == wanted);
     // Then each has indices, also those that are said to need none.
-    model.tensors.retain(|name, _| !name.ends_with("down_proj.g_idx"));
+    model.tensors.retain(|name, _| !name.ends_with("up_proj.g_idx"));
     model.write(root.path());
     let error = Prepared::open(root.path(), &reference).map(drop).unwrap_err().to_string();
-    assert!(error.contains("down_proj.g_idx"), "{error}");
+    assert!(error.contains("up_proj.g_idx"), "{error}");
 }
 
 #[test]

@@ -196,7 +196,7 @@ pub(super) fn describe(
         }
         metadata.set(keys::QUANTISATION, method.to_ascii_lowercase());
     }
-    for rotation in ["transform_config", "rotation_config", "spinquant_config"] {
+    for rotation in ["transform_config", "rotation_config", "spinquant_config", "hadamard_config"] {
         if group.get(rotation).is_some_and(|transforms| !is_nothing(transforms)) {
             return refuse(rotation, "rotations of activations are not computed here");
         }
@@ -293,17 +293,20 @@ fn written_by_auto_round(
     fn text<'a>(of: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
         of.get(key).and_then(Value::as_str)
     }
-    let kind = text(group, "data_type").unwrap_or("int");
-    let kinds = exceptions(group).filter_map(|own| text(own, "data_type"));
-    // `mx_int` has the shapes of `mx_fp`.
-    let floats = |kind: &str| ["mx_fp", "nv_fp", "fp8"].iter().any(|known| kind.starts_with(known));
-    if kinds.chain([kind]).any(|kind| kind != "int" && !floats(kind)) {
+    let all = text(group, "data_type").unwrap_or("int");
+    let mut kinds = exceptions(group).filter_map(|own| text(own, "data_type")).chain([all]);
+    // `mx_int` has the shapes of `mx_fp`. What stays as it was is `fp` or `float`.
+    let floats = |kind: &str| {
+        matches!(kind, "fp" | "float")
+            || ["mx_fp", "nv_fp", "fp8"].iter().any(|known| kind.starts_with(known))
+    };
+    if kinds.clone().any(|kind| kind != "int" && !floats(kind)) {
         return Err("data_type");
     }
-    if kind != "int" {
+    if kinds.all(floats) {
         return Ok((AUTO_ROUND, None));
     }
-    let key = if group.contains_key("packing_format") { "packing_format" } else { "backend" };
+    let key = if text(group, "packing_format").is_some() { "packing_format" } else { "backend" };
     match text(group, key) {
         // Its zero points are stored as they are.
         Some(packing) if packing.contains("gptqmodel") => Ok(("gptq", Some("gptq_v2"))),
@@ -314,7 +317,7 @@ fn written_by_auto_round(
 }
 
 /// What GPTQModel and AutoRound say of single matrices.
-fn exceptions(group: &Map<String, Value>) -> impl Iterator<Item = &Map<String, Value>> {
+fn exceptions(group: &Map<String, Value>) -> impl Iterator<Item = &Map<String, Value>> + Clone {
     let of = ["dynamic", "extra_config"].into_iter().filter_map(|key| group.get(key)?.as_object());
     of.flat_map(Map::values).filter_map(Value::as_object)
 }
