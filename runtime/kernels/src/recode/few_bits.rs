@@ -30,8 +30,15 @@ impl Layout {
         (all >> shift) as u8 & ((1 << self.bits) - 1)
     }
 
+    /// The zero point of a row in a group. Where 1 was taken away, that of 0 borrowed from the next in its word; of 3 bits, which share
+    /// words unevenly, from none.
     fn zero(&self, zeros: &[u8], group: usize, row: usize) -> u8 {
-        self.integer(zeros, group * self.rows * self.bits / 32, 1, row) + self.zero_offset
+        let first = group * self.rows * self.bits / 32;
+        if self.bits == 2 {
+            let word = word(zeros, first + row / 16).wrapping_add(u32::from(self.zero_offset) * 0x5555_5555);
+            return (word >> (2 * (row % 16)) & 3) as u8;
+        }
+        (self.integer(zeros, first, 1, row) + self.zero_offset) & 7
     }
 
     /// Error: a zero point is not the middle.

@@ -116,10 +116,11 @@ impl Layout {
         Ok(())
     }
 
-    /// The zero point of a row in a group.
+    /// The zero point of a row in a group. Where 1 was taken away, that of 0 borrowed from the next in its word.
     fn zero(&self, zeros: &[u8], group: usize, row: usize) -> u8 {
         let word = word(zeros, group * self.rows / 8 + row / 8);
-        (word >> (4 * self.nibbles[row % 8]) & 15) as u8 + self.zero_offset
+        let word = word.wrapping_add(u32::from(self.zero_offset) * 0x1111_1111);
+        (word >> (4 * self.nibbles[row % 8]) & 15) as u8
     }
 
     /// The words that hold the integers of 32 columns from `first` on of a row, eight in a word.

@@ -153,7 +153,11 @@ fn check_gptq(parts: Parts, rows: usize, cols: usize, seed: u64, order: Option<V
         let (row, col) = (index / cols, index % cols);
         let group = order.as_ref().map_or(col * groups / cols, |order| order[col] as usize);
         let q = nibble(&nibbles, col / 8 * rows + row, col % 8);
-        let zero = nibble(&zeros, group * rows / 8 + row / 8, row % 8) + i32::from(zero_offset);
+        // One less than 0 borrows from the next.
+        let word = group * rows / 8 + row / 8;
+        let all = u32::from_le_bytes(zeros[4 * word..4 * word + 4].try_into().unwrap());
+        let all = all.wrapping_add(0x1111_1111 * u32::from(zero_offset));
+        let zero = (all >> (4 * (row % 8)) & 15) as i32;
         assert_eq!(*found, half_at(&scales, group * rows + row) * (q - zero) as f32, "{parts:?} {row} {col}");
     }
 }
@@ -227,8 +231,12 @@ fn gptq_of_2_and_3_bits_is_its_formula() {
             let (row, col) = (index / cols, index % cols);
             let q = of_stream(bits, |word| word_at(&integers, word * rows + row), col);
             let words = rows * bits / 32;
-            let zero = of_stream(bits, |word| word_at(&zeros, group(col) * words + word), row)
-                + i32::from(zero_offset);
+            let borrowed = if bits == 2 { 0x5555_5555 * u32::from(zero_offset) } else { 0 };
+            let zero_word = |word: usize| word_at(&zeros, group(col) * words + word).wrapping_add(borrowed);
+            let zero = match bits {
+                2 => of_stream(2, zero_word, row),
+                _ => (of_stream(3, zero_word, row) + i32::from(zero_offset)) & 7,
+            };
             let wanted = half_at(&scales, group(col) * rows + row) * (q - zero) as f32;
             assert_eq!(*found, wanted, "{parts:?} {row} {col}");
         }
@@ -251,6 +259,33 @@ fn gptq_of_2_and_3_bits_is_its_formula() {
         [(of(5, 1), 32, 64), (of(2, 1), 16, 64), (of(3, 4), 32, 64), (of(3, 0), 32, 64)]
     {
         assert!(matches!(Recoding::new(parts, rows, cols), Err(RecodeError::Shape { .. })), "{parts:?}");
+    }
+}
+
+#[test]
+fn a_zero_point_of_0_borrowed_from_the_next() {
+    let (rows, cols, points) = (32, 32, [3, 0, 0, 5, 2, 0, 7, 1]);
+    let point = |row: usize| points[row % 8] & if row < 16 { 7 } else { 3 };
+    let scales = half::f16::ONE.to_le_bytes().repeat(rows);
+    for bits in [4, 2] {
+        let point = |row: usize| point(row) % (1 << bits);
+        let less_one = |word: usize| -> u32 {
+            let fields = 32 / bits;
+            let less = |i: usize| (point(word * fields + i) as u32).wrapping_sub(1) << (bits * i);
+            (0..fields).fold(0, |all: u32, i| all.wrapping_add(less(i)))
+        };
+        let zeros: Vec<u8> = (0..rows * bits / 32).flat_map(|word| less_one(word).to_le_bytes()).collect();
+        let (zero_offset, groups) = (1, 1);
+        let (symmetric, indices, any_order) = (false, false, false);
+        let parts = match bits {
+            4 => Parts::Gptq { zero_offset, symmetric, groups, indices, any_order },
+            _ => Parts::GptqFewBits { bits, zero_offset, symmetric, groups, indices, any_order },
+        };
+        let recoding = Recoding::new(parts, rows, cols).unwrap();
+        let integers = vec![0; rows * cols * bits / 8];
+        for (index, found) in recoded(&recoding, &[&integers, &zeros, &scales]).iter().enumerate() {
+            assert_eq!(*found, -(point(index / cols) as f32), "{bits} bits, row {}", index / cols);
+        }
     }
 }
 
