@@ -181,6 +181,11 @@ impl Recoding {
             false => Err(RecodeError::Shape { rows, cols, rule }),
         };
         let grouped = |groups: usize| groups > 0 && cols.is_multiple_of(groups);
+        let in_blocks = |groups: usize| {
+            rule(grouped(groups), "the columns must be whole groups")?;
+            let whole = (cols / groups).is_multiple_of(32);
+            rule(whole, "groups of such integers must be of 32 columns, or a multiple")
+        };
         rule(rows > 0 && cols > 0 && rows.checked_mul(cols).is_some(), "there are no elements, or too many")?;
         if let Some(view) = &view {
             rule(view.fits(rows, cols), "the stored matrix does not have all of its elements")?;
@@ -221,21 +226,13 @@ impl Recoding {
             Parts::GptqFewBits { bits, symmetric, groups, any_order, .. } => {
                 rule(matches!(bits, 2 | 3), "few bits are 2 or 3")?;
                 rule(rows.is_multiple_of(32), "rows come in 32, of 2 and 3 bits")?;
-                rule(grouped(groups), "the columns must be whole groups")?;
-                rule(
-                    (cols / groups).is_multiple_of(32),
-                    "groups of integers of 2 and 3 bits must be of 32 columns, or a multiple",
-                )?;
+                in_blocks(groups)?;
                 ordered = any_order;
                 few_bits::Layout::format(bits, symmetric, cols / groups, !any_order)
             }
             Parts::Gptq8 { groups, any_order, .. } => {
                 rule(rows.is_multiple_of(4), "rows come in fours")?;
-                rule(grouped(groups), "the columns must be whole groups")?;
-                rule(
-                    (cols / groups).is_multiple_of(32),
-                    "groups of 8-bit integers must be of 32 columns, or a multiple",
-                )?;
+                in_blocks(groups)?;
                 ordered = any_order;
                 Format::Q8_0
             }
@@ -243,11 +240,7 @@ impl Recoding {
             | Parts::Int8 { scales, groups, indices, .. } => {
                 ordered = indices;
                 rule(scales.bytes() == 2, "scales are of 16 bits")?;
-                rule(grouped(groups), "the columns must be whole groups")?;
-                rule(
-                    (cols / groups).is_multiple_of(32),
-                    "groups of integers must be of 32 columns, or a multiple",
-                )?;
+                in_blocks(groups)?;
                 match parts {
                     Parts::PackQuantized { zeros, .. } => {
                         rule(!zeros || rows.is_multiple_of(8), "rows with zero points come in eights")?;
@@ -313,41 +306,39 @@ impl Recoding {
     /// Bytes of each part.
     pub fn part_bytes(&self) -> Vec<usize> {
         let [rows, cols] = self.stored();
-        match self.parts {
+        let mut bytes = match self.parts {
             Parts::Floats(format) => vec![rows * cols * format.bytes()],
             Parts::Mxfp4 => vec![rows * (cols / 2), rows * (cols / 32)],
             Parts::Fp8 { scales, block } => {
                 vec![rows * cols, scales.bytes() * rows.div_ceil(block[0]) * cols.div_ceil(block[1])]
             }
             Parts::Nvfp4 => vec![rows * (cols / 2), rows * (cols / 16)],
-            Parts::Gptq { groups, indices, .. } => {
-                let mut bytes = vec![rows * (cols / 2), groups * (rows / 2), groups * rows * 2];
-                bytes.extend(indices.then_some(4 * cols));
-                bytes
+            Parts::Gptq { groups, .. } => vec![rows * (cols / 2), groups * (rows / 2), groups * rows * 2],
+            Parts::GptqFewBits { bits, groups, .. } => {
+                vec![rows * (cols * bits / 8), groups * (rows * bits / 8), groups * rows * 2]
             }
-            Parts::GptqFewBits { bits, groups, indices, .. } => {
-                let mut part_bytes =
-                    vec![rows * (cols * bits / 8), groups * (rows * bits / 8), groups * rows * 2];
-                part_bytes.extend(indices.then_some(4 * cols));
-                part_bytes
-            }
-            Parts::Gptq8 { groups, indices, .. } => {
-                let mut bytes = vec![rows * cols, groups * rows, groups * rows * 2];
-                bytes.extend(indices.then_some(4 * cols));
-                bytes
-            }
-            Parts::PackQuantized { groups, zeros, indices, .. } => {
+            Parts::Gptq8 { groups, .. } => vec![rows * cols, groups * rows, groups * rows * 2],
+            Parts::PackQuantized { groups, zeros, .. } => {
                 let mut bytes = vec![rows * (cols / 2), groups * rows * 2];
                 bytes.extend(zeros.then_some(groups * (rows / 2)));
-                bytes.extend(indices.then_some(4 * cols));
                 bytes
             }
-            Parts::Int8 { groups, indices, .. } => {
-                let mut bytes = vec![rows * cols, groups * rows * 2];
-                bytes.extend(indices.then_some(4 * cols));
-                bytes
-            }
+            Parts::Int8 { groups, .. } => vec![rows * cols, groups * rows * 2],
             Parts::Awq { groups } => vec![cols * (rows / 2), groups * (rows / 2), groups * rows * 2],
+        };
+        bytes.extend(self.has_indices().then_some(4 * cols));
+        bytes
+    }
+
+    /// Whether the last part is the group of each column.
+    fn has_indices(&self) -> bool {
+        match self.parts {
+            Parts::Gptq { indices, .. }
+            | Parts::GptqFewBits { indices, .. }
+            | Parts::Gptq8 { indices, .. }
+            | Parts::PackQuantized { indices, .. }
+            | Parts::Int8 { indices, .. } => indices,
+            Parts::Floats(_) | Parts::Mxfp4 | Parts::Fp8 { .. } | Parts::Nvfp4 | Parts::Awq { .. } => false,
         }
     }
 
@@ -412,13 +403,13 @@ impl Recoding {
                 bytes::recode([self.rows, self.cols], [parts[0], parts[2]], &order, columns.as_deref(), out);
                 Ok(())
             }
-            Parts::PackQuantized { scales, groups, zeros, indices } => {
-                let (out, columns) = self.columns_of(groups, indices, parts, out)?;
+            Parts::PackQuantized { scales, groups, zeros, .. } => {
+                let (out, columns) = self.columns_of(groups, parts, out)?;
                 let rows = self.packed_rows(groups, scales, parts, columns.as_deref());
                 rows.recode(self.format, zeros.then(|| parts[2]), out)
             }
-            Parts::Int8 { scales, groups, around_middle, indices } => {
-                let (out, columns) = self.columns_of(groups, indices, parts, out)?;
+            Parts::Int8 { scales, groups, around_middle, .. } => {
+                let (out, columns) = self.columns_of(groups, parts, out)?;
                 self.packed_rows(groups, scales, parts, columns.as_deref()).recode_bytes(around_middle, out)
             }
             Parts::Awq { groups } => {
@@ -440,16 +431,15 @@ impl Recoding {
         packed::Rows { cols: self.cols, groups, integers: parts[0], scales: parts[1], scale_format, columns }
     }
 
-    /// As [`Recoding::columns`], where the indices are the last part, if there are any. Such that are all -1 say that nobody set them.
+    /// As [`Recoding::columns`], where indices that are all -1 say that nobody set them.
     fn columns_of<'o>(
         &self,
         groups: usize,
-        indices: bool,
         parts: &[&[u8]],
         out: &'o mut [u8],
     ) -> Result<(&'o mut [u8], Option<Vec<u32>>), RecodeError> {
         let groups = Groups { cols: self.cols, count: groups };
-        let indices = parts.last().filter(|part| indices && part.iter().any(|&byte| byte != 0xFF));
+        let indices = parts.last().filter(|part| self.has_indices() && part.iter().any(|&byte| byte != 0xFF));
         self.columns(groups, &groups.order(indices.copied(), true)?, out)
     }
 

@@ -194,9 +194,11 @@ impl Integers {
 
 /// Streams of integers and of zero points less 1, and scales; and what they stand for.
 fn gptq_few_bits(x: &[f32], [rows, cols]: [usize; 2], bits: u32, symmetric: bool) -> (Parts, Vec<f32>) {
-    let (groups, most) = (cols / GROUP, (1 << bits) - 1);
+    // Of 2 bits 64 columns are a block, where a matrix has them.
+    let group = if cols % 64 == 0 { 64 } else { GROUP };
+    let (groups, most) = (cols / group, (1 << bits) - 1);
     let (mut scales, mut zeros) = (vec![f16::ZERO; groups * rows], vec![1 << (bits - 1); groups * rows]);
-    for (i, run) in x.chunks(GROUP).enumerate() {
+    for (i, run) in x.chunks(group).enumerate() {
         let place = i % groups * rows + i / groups;
         let (low, high) = run.iter().fold((0f32, 0f32), |(low, high), &x| (low.min(x), high.max(x)));
         let range = if symmetric { 2.0 * high.max(-low) } else { high - low };
@@ -205,7 +207,7 @@ fn gptq_few_bits(x: &[f32], [rows, cols]: [usize; 2], bits: u32, symmetric: bool
             zeros[place] = (-low / scales[place].to_f32()).round().clamp(1.0, most as f32) as u32;
         }
     }
-    let place = |row: usize, col: usize| col / GROUP * rows + row;
+    let place = |row: usize, col: usize| col / group * rows + row;
     let q = |row: usize, col: usize| {
         let steps = x[row * cols + col] / scales[place(row, col)].to_f32() + zeros[place(row, col)] as f32;
         steps.round().clamp(0.0, most as f32) as u32

@@ -66,13 +66,16 @@ impl Rows<'_> {
             let (row, _, scale) = self.block(index)?;
             let (head, elements) = out.split_at_mut(2);
             head.copy_from_slice(&scale.to_le_bytes());
-            let columns = self.own_columns(index);
-            let first = index * BLOCK % self.cols;
-            let integers = &self.integers[row * self.cols..][..self.cols];
-            for (place, element) in elements.iter_mut().enumerate() {
-                *element =
-                    integers[columns.map_or(first + place, |columns| columns[place] as usize)] ^ flipped;
+            match self.own_columns(index) {
+                None => elements.copy_from_slice(&self.integers[index * BLOCK..][..BLOCK]),
+                Some(columns) => {
+                    let integers = &self.integers[row * self.cols..][..self.cols];
+                    for (element, column) in elements.iter_mut().zip(columns) {
+                        *element = integers[*column as usize];
+                    }
+                }
             }
+            elements.iter_mut().for_each(|element| *element ^= flipped);
         }
         Ok(())
     }
