@@ -307,7 +307,7 @@ fn quantised_matrices_stand_for_the_numbers_of_their_formula() {
         let found_fast = found_fast[2];
         println!("{scheme:?}: {difference:e}; fast {found_fast:e}");
         // The factor of NVFP4 multiplies sums where the twin has it in each element.
-        let exact = !matches!(scheme, Scheme::Nvfp4 { .. });
+        let exact = !matches!(scheme, Scheme::Nvfp4 { .. } | Scheme::Nvfp4Of32);
         assert!(if exact { found == wanted } else { difference < 1e-4 }, "{scheme:?}: {difference:e}");
         assert!(found_fast < 1e-5, "{scheme:?}: {found_fast:e}");
         quantised_in_memory(scheme, &paths);
@@ -331,7 +331,8 @@ fn quantised_in_memory(scheme: Scheme, [quantised, twin]: &[PathBuf; 2]) {
     let share = slot(quantised) / slot(twin);
     let most = match scheme {
         // Narrow matrices of NVFP4 become BF16.
-        Scheme::Fp8Blocks | Scheme::Fp8Tensor | Scheme::Nvfp4 { .. } => 0.35,
+        Scheme::Fp8Blocks | Scheme::Fp8Tensor | Scheme::Fp8Modelopt { .. } => 0.35,
+        Scheme::Nvfp4 { .. } | Scheme::Nvfp4Of32 => 0.35,
         Scheme::Gptq8 { .. } | Scheme::Int8 { .. } | Scheme::Mx { bits: 8, .. } => 0.35,
         Scheme::Gptq { .. }
         | Scheme::GptqFewBits { .. }

@@ -55,8 +55,11 @@ pub enum Parts {
         block: [usize; 2],
     },
     /// Floats of 4 bits [rows, cols / 2], the first of two in the low nibble; scales that are floats of 8 bits [rows, cols /
-    /// 16].
-    Nvfp4,
+    /// group].
+    Nvfp4 {
+        /// Columns that share a scale: 16, or a multiple.
+        group: usize,
+    },
     /// Nibbles [cols / 8, rows] u32, eight along the columns; zero points [groups, rows / 8] u32, eight along the rows; scales
     /// f16 [groups, rows]; with `indices`, the group of each column, i32 [cols].
     Gptq {
@@ -212,8 +215,9 @@ impl Recoding {
                 let whole = block_cols.is_multiple_of(32) || block_cols >= cols;
                 if whole && cols.is_multiple_of(32) { Format::E4M3 } else { Format::F32 }
             }
-            Parts::Nvfp4 => {
-                rule(cols.is_multiple_of(16), "16 columns share a scale")?;
+            Parts::Nvfp4 { group } => {
+                rule(group > 0 && group.is_multiple_of(16), "scales are for 16 columns, or a multiple")?;
+                rule(cols.is_multiple_of(group), "the columns must be whole groups")?;
                 if cols.is_multiple_of(64) { Format::NVFP4 } else { Format::BF16 }
             }
             Parts::Gptq { groups, any_order, symmetric, .. } => {
@@ -288,7 +292,7 @@ impl Recoding {
             Parts::Floats(_) => "floats",
             Parts::Mxfp4 => "MXFP4",
             Parts::Fp8 { .. } => "FP8",
-            Parts::Nvfp4 => "NVFP4",
+            Parts::Nvfp4 { .. } => "NVFP4",
             Parts::Gptq { .. } => "GPTQ",
             Parts::GptqFewBits { .. } => "GPTQ in few bits",
             Parts::Gptq8 { .. } => "GPTQ in 8 bits",
@@ -312,7 +316,7 @@ impl Recoding {
             Parts::Fp8 { scales, block } => {
                 vec![rows * cols, scales.bytes() * rows.div_ceil(block[0]) * cols.div_ceil(block[1])]
             }
-            Parts::Nvfp4 => vec![rows * (cols / 2), rows * (cols / 16)],
+            Parts::Nvfp4 { group } => vec![rows * (cols / 2), rows * (cols / group)],
             Parts::Gptq { groups, .. } => vec![rows * (cols / 2), groups * (rows / 2), groups * rows * 2],
             Parts::GptqFewBits { bits, groups, .. } => {
                 vec![rows * (cols * bits / 8), groups * (rows * bits / 8), groups * rows * 2]
@@ -338,7 +342,9 @@ impl Recoding {
             | Parts::Gptq8 { indices, .. }
             | Parts::PackQuantized { indices, .. }
             | Parts::Int8 { indices, .. } => indices,
-            Parts::Floats(_) | Parts::Mxfp4 | Parts::Fp8 { .. } | Parts::Nvfp4 | Parts::Awq { .. } => false,
+            Parts::Floats(_) | Parts::Mxfp4 | Parts::Fp8 { .. } | Parts::Nvfp4 { .. } | Parts::Awq { .. } => {
+                false
+            }
         }
     }
 
@@ -372,7 +378,7 @@ impl Recoding {
                 self.fp8(parts[0], |index| scales.at(parts[1], index), block, out);
                 Ok(())
             }
-            Parts::Nvfp4 => self.nvfp4(parts[0], parts[1], out),
+            Parts::Nvfp4 { group } => self.nvfp4(parts[0], parts[1], group, out),
             Parts::Gptq { zero_offset, symmetric, groups, indices, any_order } => {
                 let layout = Layout::gptq(self.rows, self.cols, zero_offset);
                 let groups = Groups { cols: self.cols, count: groups };
@@ -541,7 +547,7 @@ impl Recoding {
         Ok(())
     }
 
-    fn nvfp4(&self, nibbles: &[u8], scales: &[u8], out: &mut [u8]) -> Result<(), RecodeError> {
+    fn nvfp4(&self, nibbles: &[u8], scales: &[u8], group: usize, out: &mut [u8]) -> Result<(), RecodeError> {
         const LARGEST: u8 = 0x7E;
         if scales.iter().any(|&scale| scale > LARGEST) {
             return Err(RecodeError::Content("a scale of a block is negative or no number"));
@@ -551,15 +557,17 @@ impl Recoding {
                 let code = nibbles[index / 2] >> (index % 2 * 4) & 15;
                 // The table has twice the element.
                 let element = f32::from(FLOAT4_VALUES[usize::from(code)]) / 2.0;
-                let scale = FLOAT8_VALUES[usize::from(scales[index / 16])];
+                let scale = FLOAT8_VALUES[usize::from(scales[index / group])];
                 *out = half::bf16::from_f32(element * scale).to_le_bytes();
             }
             return Ok(());
         }
-        let blocks = nibbles.chunks_exact(32).zip(scales.as_chunks::<4>().0);
-        for (out, (nibbles, scales)) in out.chunks_exact_mut(self.format.block_bytes()).zip(blocks) {
+        let blocks = out.chunks_exact_mut(self.format.block_bytes()).zip(nibbles.chunks_exact(32));
+        for (block, (out, nibbles)) in blocks.enumerate() {
             let (head, body) = out.split_at_mut(4);
-            head.copy_from_slice(scales);
+            for (quarter, scale) in head.iter_mut().enumerate() {
+                *scale = scales[(64 * block + 16 * quarter) / group];
+            }
             for (out, sixteen) in body.as_chunks_mut::<8>().0.iter_mut().zip(nibbles.as_chunks::<8>().0) {
                 let sixteen = u64::from_le_bytes(*sixteen);
                 let (low, high) = (spread(sixteen as u32), spread((sixteen >> 32) as u32));

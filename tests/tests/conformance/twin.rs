@@ -67,7 +67,7 @@ fn tensor(checkpoint: &Checkpoint, name: &str, format: Format) -> Tensor {
         Scheme::Fp8 => {
             (Parts::Fp8 { scales: ScaleFormat::Float(FloatFormat::BF16), block: [128, 128] }, *stored)
         }
-        Scheme::Nvfp4 { .. } => (Parts::Nvfp4, 2 * stored),
+        Scheme::Nvfp4 { .. } => (Parts::Nvfp4 { group: 16 }, 2 * stored),
         other => panic!("{name} is in {other:?}"),
     };
     let (rows, cols) = (*rows as usize, cols as usize);

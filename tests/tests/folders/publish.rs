@@ -29,6 +29,8 @@ pub enum Scheme {
     Fp8Blocks,
     /// e4m3 with one scale in F32.
     Fp8Tensor,
+    /// e4m3 as modelopt has it: a scale in F32 for each row, `[rows]`, or block, `[rows / 16, 1, cols / 32, 1]`.
+    Fp8Modelopt { by_rows: bool },
     /// 4-bit integers; `v2`: zero points as they are; `symmetric`; `act_order`: groups in any order.
     Gptq { v2: bool, symmetric: bool, act_order: bool },
     /// The same of 2 or 3 bits, of which 32 fill whole words.
@@ -45,13 +47,17 @@ pub enum Scheme {
     Int8 { packed: bool, act_order: bool },
     /// 4-bit floats; modelopt's names, or those of compressed-tensors.
     Nvfp4 { compressed: bool },
+    /// The same by modelopt's names, 32 columns a scale.
+    Nvfp4Of32,
     /// Floats of 4 or 8 bits with scales that are powers of two: by the names of compressed-tensors, in bytes, or by modelopt's, as e8m0.
     Mx { bits: u32, compressed: bool },
 }
 
-pub const SCHEMES: [Scheme; 24] = [
+pub const SCHEMES: [Scheme; 27] = [
     Scheme::Fp8Blocks,
     Scheme::Fp8Tensor,
+    Scheme::Fp8Modelopt { by_rows: true },
+    Scheme::Fp8Modelopt { by_rows: false },
     Scheme::Gptq { v2: false, symmetric: true, act_order: false },
     Scheme::Gptq { v2: true, symmetric: true, act_order: false },
     Scheme::Gptq { v2: false, symmetric: false, act_order: false },
@@ -70,6 +76,7 @@ pub const SCHEMES: [Scheme; 24] = [
     Scheme::Int8 { packed: false, act_order: true },
     Scheme::Nvfp4 { compressed: false },
     Scheme::Nvfp4 { compressed: true },
+    Scheme::Nvfp4Of32,
     Scheme::Mx { bits: 4, compressed: true },
     Scheme::Mx { bits: 4, compressed: false },
     Scheme::Mx { bits: 8, compressed: true },
@@ -125,6 +132,13 @@ impl Published {
         quantised.config["quantization_config"] = match scheme {
             Scheme::Fp8Blocks => json!({"quant_method": "fp8", "weight_block_size": [16, 32]}),
             Scheme::Fp8Tensor => json!({"quant_method": "fp8"}),
+            Scheme::Fp8Modelopt { by_rows: true } => {
+                json!({"quant_method": "modelopt", "quant_algo": "FP8_PER_CHANNEL_PER_TOKEN"})
+            }
+            Scheme::Fp8Modelopt { by_rows: false } => {
+                json!({"quant_method": "modelopt", "quant_algo": "fp8_pb_wo", "weight_block_size": [16, 32]})
+            }
+            Scheme::Nvfp4Of32 => json!({"quant_method": "modelopt", "quant_algo": "W4A8_NVFP4_FP8"}),
             Scheme::Gptq { v2, symmetric, act_order } => json!({
                 "quant_method": "gptq", "bits": 4, "group_size": GROUP, "sym": symmetric, "desc_act": act_order,
                 "checkpoint_format": if v2 { "gptq_v2" } else { "gptq" },
@@ -315,5 +329,5 @@ fn add(tensors: &mut BTreeMap<String, Tensor>, name: &str, tensor: Tensor) {
 
 /// What the columns of a matrix must be a multiple of.
 fn width(scheme: Scheme) -> usize {
-    if matches!(scheme, Scheme::Nvfp4 { .. }) { 64 } else { GROUP }
+    if matches!(scheme, Scheme::Nvfp4 { .. } | Scheme::Nvfp4Of32) { 64 } else { GROUP }
 }

@@ -16,6 +16,14 @@ pub fn quantise(scheme: Scheme, x: &[f32], rows: usize, cols: usize) -> (Parts, 
     match scheme {
         Scheme::Fp8Blocks => fp8(x, rows, cols, [16, 32]),
         Scheme::Fp8Tensor => fp8(x, rows, cols, [rows, cols]),
+        Scheme::Fp8Modelopt { by_rows } => {
+            let (mut parts, meaning) = fp8(x, rows, cols, if by_rows { [1, cols] } else { [16, 32] });
+            let (name, scales) = parts.last_mut().unwrap();
+            let shape = if by_rows { vec![rows] } else { vec![rows.div_ceil(16), 1, cols / 32, 1] };
+            *name = "weight_scale";
+            *scales = Tensor::f32(&shape, &scales.floats());
+            (parts, meaning)
+        }
         Scheme::Gptq { v2, symmetric, act_order } => {
             let order = |column: usize| if act_order { column * 5 % (cols / GROUP) } else { column / GROUP };
             let integers = Integers::new(x, [rows, cols], symmetric, &order);
@@ -50,7 +58,8 @@ pub fn quantise(scheme: Scheme, x: &[f32], rows: usize, cols: usize) -> (Parts, 
             parts.extend(act_order.then(|| ("weight_g_idx", indices(cols, &order))));
             (parts, meaning)
         }
-        Scheme::Nvfp4 { compressed } => nvfp4(x, rows, cols, compressed),
+        Scheme::Nvfp4 { compressed } => nvfp4(x, [rows, cols], 16, compressed),
+        Scheme::Nvfp4Of32 => nvfp4(x, [rows, cols], 32, false),
         Scheme::Mx { bits, compressed } => microscaled(x, [rows, cols], bits, compressed),
     }
 }
@@ -335,20 +344,21 @@ fn microscaled(x: &[f32], [rows, cols]: [usize; 2], bits: u32, compressed: bool)
     (vec![(name, weight), ("weight_scale", scales)], meaning)
 }
 
-fn nvfp4(x: &[f32], rows: usize, cols: usize, compressed: bool) -> (Parts, Vec<f32>) {
+fn nvfp4(x: &[f32], [rows, cols]: [usize; 2], group: usize, compressed: bool) -> (Parts, Vec<f32>) {
     let largest = x.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
     // A power of two, so that one over it is exact.
     let factor = 2f32.powi((largest / 6.0 / 448.0).log2().ceil() as i32);
     let (mut scales, mut meant) = (Vec::new(), Vec::new());
     let mut codes = Vec::new();
-    for sixteen in x.chunks(16) {
-        let largest = sixteen.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+    for run in x.chunks(group) {
+        let largest = run.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
         let (scale, code) = nearest_float8(largest / 6.0 / factor);
         scales.push(code);
         meant.push(scale);
-        codes.extend(sixteen.iter().map(|x| nearest_float4(x / (scale * factor))));
+        codes.extend(run.iter().map(|x| nearest_float4(x / (scale * factor))));
     }
-    let meaning = codes.iter().enumerate().map(|(i, code)| float4(*code) * meant[i / 16] * factor).collect();
+    let meaning =
+        codes.iter().enumerate().map(|(i, code)| float4(*code) * meant[i / group] * factor).collect();
     let names = match compressed {
         true => ["weight_packed", "weight_scale", "weight_global_scale"],
         false => ["weight", "weight_scale", "weight_scale_2"],
@@ -356,7 +366,7 @@ fn nvfp4(x: &[f32], rows: usize, cols: usize, compressed: bool) -> (Parts, Vec<f
     let factor = if compressed { 1.0 / factor } else { factor };
     let parts = vec![
         (names[0], Tensor { dtype: Dtype::U8, shape: vec![rows, cols / 2], bytes: packed_float4(&codes) }),
-        (names[1], Tensor { dtype: Dtype::F8_E4M3, shape: vec![rows, cols / 16], bytes: scales }),
+        (names[1], Tensor { dtype: Dtype::F8_E4M3, shape: vec![rows, cols / group], bytes: scales }),
         (names[2], Tensor { dtype: Dtype::F32, shape: vec![1], bytes: factor.to_le_bytes().to_vec() }),
     ];
     (parts, meaning)

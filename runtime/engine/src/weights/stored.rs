@@ -183,7 +183,7 @@ fn described<'a>(
         Scheme::Fp8 => wanted(0, &[rows, cols])?,
         Scheme::Nvfp4 { .. } => {
             wanted(0, &[rows, cols / 2])?;
-            wanted(1, &[rows, cols / 16])?;
+            wanted(1, &[rows, cols / nvfp4_group(parts[1], [rows, cols])])?;
         }
         // What differs between these two is where a word's nibbles go; taken for the other, all numbers would be wrong.
         Scheme::Gptq => wanted(0, &[cols * gptq_bits(&parts, cols) / 32, rows])?,
@@ -217,7 +217,8 @@ fn described<'a>(
             expect(parts[1], DType::F8_E4M3)?;
             let factor = scalar(checkpoint, parts[2])?;
             parts.truncate(2);
-            (if divides { 1.0 / factor } else { factor }, Parts::Nvfp4)
+            let group = nvfp4_group(parts[1], [rows, cols]);
+            (if divides { 1.0 / factor } else { factor }, Parts::Nvfp4 { group })
         }
         Scheme::Gptq => (1.0, gptq(checkpoint, &parts, rows, cols)?),
         Scheme::Awq => (1.0, Parts::Awq { groups: groups(&parts, rows)? }),
@@ -319,6 +320,11 @@ fn fp8(checkpoint: &Checkpoint, scale: &TensorInfo, rows: usize, cols: usize) ->
         block
     };
     Ok(Parts::Fp8 { scales, block })
+}
+
+/// Columns that share a scale of NVFP4: 16, and 32 in some forms of modelopt.
+fn nvfp4_group(scale: &TensorInfo, [rows, cols]: [usize; 2]) -> usize {
+    if has_shape(scale, &[rows, cols / 32], [rows, cols]).is_ok() { 32 } else { 16 }
 }
 
 /// Rows and columns that share a scale.

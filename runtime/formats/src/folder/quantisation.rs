@@ -19,7 +19,7 @@ pub enum Scheme {
     /// `_scale_inv`.
     Fp8,
     /// `weight` of two 4-bit floats a byte [rows, columns / 2], the first in the low nibble; `weight_scale` e4m3 [rows,
-    /// columns / 16]; a factor for all, f32.
+    /// columns / 16], or for 32 columns each; a factor for all, f32.
     Nvfp4 {
         /// The factor divides; otherwise it multiplies.
         divides: bool,
@@ -137,22 +137,22 @@ pub(crate) fn is_exponents(scale: &TensorInfo) -> bool {
 }
 
 /// Ways of quantising whose tensors are read, as configurations name them, in small letters.
-const METHODS: [&str; 10] = [
-    "gptq",
-    "awq",
-    AUTO_ROUND,
-    "fp8",
-    "modelopt",
-    "compressed-tensors",
-    "mxfp4",
-    "mxfp8",
-    "nvfp4",
-    "mixed_precision",
-];
+const METHODS: [&str; 5] = ["gptq", "awq", AUTO_ROUND, "modelopt", "compressed-tensors"];
 /// AutoRound, which writes the tensors of others and says whose.
 const AUTO_ROUND: &str = "auto-round";
-/// Those of modelopt, which has others that put more tensors beside a matrix (a scale of its inputs).
-const ALGORITHMS: [&str; 5] = ["fp8", "nvfp4", "mxfp4", "mxfp8", "mixed_precision"];
+/// Those of modelopt, which has others that put more tensors beside a matrix (a scale of its inputs). Some are methods elsewhere, and
+/// all where modelopt wrote a document of its own only.
+const ALGORITHMS: [&str; 9] = [
+    "fp8",
+    "fp8_pb_wo",
+    "fp8_per_channel_per_token",
+    "nvfp4",
+    "w4a16_nvfp4",
+    "w4a8_nvfp4_fp8",
+    "mxfp4",
+    "mxfp8",
+    "mixed_precision",
+];
 
 /// Adds what the parts of a matrix do not say of themselves. `source`: where the configuration is.
 ///
@@ -191,8 +191,9 @@ pub(super) fn describe(
     }
     if let Some(method) = method {
         let key = if group.contains_key("quant_method") { "quant_method" } else { "quant_algo" };
-        if !is_one(method, &METHODS) {
-            return refuse(key, &format!("this build reads {}", METHODS.join(", ")));
+        if !is_one(method, &METHODS) && !is_one(method, &ALGORITHMS) {
+            let known = [&METHODS[..], &ALGORITHMS].concat().join(", ");
+            return refuse(key, &format!("this build reads {known}"));
         }
         metadata.set(keys::QUANTISATION, method.to_ascii_lowercase());
     }

@@ -100,21 +100,21 @@ fn scales_that_are_exponents_are_powers_of_two() {
 
 #[test]
 fn floats_of_4_bits_keep_their_places() {
-    for (rows, cols) in [(3, 128), (5, 48)] {
-        float4_matrix(rows, cols);
+    for (rows, cols, group) in [(3, 128, 16), (5, 48, 16), (3, 128, 32), (5, 96, 32)] {
+        float4_matrix(rows, cols, group);
     }
 }
 
-fn float4_matrix(rows: usize, cols: usize) {
+fn float4_matrix(rows: usize, cols: usize, group: usize) {
     const MAGNITUDES: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
     let mut noise = Noise::new(2);
     let nibbles = bytes(&mut noise, rows * cols / 2);
-    let scales: Vec<u8> = bytes(&mut noise, rows * cols / 16).iter().map(|byte| byte & 0x77).collect();
-    let recoding = Recoding::new(Parts::Nvfp4, rows, cols).unwrap();
+    let scales: Vec<u8> = bytes(&mut noise, rows * cols / group).iter().map(|byte| byte & 0x77).collect();
+    let recoding = Recoding::new(Parts::Nvfp4 { group }, rows, cols).unwrap();
     for (index, found) in recoded(&recoding, &[&nibbles, &scales]).iter().enumerate() {
         let code = nibbles[index / 2] >> (index % 2 * 4) & 15;
         let value = MAGNITUDES[usize::from(code & 7)] * if code & 8 == 0 { 1.0 } else { -1.0 };
-        assert_eq!(*found, value * FLOAT8_VALUES[usize::from(scales[index / 16])], "{index}");
+        assert_eq!(*found, value * FLOAT8_VALUES[usize::from(scales[index / group])], "{index}");
     }
     for bad in [0x7F, 0x80, 0xFF] {
         let scales = vec![bad; scales.len()];
@@ -479,12 +479,15 @@ fn contradictions_are_refused() {
         assert!(run(&|col| if col == 0 { u32::MAX } else { col % 2 }).is_err());
     }
     for (parts, rows, cols) in [
-        (Parts::Nvfp4, 1, 72),
+        (Parts::Nvfp4 { group: 16 }, 1, 72),
+        (Parts::Nvfp4 { group: 32 }, 1, 80),
+        (Parts::Nvfp4 { group: 0 }, 1, 64),
+        (Parts::Nvfp4 { group: 24 }, 1, 96),
         (Parts::Awq { groups: 0 }, 8, 64),
         (Parts::Awq { groups: 1 }, 7, 64),
         (Parts::Fp8 { scales: ScaleFormat::Float(FloatFormat::F32), block: [0, 128] }, 8, 128),
-        (Parts::Nvfp4, 0, 64),
-        (Parts::Nvfp4, usize::MAX, 64),
+        (Parts::Nvfp4 { group: 16 }, 0, 64),
+        (Parts::Nvfp4 { group: 16 }, usize::MAX, 64),
     ] {
         assert!(matches!(Recoding::new(parts, rows, cols), Err(RecodeError::Shape { .. })), "{parts:?}");
     }
@@ -525,7 +528,7 @@ fn views_take_the_elements_that_they_name() {
         let refused = Recoding::of_view(parts, view, rows, cols);
         assert!(matches!(refused, Err(RecodeError::Shape { .. })), "{view:?}");
     }
-    assert!(Recoding::of_view(Parts::Nvfp4, View::whole(4, 64), 4, 64).is_err());
+    assert!(Recoding::of_view(Parts::Nvfp4 { group: 16 }, View::whole(4, 64), 4, 64).is_err());
 }
 
 #[test]
