@@ -10,6 +10,7 @@ mod broken;
 mod convert;
 #[path = "folders/hybrid.rs"]
 mod hybrid;
+mod names;
 #[path = "folders/publish.rs"]
 mod publish;
 #[path = "folders/seeing.rs"]

@@ -105,6 +105,8 @@ pub struct LatentAttention {
     pub scale: f32,
     /// Rotary positions; all of their dimensions are behind the plain ones.
     pub rope: Rope,
+    /// What the norms of latent vectors add to the mean square, if not [`Hyperparameters::norm_eps`].
+    pub norm_eps: Option<f32>,
 }
 
 impl LatentAttention {

@@ -318,6 +318,7 @@ mod tests {
             value_dim: 40,
             scale: 1.0,
             rope,
+            norm_eps: None,
         };
         let router =
             Router { scores: Scores::Sigmoid, choice_bias: true, groups: None, normalise: true, scale: 1.0 };

@@ -565,8 +565,13 @@ impl Recoding {
         let blocks = out.chunks_exact_mut(self.format.block_bytes()).zip(nibbles.chunks_exact(32));
         for (block, (out, nibbles)) in blocks.enumerate() {
             let (head, body) = out.split_at_mut(4);
-            for (quarter, scale) in head.iter_mut().enumerate() {
-                *scale = scales[(64 * block + 16 * quarter) / group];
+            match group {
+                16 => head.copy_from_slice(&scales[4 * block..][..4]),
+                _ => {
+                    for (quarter, scale) in head.iter_mut().enumerate() {
+                        *scale = scales[(64 * block + 16 * quarter) / group];
+                    }
+                }
             }
             for (out, sixteen) in body.as_chunks_mut::<8>().0.iter_mut().zip(nibbles.as_chunks::<8>().0) {
                 let sixteen = u64::from_le_bytes(*sixteen);

@@ -140,6 +140,24 @@ fn deepseek_v2_has_another_router() {
     assert!(seen[0] != seen[1] && seen[1] == seen[2]);
 }
 
+/// What is a constant of published code, and no file says.
+#[test]
+fn latent_vectors_of_folders_have_a_norm_of_their_own() {
+    let root = tempfile::tempdir().unwrap();
+    let (gguf, path) = (root.path().join("tiny.gguf"), root.path().join("folder"));
+    let eps = [("attention.layer_norm_rms_epsilon", Some(Stored::F32(1e-3)))];
+    tiny::write_changed("deepseek2", &gguf, &eps, |_, dims| Some(dims.to_vec()));
+    let mut folder = Folder::published("deepseek2", &gguf);
+    folder.config["rms_norm_eps"] = json!(1e-3);
+    folder.write(&path);
+    assert!(trace(&path, &reference()).0 != trace(&gguf, &reference()).0);
+    let of = |path: &Path| {
+        let model = Prepared::open(path, &reference()).unwrap();
+        model.hyperparameters().latents().map(|latent| latent.norm_eps).collect::<Vec<_>>()
+    };
+    assert!(of(&path).iter().all(|eps| *eps == Some(1e-6)) && of(&gguf).iter().all(Option::is_none));
+}
+
 /// Each number that a family has of its own must count, or the test above could not fail for it.
 #[test]
 fn numbers_of_a_configuration_change_logits() {

@@ -5,6 +5,7 @@
 //! the sigmoid of its outputs and the two best of a group, chooses by scores with a bias that keeps the experts evenly used, and
 //! weighs by the scores without it.
 
+use membrane_formats::Container;
 use membrane_formats::keys::ROPE_HALVES;
 
 use super::blocks::{self, Weighing};
@@ -23,6 +24,9 @@ const SIGMOID: u32 = 2;
 /// Experts of a group whose scores make up the group's.
 const BEST_OF_GROUP_V2: usize = 1;
 const BEST_OF_GROUP_V3: usize = 2;
+/// What published code adds to the mean square of a latent vector, whatever the configuration has for the other norms. What else
+/// reads GGUF files, which have one number too, takes that for all.
+const PUBLISHED_LATENT_EPS: f32 = 1e-6;
 
 pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
     let latent = latent_attention(keys)?;
@@ -73,6 +77,7 @@ fn latent_attention(keys: &Keys<'_>) -> Result<LatentAttention> {
         value_dim: keys.count("attention.value_length_mla", MAX_WIDTH)?,
         scale: growth * growth / (query_dim as f32).sqrt(),
         rope,
+        norm_eps: (keys.checkpoint.container() == Container::Folder).then_some(PUBLISHED_LATENT_EPS),
     })
 }
 

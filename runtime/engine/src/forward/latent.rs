@@ -17,10 +17,6 @@ use crate::scratch::{LATENT_ROWS, Scratch};
 use crate::stages::Stage;
 use crate::weights::{LatentBlock, QueryWeights, Weight};
 
-/// What norms of latent vectors add to the mean square: 1e-6 in the published code of all models of this kind (DeepSeek-V2, -V3, Kimi,
-/// GLM-4.7-Flash), whatever their configurations have for the other norms.
-const LATENT_EPS: f32 = 1e-6;
-
 /// Rows of one session within a chunk that go through attention together.
 struct Piece {
     /// The first of them in the chunk.
@@ -86,6 +82,7 @@ fn project(
 ) -> Result<()> {
     let LatentAttention { kv_rank, .. } = block.shape;
     let (key, precision) = (block.shape.key_width(), core.precision);
+    let eps = block.shape.norm_eps.unwrap_or(core.hyper.norm_eps);
     let k = &mut s.k[..rows * key];
     let queries = &mut s.joined[..rows * block.shape.query_width()];
     match &block.q {
@@ -98,14 +95,14 @@ fn project(
             let mut products =
                 [product(core, down, &s.input, latent)?, product(core, &block.kv, &s.input, &mut *k)?];
             matmul(region, precision, &mut products);
-            ops::rms_norm_in_place(region, latent, norm, LATENT_EPS);
+            ops::rms_norm_in_place(region, latent, norm, eps);
             s.input.set(region, rows, down.rows, latent, precision);
             matmul(region, precision, &mut [product(core, up, &s.input, queries)?]);
         }
     }
     let (k, latent) = (&mut s.k[..rows * key], &mut s.v[..rows * kv_rank]);
     ops::copy_columns(region, k, key, 0..kv_rank, latent, kv_rank, 0);
-    ops::rms_norm_in_place(region, latent, &block.kv_norm, LATENT_EPS);
+    ops::rms_norm_in_place(region, latent, &block.kv_norm, eps);
     ops::copy_columns(region, latent, kv_rank, 0..kv_rank, k, key, 0);
     Ok(())
 }

@@ -142,7 +142,7 @@ const METHODS: [&str; 5] = ["gptq", "awq", AUTO_ROUND, "modelopt", "compressed-t
 const AUTO_ROUND: &str = "auto-round";
 /// Those of modelopt, which has others that put more tensors beside a matrix (a scale of its inputs). Some are methods elsewhere, and
 /// all where modelopt wrote a document of its own only.
-const ALGORITHMS: [&str; 9] = [
+const ALGORITHMS: [&str; 10] = [
     "fp8",
     "fp8_pb_wo",
     "fp8_per_channel_per_token",
@@ -150,6 +150,7 @@ const ALGORITHMS: [&str; 9] = [
     "w4a16_nvfp4",
     "w4a8_nvfp4_fp8",
     "mxfp4",
+    "w4a8_mxfp4_fp8",
     "mxfp8",
     "mixed_precision",
 ];
