@@ -29,7 +29,7 @@ ALL = [
     *(f"llmcompressor:{scheme}" for scheme in ("W4A16", "W4A16_ASYM", "W8A16", "W8A8", "W4AFP8", "FP8_DYNAMIC", "FP8_BLOCK")),
     *(f"llmcompressor:{scheme}" for scheme in ("NVFP4A16", "MXFP4A16", "MXFP8A16")),
     *(f"modelopt:{scheme}" for scheme in ("FP8_DEFAULT", "FP8_2D_BLOCKWISE_WEIGHT_ONLY", "FP8_PER_CHANNEL_PER_TOKEN", "NVFP4_DEFAULT")),
-    *(f"modelopt:{scheme}" for scheme in ("NVFP4_MLP_WEIGHT_ONLY", "W4A8_NVFP4_FP8", "MXFP4_DEFAULT", "W4A8_MXFP4_FP8", "MXFP8_DEFAULT")),
+    *(f"modelopt:{scheme}" for scheme in ("NVFP4_MLP_WEIGHT_ONLY", "W4A8_NVFP4_FP8", "MXFP4_DEFAULT", "MXFP8_DEFAULT")),
     *(f"autoround:{scheme}:auto_round" for scheme in ("W2A16", "W3A16", "W4A16", "W8A16", "MXFP4", "MXFP8")),
     *(f"autoround:W4A16:{form}" for form in ("auto_gptq", "auto_awq", "auto_round:sym=false")),
 ]  # fmt: skip

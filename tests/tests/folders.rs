@@ -10,9 +10,10 @@ mod broken;
 mod convert;
 #[path = "folders/hybrid.rs"]
 mod hybrid;
-mod names;
 #[path = "folders/publish.rs"]
 mod publish;
+#[path = "folders/schemes.rs"]
+mod schemes;
 #[path = "folders/seeing.rs"]
 mod seeing;
 #[path = "folders/unused.rs"]
@@ -311,7 +312,7 @@ fn quantised_matrices_stand_for_the_numbers_of_their_formula() {
         let exact = !matches!(scheme, Scheme::Nvfp4 { .. } | Scheme::Nvfp4Of32);
         assert!(if exact { found == wanted } else { difference < 1e-4 }, "{scheme:?}: {difference:e}");
         assert!(found_fast < 1e-5, "{scheme:?}: {found_fast:e}");
-        quantised_in_memory(scheme, &paths);
+        schemes::quantised_in_memory(scheme, &paths);
         if let Scheme::Gptq { act_order: true, .. } | Scheme::Gptq8 { act_order: true } = scheme {
             // Old configurations do not say that there is an order.
             let mut silent = quantised;
@@ -321,27 +322,6 @@ fn quantised_matrices_stand_for_the_numbers_of_their_formula() {
             assert!(trace(&paths[0], &reference).0 == found, "{scheme:?} without a word of the order");
         }
     }
-}
-
-/// Quantised matrices are as small in memory as they are in the files, whatever the order of their groups.
-fn quantised_in_memory(scheme: Scheme, [quantised, twin]: &[PathBuf; 2]) {
-    let slot = |path: &PathBuf| {
-        let prepared = Prepared::open(path, &LoadOptions::default()).unwrap();
-        prepared.plan().expert_slot.0 as f64
-    };
-    let share = slot(quantised) / slot(twin);
-    let most = match scheme {
-        // Narrow matrices of NVFP4 become BF16.
-        Scheme::Fp8Blocks | Scheme::Fp8Tensor | Scheme::Fp8Modelopt { .. } => 0.35,
-        Scheme::Nvfp4 { .. } | Scheme::Nvfp4Of32 => 0.35,
-        Scheme::Gptq8 { .. } | Scheme::Int8 { .. } | Scheme::Mx { bits: 8, .. } => 0.35,
-        Scheme::Gptq { .. }
-        | Scheme::GptqFewBits { .. }
-        | Scheme::Awq
-        | Scheme::PackQuantized { .. }
-        | Scheme::Mx { .. } => 0.25,
-    };
-    assert!(share < most, "{scheme:?}: an expert takes {share} of what it takes in F32");
 }
 
 /// Parts that are as long as those of another way of quantising, or stand in another order, and factors that are none.

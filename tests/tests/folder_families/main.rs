@@ -150,12 +150,12 @@ fn latent_vectors_of_folders_have_a_norm_of_their_own() {
     let mut folder = Folder::published("deepseek2", &gguf);
     folder.config["rms_norm_eps"] = json!(1e-3);
     folder.write(&path);
-    assert!(trace(&path, &reference()).0 != trace(&gguf, &reference()).0);
-    let of = |path: &Path| {
-        let model = Prepared::open(path, &reference()).unwrap();
-        model.hyperparameters().latents().map(|latent| latent.norm_eps).collect::<Vec<_>>()
-    };
-    assert!(of(&path).iter().all(|eps| *eps == Some(1e-6)) && of(&gguf).iter().all(Option::is_none));
+    let [(published, folder), (converted, file)] = [&path, &gguf].map(|path| trace(path, &reference()));
+    assert!(published != converted);
+    let eps =
+        |model: &Model| model.hyperparameters().latents().map(|latent| latent.norm_eps).collect::<Vec<_>>();
+    assert!(eps(&folder).iter().all(|eps| *eps == Some(1e-6)), "{:?}", eps(&folder));
+    assert!(eps(&file).iter().all(Option::is_none), "{:?}", eps(&file));
 }
 
 /// Each number that a family has of its own must count, or the test above could not fail for it.
