@@ -176,7 +176,7 @@ def main():
     parser.add_argument("binary")
     parser.add_argument("kinds", nargs="*")
     parser.add_argument("--architecture", default="qwen3_moe")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     transformers.logging.set_verbosity_error()
     failed = False
     with tempfile.TemporaryDirectory() as folder:
