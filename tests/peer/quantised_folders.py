@@ -17,6 +17,7 @@ import pathlib
 import shutil
 import sys
 import tempfile
+import unittest.mock
 
 import numpy as np
 import random_models
@@ -115,12 +116,11 @@ def told_by_compressed_tensors(folder):
     for name, tensor in tensors_of(folder).items():
         module, _, part = name.rpartition(".")
         modules.setdefault(module, {})[part] = tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
-    for module, parts in modules.items():
-        if any(part.startswith("weight_") for part in parts):
-            loose, float4.unpack_fp4_from_uint8 = float4.unpack_fp4_from_uint8, exact
-            parts = BaseCompressor.get_value_from_registry(form).decompress(parts, QuantizationScheme(**group))
-            float4.unpack_fp4_from_uint8 = loose
-        floats |= {f"{module}.{part}": parts[part].float() for part in ("weight", "bias") if part in parts}
+    with unittest.mock.patch.object(float4, "unpack_fp4_from_uint8", exact):
+        for module, parts in modules.items():
+            if any(part.startswith("weight_") for part in parts):
+                parts = BaseCompressor.get_value_from_registry(form).decompress(parts, QuantizationScheme(**group))
+            floats |= {f"{module}.{part}": parts[part].float() for part in ("weight", "bias") if part in parts}
     return floats
 
 
