@@ -24,8 +24,6 @@ mod order;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod packed;
 mod scalar;
-#[cfg(test)]
-mod tests;
 mod trial;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod vector;

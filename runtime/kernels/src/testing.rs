@@ -1,10 +1,7 @@
 //! What the tests of the kernels share.
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(crate) mod amx;
-
 /// A small deterministic source of numbers (xorshift), so that a failure can be repeated.
-pub(crate) struct Noise(u64);
+pub struct Noise(u64);
 
 impl Noise {
     pub fn new(seed: u64) -> Self {
@@ -29,7 +26,7 @@ impl Noise {
 }
 
 /// Fails if a bit differs; NaNs are all alike.
-pub(crate) fn same_bits(got: &[f32], expected: &[f32], what: &str) {
+pub fn same_bits(got: &[f32], expected: &[f32], what: &str) {
     assert_eq!(got.len(), expected.len(), "{what}");
     for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
         let same = got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan();

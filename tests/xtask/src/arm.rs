@@ -34,7 +34,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     for (cpu, isa) in CPUS {
         phase(&format!("testing the kernels on the CPU {cpu}"));
         let mut command = cargo();
-        command.args(["test", "--release", "--package", "membrane-kernels", "--lib", "--target", TARGET]);
+        command.args(["test", "--release", "--package", "membrane-kernels", "--tests", "--target", TARGET]);
         for setting in
             ["linker=\"rust-lld\"".to_owned(), format!("runner=[{:?}]", qemu.display().to_string())]
         {

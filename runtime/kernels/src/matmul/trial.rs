@@ -46,15 +46,3 @@ fn faster(one: Isa, other: Isa) -> Isa {
     }
     if best[0] < best[1] { one } else { other }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::fastest_isa;
-    use crate::isa::Isa;
-
-    #[test]
-    fn the_fastest_is_amx_or_the_widest_vectors() {
-        assert!(fastest_isa() == Isa::detect() || fastest_isa() == Isa::Amx);
-        assert!(fastest_isa().is_available());
-    }
-}

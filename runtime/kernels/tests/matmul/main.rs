@@ -1,14 +1,28 @@
+//! Products of weights and activations: every format and instruction set against the scalar code, and that against sums in f64.
+//!
+//! They are a program of their own, so that the kernels, of which they need all, are compiled once.
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
+#[path = "../../src/testing.rs"]
+mod testing;
+
 use std::ops::Range;
 
 use half::f16;
+use membrane_kernels::interleaved::{self, interleave, interleave_in_place};
+use membrane_kernels::quant::{dequantise_row, quantise_row};
+use membrane_kernels::{
+    Activations, Format, Isa, Matrix, Precision, Product, ShapeError, Team, fastest_isa, matmul,
+};
+use testing::{Noise, same_bits};
 
-use super::interleaved::{self, interleave, interleave_in_place};
-use super::{Activations, Matrix, Precision, Product, matmul};
-use crate::format::{Format, ShapeError};
-use crate::isa::Isa;
-use crate::parallel::Team;
-use crate::quant::{dequantise_row, quantise_row};
-use crate::testing::{Noise, same_bits};
+/// The instruction sets that can be tested here, slowest first: those of the CPU, and AMX where it can be emulated.
+fn testable() -> Vec<Isa> {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    amx::emulate();
+    Isa::available()
+}
 
 /// Those that round activations.
 const INTEGERS: [Precision; 2] = [Precision::Int8, Precision::Int16];
@@ -159,7 +173,7 @@ fn every_instruction_set_gives_the_bits_of_the_scalar_one() {
                 let case = Case::new(format, rows, cols, n, seed as u64);
                 for precision in INTEGERS {
                     let expected = case.product(Isa::Scalar, 1, precision, None);
-                    for isa in Isa::available() {
+                    for isa in testable() {
                         let got = case.product(isa, 2, precision, None);
                         let name = format!("{format} {isa} {precision:?} [{rows}, {cols}] {n} rows");
                         same_bits(&got, &expected, &name);
@@ -181,7 +195,7 @@ fn narrow_rows_of_32_blocks_and_odd_floats_agree_too() {
                 let case = Case::new(format, 19, cols, n, 11);
                 for precision in INTEGERS {
                     let expected = case.product(Isa::Scalar, 1, precision, None);
-                    for isa in Isa::available() {
+                    for isa in testable() {
                         let got = case.product(isa, 1, precision, None);
                         let name = format!("{format} {isa} {precision:?} {cols} columns, {n} rows");
                         same_bits(&got, &expected, &name);
@@ -201,7 +215,7 @@ fn a_row_does_not_depend_on_its_company() {
             for rows in [&[20][..], &[3, 3], &[0, 7, 20], &[9, 8, 7, 6, 5, 20, 0, 1]] {
                 let expected: Vec<_> =
                     rows.iter().flat_map(|row| &all[*row as usize * 41..][..41]).copied().collect();
-                for isa in Isa::available() {
+                for isa in testable() {
                     let got = case.product(isa, 2, precision, Some(rows));
                     same_bits(&got, &expected, &format!("{format} {isa} {precision:?} rows {rows:?}"));
                 }
@@ -228,7 +242,7 @@ fn floats_in_blocks_give_the_bits_of_each_row_alone() {
             }
             let weights = floats.iter().flat_map(|x| x.to_le_bytes()).collect();
             let widened = Case { format: Format::F32, rows, cols, weights, x: case.x.clone() };
-            for isa in Isa::available() {
+            for isa in testable() {
                 let together = case.product(isa, 2, Precision::Int8, None);
                 same_bits(&together, &alone, &format!("{format} {isa} [{rows}, {cols}] {n} rows"));
                 let widened = widened.product(isa, 2, Precision::Int8, None);
@@ -272,7 +286,7 @@ fn wide_rows_and_long_inputs_agree_too() {
             let case = Case::new(format, rows, cols, n, 13);
             for precision in INTEGERS {
                 let expected = case.product(Isa::Scalar, 1, precision, None);
-                for isa in Isa::available() {
+                for isa in testable() {
                     let got = case.product(isa, 2, precision, None);
                     same_bits(
                         &got,
@@ -320,9 +334,7 @@ fn columns_in_another_order_meet_their_elements() {
         let expected = case.product(Isa::detect(), 1, precision, None);
         // Room for none, for some and for all of the rows of two products.
         let rooms = [(0, 1), (n * cols, 2), (2 * n * cols, 3)];
-        for (isa, (room, threads)) in
-            Isa::available().into_iter().flat_map(|isa| rooms.map(|room| (isa, room)))
-        {
+        for (isa, (room, threads)) in testable().into_iter().flat_map(|isa| rooms.map(|room| (isa, room))) {
             let mut input = Activations::new(n, cols).with_room(room);
             let some = [4u32, 0, 8];
             let (mut all, mut few, mut other) =
@@ -406,7 +418,7 @@ fn hostile_scales_make_nans_of_their_own_rows_only() {
             put_halves(format, &mut case.weights[5 * row..], || f16::from_bits(bits));
             for precision in INTEGERS {
                 let expected = case.product(Isa::Scalar, 1, precision, None);
-                for isa in Isa::available() {
+                for isa in testable() {
                     let got = case.product(isa, 2, precision, None);
                     same_bits(&got, &expected, &format!("{format} {isa} {precision:?} scale {bits:x}"));
                     let others = got.iter().enumerate().filter(|(i, _)| i % 24 != 5);
@@ -431,7 +443,7 @@ fn every_byte_of_scale_gives_the_same_everywhere() {
         }
         for precision in INTEGERS {
             let expected = case.product(Isa::Scalar, 1, precision, None);
-            for isa in Isa::available() {
+            for isa in testable() {
                 let got = case.product(isa, 2, precision, None);
                 same_bits(&got, &expected, &format!("{format} {isa} {precision:?}"));
             }
@@ -473,7 +485,7 @@ fn strange_activations_give_the_same_everywhere() {
         for precision in INTEGERS {
             let expected = case.product(Isa::Scalar, 1, precision, None);
             assert!(expected[..32].iter().all(|x| !x.is_finite()));
-            for isa in Isa::available() {
+            for isa in testable() {
                 let got = case.product(isa, 1, precision, None);
                 same_bits(&got, &expected, &format!("{format} {isa} {precision:?}"));
             }
@@ -521,7 +533,7 @@ fn bytes_at_their_limits_overflow_nothing() {
                 case.x[1024..1536].iter_mut().step_by(2).for_each(|x| *x = -*x);
                 for precision in INTEGERS {
                     let expected = case.product(Isa::Scalar, 1, precision, None);
-                    for isa in Isa::available() {
+                    for isa in testable() {
                         let got = case.product(isa, 1, precision, None);
                         same_bits(&got, &expected, &format!("{format} {isa} {precision:?} of {fill:x}"));
                     }
@@ -529,4 +541,16 @@ fn bytes_at_their_limits_overflow_nothing() {
             }
         }
     }
+}
+
+#[test]
+fn the_fastest_is_amx_or_the_widest_vectors() {
+    assert!(fastest_isa() == Isa::detect() || fastest_isa() == Isa::Amx);
+    assert!(fastest_isa().is_available());
+}
+
+#[test]
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn amx_is_tested_wherever_avx512_is() {
+    assert_eq!(testable().contains(&Isa::Amx), testable().contains(&Isa::Avx512));
 }

@@ -3,6 +3,9 @@
 
 use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
+use std::sync::Once;
+
+use membrane_kernels::Isa;
 
 /// The tiles of a thread.
 struct State {
@@ -16,16 +19,21 @@ thread_local! {
         const { UnsafeCell::new(State { sizes: [(0, 0); 8], tiles: [[[0; 64]; 16]; 8] }) };
 }
 
-/// Has this process run tile instructions from now on. Returns whether it can.
-pub(crate) fn emulate() -> bool {
-    let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_illegal_instruction;
-    // SAFETY: zeros are a `sigaction` without flags; the handler has the signature that `SA_SIGINFO` asks for.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = handler as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
-        libc::sigaction(libc::SIGILL, &action, std::ptr::null_mut()) == 0
-    }
+/// Has this process run tile instructions from now on, where the rest of what the kernels want of AMX is there.
+pub fn emulate() {
+    static EMULATED: Once = Once::new();
+    EMULATED.call_once(|| {
+        let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_illegal_instruction;
+        // SAFETY: zeros are a `sigaction` without flags; the handler has the signature that `SA_SIGINFO` asks for, and does what
+        // `emulate_amx` wants.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = handler as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
+            assert_eq!(libc::sigaction(libc::SIGILL, &action, std::ptr::null_mut()), 0);
+            Isa::emulate_amx();
+        }
+    });
 }
 
 /// Continues behind the instruction if it is one of tiles, and lets the process die of it otherwise.
