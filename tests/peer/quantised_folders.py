@@ -1,10 +1,10 @@
 """Folders as other programs quantise them, and `membrane logits --reference` beside transformers on the numbers that they stand for.
 
-    pip install torch transformers llmcompressor nvidia-modelopt auto-round
+    pip install torch transformers llmcompressor nvidia-modelopt auto-round amd-quark
     quantised_folders.py PATH/TO/membrane [WRITER:SCHEME ...] [--architecture qwen3_moe]
 
 A model of random weights is quantised and written by the program itself, by rounding to nearest and without a hub. What its numbers are is
-said by compressed-tensors for folders of llmcompressor, and by AutoRound for integers (its `fake` form); floats of modelopt and AutoRound
+said by compressed-tensors for folders of llmcompressor, and by AutoRound for integers (its `fake` form); floats of the others
 are multiplied by their scales here. A scheme of AutoRound may have a form and flags behind it: `autoround:W4A16:auto_awq:sym=false`.
 The status is 1 if logits are further apart than 2e-3, or a folder could not be written or read.
 """
@@ -33,6 +33,7 @@ ALL = [
     *(f"modelopt:{scheme}" for scheme in ("NVFP4_MLP_WEIGHT_ONLY", "W4A8_NVFP4_FP8", "MXFP4_DEFAULT", "MXFP8_DEFAULT")),
     *(f"autoround:{scheme}:auto_round" for scheme in ("W2A16", "W3A16", "W4A16", "W8A16", "MXFP4", "MXFP8")),
     *(f"autoround:W4A16:{form}" for form in ("auto_gptq", "auto_awq", "auto_round:sym=false")),
+    *(f"quark:{scheme}" for scheme in ("fp8", "ptpc_fp8", "mxfp4_weight_only", "mxfp4_fp8", "nvfp4")),
 ]  # fmt: skip
 PROMPTS = [list(range(5, 12)), [i * 37 % 900 + 2 for i in range(64)]]
 MAX_ABS = 2e-3
@@ -98,6 +99,18 @@ def by_autoround(scheme, folder, out):
     return inner
 
 
+def by_quark(scheme, folder, out):
+    from quark.torch import LLMTemplate, ModelQuantizer, export_safetensors
+    from quark.torch.utils.llm import preprocess_for_quantization
+
+    quantised = model(folder, torch.bfloat16)
+    preprocess_for_quantization(quantised)
+    quantiser = ModelQuantizer(LLMTemplate.get(quantised.config.model_type).get_config(scheme=scheme))
+    quantised = quantiser.freeze(quantiser.quantize_model(quantised, [torch.tensor(prompt)[None] for prompt in PROMPTS]))
+    with torch.no_grad():
+        export_safetensors(quantised, str(out))
+
+
 def tensors_of(folder):
     return functools.reduce(lambda all, file: all | load_file(file), sorted(pathlib.Path(folder).glob("*.safetensors")), {})
 
@@ -152,7 +165,7 @@ def multiplied(folder):
 def compare(binary, kind, folder, root):
     """The greatest difference of logits."""
     writer, _, scheme = kind.partition(":")
-    write = {"llmcompressor": by_llmcompressor, "modelopt": by_modelopt, "autoround": by_autoround}[writer]
+    write = {"llmcompressor": by_llmcompressor, "modelopt": by_modelopt, "autoround": by_autoround, "quark": by_quark}[writer]
     written, plain = write(scheme, folder, root / "quantised") or root / "quantised", root / "plain"
     if writer == "autoround" and scheme.startswith("W"):
         name, _, *flags = scheme.split(":")

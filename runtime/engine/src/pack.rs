@@ -30,8 +30,14 @@ const COPY_BYTES: usize = 4 << 20;
 /// The weights of a packed folder.
 const WEIGHTS: &str = "model.safetensors";
 /// What belongs to a tensor of the same beginning and is of no use without it.
-const COMPANIONS: [&str; 5] =
-    [".input_scale", ".input_global_scale", ".input_zero_point", ".act_scale", ".weight_shape"];
+const COMPANIONS: [&str; 6] = [
+    ".input_scale",
+    ".input_scale_2",
+    ".input_global_scale",
+    ".input_zero_point",
+    ".act_scale",
+    ".weight_shape",
+];
 /// Endings of documents that belong to a folder beside its weights.
 const DOCUMENTS: [&str; 6] = ["json", "jinja", "txt", "md", "model", "tiktoken"];
 /// Documents that say something of the files as they were.

@@ -22,7 +22,7 @@ pub struct Form {
 }
 
 /// Endings of what belongs to another tensor, of each the endings that this one may have.
-const COMPANIONS: [(&str, &[&str]); 16] = [
+const COMPANIONS: [(&str, &[&str]); 17] = [
     (".qzeros", &[".qweight"]),
     (".scales", &[".qweight"]),
     (".g_idx", &[".qweight"]),
@@ -34,6 +34,7 @@ const COMPANIONS: [(&str, &[&str]); 16] = [
     (".weight_g_idx", &[".weight", ".weight_packed"]),
     (".weight_shape", &[".weight_packed"]),
     (".input_scale", &[".weight"]),
+    (".input_scale_2", &[".weight"]),
     (".input_global_scale", &[".weight_packed"]),
     (".k_scale", &[".weight", ".weight_packed", ".qweight"]),
     (".v_scale", &[".weight", ".weight_packed", ".qweight"]),

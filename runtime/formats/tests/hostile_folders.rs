@@ -306,6 +306,54 @@ fn folders_that_are_not_complete() {
     assert!(Checkpoint::open(Path::new("/nowhere/model.safetensors")).is_err());
 }
 
+/// Tensors of these look like others that are read.
+#[test]
+fn what_quark_writes_besides() {
+    let fp4 = r#""dtype":"fp4","qscheme":"per_group","ch_axis":-1"#;
+    for (said, told) in [
+        (format!(r#""global_quant_config":{{"weight":{{{fp4},"group_size":16,"scale_format":"e5m3"}}}}"#), "e5m3"),
+        (format!(r#""global_quant_config":{{"weight":{{{fp4},"group_size":32}}}}"#), "fp4"),
+        (
+            format!(r#""global_quant_config":{{"weight":[{{{fp4},"group_size":16}},{{"dtype":"fp8_e4m3"}}]}}"#),
+            "NVFP4",
+        ),
+        (
+            r#""layer_quant_config":{"*up_proj":{"weight":{"dtype":"fp6_e3m2","qscheme":"per_group","group_size":32,
+            "scale_format":"e8m0","ch_axis":-1}}}"#
+                .to_owned(),
+            "layer_quant_config.*up_proj.weight",
+        ),
+        (r#""global_quant_config":{"weight":{"dtype":"int8","qscheme":"per_tensor"}}"#.to_owned(), "int8"),
+        (r#""global_quant_config":{"weight":[]}"#.to_owned(), "weight"),
+        (
+            r#""global_quant_config":{"weight":{"dtype":"fp8_e4m3","qscheme":"per_channel","ch_axis":1}}"#.to_owned(),
+            "per_channel",
+        ),
+        (
+            r#""global_quant_config":{"weight":{"dtype":"fp8_e4m3","qscheme":"per_block","block_size":[0,128]}}"#
+                .to_owned(),
+            "block_size",
+        ),
+        (
+            r#""global_quant_config":{"weight":{"dtype":"fp8_e4m3","qscheme":"per_block","block_size":[128,128]}},
+            "layer_type_quant_config":{"Linear":{"weight":{"dtype":"fp8_e4m3","qscheme":"per_group","ch_axis":-1,
+            "group_size":128}}}"#
+                .to_owned(),
+            "the same in all layers",
+        ),
+        (r#""global_quant_config":{"bias":{"dtype":"int8"}}"#.to_owned(), "bias"),
+        (r#""export":{"weight_format":"fake_quantized"}"#.to_owned(), "fake_quantized"),
+        (r#""algo_config":[{"name":"awq"},{"name":"rotation","r4":true}]"#.to_owned(), "r4"),
+        (r#""algo_config":{"name":"rotation","online_r1_rotation":true}"#.to_owned(), "online_r1_rotation"),
+    ] {
+        let made = Made::with_header(&header(&[]), 32);
+        let said = format!(r#"{{"model_type":"qwen3","quantization_config":{{"quant_method":"quark",{said}}}}}"#);
+        made.file("config.json", &said);
+        let error = made.refused();
+        assert!(error.contains(told), "{said}: {error}");
+    }
+}
+
 #[test]
 fn configurations_that_lie() {
     let deep = "[".repeat(200_000);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use membrane_engine::{LoadOptions, Prepared};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::publish::{Published, Scheme};
 use crate::source;
@@ -25,6 +25,44 @@ fn modelopt_has_several_names_for_the_same_tensors() {
             model.write(root.path());
             Prepared::open(root.path(), &LoadOptions::default()).unwrap();
         }
+    }
+}
+
+/// Floats of Quark are the tensors of others; its configuration says which they are.
+#[test]
+fn quark_says_at_length_what_its_floats_are() {
+    let root = tempfile::tempdir().unwrap();
+    let published = Published::of(&source());
+    let fp4 =
+        |group: u32| json!({"dtype": "fp4", "qscheme": "per_group", "group_size": group, "ch_axis": -1});
+    let fp8 = |qscheme: &str| json!({"dtype": "fp8_e4m3", "qscheme": qscheme, "scale_type": "float"});
+    let with = |mut weight: Value, key: &str, value: Value| {
+        weight[key] = value;
+        weight
+    };
+    let mxfp8 = json!({
+        "dtype": "fp8_e4m3", "qscheme": "per_group", "group_size": 32, "ch_axis": -1, "scale_format": "e8m0",
+    });
+    let blocks = with(fp8("per_block"), "block_size", json!([16, 32]));
+    for (scheme, weight) in [
+        (Scheme::Fp8Tensor, fp8("per_tensor")),
+        (Scheme::Fp8Modelopt { by_rows: true }, with(fp8("per_channel"), "ch_axis", json!(0))),
+        (Scheme::Fp8Modelopt { by_rows: false }, blocks),
+        (Scheme::Mx { bits: 4, compressed: false }, with(fp4(32), "scale_format", json!("e8m0"))),
+        (Scheme::Mx { bits: 8, compressed: false }, mxfp8),
+        (
+            Scheme::Nvfp4 { compressed: false },
+            json!([fp4(16), with(fp8("per_tensor"), "is_scale_quant", json!(true))]),
+        ),
+    ] {
+        let mut model = published.quantised(scheme).0;
+        model.config["quantization_config"] = json!({
+            "quant_method": "quark", "global_quant_config": {"weight": weight, "input_tensors": null, "bias": null},
+            "layer_quant_config": {"lm_head": {"weight": null}}, "export": {"weight_format": "real_quantized"},
+            "algo_config": [{"name": "rotation", "r1": true, "r3": true, "r4": false, "online_r1_rotation": null}],
+        });
+        model.write(root.path());
+        Prepared::open(root.path(), &LoadOptions::default()).unwrap_or_else(|e| panic!("{scheme:?}: {e}"));
     }
 }
 

@@ -44,9 +44,10 @@ const ZEROS: &str = "biases of zeros";
 const JOINED: &str = "keys and values in one matrix, which are there a second time apart";
 
 /// Parts of names that published files have and whose tensors change nothing here.
-const IGNORABLE: [(At, &str, &str); 38] = [
-    // Static scales of activations: modelopt, FP8 of transformers and vLLM, compressed-tensors; GGUF has the first.
+const IGNORABLE: [(At, &str, &str); 39] = [
+    // Static scales of activations: modelopt, Quark, FP8 of transformers and vLLM, compressed-tensors; GGUF has the first.
     (At::End, ".input_scale", INPUT_SCALE),
+    (At::End, ".input_scale_2", INPUT_SCALE),
     (At::End, ".input_global_scale", INPUT_SCALE),
     (At::End, ".input_zero_point", INPUT_SCALE),
     (At::End, ".activation_scale", INPUT_SCALE),

@@ -13,6 +13,7 @@ mod index;
 mod json;
 mod names;
 mod quantisation;
+mod quark;
 mod tokenizer;
 mod writer;
 

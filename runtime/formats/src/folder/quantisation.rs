@@ -11,6 +11,8 @@ use crate::source::SourceFile;
 use crate::tensor::TensorInfo;
 use crate::value::Array;
 
+use super::quark::{self, Refusal};
+
 /// How a matrix of `rows` outputs and `columns` inputs is quantised, and what its parts are, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
@@ -137,9 +139,10 @@ pub(crate) fn is_exponents(scale: &TensorInfo) -> bool {
 }
 
 /// Ways of quantising whose tensors are read, as configurations name them, in small letters.
-const METHODS: [&str; 5] = ["gptq", "awq", AUTO_ROUND, "modelopt", "compressed-tensors"];
+const METHODS: [&str; 6] = ["gptq", "awq", AUTO_ROUND, "modelopt", "compressed-tensors", QUARK];
 /// AutoRound, which writes the tensors of others and says whose.
 const AUTO_ROUND: &str = "auto-round";
+const QUARK: &str = "quark";
 /// Those of modelopt, which has others that put more tensors beside a matrix (a scale of its inputs). Some are methods elsewhere, and
 /// all where modelopt wrote a document of its own only.
 const ALGORITHMS: [&str; 10] = [
@@ -281,6 +284,11 @@ pub(super) fn describe(
         }
         block = found;
     }
+    if method.is_some_and(|method| is_one(method, &[QUARK])) {
+        block = quark::block(group).map_err(|Refusal { key, found, rule }| {
+            super::config::refused(source, &format!("quantization_config.{key}"), &found, rule)
+        })?;
+    }
     if let Some(block) = block {
         metadata.set(keys::BLOCK, Array::U32(block.to_vec()));
     }
@@ -341,7 +349,7 @@ fn block_structures(group: &Map<String, Value>) -> impl Iterator<Item = &Value> 
 }
 
 /// Rows and columns of a block: a list, or as early versions of compressed-tensors write it, `128x128`.
-fn block_size(value: &Value) -> Option<[u32; 2]> {
+pub(super) fn block_size(value: &Value) -> Option<[u32; 2]> {
     let size = |value: &Value| value.as_u64().and_then(|size| u32::try_from(size).ok());
     let sizes: Option<Vec<u32>> = match value {
         Value::Array(sizes) => sizes.iter().map(size).collect(),
