@@ -311,40 +311,54 @@ fn folders_that_are_not_complete() {
 fn what_quark_writes_besides() {
     let fp4 = r#""dtype":"fp4","qscheme":"per_group","ch_axis":-1"#;
     for (said, told) in [
-        (format!(r#""global_quant_config":{{"weight":{{{fp4},"group_size":16,"scale_format":"e5m3"}}}}"#), "e5m3"),
-        (format!(r#""global_quant_config":{{"weight":{{{fp4},"group_size":32}}}}"#), "fp4"),
+        (
+            format!(r#""global_quant_config":{{"weight":{{{fp4},"group_size":16,"scale_format":"e5m3"}}}}"#),
+            "dtype fp4, qscheme per_group, group_size 16, scale_format e5m3",
+        ),
+        (format!(r#""global_quant_config":{{"weight":{{{fp4},"group_size":32}}}}"#), "group_size 32, ch_axis -1"),
         (
             format!(r#""global_quant_config":{{"weight":[{{{fp4},"group_size":16}},{{"dtype":"fp8_e4m3"}}]}}"#),
-            "NVFP4",
+            "group_size 16, ch_axis -1; dtype fp8_e4m3",
+        ),
+        (
+            r#""global_quant_config":{"weight":{"dtype":"fp8_e4m3","qscheme":"per_group","group_size":32,
+            "scale_format":"e5m3","axis":-1}}"#
+                .to_owned(),
+            "scale_format e5m3, ch_axis -1",
         ),
         (
             r#""layer_quant_config":{"*up_proj":{"weight":{"dtype":"fp6_e3m2","qscheme":"per_group","group_size":32,
             "scale_format":"e8m0","ch_axis":-1}}}"#
                 .to_owned(),
-            "layer_quant_config.*up_proj.weight",
+            "*up_proj",
         ),
-        (r#""global_quant_config":{"weight":{"dtype":"int8","qscheme":"per_tensor"}}"#.to_owned(), "int8"),
-        (r#""global_quant_config":{"weight":[]}"#.to_owned(), "weight"),
+        (r#""global_quant_config":{"weight":{"dtype":"int8","qscheme":"per_tensor"}}"#.to_owned(), "dtype int8"),
+        (r#""global_quant_config":{"weight":[]}"#.to_owned(), "global_quant_config.weight is \"[]\""),
+        (r#""global_quant_config":[]"#.to_owned(), "global_quant_config is \"[]\""),
+        (r#""layer_quant_config":{"\u001b[2J":{"weight":{}}}"#.to_owned(), "layer_quant_config"),
         (
             r#""global_quant_config":{"weight":{"dtype":"fp8_e4m3","qscheme":"per_channel","ch_axis":1}}"#.to_owned(),
-            "per_channel",
+            "qscheme per_channel, ch_axis 1",
         ),
         (
             r#""global_quant_config":{"weight":{"dtype":"fp8_e4m3","qscheme":"per_block","block_size":[0,128]}}"#
                 .to_owned(),
-            "block_size",
+            "block_size [0,128]",
         ),
         (
             r#""global_quant_config":{"weight":{"dtype":"fp8_e4m3","qscheme":"per_block","block_size":[128,128]}},
-            "layer_type_quant_config":{"Linear":{"weight":{"dtype":"fp8_e4m3","qscheme":"per_group","ch_axis":-1,
-            "group_size":128}}}"#
+            "layer_type_quant_config":{"Linear":{"weight":{"dtype":"fp8_e4m3","qscheme":"per_block","block_size":[64,128]}}}"#
                 .to_owned(),
             "the same in all layers",
         ),
-        (r#""global_quant_config":{"bias":{"dtype":"int8"}}"#.to_owned(), "bias"),
+        (r#""global_quant_config":{"bias":{"dtype":"int8"}}"#.to_owned(), "global_quant_config.bias"),
         (r#""export":{"weight_format":"fake_quantized"}"#.to_owned(), "fake_quantized"),
         (r#""algo_config":[{"name":"awq"},{"name":"rotation","r4":true}]"#.to_owned(), "r4"),
-        (r#""algo_config":{"name":"rotation","online_r1_rotation":true}"#.to_owned(), "online_r1_rotation"),
+        (r#""algo_config":[{"name":"quarot"}]"#.to_owned(), "r4"),
+        (
+            r#""algo_config":{"name":"rotation","r4":false,"online_r1_rotation":true}"#.to_owned(),
+            "online_r1_rotation",
+        ),
     ] {
         let made = Made::with_header(&header(&[]), 32);
         let said = format!(r#"{{"model_type":"qwen3","quantization_config":{{"quant_method":"quark",{said}}}}}"#);

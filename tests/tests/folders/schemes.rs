@@ -47,6 +47,7 @@ fn quark_says_at_length_what_its_floats_are() {
     for (scheme, weight) in [
         (Scheme::Fp8Tensor, fp8("per_tensor")),
         (Scheme::Fp8Modelopt { by_rows: true }, with(fp8("per_channel"), "ch_axis", json!(0))),
+        (Scheme::Fp8Modelopt { by_rows: true }, with(fp8("per_channel"), "axis", json!(0))),
         (Scheme::Fp8Modelopt { by_rows: false }, blocks),
         (Scheme::Mx { bits: 4, compressed: false }, with(fp4(32), "scale_format", json!("e8m0"))),
         (Scheme::Mx { bits: 8, compressed: false }, mxfp8),
@@ -58,7 +59,9 @@ fn quark_says_at_length_what_its_floats_are() {
         let mut model = published.quantised(scheme).0;
         model.config["quantization_config"] = json!({
             "quant_method": "quark", "global_quant_config": {"weight": weight, "input_tensors": null, "bias": null},
-            "layer_quant_config": {"lm_head": {"weight": null}}, "export": {"weight_format": "real_quantized"},
+            "layer_quant_config": {
+                "lm_head": {"weight": null}, "*k_proj": {"weight": weight, "output_tensors": {"dtype": "fp8_e4m3"}},
+            }, "export": {"weight_format": "real_quantized"},
             "algo_config": [{"name": "rotation", "r1": true, "r3": true, "r4": false, "online_r1_rotation": null}],
         });
         model.write(root.path());

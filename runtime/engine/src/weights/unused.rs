@@ -44,7 +44,7 @@ const ZEROS: &str = "biases of zeros";
 const JOINED: &str = "keys and values in one matrix, which are there a second time apart";
 
 /// Parts of names that published files have and whose tensors change nothing here.
-const IGNORABLE: [(At, &str, &str); 39] = [
+const IGNORABLE: [(At, &str, &str); 43] = [
     // Static scales of activations: modelopt, Quark, FP8 of transformers and vLLM, compressed-tensors; GGUF has the first.
     (At::End, ".input_scale", INPUT_SCALE),
     (At::End, ".input_scale_2", INPUT_SCALE),
@@ -61,6 +61,10 @@ const IGNORABLE: [(At, &str, &str); 39] = [
     (At::End, ".k_proj.output_scale", CACHE_SCALE),
     (At::End, ".v_proj.output_scale", CACHE_SCALE),
     (At::End, ".q_proj.output_scale", CACHE_SCALE),
+    (At::End, ".q_a_proj.output_scale", CACHE_SCALE),
+    (At::End, ".q_b_proj.output_scale", CACHE_SCALE),
+    (At::End, ".kv_a_proj_with_mqa.output_scale", CACHE_SCALE),
+    (At::End, ".kv_b_proj.output_scale", CACHE_SCALE),
     (At::End, ".prob_output_scale", CACHE_SCALE),
     (At::End, ".k_zero_point", CACHE_SCALE),
     (At::End, ".v_zero_point", CACHE_SCALE),

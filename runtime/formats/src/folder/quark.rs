@@ -4,6 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::quantisation::block_size;
+use crate::error::quoted;
 
 /// Something that is not read.
 pub(super) struct Refusal {
@@ -21,30 +22,37 @@ impl Refusal {
     }
 }
 
-const WEIGHTS: &str = "of Quark fp8_e4m3 is read (per_tensor, per_channel of axis 0, per_block, and per_group along columns), fp4 in groups \
-                       of 32 with scales e8m0 (MXFP4), and fp4 in groups of 16 with scales fp8_e4m3 (NVFP4)";
+const WEIGHTS: &str = "of Quark fp8_e4m3 is read (per_tensor, per_channel of axis 0, per_block), in groups of 32 with scales e8m0 it and fp4 \
+                       (MXFP8, MXFP4), and fp4 in groups of 16 with scales fp8_e4m3 (NVFP4)";
 
 /// Rows and columns that share a scale where the shapes of 8-bit floats leave it open. Error: the first thing that is not read.
 pub(super) fn block(group: &Map<String, Value>) -> Result<Option<[u32; 2]>, Refusal> {
     let form = &group.get("export").unwrap_or(&Value::Null)["weight_format"];
-    if form.as_str().is_some_and(|form| form != "real_quantized") {
+    if !form.is_null() && form != "real_quantized" {
         return Err(Refusal::of("export.weight_format".into(), form, "real_quantized is read"));
     }
     let algorithms = group.get("algo_config").unwrap_or(&Value::Null);
     let algorithms = algorithms.as_array().map_or(std::slice::from_ref(algorithms), Vec::as_slice);
-    for algorithm in algorithms.iter().filter(|algorithm| algorithm["name"] == "rotation") {
-        // Others are in the weights, or cancel out between queries and keys.
-        for rotation in ["r4", "online_r1_rotation"] {
-            if !matches!(algorithm[rotation], Value::Null | Value::Bool(false)) {
+    for algorithm in algorithms.iter().filter(|of| of["name"] == "rotation" || of["name"] == "quarot") {
+        // Others are in the weights, or cancel out between queries and keys. What is not said of the fourth is that it is there.
+        let online = &algorithm["online_r1_rotation"];
+        for (key, rotates) in
+            [("r4", algorithm["r4"] != false), ("online_r1_rotation", !online.is_null() && online != false)]
+        {
+            if rotates {
                 let rule = "rotations of activations are not computed here";
-                return Err(Refusal::of(format!("algo_config.{rotation}"), &algorithm[rotation], rule));
+                return Err(Refusal::of(format!("algo_config.{key}"), &algorithm[key], rule));
             }
         }
     }
     let mut block = None;
     for (key, layer) in layers(group) {
+        if !layer.is_object() && !layer.is_null() {
+            return Err(Refusal::of(key, layer, "it must say what weights and inputs are"));
+        }
         if !layer["bias"].is_null() {
-            return Err(Refusal::of(format!("{key}.bias"), &layer["bias"], "biases are read as floats only"));
+            let rule = "biases are read as floats only";
+            return Err(Refusal::of(format!("{key}.bias"), brief(&layer["bias"]), rule));
         }
         let weight = &layer["weight"];
         let refused = |rule| Err(Refusal::of(format!("{key}.weight"), brief(weight), rule));
@@ -63,7 +71,7 @@ fn layers(group: &Map<String, Value>) -> impl Iterator<Item = (String, &Value)> 
     let all = group.get("global_quant_config").map(|layer| ("global_quant_config".to_owned(), layer));
     let some = ["layer_quant_config", "layer_type_quant_config"].into_iter().flat_map(|key| {
         let layers = group.get(key).and_then(Value::as_object);
-        layers.into_iter().flatten().map(move |(name, layer)| (format!("{key}.{name}"), layer))
+        layers.into_iter().flatten().map(move |(name, layer)| (format!("{key}.{}", quoted(name)), layer))
     });
     all.into_iter().chain(some)
 }
@@ -84,37 +92,37 @@ fn form_of(weight: &Value) -> Option<Option<[u32; 2]>> {
         return is_nvfp4.then_some(None);
     }
     let by_exponents = weight["scale_format"] == "e8m0";
+    let by_floats = weight["scale_format"].is_null() || weight["scale_format"] == "float32";
     match (weight["dtype"].as_str()?, weight["qscheme"].as_str()?) {
-        ("fp4", "per_group") => {
-            let is_mxfp4 = by_exponents && weight["group_size"] == 32 && is_along_columns(weight);
-            is_mxfp4.then_some(None)
+        ("fp4" | "fp8_e4m3", "per_group") => {
+            let is_mx = by_exponents && weight["group_size"] == 32 && is_along_columns(weight);
+            is_mx.then_some(None)
         }
-        ("fp8_e4m3", "per_group") if is_along_columns(weight) => {
-            let columns =
-                u32::try_from(weight["group_size"].as_u64()?).ok().filter(|&columns| columns > 0)?;
-            match by_exponents {
-                true => (columns == 32).then_some(None),
-                false => Some(Some([1, columns])),
-            }
-        }
-        ("fp8_e4m3", "per_tensor") if !by_exponents => Some(None),
-        ("fp8_e4m3", "per_channel") if !by_exponents && weight["ch_axis"] == 0 => Some(None),
-        ("fp8_e4m3", "per_block") if !by_exponents => Some(Some(block_size(&weight["block_size"])?)),
+        ("fp8_e4m3", "per_tensor") if by_floats => Some(None),
+        ("fp8_e4m3", "per_channel") if by_floats && *axis(weight) == 0 => Some(None),
+        ("fp8_e4m3", "per_block") if by_floats => Some(Some(block_size(&weight["block_size"])?)),
         _ => None,
     }
 }
 
+/// The dimension that scales follow, by the name that it has had since 1.0 or before.
+fn axis(weight: &Value) -> &Value {
+    weight.get("ch_axis").unwrap_or(&weight["axis"])
+}
+
 fn is_along_columns(weight: &Value) -> bool {
-    weight["ch_axis"] == -1 || weight["ch_axis"] == 1
+    *axis(weight) == -1 || *axis(weight) == 1
 }
 
 /// What tells forms of weights apart.
 fn brief(weight: &Value) -> String {
-    const TELLING: [&str; 7] =
-        ["dtype", "qscheme", "group_size", "block_size", "scale_format", "ch_axis", "is_scale_quant"];
-    if let Some(all) = weight.as_array() {
-        return all.iter().map(brief).collect::<Vec<_>>().join("; ");
+    const TELLING: [&str; 6] =
+        ["dtype", "qscheme", "group_size", "block_size", "scale_format", "is_scale_quant"];
+    if let Some(stages @ [_, ..]) = weight.as_array().map(Vec::as_slice) {
+        return stages.iter().map(brief).collect::<Vec<_>>().join("; ");
     }
-    let telling = TELLING.iter().filter(|key| !weight[**key].is_null());
-    telling.map(|key| format!("{key}={}", weight[*key]).replace('"', "")).collect::<Vec<_>>().join(" ")
+    let telling = TELLING.iter().map(|key| (*key, &weight[*key])).chain([("ch_axis", axis(weight))]);
+    let telling = telling.filter(|(_, value)| !value.is_null());
+    let said: Vec<String> = telling.map(|(key, value)| format!("{key} {value}").replace('"', "")).collect();
+    if said.is_empty() { weight.to_string() } else { said.join(", ") }
 }

@@ -545,8 +545,8 @@ fn bytes_at_their_limits_overflow_nothing() {
 
 #[test]
 fn the_fastest_is_amx_or_the_widest_vectors() {
+    assert!(testable().contains(&fastest_isa()));
     assert!(fastest_isa() == Isa::detect() || fastest_isa() == Isa::Amx);
-    assert!(fastest_isa().is_available());
 }
 
 #[test]
