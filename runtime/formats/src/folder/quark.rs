@@ -22,8 +22,8 @@ impl Refusal {
     }
 }
 
-const WEIGHTS: &str = "of Quark fp8_e4m3 is read (per_tensor, per_channel of axis 0, per_block), in groups of 32 with scales e8m0 it and fp4 \
-                       (MXFP8, MXFP4), and fp4 in groups of 16 with scales fp8_e4m3 (NVFP4)";
+const WEIGHTS: &str = "of Quark fp8_e4m3 is read per_tensor, per_channel of axis 0 and per_block; it and fp4 in groups of 32 columns with \
+                       scales e8m0 (MXFP8, MXFP4); and fp4 in groups of 16 with scales fp8_e4m3 (NVFP4)";
 
 /// Rows and columns that share a scale where the shapes of 8-bit floats leave it open. Error: the first thing that is not read.
 pub(super) fn block(group: &Map<String, Value>) -> Result<Option<[u32; 2]>, Refusal> {
