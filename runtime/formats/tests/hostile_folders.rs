@@ -317,6 +317,10 @@ fn what_quark_writes_besides() {
         ),
         (format!(r#""global_quant_config":{{"weight":{{{fp4},"group_size":32}}}}"#), "group_size 32, ch_axis -1"),
         (
+            format!(r#""global_quant_config":{{"weight":{{{fp4},"group_size":16,"scale_format":"e8m0"}}}}"#),
+            "group_size 16, scale_format e8m0",
+        ),
+        (
             format!(r#""global_quant_config":{{"weight":[{{{fp4},"group_size":16}},{{"dtype":"fp8_e4m3"}}]}}"#),
             "group_size 16, ch_axis -1; dtype fp8_e4m3",
         ),
@@ -325,6 +329,17 @@ fn what_quark_writes_besides() {
             "scale_format":"e5m3","axis":-1}}"#
                 .to_owned(),
             "scale_format e5m3, ch_axis -1",
+        ),
+        (
+            r#""global_quant_config":{"weight":{"dtype":"fp8_e4m3","qscheme":"per_tensor","scale_format":"e5m3"}}"#
+                .to_owned(),
+            "qscheme per_tensor, scale_format e5m3",
+        ),
+        (
+            r#""global_quant_config":{"weight":{"dtype":"fp4","qscheme":"per_group","group_size":32,
+            "scale_format":"e8m0","ch_axis":0}}"#
+                .to_owned(),
+            "scale_format e8m0, ch_axis 0",
         ),
         (
             r#""layer_quant_config":{"*up_proj":{"weight":{"dtype":"fp6_e3m2","qscheme":"per_group","group_size":32,

@@ -51,7 +51,7 @@ fn install() -> Result<PathBuf> {
     let build = tools.join("build");
     let mut command = cargo();
     command.args(["install", "--quiet", "--locked", "--force", "cargo-deny", "--version", VERSION]);
-    // Its release profile optimises all crates at once, which takes three times as long as it then saves.
+    // Its release profile links with fat LTO, for which it takes three times as long to install.
     command.arg("--debug").env("CARGO_PROFILE_DEV_DEBUG", "false");
     run_command(command.arg("--root").arg(&tools).arg("--target-dir").arg(&build))?;
     std::fs::remove_dir_all(&build)?;

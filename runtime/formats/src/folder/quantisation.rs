@@ -11,8 +11,6 @@ use crate::source::SourceFile;
 use crate::tensor::TensorInfo;
 use crate::value::Array;
 
-use super::quark::{self, Refusal};
-
 /// How a matrix of `rows` outputs and `columns` inputs is quantised, and what its parts are, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
@@ -285,9 +283,7 @@ pub(super) fn describe(
         block = found;
     }
     if method.is_some_and(|method| is_one(method, &[QUARK])) {
-        block = quark::block(group).map_err(|Refusal { key, found, rule }| {
-            super::config::refused(source, &format!("quantization_config.{key}"), &found, rule)
-        })?;
+        block = super::quark::block(source, group)?;
     }
     if let Some(block) = block {
         metadata.set(keys::BLOCK, Array::U32(block.to_vec()));

@@ -3,33 +3,29 @@
 
 use serde_json::{Map, Value};
 
+use super::config;
 use super::quantisation::block_size;
-use crate::error::quoted;
+use crate::error::{FormatError, quoted};
+use crate::source::SourceFile;
 
-/// Something that is not read.
-pub(super) struct Refusal {
-    /// Below `quantization_config`.
-    pub key: String,
-    /// What it is.
-    pub found: String,
-    /// What would be read.
-    pub rule: &'static str,
-}
-
-impl Refusal {
-    fn of(key: String, found: impl ToString, rule: &'static str) -> Self {
-        Self { key, found: found.to_string(), rule }
-    }
-}
-
+/// What weights are read.
 const WEIGHTS: &str = "of Quark fp8_e4m3 is read per_tensor, per_channel of axis 0 and per_block; it and fp4 in groups of 32 columns with \
                        scales e8m0 (MXFP8, MXFP4); and fp4 in groups of 16 with scales fp8_e4m3 (NVFP4)";
 
-/// Rows and columns that share a scale where the shapes of 8-bit floats leave it open. Error: the first thing that is not read.
-pub(super) fn block(group: &Map<String, Value>) -> Result<Option<[u32; 2]>, Refusal> {
+/// Rows and columns that share a scale where the shapes of 8-bit floats leave it open. `source`: where the configuration is.
+///
+/// # Errors
+/// The first thing that is not read.
+pub(super) fn block(
+    source: &SourceFile,
+    group: &Map<String, Value>,
+) -> Result<Option<[u32; 2]>, FormatError> {
+    let refused = |key: &str, found: &str, rule: &str| {
+        Err(config::refused(source, &format!("quantization_config.{key}"), found, rule))
+    };
     let form = &group.get("export").unwrap_or(&Value::Null)["weight_format"];
     if !form.is_null() && form != "real_quantized" {
-        return Err(Refusal::of("export.weight_format".into(), form, "real_quantized is read"));
+        return refused("export.weight_format", &form.to_string(), "real_quantized is read");
     }
     let algorithms = group.get("algo_config").unwrap_or(&Value::Null);
     let algorithms = algorithms.as_array().map_or(std::slice::from_ref(algorithms), Vec::as_slice);
@@ -41,27 +37,29 @@ pub(super) fn block(group: &Map<String, Value>) -> Result<Option<[u32; 2]>, Refu
         {
             if rotates {
                 let rule = "rotations of activations are not computed here";
-                return Err(Refusal::of(format!("algo_config.{key}"), &algorithm[key], rule));
+                return refused(&format!("algo_config.{key}"), &algorithm[key].to_string(), rule);
             }
         }
     }
     let mut block = None;
     for (key, layer) in layers(group) {
         if !layer.is_object() && !layer.is_null() {
-            return Err(Refusal::of(key, layer, "it must say what weights and inputs are"));
+            return refused(&key, &layer.to_string(), "it must say what weights and inputs are");
         }
-        if !layer["bias"].is_null() {
-            let rule = "biases are read as floats only";
-            return Err(Refusal::of(format!("{key}.bias"), brief(&layer["bias"]), rule));
+        let (weight, bias) = (&layer["weight"], &layer["bias"]);
+        if !bias.is_null() {
+            return refused(&format!("{key}.bias"), &brief(bias), "biases are read as floats only");
         }
-        let weight = &layer["weight"];
-        let refused = |rule| Err(Refusal::of(format!("{key}.weight"), brief(weight), rule));
-        match form_of(weight) {
-            Some(None) => {}
-            Some(own) if block.is_none() || block == own => block = own,
-            Some(_) => return refused("blocks must be the same in all layers"),
-            None => return refused(WEIGHTS),
-        }
+        let rule = match form_of(weight) {
+            Some(None) => continue,
+            Some(own) if block.is_none() || block == own => {
+                block = own;
+                continue;
+            }
+            Some(_) => "blocks must be the same in all layers",
+            None => WEIGHTS,
+        };
+        return refused(&format!("{key}.weight"), &brief(weight), rule);
     }
     Ok(block)
 }
