@@ -3,7 +3,9 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Arc, LazyLock, OnceLock};
+
+use membrane_host::{CodeCache, DEFAULT_CAPACITY_BYTES};
 
 use crate::workspace;
 
@@ -27,13 +29,26 @@ pub fn guest(name: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Builds all of a workspace and gives the folder that they are in.
-fn build(folder: &str, within: &str) -> PathBuf {
-    let target = match std::env::var_os("CARGO_TARGET_DIR") {
+/// Machine code of components, so that each is compiled once for all programs of tests.
+pub fn code_cache() -> Arc<CodeCache> {
+    static CACHE: LazyLock<Arc<CodeCache>> = LazyLock::new(|| {
+        let folder = target_folder().join("tmp/code");
+        let key = folder.with_extension("key");
+        Arc::new(CodeCache::open(&folder, &key, DEFAULT_CAPACITY_BYTES).expect("the target folder is ours"))
+    });
+    CACHE.clone()
+}
+
+fn target_folder() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
         Some(folder) => workspace().join(folder),
         None => workspace().join("target"),
-    };
-    let target = target.join(within);
+    }
+}
+
+/// Builds all of a workspace and gives the folder that they are in.
+fn build(folder: &str, within: &str) -> PathBuf {
+    let target = target_folder().join(within);
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();

@@ -7,6 +7,8 @@ use std::process::Command;
 use membrane_host::isolation::{ProcessOptions, Program};
 use membrane_host::{HostOptions, Isolation};
 
+use crate::guests::code_cache;
+
 /// Says that plugins run in processes of their own.
 const ISOLATED: &str = "MEMBRANE_TEST_ISOLATED";
 
@@ -20,7 +22,8 @@ pub fn options() -> HostOptions {
     let arguments = ["--exact", "isolated::plugin_process", "--ignored", "--test-threads=1", "--nocapture"];
     let path = std::env::current_exe().expect("a program has a path");
     let program = Program { path, arguments: arguments.map(str::to_owned).to_vec() };
-    HostOptions { processes: Some(ProcessOptions::new(program)), ..HostOptions::default() }
+    let processes = Some(ProcessOptions::new(program));
+    HostOptions { processes, cache: Some(code_cache()), ..HostOptions::default() }
 }
 
 /// Serves a plugin, to the end of the process.

@@ -12,6 +12,7 @@ use membrane_audit::{Keep, Script, Transcript};
 use membrane_engine::{LoadOptions, Model};
 use membrane_generate::{AnswerOptions, Behaviour, Decided, Generator, Replayed, Sameness, Versions, decide};
 use membrane_host::{Host, HostOptions, Plugin, PluginSource, first_party};
+use membrane_tests::guests::code_cache;
 use membrane_tests::stage::Stage;
 use membrane_tests::{recorder, workspace};
 use membrane_text::{ChatMessage, Role};
@@ -32,7 +33,7 @@ fn path(model: &str) -> PathBuf {
 }
 
 fn host() -> Host {
-    Host::new(HostOptions::default()).unwrap()
+    Host::new(HostOptions { cache: Some(code_cache()), ..HostOptions::default() }).unwrap()
 }
 
 fn plugin(host: &Host, name: &str, parameters: Value) -> Plugin {

@@ -14,12 +14,14 @@ use membrane_generate::{
     Answer, AnswerOptions, Behaviour, EndReason, Event, GenerateError, Generator, Sameness, Versions,
 };
 use membrane_host::{Host, HostOptions, PluginSource, first_party};
+use membrane_tests::guests::code_cache;
 use membrane_tests::stage::Stage;
 use membrane_tests::{recorder, workspace};
 use membrane_text::{ChatMessage, Grammar, GrammarError, Role};
 use serde_json::{Value, json};
 
-static HOST: LazyLock<Host> = LazyLock::new(|| Host::new(HostOptions::default()).unwrap());
+static HOST: LazyLock<Host> =
+    LazyLock::new(|| Host::new(HostOptions { cache: Some(code_cache()), ..HostOptions::default() }).unwrap());
 
 /// A model of random weights with one sampler: it has no idea of JSON.
 fn generator(sampler: &str, parameters: Value) -> Generator {

@@ -1,7 +1,6 @@
 //! Where attacks take place: a host with a model, honest plugins beside the attacker, and ways to bring one in.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
@@ -9,11 +8,10 @@ use membrane_engine::{LoadOptions, Model};
 use membrane_generate::{AgentAnswer, AgentOptions, Agents, Behaviour, EndReason, Event, EventSink};
 use membrane_host::agent::Store;
 use membrane_host::{
-    AnswerContext, CodeCache, DEFAULT_CAPACITY_BYTES, Ended, Grant, Host, HostError, HostOptions, Isolation,
-    Limits, LogLine, Plugin, PluginSource, PolicyChain, SamplerChain, ToolSet, Vocabulary, World,
-    first_party,
+    AnswerContext, Ended, Grant, Host, HostError, HostOptions, Isolation, Limits, LogLine, Plugin,
+    PluginSource, PolicyChain, SamplerChain, ToolSet, Vocabulary, World, first_party,
 };
-use membrane_tests::guests::guest;
+use membrane_tests::guests::{code_cache, guest};
 use membrane_tests::{isolation, workspace};
 use serde_json::{Value, json};
 
@@ -124,11 +122,7 @@ impl Arena {
     fn host(lines: &Arc<Mutex<Vec<LogLine>>>, options: HostOptions) -> Host {
         let kept = lines.clone();
         let log = Arc::new(move |line: &LogLine| kept.lock().unwrap().push(line.clone()));
-        let cache = (options.compile == Default::default()).then(|| {
-            let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hostile-code");
-            let key = folder.with_extension("key");
-            Arc::new(CodeCache::open(&folder, &key, DEFAULT_CAPACITY_BYTES).unwrap())
-        });
+        let cache = (options.compile == Default::default()).then(code_cache);
         let processes = isolation::options().processes;
         Host::new(HostOptions { log: Some(log), cache, processes, ..options }).unwrap()
     }

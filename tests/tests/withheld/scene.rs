@@ -1,14 +1,13 @@
 //! A model that writes forbidden texts, policies that forbid them, and everything that somebody can see of the answer.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path as File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use membrane_engine::{LoadOptions, Model};
 use membrane_generate::{AgentOptions, Agents, AnswerOptions, Behaviour, Event, EventSink, Generator};
 use membrane_host::{Host, HostOptions, Plugin, PluginSource, World, first_party};
-use membrane_tests::guests::guest;
+use membrane_tests::guests::{code_cache, guest};
 use membrane_tests::workspace;
 use membrane_text::{ChatMessage, Role, Specials};
 use serde_json::{Value, json};
@@ -18,7 +17,6 @@ pub const FORBIDDEN: [&str; 4] = ["secret", "7731", "caf\u{e9} \u{2615}", "aab"]
 /// What all scenes share: each plugin is compiled once.
 pub struct Props {
     pub host: Host,
-    pub model: Model,
     pub sampler: Plugin,
     pub guard: Plugin,
     pub second: Plugin,
@@ -33,10 +31,8 @@ pub struct Props {
 pub fn props() -> &'static Props {
     static PROPS: OnceLock<Props> = OnceLock::new();
     PROPS.get_or_init(|| {
-        let host = Host::new(HostOptions::default()).unwrap();
-        let path = workspace().join("tests/fixtures/gguf/tiny-qwen3moe-Q8_0.gguf");
-        let options = LoadOptions { context: Some(8192), threads: Some(1), ..LoadOptions::default() };
-        let model = Model::open(File::new(&path), &options).unwrap();
+        let host = Host::new(HostOptions { cache: Some(code_cache()), ..HostOptions::default() }).unwrap();
+        let model = model();
         let tokenizer = model.tokenizer().unwrap();
         let plain = (0..tokenizer.vocab_size() as u32).filter(|token| !tokenizer.is_control(*token));
         let words = plain.map(|token| (tokenizer.token_bytes(token).unwrap().to_vec(), token)).collect();
@@ -57,10 +53,21 @@ pub fn props() -> &'static Props {
             react: load("react", first("react"), World::Agent),
             best_of_n: load("best-of-n", first("best-of-n"), World::Agent),
             host,
-            model,
             words,
         }
     })
+}
+
+/// The model of a test: sessions of one compute one after the other, those of several beside each other.
+pub fn model() -> Model {
+    thread_local! {
+        static MODEL: Model = {
+            let path = workspace().join("tests/fixtures/gguf/tiny-qwen3moe-Q8_0.gguf");
+            let options = LoadOptions { context: Some(8192), threads: Some(1), ..LoadOptions::default() };
+            Model::open(&path, &options).unwrap()
+        };
+    }
+    MODEL.with(Model::clone)
 }
 
 pub fn with(plugin: &Plugin, parameters: Value) -> Plugin {
@@ -68,7 +75,7 @@ pub fn with(plugin: &Plugin, parameters: Value) -> Plugin {
 }
 
 pub fn encode(text: &str) -> Vec<u32> {
-    props().model.tokenizer().unwrap().encode(text, Specials::AsText).unwrap()
+    model().tokenizer().unwrap().encode(text, Specials::AsText).unwrap()
 }
 
 /// All ways to cut bytes into tokens of the vocabulary.
@@ -172,7 +179,7 @@ impl Scene {
     }
 
     pub fn text(&self) -> String {
-        props().model.tokenizer().unwrap().decode(&self.tokens, false)
+        model().tokenizer().unwrap().decode(&self.tokens, false)
     }
 
     pub fn behaviour(&self, play: &Play) -> Behaviour {
@@ -189,7 +196,7 @@ impl Scene {
 
     pub fn generator(&self, play: &Play) -> Generator {
         let props = props();
-        Generator::new(props.host.clone(), props.model.clone(), self.behaviour(play)).unwrap()
+        Generator::new(props.host.clone(), model(), self.behaviour(play)).unwrap()
     }
 
     /// One answer to a first question.
@@ -238,7 +245,7 @@ impl Scene {
     pub fn pursue(&self, agent: &Plugin, play: &Play) -> Seen {
         let props = props();
         let behaviour = self.behaviour(play);
-        let agents = Agents::new(props.host.clone(), props.model.clone(), behaviour, None).unwrap();
+        let agents = Agents::new(props.host.clone(), model(), behaviour, None).unwrap();
         let told = Arc::new(Mutex::new(Vec::new()));
         let sink: EventSink = {
             let told = told.clone();

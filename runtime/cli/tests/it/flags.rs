@@ -50,13 +50,15 @@ fn models_that_contradict_themselves_are_named() {
 fn more_than_the_machine_has() {
     let model = fixture(MOE);
     let run = |arguments: &[&str]| membrane(&[&["run", &model, "Hello", "-n", "1"], arguments].concat());
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("logits").to_str().unwrap().to_owned();
     for context in ["4294967295", "100000000"] {
         let tokens = format!("for a context of {context} tokens");
         // Where a control group has less than the machine, it is that which has too little.
         let words = [&tokens, "this model takes", " has ", "a smaller --ctx"];
         run(&["--ctx", context]).failed_saying(&words);
         run(&["--ctx", context, "--memory", "1000TiB"]).failed_saying(&words);
-        membrane(&["logits", &model, "--tokens", "1", "--out", "o", "--ctx", context]).failed_saying(&words);
+        membrane(&["logits", &model, "--tokens", "1", "--out", &out, "--ctx", context]).failed_saying(&words);
     }
     run(&["--ctx", "4294967295", "--prefill-chunk", "18446744073709551615"])
         .failed_saying(&["this model takes", " has "]);
@@ -99,6 +101,8 @@ fn measurements_beyond_what_the_model_was_trained_for() {
 
 #[test]
 fn flags() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("logits").to_str().unwrap().to_owned();
     let model = fixture(MOE);
     let run = |arguments: &[&str]| membrane(&[&["run", &model, "Hello"], arguments].concat());
     run(&["--memroy", "1GiB"]).failed_saying(&["--memroy", "--memory"]);
@@ -119,8 +123,8 @@ fn flags() {
     run(&["--top-p", "7"]).failed_saying(&["standard-sampler", "top_p"]);
     membrane(&["run"]).failed_saying(&["MODEL", "Usage"]);
     membrane(&["walk"]).failed_saying(&["walk", "Usage"]);
-    membrane(&["logits", &model, "--tokens", "1,x", "--out", "o"]).failed_saying(&["x", "--tokens"]);
-    membrane(&["logits", &model, "--tokens", "1,99999", "--out", "o"]).failed_saying(&["99999"]);
+    membrane(&["logits", &model, "--tokens", "1,x", "--out", &out]).failed_saying(&["x", "--tokens"]);
+    membrane(&["logits", &model, "--tokens", "1,99999", "--out", &out]).failed_saying(&["99999"]);
 }
 
 #[test]
