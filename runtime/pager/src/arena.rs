@@ -12,9 +12,12 @@ use memmap2::{MmapMut, MmapRaw};
 
 use crate::error::PagerError;
 
-/// Arenas above this size ask for huge pages. Below, rounding up to 2 MiB could show in a small budget.
-#[cfg(target_os = "linux")]
-const HUGE_PAGES_ABOVE_BYTES: usize = 64 << 20;
+/// A huge page.
+pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// Arenas for experts ask for huge pages above this size. Below, rounding up to one could show in a small budget.
+const HUGE_EXPERTS_ABOVE_BYTES: usize = 64 << 20;
+/// Buffers do so above this size, where less than half of their memory is rounding.
+const HUGE_BUFFERS_ABOVE_BYTES: usize = HUGE_PAGE_BYTES / 2;
 
 /// Set in the word of a slot while it is being written; the rest of the word counts the writer and its
 /// pieces, or else the readers.
@@ -23,28 +26,50 @@ const WRITING: u32 = 1 << 31;
 /// The slots. Memory is anonymous, zero at first, and taken from the system when it is first touched.
 pub(crate) struct Arena {
     map: MmapRaw,
+    /// Where the first slot begins in it: at a huge page, if there are such.
+    begin: usize,
     slot_bytes: usize,
     /// See [`WRITING`]; 0 is a slot that nobody uses.
     words: Box<[AtomicU32]>,
 }
 
 impl Arena {
-    /// Reserves `slots` slots of `slot_bytes` each; neither may be 0.
+    /// Reserves `slots` slots of `slot_bytes` each for experts; neither may be 0.
     pub fn reserve(slots: usize, slot_bytes: usize) -> Result<Arc<Self>, PagerError> {
+        Self::map(slots, slot_bytes, HUGE_EXPERTS_ABOVE_BYTES)
+    }
+
+    /// Reserves `count` buffers of `bytes` each that reads go through; neither may be 0. They are in huge pages if these are to be had: a
+    /// disk is asked for as many pieces as the memory has, and a virtual one can be four times as slow with pages of 4 KiB.
+    pub fn buffers(count: usize, bytes: usize) -> Result<Arc<Self>, PagerError> {
+        Self::map(count, bytes, HUGE_BUFFERS_ABOVE_BYTES)
+    }
+
+    fn map(slots: usize, slot_bytes: usize, huge_above: usize) -> Result<Arc<Self>, PagerError> {
         let failed = |source| PagerError::Reserve {
             bytes: (slots as u64).saturating_mul(slot_bytes as u64),
             source: Arc::new(source),
         };
         let too_much = || failed(std::io::ErrorKind::OutOfMemory.into());
         let bytes = slots.checked_mul(slot_bytes).ok_or_else(too_much)?;
-        let map = MmapRaw::from(MmapMut::map_anon(bytes).map_err(failed)?);
+        let huge = cfg!(target_os = "linux") && bytes > huge_above;
+        // Only whole huge pages are given as such. What is reserved and never touched takes no memory.
+        let reserved = match huge {
+            true => {
+                bytes.checked_add(2 * HUGE_PAGE_BYTES).ok_or_else(too_much)? / HUGE_PAGE_BYTES
+                    * HUGE_PAGE_BYTES
+            }
+            false => bytes,
+        };
+        let map = MmapRaw::from(MmapMut::map_anon(reserved).map_err(failed)?);
         #[cfg(target_os = "linux")]
-        if bytes > HUGE_PAGES_ABOVE_BYTES {
+        if huge {
             // Only a hint: kernels without huge pages refuse it, and nothing depends on it but speed.
             let _ = map.advise(memmap2::Advice::HugePage);
         }
+        let begin = if huge { map.as_ptr().addr().wrapping_neg() % HUGE_PAGE_BYTES } else { 0 };
         let words = (0..slots).map(|_| AtomicU32::new(0)).collect();
-        Ok(Arc::new(Self { map, slot_bytes, words }))
+        Ok(Arc::new(Self { map, begin, slot_bytes, words }))
     }
 
     pub fn slots(&self) -> usize {
@@ -79,9 +104,9 @@ impl Arena {
     /// Start of a range within a slot.
     fn pointer(&self, slot: usize, range: &Range<usize>) -> *mut u8 {
         assert!(slot < self.words.len() && range.start <= range.end && range.end <= self.slot_bytes);
-        // SAFETY: the mapping has slots * slot_bytes bytes, and the assertion keeps slot * slot_bytes + start
-        // at or before its end; `reserve` checked that the product does not overflow.
-        unsafe { self.map.as_mut_ptr().add(slot * self.slot_bytes + range.start) }
+        // SAFETY: behind `begin` the mapping has slots * slot_bytes bytes, and the assertion keeps slot * slot_bytes + start
+        // at or before their end; `map` checked that the product does not overflow.
+        unsafe { self.map.as_mut_ptr().add(self.begin + slot * self.slot_bytes + range.start) }
     }
 }
 
@@ -218,10 +243,31 @@ mod tests {
     }
 
     #[test]
+    fn buffers_begin_at_huge_pages_and_hold_what_is_written() {
+        for (count, bytes) in
+            [(4, HUGE_PAGE_BYTES), (1, HUGE_PAGE_BYTES), (3, HUGE_PAGE_BYTES + 8192), (2, 4096)]
+        {
+            let buffers = Arena::buffers(count, bytes).unwrap();
+            let mut pieces: Vec<Piece> =
+                (0..count).map(|buffer| buffers.write(buffer).unwrap().piece(0..bytes).unwrap()).collect();
+            let first = pieces[0].bytes_mut().as_ptr().addr();
+            let whole = if cfg!(target_os = "linux") && bytes > 4096 { HUGE_PAGE_BYTES } else { 4096 };
+            assert_eq!(first % whole, 0, "{count} of {bytes}");
+            pieces.iter_mut().zip(1..).for_each(|(piece, number)| piece.bytes_mut().fill(number));
+            drop(pieces);
+            for (buffer, number) in (0..count).zip(1..) {
+                assert!(buffers.read(buffer).unwrap().bytes().iter().all(|&byte| byte == number));
+            }
+        }
+    }
+
+    #[test]
     fn an_impossible_reservation_is_a_typed_error() {
         let error = Arena::reserve(usize::MAX >> 12, 4096).err().unwrap();
         assert!(matches!(error, PagerError::Reserve { .. }), "{error}");
         let error = Arena::reserve(usize::MAX, 4096).err().unwrap();
+        assert!(matches!(error, PagerError::Reserve { .. }), "{error}");
+        let error = Arena::buffers(1, usize::MAX - 4096).err().unwrap();
         assert!(matches!(error, PagerError::Reserve { .. }), "{error}");
     }
 }

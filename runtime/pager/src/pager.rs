@@ -112,7 +112,7 @@ impl Pager {
         let arena = Arena::reserve(slots, slot_bytes as usize)?;
         let staging = match catalog.staging_bytes() {
             0 => None,
-            bytes => Some(Arena::reserve(io_threads, bytes as usize)?),
+            bytes => Some(Arena::buffers(io_threads, bytes as usize)?),
         };
         let shared = Arc::new(Shared::new(arena, catalog, opened, state));
         let mut pager = Self { shared, threads: Vec::with_capacity(io_threads), io };

@@ -12,8 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use memmap2::MmapMut;
-
+use crate::arena::{Arena, Piece};
 use crate::catalog::{BLOCK_BYTES, Catalog};
 use crate::error::PagerError;
 use crate::files::{Files, PagedFile};
@@ -199,9 +198,12 @@ fn spots<'a>(files: &'a Files, catalog: &Catalog) -> (Vec<Spot<'a>>, Vec<Spot<'a
 /// Reads at the spots with `depth` threads until all are read or the time is up.
 fn measure(spots: &[Spot], depth: usize, budget: Duration) -> io::Result<Rate> {
     let depth = depth.clamp(1, spots.len().max(1));
-    let mut memory = MmapMut::map_anon(depth * READ_BYTES)?;
+    let memory = Arena::buffers(depth, READ_BYTES).map_err(io::Error::other)?;
+    let buffers =
+        (0..depth).map(|buffer| memory.write(buffer).and_then(|mut buffer| buffer.piece(0..READ_BYTES)));
+    let mut buffers: Vec<Piece> = buffers.flatten().collect();
     // Touched before the clock starts: page faults are not the disk's.
-    memory.fill(0);
+    buffers.iter_mut().for_each(|buffer| buffer.bytes_mut().fill(0));
     let (next, bytes) = (AtomicUsize::new(0), AtomicU64::new(0));
     let stop = AtomicBool::new(false);
     let begun = Instant::now();
@@ -215,8 +217,8 @@ fn measure(spots: &[Spot], depth: usize, budget: Duration) -> io::Result<Rate> {
     };
     std::thread::scope(|scope| {
         let mut threads = Vec::with_capacity(depth);
-        for buffer in memory.chunks_mut(READ_BYTES) {
-            threads.push(std::thread::Builder::new().spawn_scoped(scope, || read(buffer))?);
+        for buffer in &mut buffers {
+            threads.push(std::thread::Builder::new().spawn_scoped(scope, || read(buffer.bytes_mut()))?);
         }
         let died = |_| Err(io::Error::other("a thread of the probe died"));
         threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(died))

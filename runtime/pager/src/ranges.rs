@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Instant;
 
-use crate::arena::Arena;
+use crate::arena::{Arena, HUGE_PAGE_BYTES};
 use crate::catalog::BLOCK_BYTES;
 use crate::error::PagerError;
 use crate::files::{Files, Job, PagedFile};
@@ -17,10 +17,10 @@ use crate::probe::{BUFFERED_MUST_WIN_BY, Rate};
 
 /// Reads at a time.
 const READERS: usize = 4;
-/// Bytes of one of them.
-const PIECE_BYTES: usize = 2 << 20;
-/// Bytes of a buffer: a piece, and what its first and last block have beside it.
-const BUFFER_BYTES: usize = PIECE_BYTES + 2 * BLOCK_BYTES as usize;
+/// Bytes of a buffer.
+const BUFFER_BYTES: usize = HUGE_PAGE_BYTES;
+/// Bytes of one of them: what its first and last block have beside it is in its buffer, too.
+const PIECE_BYTES: usize = BUFFER_BYTES - 2 * BLOCK_BYTES as usize;
 /// Bytes that are read in each way before one is chosen.
 const TRIAL_BYTES: usize = 16 << 20;
 /// Less than this is read through the page cache: a trial would be a great part of it.
@@ -74,7 +74,7 @@ pub fn read_ranges(
 
 /// A buffer for each reader, touched, since page faults are not the disk's.
 fn buffers() -> Result<Arc<Arena>, PagerError> {
-    let buffers = Arena::reserve(READERS, BUFFER_BYTES)?;
+    let buffers = Arena::buffers(READERS, BUFFER_BYTES)?;
     for reader in 0..READERS {
         if let Some(mut buffer) = buffers.write(reader).and_then(|mut buffer| buffer.piece(0..BUFFER_BYTES)) {
             buffer.bytes_mut().fill(1);
