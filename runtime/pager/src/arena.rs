@@ -12,12 +12,12 @@ use memmap2::{MmapMut, MmapRaw};
 
 use crate::error::PagerError;
 
-/// A huge page.
+/// A huge page, in bytes, where a page has 4 KiB; elsewhere a boundary that is good for more than one.
 pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
-/// Arenas for experts ask for huge pages above this size. Below, rounding up to one could show in a small budget.
-const HUGE_EXPERTS_ABOVE_BYTES: usize = 64 << 20;
-/// Buffers do so above this size, where less than half of their memory is rounding.
-const HUGE_BUFFERS_ABOVE_BYTES: usize = HUGE_PAGE_BYTES / 2;
+/// Arenas of experts ask for huge pages from this size on. Below, rounding up to one could show in a small budget.
+const HUGE_EXPERTS_BYTES: usize = 16 << 20;
+/// Buffers do so from this size on, where at most half of their memory is rounding.
+const HUGE_BUFFERS_BYTES: usize = HUGE_PAGE_BYTES / 2;
 
 /// Set in the word of a slot while it is being written; the rest of the word counts the writer and its
 /// pieces, or else the readers.
@@ -36,38 +36,38 @@ pub(crate) struct Arena {
 impl Arena {
     /// Reserves `slots` slots of `slot_bytes` each for experts; neither may be 0.
     pub fn reserve(slots: usize, slot_bytes: usize) -> Result<Arc<Self>, PagerError> {
-        Self::map(slots, slot_bytes, HUGE_EXPERTS_ABOVE_BYTES)
+        Self::map(slots, slot_bytes, HUGE_EXPERTS_BYTES)
     }
 
     /// Reserves `count` buffers of `bytes` each that reads go through; neither may be 0. They are in huge pages if these are to be had: a
     /// disk is asked for as many pieces as the memory has, and a virtual one can be four times as slow with pages of 4 KiB.
     pub fn buffers(count: usize, bytes: usize) -> Result<Arc<Self>, PagerError> {
-        Self::map(count, bytes, HUGE_BUFFERS_ABOVE_BYTES)
+        Self::map(count, bytes, HUGE_BUFFERS_BYTES)
     }
 
-    fn map(slots: usize, slot_bytes: usize, huge_above: usize) -> Result<Arc<Self>, PagerError> {
+    fn map(slots: usize, slot_bytes: usize, huge_from: usize) -> Result<Arc<Self>, PagerError> {
         let failed = |source| PagerError::Reserve {
             bytes: (slots as u64).saturating_mul(slot_bytes as u64),
             source: Arc::new(source),
         };
         let too_much = || failed(std::io::ErrorKind::OutOfMemory.into());
         let bytes = slots.checked_mul(slot_bytes).ok_or_else(too_much)?;
-        let huge = cfg!(target_os = "linux") && bytes > huge_above;
-        // Only whole huge pages are given as such. What is reserved and never touched takes no memory.
+        let huge = cfg!(target_os = "linux") && bytes >= huge_from;
+        // One more than are filled, so that the first can begin where a huge page does. What is never touched takes no memory.
         let reserved = match huge {
-            true => {
-                bytes.checked_add(2 * HUGE_PAGE_BYTES).ok_or_else(too_much)? / HUGE_PAGE_BYTES
-                    * HUGE_PAGE_BYTES
-            }
-            false => bytes,
+            true => bytes
+                .checked_next_multiple_of(HUGE_PAGE_BYTES)
+                .and_then(|all| all.checked_add(HUGE_PAGE_BYTES)),
+            false => Some(bytes),
         };
+        let reserved = reserved.ok_or_else(too_much)?;
         let map = MmapRaw::from(MmapMut::map_anon(reserved).map_err(failed)?);
         #[cfg(target_os = "linux")]
         if huge {
             // Only a hint: kernels without huge pages refuse it, and nothing depends on it but speed.
             let _ = map.advise(memmap2::Advice::HugePage);
         }
-        let begin = if huge { map.as_ptr().addr().wrapping_neg() % HUGE_PAGE_BYTES } else { 0 };
+        let begin = if huge { to_huge_page(map.as_ptr().addr()) } else { 0 };
         let words = (0..slots).map(|_| AtomicU32::new(0)).collect();
         Ok(Arc::new(Self { map, begin, slot_bytes, words }))
     }
@@ -108,6 +108,11 @@ impl Arena {
         // at or before their end; `map` checked that the product does not overflow.
         unsafe { self.map.as_mut_ptr().add(self.begin + slot * self.slot_bytes + range.start) }
     }
+}
+
+/// Bytes from an address to the next huge page.
+fn to_huge_page(address: usize) -> usize {
+    address.wrapping_neg() % HUGE_PAGE_BYTES
 }
 
 /// The only user of a slot. Hands out pieces of it from front to back.
@@ -242,17 +247,52 @@ mod tests {
         assert!(writer.piece(0..8).is_none(), "pieces go from front to back");
     }
 
+    /// Whether the system was told to use huge pages where a slot begins.
+    #[cfg(target_os = "linux")]
+    fn asks_for_huge_pages(arena: &Arena) -> bool {
+        let address = arena.pointer(0, &(0..1)).addr();
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut inside = false;
+        for line in maps.lines() {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            let range = range.and_then(|(begin, end)| {
+                Some(usize::from_str_radix(begin, 16).ok()?..usize::from_str_radix(end, 16).ok()?)
+            });
+            match range {
+                Some(range) => inside = range.contains(&address),
+                None if inside && line.starts_with("VmFlags:") => {
+                    return line.split(' ').any(|flag| flag == "hg");
+                }
+                None => {}
+            }
+        }
+        false
+    }
+
+    #[test]
+    fn a_huge_page_is_found_from_any_address() {
+        let page = HUGE_PAGE_BYTES;
+        for (address, bytes) in
+            [(0, 0), (4096, page - 4096), (page - 4096, 4096), (page, 0), (3 * page + 1, page - 1)]
+        {
+            assert_eq!(to_huge_page(address), bytes, "{address}");
+        }
+    }
+
     #[test]
     fn buffers_begin_at_huge_pages_and_hold_what_is_written() {
-        for (count, bytes) in
-            [(4, HUGE_PAGE_BYTES), (1, HUGE_PAGE_BYTES), (3, HUGE_PAGE_BYTES + 8192), (2, 4096)]
-        {
+        let half = HUGE_PAGE_BYTES / 2;
+        for (count, bytes) in [(4, 2 * half), (1, 2 * half), (1, half), (3, 2 * half + 8192), (2, 4096)] {
             let buffers = Arena::buffers(count, bytes).unwrap();
             let mut pieces: Vec<Piece> =
                 (0..count).map(|buffer| buffers.write(buffer).unwrap().piece(0..bytes).unwrap()).collect();
-            let first = pieces[0].bytes_mut().as_ptr().addr();
-            let whole = if cfg!(target_os = "linux") && bytes > 4096 { HUGE_PAGE_BYTES } else { 4096 };
-            assert_eq!(first % whole, 0, "{count} of {bytes}");
+            #[cfg(target_os = "linux")]
+            if count * bytes >= half {
+                assert_eq!(pieces[0].bytes_mut().as_ptr().addr() % HUGE_PAGE_BYTES, 0, "{count} of {bytes}");
+                // A kernel without huge pages has nothing to tell.
+                let known = std::fs::exists("/sys/kernel/mm/transparent_hugepage").unwrap();
+                assert!(!known || asks_for_huge_pages(&buffers), "{count} of {bytes}");
+            }
             pieces.iter_mut().zip(1..).for_each(|(piece, number)| piece.bytes_mut().fill(number));
             drop(pieces);
             for (buffer, number) in (0..count).zip(1..) {

@@ -77,8 +77,10 @@ pub enum PagerError {
         /// Size of one slot.
         slot_bytes: u64,
     },
-    /// The operating system did not give the arena.
-    #[error("could not reserve {bytes} bytes for the expert arena: {source}; give a smaller budget")]
+    /// The operating system did not give the memory that is read into.
+    #[error(
+        "could not reserve {bytes} bytes to read experts and weights into: {source}; give a smaller budget"
+    )]
     Reserve {
         /// Size asked for.
         bytes: u64,

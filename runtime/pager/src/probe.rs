@@ -199,9 +199,9 @@ fn spots<'a>(files: &'a Files, catalog: &Catalog) -> (Vec<Spot<'a>>, Vec<Spot<'a
 fn measure(spots: &[Spot], depth: usize, budget: Duration) -> io::Result<Rate> {
     let depth = depth.clamp(1, spots.len().max(1));
     let memory = Arena::buffers(depth, READ_BYTES).map_err(io::Error::other)?;
-    let buffers =
-        (0..depth).map(|buffer| memory.write(buffer).and_then(|mut buffer| buffer.piece(0..READ_BYTES)));
-    let mut buffers: Vec<Piece> = buffers.flatten().collect();
+    let buffer = |number| memory.write(number)?.piece(0..READ_BYTES);
+    let buffers: Option<Vec<Piece>> = (0..depth).map(buffer).collect();
+    let mut buffers = buffers.ok_or_else(|| io::Error::other("a buffer of the probe is in use"))?;
     // Touched before the clock starts: page faults are not the disk's.
     buffers.iter_mut().for_each(|buffer| buffer.bytes_mut().fill(0));
     let (next, bytes) = (AtomicUsize::new(0), AtomicU64::new(0));

@@ -17,9 +17,9 @@ use crate::probe::{BUFFERED_MUST_WIN_BY, Rate};
 
 /// Reads at a time.
 const READERS: usize = 4;
-/// Bytes of a buffer.
+/// Bytes of the buffer that a read goes through.
 const BUFFER_BYTES: usize = HUGE_PAGE_BYTES;
-/// Bytes of one of them: what its first and last block have beside it is in its buffer, too.
+/// Bytes of a read; beside them its buffer holds the rest of their first and last block.
 const PIECE_BYTES: usize = BUFFER_BYTES - 2 * BLOCK_BYTES as usize;
 /// Bytes that are read in each way before one is chosen.
 const TRIAL_BYTES: usize = 16 << 20;
