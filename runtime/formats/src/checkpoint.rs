@@ -43,10 +43,13 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Opens a GGUF file, and with the first file of a split model the others beside it; or a folder with a model as it was
-    /// published, by its own path or by that of a safetensors file in it.
+    /// published, by its own path or by that of a safetensors file in it. Of a repository in a cache of Hugging Face's hub the revision
+    /// `main` is opened, of a folder that has one GGUF file and no other weights that file.
     ///
     /// Takes time and memory in proportion to the headers, within [`crate::limits`]; no file makes it panic.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
+        let meant = if path.is_dir() { folder::meant(path)? } else { path.to_owned() };
+        let path = meant.as_path();
         let (container, metadata, tensors, files, names) = if folder::is_one(path) {
             let folder::Parts { metadata, tensors, files, names } = folder::open(path)?;
             (Container::Folder, metadata, tensors, files, Some(names))
@@ -67,7 +70,7 @@ impl Checkpoint {
         Ok(Self { path: path.to_owned(), container, metadata, tensors, names, by_name, files })
     }
 
-    /// The path that was opened: of a split model, its first file.
+    /// The path that was opened: of a split model, its first file; of a folder that stands for a model elsewhere, that model's.
     pub fn path(&self) -> &Path {
         &self.path
     }

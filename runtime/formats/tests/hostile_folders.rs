@@ -306,6 +306,80 @@ fn folders_that_are_not_complete() {
     assert!(Checkpoint::open(Path::new("/nowhere/model.safetensors")).is_err());
 }
 
+#[test]
+fn a_weight_file_that_is_named_is_the_one_that_is_read() {
+    let rows = |rows: usize| {
+        let data = rows * 16;
+        header(&[]).replace("[2,8]", &format!("[{rows},8]")).replace("[0,32]", &format!("[0,{data}]"))
+    };
+    let made = Made::new().weights("a.safetensors", &rows(3), 48).weights("b.safetensors", &rows(4), 64);
+    let bytes = |name: &str| Checkpoint::open(&made.0.path().join(name)).unwrap().tensors()[0].bytes;
+    assert_eq!((bytes("a.safetensors"), bytes("b.safetensors")), (48, 64));
+    // One that has the whole model goes before them, and before an index that does not name it.
+    fs::write(made.0.path().join("model.safetensors"), safetensors(&rows(5), 80)).unwrap();
+    let index = |tensor: &str, shard: &str| {
+        made.file("model.safetensors.index.json", format!(r#"{{"weight_map":{{"{tensor}":"{shard}"}}}}"#));
+    };
+    index("model.embed_tokens.weight", "gone-00001-of-00002.safetensors");
+    assert_eq!((bytes("a.safetensors"), bytes("model.safetensors"), bytes(".")), (48, 80, 80));
+    // One that names it is believed as before.
+    index("other", "model.safetensors");
+    assert!(made.refused().contains("other"));
+}
+
+#[test]
+fn folders_stand_for_the_model_in_them() {
+    let made = Made::with_header(&header(&[]), 32);
+    let hub = tempfile::tempdir().unwrap();
+    let below = |path: &str| hub.path().join(path);
+    let error = || Checkpoint::open(hub.path()).unwrap_err().to_string();
+    fs::create_dir_all(below("snapshots")).unwrap();
+    assert!(error().contains("config.json"), "a folder of that name is no repository: {}", error());
+    fs::create_dir_all(below("refs")).unwrap();
+    assert!(error().contains("no revision"), "{}", error());
+    symlink(made.0.path(), below("snapshots/abc")).unwrap();
+    assert_eq!(Checkpoint::open(hub.path()).unwrap().path(), below("snapshots/abc"), "the only one");
+    for (main, words) in
+        [("../snapshots/abc", "names no"), ("", "names no"), ("..", "names no"), ("gone", "not there")]
+    {
+        fs::write(below("refs/main"), main).unwrap();
+        assert!(error().contains(words), "{main}: {}", error());
+    }
+    fs::remove_file(below("refs/main")).unwrap();
+    fs::create_dir(below("snapshots/def")).unwrap();
+    assert!(error().contains("2 revisions") && error().contains("abc"), "{}", error());
+    fs::write(below("refs/main"), "abc\n").unwrap();
+    assert_eq!(Checkpoint::open(hub.path()).unwrap().path(), below("snapshots/abc"));
+
+    // As LM Studio and publishers of GGUF files arrange them.
+    fs::write(below("refs/main"), "def").unwrap();
+    let gguf = |name: &str| {
+        let path = below("snapshots/def").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "GGUF").unwrap();
+    };
+    // Of what is in folders within it, one is the model as long as none is beside them.
+    let split = ["Q4/z-00001-of-00002.gguf", "Q4/z-00002-of-00002.gguf"];
+    ["config.json", "mmproj-f16.gguf", ".x.gguf"].into_iter().chain(split).for_each(gguf);
+    assert!(error().contains("Q4/z-00001-of-00002.gguf"), "{}", error());
+    gguf("Q8/z.gguf");
+    assert!(error().contains("2 GGUF files") && error().contains("Q8/z.gguf"), "{}", error());
+    ["x-00001-of-00002.gguf", "x-00002-of-00002.gguf"].into_iter().for_each(gguf);
+    assert!(error().contains("x-00001-of-00002.gguf"), "{}", error());
+    gguf("y.gguf");
+    for words in ["2 GGUF files", "x-00001-of-00002.gguf", "y.gguf"] {
+        assert!(error().contains(words), "{words}: {}", error());
+    }
+    // What has a model of its own is no repository.
+    for name in ["snapshots/other", "refs"] {
+        fs::create_dir_all(made.0.path().join(name)).unwrap();
+    }
+    assert_eq!(made.open().unwrap().path(), made.0.path());
+    let pickled = Made::new();
+    pickled.file("pytorch_model.bin", "");
+    assert!(pickled.refused().contains("runs code"));
+}
+
 /// Tensors of these look like others that are read.
 #[test]
 fn what_quark_writes_besides() {

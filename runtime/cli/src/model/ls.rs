@@ -9,7 +9,7 @@ use membrane_engine::{Architecture, Bytes};
 use membrane_formats::Checkpoint;
 use serde::Serialize;
 
-use super::places::{Found, Keeper, Place, usual};
+use super::places::{Found, Keeper, Place, Search, usual};
 use crate::report::{self, printable};
 
 #[derive(clap::Args)]
@@ -34,6 +34,8 @@ struct Row {
     architecture: Option<String>,
     /// The form that most of its bytes are in.
     quantisation: Option<String>,
+    /// In what it is not what its keeper runs by that name.
+    note: Option<&'static str>,
     /// Why it can't be run, as far as its headers tell.
     problem: Option<String>,
 }
@@ -44,7 +46,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let place = |root: &PathBuf| Place { keeper: Keeper::Folder, root: root.clone() };
     let places = if args.folders.is_empty() { usual() } else { args.folders.iter().map(place).collect() };
-    let rows: Vec<Row> = places.iter().flat_map(Place::models).map(row).collect();
+    let mut search = Search::new();
+    let rows: Vec<Row> = places.iter().flat_map(|place| place.models(&mut search)).map(row).collect();
+    search.missed.iter().for_each(|missed| eprintln!("not looked at: {}", one_line(missed)));
     let mut out = io::stdout().lock();
     if args.json {
         report::json(&rows, &mut out)?;
@@ -60,7 +64,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// Reads the headers of a model.
 fn row(found: Found) -> Row {
-    let Found { keeper, name, path } = found;
+    let Found { keeper, name, path, note } = found;
     let opened = Checkpoint::open(&path);
     let path = path.display().to_string();
     let checkpoint = match opened {
@@ -68,7 +72,7 @@ fn row(found: Found) -> Row {
         Err(error) => {
             let problem = Some(error.to_string());
             let (bytes, parameters, architecture, quantisation) = Default::default();
-            return Row { name, keeper, path, bytes, parameters, architecture, quantisation, problem };
+            return Row { name, keeper, path, bytes, parameters, architecture, quantisation, note, problem };
         }
     };
     let forms = checkpoint.forms();
@@ -79,10 +83,23 @@ fn row(found: Found) -> Row {
         parameters: Some(forms.values().map(|form| form.parameters).sum()),
         architecture: architecture.map(str::to_owned),
         quantisation: most.map(|(name, _)| (*name).to_owned()),
-        problem: Architecture::of(&checkpoint).err().map(|error| error.to_string()),
+        note,
+        problem: match no_model(&checkpoint) {
+            Some(other) => Some(other.to_owned()),
+            None => Architecture::of(&checkpoint).err().map(|error| error.to_string()),
+        },
         name,
         keeper,
         path,
+    }
+}
+
+/// What a file is that looks like a model.
+fn no_model(checkpoint: &Checkpoint) -> Option<&'static str> {
+    match checkpoint.metadata().str("general.type") {
+        Ok(Some("adapter")) => Some("it is an adapter (LoRA), which changes the weights of another model"),
+        _ if checkpoint.tensors().is_empty() => Some("it has no weights"),
+        _ => None,
     }
 }
 
@@ -99,6 +116,9 @@ fn print(rows: &[Row], out: &mut impl Write) -> io::Result<()> {
             shown(&row.quantisation),
             one_line(&row.path)
         )?;
+        if let Some(note) = row.note {
+            writeln!(out, "  {note}")?;
+        }
         if let Some(problem) = &row.problem {
             writeln!(out, "  can't be run: {}", printable(problem))?;
         }

@@ -1,15 +1,17 @@
 //! Where models lie: the folders of other programs, as each of them arranges it. Nothing there is changed.
 
+use std::collections::{HashSet, VecDeque};
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use membrane_formats::gguf;
 use serde::{Deserialize, Serialize};
 
-/// Folders within each other that are looked into (a link to a folder above, which is not followed anyway).
+/// Folders within each other that are looked into.
 const MAX_DEPTH: usize = 8;
 /// Entries of one place (a folder that is a whole disk).
 const MAX_ENTRIES: usize = 50_000;
@@ -17,6 +19,10 @@ const MAX_ENTRIES: usize = 50_000;
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 /// The layer of an Ollama manifest that is the model.
 const OLLAMA_MODEL: &str = "application/vnd.ollama.image.model";
+/// The layer that changes the model's weights.
+const OLLAMA_ADAPTER: &str = "application/vnd.ollama.image.adapter";
+/// Characters of a revision that are shown.
+const SHORT_REVISION: usize = 8;
 
 /// Whose folder it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -48,6 +54,8 @@ pub struct Found {
     pub name: String,
     /// What a run takes.
     pub path: PathBuf,
+    /// In what a run of it would not be what its keeper runs by that name.
+    pub note: Option<&'static str>,
 }
 
 /// The usual places, whether they are there or not.
@@ -56,11 +64,15 @@ pub fn usual() -> Vec<Place> {
     let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = set("XDG_CACHE_HOME").unwrap_or_else(|| home.join(".cache"));
     let hub = set("HF_HUB_CACHE")
+        .or_else(|| set("HUGGINGFACE_HUB_CACHE"))
         .or_else(|| set("HF_HOME").map(|folder| folder.join("hub")))
         .unwrap_or_else(|| cache.join("huggingface/hub"));
     let ollama = match set("OLLAMA_MODELS") {
         Some(folder) => vec![folder],
-        None => vec![home.join(".ollama/models"), PathBuf::from("/usr/share/ollama/.ollama/models")],
+        None => {
+            let services = ["/usr/share/ollama/.ollama/models", "/var/lib/ollama/models", "/var/lib/ollama"];
+            [home.join(".ollama/models")].into_iter().chain(services.map(PathBuf::from)).collect()
+        }
     };
     let llama = set("LLAMA_CACHE").unwrap_or_else(|| cache.join("llama.cpp"));
     let place = |keeper| move |root| Place { keeper, root };
@@ -74,11 +86,20 @@ pub fn usual() -> Vec<Place> {
 }
 
 impl Place {
-    /// The models there, by name; none where there is no such folder.
-    pub fn models(&self) -> Vec<Found> {
+    /// The models there, by name; none where there is no such folder. Folders that the search came to before are left out.
+    pub fn models(&self, search: &mut Search) -> Vec<Found> {
         let mut found = match self.keeper {
-            Keeper::Ollama => ollama(&self.root),
-            _ => files(&self.root).into_iter().map(|path| self.named(path)).collect(),
+            Keeper::Ollama => ollama(&self.root, search),
+            Keeper::HuggingFace => {
+                // Beside models there are data sets, and beside a model's revisions the blobs that they link to.
+                let is_of_a_model = |depth, name: &OsStr| match depth {
+                    0 => name.as_encoded_bytes().starts_with(b"models--"),
+                    1 => name == "snapshots",
+                    _ => true,
+                };
+                files(&self.root, is_of_a_model, search).into_iter().map(|path| self.named(path)).collect()
+            }
+            _ => files(&self.root, |_, _| true, search).into_iter().map(|path| self.named(path)).collect(),
         };
         found.sort_by(|a, b| a.name.cmp(&b.name).then_with(|| a.path.cmp(&b.path)));
         found
@@ -87,28 +108,49 @@ impl Place {
     fn named(&self, path: PathBuf) -> Found {
         let below = path.strip_prefix(&self.root).unwrap_or(&path);
         let name = match self.keeper {
-            Keeper::HuggingFace => hub_name(below),
+            Keeper::HuggingFace => hub_name(below, main_revision(&self.root, below).as_deref()),
             _ if below.as_os_str().is_empty() => path.to_string_lossy().into_owned(),
             _ => below.to_string_lossy().into_owned(),
         };
-        Found { keeper: self.keeper, name, path }
+        Found { keeper: self.keeper, name, path, note: None }
     }
 }
 
-/// `ORG/NAME` and, where a file is the model, the file's name.
-fn hub_name(below: &Path) -> String {
+/// The revision that a repository's `refs/main` names, or the only one.
+fn main_revision(root: &Path, below: &Path) -> Option<String> {
+    let repository = root.join(below.iter().next()?);
+    let path = repository.join("refs/main");
+    // To open a pipe would wait for its other end.
+    if path.is_file() {
+        let mut text = String::new();
+        fs::File::open(path).ok()?.take(MAX_MANIFEST_BYTES).read_to_string(&mut text).ok()?;
+        return Some(text.trim().to_owned());
+    }
+    let mut revisions = fs::read_dir(repository.join("snapshots")).ok()?.flatten();
+    let first = revisions.next()?.file_name().into_string().ok()?;
+    revisions.next().is_none().then_some(first)
+}
+
+/// `ORG/NAME`, with the revision where it is not `main`, and where a file is the model, the file's name.
+fn hub_name(below: &Path, main: Option<&str>) -> String {
     let mut parts = below.iter().map(OsStr::to_string_lossy);
     let first = parts.next().unwrap_or_default();
     let repository = first.strip_prefix("models--").unwrap_or(&first).replace("--", "/");
     // `snapshots`, the revision, and what is in it.
-    let file: Vec<_> = parts.skip(2).collect();
-    if file.is_empty() { repository } else { format!("{repository} {}", file.join("/")) }
+    let revision = parts.nth(1).unwrap_or_default();
+    let revision = match main == Some(&*revision) {
+        true => String::new(),
+        false => format!("@{}", revision.chars().take(SHORT_REVISION).collect::<String>()),
+    };
+    let file: Vec<_> = parts.collect();
+    let file = if file.is_empty() { String::new() } else { format!(" {}", file.join("/")) };
+    format!("{repository}{revision}{file}")
 }
 
 /// GGUF files, of split ones the first, and folders of safetensors.
-fn files(root: &Path) -> Vec<PathBuf> {
+fn files(root: &Path, enters: impl Fn(usize, &OsStr) -> bool, search: &mut Search) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    walk(root, &mut |folder, files| {
+    search.walk(root, enters, &mut |folder, files| {
         let ends = |name: &OsStr, ending: &str| Path::new(name).extension() == Some(OsStr::new(ending));
         let gguf = files.iter().filter(|name| ends(name, "gguf") && !is_later_part(name));
         found.extend(gguf.map(|name| folder.join(name)));
@@ -121,25 +163,74 @@ fn files(root: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Calls `each` with every folder from `root` on and the names of the files in it.
-fn walk(root: &Path, each: &mut dyn FnMut(&Path, &[OsString])) {
-    let mut open = vec![(root.to_owned(), 0)];
-    let mut seen = 0;
-    while let Some((folder, depth)) = open.pop() {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            seen += 1;
-            if seen > MAX_ENTRIES {
+/// A walk through folders.
+pub struct Search {
+    /// What could not be looked at, and why.
+    pub missed: Vec<String>,
+    /// Folders by their device and number: links may lead to one from several places.
+    known: HashSet<(u64, u64)>,
+    /// Entries of a place that are looked at.
+    most: usize,
+}
+
+impl Search {
+    pub fn new() -> Self {
+        Self { missed: Vec::new(), known: HashSet::new(), most: MAX_ENTRIES }
+    }
+
+    /// Calls `each` with every folder from `root` on that is new, and the names of the files in it; what links lead to comes last.
+    /// `enters`: whether a folder is looked into, of how many that it is within, and its name.
+    fn walk(
+        &mut self,
+        root: &Path,
+        enters: impl Fn(usize, &OsStr) -> bool,
+        each: &mut dyn FnMut(&Path, &[OsString]),
+    ) {
+        let mut open = VecDeque::from([(root.to_owned(), 0)]);
+        let mut seen = 0;
+        while let Some((folder, depth)) = open.pop_back() {
+            let Some(entries) = self.enter(&folder) else { continue };
+            let mut names = Vec::new();
+            for entry in entries.flatten() {
+                seen += 1;
+                if seen > self.most {
+                    break;
+                }
+                let (path, name) = (entry.path(), entry.file_name());
+                // Of a hub's snapshot each file is a link to a blob.
+                let Ok(found) = fs::metadata(&path) else { continue };
+                if found.is_file() {
+                    names.push(name);
+                } else if found.is_dir() && enters(depth, &name) {
+                    match entry.file_type() {
+                        _ if depth == MAX_DEPTH => {
+                            self.missed.push(format!("{}: is too deep", path.display()))
+                        }
+                        Ok(kind) if kind.is_symlink() => open.push_front((path, depth + 1)),
+                        _ => open.push_back((path, depth + 1)),
+                    }
+                }
+            }
+            each(&folder, &names);
+            if seen > self.most {
+                let (root, most) = (root.display(), self.most);
+                self.missed.push(format!("{root}: has more than {most} entries; name a folder within it"));
                 return;
             }
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() && depth < MAX_DEPTH => open.push((entry.path(), depth + 1)),
-                // Of a hub's snapshot each file is a link to a blob.
-                Ok(kind) if !kind.is_dir() && entry.path().is_file() => names.push(entry.file_name()),
-                _ => {}
+        }
+    }
+
+    /// What is in a folder, if it is new and can be read.
+    fn enter(&mut self, folder: &Path) -> Option<fs::ReadDir> {
+        let found = fs::metadata(folder).and_then(|found| Ok((found, fs::read_dir(folder)?)));
+        match found {
+            Ok((found, entries)) => self.known.insert((found.dev(), found.ino())).then_some(entries),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                self.missed.push(format!("{}: {error}", folder.display()));
+                None
             }
         }
-        each(&folder, &names);
     }
 }
 
@@ -162,15 +253,15 @@ struct Layer {
 }
 
 /// `manifests/REGISTRY/NAMESPACE/NAME/TAG` names the blob.
-fn ollama(root: &Path) -> Vec<Found> {
+fn ollama(root: &Path, search: &mut Search) -> Vec<Found> {
     let manifests = root.join("manifests");
     let mut found = Vec::new();
-    walk(&manifests, &mut |folder, files| {
+    search.walk(&manifests, |_, _| true, &mut |folder, files| {
         for manifest in files.iter().map(|name| folder.join(name)) {
-            let model = blob(root, &manifest).filter(|blob| blob.is_file());
-            found.extend(model.map(|path| {
+            let model = model_of(root, &manifest).filter(|(blob, _)| blob.is_file());
+            found.extend(model.map(|(path, note)| {
                 let name = ollama_name(manifest.strip_prefix(&manifests).unwrap_or(&manifest));
-                Found { keeper: Keeper::Ollama, name, path }
+                Found { keeper: Keeper::Ollama, name, path, note }
             }));
         }
     });
@@ -187,16 +278,18 @@ fn ollama_name(below: &Path) -> String {
     }
 }
 
-/// The blob of a manifest's model.
-fn blob(root: &Path, manifest: &Path) -> Option<PathBuf> {
+/// The blob of a manifest's model, and what it is without.
+fn model_of(root: &Path, manifest: &Path) -> Option<(PathBuf, Option<&'static str>)> {
     let mut text = String::new();
     fs::File::open(manifest).ok()?.take(MAX_MANIFEST_BYTES).read_to_string(&mut text).ok()?;
-    let manifest: Manifest = serde_json::from_str(&text).ok()?;
-    let layer = manifest.layers.into_iter().find(|layer| layer.media_type == OLLAMA_MODEL)?;
+    let Manifest { layers } = serde_json::from_str(&text).ok()?;
+    let has_adapter = layers.iter().any(|layer| layer.media_type == OLLAMA_ADAPTER);
+    let layer = layers.into_iter().find(|layer| layer.media_type == OLLAMA_MODEL)?;
     let hex = layer.digest.strip_prefix("sha256:")?;
     // Nothing but a digest becomes part of a path.
     let is_digest = hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_digest.then(|| root.join("blobs").join(format!("sha256-{hex}")))
+    let note = has_adapter.then_some("without its adapter (LoRA), which is not read");
+    is_digest.then(|| (root.join("blobs").join(format!("sha256-{hex}")), note))
 }
 
 #[cfg(test)]
@@ -205,12 +298,39 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_keeper() {
-        let hub = |path: &str| hub_name(Path::new(path));
-        assert_eq!(hub("models--Qwen--Qwen3-30B-A3B/snapshots/abc"), "Qwen/Qwen3-30B-A3B");
-        assert_eq!(hub("models--a--b/snapshots/abc/sub/x.gguf"), "a/b sub/x.gguf");
+        let hub = |path: &str, main| hub_name(Path::new(path), main);
+        assert_eq!(hub("models--Qwen--Qwen3-30B-A3B/snapshots/abc", Some("abc")), "Qwen/Qwen3-30B-A3B");
+        assert_eq!(hub("models--a--b/snapshots/abc", None), "a/b@abc");
+        assert_eq!(hub("models--a--b/snapshots/abc/sub/x.gguf", Some("abc")), "a/b sub/x.gguf");
+        assert_eq!(hub("models--a--b/snapshots/0123456789/x.gguf", Some("abc")), "a/b@01234567 x.gguf");
         assert_eq!(ollama_name(Path::new("registry.ollama.ai/library/qwen3/30b")), "qwen3:30b");
         assert_eq!(ollama_name(Path::new("hf.co/a/b/latest")), "hf.co/a/b:latest");
         assert_eq!(ollama_name(Path::new("x")), "x");
+    }
+
+    #[test]
+    fn what_is_not_looked_at_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["a", "b", "c"] {
+            fs::create_dir(root.path().join(folder)).unwrap();
+            fs::write(root.path().join(folder).join("m.gguf"), "").unwrap();
+        }
+        let place = Place { keeper: Keeper::Folder, root: root.path().to_owned() };
+        let mut search = Search::new();
+        assert_eq!((place.models(&mut search).len(), search.missed.len()), (3, 0));
+        assert_eq!(place.models(&mut search), [], "they are known");
+        let mut search = Search { most: 5, ..Search::new() };
+        assert_eq!(place.models(&mut search).len(), 2);
+        assert!(search.missed[0].contains("more than 5 entries"), "{:?}", search.missed);
+        let mut deep = root.path().to_owned();
+        (0..=MAX_DEPTH).for_each(|_| deep.push("d"));
+        fs::create_dir_all(&deep).unwrap();
+        let mut search = Search::new();
+        assert_eq!(place.models(&mut search).len(), 3);
+        assert!(search.missed[0].contains("too deep"), "{:?}", search.missed);
+        let mut search = Search::new();
+        let file = Place { keeper: Keeper::Folder, root: root.path().join("a/m.gguf") };
+        assert_eq!((file.models(&mut search).len(), search.missed.len()), (0, 1));
     }
 
     #[test]

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
-use membrane_formats::Checkpoint;
+use membrane_formats::{Checkpoint, SourceFile};
 use membrane_host::signature_path;
 use membrane_profile::signature::{EXTENSION, Fingerprint, PublicKey, Statement};
 use membrane_profile::{Digest, Lock, LockedFile, LockedModel};
 use serde::Serialize;
+use sha1::{Digest as _, Sha1};
 
 use crate::model_lock;
 use crate::report::{self, describe, printable};
@@ -66,12 +68,23 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let key = args.signer.key()?;
     let checkpoint = Checkpoint::open(&args.model)?;
     let found = model_lock::of(&checkpoint, args.json)?;
-    let paths: Vec<&Path> = checkpoint.files().iter().map(|file| file.path.as_path()).collect();
+    // The signature of a folder is of all that it has.
+    let model = match checkpoint.path().parent() {
+        Some(folder) if folder == args.model => folder,
+        _ => checkpoint.path(),
+    };
+    let names = by_names(checkpoint.files(), &found.files);
     let mut checks = Vec::new();
-    checks.extend(by_names(&paths, &found.files));
-    checks.extend(by_list(args, &found.files)?);
+    checks.extend(by_list(args, model, &found.files)?);
     checks.extend(by_lock(args, &found)?);
-    checks.extend(by_signature(args, key.as_ref(), &found.files)?);
+    checks.extend(by_signature(args, model, key.as_ref(), &found.files)?);
+    if let Some(Named { mut check, others }) = names {
+        if checks.is_empty() && !others.is_empty() && check.problem.is_none() {
+            let unknown = anyhow::anyhow!("nothing says what {} should be", others.join(", "));
+            check = Check::of(check.by, Err(unknown));
+        }
+        checks.insert(0, check);
+    }
     let LockedModel { tokenizer, chat_template, files } = found;
     let model = args.model.display().to_string();
     let report = Report { model, files, tokenizer, chat_template, checks };
@@ -99,27 +112,61 @@ impl Check {
     }
 }
 
-/// Hugging Face's hub and Ollama call a blob by its digest.
-fn by_names(paths: &[&Path], files: &[LockedFile]) -> Option<Check> {
-    let named: Vec<(Digest, &LockedFile)> =
-        paths.iter().zip(files).filter_map(|(path, file)| Some((blob_digest(path)?, file))).collect();
-    if named.is_empty() {
-        return None;
-    }
-    let outcome = named.iter().try_for_each(|(wanted, file)| same(file, *wanted));
-    let says = format!("{} of {} files have the digest that is their name", named.len(), files.len());
-    Some(Check::of("names of blobs".to_owned(), outcome.map(|()| says)))
+/// What the names of blobs say.
+struct Named {
+    check: Check,
+    /// Files whose names say nothing.
+    others: Vec<String>,
 }
 
-fn blob_digest(path: &Path) -> Option<Digest> {
+/// Hugging Face's hub and Ollama call a blob by its digest; the hub what is small by that which git gives it. None if no name is such.
+fn by_names(sources: &[SourceFile], files: &[LockedFile]) -> Option<Named> {
+    let (mut others, mut outcome) = (Vec::new(), Ok(()));
+    for (source, file) in sources.iter().zip(files) {
+        let name = blob_name(&source.path).unwrap_or_default();
+        let compared = match name.len() {
+            64 => name.parse().map_err(anyhow::Error::from).and_then(|wanted| same(file, wanted)),
+            40 => same_to_git(source, &file.name, &name),
+            _ => {
+                others.push(format!("`{}`", file.name));
+                continue;
+            }
+        };
+        outcome = outcome.and(compared);
+    }
+    let named = files.len() - others.len();
+    let says = format!("{named} of {} files have the digest that is their name", files.len());
+    let check = || Check::of("names of blobs".to_owned(), outcome.map(|()| says));
+    (named > 0).then(|| Named { check: check(), others })
+}
+
+/// The name of the file that is meant, in hexadecimal digits, if it consists of such.
+fn blob_name(path: &Path) -> Option<String> {
     let path = path.canonicalize().ok()?;
     let name = path.file_name()?.to_str()?;
     let hex = name.strip_prefix("sha256-").unwrap_or(name);
-    if hex.len() == 64 { hex.parse().ok() } else { None }
+    hex.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| hex.to_ascii_lowercase())
 }
 
-fn by_list(args: &Args, files: &[LockedFile]) -> Result<Option<Check>> {
-    let folder = if args.model.is_dir() { Some(args.model.as_path()) } else { args.model.parent() };
+/// Whether a file has the SHA-1 that git calls it by: that of `blob`, its length and its bytes (the Git book, "Git Objects").
+fn same_to_git(source: &SourceFile, name: &str, wanted: &str) -> Result<()> {
+    let mut hasher = Sha1::new();
+    hasher.update(format!("blob {}\0", source.bytes));
+    let mut piece = vec![0; 1 << 20];
+    let mut offset = 0;
+    while offset < source.bytes {
+        let part = (source.bytes - offset).min(piece.len() as u64) as usize;
+        source.file.read_exact_at(&mut piece[..part], offset).with_context(|| format!("`{name}`"))?;
+        hasher.update(&piece[..part]);
+        offset += part as u64;
+    }
+    let found: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    ensure!(found == wanted, "`{name}` has the git digest {found} and should have {wanted}");
+    Ok(())
+}
+
+fn by_list(args: &Args, model: &Path, files: &[LockedFile]) -> Result<Option<Check>> {
+    let folder = if model.is_dir() { Some(model) } else { model.parent() };
     let beside =
         folder.and_then(|folder| LISTS.iter().map(|name| folder.join(name)).find(|path| path.is_file()));
     let Some(path) = args.sums.clone().or(beside) else { return Ok(None) };
@@ -175,10 +222,15 @@ fn by_lock(args: &Args, found: &LockedModel) -> Result<Option<Check>> {
     Ok(Some(Check::of(by, outcome)))
 }
 
-fn by_signature(args: &Args, key: Option<&PublicKey>, files: &[LockedFile]) -> Result<Option<Check>> {
-    let usual = match args.model.is_dir() {
-        true => args.model.join("model").with_extension(EXTENSION),
-        false => signature_path(&args.model),
+fn by_signature(
+    args: &Args,
+    model: &Path,
+    key: Option<&PublicKey>,
+    files: &[LockedFile],
+) -> Result<Option<Check>> {
+    let usual = match model.is_dir() {
+        true => model.join("model").with_extension(EXTENSION),
+        false => signature_path(model),
     };
     let there = Some(usual).filter(|path| path.is_file());
     let Some(signature) = args.signature.clone().or(there) else {
@@ -201,17 +253,17 @@ fn by_signature(args: &Args, key: Option<&PublicKey>, files: &[LockedFile]) -> R
         return Ok(None);
     }
     let compared = |(signer, statement): (Fingerprint, Statement)| {
-        let count = contents(args, &signature, &statement, files)?;
+        let count = contents(model, &signature, &statement, files)?;
         Ok(format!("{count} files, signed by {signer}"))
     };
     Ok(Some(Check::of(by, args.signer.statement(&signature, key).and_then(compared))))
 }
 
 /// The number of files that were compared: of a folder all that it has.
-fn contents(args: &Args, signature: &Path, statement: &Statement, files: &[LockedFile]) -> Result<usize> {
-    if args.model.is_dir() {
+fn contents(model: &Path, signature: &Path, statement: &Statement, files: &[LockedFile]) -> Result<usize> {
+    if model.is_dir() {
         let ignored: Vec<PathBuf> = statement.ignored.iter().map(PathBuf::from).collect();
-        return signed::compare(&args.model, signature, statement, &ignored);
+        return signed::compare(model, signature, statement, &ignored);
     }
     if let [file] = files
         && statement.is_of_file(file.digest).is_ok()

@@ -4,11 +4,15 @@
 #[allow(dead_code, reason = "the tests of the engine use more of it")]
 mod publish;
 
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use membrane_profile::Digest;
 use publish::{Published, Scheme};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
+use sha1::{Digest as _, Sha1};
 use tempfile::TempDir;
 
 use crate::program::{fixture, membrane};
@@ -328,4 +332,53 @@ fn what_is_wrong_with_quantised_matrices_is_named() {
         refused(gptq, &spoil("qzeros", 0), &["zero point is not 8", base, ".safetensors"]);
         refused(Scheme::Nvfp4 { compressed: false }, &spoil("weight_scale", 0x7F), &["scale of a block"]);
     }
+}
+
+#[test]
+fn small_blobs_are_compared_with_the_names_that_git_gives_them() {
+    let (folder, _) = folder(|_| ());
+    let home = tempfile::tempdir().unwrap();
+    let repository = home.path().join("models--org--name");
+    let snapshot = repository.join("snapshots/abc");
+    fs::create_dir_all(&snapshot).unwrap();
+    fs::create_dir(repository.join("blobs")).unwrap();
+    let mut small = String::new();
+    for entry in fs::read_dir(folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = fs::read(&path).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let blob = match name.ends_with(".safetensors") {
+            true => Digest::of(&bytes).hex(),
+            false => {
+                let id = Sha1::new().chain_update(format!("blob {}\0", bytes.len())).chain_update(&bytes);
+                id.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+            }
+        };
+        if name == "config.json" {
+            small = blob.clone();
+        }
+        fs::write(repository.join("blobs").join(&blob), bytes).unwrap();
+        symlink(format!("../../blobs/{blob}"), snapshot.join(name)).unwrap();
+    }
+    // git hash-object of an empty file.
+    let empty = Sha1::new().chain_update("blob 0\0").finalize();
+    assert_eq!(empty[..4], [0xe6, 0x9d, 0xe2, 0x9b]);
+    let verify = || membrane(&["model", "verify", repository.to_str().unwrap()]);
+    let run = verify().good();
+    let files = run.stdout.lines().filter(|line| line.contains(": sha256:")).count();
+    assert!(run.stdout.contains(&format!("names of blobs: {files} of {files} files")), "{}", run.stdout);
+
+    let blob = repository.join("blobs").join(small);
+    let config = fs::read(&blob).unwrap();
+    fs::write(&blob, [&config[..], b" "].concat()).unwrap();
+    let run = verify();
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert!(run.stdout.contains("`config.json` has the git digest"), "{}", run.stdout);
+
+    // A file in the place of a link to a blob.
+    fs::remove_file(snapshot.join("config.json")).unwrap();
+    fs::write(snapshot.join("config.json"), config).unwrap();
+    let run = verify();
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert!(run.stdout.contains("nothing says what `config.json` should be"), "{}", run.stdout);
 }

@@ -13,7 +13,7 @@ use crate::program::{DENSE, Ended, MOE, command, fixture, membrane};
 /// The program of a user with this home.
 fn at_home(home: &Path, arguments: &[&str]) -> Ended {
     let mut command = command(arguments);
-    for name in ["HF_HOME", "HF_HUB_CACHE", "OLLAMA_MODELS", "LLAMA_CACHE"] {
+    for name in ["HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "OLLAMA_MODELS", "LLAMA_CACHE"] {
         command.env_remove(name);
     }
     command.env("HOME", home).env("XDG_CACHE_HOME", home.join(".cache")).output().unwrap().into()
@@ -85,6 +85,51 @@ fn models_are_found_where_programs_keep_them() {
     assert!(run.stdout.contains("tiny:1b\n"), "{}", run.stdout);
     assert!(run.stdout.contains("can't be run"), "{}", run.stdout);
     assert!(!run.stdout.contains('\u{1b}'), "{}", run.stdout);
+}
+
+#[test]
+fn models_come_once_with_their_revisions_and_what_they_lack() {
+    let home = home();
+    let hub = home.path().join(".cache/huggingface/hub");
+    let repository = hub.join("models--org--name");
+    fs::create_dir_all(repository.join("snapshots/0123456789ab")).unwrap();
+    fs::copy(fixture(DENSE), repository.join("snapshots/0123456789ab/m.gguf")).unwrap();
+    put(&repository.join("refs/main"), "abc");
+    // Neither data sets nor blobs are models, nor does a link that leads back end the search.
+    put(&hub.join("datasets--org--set/snapshots/abc/d.gguf"), fs::read(fixture(DENSE)).unwrap());
+    let lm_studio = home.path().join(".lmstudio/models");
+    symlink(&lm_studio, lm_studio.join("publisher/back")).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::copy(fixture(DENSE), elsewhere.path().join("e.gguf")).unwrap();
+    symlink(elsewhere.path(), lm_studio.join("linked")).unwrap();
+    // The older place of the same program is a link to the newer.
+    fs::create_dir_all(home.path().join(".cache/lm-studio")).unwrap();
+    symlink(&lm_studio, home.path().join(".cache/lm-studio/models")).unwrap();
+    let manifests = home.path().join(".ollama/models/manifests/registry.ollama.ai/library/tiny");
+    let tuned = fs::read_to_string(manifests.join("1b")).unwrap();
+    let adapter = r#"[{"mediaType": "application/vnd.ollama.image.adapter", "digest": "sha256:00"}, "#;
+    fs::write(manifests.join("tuned"), tuned.replacen('[', adapter, 1)).unwrap();
+
+    let run = at_home(home.path(), &["model", "ls", "--json"]).good();
+    let rows: Vec<Value> = serde_json::from_str(&run.stdout).unwrap();
+    let names: Vec<&str> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        [
+            "org/name m.gguf",
+            "org/name@01234567 m.gguf",
+            "tiny:1b",
+            "tiny:tuned",
+            "linked/e.gguf",
+            "publisher/tiny/dense.gguf",
+            "broken\u{1b}[2J.gguf"
+        ]
+    );
+    assert_eq!((&rows[2]["note"], &rows[3]["problem"]), (&Value::Null, &Value::Null));
+    assert!(rows[3]["note"].as_str().unwrap().contains("adapter"), "{}", rows[3]);
+    // A repository is run in its main revision.
+    let run = at_home(home.path(), &["model", "inspect", repository.to_str().unwrap(), "--json"]).good();
+    assert!(run.stdout.contains("qwen3moe"), "{}", run.stdout);
 }
 
 #[test]

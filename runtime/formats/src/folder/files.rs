@@ -9,23 +9,54 @@ use crate::error::{FormatError, quoted};
 use crate::limits;
 use crate::source::SourceFile;
 
+/// The weight file of a model that has one.
+const WHOLE: &str = "model.safetensors";
+/// How the names of weights begin and end that Python pickled.
+const PICKLED: [(&str, &str); 2] = [("pytorch_model", ".bin"), ("consolidated", ".pth")];
+
 /// A model's folder.
 pub(super) struct Folder {
     /// As it was given.
     path: PathBuf,
+    /// The weight file by which it was given.
+    named: Option<String>,
 }
 
 impl Folder {
     /// The folder at `path`, or the one of the weight file at `path`.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
-        let folder = if path.is_dir() {
-            path
-        } else {
-            // A weight file that is not there, or no file, is told before its folder is looked at.
-            SourceFile::open(path)?;
-            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+        if path.is_dir() {
+            return Ok(Self { path: path.to_owned(), named: None });
+        }
+        // A weight file that is not there, or no file, is told before its folder is looked at.
+        SourceFile::open(path)?;
+        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let no_text = || FormatError::Folder {
+            path: path.to_owned(),
+            rule: "has a name that is no UTF-8: call it otherwise".into(),
         };
-        Ok(Self { path: folder.to_owned() })
+        let named = path.file_name().and_then(|name| name.to_str()).ok_or_else(no_text)?;
+        Ok(Self { path: folder.to_owned(), named: Some(named.to_owned()) })
+    }
+
+    /// The names in it that are `wanted`, in order.
+    pub fn names(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>, FormatError> {
+        let mut names = Vec::new();
+        for entry in self.path.read_dir().map_err(|source| failed(&self.path, source))? {
+            let entry = entry.map_err(|source| failed(&self.path, source))?;
+            names.extend(entry.file_name().into_string().ok().filter(|name| wanted(name)));
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// The weight file that goes before an index which does not name it: the one that was asked for, or one that has the whole model,
+    /// as other libraries have it.
+    pub fn preferred(&self) -> Option<&str> {
+        match &self.named {
+            Some(named) => Some(named),
+            None => self.path.join(WHOLE).is_file().then_some(WHOLE),
+        }
     }
 
     /// The file of this name, if there is one. Errors: it is no regular file, or a link to none.
@@ -49,19 +80,14 @@ impl Folder {
         }
     }
 
-    /// The names of the weight files where no index names them: one file, or a complete series.
+    /// The names of the weight files where no index names them: one file, or a complete series. Where the folder was given by one of
+    /// them, that one or its series.
     pub fn shards(&self) -> Result<Vec<String>, FormatError> {
-        let mut names = Vec::new();
-        for entry in self.path.read_dir().map_err(|source| failed(&self.path, source))? {
-            let entry = entry.map_err(|source| failed(&self.path, source))?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            if name.ends_with(EXTENSION) && !name.starts_with('.') {
-                names.push(name);
-            }
-        }
-        names.sort_unstable();
-        if names.iter().any(|name| name == "model.safetensors") {
-            return Ok(vec!["model.safetensors".to_owned()]);
+        let mut names = self.names(|name| name.ends_with(EXTENSION) && !name.starts_with('.'))?;
+        match &self.named {
+            Some(named) => names = vec![named.clone()],
+            None if names.iter().any(|name| name == WHOLE) => return Ok(vec![WHOLE.to_owned()]),
+            None => {}
         }
         match names.iter().find_map(|name| series(name)) {
             Some((_, _, count)) if count > limits::SHARDS => Err(self.broken(format!(
@@ -72,13 +98,27 @@ impl Folder {
                 Ok((1..=count).map(|number| format!("{stem}-{number:05}-of-{count:05}{EXTENSION}")).collect())
             }
             None if names.len() == 1 => Ok(names),
-            None if names.is_empty() => Err(self.lacks("model.safetensors")),
+            None if names.is_empty() => Err(self.has_no_weights()?),
             None => Err(self.broken(format!(
-                "has {} weight files that are neither `model.safetensors` nor a series, and no {}",
+                "has {} weight files that are neither `{WHOLE}` nor a series, and no {}",
                 names.len(),
                 super::INDEX
             ))),
         }
+    }
+
+    /// The error of a folder in which there are other files only.
+    fn has_no_weights(&self) -> Result<FormatError, FormatError> {
+        let is_pickled =
+            |name: &str| PICKLED.iter().any(|(start, end)| name.starts_with(start) && name.ends_with(end));
+        Ok(match self.names(is_pickled)?.first() {
+            Some(name) => self.broken(format!(
+                "has its weights in {} and the like, which are not read: to load such files runs code that is in them; take or make \
+                 one with {EXTENSION} files",
+                quoted(name)
+            )),
+            None => self.lacks(WHOLE),
+        })
     }
 
     /// The error of a file that is not there.

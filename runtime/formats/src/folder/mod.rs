@@ -11,6 +11,7 @@ mod header;
 mod heads;
 mod index;
 mod json;
+mod meant;
 mod names;
 mod quantisation;
 mod quark;
@@ -31,6 +32,7 @@ pub(crate) use config::published_key;
 use files::Folder;
 use header::Budget;
 use index::Index;
+pub(crate) use meant::meant;
 pub(crate) use names::Names;
 pub(crate) use quantisation::is_exponents;
 pub use quantisation::{Quantised, Scheme};
@@ -133,8 +135,13 @@ fn weights(
 ) -> Result<(Vec<TensorInfo>, Vec<SourceFile>), FormatError> {
     let mut budget =
         Budget { header_bytes: limits::PUBLISHED_HEADER_BYTES, tensors: limits::PUBLISHED_TENSORS };
-    let indexed = folder.file(INDEX)?;
+    let mut indexed = folder.file(INDEX)?;
     let mut index = indexed.as_ref().map(Index::read).transpose()?;
+    if let (Some(found), Some(preferred)) = (&index, folder.preferred())
+        && !found.shards.iter().any(|shard| shard == preferred)
+    {
+        (indexed, index) = (None, None);
+    }
     let shards = match &index {
         Some(index) => index.shards.clone(),
         None => folder.shards()?,
