@@ -370,6 +370,13 @@ fn folders_stand_for_the_model_in_them() {
     for words in ["2 GGUF files", "x-00001-of-00002.gguf", "y.gguf"] {
         assert!(error().contains(words), "{words}: {}", error());
     }
+    // Without a configuration safetensors beside it are no model.
+    let room = tempfile::tempdir().unwrap();
+    ["m.gguf", "logits.safetensors"]
+        .into_iter()
+        .for_each(|name| fs::write(room.path().join(name), "GGUF").unwrap());
+    let opened = Checkpoint::open(room.path()).unwrap_err().to_string();
+    assert!(opened.contains("m.gguf"), "{opened}");
     // What has a model of its own is no repository.
     for name in ["snapshots/other", "refs"] {
         fs::create_dir_all(made.0.path().join(name)).unwrap();

@@ -53,10 +53,12 @@ fn is_gguf(name: &str) -> bool {
 
 /// The folder, or the one GGUF file in it or in a folder within it. `names`: of the weights in it.
 fn among(folder: &Path, names: &[String]) -> Result<PathBuf, FormatError> {
-    if names.iter().any(|name| is_whole(name)) {
+    let mut models: Vec<String> = names.iter().filter(|name| is_gguf(name)).cloned().collect();
+    // Without a configuration a safetensors file beside a model may be anything.
+    let is_model = names.iter().any(|name| name == ADAPTER) || folder.join(CONFIG).exists();
+    if names.len() > models.len() && (is_model || models.is_empty()) {
         return Ok(folder.to_owned());
     }
-    let mut models: Vec<String> = names.to_vec();
     if models.is_empty() {
         for within in
             Folder::open(folder)?.names(|name| !name.starts_with('.') && folder.join(name).is_dir())?
