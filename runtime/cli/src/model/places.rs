@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use membrane_formats::gguf;
+use membrane_formats::{gguf, hub_revision};
 use serde::{Deserialize, Serialize};
 
 /// Folders within each other that are looked into.
@@ -108,27 +108,16 @@ impl Place {
     fn named(&self, path: PathBuf) -> Found {
         let below = path.strip_prefix(&self.root).unwrap_or(&path);
         let name = match self.keeper {
-            Keeper::HuggingFace => hub_name(below, main_revision(&self.root, below).as_deref()),
+            Keeper::HuggingFace => {
+                let repository = self.root.join(below.iter().next().unwrap_or_default());
+                let main = hub_revision(&repository).ok().flatten();
+                hub_name(below, main.as_deref().and_then(Path::file_name).and_then(OsStr::to_str))
+            }
             _ if below.as_os_str().is_empty() => path.to_string_lossy().into_owned(),
             _ => below.to_string_lossy().into_owned(),
         };
         Found { keeper: self.keeper, name, path, note: None }
     }
-}
-
-/// The revision that a repository's `refs/main` names, or the only one.
-fn main_revision(root: &Path, below: &Path) -> Option<String> {
-    let repository = root.join(below.iter().next()?);
-    let path = repository.join("refs/main");
-    // To open a pipe would wait for its other end.
-    if path.is_file() {
-        let mut text = String::new();
-        fs::File::open(path).ok()?.take(MAX_MANIFEST_BYTES).read_to_string(&mut text).ok()?;
-        return Some(text.trim().to_owned());
-    }
-    let mut revisions = fs::read_dir(repository.join("snapshots")).ok()?.flatten();
-    let first = revisions.next()?.file_name().into_string().ok()?;
-    revisions.next().is_none().then_some(first)
 }
 
 /// `ORG/NAME`, with the revision where it is not `main`, and where a file is the model, the file's name.
@@ -152,7 +141,7 @@ fn files(root: &Path, enters: impl Fn(usize, &OsStr) -> bool, search: &mut Searc
     let mut found = Vec::new();
     search.walk(root, enters, &mut |folder, files| {
         let ends = |name: &OsStr, ending: &str| Path::new(name).extension() == Some(OsStr::new(ending));
-        let gguf = files.iter().filter(|name| ends(name, "gguf") && !is_later_part(name));
+        let gguf = files.iter().filter(|name| ends(name, "gguf") && !gguf::is_later_part(name));
         found.extend(gguf.map(|name| folder.join(name)));
         if files.iter().any(|name| name == "config.json")
             && files.iter().any(|name| ends(name, "safetensors"))
@@ -232,11 +221,6 @@ impl Search {
             }
         }
     }
-}
-
-/// Whether a file is a part of a split model, and not the first.
-fn is_later_part(name: &OsStr) -> bool {
-    gguf::part_of(name).is_some_and(|(number, _)| number > 1)
 }
 
 /// The part of a manifest that is read.
@@ -331,19 +315,5 @@ mod tests {
         let mut search = Search::new();
         let file = Place { keeper: Keeper::Folder, root: root.path().join("a/m.gguf") };
         assert_eq!((file.models(&mut search).len(), search.missed.len()), (0, 1));
-    }
-
-    #[test]
-    fn later_parts_are_no_models() {
-        for (name, later) in [
-            ("a-00002-of-00003.gguf", true),
-            ("a-00001-of-00003.gguf", false),
-            ("a-of-b.gguf", false),
-            ("a-2-of-3.gguf", false),
-            ("a-0000x-of-00003.gguf", false),
-            ("a.gguf", false),
-        ] {
-            assert_eq!(is_later_part(OsStr::new(name)), later, "{name}");
-        }
     }
 }

@@ -160,7 +160,7 @@ fn same_to_git(source: &SourceFile, name: &str, wanted: &str) -> Result<()> {
         hasher.update(&piece[..part]);
         offset += part as u64;
     }
-    let found: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let found = format!("{:x}", hasher.finalize());
     ensure!(found == wanted, "`{name}` has the git digest {found} and should have {wanted}");
     Ok(())
 }

@@ -351,7 +351,7 @@ fn small_blobs_are_compared_with_the_names_that_git_gives_them() {
             true => Digest::of(&bytes).hex(),
             false => {
                 let id = Sha1::new().chain_update(format!("blob {}\0", bytes.len())).chain_update(&bytes);
-                id.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+                format!("{:x}", id.finalize())
             }
         };
         if name == "config.json" {

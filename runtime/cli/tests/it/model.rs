@@ -133,6 +133,27 @@ fn models_come_once_with_their_revisions_and_what_they_lack() {
 }
 
 #[test]
+fn what_only_looks_like_a_model_is_told() {
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+    let gguf = |metadata: &[[&str; 2]]| {
+        let counts = [0, metadata.len() as u64].map(u64::to_le_bytes).concat();
+        let pairs =
+            metadata.iter().flat_map(|[key, value]| [text(key), vec![8, 0, 0, 0], text(value)].concat());
+        [b"GGUF\x03\0\0\0".to_vec(), counts, pairs.collect()].concat()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let architecture = ["general.architecture", "llama"];
+    put(&folder.path().join("adapter.gguf"), gguf(&[architecture, ["general.type", "adapter"]]));
+    put(&folder.path().join("vocabulary.gguf"), gguf(&[architecture]));
+    let run = membrane(&["model", "ls", folder.path().to_str().unwrap(), "--json"]).good();
+    let rows: Vec<Value> = serde_json::from_str(&run.stdout).unwrap();
+    for (row, words) in rows.iter().zip(["adapter (LoRA)", "no weights"]) {
+        assert!(row["problem"].as_str().unwrap().contains(words), "{row}");
+    }
+    assert_eq!(rows.len(), 2);
+}
+
+#[test]
 fn a_place_of_ones_own_can_be_named() {
     let home = home();
     let folder = home.path().join(".lmstudio");
@@ -169,6 +190,9 @@ fn files_are_compared_with_a_list() {
     let other = "0".repeat(64);
     fs::write(&sums, format!("# a list\n{other}  other.gguf\n\n{} *dir/m.gguf\n", found.hex())).unwrap();
     let run = membrane(&["model", "verify", &path]).good();
+    assert!(run.stdout.contains("good: ") && run.stdout.contains("SHA256SUMS"), "{}", run.stdout);
+    // The same by the folder of the only file.
+    let run = membrane(&["model", "verify", folder.path().to_str().unwrap()]).good();
     assert!(run.stdout.contains("good: ") && run.stdout.contains("SHA256SUMS"), "{}", run.stdout);
 
     for (list, words) in [

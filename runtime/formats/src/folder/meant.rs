@@ -29,7 +29,7 @@ pub(crate) fn meant(path: &Path) -> Result<PathBuf, FormatError> {
     if !names.is_empty() || path.join(CONFIG).exists() {
         return among(path, &names);
     }
-    match revision(path)? {
+    match hub_revision(path)? {
         Some(snapshot) => among(&snapshot, &Folder::open(&snapshot)?.names(is_weights)?),
         None => among(path, &names),
     }
@@ -46,9 +46,8 @@ fn is_whole(name: &str) -> bool {
 
 /// What sees or hears lies beside the model that it belongs to, as what quantisation was calibrated with does.
 fn is_gguf(name: &str) -> bool {
-    let is_later = || gguf::part_of(name.as_ref()).is_some_and(|(number, _)| number > 1);
     let is_other = name.starts_with('.') || name.contains("mmproj") || name.contains("imatrix");
-    name.ends_with(".gguf") && !is_other && !is_later()
+    name.ends_with(".gguf") && !is_other && !gguf::is_later_part(name.as_ref())
 }
 
 /// The folder, or the one GGUF file in it or in a folder within it. `names`: of the weights in it.
@@ -74,8 +73,12 @@ fn among(folder: &Path, names: &[String]) -> Result<PathBuf, FormatError> {
     }
 }
 
-/// The folder of the revision, if this is a repository of a hub's cache.
-fn revision(path: &Path) -> Result<Option<PathBuf>, FormatError> {
+/// The folder of the revision `main`, or of the only one, if this is a repository of a cache of Hugging Face's hub
+/// (`models--OWNER--NAME`).
+///
+/// # Errors
+/// [`FormatError::Folder`]: `refs/main` names none that is there, or there are none or several without it; [`FormatError::Open`].
+pub fn hub_revision(path: &Path) -> Result<Option<PathBuf>, FormatError> {
     let snapshots = path.join(SNAPSHOTS);
     if !snapshots.is_dir() || !REPOSITORY.iter().any(|name| path.join(name).is_dir()) {
         return Ok(None);

@@ -26,7 +26,7 @@ use crate::metadata::Metadata;
 use crate::source::SourceFile;
 use crate::tensor::TensorInfo;
 
-pub use split::{SPLIT_KEYS, part_of};
+pub use split::{SPLIT_KEYS, is_later_part};
 pub use writer::GgufWriter;
 
 const MAGIC: [u8; 4] = *b"GGUF";

@@ -67,8 +67,13 @@ fn suffix(number: u64, count: u64) -> String {
     format!("-{:05}-of-{count:05}.gguf", number + 1)
 }
 
+/// Whether a file has the name of a part of a split model that is not the first.
+pub fn is_later_part(name: &std::ffi::OsStr) -> bool {
+    part_of(name).is_some_and(|(number, _)| number > 1)
+}
+
 /// The number (from 1) and the count of files that the name of a part of a split model has: `NAME-00002-of-00003.gguf`.
-pub fn part_of(name: &std::ffi::OsStr) -> Option<(u64, u64)> {
+fn part_of(name: &std::ffi::OsStr) -> Option<(u64, u64)> {
     let name = name.as_bytes().strip_suffix(b".gguf")?;
     let digits = |from_end: usize| {
         let start = name.len().checked_sub(from_end)?;
@@ -128,5 +133,26 @@ fn agree(path: &Path, first: &Metadata, other: &Metadata, number: u64) -> Result
             broken(format!("belongs to another model ({} differs); fetch it again", quoted(key)))
         }
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    #[test]
+    fn later_parts_are_no_models() {
+        for (name, later) in [
+            ("a-00002-of-00003.gguf", true),
+            ("a-00001-of-00003.gguf", false),
+            ("a-of-b.gguf", false),
+            ("a-2-of-3.gguf", false),
+            ("a-0000x-of-00003.gguf", false),
+            ("a.gguf", false),
+        ] {
+            assert_eq!(is_later_part(OsStr::new(name)), later, "{name}");
+        }
     }
 }
