@@ -52,7 +52,7 @@ pub struct LoadOptions {
     pub kv: KvFormat,
     /// Tokens in a prefill chunk; by default chosen from the plan. It never changes a result.
     pub prefill_chunk: Option<usize>,
-    /// How experts are read, and resident weights where not all experts fit.
+    /// How weights are read.
     pub io: IoMode,
     /// Which expert gives up its slot. It never changes a result.
     pub eviction: EvictionPolicy,
@@ -193,10 +193,9 @@ impl Prepared {
     pub fn load(self, progress: &mut dyn FnMut(u64, u64)) -> Result<Model> {
         let all_in_memory = !self.plan.paged();
         let total = self.layout.resident_bytes + if all_in_memory { self.layout.expert_bytes() } else { 0 };
-        // What fits as a whole is likely to be loaded again, and is then still in the page cache.
-        let io = if all_in_memory { IoMode::Buffered } else { self.options.io };
-        let team = Arc::new(Team::new(self.threads, self.isa));
-        let resident = self.layout.load(&self.checkpoint, io, &team, &mut |done| progress(done, total))?;
+        let (io, team) = (self.options.io, Arc::new(Team::new(self.threads, self.isa)));
+        let mut told = |done| progress(done, total);
+        let resident = self.layout.load(&self.checkpoint, io, all_in_memory, &team, &mut told)?;
         let pager = self.layout.experts.as_ref().map(|catalog| self.open_pager(catalog)).transpose()?;
         progress(total, total);
         let table = |rope| {

@@ -448,12 +448,14 @@ impl Layout {
         record.parts.first().map(|part| part.file)
     }
 
-    /// Reads all resident weights into memory of this process' own, so that reclaim can't take them.
+    /// Reads all resident weights into memory of this process' own, so that reclaim can't take them; `again` as in
+    /// [`membrane_pager::read_ranges`].
     /// `progress` is told the bytes read so far.
     pub fn load(
         &self,
         checkpoint: &Checkpoint,
         io: IoMode,
+        again: bool,
         team: &Team,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Resident> {
@@ -468,7 +470,7 @@ impl Layout {
             // A refusal costs speed, nothing else.
             let _ = memory.advise(memmap2::Advice::HugePage);
         }
-        reading::read(&self.resident, checkpoint, io, &mut memory, progress)?;
+        reading::read(&self.resident, checkpoint, io, again, &mut memory, progress)?;
         reading::interleave(&self.resident, team, &mut memory);
         Ok(Resident { memory })
     }

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::arena::Piece;
 use crate::catalog::{BLOCK_BYTES, Catalog};
 use crate::error::PagerError;
-use crate::os::{self, Hint};
+use crate::os::{self, Hint, PageCache};
+use crate::pager::IoMode;
 
 /// A file that holds experts. The pager reads the open file, whatever happens to the path, which is for
 /// messages.
@@ -82,17 +83,19 @@ struct Source {
     path: PathBuf,
     buffered: Arc<File>,
     direct: Option<File>,
+    /// What is in the page cache is read from there, although other reads are direct; known where the file is read once and is likely
+    /// to be read again.
+    cache: Option<PageCache>,
     /// Set when a direct read was refused although the open was not.
     direct_refused: AtomicBool,
 }
 
 impl Files {
-    /// Opens descriptors of the pager's own and checks that every record lies in its file. `direct` asks for
-    /// direct reads too.
+    /// Opens descriptors of the pager's own and checks that every record lies in its file.
     pub fn open(
         given: &[PagedFile],
         catalog: &Catalog,
-        direct: bool,
+        io: IoMode,
         drop_cache: bool,
     ) -> Result<Self, PagerError> {
         let mut lengths = Vec::with_capacity(given.len());
@@ -114,16 +117,24 @@ impl Files {
                 }
             }
         }
-        let files = given.iter().map(|given| Source::open(given, direct, drop_cache)).collect();
+        let files = given.iter().map(|given| Source::open(given, io, drop_cache)).collect();
         Ok(Self { files, drop_cache })
     }
 
     /// Opens descriptors for what is read once, in order; whether it lies in the files shows when it is read.
-    pub fn whole(given: &[PagedFile], direct: bool) -> Self {
-        Self {
-            files: given.iter().map(|given| Source::open(given, direct, false)).collect(),
-            drop_cache: false,
-        }
+    pub fn whole(given: &[PagedFile], io: IoMode) -> Self {
+        let files = given.iter().map(|given| Source::open(given, io, false)).collect();
+        Self { files, drop_cache: false }
+    }
+
+    /// Whether all of a range lies in the page cache; `false` where it isn't known.
+    pub fn cached(&self, file: usize, offset: u64, bytes: usize) -> bool {
+        self.files[file].cached(offset, bytes)
+    }
+
+    /// Whether it is known of each file what of it lies in the page cache.
+    pub fn knows_cache(&self) -> bool {
+        self.files.iter().all(|source| source.cache.is_some())
     }
 
     /// How many of the files have no descriptor for direct reads.
@@ -166,7 +177,7 @@ impl Files {
 }
 
 impl Source {
-    fn open(given: &PagedFile, direct: bool, paged: bool) -> Self {
+    fn open(given: &PagedFile, io: IoMode, paged: bool) -> Self {
         let buffered = match os::reopen_buffered(&given.file) {
             Some(own) => {
                 // Read-ahead is for the one pass that fills an arena for all; paged reads come in no order.
@@ -177,8 +188,19 @@ impl Source {
             }
             None => Arc::clone(&given.file),
         };
-        let direct = if direct { os::reopen_direct(&given.file) } else { None };
-        Self { path: given.path.clone(), buffered, direct, direct_refused: AtomicBool::new(false) }
+        let cache = if io == IoMode::Auto && !paged { PageCache::of(&buffered) } else { None };
+        let direct = if io == IoMode::Buffered { None } else { os::reopen_direct(&given.file) };
+        Self { path: given.path.clone(), buffered, direct, cache, direct_refused: AtomicBool::new(false) }
+    }
+
+    fn cached(&self, offset: u64, bytes: usize) -> bool {
+        self.cache.as_ref().is_some_and(|cache| cache.holds(offset, bytes))
+    }
+
+    /// The descriptor for a direct read of a range, where it is to be one.
+    fn bypass(&self, offset: u64, bytes: usize) -> Option<&File> {
+        let direct = self.direct.as_ref().filter(|_| !self.direct_refused.load(Ordering::Relaxed))?;
+        if self.cached(offset, bytes) { None } else { Some(direct) }
     }
 
     fn read(&self, job: &mut Job, drop_cache: bool, cost: &mut ReadCost) -> Result<(), PagerError> {
@@ -186,7 +208,7 @@ impl Source {
         let failed =
             |source| PagerError::Read { path: self.path.clone(), offset, bytes: data.end as u64, source };
         let into = job.into.bytes_mut();
-        if let Some(direct) = self.direct.as_ref().filter(|_| !self.direct_refused.load(Ordering::Relaxed)) {
+        if let Some(direct) = self.bypass(offset + data.start as u64, data.len()) {
             match read_blocks(direct, into, offset, data.end, cost) {
                 Ok(end) => return self.check_end(offset, end, data.end),
                 // The file system or the device wants another alignment, or has no direct reads after all.
@@ -278,7 +300,7 @@ mod tests {
 
     const LENGTH: usize = 3 * 4096 + 1000;
 
-    fn source(direct: bool) -> (tempfile::TempDir, PagedFile, Files) {
+    fn source(io: IoMode) -> (tempfile::TempDir, PagedFile, Files) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("experts");
         let content: Vec<u8> = (0..LENGTH).map(|at| (at / 7) as u8).collect();
@@ -286,7 +308,7 @@ mod tests {
         let part = ByteRange { file: 0, offset: 0, bytes: LENGTH as u64 };
         let catalog = Catalog::new(vec![vec![Record { parts: vec![part] }]]).unwrap();
         let given = PagedFile::open(&path).unwrap();
-        let files = Files::open(std::slice::from_ref(&given), &catalog, direct, true).unwrap();
+        let files = Files::open(std::slice::from_ref(&given), &catalog, io, true).unwrap();
         (folder, given, files)
     }
 
@@ -297,8 +319,8 @@ mod tests {
 
     #[test]
     fn the_tail_of_a_file_that_ends_within_a_block_is_read() {
-        for direct in [false, true] {
-            let (_folder, _given, files) = source(direct);
+        for io in [IoMode::Buffered, IoMode::Direct] {
+            let (_folder, _given, files) = source(io);
             let mut job = job(8192, 100..LENGTH - 8192);
             let (cost, result) = files.read(&mut job);
             result.unwrap();
@@ -311,8 +333,8 @@ mod tests {
 
     #[test]
     fn a_missing_tail_names_the_end_of_the_file() {
-        for direct in [false, true] {
-            let (_folder, _given, files) = source(direct);
+        for io in [IoMode::Buffered, IoMode::Direct] {
+            let (_folder, _given, files) = source(io);
             let (_, result) = files.read(&mut job(8192, 0..8192));
             let error = result.unwrap_err();
             let PagerError::Truncated { end, wanted, .. } = error else { panic!("{error}") };
@@ -324,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_refused_direct_read_falls_back_once() {
-        let (_folder, _given, files) = source(true);
+        let (_folder, _given, files) = source(IoMode::Direct);
         if files.without_direct() > 0 {
             println!("skipped: this file system has no direct reads");
             return;

@@ -34,6 +34,62 @@ pub(crate) fn reopen_direct(file: &File) -> Option<File> {
     return { file }.metadata().ok().and(None);
 }
 
+/// What of a file lies in the page cache, at the moment of asking.
+pub(crate) struct PageCache {
+    #[cfg(target_os = "linux")]
+    map: memmap2::Mmap,
+}
+
+impl PageCache {
+    /// `None` where the system does not tell: Linux answers the owner of a file and those who may write it, and claims to others that
+    /// all of it is there (`mincore`, since 5.2).
+    #[cfg(target_os = "linux")]
+    #[allow(unsafe_code)]
+    pub fn of(file: &File) -> Option<Self> {
+        use std::os::fd::AsRawFd;
+        use std::os::unix::fs::MetadataExt;
+        let path = std::ffi::CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+        // SAFETY: neither call does anything to memory, and `path` is a string of C.
+        let may_write = || unsafe { libc::access(path.as_ptr(), libc::W_OK) == 0 };
+        let owner = file.metadata().ok()?.uid();
+        // SAFETY: as above.
+        if unsafe { libc::geteuid() } != owner && !may_write() {
+            return None;
+        }
+        // SAFETY: the map is only asked about, and no byte of it is ever read, so that changes of the file do no harm.
+        let map = unsafe { memmap2::Mmap::map(file) }.ok()?;
+        Some(Self { map })
+    }
+
+    /// Whether every page of a range is there; an empty range is.
+    #[cfg(target_os = "linux")]
+    #[allow(unsafe_code)]
+    pub fn holds(&self, offset: u64, bytes: usize) -> bool {
+        // SAFETY: the call takes no pointers.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+        let Ok(start) = usize::try_from(offset) else { return false };
+        let Some(end) = start.checked_add(bytes).filter(|&end| end <= self.map.len()) else { return false };
+        let start = start - start % page;
+        let mut pages = vec![0u8; (end - start).div_ceil(page)];
+        let first = self.map.as_ptr().wrapping_add(start);
+        // SAFETY: the pages from `first`, which is the beginning of one, to `end` are of the map, and `pages` has a byte for each.
+        let told = unsafe { libc::mincore(first as *mut libc::c_void, end - start, pages.as_mut_ptr()) } == 0;
+        told && pages.iter().all(|page| page & 1 == 1)
+    }
+
+    /// Elsewhere nothing is known.
+    #[cfg(not(target_os = "linux"))]
+    pub fn of(_file: &File) -> Option<Self> {
+        None
+    }
+
+    /// Elsewhere nothing is known.
+    #[cfg(not(target_os = "linux"))]
+    pub fn holds(&self, _offset: u64, _bytes: usize) -> bool {
+        false
+    }
+}
+
 /// What is expected of a file's page cache.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Hint {
@@ -68,3 +124,33 @@ pub(crate) fn hint(file: &File, hint: Hint) {
 /// Hints are a matter of Linux.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn hint(_file: &File, _hint: Hint) {}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn the_page_cache_is_known() {
+        const BYTES: usize = 1 << 20;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        std::fs::write(&path, vec![7; BYTES + 100]).unwrap();
+        let file = File::open(&path).unwrap();
+        file.sync_all().unwrap();
+        let cache = PageCache::of(&file).unwrap();
+        file.read_at(&mut vec![0; BYTES + 100], 0).unwrap();
+        assert!(cache.holds(0, BYTES) && cache.holds(5001, BYTES - 4901) && cache.holds(3, 0));
+        assert!(!cache.holds(0, BYTES + 101) && !cache.holds(u64::MAX, 2));
+        hint(&file, Hint::Drop { offset: 0, bytes: 0 });
+        if cache.holds(0, 1) {
+            println!("the rest is skipped: this file system lies in memory");
+            return;
+        }
+        assert!(!cache.holds(0, BYTES) && !cache.holds(BYTES as u64, 100));
+        hint(&file, Hint::Random);
+        file.read_at(&mut [0; 4096], 8192).unwrap();
+        assert!(cache.holds(8192, 4096) && !cache.holds(8192, BYTES / 2));
+    }
+}

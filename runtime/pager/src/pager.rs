@@ -99,10 +99,10 @@ impl Pager {
         }
         let io_threads = io_threads.clamp(1, MAX_IO_THREADS);
         let everything_fits = slots == catalog.experts();
-        let wants_direct = io == IoMode::Direct || (io == IoMode::Auto && !everything_fits);
-        let mut opened = Files::open(files, &catalog, wants_direct, !everything_fits)?;
-        let io = choose_io(io, everything_fits, &opened, &catalog, io_threads);
+        let mut opened = Files::open(files, &catalog, io, !everything_fits)?;
         let mut state = State::new(&catalog, slots, eviction);
+        let wants_direct = io == IoMode::Direct || (io == IoMode::Auto && !everything_fits);
+        let io = choose_io(io, everything_fits, &opened, &catalog, io_threads);
         if wants_direct {
             state.counters.direct_fallbacks = opened.without_direct() as u64;
         }
@@ -307,9 +307,11 @@ fn choose_io(
     let buffered = |reason| IoChoice { direct: false, reason };
     match mode {
         IoMode::Buffered => buffered(IoReason::Configured),
-        IoMode::Auto if everything_fits => buffered(IoReason::EverythingFits),
+        IoMode::Auto if everything_fits && !probe::worthwhile(files, catalog) => {
+            buffered(IoReason::EverythingFits)
+        }
         _ if !files.any_direct() => buffered(IoReason::NoDirectReads),
         IoMode::Direct => IoChoice { direct: true, reason: IoReason::Configured },
-        IoMode::Auto => probe::choose(files, catalog, depth),
+        IoMode::Auto => probe::choose(files, catalog, depth, everything_fits),
     }
 }

@@ -28,7 +28,25 @@ const CHOICE_BUDGET: Duration = Duration::from_millis(50);
 /// Buffered reads must be faster by this factor to be chosen: direct ones leave the processor to the kernels, and the page cache to
 /// others. On a virtual disk where buffered reads alone were 1.38 times as fast, a model of four times the memory answered faster
 /// with direct ones: prefill and decode by 8 %, the first token in half the time.
-pub(crate) const BUFFERED_MUST_WIN_BY: f64 = 1.5;
+const BUFFERED_MUST_WIN_BY: f64 = 1.5;
+/// Where all is read once and fits memory, the model is likely to be loaded again and the page cache to keep it, so that it is the direct
+/// reads that must be faster by this factor. They are on fast disks, to which the copy costs more than the read, and four times so on
+/// virtual ones that take a read page by page.
+const DIRECT_MUST_WIN_BY: f64 = 1.5;
+/// Places at which the page cache is asked for what is to be read.
+const SAMPLES: usize = 256;
+/// Less than this is read through the page cache where it is read once: a measurement would be a great part of it.
+pub(crate) const LEAST_READ_ONCE: u64 = 128 << 20;
+
+/// Whether direct reads are the better ones, at speeds in GB/s that were measured with nothing in the page cache. `once`: all is read
+/// once and fits memory.
+pub(crate) fn direct_is_better(direct: Rate, buffered: Rate, once: bool) -> bool {
+    if once {
+        direct.gb_s() >= buffered.gb_s() * DIRECT_MUST_WIN_BY
+    } else {
+        buffered.gb_s() < direct.gb_s() * BUFFERED_MUST_WIN_BY
+    }
+}
 
 /// Longest time and most bytes for each of the three measurements of [`probe_disk`].
 const DISK_BUDGET: Duration = Duration::from_millis(300);
@@ -67,7 +85,8 @@ pub struct IoChoice {
 pub enum IoReason {
     /// The configuration said so.
     Configured,
-    /// All experts fit the arena: each is read once, so the way matters little and a warm page cache helps.
+    /// All experts fit the arena, so that each is read once, and they are in the page cache already, or few, or the system does not
+    /// tell where they are.
     EverythingFits,
     /// The system or the file system has no direct reads.
     NoDirectReads,
@@ -149,16 +168,31 @@ pub fn probe_disk(path: &Path) -> Result<DiskProbe, PagerError> {
     Ok(probe)
 }
 
+/// Whether a measurement can make it faster to read all experts once: there is enough to read, and most of it is known not to be in the
+/// page cache.
+pub(crate) fn worthwhile(files: &Files, catalog: &Catalog) -> bool {
+    if catalog.bytes() < LEAST_READ_ONCE || !files.any_direct() || !files.knows_cache() {
+        return false;
+    }
+    let parts = catalog.iter().flat_map(|(_, record)| &record.parts);
+    let stride = (parts.clone().count() / SAMPLES).max(1);
+    let sample: Vec<bool> = parts
+        .step_by(stride)
+        .map(|part| files.cached(part.file, part.offset, part.bytes.min(BLOCK_BYTES) as usize))
+        .collect();
+    sample.iter().filter(|&&cached| cached).count() * 2 < sample.len()
+}
+
 /// Chooses between direct and buffered reads by reading a few experts both ways, at the given queue depth, in
-/// about a tenth of a second.
-pub(crate) fn choose(files: &Files, catalog: &Catalog, depth: usize) -> IoChoice {
+/// about a tenth of a second. `once`: all experts fit, so that each is read once.
+pub(crate) fn choose(files: &Files, catalog: &Catalog, depth: usize, once: bool) -> IoChoice {
     let (direct, buffered) = spots(files, catalog);
     let rates = measure(&direct, depth, CHOICE_BUDGET)
         .and_then(|direct| Ok((direct, measure(&buffered, depth, CHOICE_BUDGET)?)));
     buffered.iter().for_each(drop_spot);
     match rates {
         Ok((direct, buffered)) => IoChoice {
-            direct: buffered.gb_s() < direct.gb_s() * BUFFERED_MUST_WIN_BY,
+            direct: direct_is_better(direct, buffered, once),
             reason: IoReason::Measured { direct, buffered },
         },
         Err(error) => IoChoice { direct: false, reason: IoReason::ProbeFailed(error.to_string()) },
@@ -242,6 +276,16 @@ mod tests {
         assert!(probe.buffered_gb_s > 0.0 && probe.ceiling_gb_s() >= probe.buffered_gb_s);
         let thirds = if probe.direct_gb_s.is_some() { 3 } else { 1 };
         assert!(probe.bytes > 0 && probe.bytes <= thirds * (4 << 20), "{probe:?}");
+    }
+
+    #[test]
+    fn the_better_way_depends_on_whether_all_is_read_once() {
+        let rate = |gb: u64| Rate { bytes: gb, ns: 10 };
+        let better =
+            |direct, buffered| [false, true].map(|once| direct_is_better(rate(direct), rate(buffered), once));
+        assert_eq!(better(10, 10), [true, false]);
+        assert_eq!(better(15, 10), [true, true]);
+        assert_eq!(better(10, 15), [false, false]);
     }
 
     #[test]

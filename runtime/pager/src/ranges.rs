@@ -13,7 +13,7 @@ use crate::catalog::BLOCK_BYTES;
 use crate::error::PagerError;
 use crate::files::{Files, Job, PagedFile};
 use crate::pager::IoMode;
-use crate::probe::{BUFFERED_MUST_WIN_BY, Rate};
+use crate::probe::{LEAST_READ_ONCE, Rate, direct_is_better};
 
 /// Reads at a time.
 const READERS: usize = 4;
@@ -23,8 +23,6 @@ const BUFFER_BYTES: usize = HUGE_PAGE_BYTES;
 const PIECE_BYTES: usize = BUFFER_BYTES - 2 * BLOCK_BYTES as usize;
 /// Bytes that are read in each way before one is chosen.
 const TRIAL_BYTES: usize = 16 << 20;
-/// Less than this is read through the page cache: a trial would be a great part of it.
-const LEAST_BYTES: usize = 128 << 20;
 
 /// Bytes of a file, and where they go.
 pub struct FileRange<'a> {
@@ -36,10 +34,11 @@ pub struct FileRange<'a> {
     pub into: &'a mut [u8],
 }
 
-/// Reads all ranges, in any order; `progress` is told how many bytes more have been read. [`IoMode::Auto`] reads the first 16 MiB
-/// through the page cache, as many directly, and all others in the faster way: directly, unless the other is half as fast again, as
-/// where the file is in the page cache already. Buffers for direct reads take 8 MiB meanwhile, and only if there are more than 128 MiB
-/// to read or [`IoMode::Direct`] is asked for.
+/// Reads all ranges, in any order; `progress` is told how many bytes more have been read. [`IoMode::Auto`] takes what is in the page
+/// cache from there, reads 16 MiB of the rest through the page cache, as many directly, and all others in the better way: directly,
+/// unless the other is half as fast again; or, if they are likely to be read `again` and the page cache to keep them, only if that is
+/// half as fast again. Buffers for direct reads take 8 MiB meanwhile, and only if there are more than 128 MiB to read or
+/// [`IoMode::Direct`] is asked for.
 ///
 /// # Errors
 /// [`PagerError::Read`], [`PagerError::Truncated`], [`PagerError::Reserve`]; the first that a reader met.
@@ -47,12 +46,19 @@ pub fn read_ranges(
     files: &[PagedFile],
     ranges: Vec<FileRange<'_>>,
     io: IoMode,
+    again: bool,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), PagerError> {
-    let files = Files::whole(files, io != IoMode::Buffered);
+    let files = Files::whole(files, io);
     let mut pieces: Vec<FileRange<'_>> = ranges.into_iter().flat_map(cut).collect();
-    let bytes: usize = pieces.iter().map(|piece| piece.into.len()).sum();
-    if !files.any_direct() || io != IoMode::Direct && bytes < LEAST_BYTES {
+    if io == IoMode::Auto {
+        let cached = |piece: &FileRange<'_>| files.cached(piece.file, piece.offset, piece.into.len());
+        let (cached, others) = pieces.into_iter().partition(cached);
+        read_pieces(&files, cached, None, progress)?;
+        pieces = others;
+    }
+    let bytes: u64 = pieces.iter().map(|piece| piece.into.len() as u64).sum();
+    if !files.any_direct() || io != IoMode::Direct && bytes < LEAST_READ_ONCE {
         return read_pieces(&files, pieces, None, progress);
     }
     let buffers = buffers()?;
@@ -65,7 +71,7 @@ pub fn read_ranges(
             Ok(Rate { bytes, ns: begin.elapsed().as_nanos() as u64 })
         };
         let buffered = trial(None)?;
-        if buffered.gb_s() >= trial(Some(&buffers))?.gb_s() * BUFFERED_MUST_WIN_BY {
+        if !direct_is_better(trial(Some(&buffers))?, buffered, again) {
             return read_pieces(&files, pieces, None, progress);
         }
     }
@@ -164,7 +170,7 @@ mod tests {
     use super::*;
 
     /// More than a trial takes, and a tail that is no whole block.
-    const LENGTH: usize = LEAST_BYTES + 70_001 + 4097;
+    const LENGTH: usize = LEAST_READ_ONCE as usize + 70_001 + 4097;
 
     fn byte(at: usize) -> u8 {
         (at / 7 % 251) as u8
@@ -177,7 +183,7 @@ mod tests {
         let content: Vec<u8> = (0..LENGTH).map(byte).collect();
         File::create(&path).unwrap().write_all(&content).unwrap();
         let files = [PagedFile::open(&path).unwrap()];
-        if !Files::whole(&files, true).any_direct() {
+        if !Files::whole(&files, IoMode::Direct).any_direct() {
             println!("direct reads skipped: this file system has none");
         }
         // Ranges at odd places, one of them empty; a hole is left between them.
@@ -189,7 +195,7 @@ mod tests {
                 .map(|(&(offset, _), into)| FileRange { file: 0, offset: offset as u64, into })
                 .collect();
             let mut told = 0;
-            read_ranges(&files, ranges, io, &mut |bytes| told += bytes).unwrap();
+            read_ranges(&files, ranges, io, io == IoMode::Auto, &mut |bytes| told += bytes).unwrap();
             for (&(offset, length), memory) in cuts.iter().zip(&memory) {
                 assert!(memory == &content[offset..offset + length], "{io:?} {offset}");
             }
@@ -206,7 +212,7 @@ mod tests {
         for io in [IoMode::Auto, IoMode::Direct, IoMode::Buffered] {
             let mut memory = vec![0; 8000];
             let ranges = vec![FileRange { file: 0, offset: 1001, into: &mut memory }];
-            let error = read_ranges(&files, ranges, io, &mut |_| ()).unwrap_err();
+            let error = read_ranges(&files, ranges, io, false, &mut |_| ()).unwrap_err();
             assert!(matches!(error, PagerError::Truncated { end: 9000, wanted: 9001, .. }), "{io:?} {error}");
         }
     }

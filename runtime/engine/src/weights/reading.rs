@@ -8,11 +8,12 @@ use super::stored::Stored;
 use super::{RowLayout, Weight};
 use crate::error::Result;
 
-/// Reads all matrices, in ascending order of their places in `memory`. `progress` is told the bytes read so far.
+/// Reads all matrices, in ascending order of their places in `memory`; `again` as in [`read_ranges`]. `progress` is told the bytes read so far.
 pub(super) fn read(
     matrices: &[(Stored, Weight)],
     checkpoint: &Checkpoint,
     io: IoMode,
+    again: bool,
     memory: &mut [u8],
     progress: &mut dyn FnMut(u64),
 ) -> Result<()> {
@@ -32,7 +33,7 @@ pub(super) fn read(
         done += bytes;
         progress(done);
     };
-    read_ranges(&paged_files(checkpoint), ranges, io, &mut told)?;
+    read_ranges(&paged_files(checkpoint), ranges, io, again, &mut told)?;
     // One after the other: each takes memory beside its own for a while, of which the plan has that of the largest.
     let mut parts = Vec::new();
     for (stored, into) in recoded {
