@@ -58,8 +58,16 @@ impl Stage {
 
     /// A model that writes these texts, one in each round.
     pub fn saying(texts: &[&str]) -> Self {
+        Self::scripted(json!({ "texts": texts }))
+    }
+
+    /// A model that writes these tokens, one list in each round.
+    pub fn writing(tokens: &[Vec<u32>]) -> Self {
+        Self::scripted(json!({ "texts": tokens }))
+    }
+
+    fn scripted(parameters: Value) -> Self {
         let stage = Self::empty();
-        let parameters = json!({ "texts": texts });
         let sampler = guest("scripted-sampler");
         let plugin = stage.load(World::Sampler, "scripted-sampler", sampler, parameters);
         stage.with(World::Sampler, plugin)
@@ -187,6 +195,7 @@ impl Stage {
             raw: false,
             now: 0,
             constraint: self.constraint.clone(),
+            template: Default::default(),
         };
         let mut events = Vec::new();
         let cancel = Arc::default();

@@ -75,8 +75,14 @@ fn chats(generator: &mut Generator, seeds: std::ops::Range<u64>, tokens: usize) 
         let mut messages = Vec::new();
         for turn in 0..2 {
             messages.push(ChatMessage::new(Role::User, format!("Question {seed}, part {turn}?")));
-            let options =
-                AnswerOptions { seed, max_tokens: Some(tokens), raw: false, now: 0, constraint: None };
+            let options = AnswerOptions {
+                seed,
+                max_tokens: Some(tokens),
+                raw: false,
+                now: 0,
+                constraint: None,
+                template: Default::default(),
+            };
             messages = generator.answer(&messages, &options, &cancel, &mut |_| {}).unwrap().messages;
         }
     }

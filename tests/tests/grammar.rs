@@ -35,8 +35,14 @@ fn generator(sampler: &str, parameters: Value) -> Generator {
 }
 
 fn ask(generator: &mut Generator, grammar: &Grammar, seed: u64) -> Result<(Answer, String), GenerateError> {
-    let options =
-        AnswerOptions { seed, max_tokens: Some(700), raw: false, now: 0, constraint: Some(grammar.clone()) };
+    let options = AnswerOptions {
+        seed,
+        max_tokens: Some(700),
+        raw: false,
+        now: 0,
+        constraint: Some(grammar.clone()),
+        template: Default::default(),
+    };
     let mut text = String::new();
     let messages = [ChatMessage::new(Role::User, "Who are you?")];
     let answer = generator.answer(&messages, &options, &Arc::default(), &mut |event| {

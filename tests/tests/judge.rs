@@ -249,7 +249,14 @@ fn what_no_context_holds_is_refused_and_not_cut() {
 }
 
 fn ask(generator: &mut Generator, cancel: &Arc<AtomicBool>) -> Seen {
-    let options = AnswerOptions { seed: 1, max_tokens: None, raw: false, now: 0, constraint: None };
+    let options = AnswerOptions {
+        seed: 1,
+        max_tokens: None,
+        raw: false,
+        now: 0,
+        constraint: None,
+        template: Default::default(),
+    };
     let mut events = Vec::new();
     let answer = generator.answer(&user("Hello"), &options, cancel, &mut |event| events.push(event));
     Seen { events, answer }

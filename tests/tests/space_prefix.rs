@@ -178,7 +178,7 @@ fn a_raw_prompt_begins_with_a_space_and_an_agents_further_texts_do_not() {
     let events = Arc::new(Mutex::new(Vec::new()));
     let into = events.clone();
     let sink: EventSink = Arc::new(Mutex::new(move |event| into.lock().unwrap().push(event)));
-    let options = AgentOptions { seed: 1, max_tokens: Some(50), now: 0 };
+    let options = AgentOptions { seed: 1, max_tokens: Some(50), now: 0, template: Default::default() };
     let cancel = Arc::new(AtomicBool::new(false));
     let answer =
         agents.run(&agent, &task.to_string(), &options, Some(Store::in_memory()), &cancel, &sink).unwrap();

@@ -26,6 +26,7 @@ use crate::recording::{AuditOptions, Recording};
 use crate::report;
 use crate::run::{ConversationOptions, new_seed};
 use crate::session::{Assembled, BehaviourOptions};
+use crate::template::TemplateOptions;
 use crate::watch;
 
 /// Most tasks at a time: each has an instance, and sessions of its own.
@@ -50,6 +51,8 @@ pub struct Args {
     contexts: u32,
     #[command(flatten)]
     behaviour: BehaviourOptions,
+    #[command(flatten)]
+    template: TemplateOptions,
     #[command(flatten)]
     audit: AuditOptions,
     #[command(flatten)]
@@ -113,7 +116,8 @@ pub fn develop(
     options: ConversationOptions,
     task: Option<String>,
 ) -> Result<ExitCode> {
-    let ConversationOptions { behaviour, audit, recall, max_tokens, seed, json, quiet, .. } = options;
+    let ConversationOptions { behaviour, template, audit, recall, max_tokens, seed, json, quiet, .. } =
+        options;
     let (tasks, watch) = (task.into_iter().collect(), true);
     let ModelOptions { model, load } = model;
     run(Args {
@@ -123,6 +127,7 @@ pub fn develop(
         load,
         contexts: 4,
         behaviour,
+        template,
         audit,
         recall,
         max_tokens,
@@ -274,7 +279,7 @@ fn open(args: &Args, tasks: usize) -> Result<Work> {
     })
     .context("listening for Ctrl-C")?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
-    let options = AgentOptions { seed, max_tokens, now };
+    let options = AgentOptions { seed, max_tokens, now, template: args.template.variables() };
     let (json, quiet) = (args.json, args.quiet);
     Ok(Work {
         agents,

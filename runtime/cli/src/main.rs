@@ -44,6 +44,7 @@ mod resolution;
 mod run;
 mod session;
 mod signed;
+mod template;
 mod trace;
 mod transcript;
 mod watch;

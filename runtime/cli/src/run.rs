@@ -21,6 +21,7 @@ use crate::recall::{Recall, RecallOptions, Remembering};
 use crate::recording::{AuditOptions, Recording};
 use crate::report;
 use crate::session::{Assembled, BehaviourOptions};
+use crate::template::TemplateOptions;
 use crate::watch::{Sources, Watch};
 
 #[derive(clap::Args)]
@@ -43,6 +44,8 @@ pub struct ConversationOptions {
     pub behaviour: BehaviourOptions,
     #[command(flatten)]
     constraint: ConstraintOptions,
+    #[command(flatten)]
+    pub template: TemplateOptions,
     #[command(flatten)]
     pub audit: AuditOptions,
     #[command(flatten)]
@@ -174,6 +177,10 @@ fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Source
     let quiet = args.quiet || args.json;
     let constraint = args.constraint.read()?;
     // Before anything takes time: a log that can't be written is no log.
+    ensure!(
+        !args.raw || args.template.is_empty(),
+        "--chat-template-kwargs has no use with --raw, which goes without a chat template"
+    );
     let log = args.audit.open()?;
     let budgeted = model.load.machine.memory.limited();
     let mut assembled: Assembled = args.behaviour.assemble(budgeted, quiet)?;
@@ -248,6 +255,7 @@ fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Source
         raw: args.raw,
         now: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64),
         constraint,
+        template: args.template.variables(),
     };
     let system = args.system.iter().map(|text| ChatMessage::new(Role::System, text.clone()));
     Ok(Conversation {

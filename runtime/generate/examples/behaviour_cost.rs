@@ -109,7 +109,14 @@ fn record(folder: &Path) -> Result<Audit, Box<dyn Error>> {
 
 /// Tokens a second of decode, and the text.
 fn with_plugins(generator: &mut Generator, tokens: usize) -> Result<(f64, String), Box<dyn Error>> {
-    let options = AnswerOptions { seed: SEED, max_tokens: Some(tokens), raw: true, now: 0, constraint: None };
+    let options = AnswerOptions {
+        seed: SEED,
+        max_tokens: Some(tokens),
+        raw: true,
+        now: 0,
+        constraint: None,
+        template: Default::default(),
+    };
     let messages = [ChatMessage::new(Role::User, PROMPT)];
     let answer = generator.answer(&messages, &options, &Arc::default(), &mut |_| {})?;
     let text = answer.messages.last().map(|message| message.content.clone()).unwrap_or_default();

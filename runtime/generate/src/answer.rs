@@ -9,7 +9,9 @@ use std::time::Instant;
 
 use membrane_engine::{EngineError, Model, Session, process};
 use membrane_host::{Host, Invocation, Message, Role as HostRole};
-use membrane_text::{ChatMessage, ChatTemplate, Constraint, Conversation, Grammar, Prompt, Role, ToolCall};
+use membrane_text::{
+    Channels, ChatMessage, ChatTemplate, Constraint, Conversation, Grammar, Prompt, Role, ToolCall,
+};
 
 use crate::behaviour::{Behaviour, Running, Words};
 use crate::calls::{self, Called};
@@ -38,6 +40,9 @@ pub struct AnswerOptions {
     /// What the text of the answer must follow. It can't be had with tools. It binds the model, not policies: what they
     /// rewrite or redact is as they leave it, and a text that they force must fit.
     pub constraint: Option<Grammar>,
+    /// Further variables of the chat template, such as `enable_thinking`; those that the template is given anyway
+    /// can't be set.
+    pub template: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What an answer was.
@@ -238,14 +243,20 @@ impl Run<'_> {
         } else {
             let template = self.generator.template.as_ref();
             let tools = running.tools.descriptions();
-            render(&self.generator.model, template, &self.messages, tools, self.options.now)?
+            let (now, extra) = (self.options.now, &self.options.template);
+            render(&self.generator.model, template, &self.messages, tools, now, extra)?
         };
+        // Behind the prompt gpt-oss names a channel, which no constraint allows.
+        let channels = Channels::of(tokenizer).filter(|_| self.constraint.is_some() && !self.options.raw);
+        let begun = channels.map(|channels| channels.begin_final(tokenizer)).transpose()?.unwrap_or_default();
+        let rendered = prompt.text().to_owned() + &tokenizer.decode(&begun, false);
         if self.constraint.is_some() && in_reasoning(prompt.text()) {
             return Err(GenerateError::GrammarInReasoning.into());
         }
-        running.journal.rendered(prompt.text());
-        running.policies.prompt(prompt.text())?;
+        running.journal.rendered(&rendered);
+        running.policies.prompt(&rendered)?;
         let mut tokens = tokenizer.encode_prompt(&prompt)?;
+        tokens.extend(begun);
         if self.options.raw
             && tokenizer.add_bos()
             && let Some(bos) = tokenizer.bos()
@@ -285,7 +296,9 @@ impl Run<'_> {
         self.released.clear();
         let left = self.options.max_tokens.map(|max| max.saturating_sub(self.stats.decode_tokens));
         // Tools that come while a constrained answer is made must wait for the next.
-        let tools = !self.options.raw && self.constraint.is_none() && !running.tools.is_empty();
+        let chat = !self.options.raw;
+        let offered = chat && self.constraint.is_none();
+        let tools = if offered { running.tools.descriptions().to_vec() } else { Vec::new() };
         let start = Instant::now();
         let mut decoder = Decoder::new(
             self.generator.model.tokenizer()?,
@@ -294,6 +307,7 @@ impl Run<'_> {
             Round {
                 prompt,
                 max_tokens: left,
+                chat,
                 tools,
                 stop: &[],
                 constraint: self.constraint.as_mut(),
@@ -372,19 +386,8 @@ impl Run<'_> {
     }
 }
 
-/// The prompt of a conversation, by the model's chat template.
+/// The prompt of a conversation, by the model's chat template, which is told `extra` too.
 pub(crate) fn render(
-    model: &Model,
-    template: Option<&ChatTemplate>,
-    messages: &[ChatMessage],
-    tools: &[serde_json::Value],
-    now: i64,
-) -> Result<Prompt> {
-    render_with(model, template, messages, tools, now, &serde_json::Map::new())
-}
-
-/// The same, with more that the template is told.
-pub(crate) fn render_with(
     model: &Model,
     template: Option<&ChatTemplate>,
     messages: &[ChatMessage],

@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use membrane_engine::{EngineError, Session};
 use membrane_host::Ended;
-use membrane_text::{Constraint, ParserEvent, Tokenizer, ToolCall, ToolCallParser, Utf8Stream};
+use membrane_text::{Constraint, ParserEvent, Tokenizer, ToolCall, Utf8Stream};
+use serde_json::Value;
 
 use crate::behaviour::Running;
 use crate::error::{GenerateError, Result, Stopped};
 use crate::event::{EndReason, Event, Intervention};
 use crate::passes::Seat;
+use crate::reader::Reader;
 use crate::speculate::Drafting;
 use crate::stop::StopTexts;
 
@@ -23,8 +25,10 @@ pub(crate) struct Round<'a> {
     pub prompt: &'a [u32],
     /// Most tokens to choose.
     pub max_tokens: Option<usize>,
-    /// Whether tool calls are looked for.
-    pub tools: bool,
+    /// Whether the prompt is a conversation by the model's chat template, which the model answers in the form that it was taught.
+    pub chat: bool,
+    /// The tools that calls are looked for of, as chat templates take them.
+    pub tools: Vec<Value>,
     /// Texts that end it.
     pub stop: &'a [String],
     /// The session's place in passes that it shares with others, if it shares any.
@@ -48,7 +52,7 @@ pub(crate) struct Decoder<'a> {
     running: &'a mut Running,
     round: Round<'a>,
     utf8: Utf8Stream,
-    parser: Option<ToolCallParser>,
+    reader: Reader,
     stop: StopTexts,
     calls: Vec<ToolCall>,
     /// Text of this round that policies have released.
@@ -83,7 +87,7 @@ impl<'a> Decoder<'a> {
         running: &'a mut Running,
         round: Round<'a>,
     ) -> Self {
-        let parser = round.tools.then(ToolCallParser::new);
+        let reader = Reader::new(tokenizer, &round);
         Self {
             tokenizer,
             session,
@@ -91,7 +95,7 @@ impl<'a> Decoder<'a> {
             stop: StopTexts::new(round.stop),
             round,
             utf8: Utf8Stream::default(),
-            parser,
+            reader,
             calls: Vec::new(),
             released: String::new(),
             logits: Vec::new(),
@@ -192,22 +196,22 @@ impl<'a> Decoder<'a> {
 
     /// Sends a token's text on its way to the person. Tokens with a meaning of their own have no text.
     fn emit(&mut self, token: u32, sink: &mut dyn FnMut(Event)) -> Result<Flow, Stopped> {
-        if self.tokenizer.is_control(token) {
+        let bytes = self.tokenizer.token_bytes(token)?;
+        let events = if self.tokenizer.is_control(token) {
+            self.reader.control(bytes)
+        } else {
+            self.reader.feed(&self.utf8.push(bytes))
+        };
+        let plain = self.plain(events);
+        if plain.is_empty() {
             return Ok(Flow::Go);
         }
-        let text = self.utf8.push(self.tokenizer.token_bytes(token)?);
-        let plain = self.parse(&text, false);
         let plain = self.stop.feed(&plain);
         self.release(&plain, false, sink)
     }
 
-    /// What of a text is no tool call; calls are kept aside.
-    fn parse(&mut self, text: &str, done: bool) -> String {
-        let Some(parser) = &mut self.parser else { return text.to_owned() };
-        let mut events = parser.feed(text);
-        if done {
-            events.extend(parser.finish());
-        }
+    /// What of an answer is no tool call; calls are kept aside.
+    fn plain(&mut self, events: Vec<ParserEvent>) -> String {
         let mut plain = String::new();
         for event in events {
             match event {
@@ -231,7 +235,8 @@ impl<'a> Decoder<'a> {
 
     /// Puts the session where it would be had the model written what policies let pass, forced text included.
     fn rewind(&mut self) -> Result<Step> {
-        let passed = self.passed()?;
+        let text = self.passed();
+        let passed = self.reader.spell(self.tokenizer, &text)?;
         let mut tokens = self.round.prompt.to_vec();
         tokens.extend_from_slice(&passed);
         self.running.journal.rewind(self.round.prompt.len(), &tokens);
@@ -239,9 +244,7 @@ impl<'a> Decoder<'a> {
         self.utf8 = Utf8Stream::default();
         self.calls.clear();
         self.stop = StopTexts::new(self.round.stop);
-        if let Some(parser) = &mut self.parser {
-            *parser = ToolCallParser::new();
-        }
+        self.reader.restart(&text, &self.round);
         if tokens.len() > self.session.tokens().len() + self.session.room() {
             return Ok(Step::Complete(EndReason::Context));
         }
@@ -251,10 +254,9 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// Tokens of what policies let pass, forced text included.
-    fn passed(&self) -> Result<Vec<u32>> {
-        let passed = self.released.clone() + &self.running.policies.pending();
-        Ok(self.tokenizer.encode_continuation(&passed)?)
+    /// What policies let pass, forced text included.
+    fn passed(&self) -> String {
+        self.released.clone() + &self.running.policies.pending()
     }
 
     /// Brings the constraint to where a text ends that policies made of the model's. Errors: it does not allow that text.
@@ -270,8 +272,10 @@ impl<'a> Decoder<'a> {
         sink: &mut dyn FnMut(Event),
     ) -> Result<Option<RoundEnd>, Stopped> {
         // Where the model did not stop by itself, what lacks its end is no character.
-        let rest = if reason == EndReason::Stop { self.utf8.finish() } else { String::new() };
-        let rest = self.parse(&rest, true);
+        let whole = reason == EndReason::Stop;
+        let mut events = if whole { self.reader.feed(&self.utf8.finish()) } else { Vec::new() };
+        events.extend(self.reader.finish(whole));
+        let rest = self.plain(events);
         let mut plain = self.stop.feed(&rest) + &self.stop.finish();
         loop {
             // The answer goes on behind the results of calls, and with it the text that policies look at.
@@ -287,7 +291,7 @@ impl<'a> Decoder<'a> {
                 },
                 // There is no room for more than the forced text.
                 Flow::Forced => {
-                    let passed = self.passed()?;
+                    let passed = self.tokenizer.encode_continuation(&self.passed())?;
                     self.constrain(&passed)?;
                 }
             }

@@ -18,6 +18,7 @@ mod event;
 mod journal;
 mod judge;
 mod passes;
+mod reader;
 mod reload;
 mod replay;
 mod scoring;

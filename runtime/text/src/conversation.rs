@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::reasoning;
+
 /// Who speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -84,12 +86,12 @@ pub struct Conversation<'a> {
 }
 
 impl Conversation<'_> {
-    /// The template's variables. Texts that whoever runs the model didn't write go through `untrusted`.
-    pub(crate) fn variables(&self, untrusted: &dyn Fn(&str) -> String) -> Map<String, Value> {
+    /// The variables of a template that reads so. Texts that whoever runs the model didn't write go through `untrusted`.
+    pub(crate) fn variables(&self, reads: Reads, untrusted: &dyn Fn(&str) -> String) -> Map<String, Value> {
         let mut variables = self.extra.clone();
         let tools: Vec<Value> = self.tools.iter().map(|tool| map_strings(tool, untrusted)).collect();
         let tools = if tools.is_empty() { Value::Null } else { Value::Array(tools) };
-        variables.insert("messages".into(), self.messages_value(untrusted));
+        variables.insert("messages".into(), self.messages_value(reads, untrusted));
         variables.insert("tools".into(), tools);
         variables.insert("documents".into(), Value::Null);
         variables.insert("add_generation_prompt".into(), self.add_generation_prompt.into());
@@ -98,26 +100,43 @@ impl Conversation<'_> {
         variables
     }
 
-    fn messages_value(&self, untrusted: &dyn Fn(&str) -> String) -> Value {
+    fn messages_value(&self, reads: Reads, untrusted: &dyn Fn(&str) -> String) -> Value {
+        let calls = self.messages.iter().flat_map(|message| &message.tool_calls).enumerate();
+        let ids: Vec<String> =
+            calls.map(|(index, call)| reads.call_id(index, &untrusted(&call.name))).collect();
         let (mut made, mut answered) = (0, 0);
         let mut list = Vec::with_capacity(self.messages.len());
         for message in self.messages {
             let mut value = Map::new();
             value.insert("role".into(), message.role.name().into());
-            value.insert("content".into(), untrusted(&message.content).into());
+            let thinks = reads.reasoning && message.role == Role::Assistant;
+            let (reasoning, content) = match reasoning::split(&message.content).filter(|_| thinks) {
+                Some((reasoning, content)) => (Some(reasoning), content),
+                None => (None, &message.content[..]),
+            };
+            value.insert("content".into(), untrusted(content).into());
+            if let Some(reasoning) = reasoning {
+                let reasoning = untrusted(reasoning);
+                // gpt-oss' template refuses a call with both, and has this name for it.
+                if message.tool_calls.is_empty() || content.is_empty() {
+                    value.insert("thinking".into(), reasoning.clone().into());
+                }
+                value.insert("reasoning_content".into(), reasoning.into());
+            }
             if let Some(name) = &message.name {
                 value.insert("name".into(), untrusted(name).into());
             }
             if message.role == Role::Tool {
-                let id = message.tool_call_id.as_deref().map(untrusted).unwrap_or_else(|| call_id(answered));
+                let of_call = || ids.get(answered).cloned().unwrap_or_else(|| call_id(answered));
+                let id = message.tool_call_id.as_deref().map(untrusted).unwrap_or_else(of_call);
                 answered += 1;
                 value.insert("tool_call_id".into(), id.into());
             }
             if !message.tool_calls.is_empty() {
-                let calls = message.tool_calls.iter().enumerate().map(|(index, call)| {
+                let calls = message.tool_calls.iter().zip(&ids[made..]).map(|(call, id)| {
                     let arguments = map_strings(&call.arguments, untrusted);
                     let function = json!({"name": untrusted(&call.name), "arguments": arguments});
-                    json!({"type": "function", "id": call_id(made + index), "function": function})
+                    json!({"type": "function", "id": id, "function": function})
                 });
                 value.insert("tool_calls".into(), calls.collect());
                 made += message.tool_calls.len();
@@ -125,6 +144,30 @@ impl Conversation<'_> {
             list.push(Value::Object(value));
         }
         Value::Array(list)
+    }
+}
+
+/// What a chat template reads of messages, beyond what all do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reads {
+    /// Reasoning apart from the content, which it does not take from there by itself.
+    pub reasoning: bool,
+    /// The name of a tool from the id of its call, as Kimi's models write it.
+    pub names_from_ids: bool,
+}
+
+impl Reads {
+    pub fn of(source: &str) -> Self {
+        let apart = ["reasoning_content", ".thinking"].iter().any(|name| source.contains(name));
+        let by_itself = ["split('</think>'", "split(\"</think>\""].iter().any(|split| source.contains(split));
+        Self {
+            reasoning: apart && !by_itself,
+            names_from_ids: source.contains("<|tool_call_argument_begin|>"),
+        }
+    }
+
+    fn call_id(self, index: usize, name: &str) -> String {
+        if self.names_from_ids { format!("functions.{name}:{index}") } else { call_id(index) }
     }
 }
 

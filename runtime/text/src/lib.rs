@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod added;
+mod channels;
 mod conversation;
 mod error;
 mod grammar;
@@ -23,11 +24,11 @@ mod tokenizer;
 mod tool_calls;
 mod vocabulary;
 
+pub use channels::{ChannelParser, Channels};
 pub use conversation::{ChatMessage, Conversation, Role, ToolCall};
 pub use error::{Result, TextError};
 pub use grammar::{Constraint, Grammar, GrammarCompiler, GrammarError, UnknownKeyword};
 pub use prompt::Prompt;
-pub use reasoning::{Part, ReasoningSplitter};
 pub use stream::Utf8Stream;
 pub use template::ChatTemplate;
 pub use tokenizer::{Specials, Tokenizer};

@@ -96,8 +96,8 @@ impl Tokenizer {
     fn untrusted(&self, prompt: &Prompt, origin: &Origin) -> Result<Vec<Range<usize>>> {
         let first = std::cell::RefCell::new(None);
         let used = std::cell::RefCell::new(Vec::new());
-        let conversation = origin.conversation();
-        conversation.variables(&|text| {
+        let (conversation, reads) = (origin.conversation(), origin.template.reads());
+        conversation.variables(reads, &|text| {
             if first.borrow().is_none() {
                 *first.borrow_mut() = self.look_alikes(text).first().map(|range| shown(&text[range.clone()]));
             }
@@ -109,7 +109,7 @@ impl Tokenizer {
         let forged = || TextError::Forged { text: look_alike.clone() };
         let mark = MARKS.into_iter().find(|mark| !used.contains(mark) && !prompt.text.contains(*mark));
         let mark = mark.ok_or_else(forged)?;
-        let variables = conversation.variables(&|text| marked(text, &self.look_alikes(text), mark));
+        let variables = conversation.variables(reads, &|text| marked(text, &self.look_alikes(text), mark));
         let marked = origin.template.render_variables(&variables, origin.now)?;
         let (text, untrusted) = unmarked(&marked, mark);
         // A template that looks for such text in a message may write something else for the marked one.

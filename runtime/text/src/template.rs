@@ -18,7 +18,7 @@ use minijinja::machinery::{CodeGenerator, Vm, WhitespaceConfig, make_string_outp
 use minijinja::{AutoEscape, Error, ErrorKind, Value};
 use serde_json::Map;
 
-use crate::conversation::Conversation;
+use crate::conversation::{Conversation, Reads};
 use crate::error::{Result, TextError};
 use crate::limits::{MAX_PROMPT_BYTES, MAX_TEMPLATE_BYTES, TEMPLATE_FUEL};
 use crate::prompt::Prompt;
@@ -58,13 +58,17 @@ impl ChatTemplate {
     /// Errors: the template fails, refuses the conversation or goes beyond a limit. To encode the prompt
     /// safely use [`ChatTemplate::render_prompt`].
     pub fn render(&self, conversation: &Conversation<'_>) -> Result<String> {
-        let variables = conversation.variables(&|text: &str| text.to_owned());
+        let variables = conversation.variables(self.reads(), &|text: &str| text.to_owned());
         self.render_variables(&variables, conversation.now)
     }
 
     /// The prompt for a conversation, to be encoded by [`crate::Tokenizer::encode_prompt`].
     pub fn render_prompt(&self, conversation: &Conversation<'_>) -> Result<Prompt> {
         Prompt::render(self, conversation)
+    }
+
+    pub(crate) fn reads(&self) -> Reads {
+        Reads::of(&self.source)
     }
 
     pub(crate) fn render_variables(

@@ -1,18 +1,79 @@
 //! Tool calls in the text that a model writes, found while it comes.
 //!
-//! Two ways of writing a call are known: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>` (Hermes,
-//! Qwen) and, at the start of an answer or behind `<|python_tag|>`, the bare object `{"name": ...,
-//! "parameters": {...}}` (Llama 3). The text is read a character at a time, so that how it is cut into pieces
+//! These ways of writing a call are known:
+//!
+//! - `<tool_call>{"name": ..., "arguments": {...}}</tool_call>` (Hermes, Qwen2.5 and Qwen3),
+//! - `<tool_call><function=NAME><parameter=KEY>VALUE</parameter></function></tool_call>` (Qwen3-Coder, Qwen3.5),
+//! - at the start of an answer or behind `<|python_tag|>` the bare object `{"name": ..., "parameters": {...}}` (Llama 3),
+//! - `[TOOL_CALLS][{"name": ..., "arguments": {...}}]` (Mistral),
+//! - `<｜tool▁call▁begin｜>NAME<｜tool▁sep｜>{...}<｜tool▁call▁end｜>` (DeepSeek V3.1), and what V3 and R1 write,
+//! - `<|tool_call_begin|>functions.NAME:0<|tool_call_argument_begin|>{...}<|tool_call_end|>` (Kimi K2).
+//!
+//! Those of gpt-oss are in [`crate::ChannelParser`]. The text is read a character at a time, so that how it is cut into pieces
 //! can make no difference.
 
-use serde_json::{Map, Value};
+mod bodies;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+use serde_json::Value;
 
 use crate::conversation::ToolCall;
 use crate::limits::MAX_TOOL_CALL_BYTES;
+use bodies::Wrong;
+pub(crate) use bodies::named;
+use scan::{Scan, Scanned};
 
-const OPEN: &str = "<tool_call>";
+/// Text that calls begin with, and what follows.
+struct Opening {
+    text: &'static str,
+    syntax: Syntax,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Syntax {
+    /// An object or a function, and a closing tag.
+    Tagged,
+    /// An object, and no closing tag.
+    Object,
+    /// A list of objects, and no closing tag.
+    List,
+    /// All until a closing mark.
+    Marked { close: &'static str, form: Form },
+    /// Nothing: it stands around calls.
+    Around,
+}
+
+/// What stands between marks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    DeepSeek,
+    Kimi,
+}
+
 const CLOSE: &str = "</tool_call>";
-const PYTHON: &str = "<|python_tag|>";
+
+const OPENINGS: &[Opening] = &[
+    Opening { text: "<tool_call>", syntax: Syntax::Tagged },
+    Opening { text: "<|python_tag|>", syntax: Syntax::Object },
+    Opening { text: "[TOOL_CALLS]", syntax: Syntax::List },
+    Opening {
+        text: "<｜tool▁call▁begin｜>",
+        syntax: Syntax::Marked { close: "<｜tool▁call▁end｜>", form: Form::DeepSeek },
+    },
+    Opening {
+        text: "<|tool_call_begin|>",
+        syntax: Syntax::Marked { close: "<|tool_call_end|>", form: Form::Kimi },
+    },
+    Opening { text: "<｜tool▁calls▁begin｜>", syntax: Syntax::Around },
+    Opening { text: "<｜tool▁calls▁end｜>", syntax: Syntax::Around },
+    Opening { text: "<|tool_calls_section_begin|>", syntax: Syntax::Around },
+    Opening { text: "<|tool_calls_section_end|>", syntax: Syntax::Around },
+];
+
+/// Marks within calls that vocabularies have as control tokens.
+const WITHIN: &[&str] = &["</tool_call>", "<｜tool▁sep｜>", "<|tool_call_argument_begin|>"];
 
 /// A part of an answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +97,7 @@ pub enum ParserEvent {
 /// from JSON that the model writes as its answer.
 #[derive(Debug, Default)]
 pub struct ToolCallParser {
+    tools: Vec<Value>,
     state: State,
     events: Vec<ParserEvent>,
     /// A call has been found and no text since.
@@ -46,9 +108,9 @@ pub struct ToolCallParser {
 
 #[derive(Debug)]
 enum State {
-    /// White space, and perhaps the start of an opening tag.
+    /// White space, and perhaps the start of an opening.
     Text(String),
-    /// Behind an opening tag.
+    /// Behind an opening.
     Call(Call),
     /// An object at the start of the answer, with the white space before it.
     Bare { lead: String, raw: String, scan: Scan },
@@ -62,31 +124,40 @@ impl Default for State {
 
 #[derive(Debug)]
 struct Call {
-    /// Everything from the opening tag on.
+    /// Everything from the opening on.
     raw: String,
-    /// Where the object starts in `raw`.
+    /// Where what is called starts in `raw`.
     start: usize,
+    syntax: Syntax,
     phase: Phase,
-    /// Opened by [`PYTHON`], which has no closing tag.
-    python: bool,
 }
 
 #[derive(Debug)]
 enum Phase {
-    /// Before the object.
+    /// Before what is called.
     Start,
-    /// In the object.
-    Object(Scan),
-    /// Behind the object, which ends there in `raw`.
+    /// In an object or a list.
+    Json(Scan),
+    /// Behind it; it ends there in `raw`.
     End(usize),
+    /// In what has a closing tag and is read as a whole.
+    Whole,
     /// It can't be a call; all until the closing tag belongs to it.
-    Lost(&'static str),
+    Lost(Wrong),
 }
 
 impl ToolCallParser {
-    /// A parser at the start of an answer.
-    pub fn new() -> Self {
-        Self::default()
+    /// A parser at the start of an answer. `tools`: those that the model may call, as chat templates are given them
+    /// ([`crate::Conversation::tools`]); by their schemas values are told from texts where a model writes both alike.
+    pub fn new(tools: &[Value]) -> Self {
+        Self { tools: tools.to_vec(), ..Self::default() }
+    }
+
+    /// Whether a control token of this text belongs to the calls; others have no text.
+    pub fn is_mark(text: &str) -> bool {
+        let closes = |syntax| matches!(syntax, Syntax::Marked { close, .. } if close == text);
+        WITHIN.contains(&text)
+            || OPENINGS.iter().any(|opening| opening.text == text || closes(opening.syntax))
     }
 
     /// Takes more of the answer and gives what is certain. Neighbouring texts are one event.
@@ -101,9 +172,17 @@ impl ToolCallParser {
             State::Text(held) if self.after_call && held.chars().all(|c| separates(c, true)) => {}
             State::Text(held) => self.text(&held),
             State::Bare { lead, raw, .. } => self.not_a_call(&lead, raw, "the answer ends within the call"),
-            State::Call(Call { raw, start, phase: Phase::End(end), .. }) => self.call(&raw, start..end),
-            State::Call(Call { raw, phase: Phase::Lost(why), .. }) => self.malformed(raw, why),
-            State::Call(Call { raw, .. }) => self.malformed(raw, "the answer ends within the call"),
+            State::Call(call) => {
+                let read = match call.phase {
+                    Phase::End(end) => call.read(end, &self.tools),
+                    Phase::Lost(why) => Err(why),
+                    Phase::Whole if call.raw.trim_end().ends_with(bodies::FUNCTION_END) => {
+                        call.read(call.raw.len(), &self.tools)
+                    }
+                    Phase::Start | Phase::Json(_) | Phase::Whole => Err("the answer ends within the call"),
+                };
+                self.found(call.raw, read);
+            }
         }
         std::mem::take(&mut self.events)
     }
@@ -120,8 +199,8 @@ impl ToolCallParser {
                     }
                     Scanned::More => self.not_a_call(&lead, raw, "the call is too long"),
                     Scanned::Bad(why) => self.not_a_call(&lead, raw, why),
-                    Scanned::Done => match bare_call(&raw) {
-                        Some(call) => self.found(call),
+                    Scanned::Done => match bodies::bare(&raw) {
+                        Some(call) => self.found(raw, Ok(vec![call])),
                         None => self.text(&(lead + &raw)),
                     },
                 }
@@ -135,13 +214,20 @@ impl ToolCallParser {
             let space = held.find(|c| !separates(c, self.after_call)).unwrap_or(held.len());
             let (lead, rest) = held.split_at(space);
             let Some(first) = rest.chars().next() else { break };
-            if rest == OPEN || rest == PYTHON {
-                let (python, start) = (rest == PYTHON, rest.len());
-                let call = Call { raw: rest.to_owned(), start, phase: Phase::Start, python };
-                self.state = State::Call(call);
+            if let Some(opening) = OPENINGS.iter().find(|opening| opening.text == rest) {
+                if opening.syntax == Syntax::Around {
+                    self.after_call = true;
+                    return;
+                }
+                let (raw, start) = (rest.to_owned(), rest.len());
+                let phase = match opening.syntax {
+                    Syntax::Marked { .. } => Phase::Whole,
+                    _ => Phase::Start,
+                };
+                self.state = State::Call(Call { raw, start, syntax: opening.syntax, phase });
                 return;
             }
-            if OPEN.starts_with(rest) || PYTHON.starts_with(rest) {
+            if OPENINGS.iter().any(|opening| opening.text.starts_with(rest)) {
                 break;
             }
             if rest == "{" && !self.in_text {
@@ -159,65 +245,36 @@ impl ToolCallParser {
     }
 
     fn step_call(&mut self, mut call: Call, character: char) {
-        call.raw.push(character);
-        let here = call.raw.len() - character.len_utf8();
-        match &mut call.phase {
-            Phase::Start if character.is_whitespace() => {}
-            Phase::Start if character == '{' => {
-                let mut scan = Scan::default();
-                scan.step('{');
-                call.start = here;
-                call.phase = Phase::Object(scan);
+        match call.step(character) {
+            Some(Ok(end)) => {
+                let read = call.read(end, &self.tools);
+                self.found(call.raw, read);
             }
-            Phase::Start => call.phase = Phase::Lost("there is no JSON object in it"),
-            Phase::Object(scan) => match scan.step(character) {
-                Scanned::More => {}
-                Scanned::Bad(why) => call.phase = Phase::Lost(why),
-                Scanned::Done if call.python => return self.call(&call.raw, call.start..call.raw.len()),
-                Scanned::Done => call.phase = Phase::End(call.raw.len()),
-            },
-            &mut Phase::End(end) => {
-                let tail = call.raw[end..].trim_start();
-                if tail == CLOSE {
-                    return self.call(&call.raw, call.start..end);
-                }
-                if !CLOSE.starts_with(tail) {
-                    call.phase = Phase::Lost("there is more in it than one JSON object");
-                }
+            Some(Err(why)) => self.found(call.raw, Err(why)),
+            None if call.raw.len() > MAX_TOOL_CALL_BYTES => {
+                self.found(call.raw, Err("the call is too long"));
             }
-            Phase::Lost(_) => {}
-        }
-        match call.phase {
-            Phase::Lost(why) if !call.python && call.raw.ends_with(CLOSE) => self.malformed(call.raw, why),
-            _ if call.raw.len() > MAX_TOOL_CALL_BYTES => self.malformed(call.raw, "the call is too long"),
-            _ => self.state = State::Call(call),
+            None => self.state = State::Call(call),
         }
     }
 
-    /// The object of a call between tags.
-    fn call(&mut self, raw: &str, object: std::ops::Range<usize>) {
-        match tagged_call(&raw[object]) {
-            Ok(call) => self.found(call),
-            Err(why) => self.malformed(raw.to_owned(), why),
-        }
-    }
-
-    fn found(&mut self, call: ToolCall) {
+    /// Tells of what stood between an opening and an end.
+    fn found(&mut self, raw: String, read: Result<Vec<ToolCall>, Wrong>) {
         self.after_call = true;
-        self.in_text = false;
-        self.events.push(ParserEvent::ToolCall(call));
-    }
-
-    fn malformed(&mut self, raw: String, why: &'static str) {
-        self.after_call = true;
-        self.events.push(ParserEvent::Malformed { raw, why });
+        match read {
+            Ok(calls) => {
+                self.in_text = false;
+                self.events.extend(calls.into_iter().map(ParserEvent::ToolCall));
+            }
+            Err(why) => self.events.push(ParserEvent::Malformed { raw, why }),
+        }
     }
 
     /// An object at the start of the answer that came to nothing: text, unless it began as calls do.
-    fn not_a_call(&mut self, lead: &str, raw: String, why: &'static str) {
+    fn not_a_call(&mut self, lead: &str, raw: String, why: Wrong) {
         let key = raw[1..].trim_start();
         if ["\"name\"", "\"type\"", "\"function\""].iter().any(|known| key.starts_with(known)) {
-            self.malformed(raw, why);
+            self.found(raw, Err(why));
         } else {
             self.text(&format!("{lead}{raw}"));
         }
@@ -236,228 +293,78 @@ impl ToolCallParser {
     }
 }
 
+impl Call {
+    /// Takes one character more. Gives where what is called ends in `raw` once the call is complete, or what is wrong with it once
+    /// that has come to its end.
+    fn step(&mut self, character: char) -> Option<Result<usize, Wrong>> {
+        let here = self.raw.len();
+        self.raw.push(character);
+        let tagged = self.syntax == Syntax::Tagged;
+        match &mut self.phase {
+            Phase::Start if character.is_whitespace() => {}
+            Phase::Start if character == if self.syntax == Syntax::List { '[' } else { '{' } => {
+                let mut scan = Scan::default();
+                scan.step(character);
+                self.start = here;
+                self.phase = Phase::Json(scan);
+            }
+            Phase::Start if tagged && character == '<' => {
+                self.start = here;
+                self.phase = Phase::Whole;
+            }
+            Phase::Start => self.phase = Phase::Lost("there is no JSON object and no function in it"),
+            Phase::Json(scan) => match scan.step(character) {
+                Scanned::More => {}
+                Scanned::Bad(why) => self.phase = Phase::Lost(why),
+                Scanned::Done if tagged => self.phase = Phase::End(self.raw.len()),
+                Scanned::Done => return Some(Ok(self.raw.len())),
+            },
+            &mut Phase::End(end) => {
+                let tail = self.raw[end..].trim_start();
+                if tail == CLOSE {
+                    return Some(Ok(end));
+                }
+                if !CLOSE.starts_with(tail) {
+                    self.phase = Phase::Lost("there is more in it than one JSON object");
+                }
+            }
+            Phase::Whole => {
+                let close = if let Syntax::Marked { close, .. } = self.syntax { close } else { CLOSE };
+                let body = self.raw[self.start..].strip_suffix(close);
+                // The value of a parameter may hold the tag.
+                let done = |body: &str| !tagged || whole_function(body);
+                if let Some(body) = body.filter(|body| done(body)) {
+                    return Some(Ok(self.start + body.len()));
+                }
+            }
+            Phase::Lost(_) => {}
+        }
+        match self.phase {
+            Phase::Lost(why) if tagged && self.raw.ends_with(CLOSE) => Some(Err(why)),
+            _ => None,
+        }
+    }
+
+    /// The calls in it, of which the last ends at `end` in `raw`.
+    fn read(&self, end: usize, tools: &[Value]) -> Result<Vec<ToolCall>, Wrong> {
+        let body = &self.raw[self.start..end];
+        let call = match self.syntax {
+            Syntax::List => return bodies::list(body),
+            Syntax::Marked { form: Form::DeepSeek, .. } => bodies::deepseek(body),
+            Syntax::Marked { form: Form::Kimi, .. } => bodies::kimi(body),
+            _ if matches!(self.phase, Phase::Whole) => bodies::function(body, tools),
+            _ => bodies::object(body),
+        };
+        call.map(|call| vec![call])
+    }
+}
+
+/// Whether what stands before a closing tag is complete, or is no function anyway.
+fn whole_function(body: &str) -> bool {
+    body.trim_end().ends_with(bodies::FUNCTION_END) || !body.contains("<parameter=")
+}
+
 /// Whether a character can stand between calls.
 fn separates(character: char, after_call: bool) -> bool {
     character.is_whitespace() || after_call && matches!(character, ';' | ',')
-}
-
-/// Follows a JSON object to its end.
-#[derive(Debug, Default)]
-struct Scan {
-    depth: usize,
-    in_string: bool,
-    escaped: bool,
-}
-
-enum Scanned {
-    More,
-    Done,
-    Bad(&'static str),
-}
-
-impl Scan {
-    fn step(&mut self, character: char) -> Scanned {
-        if self.in_string {
-            match character {
-                _ if self.escaped => self.escaped = false,
-                '\\' => self.escaped = true,
-                '"' => self.in_string = false,
-                '\0'..='\x1f' => return Scanned::Bad("a string in it isn't closed"),
-                _ => {}
-            }
-            return Scanned::More;
-        }
-        match character {
-            '"' => self.in_string = true,
-            '{' | '[' => self.depth += 1,
-            '}' | ']' => {
-                self.depth = self.depth.saturating_sub(1);
-                if self.depth == 0 {
-                    return Scanned::Done;
-                }
-            }
-            _ => {}
-        }
-        Scanned::More
-    }
-}
-
-/// The call in an object between tags.
-fn tagged_call(object: &str) -> Result<ToolCall, &'static str> {
-    let value: Value = serde_json::from_str(object).map_err(|_| "it isn't valid JSON")?;
-    let value = match value.get("function") {
-        Some(function) if function.is_object() => function.clone(),
-        _ => value,
-    };
-    let name = value.get("name").and_then(Value::as_str).filter(|name| !name.is_empty());
-    let name = name.ok_or("it doesn't name a tool")?.to_owned();
-    let arguments = match value.get("arguments").or_else(|| value.get("parameters")) {
-        None | Some(Value::Null) => Value::Object(Map::new()),
-        Some(Value::String(json)) => {
-            serde_json::from_str(json).map_err(|_| "its arguments aren't an object")?
-        }
-        Some(other) => other.clone(),
-    };
-    if !arguments.is_object() {
-        return Err("its arguments aren't an object");
-    }
-    Ok(ToolCall { name, arguments })
-}
-
-/// The call in an object without tags, which must have all parts of one.
-fn bare_call(object: &str) -> Option<ToolCall> {
-    let value: Value = serde_json::from_str(object).ok()?;
-    let parts = value.get("function").filter(|function| function.is_object()).unwrap_or(&value);
-    let arguments = parts.get("parameters").or_else(|| parts.get("arguments"))?;
-    if !arguments.is_object() && !arguments.is_string() {
-        return None;
-    }
-    tagged_call(object).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    fn parse(pieces: &[&str]) -> Vec<ParserEvent> {
-        let mut parser = ToolCallParser::new();
-        let mut events: Vec<ParserEvent> = pieces.iter().flat_map(|piece| parser.feed(piece)).collect();
-        events.extend(parser.finish());
-        let mut merged: Vec<ParserEvent> = Vec::new();
-        for event in events {
-            match (merged.last_mut(), event) {
-                (Some(ParserEvent::Text(before)), ParserEvent::Text(text)) => before.push_str(&text),
-                (_, event) => merged.push(event),
-            }
-        }
-        merged
-    }
-
-    fn call(name: &str, arguments: Value) -> ParserEvent {
-        ParserEvent::ToolCall(ToolCall { name: name.into(), arguments })
-    }
-
-    fn text(text: &str) -> ParserEvent {
-        ParserEvent::Text(text.into())
-    }
-
-    #[test]
-    fn tagged_calls_are_found_between_texts() {
-        let answer = concat!(
-            "Let me see.\n<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 1}}\n</tool_call>\n",
-            "<tool_call>{\"name\": \"now\"}</tool_call>\nDone <b>.",
-        );
-        let expected =
-            [text("Let me see."), call("add", json!({"a": 1})), call("now", json!({})), text("\nDone <b>.")];
-        assert_eq!(parse(&[answer]), expected);
-    }
-
-    #[test]
-    fn a_closing_tag_in_an_argument_is_part_of_it() {
-        let answer = r#"<tool_call>{"name": "say", "arguments": {"x": "a</tool_call>\"}{"}}</tool_call>"#;
-        assert_eq!(parse(&[answer]), [call("say", json!({"x": "a</tool_call>\"}{"}))]);
-    }
-
-    #[test]
-    fn bare_calls_are_found_at_the_start_only() {
-        let answer = r#" {"name": "add", "parameters": {"a": 1}}; {"name": "b", "parameters": {}}"#;
-        assert_eq!(parse(&[answer]), [call("add", json!({"a": 1})), call("b", json!({}))]);
-        let answer = r#"Use {"name": "add", "parameters": {"a": 1}}."#;
-        assert_eq!(parse(&[answer]), [text(answer)]);
-        let answer = r#"<|python_tag|>{"type": "function", "name": "add", "parameters": {"a": "1"}}"#;
-        assert_eq!(parse(&[answer]), [call("add", json!({"a": "1"}))]);
-    }
-
-    #[test]
-    fn json_answers_are_text() {
-        for answer in [r#"{"city": "Paris", "name": 3}"#, "{ x | x > 0 } is a set", "  {", "\n{\"a\": [1, 2"]
-        {
-            assert_eq!(parse(&[answer]), [text(answer)]);
-        }
-    }
-
-    #[test]
-    fn broken_calls_are_malformed_and_never_text() {
-        let cases = [
-            ("<tool_call>add(1)</tool_call>", "there is no JSON object in it"),
-            ("<tool_call>{\"name\": \"a\"} x</tool_call>", "there is more in it than one JSON object"),
-            ("<tool_call>{\"arguments\": {}}</tool_call>", "it doesn't name a tool"),
-            ("<tool_call>{\"name\": \"a\", \"arguments\": 3}</tool_call>", "its arguments aren't an object"),
-            ("<tool_call>{\"name\": \"a}\n</tool_call>", "a string in it isn't closed"),
-            ("<tool_call>{name: \"a\"}</tool_call>", "it isn't valid JSON"),
-            ("<tool_call>{\"name\": \"a\"", "the answer ends within the call"),
-            ("{\"name\": \"a\", \"param", "the answer ends within the call"),
-        ];
-        for (raw, why) in cases {
-            assert_eq!(parse(&[raw]), [ParserEvent::Malformed { raw: raw.into(), why }]);
-        }
-    }
-
-    #[test]
-    fn an_unclosed_call_with_a_whole_object_counts() {
-        assert_eq!(parse(&["<tool_call>{\"name\": \"a\"}\n</tool"]), [call("a", json!({}))]);
-    }
-
-    #[test]
-    fn a_call_without_end_is_given_up() {
-        let long = format!("<tool_call>{{\"name\": \"{}", "a".repeat(2 * MAX_TOOL_CALL_BYTES));
-        let events = parse(&[&long]);
-        assert!(matches!(&events[0], ParserEvent::Malformed { why: "the call is too long", .. }));
-    }
-
-    #[test]
-    fn text_is_not_held_back_longer_than_needed() {
-        let mut parser = ToolCallParser::new();
-        assert_eq!(parser.feed("Hi <tool"), [text("Hi")]);
-        assert_eq!(parser.feed("box> there"), [text(" <toolbox> there")]);
-        assert_eq!(parser.feed(" <"), []);
-        assert_eq!(parser.finish(), [text(" <")]);
-    }
-
-    const ANSWERS: &[&str] = &[
-        r#"Hi <tool_call>{"name":"a","arguments":{"":"</tool_call>"}}</tool_call> <tool_call>{</tool_call>"#,
-        r#" {"name":"a","parameters":{"n":[1,{"b":2}]}};  {"name":"b","parameters":{}} end <tool_cal"#,
-        "<|python_tag|> {\"name\":\"a\",\"parameters\":{}}\n\n",
-        "<<tool_call><tool_call>{\"name\":\"ü\"}</tool_call></tool_call>",
-        "{\"a\": \"<tool_call>\"} <tool_call>{\"name\":\"a\"}",
-    ];
-
-    #[test]
-    fn every_split_in_two_gives_the_whole() {
-        for answer in ANSWERS {
-            let whole = parse(&[answer]);
-            for (at, _) in answer.char_indices() {
-                let (a, b) = answer.split_at(at);
-                assert_eq!(parse(&[a, b]), whole, "{a:?} {b:?}");
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_chunking_gives_the_whole(
-            parts in proptest::collection::vec(prop::sample::select(vec![
-                "<tool_call>", "</tool_call>", "{\"name\":\"a\"", ",\"arguments\":{", "}", "}}", "\"", "\\",
-                " ", "\n", "x", "<", "<|python_tag|>", ";", "é", "{", "\"parameters\":{}",
-            ]), 0..24),
-            cuts in proptest::collection::vec(1usize..9, 1..40),
-        ) {
-            let answer = parts.concat();
-            let characters: Vec<char> = answer.chars().collect();
-            let mut pieces: Vec<String> = Vec::new();
-            let mut at = 0;
-            for cut in cuts.iter().cycle() {
-                if at >= characters.len() {
-                    break;
-                }
-                let end = (at + cut).min(characters.len());
-                pieces.push(characters[at..end].iter().collect());
-                at = end;
-            }
-            let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
-            prop_assert_eq!(parse(&pieces), parse(&[&answer]));
-        }
-    }
 }

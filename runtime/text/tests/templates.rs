@@ -365,3 +365,33 @@ fn long_conversations_are_within_the_limits() {
     };
     assert!(template.render(&conversation).unwrap().len() > 4_000_000);
 }
+
+#[test]
+fn reasoning_is_apart_for_templates_that_want_it() {
+    let thought = ChatMessage::new(Role::Assistant, "<think>\nHm.\n</think>\n\nYes.");
+    let render = |source: &str, message: &ChatMessage| render(source, std::slice::from_ref(message)).unwrap();
+    let apart = "{{ messages[0].reasoning_content }}|{{ messages[0].content }}";
+    assert_eq!(render(apart, &thought), "Hm.|Yes.");
+    assert_eq!(render("{{ messages[0].thinking }}|{{ messages[0].content }}", &thought), "Hm.|Yes.");
+    let by_itself = "{{ messages[0].content.split('</think>')[-1] }}{{ messages[0].reasoning_content }}";
+    assert_eq!(render(by_itself, &thought), "\n\nYes.");
+    assert_eq!(render("{{ messages[0].content }}", &thought), thought.content);
+    let said = ChatMessage::new(Role::User, thought.content.clone());
+    assert_eq!(render(apart, &said), format!("|{}", said.content));
+}
+
+#[test]
+fn ids_of_calls_name_the_tool_where_the_template_reads_it_from_there() {
+    let call = |name: &str| ToolCall { name: name.into(), arguments: json!({}) };
+    let mut asked = ChatMessage::new(Role::Assistant, "");
+    asked.tool_calls = vec![call("add"), call("now")];
+    let messages = [asked, ChatMessage::new(Role::Tool, "1"), ChatMessage::new(Role::Tool, "2")];
+    let source = "{% for message in messages %}{% for call in message.tool_calls %}{{ call.id }} {% endfor %}\
+                  {{ message.tool_call_id }};{% endfor %}";
+    assert_eq!(render(source, &messages).unwrap(), "call00000 call00001 ;call00000;call00001;");
+    let kimi = format!("{{# <|tool_call_argument_begin|> #}}{source}");
+    assert_eq!(
+        render(&kimi, &messages).unwrap(),
+        "functions.add:0 functions.now:1 ;functions.add:0;functions.now:1;"
+    );
+}

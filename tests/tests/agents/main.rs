@@ -93,7 +93,7 @@ fn run_with(agents: &Agents, agent: &Plugin, task: &str, seed: u64, cancel: &Arc
     let events = Arc::new(Mutex::new(Vec::new()));
     let into = events.clone();
     let sink: EventSink = Arc::new(Mutex::new(move |event| into.lock().unwrap().push(event)));
-    let options = AgentOptions { seed, max_tokens: Some(200), now: 0 };
+    let options = AgentOptions { seed, max_tokens: Some(200), now: 0, template: Default::default() };
     let store = Some(Store::in_memory());
     let answer = agents.run(agent, task, &options, store, cancel, &sink).unwrap();
     let events = std::mem::take(&mut *events.lock().unwrap());

@@ -190,7 +190,7 @@ impl Arena {
                 kept.push(event);
             }
         }));
-        let options = AgentOptions { seed: 1, max_tokens: Some(50), now: 0 };
+        let options = AgentOptions { seed: 1, max_tokens: Some(50), now: 0, template: Default::default() };
         let answer = self.agents.run(agent, task, &options, Some(store), cancel, &sink).unwrap();
         let events = std::mem::take(&mut *events.lock().unwrap());
         Ran { answer, events }

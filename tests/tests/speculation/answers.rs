@@ -152,8 +152,14 @@ fn an_answer_that_is_cancelled_leaves_a_session_that_answers_as_ever() {
             let mut told = Vec::new();
             for texts in [1, 4, 9, usize::MAX] {
                 let cancel = Arc::new(AtomicBool::new(false));
-                let options =
-                    AnswerOptions { seed: 1, max_tokens: Some(200), raw: false, now: 0, constraint: None };
+                let options = AnswerOptions {
+                    seed: 1,
+                    max_tokens: Some(200),
+                    raw: false,
+                    now: 0,
+                    constraint: None,
+                    template: Default::default(),
+                };
                 let mut text = String::new();
                 let mut left = texts;
                 let answer = generator.answer(&[user("Say it.")], &options, &cancel, &mut |event| {

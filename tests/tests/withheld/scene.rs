@@ -221,6 +221,7 @@ impl Scene {
             raw: play.raw,
             now: 0,
             constraint: None,
+            template: Default::default(),
         };
         let (cancel, mut events) = (Arc::new(AtomicBool::new(false)), Vec::new());
         let answer = generator.answer(messages, &options, &cancel, &mut |event| {
@@ -251,7 +252,7 @@ impl Scene {
             let told = told.clone();
             Arc::new(Mutex::new(move |event: Event| told.lock().unwrap().push(event)))
         };
-        let options = AgentOptions { seed: 1, max_tokens: Some(200), now: 0 };
+        let options = AgentOptions { seed: 1, max_tokens: Some(200), now: 0, template: Default::default() };
         let cancel = Arc::new(AtomicBool::new(false));
         let answer = agents.run(agent, "Go.", &options, None, &cancel, &sink);
         let mut seen = Seen::of(told.lock().unwrap().clone());

@@ -9,6 +9,7 @@ use membrane_engine::Session;
 use membrane_host::Invocation;
 use membrane_host::agent::{self, Completion, EndReason as AgentEnd, GenerationOptions, InferenceError};
 use membrane_text::Constraint;
+use serde_json::Value;
 
 use super::session::{Slot, of, refusal};
 use super::{Run, lock};
@@ -23,8 +24,10 @@ pub(super) struct Task {
     pub running: Running,
     /// The tokens of the session.
     pub prompt: Vec<u32>,
-    /// Whether calls of tools are looked for.
-    pub tools: bool,
+    /// Whether the chat template made the prompt.
+    pub chat: bool,
+    /// The tools that calls are looked for of, as chat templates take them.
+    pub tools: Vec<Value>,
     /// What the text must follow.
     pub constraint: Option<Constraint>,
     pub options: GenerationOptions,
@@ -139,7 +142,7 @@ fn generate(
     cancel: &AtomicBool,
     texts: &Sender<String>,
 ) -> Ended {
-    let Task { mut running, prompt, tools, mut constraint, options } = task;
+    let Task { mut running, prompt, chat, tools, mut constraint, options } = task;
     let before = prompt.len();
     lock(&run.clock).start();
     let most = options.max_tokens.map(|most| most as usize);
@@ -147,6 +150,7 @@ fn generate(
     let round = Round {
         prompt: &prompt,
         max_tokens: most,
+        chat,
         tools,
         stop: &options.stop,
         constraint: constraint.as_mut(),

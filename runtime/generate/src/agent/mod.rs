@@ -43,6 +43,8 @@ pub struct AgentOptions {
     pub max_tokens: Option<usize>,
     /// The time that chat templates are told, in seconds since 1970.
     pub now: i64,
+    /// Further variables of the chat template.
+    pub template: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What came of a run. What the agent said was told as events.
@@ -250,7 +252,14 @@ impl Run {
         raw: bool,
         constraint: Option<Grammar>,
     ) -> Result<Journal> {
-        let options = AnswerOptions { seed, max_tokens, raw, now: self.options.now, constraint };
+        let options = AnswerOptions {
+            seed,
+            max_tokens,
+            raw,
+            now: self.options.now,
+            constraint,
+            template: Default::default(),
+        };
         let behaviour = (&self.base.behaviour, None);
         Journal::start(self.base.audit.as_ref(), behaviour, &self.base.model, messages, &options)
     }

@@ -172,7 +172,8 @@ impl AgentSession {
     fn render(&self, messages: &[ChatMessage], tools: bool) -> Result<Prompt, GenerateError> {
         let base = &self.run.base;
         let tools = if tools { &self.tools[..] } else { &[] };
-        render(&base.model, base.template.as_ref(), messages, tools, self.run.options.now)
+        let options = &self.run.options;
+        render(&base.model, base.template.as_ref(), messages, tools, options.now, &options.template)
     }
 
     fn compile(&self, grammar: &Grammar) -> Result<Constraint, GenerateError> {
@@ -404,8 +405,9 @@ impl AgentSession {
             lock(&self.run.aside).judged(judgements).map_err(of)?;
         }
         let (constraint, running) = ready?;
-        let tools = tools == Some(true);
-        Ok(Task { running, prompt, tools, constraint, options })
+        let chat = tools.is_some();
+        let tools = if tools == Some(true) { self.tools.to_vec() } else { Vec::new() };
+        Ok(Task { running, prompt, chat, tools, constraint, options })
     }
 
     /// What a generation must follow, compiled.

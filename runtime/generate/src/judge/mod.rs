@@ -17,7 +17,7 @@ use membrane_host::{
 use membrane_text::{ChatMessage, ChatTemplate};
 use serde_json::{Map, Value};
 
-use crate::answer::{from_host, render_with};
+use crate::answer::{from_host, render};
 use crate::event::EndReason;
 use crate::scoring;
 
@@ -134,7 +134,7 @@ impl Bench {
             Question::Chat(messages) => {
                 let messages: Vec<ChatMessage> = messages.iter().cloned().map(from_host).collect();
                 let extra = Map::from_iter([("enable_thinking".to_owned(), Value::Bool(false))]);
-                let prompt = render_with(model, self.0.template.as_ref(), &messages, &[], now, &extra);
+                let prompt = render(model, self.0.template.as_ref(), &messages, &[], now, &extra);
                 let prompt = prompt.map_err(|error| invalid(&error))?;
                 tokenizer.encode_prompt(&prompt).map_err(|error| invalid(&error))?
             }

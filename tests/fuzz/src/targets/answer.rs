@@ -1,6 +1,6 @@
-//! What a model writes: its bytes in pieces, made characters, thoughts and calls of tools.
+//! What a model writes: its bytes in pieces, made characters, channels and calls of tools.
 
-use membrane_text::{ReasoningSplitter, ToolCallParser, Utf8Stream};
+use membrane_text::{ChannelParser, ToolCallParser, Utf8Stream};
 
 /// Marks that the parsers look for.
 pub const WORDS: &[&str] = &[
@@ -13,6 +13,17 @@ pub const WORDS: &[&str] = &[
     "<parameter=",
     "</parameter>",
     "[TOOL_CALLS]",
+    "<｜tool▁call▁begin｜>",
+    "<｜tool▁sep｜>",
+    "<｜tool▁call▁end｜>",
+    "<|tool_call_begin|>",
+    "<|tool_call_argument_begin|>",
+    "<|tool_call_end|>",
+    "<|channel|>",
+    "<|message|>",
+    "<|start|>",
+    "<|end|>",
+    " to=functions.clock",
     "<|python_tag|>",
     "{\"name\": \"clock\", \"arguments\": {}}",
     "\"parameters\"",
@@ -23,10 +34,13 @@ pub const WORDS: &[&str] = &[
 /// Bytes of a piece, in turn.
 const PIECES: [usize; 5] = [1, 7, 2, 64, 3];
 
+/// What a vocabulary has as control tokens in a text of channels.
+const CONTROL: [&str; 4] = ["<|channel|>", "<|message|>", "<|start|>", "<|end|>"];
+
 /// Feeds the bytes in pieces.
 pub fn target(data: &[u8]) {
-    let (mut stream, mut thoughts, mut calls) =
-        (Utf8Stream::default(), ReasoningSplitter::new(false), ToolCallParser::new());
+    let (mut stream, mut calls) = (Utf8Stream::default(), ToolCallParser::new(&[]));
+    let mut channels = ChannelParser::new(data.len() % 2 == 0);
     let mut text = String::new();
     let mut rest = data;
     for length in PIECES.into_iter().cycle() {
@@ -36,13 +50,21 @@ pub fn target(data: &[u8]) {
         let (piece, after) = rest.split_at(length.min(rest.len()));
         rest = after;
         let characters = stream.push(piece);
-        thoughts.feed(&characters);
         calls.feed(&characters);
         text.push_str(&characters);
     }
     text.push_str(&stream.finish());
-    thoughts.finish();
     calls.finish();
+    for piece in text.split_inclusive("|>") {
+        match CONTROL.iter().find(|mark| piece.ends_with(**mark)) {
+            Some(mark) => {
+                channels.feed(&piece[..piece.len() - mark.len()]);
+                channels.control(mark);
+            }
+            None => drop(channels.feed(piece)),
+        }
+    }
+    channels.finish(data.len() % 3 == 0);
     if let Ok(whole) = std::str::from_utf8(data) {
         assert_eq!(text, whole, "the pieces of a text are not the text");
     }
@@ -56,6 +78,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
         "Now:\n<tool_call>\n<function=clock>\n<parameter=zone>\nUTC\n</parameter>\n</function>\n</tool_call> é\u{1f600}",
         "{\"name\": \"clock\", \"parameters\": {\"zone\": \"UTC\"}}",
         "<think>a<tool_call>{\"name\":</think>",
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary to=functions.clock <|message|>{}",
+        "<|tool_call_begin|>functions.clock:0<|tool_call_argument_begin|>{}<|tool_call_end|>",
     ];
     answers.iter().map(|answer| answer.as_bytes().to_vec()).collect()
 }

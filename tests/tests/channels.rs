@@ -1,0 +1,185 @@
+//! Answers in channels, as gpt-oss writes them, from the model's tokens to the next prompt. The model is a fixture whose vocabulary
+//! has the control tokens of the harmony format, with a template of that format.
+
+#![cfg(test)]
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use membrane_engine::tokenizer;
+use membrane_formats::gguf::GgufWriter;
+use membrane_formats::{Array, Checkpoint, FormatError, Value as Item};
+use membrane_generate::EndReason;
+use membrane_tests::stage::{Seen, Stage};
+use membrane_tests::workspace;
+use membrane_text::{Channels, ChatMessage, Grammar, Role, Specials, Tokenizer};
+use serde_json::json;
+use tempfile::TempDir;
+
+const MARKS: [&str; 7] =
+    ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|call|>", "<|return|>", "<|constrain|>"];
+
+const TEMPLATE: &str = "\
+{%- for message in messages -%}
+  {%- if message.role == 'assistant' and message.tool_calls -%}
+    {%- if message.content and message.thinking %}{{ raise_exception('both') }}{% endif -%}
+    {%- if message.thinking -%}
+      {{ '<|start|>assistant<|channel|>analysis<|message|>' + message.thinking + '<|end|>' }}
+    {%- endif -%}
+    {%- set call = message.tool_calls[0].function -%}
+    {{ '<|start|>assistant to=functions.' + call.name + '<|channel|>commentary json<|message|>' }}
+    {{- call.arguments | tojson }}<|call|>
+  {%- elif message.role == 'assistant' -%}
+    {{ '<|start|>assistant<|channel|>final<|message|>' + message.content + '<|end|>' }}
+  {%- else -%}
+    {{ '<|start|>' + message.role + '<|message|>' + message.content + '<|end|>' }}
+  {%- endif -%}
+{%- endfor -%}
+{{ '<|start|>assistant' }}";
+
+/// The folder of the model, and the model.
+static MODEL: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
+    let source = Checkpoint::open(&workspace().join("tests/fixtures/gguf/tiny-qwen3moe-Q8_0.gguf")).unwrap();
+    let mut metadata = source.metadata().clone();
+    let tokens = metadata.require_str_array("tokenizer.ggml.tokens").unwrap();
+    let mut tokens: Vec<String> = tokens.iter().map(str::to_owned).collect();
+    let Some(Item::Array(Array::I32(mut kinds))) = metadata.get("tokenizer.ggml.token_type").cloned() else {
+        panic!("the fixture has types of tokens")
+    };
+    let normal: Vec<usize> = (0..tokens.len()).rev().filter(|&id| kinds[id] == 1).take(MARKS.len()).collect();
+    let gone: Vec<String> = normal.iter().map(|&id| tokens[id].clone()).collect();
+    for (id, mark) in normal.into_iter().zip(MARKS) {
+        (tokens[id], kinds[id]) = (mark.into(), 3);
+    }
+    let merges = metadata.require_str_array("tokenizer.ggml.merges").unwrap();
+    let whole = |rule: &&str| {
+        let parts = rule.split(' ').map(str::to_owned).chain([rule.replace(' ', "")]);
+        !parts.into_iter().any(|part| gone.contains(&part))
+    };
+    let merges = merges.iter().filter(whole).collect();
+    metadata.set("tokenizer.ggml.merges", Item::Array(Array::Str(merges)));
+    metadata.set("tokenizer.ggml.tokens", Item::Array(Array::Str(tokens.iter().collect())));
+    metadata.set("tokenizer.ggml.token_type", Item::Array(Array::I32(kinds)));
+    metadata.set("tokenizer.chat_template", TEMPLATE);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("channels.gguf");
+    let mut writer = GgufWriter::new(&path, metadata);
+    for tensor in source.tensors() {
+        writer.declare(&tensor.name, tensor.dtype, tensor.shape.dims()).unwrap();
+    }
+    let mut sources = source.tensors().iter();
+    let written = writer.write::<FormatError>(|info, sink| {
+        let mut bytes = vec![0; info.bytes as usize];
+        source.read(sources.next().unwrap(), 0, &mut bytes)?;
+        sink.put(&bytes)
+    });
+    written.unwrap();
+    (folder, path)
+});
+
+fn words() -> Tokenizer {
+    tokenizer(&Checkpoint::open(&MODEL.1).unwrap()).unwrap()
+}
+
+/// A model that writes these answers, marks included, one in each round.
+fn saying(answers: &[&str]) -> Stage {
+    let words = words();
+    let texts: Vec<Vec<u32>> =
+        answers.iter().map(|answer| words.encode(answer, Specials::Parse).unwrap()).collect();
+    Stage::writing(&texts)
+}
+
+fn ask(stage: &Stage) -> Seen {
+    stage.ask_with(
+        &mut stage.generator_over(&MODEL.1),
+        &[ChatMessage::new(Role::User, "What is six times seven?")],
+    )
+}
+
+fn reason(seen: &Seen) -> EndReason {
+    seen.answer.as_ref().expect("there is an answer").reason
+}
+
+const CALL: &str = "<|channel|>analysis<|message|>I compute.<|end|><|start|>assistant<|channel|>commentary \
+                    to=functions.calculator <|constrain|>json<|message|>{\"expression\": \"6*7\"}<|call|>";
+const FINAL: &str = "<|channel|>analysis<|message|>Done.<|end|><|start|>assistant<|channel|>final<|message|>It is 42.<|return|>";
+
+#[test]
+fn a_call_is_made_from_the_channel_of_calls() {
+    let stage = saying(&[CALL, FINAL]).first_party("calculator", json!({}));
+    let seen = ask(&stage);
+    assert_eq!(seen.calls(), [r#"calculator {"expression":"6*7"}"#]);
+    let thought = |thought: &str| format!("<think>\n{thought}\n</think>\n\n");
+    assert_eq!(seen.text(), thought("I compute.") + &thought("Done.") + "It is 42.");
+    assert_eq!(reason(&seen), EndReason::Stop);
+    let roles: Vec<Role> = seen.answer.unwrap().messages.iter().map(|message| message.role).collect();
+    assert_eq!(roles, [Role::User, Role::Assistant, Role::Tool, Role::Assistant]);
+}
+
+#[test]
+fn the_next_prompt_has_each_part_in_its_channel() {
+    let refused = |at: &str| {
+        let script = json!({"hook": "prompt", "at": at, "action": "refuse", "text": "Seen."});
+        let stage = saying(&[CALL, FINAL]).first_party("calculator", json!({})).scripted_policy(script);
+        reason(&ask(&stage)) == EndReason::Refused
+    };
+    assert!(refused(
+        "<|channel|>analysis<|message|>I compute.<|end|><|start|>assistant to=functions.calculator"
+    ));
+    assert!(refused("<|message|>{\"expression\": \"6*7\"}<|call|><|start|>tool<|message|>42<|end|>"));
+    assert!(!refused("<think>"));
+}
+
+#[test]
+fn without_tools_the_answer_is_text_and_the_next_prompt_has_no_reasoning() {
+    let stage = saying(&[FINAL]);
+    let mut generator = stage.generator_over(&MODEL.1);
+    let mut messages = vec![ChatMessage::new(Role::User, "Say it.")];
+    messages = stage.ask_with(&mut generator, &messages).answer.unwrap().messages;
+    assert_eq!(messages[1].content, "<think>\nDone.\n</think>\n\nIt is 42.");
+    messages.push(ChatMessage::new(Role::User, "Again."));
+    let script = json!({"hook": "prompt", "at": "final<|message|>It is 42.<|end|>", "action": "refuse", "text": "Seen."});
+    let stage = saying(&[FINAL]).scripted_policy(script);
+    assert_eq!(reason(&stage.ask_with(&mut stage.generator_over(&MODEL.1), &messages)), EndReason::Refused);
+}
+
+#[test]
+fn an_answer_goes_on_in_its_channel_behind_a_forced_text() {
+    let words = words();
+    let channels = Channels::of(&words).unwrap();
+    let spelled = |text: &str| words.decode(&channels.spell(&words, text).unwrap(), false);
+    let thinking = "<|channel|>analysis<|message|>Hm.";
+    assert_eq!(spelled("<think>\nHm."), thinking);
+    assert_eq!(spelled("Yes"), "<|channel|>final<|message|>Yes");
+    let whole = format!("{thinking}<|end|><|start|>assistant<|channel|>final<|message|>Yes");
+    assert_eq!(spelled("<think>\nHm.\n</think>\n\nYes"), whole);
+    let script = json!({"hook": "output", "at": "It is", "action": "force", "text": "forced"});
+    let seen = ask(&saying(&[FINAL]).scripted_policy(script));
+    assert_eq!(
+        (seen.text().as_str(), seen.verdicts().len(), reason(&seen)),
+        ("forced 42.", 1, EndReason::Stop)
+    );
+}
+
+#[test]
+fn a_constrained_answer_is_in_the_final_channel() {
+    let mut stage = saying(&["123<|return|>"]);
+    stage.constraint = Some(Grammar::Regex("[0-9]{3}".into()));
+    let seen = ask(&stage);
+    assert_eq!((seen.text().as_str(), reason(&seen)), ("123", EndReason::Stop));
+    let script = json!({"hook": "prompt", "at": "<|start|>assistant<|channel|>final<|message|>", "action": "refuse", "text": "Seen."});
+    let mut stage = saying(&["123<|return|>"]).scripted_policy(script);
+    stage.constraint = Some(Grammar::Regex("[0-9]{3}".into()));
+    assert_eq!(reason(&ask(&stage)), EndReason::Refused);
+}
+
+#[test]
+fn functions_of_qwen_get_values_of_the_types_that_the_tool_wants() {
+    let call = "<tool_call>\n<function=calculator>\n<parameter=expression>\n6*7\n</parameter>\n</function>\n</tool_call>";
+    let seen = Stage::saying(&[call, "It is 42."])
+        .first_party("calculator", json!({}))
+        .ask("What is six times seven?");
+    assert_eq!(seen.calls(), [r#"calculator {"expression":"6*7"}"#]);
+    assert_eq!(seen.text(), "It is 42.");
+}
