@@ -395,3 +395,30 @@ fn ids_of_calls_name_the_tool_where_the_template_reads_it_from_there() {
         "functions.add:0 functions.now:1 ;functions.add:0;functions.now:1;"
     );
 }
+
+#[test]
+fn lists_in_a_namespace_can_be_appended_to() {
+    let source = "{% set ns = namespace(ids=[1]) %}{% for x in [2, 3] %}{% set _ = ns.ids.append(x) %}{% endfor %}\
+                  {{ ns.ids }}{% do ns.ids.append('a') %}{{ ns.ids|length }}{% set first = ns.ids[0] %}{{ first }}";
+    assert_eq!(render(source, &[]).unwrap(), "[1, 2, 3]41");
+    for (source, why) in [
+        (
+            "{% set ns = namespace(a=1) %}{% do ns.a.append(1) %}",
+            "`a` of the namespace is no list to append to",
+        ),
+        ("{% set ns = namespace() %}{% do ns.a.append(1) %}", "`a` of the namespace is no list to append to"),
+        ("{% do messages.a.append(1) %}", "only lists in a namespace can be appended to"),
+    ] {
+        let error = render(source, &[]).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+    let endless =
+        "{% set ns = namespace(a=[]) %}{% for x in range(100000) %}{% do ns.a.append(ns.a) %}{% endfor %}";
+    assert!(matches!(
+        render(endless, &[]),
+        Err(TextError::TemplateLimit { .. } | TextError::Template { .. })
+    ));
+    let long =
+        "{% set ns = namespace(a=[]) %}{% for x in range(100000) %}{% do ns.a.append(x) %}{% endfor %}";
+    assert!(matches!(render(long, &[]), Err(TextError::TemplateLimit { .. } | TextError::Template { .. })));
+}

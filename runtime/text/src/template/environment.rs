@@ -61,6 +61,10 @@ fn add_operators(env: &mut Environment<'_>, meter: &Meter) {
     env.add_function(rewrite::SET, move |target: Value, name: String, value: Value| {
         namespace::set(&set, &target, &name, value)
     });
+    let append = meter.clone();
+    env.add_function(rewrite::APPEND, move |target: Value, name: String, value: Value| {
+        namespace::append(&append, &target, &name, value)
+    });
 }
 
 fn add_functions(env: &mut Environment<'_>, meter: &Meter, now: i64) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use minijinja::value::{Kwargs, Object, ObjectRepr, Rest};
+use minijinja::value::{Kwargs, Object, ObjectRepr, Rest, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 
 use super::meter::Meter;
@@ -70,6 +70,19 @@ pub(crate) fn set(meter: &Meter, target: &Value, name: &str, value: Value) -> Re
     meter.check_depth(&value)?;
     namespace.lock().insert(name.to_owned(), value);
     Ok(Value::UNDEFINED)
+}
+
+/// `target.name.append(value)`: the namespace gets a longer list, since lists don't change.
+pub(crate) fn append(meter: &Meter, target: &Value, name: &str, value: Value) -> Result<Value, Error> {
+    let namespace = target.downcast_object_ref::<Namespace>();
+    let namespace = namespace.ok_or_else(|| invalid("only lists in a namespace can be appended to"))?;
+    let list = namespace.lock().get(name).cloned().filter(|list| list.kind() == ValueKind::Seq);
+    let list = list.ok_or_else(|| invalid(format!("`{name}` of the namespace is no list to append to")))?;
+    meter.touch(&list)?;
+    let longer = Value::from_iter(list.try_iter()?.chain([value]));
+    meter.check_depth(&longer)?;
+    namespace.lock().insert(name.to_owned(), longer);
+    Ok(Value::from(()))
 }
 
 /// An operation that makes no sense.

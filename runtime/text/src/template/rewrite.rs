@@ -25,6 +25,8 @@ pub(crate) const READ: &str = "(read)";
 pub(crate) const SOLID: &str = "(solid)";
 /// `{% set target.name = value %}`.
 pub(crate) const SET: &str = "(set)";
+/// `target.name.append(value)`.
+pub(crate) const APPEND: &str = "(append)";
 /// Where a block's text is kept before it becomes an attribute.
 const CAPTURED: &str = "(captured)";
 
@@ -212,7 +214,24 @@ fn call_parts<'a>(it: &ast::Call<'a>) -> Result<ast::Call<'a>> {
         // of its arguments, which ends the thread where there are none.
         return Err(foreign(attr.name, attr.span()));
     }
+    if let (Some(attr), [CallArg::Pos(value)]) = (appended(&it.expr), &it.args[..]) {
+        let span = attr.span();
+        let args = [expr(&attr.expr)?, constant(Value::from(attr.name), span), expr(value)?];
+        let args = args.into_iter().map(CallArg::Pos).collect();
+        return Ok(ast::Call { expr: variable(APPEND, span), args });
+    }
     Ok(ast::Call { expr: expr(&it.expr)?, args: arguments(&it.args)? })
+}
+
+/// The attribute of `target.name` in `target.name.append`.
+fn appended<'e, 'a>(it: &'e Expr<'a>) -> Option<&'e Spanned<ast::GetAttr<'a>>> {
+    match it {
+        Expr::GetAttr(method) if method.name == "append" => match &method.expr {
+            Expr::GetAttr(attr) => Some(attr),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 fn touched<'a>(it: &Expr<'a>) -> Result<Expr<'a>> {
