@@ -15,6 +15,9 @@ const MESSAGE: &str = "<|message|>";
 const END: &str = "<|end|>";
 const CALL: &str = "<|call|>";
 
+/// What headers begin with.
+const WORDS: &[&str] = &["to=", "assistant"];
+
 /// Longest header of a message, in bytes; what is longer is none.
 const MAX_HEADER_BYTES: usize = 1024;
 
@@ -132,10 +135,16 @@ impl ChannelParser {
             }
             State::Header(header) if mark != START => header.push_str(mark),
             State::Header(header) => header.clear(),
-            State::Message(_) | State::Between => {
-                self.end(mark == CALL || mark == END, &mut events);
-                self.state = if mark == START { State::Header(String::new()) } else { State::Between };
+            // A model may leave the end of a message out.
+            State::Message(_) | State::Between if [START, CHANNEL, END, CALL].contains(&mark) => {
+                self.end(true, &mut events);
+                self.state = match mark {
+                    START => State::Header(String::new()),
+                    CHANNEL => State::Header(CHANNEL.to_owned()),
+                    _ => State::Between,
+                };
             }
+            State::Message(_) | State::Between => {}
         }
         events
     }
@@ -155,9 +164,7 @@ impl ChannelParser {
             State::Header(header) => {
                 header.push_str(text);
                 let plain = header.trim_start();
-                let begun = ["to=", "assistant"]
-                    .iter()
-                    .any(|word| plain.starts_with(word) || word.starts_with(plain));
+                let begun = WORDS.iter().any(|word| plain.starts_with(word) || word.starts_with(plain));
                 if !header.contains(CHANNEL) && !begun || header.len() > MAX_HEADER_BYTES {
                     let text = std::mem::take(header);
                     self.state = State::Message(Kind::Text);
@@ -185,11 +192,19 @@ impl ChannelParser {
     pub fn finish(&mut self, whole: bool) -> Vec<ParserEvent> {
         let mut events = Vec::new();
         self.end(whole, &mut events);
-        self.state = State::Between;
+        if let State::Header(header) = std::mem::replace(&mut self.state, State::Between)
+            && !header.contains(CHANNEL)
+            && !WORDS.iter().any(|word| header.trim_start().starts_with(word))
+        {
+            self.said(&header, &mut events);
+        }
         events
     }
 
     fn said(&mut self, text: &str, events: &mut Vec<ParserEvent>) {
+        if text.is_empty() {
+            return;
+        }
         self.said = true;
         events.push(ParserEvent::Text(text.to_owned()));
     }
@@ -321,6 +336,11 @@ mod tests {
     #[test]
     fn a_model_that_does_not_follow_the_format_is_heard() {
         assert_eq!(read("Noon.", true, true), [text("Noon.")]);
+        assert_eq!(read("a", true, true), [text("a")]);
+        assert_eq!(read("", true, true), []);
+        assert_eq!(read(" to=functions.clock", true, false), []);
+        let unended = "<|channel|>analysis<|message|>Hm<|constrain|>.<|channel|>final<|message|>Noon.";
+        assert_eq!(read(unended, true, true), [text("<think>\nHm.\n</think>\n\nNoon.")]);
         assert_eq!(read("<|channel|>final<|message|>a<|end|>b", true, true), [text("ab")]);
         let long = "x".repeat(2 * MAX_HEADER_BYTES);
         assert_eq!(read(&format!("<|channel|>{long}"), true, true), [text(&format!("{CHANNEL}{long}"))]);
