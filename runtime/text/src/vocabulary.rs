@@ -147,7 +147,7 @@ pub(crate) struct Vocabulary {
 }
 
 /// Texts of tokens that end a turn or a text, in the models that a file may hold without naming them in its
-/// metadata.
+/// metadata. Converters have written other types for them than that of control tokens.
 const END_TEXTS: &[&str] = &[
     "<|im_end|>",
     "<|eot_id|>",
@@ -157,9 +157,11 @@ const END_TEXTS: &[&str] = &[
     "<|return|>",
     "<|call|>",
     "<end_of_turn>",
-    "</s>",
+    "<eos>",
     "<｜end▁of▁sentence｜>",
 ];
+/// One that is an end where it is a control token. Elsewhere it is the tag of HTML, as in Gemma.
+const END_OR_TAG: &str = "</s>";
 
 impl Vocabulary {
     /// Checks a specification. It is taken by value so that texts of its own are moved, not copied.
@@ -236,8 +238,12 @@ fn kinds(tokens: &[Cow<'_, str>], types: &[i32]) -> Result<Vec<Kind>> {
 fn ends(tokens: &[Cow<'_, str>], kinds: &[Kind], named: impl Iterator<Item = u32>) -> Vec<u32> {
     let mut ends: Vec<u32> = Vec::new();
     let known = |(index, text): (usize, &Cow<'_, str>)| {
-        let special = matches!(kinds[index], Kind::Control | Kind::UserDefined);
-        (special && END_TEXTS.contains(&text.as_ref())).then_some(index as u32)
+        let ends = match kinds[index] {
+            Kind::Control => END_TEXTS.contains(&text.as_ref()) || text == END_OR_TAG,
+            Kind::UserDefined | Kind::Normal => END_TEXTS.contains(&text.as_ref()),
+            Kind::Unused | Kind::Byte => false,
+        };
+        ends.then_some(index as u32)
     };
     for id in named.chain(tokens.iter().enumerate().filter_map(known)) {
         if !ends.contains(&id) {
@@ -489,6 +495,21 @@ mod tests {
         let vocabulary = Vocabulary::check(spec, Spelling::ByteLevel).unwrap();
         assert!(vocabulary.merges.is_empty());
         assert!(!vocabulary.normal.contains_key("ab"));
+    }
+
+    #[test]
+    fn ends_are_known_by_their_text() {
+        let ends = |token_types: Vec<i32>, eos| {
+            let tokens = ["<eos>", "</s>", "<|im_end|>", "a"];
+            let spec = VocabularySpec { token_types, eos, ..spec(&tokens) };
+            Vocabulary::check(spec, Spelling::ByteLevel).unwrap().ends
+        };
+        assert_eq!(ends(vec![3, 3, 3, 1], None), [0, 1, 2]);
+        // A tag of HTML, unless the file names it.
+        assert_eq!(ends(vec![3, 4, 4, 1], Some(3)), [3, 0, 2]);
+        assert_eq!(ends(vec![4, 1, 1, 1], Some(1)), [1, 0, 2]);
+        assert!(ends(vec![5, 5, 5, 1], None).is_empty());
+        assert_eq!(ends(vec![], None), [0, 2]);
     }
 
     #[test]
