@@ -46,6 +46,19 @@ const DEEPSEEK3: &str = concat!(
     r" ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
 
+/// Latin, Greek, Cyrillic, Armenian, Georgian and Cherokee letters, most of them.
+const DEEPSEEK_LETTERS: &str = concat!(
+    r"\s?[",
+    "A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-\u{1F7D}",
+    "ᾀ-ᾴᾶ-ᾼ\u{1FBE}ῂ-ῄῆ-ῌῐ-\u{1FD3}ῖ-\u{1FDB}ῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤ\u{2126}ℨ\u{212A}-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮ",
+    "ⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ\u{10400}-\u{1044F}\u{104B0}-\u{104D3}\u{104D8}-\u{104FB}\u{10C80}-\u{10CB2}",
+    "\u{10CC0}-\u{10CF2}\u{118A0}-\u{118DF}\u{1E900}-\u{1E943}",
+    "]+"
+);
+/// Marks of ASCII, and the same in full width.
+const DEEPSEEK_MARKS: &str = concat!(r"\s?[!-/:-~！-／：-～‘-‟", "\u{3000}-。]+");
+const DEEPSEEK_IDEOGRAPHS: &str = "[一-龥ࠀ-一가-\u{D7FF}]+";
+
 /// A family of pre-tokenizers.
 struct Family {
     /// Values of `tokenizer.ggml.pre`.
@@ -119,6 +132,33 @@ const FAMILIES: &[Family] = &[
         ignore_merges: false,
         add_bos: false,
         cuts: &[Cut::Regex(KIMI_K2)],
+    },
+    Family {
+        names: &["deepseek-llm"],
+        nfc: false,
+        ignore_merges: false,
+        add_bos: false,
+        cuts: &[
+            Cut::Regex(r"[\r\n]"),
+            Cut::Regex(DEEPSEEK_LETTERS),
+            Cut::Regex(DEEPSEEK_MARKS),
+            Cut::Regex(r"\s+$"),
+            Cut::Regex(DEEPSEEK_IDEOGRAPHS),
+            Cut::Digits,
+        ],
+    },
+    Family {
+        names: &["deepseek-coder"],
+        nfc: false,
+        ignore_merges: false,
+        add_bos: false,
+        cuts: &[
+            Cut::Regex(r"[\r\n]"),
+            Cut::Regex(r"\s?\p{L}+"),
+            Cut::Regex(r"\s?\p{P}+"),
+            Cut::Regex(DEEPSEEK_IDEOGRAPHS),
+            Cut::Digits,
+        ],
     },
     Family {
         names: &["deepseek-v3"],
