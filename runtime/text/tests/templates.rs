@@ -102,6 +102,11 @@ fn the_environment_is_that_of_transformers() {
         ("{{ [1] | tojson(indent=2) }}", "[\n  1\n]"),
         ("{{ 'é<' | tojson }}{{ 'é' | tojson(ensure_ascii=true) }}", r#""é<""\u00e9""#),
         (
+            "{{ ['é'] | tojson(true, 1) }}{{ ['é'] | tojson(2) }}{{ ['é'] | tojson(none) }}",
+            "[\n \"\\u00e9\"\n][\"\\u00e9\"][\"é\"]",
+        ),
+        ("{{ {'b': 1, 'a': 2} | tojson(false, none, [';', '='], true) }}", r#"{"a"=2;"b"=1}"#),
+        (
             "{{ 'a' ~ 1 ~ none ~ 1.0 }} {{ 'a' + 'b' }} {{ 'ab' * 2 }} {{ [1] + [2] }}",
             "a1None1.0 ab abab [1, 2]",
         ),

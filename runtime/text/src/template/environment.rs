@@ -141,9 +141,7 @@ fn add_own_filters(env: &mut Environment<'_>, meter: &Meter) {
     let text = meter.clone();
     env.add_filter("string", move |value: Value| python::text(&text, &value));
     let json = meter.clone();
-    env.add_filter("tojson", move |value: Value, indent: Option<Value>, options: Kwargs| {
-        tojson(&json, &value, indent, &options)
-    });
+    env.add_filter("tojson", move |value: Value, places: Rest<Value>| tojson(&json, &value, &places));
     let joined = meter.clone();
     env.add_filter("join", move |list: Value, glue: Option<Value>, options: Kwargs| {
         let attribute = options.get::<Option<Value>>("attribute")?;
@@ -195,12 +193,19 @@ fn escape(meter: &Meter) -> impl Fn(Value) -> Result<String, Error> + Send + Syn
     }
 }
 
-fn tojson(meter: &Meter, value: &Value, indent: Option<Value>, options: &Kwargs) -> Result<String, Error> {
-    let indent = match indent.filter(|indent| !indent.is_none()) {
-        Some(indent) => Some(indent),
-        None => options.get::<Option<Value>>("indent")?.filter(|indent| !indent.is_none()),
+/// The filter of transformers, whose arguments have another order than those of Jinja's own.
+fn tojson(meter: &Meter, value: &Value, arguments: &[Value]) -> Result<String, Error> {
+    let (places, options): (&[Value], Kwargs) = from_args(arguments)?;
+    let option = |place: usize, name: &str| -> Result<Option<Value>, Error> {
+        let told = match places.get(place) {
+            Some(told) => Some(told.clone()),
+            None => options.get::<Option<Value>>(name)?,
+        };
+        Ok(told.filter(|told| !told.is_none()))
     };
-    let indent = match indent {
+    let flag = |place, name| Ok::<_, Error>(option(place, name)?.is_some_and(|told| told.is_true()));
+    let ensure_ascii = flag(0, "ensure_ascii")?;
+    let indent = match option(1, "indent")? {
         None => None,
         Some(text) if text.as_str().is_some_and(|text| text.len() <= MAX_WIDTH) => Some(text.to_string()),
         Some(width) => match width.as_usize() {
@@ -208,21 +213,22 @@ fn tojson(meter: &Meter, value: &Value, indent: Option<Value>, options: &Kwargs)
             _ => return Err(Stop::Limit("columns of indentation", MAX_WIDTH as u64).into()),
         },
     };
-    let separators = match options.get::<Option<Vec<String>>>("separators")? {
+    let separators = match option(2, "separators")? {
         None => None,
-        Some(pair) => match <[String; 2]>::try_from(pair) {
-            Ok([comma, colon]) => Some((comma, colon)),
-            Err(_) => return Err(invalid("`separators` takes two texts")),
-        },
+        Some(pair) => {
+            let texts: Vec<Value> = pair.try_iter()?.take(3).collect();
+            match texts.iter().map(Value::as_str).collect::<Vec<_>>()[..] {
+                [Some(comma), Some(colon)] => Some((comma.to_owned(), colon.to_owned())),
+                _ => return Err(invalid("`separators` takes two texts")),
+            }
+        }
     };
-    let how = Json {
-        indent,
-        separators,
-        ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
-        sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
-    };
+    let sort_keys = flag(3, "sort_keys")?;
     options.assert_all_used()?;
-    python::json(meter, value, how)
+    if places.len() > 4 {
+        return Err(invalid("`tojson` takes four arguments at most"));
+    }
+    python::json(meter, value, Json { indent, separators, ensure_ascii, sort_keys })
 }
 
 fn join(
