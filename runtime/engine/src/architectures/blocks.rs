@@ -1,6 +1,6 @@
 //! The blocks that architectures are put together from: each reads its keys and checks them.
 
-use super::rotary::{self, Rotation};
+use super::rotary::{self, Rotation, Untold};
 use crate::error::Result;
 use crate::hyper::{
     Attention, Biases, DeltaShape, FeedForward, Glu, HeadOrder, Hyperparameters, Layer, Moe, Norms, Router,
@@ -8,6 +8,8 @@ use crate::hyper::{
 };
 use crate::keys::{Keys, MAX_BLOCKS, MAX_COUNT, MAX_WIDTH};
 
+/// What norms add to the mean square.
+pub(super) const NORM_EPSILON: &str = "attention.layer_norm_rms_epsilon";
 /// Longest convolution before a delta-net; published models have 4. A state keeps as many tokens of all channels.
 const MAX_CONVOLUTION: u32 = 256;
 /// Most delta-net heads, and widest head: with it no size of a state overflows.
@@ -26,9 +28,20 @@ pub(super) enum Weighing {
 
 /// The decoder around the layers: embedding, norms, head.
 pub(super) fn decoder(keys: &Keys<'_>, layer: impl FnMut(usize) -> Layer) -> Result<Hyperparameters> {
+    match keys.float(NORM_EPSILON)? {
+        Some(stated) => decoder_with_epsilon(keys, stated, layer),
+        None => Err(keys.broken(NORM_EPSILON, "absent", "the architecture needs it")),
+    }
+}
+
+/// The same of an architecture of which it is known what norms add where the file does not say it.
+pub(super) fn decoder_with_epsilon(
+    keys: &Keys<'_>,
+    norm_eps: f32,
+    layer: impl FnMut(usize) -> Layer,
+) -> Result<Hyperparameters> {
     let (blocks, mtp_blocks) = block_counts(keys)?;
-    let norm_eps = keys.float("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5);
-    keys.rule("attention.layer_norm_rms_epsilon", norm_eps, (0.0..1.0).contains(&norm_eps), || {
+    keys.rule(NORM_EPSILON, norm_eps, (0.0..1.0).contains(&norm_eps), || {
         "it must lie between 0 and 1".into()
     })?;
     let embedding = keys.checkpoint.require("token_embd.weight")?;
@@ -74,6 +87,11 @@ pub(super) fn draft_layer(keys: &Keys<'_>, layer: Layer) -> Result<Option<Layer>
 
 /// Softmax attention over all positions with grouped heads, neither gated nor with norms of heads.
 pub(super) fn attention(keys: &Keys<'_>, rotation: Rotation) -> Result<Attention> {
+    attention_untold(keys, rotation, Untold::default())
+}
+
+/// The same of an architecture of which it is known what rotary positions are where the file does not say it.
+pub(super) fn attention_untold(keys: &Keys<'_>, rotation: Rotation, untold: Untold) -> Result<Attention> {
     let hidden = keys.count("embedding_length", MAX_WIDTH)?;
     let heads = keys.count("attention.head_count", MAX_COUNT)?;
     let kv_heads = keys.optional_count("attention.head_count_kv", MAX_COUNT)?.unwrap_or(heads);
@@ -86,7 +104,7 @@ pub(super) fn attention(keys: &Keys<'_>, rotation: Rotation) -> Result<Attention
         Ok(dim)
     };
     let (head_dim, value_dim) = (width("attention.key_length")?, width("attention.value_length")?);
-    let rope = rotary::rope(keys, head_dim, rotation)?;
+    let rope = rotary::rope(keys, head_dim, rotation, untold)?;
     let scale = 1.0 / (head_dim as f32).sqrt();
     Ok(Attention {
         heads,

@@ -9,7 +9,7 @@ use membrane_formats::Container;
 use membrane_formats::keys::ROPE_HALVES;
 
 use super::blocks::{self, Weighing};
-use super::rotary::{self, Rotation};
+use super::rotary::{self, Rotation, Untold};
 use crate::error::Result;
 use crate::hyper::{
     ExpertGroups, FeedForward, Hyperparameters, LatentAttention, Layer, Mixer, Moe, Rope, RopeScaling,
@@ -55,7 +55,7 @@ fn latent_attention(keys: &Keys<'_>) -> Result<LatentAttention> {
     let query_dim = keys.count(KEY, MAX_WIDTH)?;
     let halves = keys.flag(ROPE_HALVES)?.unwrap_or(false);
     let rotation = if halves { Rotation::Halves } else { Rotation::Neighbours };
-    let rope = rotary::rope(keys, query_dim, rotation)?;
+    let rope = rotary::rope(keys, query_dim, rotation, Untold::default())?;
     keys.rule(KEY, query_dim, query_dim > rope.dims, || {
         format!("{} dimensions of a head are rotated, and some must not be", rope.dims)
     })?;

@@ -22,21 +22,39 @@ pub(super) enum Rotation {
     Neighbours,
 }
 
+/// What rotary positions are where a file does not say it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Untold {
+    pub base: f32,
+    /// How a factor of the context is meant.
+    pub scaling: &'static str,
+    pub factor: f32,
+}
+
+impl Default for Untold {
+    fn default() -> Self {
+        Self { base: 10_000.0, scaling: "linear", factor: 1.0 }
+    }
+}
+
 /// Rotary positions of heads of `head_dim`.
-pub(super) fn rope(keys: &Keys<'_>, head_dim: usize, rotation: Rotation) -> Result<Rope> {
+pub(super) fn rope(keys: &Keys<'_>, head_dim: usize, rotation: Rotation, untold: Untold) -> Result<Rope> {
     let dims = keys.optional_count("rope.dimension_count", MAX_WIDTH)?.unwrap_or(head_dim);
     keys.rule("rope.dimension_count", dims, dims <= head_dim && dims.is_multiple_of(2), || {
         format!("it must be even and at most the head's {head_dim} dimensions")
     })?;
-    let base = keys.positive("rope.freq_base")?.unwrap_or(10_000.0);
-    Ok(Rope { dims, base, scaling: scaling(keys, base)?, neox: rotation == Rotation::Halves })
+    let base = keys.positive("rope.freq_base")?.unwrap_or(untold.base);
+    Ok(Rope { dims, base, scaling: scaling(keys, base, untold)?, neox: rotation == Rotation::Halves })
 }
 
-fn scaling(keys: &Keys<'_>, base: f32) -> Result<RopeScaling> {
+fn scaling(keys: &Keys<'_>, base: f32, untold: Untold) -> Result<RopeScaling> {
     const TYPE: &str = "rope.scaling.type";
-    let factor = keys.positive("rope.scaling.factor")?.unwrap_or(1.0);
-    match keys.text(TYPE)?.unwrap_or("none") {
+    let told = keys.positive("rope.scaling.factor")?;
+    // What files of 2023 have in its place.
+    let factor = told.or(keys.positive("rope.scale_linear")?).unwrap_or(untold.factor);
+    match keys.text(TYPE)?.unwrap_or(untold.scaling) {
         "none" => Ok(RopeScaling::None),
+        "linear" if factor == 1.0 => Ok(RopeScaling::None),
         "linear" => Ok(RopeScaling::Linear(factor)),
         "yarn" => Ok(RopeScaling::Yarn(yarn(keys, base, factor)?)),
         "llama3" => Ok(RopeScaling::Llama3(llama3(keys, factor)?)),

@@ -1,0 +1,84 @@
+//! Files of other converters than llama.cpp's of today, and of its first: what they leave out or name otherwise gives the same
+//! model, to the bit, as a file that says all of it.
+
+#![cfg(test)]
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+
+use membrane_engine::{LoadOptions, Precision, Prepared};
+use membrane_formats::{Checkpoint, Value};
+use membrane_tests::tiny;
+
+fn logits(path: &Path) -> Result<Vec<u32>, String> {
+    let options = LoadOptions {
+        context: Some(128),
+        threads: Some(2),
+        precision: Precision::Int16,
+        ..LoadOptions::default()
+    };
+    let checkpoint = Checkpoint::open(path).map_err(|error| error.to_string())?.into();
+    let prepared = Prepared::without_text(checkpoint, &options).map_err(|error| error.to_string())?;
+    let mut session = prepared.load(&mut |_, _| {}).unwrap().session();
+    session.append(&[5, 17, 900, 3, 3, 512, 77]).unwrap();
+    Ok(session.logits().iter().map(|logit| logit.to_bits()).collect())
+}
+
+/// What a tiny model says with other metadata.
+fn tiny_logits(architecture: &str, change: &[(&str, Option<Value>)]) -> Result<Vec<u32>, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    tiny::write_changed(architecture, &path, change, |_, dims| Some(dims.to_vec()));
+    logits(&path)
+}
+
+fn set(key: &'static str, value: impl Into<Value>) -> (&'static str, Option<Value>) {
+    (key, Some(value.into()))
+}
+
+#[test]
+fn gemma_of_ollama_is_gemma() {
+    let unsaid = || {
+        vec![
+            ("attention.layer_norm_rms_epsilon", None),
+            ("rope.freq_base", None),
+            ("rope.scaling.type", None),
+            ("rope.scaling.factor", None),
+        ]
+    };
+    let said = tiny_logits("gemma3", &[set("context_length", 131_072_u32)]).unwrap();
+    let mut long = unsaid();
+    long.push(set("context_length", 131_072_u32));
+    assert!(tiny_logits("gemma3", &long).unwrap() == said);
+    // The smallest model has the context of its training.
+    let short = tiny_logits("gemma3", &unsaid()).unwrap();
+    assert!(short != said);
+    assert!(short == tiny_logits("gemma3", &[set("rope.scaling.type", "none")]).unwrap());
+    let mut named = unsaid();
+    named.extend([set("rope.global.freq_base", 5e5_f32), set("rope.local.freq_base", 2e4_f32)]);
+    let usual = [
+        set("rope.scaling.type", "none"),
+        set("rope.freq_base", 5e5_f32),
+        set("rope.freq_base_swa", 2e4_f32),
+    ];
+    assert!(tiny_logits("gemma3", &named).unwrap() == tiny_logits("gemma3", &usual).unwrap());
+}
+
+#[test]
+fn a_file_must_say_what_norms_add() {
+    for architecture in ["gpt-oss", "deepseek2", "qwen4exp"] {
+        let error = tiny_logits(architecture, &[("attention.layer_norm_rms_epsilon", None)]).unwrap_err();
+        assert!(error.contains("attention.layer_norm_rms_epsilon"), "{error}");
+    }
+}
+
+#[test]
+fn a_factor_without_a_type_is_linear() {
+    let said = tiny_logits("gemma3", &[]).unwrap();
+    let untyped = ("rope.scaling.type", None);
+    assert!(tiny_logits("gemma3", &[untyped.clone()]).unwrap() == said);
+    let older = [untyped.clone(), ("rope.scaling.factor", None), set("rope.scale_linear", 8_f32)];
+    assert!(tiny_logits("gemma3", &older).unwrap() == said);
+    let other = [untyped, set("rope.scale_linear", 2_f32)];
+    assert!(tiny_logits("gemma3", &other).unwrap() == said);
+}
