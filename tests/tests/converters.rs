@@ -4,11 +4,12 @@
 #![cfg(test)]
 #![forbid(unsafe_code)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use membrane_engine::{LoadOptions, Precision, Prepared};
-use membrane_formats::{Checkpoint, Value};
-use membrane_tests::tiny;
+use membrane_engine::{LoadOptions, Model, Precision, Prepared};
+use membrane_formats::gguf::GgufWriter;
+use membrane_formats::{Array, Checkpoint, FormatError, Metadata, Value};
+use membrane_tests::{tiny, workspace};
 
 fn logits(path: &Path) -> Result<Vec<u32>, String> {
     let options = LoadOptions {
@@ -81,4 +82,58 @@ fn a_factor_without_a_type_is_linear() {
     assert!(tiny_logits("gemma3", &older).unwrap() == said);
     let other = [untyped, set("rope.scale_linear", 2_f32)];
     assert!(tiny_logits("gemma3", &other).unwrap() == said);
+}
+
+/// A fixture with other metadata, and its tensors by other names.
+fn fixture(
+    name: &str,
+    folder: &Path,
+    change: impl FnOnce(&mut Metadata),
+    renamed: &[(&str, &str)],
+) -> PathBuf {
+    let source = workspace().join(format!("tests/fixtures/gguf/tiny-{name}-Q8_0.gguf"));
+    written(&Checkpoint::open(&source).unwrap(), folder, change, renamed)
+}
+
+fn written(
+    source: &Checkpoint,
+    folder: &Path,
+    change: impl FnOnce(&mut Metadata),
+    renamed: &[(&str, &str)],
+) -> PathBuf {
+    let mut metadata = source.metadata().clone();
+    change(&mut metadata);
+    let path = folder.join("written.gguf");
+    let mut writer = GgufWriter::new(&path, metadata);
+    for tensor in source.tensors() {
+        let name = renamed.iter().fold(tensor.name.clone(), |name, (from, to)| name.replace(from, to));
+        writer.declare(&name, tensor.dtype, tensor.shape.dims()).unwrap();
+    }
+    let mut tensors = source.tensors().iter();
+    let written = writer.write::<FormatError>(|info, sink| {
+        let mut bytes = vec![0; info.bytes as usize];
+        source.read(tensors.next().unwrap(), 0, &mut bytes)?;
+        sink.put(&bytes)
+    });
+    written.unwrap();
+    path
+}
+
+#[test]
+fn early_qwen_mixtures_say_how_wide_a_feed_forward_is() {
+    let folder = tempfile::tempdir().unwrap();
+    // As wide as the shared expert are three of the others.
+    let said = |metadata: &mut Metadata| metadata.set("qwen2moe.expert_used_count", 3_u32);
+    let wanted = logits(&fixture("qwen2moe", folder.path(), said, &[])).unwrap();
+    let unsaid = |width: u32| {
+        move |metadata: &mut Metadata| {
+            said(metadata);
+            metadata.remove("qwen2moe.expert_feed_forward_length");
+            metadata.remove("qwen2moe.expert_shared_feed_forward_length");
+            metadata.set("qwen2moe.feed_forward_length", width);
+        }
+    };
+    assert!(logits(&fixture("qwen2moe", folder.path(), unsaid(96), &[])).unwrap() == wanted);
+    let error = logits(&fixture("qwen2moe", folder.path(), unsaid(97), &[])).unwrap_err();
+    assert!(error.contains("feed_forward_length"), "{error}");
 }

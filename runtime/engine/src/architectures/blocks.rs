@@ -28,6 +28,15 @@ pub(super) enum Weighing {
 
 /// The decoder around the layers: embedding, norms, head.
 pub(super) fn decoder(keys: &Keys<'_>, layer: impl FnMut(usize) -> Layer) -> Result<Hyperparameters> {
+/// How wide an expert is where the file says how wide a feed-forward is, and nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Width {
+    /// As wide.
+    Whole,
+    /// As wide are those of a token together.
+    Shared,
+}
+
     match keys.float(NORM_EPSILON)? {
         Some(stated) => decoder_with_epsilon(keys, stated, layer),
         None => Err(keys.broken(NORM_EPSILON, "absent", "the architecture needs it")),
@@ -155,14 +164,15 @@ pub(super) fn dense(keys: &Keys<'_>) -> Result<FeedForward> {
 }
 
 /// A mixture of experts without a shared one.
-pub(super) fn moe(keys: &Keys<'_>, weighing: Weighing) -> Result<Moe> {
-    optional_moe(keys, weighing)?.ok_or_else(|| {
+pub(super) fn moe(keys: &Keys<'_>, weighing: Weighing, width: Width) -> Result<Moe> {
+    optional_moe(keys, weighing, width)?.ok_or_else(|| {
         keys.broken("expert_count", "absent or 0", "this architecture is a mixture of experts")
     })
 }
 
 /// A mixture of experts, if the file says that there are any.
-pub(super) fn optional_moe(keys: &Keys<'_>, weighing: Weighing) -> Result<Option<Moe>> {
+pub(super) fn optional_moe(keys: &Keys<'_>, weighing: Weighing, width: Width) -> Result<Option<Moe>> {
+    const DENSE: &str = "feed_forward_length";
     if keys.number("expert_count")?.unwrap_or(0) == 0 {
         return Ok(None);
     }
@@ -171,7 +181,16 @@ pub(super) fn optional_moe(keys: &Keys<'_>, weighing: Weighing) -> Result<Option
     keys.rule("expert_used_count", top_k, top_k <= experts, || format!("there are {experts} experts"))?;
     let inner = match keys.optional_count("expert_feed_forward_length", MAX_WIDTH)? {
         Some(inner) => inner,
-        None => keys.count("feed_forward_length", MAX_WIDTH)?,
+        None if width == Width::Whole => keys.count(DENSE, MAX_WIDTH)?,
+        None => {
+            let all = keys.count(DENSE, MAX_WIDTH)?;
+            keys.rule(DENSE, all, all.is_multiple_of(top_k), || {
+                format!(
+                    "there is no expert_feed_forward_length, and then the {top_k} experts of a token share it"
+                )
+            })?;
+            all / top_k
+        }
     };
     let router = Router {
         scores: Scores::Softmax,
@@ -185,7 +204,12 @@ pub(super) fn optional_moe(keys: &Keys<'_>, weighing: Weighing) -> Result<Option
 
 /// The shared expert that a gate of its own weighs.
 pub(super) fn gated_shared_expert(keys: &Keys<'_>) -> Result<SharedExpert> {
-    Ok(SharedExpert { inner: keys.count("expert_shared_feed_forward_length", MAX_WIDTH)?, gated: true })
+    let inner = match keys.optional_count("expert_shared_feed_forward_length", MAX_WIDTH)? {
+        Some(inner) => inner,
+        // The first files of Qwen1.5-MoE have one width for both.
+        None => keys.count("feed_forward_length", MAX_WIDTH)?,
+    };
+    Ok(SharedExpert { inner, gated: true })
 }
 
 /// Heads and widths of a gated delta-net.

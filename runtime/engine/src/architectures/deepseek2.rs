@@ -8,7 +8,7 @@
 use membrane_formats::Container;
 use membrane_formats::keys::ROPE_HALVES;
 
-use super::blocks::{self, Weighing};
+use super::blocks::{self, Weighing, Width};
 use super::rotary::{self, Rotation, Untold};
 use crate::error::Result;
 use crate::hyper::{
@@ -92,7 +92,7 @@ fn score_growth(keys: &Keys<'_>, rope: Rope, yarn: Yarn) -> Result<(f32, Rope)> 
 }
 
 fn moe(keys: &Keys<'_>) -> Result<Moe> {
-    let moe = blocks::moe(keys, Weighing::AsItIs)?;
+    let moe = blocks::moe(keys, Weighing::AsItIs, Width::Whole)?;
     let scores = match keys.number("expert_gating_func")?.unwrap_or(SOFTMAX) {
         SOFTMAX => Scores::Softmax,
         SIGMOID => Scores::Sigmoid,

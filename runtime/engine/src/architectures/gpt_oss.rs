@@ -5,8 +5,8 @@
 
 use membrane_formats::keys::YARN_WHOLE_PAIRS;
 
-use super::blocks::{self, Weighing};
-use super::rotary::Rotation;
+use super::blocks::{self, Weighing, Width};
+use super::rotary::{Rotation, Untold};
 use crate::error::Result;
 use crate::hyper::{
     Attention, Biases, FeedForward, Glu, Hyperparameters, Layer, Mixer, Moe, Norms, Rope, RopeScaling, Yarn,
@@ -21,7 +21,8 @@ pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
     let rope = if keys.flag(YARN_WHOLE_PAIRS)?.is_some() { plain.rope } else { unrounded(plain.rope) };
     let attention = Attention { biases: Biases::All, sinks: true, rope, ..plain };
     let windows = blocks::windows(keys, PERIOD)?;
-    let moe = Moe { biased: true, glu: Glu::ClampedSwiGlu, ..blocks::moe(keys, Weighing::SumToOne)? };
+    let moe =
+        Moe { biased: true, glu: Glu::ClampedSwiGlu, ..blocks::moe(keys, Weighing::SumToOne, Width::Whole)? };
     let decoder = blocks::decoder(keys, |index| Layer {
         mixer: Mixer::Attention(Attention { window: windows[index], ..attention }),
         feed_forward: FeedForward::Moe(moe),

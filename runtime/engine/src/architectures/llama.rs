@@ -2,7 +2,7 @@
 
 use membrane_formats::keys::ROPE_HALVES;
 
-use super::blocks::{self, Weighing};
+use super::blocks::{self, Weighing, Width};
 use super::rotary::Rotation;
 use crate::error::Result;
 use crate::hyper::{FeedForward, Hyperparameters, Layer, Mixer};
@@ -15,7 +15,7 @@ pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
     let halves = keys.flag(ROPE_HALVES)?.unwrap_or(false);
     let rotation = if halves { Rotation::Halves } else { Rotation::Neighbours };
     let attention = blocks::attention(keys, rotation)?;
-    let feed_forward = match blocks::optional_moe(keys, Weighing::SumToOne)? {
+    let feed_forward = match blocks::optional_moe(keys, Weighing::SumToOne, Width::Whole)? {
         Some(moe) => FeedForward::Moe(moe),
         None => blocks::dense(keys)?,
     };

@@ -1,7 +1,7 @@
 //! Qwen2 and Qwen2.5, dense, and the mixtures Qwen1.5-MoE and Qwen2-MoE (Yang et al. 2024); the text part of Qwen2-VL and
 //! Qwen2.5-VL (Wang et al. 2024, Bai et al. 2025), whose rotary positions have several axes.
 
-use super::blocks::{self, Weighing};
+use super::blocks::{self, Weighing, Width};
 use super::rotary::Rotation;
 use crate::error::Result;
 use crate::hyper::{Attention, Biases, FeedForward, Hyperparameters, Layer, Mixer, Moe};
@@ -16,7 +16,7 @@ pub(super) fn dense(keys: &Keys<'_>) -> Result<Hyperparameters> {
 
 /// Many small experts, weighed by the softmax over all of them as it is, beside one gated shared expert.
 pub(super) fn moe(keys: &Keys<'_>) -> Result<Hyperparameters> {
-    let moe = blocks::moe(keys, Weighing::AsItIs)?;
+    let moe = blocks::moe(keys, Weighing::AsItIs, Width::Shared)?;
     decoder(keys, FeedForward::Moe(Moe { shared: Some(blocks::gated_shared_expert(keys)?), ..moe }))
 }
 

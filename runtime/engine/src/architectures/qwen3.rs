@@ -2,7 +2,7 @@
 //!
 //! Those that see have rotary positions of several axes, and add what images are in the first layers; of a text it leaves Qwen3.
 
-use super::blocks::{self, Weighing};
+use super::blocks::{self, Weighing, Width};
 use super::rotary::Rotation;
 use crate::error::Result;
 use crate::hyper::{Attention, FeedForward, Hyperparameters, Layer, Mixer};
@@ -15,7 +15,7 @@ pub(super) fn dense(keys: &Keys<'_>) -> Result<Hyperparameters> {
 
 /// The attention of Qwen3; no shared expert, weights made to sum to 1.
 pub(super) fn moe(keys: &Keys<'_>) -> Result<Hyperparameters> {
-    decoder(keys, FeedForward::Moe(blocks::moe(keys, Weighing::SumToOne)?))
+    decoder(keys, FeedForward::Moe(blocks::moe(keys, Weighing::SumToOne, Width::Shared)?))
 }
 
 fn decoder(keys: &Keys<'_>, feed_forward: FeedForward) -> Result<Hyperparameters> {

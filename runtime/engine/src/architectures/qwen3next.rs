@@ -4,7 +4,7 @@
 //! of whose heads a part only is rotated. Every feed-forward is a mixture of many small experts beside a gated shared one.
 //! GGUF files hold w + 1 of all RMS norms but the delta-net's own, and so these are read from folders; they are plain here.
 
-use super::blocks::{self, Weighing};
+use super::blocks::{self, Weighing, Width};
 use super::rotary::Rotation;
 use crate::error::Result;
 use crate::hyper::{
@@ -28,7 +28,7 @@ pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
 
 /// The mixture of this family.
 pub(super) fn moe(keys: &Keys<'_>) -> Result<FeedForward> {
-    let moe = blocks::moe(keys, Weighing::SumToOne)?;
+    let moe = blocks::moe(keys, Weighing::SumToOne, Width::Shared)?;
     Ok(FeedForward::Moe(Moe { shared: Some(blocks::gated_shared_expert(keys)?), ..moe }))
 }
 
