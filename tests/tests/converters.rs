@@ -137,3 +137,39 @@ fn early_qwen_mixtures_say_how_wide_a_feed_forward_is() {
     let error = logits(&fixture("qwen2moe", folder.path(), unsaid(97), &[])).unwrap_err();
     assert!(error.contains("feed_forward_length"), "{error}");
 }
+
+#[test]
+fn hybrids_of_ollama_list_heads_by_layers() {
+    const HEADS: &str = "qwen35moe.attention.head_count_kv";
+    let folder = tempfile::tempdir().unwrap();
+    let wanted = logits(&fixture("qwen35moe", folder.path(), |_| (), &[])).unwrap();
+    let renamed = [("ssm_dt.bias", "ssm_dt")];
+    let listed = |heads: [u32; 8], interval: bool| {
+        fixture(
+            "qwen35moe",
+            folder.path(),
+            |metadata| {
+                metadata.set(HEADS, Array::U32(heads.to_vec()));
+                metadata.remove("qwen35moe.attention.recurrent_layers");
+                if !interval {
+                    metadata.remove("qwen35moe.full_attention_interval");
+                }
+            },
+            &renamed,
+        )
+    };
+    for interval in [true, false] {
+        assert!(logits(&listed([0, 0, 0, 2, 0, 0, 0, 2], interval)).unwrap() == wanted);
+    }
+    for heads in [[0, 0, 0, 2, 0, 0, 0, 4], [0; 8], [0, 0, 0, 2, 0, 0, 2, 2], [0, 0, 0, 2, 0, 0, 0, 0]] {
+        let error = logits(&listed(heads, true)).unwrap_err();
+        assert!(error.contains("attention.head_count_kv"), "{heads:?}: {error}");
+    }
+    // What has attention in every layer has heads in every layer.
+    let list = |heads: &[u32]| set("attention.head_count_kv", Array::U32(heads.to_vec()));
+    assert!(tiny_logits("gemma3", &[list(&[2; 7])]).unwrap() == tiny_logits("gemma3", &[]).unwrap());
+    for heads in [&[2, 2, 2, 2, 2, 2, 0][..], &[2; 6]] {
+        let error = tiny_logits("gemma3", &[list(heads)]).unwrap_err();
+        assert!(error.contains("attention.head_count_kv"), "{heads:?}: {error}");
+    }
+}

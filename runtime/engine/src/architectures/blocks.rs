@@ -10,6 +10,8 @@ use crate::keys::{Keys, MAX_BLOCKS, MAX_COUNT, MAX_WIDTH};
 
 /// What norms add to the mean square.
 pub(super) const NORM_EPSILON: &str = "attention.layer_norm_rms_epsilon";
+/// Heads of keys and values: a number, or as many of them as there are layers.
+const KV_HEADS: &str = "attention.head_count_kv";
 /// Longest convolution before a delta-net; published models have 4. A state keeps as many tokens of all channels.
 const MAX_CONVOLUTION: u32 = 256;
 /// Most delta-net heads, and widest head: with it no size of a state overflows.
@@ -26,8 +28,6 @@ pub(super) enum Weighing {
     AsItIs,
 }
 
-/// The decoder around the layers: embedding, norms, head.
-pub(super) fn decoder(keys: &Keys<'_>, layer: impl FnMut(usize) -> Layer) -> Result<Hyperparameters> {
 /// How wide an expert is where the file says how wide a feed-forward is, and nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Width {
@@ -37,6 +37,8 @@ pub(super) enum Width {
     Shared,
 }
 
+/// The decoder around the layers: embedding, norms, head.
+pub(super) fn decoder(keys: &Keys<'_>, layer: impl FnMut(usize) -> Layer) -> Result<Hyperparameters> {
     match keys.float(NORM_EPSILON)? {
         Some(stated) => decoder_with_epsilon(keys, stated, layer),
         None => Err(keys.broken(NORM_EPSILON, "absent", "the architecture needs it")),
@@ -101,10 +103,19 @@ pub(super) fn attention(keys: &Keys<'_>, rotation: Rotation) -> Result<Attention
 
 /// The same of an architecture of which it is known what rotary positions are where the file does not say it.
 pub(super) fn attention_untold(keys: &Keys<'_>, rotation: Rotation, untold: Untold) -> Result<Attention> {
+    check_heads(keys, |_| true)?;
+    some_attention(keys, rotation, untold)
+}
+
+/// The same of layers of which others are something else.
+fn some_attention(keys: &Keys<'_>, rotation: Rotation, untold: Untold) -> Result<Attention> {
     let hidden = keys.count("embedding_length", MAX_WIDTH)?;
     let heads = keys.count("attention.head_count", MAX_COUNT)?;
-    let kv_heads = keys.optional_count("attention.head_count_kv", MAX_COUNT)?.unwrap_or(heads);
-    keys.rule("attention.head_count_kv", kv_heads, heads.is_multiple_of(kv_heads), || {
+    let kv_heads = match heads_by_layer(keys)? {
+        Some(listed) => listed.into_iter().max().unwrap_or_default() as usize,
+        None => keys.optional_count(KV_HEADS, MAX_COUNT)?.unwrap_or(heads),
+    };
+    keys.rule(KV_HEADS, kv_heads, heads.is_multiple_of(kv_heads), || {
         format!("it must divide the {heads} query heads")
     })?;
     let width = |key: &str| -> Result<usize> {
@@ -131,9 +142,39 @@ pub(super) fn attention_untold(keys: &Keys<'_>, rotation: Rotation, untold: Unto
     })
 }
 
+/// Heads of keys and values where a file lists them by layers: as many in all layers that have some.
+fn heads_by_layer(keys: &Keys<'_>) -> Result<Option<Vec<u32>>> {
+    if !keys.is_array(KV_HEADS) {
+        return Ok(None);
+    }
+    let Some(listed) = keys.numbers(KV_HEADS)? else { return Ok(None) };
+    let most = listed.iter().copied().max().unwrap_or(0);
+    let (layers, mtp_blocks) = block_counts(keys)?;
+    let alike = (1..=MAX_COUNT).contains(&most) && listed.iter().all(|&heads| heads == 0 || heads == most);
+    let fits = listed.len() == layers || listed.len() == layers + mtp_blocks;
+    keys.rule(KV_HEADS, format!("{listed:?}"), alike && fits, || {
+        format!("it must be one number from 1 to {MAX_COUNT} for all of the {layers} layers with attention")
+    })?;
+    Ok(Some(listed))
+}
+
+/// Refuses a list of heads in which a layer has none though it has attention, or some and has not.
+pub(super) fn check_heads(keys: &Keys<'_>, has_attention: impl Fn(usize) -> bool) -> Result<()> {
+    let Some(listed) = heads_by_layer(keys)? else { return Ok(()) };
+    let (layers, _) = block_counts(keys)?;
+    let wrong = (0..layers).find(|&layer| (listed[layer] > 0) != has_attention(layer));
+    keys.rule(KV_HEADS, format!("{listed:?}"), wrong.is_none(), || {
+        format!(
+            "layer {} has {}attention",
+            wrong.unwrap_or(0),
+            if wrong.is_some_and(&has_attention) { "" } else { "no " }
+        )
+    })
+}
+
 /// Softmax attention with norms of heads, whose output is gated element by element.
 pub(super) fn gated_attention(keys: &Keys<'_>, rotation: Rotation) -> Result<Attention> {
-    let attention = attention(keys, rotation)?;
+    let attention = some_attention(keys, rotation, Untold::default())?;
     let (key, value) = (attention.head_dim, attention.value_dim);
     keys.rule("attention.value_length", value, value == key, || {
         format!("a gate has the {key} columns of attention.key_length for each head")
@@ -234,7 +275,7 @@ pub(super) fn delta_shape(keys: &Keys<'_>, order: HeadOrder) -> Result<DeltaShap
 }
 
 /// For each layer, whether it is a delta-net rather than attention: as the file lists them, with or without its blocks for
-/// multi-token prediction, or all but every n-th.
+/// multi-token prediction, or all but every n-th, or those without heads of keys.
 pub(super) fn recurrent_layers(keys: &Keys<'_>) -> Result<Vec<bool>> {
     const LISTED: &str = "attention.recurrent_layers";
     let (layers, mtp_blocks) = block_counts(keys)?;
@@ -248,6 +289,12 @@ pub(super) fn recurrent_layers(keys: &Keys<'_>) -> Result<Vec<bool>> {
         })?;
         return Ok(listed[..layers].to_vec());
     }
-    let interval = keys.optional_count("full_attention_interval", MAX_BLOCKS)?.unwrap_or(ATTENTION_INTERVAL);
+    let interval = match keys.optional_count("full_attention_interval", MAX_BLOCKS)? {
+        Some(interval) => interval,
+        None => match heads_by_layer(keys)? {
+            Some(listed) => return Ok(listed[..layers].iter().map(|&heads| heads == 0).collect()),
+            None => ATTENTION_INTERVAL,
+        },
+    };
     Ok((1..=layers).map(|block| !block.is_multiple_of(interval)).collect())
 }

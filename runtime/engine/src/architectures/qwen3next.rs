@@ -40,6 +40,7 @@ pub(super) fn hybrid(
 ) -> Result<Hyperparameters> {
     let attention = blocks::gated_attention(keys, Rotation::Halves)?;
     let recurrent = blocks::recurrent_layers(keys)?;
+    blocks::check_heads(keys, |layer| !recurrent[layer])?;
     let layer = |index: usize| Layer {
         mixer: if recurrent[index] { Mixer::DeltaNet(delta_net) } else { Mixer::Attention(attention) },
         feed_forward,

@@ -165,6 +165,11 @@ impl<'a> Finder<'a> {
         self.checkpoint.tensor(name).map(|_| self.vector(name, length)).transpose()
     }
 
+    /// The first of two names of a tensor, unless only the other is there, which Ollama's files have.
+    fn either<'n>(&self, name: &'n str, other: &'n str) -> &'n str {
+        if !self.checkpoint.holds(name) && self.checkpoint.holds(other) { other } else { name }
+    }
+
     /// A bias, which must be there where the architecture has it.
     fn bias(&self, name: &str, length: usize, required: bool) -> Result<Option<Vec<f32>>> {
         if required { self.vector(name, length).map(Some) } else { self.optional_vector(name, length) }
@@ -316,7 +321,7 @@ impl<'a> Finder<'a> {
             inputs,
             gates,
             convolution: self.taps(&name("ssm_conv1d.weight"), shape.kernel, channels)?,
-            decay_bias: self.vector(&name("ssm_dt.bias"), heads)?,
+            decay_bias: self.vector(self.either(&name("ssm_dt.bias"), &name("ssm_dt")), heads)?,
             decay_rate: self.vector(&name("ssm_a"), heads)?,
             norm: self.vector(&name("ssm_norm.weight"), shape.value_dim)?,
             output: self.weight(&name("ssm_out.weight"), hidden, width)?,
