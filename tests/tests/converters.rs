@@ -173,3 +173,36 @@ fn hybrids_of_ollama_list_heads_by_layers() {
         assert!(error.contains("attention.head_count_kv"), "{heads:?}: {error}");
     }
 }
+
+/// Metadata of a vocabulary whose last two tokens are no text.
+fn vocabulary(metadata: &mut Metadata, tokens: usize) {
+    let mut texts: Vec<String> = (0..tokens - 2).map(|token| format!("t{token}")).collect();
+    texts[..3].clone_from_slice(&["1", "2", "12"].map(str::to_owned));
+    texts.extend(["<|end|>", "<image>"].map(str::to_owned));
+    let mut types = vec![1; tokens - 2];
+    types.extend([3, 4]);
+    metadata.set("tokenizer.ggml.model", "gpt2");
+    metadata.set("tokenizer.ggml.tokens", Array::Str(texts.iter().map(String::as_str).collect()));
+    metadata.set("tokenizer.ggml.token_type", Array::I32(types));
+    metadata.set("tokenizer.ggml.merges", Array::Str(["1 2"].into_iter().collect()));
+}
+
+#[test]
+fn added_tokens_without_a_row_are_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    tiny::write("gemma3", &path);
+    let source = Checkpoint::open(&path).unwrap();
+    let tokens = |count: usize| {
+        let path = written(&source, folder.path(), |metadata| vocabulary(metadata, count), &[]);
+        let options = LoadOptions { context: Some(64), ..LoadOptions::default() };
+        let model = Model::open(&path, &options).map_err(|error| error.to_string())?;
+        let tokenizer = model.tokenizer().unwrap();
+        assert!(tokenizer.encode("12", membrane_text::Specials::Parse).unwrap() == [2]);
+        Ok::<_, String>(tokenizer.vocab_size())
+    };
+    for more in [0, 1, 2] {
+        assert_eq!(tokens(tiny::VOCABULARY + more), Ok(tiny::VOCABULARY));
+    }
+    assert!(tokens(tiny::VOCABULARY + 3).unwrap_err().contains("1024 rows"));
+}

@@ -14,13 +14,17 @@ const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
 const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
+/// Types of tokens that no merge makes: control and user-defined ones.
+const ADDED: [i32; 2] = [3, 4];
+/// Most tokens of these types that may be without a row of the embedding.
+const MAX_WITHOUT_ROW: usize = 64;
 
 /// Builds the tokenizer of a checkpoint.
 pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer> {
     let build = || -> Result<Tokenizer> {
         match published(checkpoint)? {
             Some(documents) => Ok(Tokenizer::new(published_spec(checkpoint, &documents)?)?),
-            None => Ok(Tokenizer::new(spec(checkpoint.metadata())?)?),
+            None => Ok(Tokenizer::new(spec(checkpoint)?)?),
         }
     };
     build().map_err(|error| error.of_file(checkpoint.path()))
@@ -52,7 +56,7 @@ pub fn tokenizer_kind(checkpoint: &Checkpoint) -> Result<TokenizerKind> {
         let documents = published(checkpoint)?;
         let spec = match &documents {
             Some(documents) => published_spec(checkpoint, documents)?,
-            None => spec(checkpoint.metadata())?,
+            None => spec(checkpoint)?,
         };
         Ok(TokenizerKind { model: spec.model, pre: spec.pre, tokens: spec.tokens.len() })
     };
@@ -62,7 +66,21 @@ pub fn tokenizer_kind(checkpoint: &Checkpoint) -> Result<TokenizerKind> {
 /// Refuses a GGUF file with more tokens than its embedding has rows; [`check_tokens`] does so of a folder. It costs nothing:
 /// a tokenizer of a million tokens that no row belongs to would take seconds.
 pub(crate) fn check_rows(checkpoint: &Checkpoint, rows: usize) -> Result<()> {
-    check_tokens(checkpoint, length(checkpoint.metadata(), TOKENS), rows)
+    check_tokens(checkpoint, kept(checkpoint)?, rows)
+}
+
+/// Tokens of a GGUF file, but for a few added ones at the end that the embedding has no rows for: nothing may make these of a text.
+/// Files in which Ollama has models that see have such tokens.
+fn kept(checkpoint: &Checkpoint) -> Result<usize> {
+    let tokens = length(checkpoint.metadata(), TOKENS);
+    let embedding = checkpoint.tensor("token_embd.weight").and_then(|rows| rows.shape.dims().get(1));
+    let rows = embedding.map_or(tokens, |&rows| rows as usize);
+    if tokens <= rows || tokens - rows > MAX_WITHOUT_ROW {
+        return Ok(tokens);
+    }
+    let types = checkpoint.metadata().i32_array(TYPES)?.unwrap_or_default();
+    let added = types.len() == tokens && types[rows..].iter().all(|kind| ADDED.contains(kind));
+    Ok(if added { rows } else { tokens })
 }
 
 /// Refuses more tokens than the embedding has rows.
@@ -129,20 +147,23 @@ fn published_spec(
     Ok(spec)
 }
 
-fn spec(metadata: &Metadata) -> Result<VocabularySpec<'_>> {
+fn spec(checkpoint: &Checkpoint) -> Result<VocabularySpec<'_>> {
+    let metadata = checkpoint.metadata();
     let (tokens, merges) = (metadata.str_array(TOKENS)?, metadata.str_array(MERGES)?);
     VocabularySpec::check_lengths(
         tokens.map_or(0, StrArray::len),
         length(metadata, TYPES),
         merges.map_or(0, StrArray::len),
     )?;
+    let pre = metadata.str("tokenizer.ggml.pre")?.unwrap_or("default");
+    let kept = kept(checkpoint)?;
     let special = |name: &str| metadata.u32(&format!("tokenizer.ggml.{name}_token_id"));
-    Ok(VocabularySpec {
+    let mut spec = VocabularySpec {
         model: metadata.str("tokenizer.ggml.model")?.unwrap_or("").to_owned(),
         nfc: None,
         ignore_merges: None,
         ends: Vec::new(),
-        pre: metadata.str("tokenizer.ggml.pre")?.unwrap_or("default").to_owned(),
+        pre: pre.to_owned(),
         tokens: borrowed(tokens),
         token_types: metadata.i32_array(TYPES)?.map(Cow::into_owned).unwrap_or_default(),
         scores: metadata.f32_array(SCORES)?.map(Cow::into_owned).unwrap_or_default(),
@@ -155,5 +176,9 @@ fn spec(metadata: &Metadata) -> Result<VocabularySpec<'_>> {
         add_bos: metadata.bool("tokenizer.ggml.add_bos_token")?,
         add_eos: metadata.bool("tokenizer.ggml.add_eos_token")?,
         space_prefix: metadata.bool("tokenizer.ggml.add_space_prefix")?.map(SpacePrefix::told),
-    })
+    };
+    spec.tokens.truncate(kept);
+    spec.token_types.truncate(kept);
+    spec.scores.truncate(kept);
+    Ok(spec)
 }
