@@ -188,6 +188,37 @@ fn vocabulary(metadata: &mut Metadata, tokens: usize) {
 }
 
 #[test]
+fn gpt_oss_of_ollama_is_gpt_oss() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    tiny::write("gpt-oss", &path);
+    let source = Checkpoint::open(&path).unwrap();
+    let renamed = |metadata: &mut Metadata| {
+        let keys: Vec<String> = metadata.iter().map(|(key, _)| key.to_owned()).collect();
+        for key in keys {
+            let value = metadata.remove(&key).unwrap();
+            let key = key.replace("gpt-oss.", "gptoss.");
+            match key.as_str() {
+                "gptoss.rope.scaling.type" => {}
+                "gptoss.expert_feed_forward_length" => metadata.set("gptoss.feed_forward_length", value),
+                _ => metadata.set(&key, value),
+            }
+        }
+        metadata.set("general.architecture", "gptoss");
+        vocabulary(metadata, tiny::VOCABULARY);
+    };
+    let names = [
+        ("attn_output", "attn_out"),
+        ("attn_sinks.weight", "attn_sinks"),
+        ("post_attention_norm", "ffn_norm"),
+    ];
+    let theirs = written(&source, folder.path(), renamed, &names);
+    assert!(logits(&theirs).unwrap() == logits(&path).unwrap());
+    let kind = membrane_engine::tokenizer_kind(&Checkpoint::open(&theirs).unwrap()).unwrap();
+    assert_eq!(kind.pre, "gpt-4o");
+}
+
+#[test]
 fn added_tokens_without_a_row_are_left_out() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.gguf");

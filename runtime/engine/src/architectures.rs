@@ -34,10 +34,12 @@ pub struct Architecture {
 }
 
 /// Every architecture that this engine runs.
-pub const ALL: [Architecture; 15] = [
+pub const ALL: [Architecture; 16] = [
     Architecture { name: "deepseek2", describe: deepseek2::describe },
     Architecture { name: "gemma3", describe: gemma3::describe },
     Architecture { name: "gpt-oss", describe: gpt_oss::describe },
+    // What Ollama calls it.
+    Architecture { name: "gptoss", describe: gpt_oss::describe },
     Architecture { name: "llama", describe: llama::describe },
     Architecture { name: "qwen2", describe: qwen2::dense },
     Architecture { name: "qwen2moe", describe: qwen2::moe },

@@ -155,7 +155,12 @@ fn spec(checkpoint: &Checkpoint) -> Result<VocabularySpec<'_>> {
         length(metadata, TYPES),
         merges.map_or(0, StrArray::len),
     )?;
-    let pre = metadata.str("tokenizer.ggml.pre")?.unwrap_or("default");
+    let named = metadata.str("tokenizer.ggml.pre")?.unwrap_or("default");
+    let pre = match metadata.str("general.architecture")? {
+        // Ollama's files of gpt-oss do not name its pre-tokenizer.
+        Some("gptoss") if named == "default" => "gpt-4o",
+        _ => named,
+    };
     let kept = kept(checkpoint)?;
     let special = |name: &str| metadata.u32(&format!("tokenizer.ggml.{name}_token_id"));
     let mut spec = VocabularySpec {

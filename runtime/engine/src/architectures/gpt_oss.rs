@@ -17,7 +17,9 @@ use crate::keys::Keys;
 const PERIOD: usize = 2;
 
 pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
-    let plain = blocks::attention(keys, Rotation::Halves)?;
+    // Ollama's files give a factor and do not say of what.
+    let untold = Untold { scaling: "yarn", ..Untold::default() };
+    let plain = blocks::attention_untold(keys, Rotation::Halves, untold)?;
     let rope = if keys.flag(YARN_WHOLE_PAIRS)?.is_some() { plain.rope } else { unrounded(plain.rope) };
     let attention = Attention { biases: Biases::All, sinks: true, rope, ..plain };
     let windows = blocks::windows(keys, PERIOD)?;
@@ -27,7 +29,9 @@ pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
         mixer: Mixer::Attention(Attention { window: windows[index], ..attention }),
         feed_forward: FeedForward::Moe(moe),
     })?;
-    Ok(Hyperparameters { norms: Norms { ffn: "post_attention_norm", ..decoder.norms }, ..decoder })
+    let renamed = keys.checkpoint.holds("blk.0.ffn_norm.weight");
+    let ffn = if renamed { "ffn_norm" } else { "post_attention_norm" };
+    Ok(Hyperparameters { norms: Norms { ffn, ..decoder.norms }, ..decoder })
 }
 
 /// The checkpoints say that YaRN mixes between pairs that are not rounded, and a GGUF file has no key for it.

@@ -261,6 +261,10 @@ impl<'a> Finder<'a> {
             true => finder.vector(&name(part), shape.head_dim).map(Some),
             false => Ok(None),
         };
+        let output = |part: &str| (name(&format!("attn_output.{part}")), name(&format!("attn_out.{part}")));
+        let (output_weight, output_bias) = (output("weight"), output("bias"));
+        let output_weight = self.either(&output_weight.0, &output_weight.1);
+        let output_bias = self.either(&output_bias.0, &output_bias.1);
         Ok(AttentionBlock {
             shape: *shape,
             slot,
@@ -273,10 +277,13 @@ impl<'a> Finder<'a> {
             v_bias: self.bias(&name("attn_v.bias"), value_rows, inputs)?,
             q_norm: head_norm(self, "attn_q_norm.weight")?,
             k_norm: head_norm(self, "attn_k_norm.weight")?,
-            output: self.weight(&name("attn_output.weight"), hidden, shape.mixed_width())?,
-            output_bias: self.bias(&name("attn_output.bias"), hidden, shape.biases == Biases::All)?,
+            output: self.weight(output_weight, hidden, shape.mixed_width())?,
+            output_bias: self.bias(output_bias, hidden, shape.biases == Biases::All)?,
             sinks: match shape.sinks {
-                true => Some(self.vector(&name("attn_sinks.weight"), shape.heads)?),
+                true => {
+                    let names = (name("attn_sinks.weight"), name("attn_sinks"));
+                    Some(self.vector(self.either(&names.0, &names.1), shape.heads)?)
+                }
                 false => None,
             },
             index: match &shape.indexer {
