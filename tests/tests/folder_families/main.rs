@@ -140,6 +140,33 @@ fn deepseek_v2_has_another_router() {
     assert!(seen[0] != seen[1] && seen[1] == seen[2]);
 }
 
+/// Configurations within others are written without what the class of the model has of itself.
+#[test]
+fn what_a_configuration_leaves_out_is_what_its_class_has() {
+    let root = tempfile::tempdir().unwrap();
+    let (gguf, path) = (root.path().join("tiny.gguf"), root.path().join("folder"));
+    for kind in ["deepseek_v3", "kimi_k2"] {
+        let mut folder = Folder::of("deepseek2", &gguf);
+        for (key, value) in
+            [("n_group", json!(8)), ("topk_group", json!(4)), ("routed_scaling_factor", json!(2.5))]
+        {
+            folder.config[key] = value;
+        }
+        folder.config["model_type"] = json!(kind);
+        folder.write(&path);
+        let (wanted, _) = trace(&path, &reference());
+        for key in ["n_group", "topk_group", "routed_scaling_factor"] {
+            folder.config.as_object_mut().unwrap().remove(key);
+            folder.write(&path);
+            assert!(trace(&path, &reference()).0 == wanted, "{kind} without {key}");
+        }
+    }
+    let mut folder = Folder::of("gpt-oss", &gguf);
+    folder.config.as_object_mut().unwrap().remove("rope_theta");
+    folder.write(&path);
+    assert!(trace(&path, &reference()).0 == trace(&gguf, &reference()).0);
+}
+
 /// What is a constant of published code, and no file says.
 #[test]
 fn latent_vectors_of_folders_have_a_norm_of_their_own() {

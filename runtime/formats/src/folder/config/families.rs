@@ -13,6 +13,18 @@ const GEMMA_COUNTS: [(&str, &str, u32); 6] = [
     ("attention.sliding_window", "sliding_window", 4096),
     ("context_length", "max_position_embeddings", 131_072),
 ];
+/// What DeepSeek-V3 and Kimi K2 have where a configuration does not name it, in the same form. Configurations within others are written
+/// without what their class has of itself.
+const DEEPSEEK_V3_COUNTS: [(&str, &str, u32); 6] = [
+    ("leading_dense_block_count", "first_k_dense_replace", 3),
+    ("expert_count", "n_routed_experts", 256),
+    ("expert_used_count", "num_experts_per_tok", 8),
+    ("expert_shared_count", "n_shared_experts", 1),
+    ("expert_group_count", "n_group", 8),
+    ("expert_group_used_count", "topk_group", 4),
+];
+/// By what their experts' outputs are multiplied.
+const DEEPSEEK_V3_SCALE: f32 = 2.5;
 /// Gemma 3's scores are divided by its root, where a configuration is silent.
 const GEMMA_QUERY_SCALAR: f64 = 256.0;
 /// The limit of gpt-oss' gated units.
@@ -87,6 +99,8 @@ impl Config<'_> {
         self.set(keys::ROPE_HALVES, self.flag("rope_interleave")? == Some(false));
         if let Some(scale) = self.number(self.text, "routed_scaling_factor")? {
             self.set("expert_weights_scale", scale as f32);
+        } else if kind != "deepseek_v2" && !self.text.contains_key("routed_scaling_factor") {
+            self.set("expert_weights_scale", DEEPSEEK_V3_SCALE);
         }
         if kind == "deepseek_v2" { self.softmax_router() } else { self.sigmoid_router() }
     }
@@ -95,6 +109,12 @@ impl Config<'_> {
     fn sigmoid_router(&mut self) -> Result<(), FormatError> {
         self.expect_text("topk_method", "noaux_tc")?;
         self.expect_text("scoring_func", "sigmoid")?;
+        for (ours, published, number) in DEEPSEEK_V3_COUNTS {
+            let told = self.metadata.get(&format!("{}.{ours}", self.architecture)).is_some();
+            if !told && !self.text.contains_key(published) {
+                self.set(ours, number);
+            }
+        }
         self.set("expert_gating_func", 2_u32);
         self.set("expert_weights_norm", self.flag("norm_topk_prob")?.unwrap_or(true));
         Ok(())

@@ -12,7 +12,8 @@ const ORIGINAL: &str = "original_max_position_embeddings";
 const GEMMA_BASE: f64 = 1e6;
 const GEMMA_LOCAL_BASE: f64 = 1e4;
 /// Bases of others where a configuration does not say them.
-const BASES: [(&str, f64); 6] = [
+const BASES: [(&str, f64); 7] = [
+    ("gpt_oss", 150_000.0),
     ("mixtral", 1e6),
     ("qwen2_5_vl", 1e6),
     ("qwen2_vl", 1e6),
