@@ -27,8 +27,8 @@ pub enum EngineError {
     Text(#[from] TextError),
     /// A folder without the documents that tokenizers are read from.
     #[error(
-        "{path}: has no `tokenizer.json`, from which the tokenizer of a folder is read, nor all of `vocab.json`, `merges.txt` and \
-         `tokenizer_config.json` (a `tokenizer.model` is not read): fetch it from the \
+        "{path}: has no `tokenizer.json`, from which the tokenizer of a folder is read, nor `tokenizer_config.json` with `vocab.json` and \
+         `merges.txt` or with `tiktoken.model` (a `tokenizer.model` is not read): fetch it from the \
          model's publisher, or from that of the model that this one was made of",
         path = path.display()
     )]

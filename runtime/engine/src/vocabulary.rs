@@ -93,6 +93,7 @@ pub(crate) fn check_tokens(checkpoint: &Checkpoint, tokens: usize, rows: usize) 
         key: match checkpoint.tokenizer_documents() {
             Ok(Some(TokenizerDocuments::One(_))) => "tokenizer.json".into(),
             Ok(Some(TokenizerDocuments::Parts { .. })) => "vocab.json".into(),
+            Ok(Some(TokenizerDocuments::Ranks { .. })) => "tiktoken.model".into(),
             _ => TOKENS.into(),
         },
         found: format!("{tokens} tokens"),
@@ -128,6 +129,7 @@ fn published_spec(
         TokenizerDocuments::Parts { vocab, merges, config } => {
             VocabularySpec::from_parts(vocab, merges, config)?
         }
+        TokenizerDocuments::Ranks { ranks, config } => VocabularySpec::from_ranks(ranks, config)?,
     };
     if let Some(rows) = checkpoint.tensor("token_embd.weight").and_then(|rows| rows.shape.dims().get(1)) {
         spec.leave_out_added(*rows as usize);

@@ -50,7 +50,7 @@ pub const JSON_BYTES: u64 = 16 << 20;
 /// Elements of such a document. Stops millions of tiny values, each of which takes a hundred bytes in memory.
 pub const JSON_ELEMENTS: u64 = 1 << 19;
 
-/// Bytes of a `tokenizer.json`, `vocab.json` or `merges.txt`. Stops the same. Public ones reach 35 MB.
+/// Bytes of a `tokenizer.json`, `vocab.json`, `merges.txt` or `tiktoken.model`. Stops the same. Public ones reach 35 MB.
 pub const TOKENIZER_BYTES: u64 = 64 << 20;
 
 /// Tokens that end an answer. Stops a list of all tokens. Public models have up to five.

@@ -17,6 +17,9 @@ pub const MAX_MERGES_PER_TOKEN: usize = 8;
 /// automaton built from a million patterns.
 pub const MAX_ADDED_TOKENS: usize = 1 << 14;
 
+/// Longest token of a `tiktoken.model`, bytes. Public ones reach 128. Stops 200,000 long ones, all ways to cut which are looked up.
+pub const MAX_RANKED_BYTES: usize = 256;
+
 /// Longest text of one token, bytes. The longest known are runs of 128 spaces. Stops a vocabulary with one
 /// 100 MB token.
 pub const MAX_TOKEN_BYTES: usize = 4096;

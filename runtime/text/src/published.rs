@@ -4,6 +4,7 @@
 //! run, since one that backtracks would take minutes for a line of text.
 
 mod parts;
+mod ranks;
 mod spelled;
 
 use std::borrow::Cow;
@@ -250,6 +251,15 @@ impl VocabularySpec<'static> {
     /// Errors: those of [`VocabularySpec::from_tokenizer_json`], and a class of which it is not known how it cuts text.
     pub fn from_parts(vocab: &[u8], merges: &[u8], config: &[u8]) -> Result<Self> {
         parts::spec(vocab, merges, config)
+    }
+
+    /// The vocabulary of a model with a `tiktoken.model` (a token in base64 and its rank a line) and a `tokenizer_config.json` (the
+    /// tokenizer's class, added tokens).
+    ///
+    /// Errors: lines that are no such pairs, two tokens with one id, a class of which it is not known how it cuts text, or more than a
+    /// limit.
+    pub fn from_ranks(ranks: &[u8], config: &[u8]) -> Result<Self> {
+        ranks::spec(ranks, config)
     }
 
     /// Leaves out added tokens from this id on, such as that of an image in a model without images: nothing may make a token

@@ -366,13 +366,13 @@ pub(crate) fn byte_token(text: &str) -> Option<u8> {
 /// The byte-level alphabet: a visible character for each byte.
 ///
 /// Bytes that Latin-1 shows stand for themselves, the others for the characters from U+0100 on, in order.
-struct Alphabet {
+pub(crate) struct Alphabet {
     /// Byte of each character below U+0144.
     bytes: [Option<u8>; 0x144],
 }
 
 impl Alphabet {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut bytes = [None; 0x144];
         let mut next = 0x100;
         for byte in 0..=255u8 {
@@ -384,6 +384,17 @@ impl Alphabet {
             }
         }
         Self { bytes }
+    }
+
+    /// How a token of these bytes is written.
+    pub fn encode(&self, bytes: &[u8]) -> String {
+        let mut characters = ['\0'; 256];
+        for (character, byte) in (0_u32..).zip(self.bytes) {
+            if let (Some(byte), Some(character)) = (byte, char::from_u32(character)) {
+                characters[usize::from(byte)] = character;
+            }
+        }
+        bytes.iter().map(|&byte| characters[usize::from(byte)]).collect()
     }
 
     /// Adds the bytes of a token. A text that isn't wholly in the alphabet stands for itself.

@@ -15,6 +15,7 @@ use membrane_formats::{Checkpoint, Value as Stored};
 use membrane_tests::golden::distance;
 use membrane_tests::published::Tensor;
 use membrane_tests::tiny;
+use membrane_text::Specials;
 use serde_json::{Value, json};
 use twins::Folder;
 
@@ -165,6 +166,36 @@ fn what_a_configuration_leaves_out_is_what_its_class_has() {
     folder.config.as_object_mut().unwrap().remove("rope_theta");
     folder.write(&path);
     assert!(trace(&path, &reference()).0 == trace(&gguf, &reference()).0);
+}
+
+/// As Kimi K2 is published, without a `tokenizer.json`.
+#[test]
+fn ranks_of_tokens_make_a_tokenizer() {
+    let root = tempfile::tempdir().unwrap();
+    let (gguf, path) = (root.path().join("tiny.gguf"), root.path().join("folder"));
+    let mut folder = Folder::of("deepseek2", &gguf);
+    folder.config["model_type"] = json!("kimi_k2");
+    folder.write(&path);
+    let ranks = "aA== 0\naQ== 1\naGk= 2\n";
+    let added =
+        json!({"4": {"content": "[BOS]", "special": true}, "7": {"content": "[EOS]", "special": true}});
+    let config = json!({
+        "tokenizer_class": "TikTokenTokenizer", "bos_token": "[BOS]", "eos_token": "[EOS]",
+        "added_tokens_decoder": added,
+    });
+    std::fs::write(path.join("tokenizer_config.json"), config.to_string()).unwrap();
+    let open = || membrane_engine::tokenizer(&Checkpoint::open(&path).unwrap());
+    let error = open().map(drop).unwrap_err().to_string();
+    assert!(error.contains("tiktoken.model"), "{error}");
+    std::fs::write(path.join("tiktoken.model"), ranks).unwrap();
+    let tokenizer = open().unwrap();
+    assert_eq!(tokenizer.encode("[BOS]hihi", Specials::Parse).unwrap(), [4, 2, 2]);
+    assert_eq!((tokenizer.vocab_size(), tokenizer.bos(), tokenizer.end_tokens()), (8, Some(4), &[7][..]));
+    let joined = Checkpoint::open(&path).unwrap().tokenizer_documents().unwrap().unwrap().joined().len();
+    assert_eq!(joined, 16 + ranks.len() + config.to_string().len());
+    std::fs::write(path.join("tiktoken.model"), "hi 0").unwrap();
+    let error = open().map(drop).unwrap_err().to_string();
+    assert!(error.contains("tiktoken.model") && error.contains("line 1"), "{error}");
 }
 
 /// What is a constant of published code, and no file says.

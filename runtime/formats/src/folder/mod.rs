@@ -56,6 +56,8 @@ const TOKENIZER: &str = "tokenizer.json";
 /// What a tokenizer is made of where it has no document of its own: tokens and merge rules.
 const VOCAB: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
+/// What it may be made of, too: tokens and their ranks.
+const RANKS: &str = "tiktoken.model";
 
 /// What a folder says.
 pub(crate) struct Parts {
@@ -94,6 +96,8 @@ pub(crate) fn open(path: &Path) -> Result<Parts, FormatError> {
         None if tokenizer_config.is_some() => {
             if let (Some(vocab), Some(merges)) = (folder.file(VOCAB)?, folder.file(MERGES)?) {
                 documents.extend([vocab, merges]);
+            } else {
+                documents.extend(folder.file(RANKS)?);
             }
         }
         None => {}

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::{MERGES, TOKENIZER, TOKENIZER_CONFIG, VOCAB, json};
+use super::{MERGES, RANKS, TOKENIZER, TOKENIZER_CONFIG, VOCAB, json};
 use crate::error::FormatError;
 use crate::keys;
 use crate::limits;
@@ -26,6 +26,13 @@ pub enum TokenizerDocuments {
         /// `tokenizer_config.json`: which tokenizer it is, and added tokens.
         config: Vec<u8>,
     },
+    /// Where there are none of these, another form.
+    Ranks {
+        /// `tiktoken.model`: a token in base64 and its rank a line.
+        ranks: Vec<u8>,
+        /// `tokenizer_config.json`: which tokenizer it is, and added tokens.
+        config: Vec<u8>,
+    },
 }
 
 impl TokenizerDocuments {
@@ -43,24 +50,26 @@ impl TokenizerDocuments {
         let config = read(TOKENIZER_CONFIG, limits::JSON_BYTES)?;
         Ok(match (vocab, merges, config) {
             (Some(vocab), Some(merges), Some(config)) => Some(Self::Parts { vocab, merges, config }),
+            (_, _, Some(config)) => {
+                read(RANKS, limits::TOKENIZER_BYTES)?.map(|ranks| Self::Ranks { ranks, config })
+            }
             _ => None,
         })
     }
 
     /// What a digest of the tokenizer is of: the document, or all of them, each behind its length.
     pub fn joined(&self) -> Cow<'_, [u8]> {
-        match self {
-            Self::One(json) => Cow::Borrowed(json),
-            Self::Parts { vocab, merges, config } => {
-                let all = [vocab, merges, config].map(|document| (document.len() as u64, document));
-                let mut joined = Vec::with_capacity(all.iter().map(|(bytes, _)| 8 + *bytes as usize).sum());
-                for (bytes, document) in all {
-                    joined.extend_from_slice(&bytes.to_le_bytes());
-                    joined.extend_from_slice(document);
-                }
-                Cow::Owned(joined)
-            }
+        let all = match self {
+            Self::One(json) => return Cow::Borrowed(json),
+            Self::Parts { vocab, merges, config } => vec![vocab, merges, config],
+            Self::Ranks { ranks, config } => vec![ranks, config],
+        };
+        let mut joined = Vec::with_capacity(all.iter().map(|document| 8 + document.len()).sum());
+        for document in all {
+            joined.extend_from_slice(&(document.len() as u64).to_le_bytes());
+            joined.extend_from_slice(document);
         }
+        Cow::Owned(joined)
     }
 }
 

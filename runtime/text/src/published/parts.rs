@@ -19,8 +19,8 @@ const CLASSES: [(&str, &str); 2] = [("Qwen2Tokenizer", "qwen2"), ("Qwen2Tokenize
 
 /// What is looked at of a `tokenizer_config.json`.
 #[derive(Deserialize)]
-struct Config {
-    tokenizer_class: Option<String>,
+pub(super) struct Config {
+    pub tokenizer_class: Option<String>,
     add_prefix_space: Option<bool>,
     /// Added tokens by their ids.
     added_tokens_decoder: Option<BTreeMap<u32, Added>>,
@@ -33,10 +33,26 @@ struct Added {
     special: bool,
 }
 
+impl Config {
+    /// The document.
+    pub fn read(json: &[u8]) -> Result<Self> {
+        serde_json::from_slice(json).map_err(|error| broken_in(CONFIG, &error.to_string()))
+    }
+}
+
+/// The added tokens. Older folders have them elsewhere, and without all of what is needed: control tokens would be taken for text.
+pub(super) fn added_tokens(config: Config) -> Result<Vec<AddedToken>> {
+    let added = config.added_tokens_decoder.ok_or_else(|| {
+        let rule = "it has no `added_tokens_decoder`: have transformers write the `tokenizer.json` (`AutoTokenizer`, `save_pretrained`)";
+        broken_in(CONFIG, rule)
+    })?;
+    let added = added.into_iter();
+    Ok(added.map(|(id, Added { content, special })| AddedToken { id, content, special }).collect())
+}
+
 /// The vocabulary in these documents.
 pub(super) fn spec(vocab: &[u8], merges: &[u8], config: &[u8]) -> Result<VocabularySpec<'static>> {
-    let config: Config =
-        serde_json::from_slice(config).map_err(|error| broken_in(CONFIG, &error.to_string()))?;
+    let config = Config::read(config)?;
     let class = config.tokenizer_class.as_deref().unwrap_or("");
     let known = CLASSES.iter().find(|(name, _)| *name == class && config.add_prefix_space != Some(true));
     let Some((_, pre)) = known else {
@@ -45,15 +61,9 @@ pub(super) fn spec(vocab: &[u8], merges: &[u8], config: &[u8]) -> Result<Vocabul
             supported: CLASSES.map(|(name, _)| name).join(", "),
         });
     };
-    // Older folders say it elsewhere, and without all of what is needed: control tokens would be taken for text.
-    let added = config.added_tokens_decoder.ok_or_else(|| {
-        let rule = "it has no `added_tokens_decoder`: have transformers write the `tokenizer.json` (`AutoTokenizer`, `save_pretrained`)";
-        broken_in(CONFIG, rule)
-    })?;
+    let added = added_tokens(config)?;
     let Vocab(vocab) = serde_json::from_slice(vocab).map_err(|error| broken_in(VOCAB, &error.to_string()))?;
     let merges = rules(merges, most_merges(vocab.len()))?;
-    let added = added.into_iter();
-    let added = added.map(|(id, Added { content, special })| AddedToken { id, content, special }).collect();
     let (tokens, token_types) = by_id("vocab.json and tokenizer_config.json", vocab, added)?;
     Ok(VocabularySpec {
         model: "gpt2".into(),
