@@ -27,6 +27,12 @@ pub enum AuditError {
         /// The path.
         path: PathBuf,
     },
+    /// The file is there and is something else than a log.
+    #[error("{}: is no audit log: it does not begin with a record. Nothing was changed; give another path", path.display())]
+    NotALog {
+        /// The path.
+        path: PathBuf,
+    },
     /// Another process writes to the log.
     #[error("{}: another process writes to this log; give each its own", path.display())]
     Locked {

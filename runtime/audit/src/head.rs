@@ -63,7 +63,10 @@ impl Head {
         read.map_err(failed)?;
         serde_json::from_slice(&bytes).map(Some).map_err(|error| AuditError::Head {
             origin: path.display().to_string(),
-            message: format!("is no head of a log: {error}"),
+            message: format!(
+                "is no head of a log ({error}). If it stands beside a log, as a loss of power may leave it, move it aside: \
+                 the log is then taken without, and its next writer makes a new one"
+            ),
         })
     }
 
@@ -72,10 +75,16 @@ impl Head {
         let failed = |cause| AuditError::File { path: path.to_owned(), doing: "writing the head", cause };
         let new = suffixed(path, ".new");
         let text = serde_json::to_string(self).map_err(|error| failed(error.into()))?;
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new);
+        // What a killed writer left there, or somebody else put there, is neither written to nor followed.
+        match fs::remove_file(&new) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(failed(cause)),
+            _ => {}
+        }
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new);
         let written = file.and_then(|mut file| {
             file.write_all(text.as_bytes())?;
-            file.write_all(b"\n")
+            file.write_all(b"\n")?;
+            file.sync_data()
         });
         written.and_then(|()| fs::rename(&new, path)).map_err(failed)
     }

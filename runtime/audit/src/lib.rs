@@ -26,6 +26,7 @@ pub mod limits;
 pub mod line;
 mod lines;
 mod log;
+mod private;
 mod record;
 mod script;
 mod tail;

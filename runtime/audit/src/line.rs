@@ -110,6 +110,13 @@ pub fn decode(line: &[u8]) -> Result<Line, LineError> {
     Ok(Line { number: read.number, previous, at_ms: read.at_ms, record: read.record, hash })
 }
 
+/// Whether a file of these bytes, which may be cut anywhere, begins as each log does.
+pub(crate) fn begins_log(bytes: &[u8]) -> bool {
+    let start = format!("{{\"number\":1,\"previous\":\"{}\",\"at_ms\":", Digest::ZERO.hex());
+    let compared = bytes.len().min(start.len());
+    bytes[..compared] == start.as_bytes()[..compared]
+}
+
 /// Text from a file, as an error may repeat it.
 pub(crate) fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN_CHARS).collect()

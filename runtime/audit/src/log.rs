@@ -13,6 +13,7 @@ use crate::head::{Head, head_path};
 use crate::keys::{SigningKey, statement};
 use crate::line::{self, Line};
 use crate::lines::Lines;
+use crate::private::keep_private;
 use crate::record::{Checkpoint, FORM, Keep, LogId, Open, Record, Recovered, Sealed};
 use crate::tail::Tail;
 use crate::text::{MAX_CONTENT_BYTES, TextFile, text_path};
@@ -44,13 +45,15 @@ pub struct Log {
     hash: Digest,
     /// Bytes of whole records.
     bytes: u64,
+    /// Others than its owner may not read it.
+    private: bool,
     failed: bool,
 }
 
 impl Log {
     /// Opens or makes a log and goes on behind its last whole record.
     ///
-    /// What a killed writer left torn is taken out, and the log says so. Errors: the end of the file is
+    /// What a killed writer left torn is taken out, and the log says so. Errors: the file is no log, its end is
     /// damaged in another way, its head says that records are missing, another process writes to it.
     pub fn open(path: &Path, options: LogOptions) -> Result<Self> {
         let failed = |cause| AuditError::File { path: path.to_owned(), doing: "opening the log", cause };
@@ -67,6 +70,10 @@ impl Log {
         }
         let damaged = |what: String| AuditError::Damaged { path: path.to_owned(), what };
         let tail = Tail::read(&file).map_err(failed)?.map_err(|error| damaged(error.to_string()))?;
+        // What is torn is taken out, so it must be what a killed writer can have left.
+        if tail.last.is_none() && !line::begins_log(&tail.torn) {
+            return Err(AuditError::NotALog { path: path.to_owned() });
+        }
         check_head(path, tail.last.as_ref())?;
         let id = match &tail.last {
             Some(_) => first_id(path)?,
@@ -84,8 +91,10 @@ impl Log {
             number,
             hash,
             bytes: tail.whole_bytes,
+            private: false,
             failed: false,
         };
+        log.private = keep_private(&log.file);
         let recovered = log.recover(&tail)?;
         let (program, keep) = (options.program, options.keep);
         log.append(&Record::Open(Open { form: FORM.to_owned(), log: id, program, keep, recovered }))?;
@@ -114,6 +123,12 @@ impl Log {
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Those of its files that others than their owner may read, since the system did not let that be taken from them.
+    pub fn exposed(&self) -> Vec<&Path> {
+        let own = (!self.private).then_some(&*self.path);
+        own.into_iter().chain(self.text.iter().filter(|text| !text.private).map(TextFile::path)).collect()
     }
 
     /// Number and hash of the last record.

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, ErrorKind, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::content::Content;
@@ -16,6 +16,7 @@ use crate::error::{AuditError, Result};
 use crate::head::suffixed;
 use crate::limits::MAX_LINE_BYTES;
 use crate::lines::Lines;
+use crate::private::keep_private;
 
 const DIGEST: &[u8] = b"{\"digest\":\"sha256:";
 const SALT: &[u8] = b"\",\"salt\":\"";
@@ -31,6 +32,8 @@ pub fn text_path(log: &Path) -> PathBuf {
 pub(crate) struct TextFile {
     file: File,
     path: PathBuf,
+    /// Others than its owner may not read it.
+    pub private: bool,
     failed: bool,
 }
 
@@ -51,7 +54,24 @@ impl TextFile {
         if last != *b"\n" {
             file.write_all(b"\n").map_err(failed)?;
         }
-        Ok(Self { file, path, failed: false })
+        let private = keep_private(&file);
+        Ok(Self { file, path, private, failed: false })
+    }
+
+    /// The path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens it anew if the file is no longer the one of its path: texts may be erased while others are written.
+    fn follow(&mut self) -> Result<()> {
+        let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+        let own = self.file.metadata().map(identity).ok();
+        let there = std::fs::metadata(&self.path).map(identity).ok();
+        if own.is_none() || own != there {
+            *self = Self::open(self.path.clone())?;
+        }
+        Ok(())
     }
 
     /// Adds a content. After a failed write the last line is torn, and nothing more is written.
@@ -59,6 +79,7 @@ impl TextFile {
         if self.failed {
             return Err(AuditError::Failed { path: self.path.clone() });
         }
+        self.follow()?;
         let mut line = Vec::with_capacity(content.len() + 160);
         let (hex, salt) = (digest.hex(), salt.hex());
         for part in [DIGEST, hex.as_bytes(), SALT, salt.as_bytes(), CONTENT, content, END, b"\n"] {

@@ -74,6 +74,8 @@ pub struct Transcript {
     pub behaviours: BTreeMap<u64, Behaviour>,
     /// In their order.
     pub answers: Vec<RecordedAnswer>,
+    /// The last line, from 1, if it is not whole: whoever wrote it was killed, or is writing it. It is left out.
+    pub torn: Option<u64>,
 }
 
 impl RecordedAnswer {
@@ -112,16 +114,26 @@ impl RecordedAnswer {
 }
 
 impl Transcript {
-    /// Reads a log, or of its answers the one of a number. Verify the log first: what is out of place here is an
-    /// error with its line, not a finding.
+    /// Reads a log, or of its answers the one of a number, up to a last line that is not whole. Verify the log first: what
+    /// is out of place here is an error with its line, not a finding.
     pub fn read(path: &Path, answer: Option<u64>) -> Result<Self> {
         let failed = |cause| AuditError::File { path: path.to_owned(), doing: "reading the log", cause };
+        // Before it is opened: opening a pipe waits for whoever writes to it.
+        if !std::fs::metadata(path).map_err(failed)?.is_file() {
+            return Err(AuditError::NotAFile { path: path.to_owned() });
+        }
         let mut lines = Lines::new(BufReader::new(File::open(path).map_err(failed)?));
         let mut transcript = Self::default();
         let mut numbers = Vec::new();
         while let Some(raw) = lines.next().map_err(failed)? {
             let line = line::decode(raw.bytes);
+            let cut = line.is_err() && !raw.ended && !raw.too_long;
+            let begins = line::begins_log(raw.bytes);
             let at = lines.number;
+            if cut && (at > 1 || begins) {
+                transcript.torn = Some(at);
+                break;
+            }
             let wrong = |what: String| AuditError::Line { path: path.to_owned(), line: at, what };
             let line = line.map_err(|error| wrong(error.to_string()))?;
             if matches!(line.record, Record::Answer(_)) {

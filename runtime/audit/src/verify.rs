@@ -157,7 +157,8 @@ fn verify_parts(
     text_path: &Path,
 ) -> std::io::Result<Report> {
     let mut lines = Lines::new(log);
-    let mut verifier = Verifier { trusted, texts, chain: Chain::new(), report: Report::default(), known: 0 };
+    let (chain, report) = (Chain::new(), Report::default());
+    let mut verifier = Verifier { trusted, texts, chain, report, known: 0, unsigned: None };
     let mut ended = true;
     while let Some(raw) = lines.next()? {
         ended = raw.ended;
@@ -177,6 +178,8 @@ struct Verifier<'a> {
     report: Report,
     /// Texts of the text file that the log has digests of.
     known: usize,
+    /// The first record of an answer behind the last good checkpoint: line and number.
+    unsigned: Option<(u64, u64)>,
 }
 
 impl Verifier<'_> {
@@ -189,6 +192,10 @@ impl Verifier<'_> {
             let there = self.texts.is_some_and(|texts| texts.get(&sealed.digest).is_some());
             self.report.texts += u64::from(there);
             self.known += usize::from(there);
+        }
+        let of_an_answer = matches!(line.record, Record::Answer(_)) || line.record.answer().is_some();
+        if of_an_answer {
+            self.unsigned.get_or_insert((at, line.number));
         }
         match &line.record {
             Record::Open(open) => {
@@ -230,6 +237,7 @@ impl Verifier<'_> {
             let what = format!("checkpoint {} is signed by another key, {}", line.number, line::shown(key));
             return self.report.find(FindingKind::Signature, at, Some(line.number), what);
         }
+        self.unsigned = None;
         self.report.checkpoints += 1;
         self.report.signed_up_to = Some(line.number.saturating_sub(1));
         if !self.report.keys.iter().any(|known| known == key) && self.report.keys.len() < MAX_FINDINGS {
@@ -247,6 +255,16 @@ impl Verifier<'_> {
         if self.trusted.key.is_some() && self.report.checkpoints == 0 {
             let what = "no checkpoint is signed by the given key";
             self.report.find(FindingKind::Signature, lines, None, what);
+        } else if self.trusted.key.is_some()
+            && self.report.closed
+            && let Some((at, number)) = self.unsigned
+        {
+            // Whoever has the key signs behind each answer and behind the close. Only a writer that was killed in between
+            // leaves an answer unsigned, and then no close.
+            let what = format!(
+                "the answers from record {number} on are not signed by the given key, and the log is closed"
+            );
+            self.report.find(FindingKind::Signature, at, Some(number), what);
         }
         if let Some(texts) = self.texts {
             for bad in &texts.bad {

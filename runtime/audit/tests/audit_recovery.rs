@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use membrane_audit::verify::{Trusted, verify};
@@ -135,4 +136,113 @@ fn answers_are_read_back() {
     assert_eq!(one.answers, transcript.answers[2..3]);
     let error = Transcript::read(&path, Some(5000)).unwrap_err().to_string();
     assert!(error.contains("5000") && error.contains(&number.to_string()), "{error}");
+}
+
+#[test]
+fn a_file_that_is_no_log_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    for text in ["sk-secret-token", "{", "{\"number\":2", "{\"number\":1,\"previous\":\"1", "text\n"] {
+        std::fs::write(&path, text).unwrap();
+        let error = open(&path).err();
+        // The beginning of a first record is all that a killed writer can have left.
+        assert_eq!(error.is_some(), text != "{", "{text}");
+        match error {
+            Some(AuditError::NotALog { .. } | AuditError::Damaged { .. }) => {
+                assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+            }
+            Some(error) => panic!("{text}: {error}"),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn texts_that_are_erased_while_it_is_written_do_not_take_later_ones_with_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.jsonl");
+    let texts = folder.path().join("log.jsonl.text");
+    let mut log = Log::open(&path, common::options(Keep::Text, None)).unwrap();
+    let setting = common::write_setting(&mut log);
+    common::write_answer(&mut log, setting, "the first");
+    std::fs::remove_file(&texts).unwrap();
+    common::write_answer(&mut log, setting, "the second");
+    // As `sed -i` does: another file in its place.
+    let other = folder.path().join("other");
+    std::fs::write(&other, "").unwrap();
+    std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::rename(&other, &texts).unwrap();
+    common::write_answer(&mut log, setting, "the third");
+    log.close().unwrap();
+    let kept = std::fs::read_to_string(&texts).unwrap();
+    assert!(!kept.contains("the second") && kept.contains("the third"), "{kept}");
+    let report = verify(&path, &Trusted::default()).unwrap();
+    assert!(report.good() && report.texts * 3 == report.contents, "{report:?}");
+    assert_eq!(std::fs::metadata(&texts).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn files_of_a_log_are_for_their_owner_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.jsonl");
+    common::write_log(&path, 20, Keep::Text, None);
+    let names = ["log.jsonl", "log.jsonl.text", "log.jsonl.head"].map(|name| folder.path().join(name));
+    for name in &names {
+        std::fs::set_permissions(name, std::fs::Permissions::from_mode(0o664)).unwrap();
+    }
+    let mut log = Log::open(&path, common::options(Keep::Text, None)).unwrap();
+    assert!(log.exposed().is_empty());
+    log.close().unwrap();
+    for name in &names {
+        assert_eq!(
+            std::fs::metadata(name).unwrap().permissions().mode() & 0o777,
+            0o600,
+            "{}",
+            name.display()
+        );
+    }
+}
+
+#[test]
+fn a_head_is_not_written_through_a_link_and_an_empty_one_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.jsonl");
+    let other = folder.path().join("other");
+    std::fs::write(&other, "mine").unwrap();
+    symlink(&other, folder.path().join("log.jsonl.head.new")).unwrap();
+    common::write_log(&path, 20, Keep::Tokens, None);
+    assert_eq!(std::fs::read_to_string(&other).unwrap(), "mine");
+    assert_eq!(Head::read(&head_path(&path)).unwrap().unwrap().number, 20);
+    for text in ["", "{\"number\":2"] {
+        std::fs::write(head_path(&path), text).unwrap();
+        let error = open(&path).err().unwrap().to_string();
+        assert!(
+            error.contains("log.jsonl.head: is no head of a log") && error.contains("move it aside"),
+            "{error}"
+        );
+    }
+    std::fs::remove_file(head_path(&path)).unwrap();
+    open(&path).unwrap();
+}
+
+#[test]
+fn a_log_is_read_up_to_a_torn_last_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.jsonl");
+    common::write_log(&path, 40, Keep::Tokens, None);
+    let log = std::fs::read(&path).unwrap();
+    let whole = Transcript::read(&path, None).unwrap();
+    assert_eq!(whole.torn, None);
+    std::fs::write(&path, [&log[..], &log[..40]].concat()).unwrap();
+    let read = Transcript::read(&path, None).unwrap();
+    assert_eq!((read.torn, read.answers), (Some(41), whole.answers));
+    std::fs::write(&path, &log[..40]).unwrap();
+    assert_eq!(Transcript::read(&path, None).unwrap().torn, Some(1));
+    for other in [&b"text"[..], b"text\n", &[&log[..], b"text\n"].concat()] {
+        std::fs::write(&path, other).unwrap();
+        assert!(matches!(Transcript::read(&path, None), Err(AuditError::Line { .. })));
+    }
+    for other in [folder.path(), std::path::Path::new("/dev/zero")] {
+        assert!(matches!(Transcript::read(other, None), Err(AuditError::NotAFile { .. })));
+    }
 }

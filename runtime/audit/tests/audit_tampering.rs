@@ -251,6 +251,38 @@ fn a_log_written_anew_is_found_by_its_head_or_its_key() {
 }
 
 #[test]
+fn answers_behind_the_last_signature_of_a_closed_log_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.jsonl");
+    let key = SigningKey::generate().unwrap();
+    common::write_log(&path, 40, Keep::Tokens, Some(key.clone()));
+    let trusted = Trusted { head: None, key: Some(key.public()) };
+    let signed = std::fs::read(&path).unwrap();
+    let mut forged = Log::open(&path, common::options(Keep::Tokens, None)).unwrap();
+    let setting = common::write_setting(&mut forged);
+    common::write_answer(&mut forged, setting, "never asked");
+    forged.close().unwrap();
+    drop(forged);
+    let log = std::fs::read(&path).unwrap();
+    assert_eq!(kinds(&check(&log, &trusted)), [(FindingKind::Signature, 44, Some(44))]);
+    assert!(check(&log, &Trusted::default()).good());
+
+    // A writer with the key that is killed at any byte, and the one behind it, leave nothing that is found.
+    std::fs::write(&path, &signed).unwrap();
+    std::fs::remove_file(head_path(&path)).unwrap();
+    let mut honest = Log::open(&path, common::options(Keep::Tokens, Some(key.clone()))).unwrap();
+    let setting = common::write_setting(&mut honest);
+    common::write_answer(&mut honest, setting, "asked");
+    honest.close().unwrap();
+    let lines = lines(&std::fs::read(&path).unwrap());
+    for end in 1..=lines.len() {
+        let report = check(&lines[..end].concat(), &trusted);
+        // Before the first signature there is none.
+        assert_eq!(report.good(), report.checkpoints > 0, "{end}: {:?}", report.findings);
+    }
+}
+
+#[test]
 fn texts_are_checked_and_may_be_erased() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log.jsonl");
