@@ -159,6 +159,21 @@ impl Authority {
         Ok(Self { folders, hosts, environment, secrets })
     }
 
+    /// What both grant together. The error names what both name.
+    pub(crate) fn and(mut self, more: Self) -> Result<Self, String> {
+        self.folders.extend(more.folders);
+        self.hosts.extend(more.hosts);
+        self.environment.extend(more.environment);
+        self.secrets.extend(more.secrets);
+        limit("folders", self.folders.len(), MAX_FOLDERS)?;
+        limit("hosts", self.hosts.len(), MAX_HOSTS)?;
+        limit("environment", self.environment.len(), MAX_VARIABLES)?;
+        unique("folders", self.folders.iter().map(|folder| &folder.name))?;
+        unique("hosts", self.hosts.iter().map(|host| &host.origin))?;
+        unique("environment", &self.environment)?;
+        Ok(self)
+    }
+
     /// Whether nothing is granted.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -1,7 +1,7 @@
 //! Lock files: what a profile resolved to when somebody approved it, and what has become of that since.
 //!
-//! `strict.toml` has its lock in `strict.lock`. A lock adds nothing to what a profile may do; a run refuses what
-//! differs from it.
+//! `strict.toml` has its lock in `strict.lock`, a profile with another ending in its whole name and `.lock`. A lock adds
+//! nothing to what a profile may do; a run refuses what differs from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -21,6 +21,8 @@ use crate::signature::Fingerprint;
 /// The form of lock files that this crate reads and writes.
 const VERSION: u32 = 1;
 const EXTENSION: &str = "lock";
+/// The ending of profiles that the one of locks takes the place of.
+const PROFILE: &str = "toml";
 const HEAD: &str = "\
 # Written by `membrane profile lock`: what the profile beside it may be. A run refuses what differs.
 # To approve a change, run that again.
@@ -149,8 +151,13 @@ impl Lock {
 
     /// Where the lock of a profile is.
     pub fn path_of(profile: &Path) -> PathBuf {
-        let path = profile.with_extension(EXTENSION);
-        if path == profile { PathBuf::from(format!("{}.{EXTENSION}", profile.display())) } else { path }
+        if profile.extension().is_some_and(|extension| extension == PROFILE) {
+            return profile.with_extension(EXTENSION);
+        }
+        let mut path = profile.as_os_str().to_owned();
+        path.push(".");
+        path.push(EXTENSION);
+        path.into()
     }
 
     /// Reads the lock of a profile, if it has one.
@@ -160,9 +167,28 @@ impl Lock {
     pub fn read_beside(profile: &Path) -> Result<Option<Self>, ProfileError> {
         let path = Self::path_of(profile);
         match std::fs::symlink_metadata(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::once_called(profile, &path),
             _ => Self::parse(&read::text(&path)?, &path).map(Some),
         }
+    }
+
+    /// Refuses to take a profile for one without a lock whose lock has the name that earlier versions gave it.
+    fn once_called(profile: &Path, path: &Path) -> Result<Option<Self>, ProfileError> {
+        let earlier = profile.with_extension(EXTENSION);
+        // That of another profile has the name that it must have.
+        if earlier == *path
+            || !earlier.exists()
+            || profile.with_extension(PROFILE).exists()
+            || earlier == *profile
+        {
+            return Ok(None);
+        }
+        let message = format!(
+            "would be the lock of {} in earlier versions, and is now {}: rename it, or move it aside",
+            profile.display(),
+            path.display()
+        );
+        Err(ProfileError::Lock { path: earlier, message })
     }
 
     /// Parses the text of a lock; `path` names it in errors.
@@ -174,7 +200,8 @@ impl Lock {
         let error = |message: String| ProfileError::Lock { path: path.to_owned(), message };
         if lock.version != VERSION {
             return Err(error(format!(
-                "is a lock of version {}; this program reads version {VERSION}: run `membrane profile lock` again",
+                "is a lock of version {}; this program reads version {VERSION}: write it anew with `membrane profile lock \
+                 PROFILE --approve`, and --model MODEL if it is to pin one",
                 lock.version
             )));
         }

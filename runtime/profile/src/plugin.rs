@@ -156,6 +156,11 @@ pub struct LimitsSpec {
     pub wall_ms: Option<u64>,
 }
 
+impl LimitsSpec {
+    /// The most linear memory that an instance can have: its addresses have 32 bits.
+    pub const MOST_MEMORY: ByteSize = ByteSize(4 << 30);
+}
+
 /// A plugin of a profile, ready to be loaded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ResolvedPlugin {

@@ -261,13 +261,30 @@ impl Profile {
         self.extend(Kind::Tool, arguments)
     }
 
-    /// The profile with its agent of that name, or with another in the place of its own; and the name of the agent.
+    /// The profile with its agent of that name, or with another in the place of its own; and the name of the agent. Parameters
+    /// take the place of the agent's own, and grants are added to them.
     ///
     /// # Errors
-    /// As for [`Profile::with_samplers`].
+    /// As for [`Profile::with_samplers`], and a folder, host or variable that the agent was granted already.
     pub fn with_agent(mut self, argument: PluginArgument) -> Result<(Self, String), ProfileError> {
         if let Some(own) = self.agents.iter_mut().find(|agent| agent.name == argument.plugin) {
-            own.parameters.extend(argument.parameters);
+            let publishers = &BTreeMap::new();
+            let place = Place {
+                origin: "command line",
+                folder: Path::new(""),
+                kind: Kind::Agent,
+                position: 1,
+                source: Origin::CommandLine,
+                publishers,
+            };
+            let error = |message| place.error(message);
+            let given = Authority::read(argument.authority, place.folder).map_err(error)?;
+            own.authority = std::mem::take(&mut own.authority).and(given).map_err(error)?;
+            let more = argument.grants.into_iter().filter(|grant| !own.grants.contains(grant));
+            let more: Vec<String> = more.collect();
+            own.grants.extend(more);
+            self.files.extend(files(&argument.parameters, &place));
+            own.parameters.extend(resolve_files(argument.parameters, &place)?);
             own.isolation = argument.isolation.or(own.isolation);
             return Ok((self, argument.plugin));
         }
@@ -355,7 +372,7 @@ impl Profile {
             ))
         })?;
         let publisher = trusted(&entry, &location, place)?;
-        check_wall(&entry.limits, place)?;
+        check_limits(&entry.limits, place)?;
         let name = self.free_name(entry.name, &location, place)?;
         let parameters = to_json(entry.parameters, place)?;
         self.files.extend(files(&parameters, place));
@@ -421,9 +438,15 @@ fn is_name(name: &str) -> bool {
     !name.trim().is_empty() && name.len() <= MAX_NAME_BYTES && !name.chars().any(char::is_control)
 }
 
-/// Checks a limit by the clock. Errors: it is one of a plugin whose decisions are to be the same every time, or is out of
-/// range.
-fn check_wall(limits: &LimitsSpec, place: &Place<'_>) -> Result<(), ProfileError> {
+/// Checks limits. Errors: more memory than an instance can have; one by the clock of a plugin whose decisions are to be the
+/// same every time, or out of range.
+fn check_limits(limits: &LimitsSpec, place: &Place<'_>) -> Result<(), ProfileError> {
+    let most = LimitsSpec::MOST_MEMORY;
+    if let Some(memory) = limits.memory.filter(|memory| *memory > most) {
+        return Err(
+            place.error(format!("limits.memory: {memory} is more than an instance can have: at most {most}"))
+        );
+    }
     match limits.wall_ms {
         Some(_) if place.kind != Kind::Tool => Err(place.error(format!(
             "limits.wall_ms is for tools; {} has `fuel_per_call`",

@@ -148,9 +148,13 @@ fn a_model_is_its_bytes_and_not_its_name() {
 
 #[test]
 fn the_lock_lies_beside_its_profile() {
-    for (profile, expected) in
-        [("a/strict.toml", "a/strict.lock"), ("strict", "strict.lock"), ("x.lock", "x.lock.lock")]
-    {
+    for (profile, expected) in [
+        ("a/strict.toml", "a/strict.lock"),
+        ("strict", "strict.lock"),
+        ("x.lock", "x.lock.lock"),
+        ("s.v1", "s.v1.lock"),
+        ("s.v2", "s.v2.lock"),
+    ] {
         assert_eq!(Lock::path_of(Path::new(profile)), Path::new(expected));
     }
     let folder = tempfile::tempdir().unwrap();
@@ -159,6 +163,11 @@ fn the_lock_lies_beside_its_profile() {
     let path = folder.path().join("p.lock");
     fs::write(&path, lock(&profile()).to_toml(&path).unwrap()).unwrap();
     assert_eq!(Lock::read_beside(&profile_path).unwrap(), Some(lock(&profile())));
+    // Earlier versions would have called it so, which must not be taken for no lock.
+    let other = folder.path().join("p.v1");
+    assert_eq!(Lock::read_beside(&other).unwrap_err().to_string().matches("rename it").count(), 1);
+    fs::write(&profile_path, "").unwrap();
+    assert_eq!(Lock::read_beside(&other).unwrap(), None);
     fs::remove_file(&path).unwrap();
     #[cfg(unix)]
     {

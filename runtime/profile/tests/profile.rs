@@ -309,3 +309,33 @@ fn what_nobody_vouches_for_has_a_process_of_its_own() {
     let error = Profile::parse(&wrong, "p.toml", Path::new("/nowhere")).unwrap_err().to_string();
     assert!(error.contains("`jail`") && error.contains("`required`"), "{error}");
 }
+
+#[test]
+fn what_the_command_line_grants_an_agent_of_the_profile_is_added_to_its_own() {
+    let text =
+        "[[agent]]\nplugin = \"react\"\ngrants = [\"files\"]\nfolders = [{ name = \"a\", path = \"a\" }]\n";
+    let with = |argument: &str| parse(text).unwrap().with_agent(argument.parse().unwrap());
+    let (profile, name) = with("react,grant=store,grant=files:b=/b:rw,steps=3").unwrap();
+    let agent = &profile.agents()[0];
+    assert_eq!((&name[..], &agent.grants[..]), ("react", &["files".to_owned(), "store".to_owned()][..]));
+    let lines: Vec<String> = agent.authority.lines().into_iter().collect();
+    assert_eq!(lines, ["read the folder a (a)", "read the folder b (/b)", "write the folder b (/b)"]);
+    assert_eq!(agent.parameters["steps"], 3);
+    let error = with("react,grant=files:a=/b").unwrap_err().to_string();
+    assert!(error.contains("command line: agent 1: folders: `a` is there twice"), "{error}");
+    let error = with("react,prompt=file:/no/such").unwrap_err();
+    assert!(matches!(error, ProfileError::Unreadable { .. }), "{error}");
+}
+
+#[test]
+fn memory_is_limited_to_what_an_instance_can_have() {
+    let with = |memory: &str| {
+        parse(&format!("[[sampler]]\nplugin = \"greedy\"\nlimits = {{ memory = \"{memory}\" }}\n"))
+    };
+    with("4GiB").unwrap();
+    let error = with("4194305KiB").unwrap_err().to_string();
+    assert!(
+        error.contains("sampler 1: limits.memory: 4194305KiB") && error.contains("at most 4GiB"),
+        "{error}"
+    );
+}

@@ -1,6 +1,7 @@
 //! Keys of publishers, and their fingerprints.
 
 use std::fmt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -208,9 +209,15 @@ impl SecretKey {
         Ok((Self::from_pkcs8(&pkcs8)?, pem::encode(PRIVATE, &pkcs8)))
     }
 
-    /// Reads a PEM file. Errors: it can't be read, or is no private key of a kind that is supported.
+    /// Reads a PEM file. Errors: it can't be read, is no private key of a kind that is supported, or others may read it.
     pub fn read(path: &Path) -> Result<Self, SignatureError> {
-        Self::from_pem(&read::text(path)?)
+        let key = Self::from_pem(&read::text(path)?)?;
+        let mode = std::fs::metadata(path).map(|metadata| metadata.permissions().mode());
+        if mode.is_ok_and(|mode| mode & 0o077 == 0) {
+            Ok(key)
+        } else {
+            Err(SignatureError::Exposed(path.to_owned()))
+        }
     }
 
     /// Reads PEM text of an unencrypted key in PKCS #8, `-----BEGIN PRIVATE KEY-----`.

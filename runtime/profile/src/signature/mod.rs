@@ -15,6 +15,8 @@ pub use bundle::{Bundle, Verified, sign};
 pub use key::{Algorithm, Fingerprint, PublicKey, SecretKey};
 pub use statement::{Resource, Statement, WHOLE_FILE};
 
+use std::path::PathBuf;
+
 use crate::error::ProfileError;
 
 /// What is appended to the name of a component for the name of its signature file.
@@ -34,6 +36,9 @@ pub enum SignatureError {
         /// What is wrong and what to do.
         cause: String,
     },
+    /// Others than its owner may read a private key.
+    #[error("may be read by others than its owner, and a private key must not be: `chmod 600 {}`", .0.display())]
+    Exposed(PathBuf),
     /// Not a signature bundle, or one with something in it that is not supported.
     #[error("is no signature that can be checked: {0}")]
     Bundle(String),
