@@ -48,6 +48,7 @@ mod template;
 mod trace;
 mod transcript;
 mod watch;
+mod whole;
 
 use std::process::ExitCode;
 

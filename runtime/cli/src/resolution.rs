@@ -56,7 +56,14 @@ impl Resolution {
     /// Refuses a profile that is not as its lock approved it. Gives the lock, if there is one.
     pub fn check_lock(&self, path: &Path) -> Result<Option<Lock>> {
         let Some(lock) = Lock::read_beside(path)? else { return Ok(None) };
-        refuse(&lock.differences(&self.lock()?), path)?;
+        let differences = lock.differences(&self.lock()?);
+        if !differences.is_empty() {
+            // What the profile has of itself is for its lock; what was given beside it is not.
+            let own = Self::of(Profile::read(path)?).and_then(|own| own.lock());
+            let own = own.map_or_else(|_| differences.clone(), |own| lock.differences(&own));
+            let (own, given) = differences.into_iter().partition::<Vec<_>, _>(|found| own.contains(found));
+            refuse_given(&own, &given, path)?;
+        }
         Ok(Some(lock))
     }
 }
@@ -93,16 +100,48 @@ pub fn limits(resolved: &ResolvedPlugin, most: Option<usize>) -> Limits {
 
 /// Refuses what differs from the lock of the profile at `path`.
 pub fn refuse(differences: &[Difference], path: &Path) -> Result<()> {
+    refuse_given(differences, &[], path)
+}
+
+/// The same, with what differs since it was given on the command line, which no lock approves.
+fn refuse_given(own: &[Difference], given: &[Difference], path: &Path) -> Result<()> {
+    if own.is_empty() && given.is_empty() {
+        return Ok(());
+    }
+    let command = |differences: &[Difference]| {
+        let approve = if differences.iter().any(|difference| difference.widens) { " --approve" } else { "" };
+        format!("`membrane profile lock {}{approve}`", path.display())
+    };
+    let mut advice = String::new();
+    if !own.is_empty() {
+        advice += &format!("\nIf that is meant, approve it with {}", command(own));
+    }
+    if !given.is_empty() {
+        advice += &format!(
+            "\nWhat comes from the command line can't be approved: leave it out there, or put it into {} and run {}",
+            path.display(),
+            command(given)
+        );
+    }
+    let lines = own.iter().map(ToString::to_string);
+    let given = given.iter().map(|difference| format!("{difference}, from the command line"));
+    bail!("{}{advice}", differing(path, lines.chain(given)))
+}
+
+/// Refuses a model, the one at `model`, that differs from what the lock of the profile at `path` pins.
+pub fn refuse_model(differences: &[Difference], path: &Path, model: &Path) -> Result<()> {
     if differences.is_empty() {
         return Ok(());
     }
-    let lines: Vec<String> = differences.iter().map(|difference| format!("\n  {difference}")).collect();
-    let (shown, lock) = (path.display(), Lock::path_of(path));
-    let approve = if differences.iter().any(|difference| difference.widens) { " --approve" } else { "" };
+    let (shown, model) = (path.display(), model.display());
     bail!(
-        "{shown} is not as its lock {} approved it:{}\nIf that is meant, approve it with \
-         `membrane profile lock {shown}{approve}`",
-        lock.display(),
-        lines.concat()
+        "{}\nIf another model is meant, pin it with `membrane profile lock {shown} --model {model}`",
+        differing(path, differences.iter().map(ToString::to_string))
     )
+}
+
+/// What differs, a line each.
+fn differing(path: &Path, lines: impl Iterator<Item = String>) -> String {
+    let lines: String = lines.map(|line| format!("\n  {line}")).collect();
+    format!("{} is not as its lock {} approved it:{lines}", path.display(), Lock::path_of(path).display())
 }

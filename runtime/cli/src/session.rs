@@ -10,7 +10,8 @@ use membrane_formats::Checkpoint;
 use membrane_generate::{Behaviour, Generator, asks_the_model};
 use membrane_host::{CompileLimits, Component, Host, HostOptions, Plugin, PluginSource, first_party};
 use membrane_profile::{
-    Isolation, Kind, Location, Lock, Manifest, PluginArgument, Profile, ProfileDigest, ResolvedPlugin,
+    Isolation, Kind, LimitsSpec, Location, Lock, Manifest, PluginArgument, Profile, ProfileDigest,
+    ResolvedPlugin,
 };
 use serde_json::{Value, json};
 
@@ -136,7 +137,7 @@ impl BehaviourOptions {
     ) -> Result<Assembled> {
         let (profile, name) = self.resolve()?.with_agent(agent.clone())?;
         let mut assembled = self.assemble_profile(profile, host(quiet)?, budgeted, &Behaviour::default())?;
-        assembled.reserve *= tasks as u64;
+        assembled.reserve = assembled.reserve.saturating_mul(tasks as u64);
         assembled.agent = assembled.agents.iter().find(|agent| agent.name() == name).cloned();
         Ok(assembled)
     }
@@ -156,10 +157,8 @@ impl BehaviourOptions {
         let most = budgeted.then_some(INSTANCE_UNDER_BUDGET);
         for (resolved, component, _) in resolution.plugins() {
             let plugin = load(&host, resolved, component, most, running)?;
-            reserve += plugin.limits().memory_bytes as u64;
-            if plugin.isolation() != Isolation::None {
-                reserve += PROCESS_UNDER_BUDGET;
-            }
+            let process = if plugin.isolation() == Isolation::None { 0 } else { PROCESS_UNDER_BUDGET };
+            reserve = u64::saturating_add(reserve, instance_bytes(&plugin).saturating_add(process));
             match resolved.kind {
                 Kind::Sampler => behaviour.samplers.push(plugin),
                 Kind::Policy => behaviour.policies.push(plugin),
@@ -210,9 +209,10 @@ impl BehaviourOptions {
         Ok(())
     }
 
-    /// Files that the behaviour is made of, beside the components of `profile`.
+    /// Files that the behaviour is made of, beside the components of `profile`, and the one that approves it.
     pub fn files(&self, profile: &Profile) -> Vec<PathBuf> {
-        self.profile.iter().chain(profile.files()).cloned().collect()
+        let lock = self.profile.as_deref().map(Lock::path_of);
+        self.profile.iter().chain(profile.files()).cloned().chain(lock).collect()
     }
 
     /// The profile with its components, which are not compiled.
@@ -227,7 +227,8 @@ impl BehaviourOptions {
         }
     }
 
-    fn resolve(&self) -> Result<Profile> {
+    /// The profile with what the flags change in it.
+    pub fn resolve(&self) -> Result<Profile> {
         let mut profile = match &self.profile {
             Some(path) => Profile::read(path)?,
             None => Profile::default_profile(),
@@ -285,6 +286,11 @@ pub fn load(
     }
 }
 
+/// What an instance of a plugin can take, in bytes, whatever limit a log or a profile names.
+pub fn instance_bytes(plugin: &Plugin) -> u64 {
+    LimitsSpec::MOST_MEMORY.bytes().min(plugin.limits().memory_bytes as u64)
+}
+
 /// A plugin as the audit log has it.
 fn recorded(resolved: &ResolvedPlugin, plugin: &Plugin) -> audit::Plugin {
     let (location, version) = match &resolved.location {
@@ -335,7 +341,8 @@ impl Assembled {
         if !budgeted {
             return self.host.clone();
         }
-        self.reserve = self.reserve * RELOAD_INSTANCES + RELOAD_COMPILE + RELOAD_COMPILER;
+        let instances = self.reserve.saturating_mul(RELOAD_INSTANCES);
+        self.reserve = instances.saturating_add(RELOAD_COMPILE + RELOAD_COMPILER);
         let limits =
             CompileLimits { memory_bytes: RELOAD_COMPILE, memory_per_byte: 0, ..CompileLimits::default() };
         self.host.within(limits)
@@ -343,7 +350,7 @@ impl Assembled {
 
     /// Sets memory aside for something else beside the model, in bytes.
     pub fn set_aside(&mut self, bytes: u64) {
-        self.reserve += bytes;
+        self.reserve = self.reserve.saturating_add(bytes);
     }
 
     /// Tells what earlier runs of the model used.
@@ -389,7 +396,8 @@ impl Assembled {
         if let Some((lock, profile)) = &self.locked
             && let Some(pinned) = &lock.model
         {
-            resolution::refuse(&pinned.differences(&model_lock::of(&checkpoint, quiet)?), profile)?;
+            let differences = pinned.differences(&model_lock::of(&checkpoint, quiet)?);
+            resolution::refuse_model(&differences, profile, &options.model)?;
         }
         let prepared = Prepared::of(checkpoint, &load_options)?;
         Ok((self.host, report::load(prepared, quiet)?, self.behaviour))

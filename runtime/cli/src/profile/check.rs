@@ -130,7 +130,7 @@ fn examine(args: &Args, findings: &mut Findings) -> Result<(String, usize, Vec<S
     }
     let isolated = profile.plugins().filter(|plugin| plugin.isolation() != Isolation::None);
     let isolated = isolated.map(|plugin| format!("{} {}", plugin.kind, plugin.name)).collect();
-    compare_with_lock(&args.profile, profile, checkpoint.as_ref(), findings)?;
+    compare_with_lock(&args.profile, profile, args.model.as_deref().zip(checkpoint.as_ref()), findings)?;
     Ok((name, count, isolated))
 }
 
@@ -183,7 +183,7 @@ fn empty(plugin: &Plugin) -> Vec<(Grant, &'static str)> {
 fn compare_with_lock(
     path: &Path,
     profile: Profile,
-    checkpoint: Option<&Checkpoint>,
+    model: Option<(&Path, &Checkpoint)>,
     findings: &mut Findings,
 ) -> Result<()> {
     let Some(Some(lock)) = findings.take("lock", Lock::read_beside(path).map_err(Into::into)) else {
@@ -193,9 +193,9 @@ fn compare_with_lock(
     if let Ok(now) = Resolution::of(profile).and_then(|resolution| resolution.lock()) {
         findings.take("lock", resolution::refuse(&lock.differences(&now), path));
     }
-    if let (Some(checkpoint), Some(pinned)) = (checkpoint, &lock.model) {
+    if let (Some((model, checkpoint)), Some(pinned)) = (model, &lock.model) {
         let now = model_lock::of(checkpoint, true)?;
-        findings.take("model", resolution::refuse(&pinned.differences(&now), path));
+        findings.take("model", resolution::refuse_model(&pinned.differences(&now), path, model));
     }
     Ok(())
 }

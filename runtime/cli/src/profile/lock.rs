@@ -1,11 +1,10 @@
 //! `membrane profile lock`: writes the lock file of a profile.
 
-use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use membrane_formats::Checkpoint;
 use membrane_profile::{Difference, Lock, LockedModel, Profile};
 use serde::Serialize;
@@ -13,6 +12,7 @@ use serde::Serialize;
 use crate::model_lock;
 use crate::report::{self, printable};
 use crate::resolution::Resolution;
+use crate::whole;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -25,7 +25,8 @@ pub struct Args {
     /// Pin no model, also if the lock file there is pins one
     #[arg(long)]
     any_model: bool,
-    /// Approve that something may do more than the lock file there is allows
+    /// Approve that something may do more than the lock file there is allows, or than one that can't be read may have
+    /// allowed
     #[arg(long)]
     approve: bool,
     /// Print one JSON object
@@ -39,6 +40,9 @@ struct Report {
     written: bool,
     /// Whether there was a lock file.
     replaces: bool,
+    /// Why the lock file that is there can't be read, if it can't: nothing is compared with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreadable: Option<String>,
     model: Option<LockedModel>,
     plugins: usize,
     differences: Vec<Difference>,
@@ -46,7 +50,10 @@ struct Report {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let path = Lock::path_of(&args.profile);
-    let before = Lock::read_beside(&args.profile)?;
+    let (before, unreadable) = match Lock::read_beside(&args.profile) {
+        Ok(before) => (before, None),
+        Err(error) => (None, Some(error.to_string())),
+    };
     let mut lock = Resolution::of(Profile::read(&args.profile)?)?.lock()?;
     let pinned = before.as_ref().and_then(|lock| lock.model.clone());
     lock.model = match &args.model {
@@ -56,14 +63,19 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     let mut differences = before.as_ref().map(|before| before.differences(&lock)).unwrap_or_default();
     differences.extend(model_differences(pinned.as_ref(), lock.model.as_ref(), before.is_some()));
-    let written = args.approve || !differences.iter().any(|difference| difference.widens);
+    let widens = unreadable.is_some() || differences.iter().any(|difference| difference.widens);
+    let written = args.approve || !widens;
     if written {
-        write(&path, &lock.to_toml(&path)?)?;
+        whole::put(&path, &lock.to_toml(&path)?)?;
+    }
+    if let Some(why) = &unreadable {
+        eprintln!("membrane: {}; nothing is compared with it", printable(why));
     }
     let report = Report {
         lock: path.display().to_string(),
         written,
-        replaces: before.is_some(),
+        replaces: before.is_some() || unreadable.is_some(),
+        unreadable,
         model: lock.model,
         plugins: lock.plugins.len(),
         differences,
@@ -75,7 +87,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         print(&report, &mut out)?;
     }
     if !written {
-        eprintln!("membrane: nothing was written; if that is meant, say so with --approve");
+        let model = if report.unreadable.is_some() && report.model.is_none() {
+            ", and pin the model again, if one was pinned, with --model MODEL"
+        } else {
+            ""
+        };
+        eprintln!("membrane: nothing was written; if that is meant, say so with --approve{model}");
     }
     Ok(ExitCode::from(u8::from(!written)))
 }
@@ -97,20 +114,6 @@ fn model_differences(
         (None, Some(now)) if locked => whole(None, Some(now), false),
         (None, _) => Vec::new(),
     }
-}
-
-/// Puts the file in its place whole or not at all.
-fn write(path: &Path, text: &str) -> Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}.tmp", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let file = fs::OpenOptions::new().write(true).create_new(true).open(&beside);
-    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
-    let written = written.and_then(|()| fs::rename(&beside, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    written.with_context(|| format!("{}: can't be written", path.display()))
 }
 
 fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {

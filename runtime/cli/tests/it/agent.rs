@@ -193,3 +193,17 @@ fn a_refusal_is_shown_for_each_of_several_tasks() {
     assert_eq!(run.code, Some(1), "{}", run.stderr);
     assert!(run.stdout.ends_with("Not that.\n"), "{}", run.stdout);
 }
+
+#[test]
+fn grants_of_the_command_line_are_the_profiles_agents_too_and_its_lock_sees_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let profile = folder.path().join("p.toml");
+    fs::write(&profile, "[[agent]]\nplugin = \"react\"\n").unwrap();
+    let (profile, store) = (profile.to_str().unwrap(), folder.path().join("store"));
+    let task = ["One.", "--profile", profile, "--store", store.to_str().unwrap()];
+    agent(&[&["react"], &task[..]].concat()).failed_saying(&["grant=store"]);
+    agent(&[&["react,grant=store"], &task[..]].concat()).good();
+    membrane(&["profile", "lock", profile]).good();
+    agent(&[&["react,grant=store"], &task[..]].concat())
+        .failed_saying(&["agent react: grants added: store", "from the command line"]);
+}

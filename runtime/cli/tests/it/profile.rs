@@ -332,3 +332,48 @@ fn the_profiles_of_the_examples_are_good() {
         membrane(&["profile", "show", path.to_str().unwrap()]).good();
     }
 }
+
+#[test]
+fn advice_about_a_lock_works() {
+    let bench = bench();
+    let (model, dense) = (fixture(MOE), fixture(DENSE));
+    verb(&bench, "lock", &["--model", &model]).good();
+    let pin = format!("membrane profile lock {} --model {dense}", bench.path("p.toml"));
+    run(&bench, &dense, &[]).failed_saying(&["model: file", &pin]);
+    found(&verb(&bench, "check", &["--model", &dense]), &[&pin]);
+    verb(&bench, "lock", &["--model", &dense]).good();
+    run(&bench, &dense, &[]).good();
+    // What is given beside a profile is no matter for its lock.
+    let words = ["parameters.temperature", "from the command line", "leave it out there", "put it into"];
+    let given = run(&bench, &dense, &["--temperature", "0"]);
+    given.failed_saying(&words);
+    assert!(!given.stderr.contains("approve it with"), "{}", given.stderr);
+    edit(&bench, "max_tokens = 4", "max_tokens = 5");
+    let both = run(&bench, &dense, &["--temperature", "0"]);
+    both.failed_saying(&[&words[..], &["generation: max_tokens 4 -> 5\n", "approve it with"]].concat());
+    // A lock of another version, or one that is damaged, is written anew by whoever says so.
+    for text in ["version = 2", "version = 1\nx = 1", "no lock"] {
+        fs::write(bench.file("p.lock"), text).unwrap();
+        run(&bench, &dense, &[]).failed_saying(&["p.lock"]);
+        let ended = verb(&bench, "lock", &[]);
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        for word in ["p.lock", "nothing is compared", "nothing was written", "--approve", "--model"] {
+            assert!(ended.stderr.contains(word), "`{word}` is not in: {}", ended.stderr);
+        }
+        assert_eq!(fs::read_to_string(bench.file("p.lock")).unwrap(), text);
+        verb(&bench, "lock", &["--approve", "--model", &dense]).good();
+        run(&bench, &dense, &["--locked"]).good();
+    }
+}
+
+#[test]
+fn a_limit_of_more_memory_than_there_can_be_is_refused_by_name() {
+    let bench = bench();
+    let sampler = "parameters = { temperature = 0.5 }\n";
+    edit(&bench, sampler, &format!("{sampler}limits = {{ memory = \"8388608TiB\" }}\n"));
+    let words = ["sampler 1: limits.memory: 8388608TiB", "at most 4GiB"];
+    run(&bench, &fixture(MOE), &[]).failed_saying(&words);
+    edit(&bench, "8388608TiB", "4GiB");
+    let most = run(&bench, &fixture(MOE), &["--memory", "1GiB"]);
+    assert!(!most.stderr.contains("panicked") && !most.stderr.contains("limits.memory"), "{}", most.stderr);
+}
