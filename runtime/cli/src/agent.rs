@@ -221,7 +221,7 @@ fn lines(args: &Args, work: &mut Work) -> Result<u8> {
 
 fn open(args: &Args, tasks: usize) -> Result<Work> {
     let quiet = args.quiet || args.json;
-    let log = args.audit.open()?;
+    let recording = args.audit.open()?;
     let budgeted = args.load.machine.memory.limited();
     let mut assembled: Assembled = args.behaviour.assemble_for(&args.agent, tasks, budgeted, quiet)?;
     let agent = assembled.agent().cloned().ok_or_else(|| anyhow!("the profile has no agent"))?;
@@ -242,8 +242,8 @@ fn open(args: &Args, tasks: usize) -> Result<Work> {
     let recall = args.recall.of(&options.model);
     assembled.recall(recall.as_ref().and_then(Recall::usage));
     let (host, model, plugins) = assembled.open_model(&options, args.contexts, sessions, quiet)?;
-    let recorded = log.map(|log| args.audit.record(log, &model, quiet)).transpose()?;
-    let (recording, audit) = recorded.unzip();
+    let audit =
+        recording.as_ref().map(|recording| args.audit.record(recording, &model, quiet)).transpose()?;
     let remembering = recall.map(|recall| recall.remember(&model));
     let plan = model.plan().clone();
     let pass = model.cancel_flag();

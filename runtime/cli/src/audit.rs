@@ -146,7 +146,16 @@ fn notes(report: &Report, own_head: bool, trusted_key: bool) -> Vec<String> {
         notes.push(format!("it does not end in a close: {why}"));
     }
     notes.push(match report.signed_up_to {
-        Some(number) if trusted_key => format!("signed by the given key up to record {number}"),
+        Some(number) if trusted_key => {
+            // The last checkpoint itself is one of them, which signs.
+            let last = report.last.map_or(0, |(last, _)| last);
+            match last.saturating_sub(number.saturating_add(1)) {
+                0 => format!("signed by the given key up to record {number}"),
+                more => format!(
+                    "signed by the given key up to record {number}; the {more} behind it are not signed"
+                ),
+            }
+        }
         Some(number) => {
             let keys = report.keys.join(", ");
             format!("signed up to record {number} by {keys}; --key says whether that is the right key")
@@ -156,7 +165,7 @@ fn notes(report: &Report, own_head: bool, trusted_key: bool) -> Vec<String> {
     if report.recovered > 0 {
         notes.push(format!("{} lines that killed writers left torn were taken out", report.recovered));
     }
-    if report.texts > 0 {
+    if report.contents > 0 {
         notes.push(format!("{} of {} texts are kept", report.texts, report.contents));
     }
     if report.unknown_texts + report.unreadable_texts > 0 {
@@ -171,7 +180,12 @@ fn keygen(args: &KeygenArgs) -> Result<ExitCode> {
     let mut public = args.key.clone().into_os_string();
     public.push(".pub");
     key.write(&args.key)?;
-    key.public().write(Path::new(&public))?;
+    let written = key.public().write(Path::new(&public));
+    if written.is_err() {
+        // A half of a pair is of no use, and the next attempt would find it in its way.
+        let _ = std::fs::remove_file(&args.key);
+    }
+    written?;
     let mut out = stdout().lock();
     writeln!(out, "{}", key.public().hex())?;
     Ok(ExitCode::SUCCESS)

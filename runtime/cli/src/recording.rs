@@ -1,6 +1,7 @@
 //! The flags of recording, and the log that a run writes.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
@@ -12,6 +13,7 @@ use serde_json::json;
 
 use crate::fingerprint::{self, Weights};
 use crate::printer;
+use crate::report::printable;
 
 /// Where and how answers are recorded.
 #[derive(Args, Clone)]
@@ -41,15 +43,17 @@ enum Kept {
     Text,
 }
 
-/// A log that answers are recorded in.
+/// A log that answers are recorded in. One that is dropped before it is concluded, since something failed, ends in order
+/// all the same.
 pub struct Recording {
     log: Arc<Mutex<Log>>,
     path: PathBuf,
+    concluded: AtomicBool,
 }
 
 impl AuditOptions {
     /// Opens the log, if there is to be one.
-    pub fn open(&self) -> Result<Option<Log>> {
+    pub fn open(&self) -> Result<Option<Recording>> {
         let Some(path) = &self.audit else { return Ok(None) };
         let key = self.audit_key.as_deref().map(SigningKey::read).transpose()?;
         let keep = match self.audit_keep {
@@ -58,29 +62,32 @@ impl AuditOptions {
             Kept::Text => Keep::Text,
         };
         let program = format!("membrane {}", env!("CARGO_PKG_VERSION"));
-        Ok(Some(Log::open(path, LogOptions { program, keep, key })?))
+        let log = Log::open(path, LogOptions { program, keep, key })?;
+        let (log, path) = (Arc::new(Mutex::new(log)), path.clone());
+        Ok(Some(Recording { log, path, concluded: AtomicBool::new(false) }))
     }
 
     /// Records which model answers are made with.
-    pub fn record(&self, log: Log, model: &Model, quiet: bool) -> Result<(Recording, Audit)> {
-        let path = log.path().to_owned();
-        let log = Arc::new(Mutex::new(log));
+    pub fn record(&self, recording: &Recording, model: &Model, quiet: bool) -> Result<Audit> {
+        if !quiet {
+            recording.warn();
+        }
         let model = fingerprint::model(model, self.audit_weights, quiet)?;
-        let audit = Audit::new(log.clone(), model)?;
-        Ok((Recording { log, path }, audit))
+        Ok(Audit::new(recording.log.clone(), model)?)
     }
 
     /// Has a generator record its answers.
-    pub fn start(&self, log: Log, generator: &mut Generator, quiet: bool) -> Result<Recording> {
-        let (recording, audit) = self.record(log, generator.model(), quiet)?;
+    pub fn start(&self, recording: &Recording, generator: &mut Generator, quiet: bool) -> Result<()> {
+        let audit = self.record(recording, generator.model(), quiet)?;
         generator.record(audit);
-        Ok(recording)
+        Ok(())
     }
 }
 
 impl Recording {
     /// Ends the log in order, and says what its head is.
     pub fn conclude(&self, json: bool, quiet: bool) -> Result<()> {
+        self.concluded.store(true, Ordering::Relaxed);
         let head: Head = self.log.lock().unwrap_or_else(PoisonError::into_inner).close()?;
         if json {
             printer::json(&json!({"event": "audit", "log": self.path, "head": head.to_string()}))?;
@@ -88,5 +95,24 @@ impl Recording {
             eprintln!("audit: {}, head {head}", self.path.display());
         }
         Ok(())
+    }
+
+    /// Says which of its files others may read.
+    fn warn(&self) {
+        for path in self.log.lock().unwrap_or_else(PoisonError::into_inner).exposed() {
+            let path = printable(&path.display().to_string());
+            eprintln!(
+                "note: others than its owner may read {path}, and the system does not let that be changed"
+            );
+        }
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        if !*self.concluded.get_mut() && !std::thread::panicking() {
+            // What failed before is told.
+            let _ = self.log.lock().unwrap_or_else(PoisonError::into_inner).close();
+        }
     }
 }

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use membrane_audit::text::Texts;
-use membrane_audit::verify::{Trusted, verify};
 use membrane_audit::{self as audit, Event, RecordedAnswer, Script, Transcript};
 use membrane_engine::{KvFormat, Model, Precision, Prepared};
 use membrane_generate::{
@@ -23,7 +22,7 @@ use crate::components::Components;
 use crate::fingerprint::{self, Weights};
 use crate::options::MachineFlags;
 use crate::report::{self, printable};
-use crate::{printer, session};
+use crate::{printer, session, transcript};
 
 /// Exit status where an answer comes out otherwise.
 const DIFFERENT: u8 = 1;
@@ -108,14 +107,7 @@ struct Diverging {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let report = verify(&args.log, &Trusted::default())?;
-    let what = report.findings.first().map(|finding| finding.what.as_str()).unwrap_or_default();
-    ensure!(
-        report.good(),
-        "{}: the log was changed ({what}); `membrane audit verify` says where. It is not replayed",
-        args.log.display()
-    );
-    let transcript = Transcript::read(&args.log, args.answer)?;
+    let transcript = transcript::verified(&args.log, args.answer, "It is not replayed")?;
     let texts = Texts::beside(&args.log)?;
     let quiet = args.quiet || args.json;
     let mut replaying = Replaying {
@@ -359,7 +351,7 @@ impl Replaying<'_> {
 
     fn load(&self, answer: &RecordedAnswer, path: &Path, behaviour: &Behaviour) -> Result<Model> {
         let engine = &answer.start.engine;
-        let reserve = behaviour.samplers.iter().map(|plugin| plugin.limits().memory_bytes as u64).sum();
+        let reserve = behaviour.samplers.iter().map(session::instance_bytes).fold(0, u64::saturating_add);
         let mut options = self.args.load.load_options(reserve)?;
         options.context = options.context.or(Some(engine.context));
         options.precision = precision(engine)?;

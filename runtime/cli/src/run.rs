@@ -176,12 +176,12 @@ fn prompt(args: &Args) -> Result<Option<String>> {
 fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Sources>) -> Result<Conversation> {
     let quiet = args.quiet || args.json;
     let constraint = args.constraint.read()?;
-    // Before anything takes time: a log that can't be written is no log.
     ensure!(
         !args.raw || args.template.is_empty(),
         "--chat-template-kwargs has no use with --raw, which goes without a chat template"
     );
-    let log = args.audit.open()?;
+    // Before anything takes time: a log that can't be written is no log.
+    let recording = args.audit.open()?;
     let budgeted = model.load.machine.memory.limited();
     let mut assembled: Assembled = args.behaviour.assemble(budgeted, quiet)?;
     let watch = sources.map(|sources| Watch {
@@ -218,7 +218,9 @@ fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Source
     if let Some(grammar) = &constraint {
         generator.model().grammars()?.compile(grammar)?;
     }
-    let recording = log.map(|log| args.audit.start(log, &mut generator, quiet)).transpose()?;
+    if let Some(recording) = &recording {
+        args.audit.start(recording, &mut generator, quiet)?;
+    }
     let shown = Arc::new(Mutex::new(report::printable(&format!("{name} {}", digest.short()))));
     if let Some(watch) = watch {
         watch.start(profile, generator.reloads(), shown.clone())?;

@@ -5,19 +5,46 @@ use std::io::{Write, stdout};
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use membrane_audit::text::Texts;
+use membrane_audit::verify::{FindingKind, Trusted, verify};
 use membrane_audit::{
     Behaviour, Content, Digest, Event, Judgement, RecordedAnswer, Sealed, Swap, Swapped, Transcript, Verdict,
 };
+use membrane_profile::Kind;
 use serde_json::{Value, json};
 
 use crate::printer;
 use crate::report::printable;
 
+/// Reads a log, or of its answers one. A torn last line is left out, and that is said.
+fn read(log: &Path, answer: Option<u64>) -> Result<Transcript> {
+    let transcript = Transcript::read(log, answer)?;
+    if let Some(line) = transcript.torn {
+        let place = printable(&format!("{}:{line}", log.display()));
+        eprintln!(
+            "note: {place}: this last line is not whole and is left out: its writer was killed, or is still writing"
+        );
+    }
+    Ok(transcript)
+}
+
+/// Reads a log that verifies, but for a torn last line. `otherwise`: what comes of it if it does not.
+pub fn verified(log: &Path, answer: Option<u64>, otherwise: &str) -> Result<Transcript> {
+    let report = verify(log, &Trusted::default())?;
+    let changed = report.findings.iter().find(|finding| finding.kind != FindingKind::Torn);
+    let what = changed.map(|finding| finding.what.as_str()).unwrap_or_default();
+    ensure!(
+        changed.is_none() && report.more_findings == 0,
+        "{}: the log was changed ({what}); `membrane audit verify` says where. {otherwise}",
+        log.display()
+    );
+    read(log, answer)
+}
+
 /// Lists the answers of a log, or what happened in one.
 pub fn show(log: &Path, answer: Option<u64>, as_json: bool) -> Result<ExitCode> {
-    let transcript = Transcript::read(log, answer)?;
+    let transcript = read(log, answer)?;
     for recorded in &transcript.answers {
         if as_json {
             printer::json(&summary(&transcript, recorded))?;
@@ -185,7 +212,7 @@ fn judgement(judgement: &Judgement) -> String {
 
 /// Writes answers with what is kept of them: what people saw, and only on demand what policies `withheld`.
 pub fn export(log: &Path, answer: Option<u64>, as_json: bool, withheld: bool) -> Result<ExitCode> {
-    let transcript = Transcript::read(log, answer)?;
+    let transcript = read(log, answer)?;
     let texts = Texts::beside(log)?;
     for recorded in &transcript.answers {
         if as_json {
@@ -204,13 +231,14 @@ fn exported(
     withheld: bool,
 ) -> Value {
     let content = |sealed: &Sealed| texts.and_then(|texts| texts.get(&sealed.digest));
+    let judged = has_policies(transcript, answer);
     let event = |event: &Event| {
         let mut value = serde_json::to_value(event).unwrap_or_default();
         if let (Some(object), Some(content)) = (value.as_object_mut(), event.sealed().and_then(content)) {
             object.insert("content".into(), serde_json::to_value(content).unwrap_or_default());
         }
         if !withheld {
-            leave_out(event, &mut value);
+            leave_out(event, judged, &mut value);
         }
         value
     };
@@ -229,8 +257,18 @@ fn exported(
     })
 }
 
-/// Takes what no policy has released out of an event: what the model wrote, asked for and would have got.
-fn leave_out(event: &Event, value: &mut Value) {
+/// Whether policies stood between the model and the person, or can't be told not to have.
+fn has_policies(transcript: &Transcript, answer: &RecordedAnswer) -> bool {
+    let mut behaviours = answer.swaps().map(|swap| swap.behaviour).chain([answer.start.behaviour]);
+    let policy = |plugin: &membrane_audit::Plugin| plugin.kind == Kind::Policy.as_str();
+    behaviours.any(|number| {
+        transcript.behaviours.get(&number).is_none_or(|behaviour| behaviour.plugins.iter().any(policy))
+    })
+}
+
+/// Takes what no policy has released out of an event: what the model wrote, asked for and would have got, and, where
+/// policies `judged`, what a plugin said that failed.
+fn leave_out(event: &Event, judged: bool, value: &mut Value) {
     match event {
         Event::Tokens(_) | Event::Rewind(_) => {
             let kind = if matches!(event, Event::Tokens(_)) { "tokens" } else { "rewind" };
@@ -253,6 +291,11 @@ fn leave_out(event: &Event, value: &mut Value) {
             }
             if let Some(object) = value.as_object_mut() {
                 object.remove("content");
+            }
+        }
+        Event::End(_) if judged => {
+            if let Some(end) = value["content"]["end"].as_object_mut() {
+                end.remove("error");
             }
         }
         Event::Round(_) | Event::Verdict(_) | Event::Swap(_) | Event::End(_) => {}
@@ -281,6 +324,7 @@ fn markdown(
             block(part("role"), part("content"))?;
         }
     }
+    let told = withheld || !has_policies(transcript, answer);
     let mut verdicts = 0;
     for event in &answer.events {
         match event.sealed().and_then(content) {
@@ -293,7 +337,8 @@ fn markdown(
             }
             Some(Content::End(end)) => {
                 block("released", &end.released)?;
-                if let Some(message) = end.message.as_deref().or(end.error.as_deref()) {
+                let error = end.error.as_deref().filter(|_| told);
+                if let Some(message) = end.message.as_deref().or(error) {
                     block("instead of the rest", message)?;
                 }
             }

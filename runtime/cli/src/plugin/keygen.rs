@@ -46,7 +46,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let named = |extension: &str| PathBuf::from(format!("{}.{extension}", args.name.display()));
     let (secret, public) = (named("key"), named("pub"));
     create(&secret, &text, 0o600)?;
-    create(&public, &key.public().to_pem(), 0o644)?;
+    let written = create(&public, &key.public().to_pem(), 0o644);
+    if written.is_err() {
+        // A half of a pair is of no use, and the next attempt would find it in its way.
+        let _ = std::fs::remove_file(&secret);
+    }
+    written?;
     let fingerprint = key.public().fingerprint();
     let mut out = std::io::stdout().lock();
     if args.json {

@@ -3,10 +3,9 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use membrane_audit::Script;
 use membrane_audit::text::Texts;
-use membrane_audit::verify::{Trusted, verify};
-use membrane_audit::{Script, Transcript};
 use membrane_generate::Behaviour;
 use membrane_generate::contrast::{Clause, Contrast, Difference, Outcome, contrast};
 use membrane_host::{Host, Plugin};
@@ -15,7 +14,7 @@ use serde::Serialize;
 
 use crate::report::printable;
 use crate::resolution::Resolution;
-use crate::session;
+use crate::{session, transcript};
 
 /// Exit status where something is newly allowed.
 const NEWLY_ALLOWED: u8 = 2;
@@ -51,14 +50,7 @@ impl Report {
     /// Shows each answer of a log to the policies of both profiles. Errors: a log that does not verify, a plugin that does
     /// not load or start.
     pub fn of(log: &Path, (a, b): (&Resolution, &Resolution), host: &Host) -> Result<Self> {
-        let report = verify(log, &Trusted::default())?;
-        let what = report.findings.first().map(|finding| finding.what.as_str()).unwrap_or_default();
-        ensure!(
-            report.good(),
-            "{}: the log was changed ({what}); `membrane audit verify` says where. Nothing is compared on it",
-            log.display()
-        );
-        let transcript = Transcript::read(log, None)?;
+        let transcript = transcript::verified(log, None, "Nothing is compared on it")?;
         let texts = Texts::beside(log)?;
         let (a, b) = (policies(host, a).context("A")?, policies(host, b).context("B")?);
         let (mut counts, mut answers) = (Counts::default(), Vec::new());

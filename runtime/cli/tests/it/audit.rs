@@ -369,3 +369,87 @@ fn a_constrained_answer_is_replayed() {
         assert_eq!(replayed.stdout.matches("identical").count(), 2, "{}", replayed.stdout);
     }
 }
+
+#[test]
+fn a_file_that_is_no_log_is_left_as_it_is() {
+    let desk = Desk::new();
+    std::fs::write(desk.log(), "sk-secret-token").unwrap();
+    desk.membrane(&["run", "/nope.gguf", "hi", "--audit", &desk.log()]).failed_saying(&["is no audit log"]);
+    assert_eq!(std::fs::read_to_string(desk.log()).unwrap(), "sk-secret-token");
+    desk.membrane(&["audit", "show", &desk.log()]).failed_saying(&["log.jsonl:1", "is no line of a log"]);
+}
+
+#[test]
+fn a_run_that_fails_while_it_starts_ends_its_log_in_order() {
+    let desk = Desk::new();
+    let log = desk.log();
+    desk.membrane(&["run", "/nope.gguf", "hi", "--audit", &log]).failed_saying(&["nope.gguf"]);
+    desk.membrane(&["agent", "react", "hi", "-m", "/nope.gguf", "--audit", &log])
+        .failed_saying(&["nope.gguf"]);
+    desk.run(&["Hello", "-n", "1", "--regex", "("]).failed_saying(&[]);
+    let verified = desk.verify(&["--json"]).good().events().remove(0);
+    assert_eq!((&verified["closed"], &verified["answers"]), (&Value::from(true), &Value::from(0)));
+    let text = std::fs::read_to_string(log).unwrap();
+    assert_eq!(text.matches("{\"open\":").count(), text.matches("\"close\"").count(), "{text}");
+}
+
+#[test]
+fn a_torn_log_is_shown_exported_and_replayed_up_to_where_it_is_torn() {
+    let desk = Desk::new();
+    desk.run(&["Hello", "-n", "3", "--audit-keep", "text"]).good();
+    let log = std::fs::read_to_string(desk.log()).unwrap();
+    let torn = log.lines().count() + 1;
+    std::fs::write(desk.log(), log.clone() + &log[..30]).unwrap();
+    let note = format!("log.jsonl:{torn}: this last line is not whole");
+    for verb in [&["audit", "show"][..], &["audit", "export"], &["replay"]] {
+        let read = desk.membrane(&[verb, &[&desk.log()]].concat()).good();
+        assert!(read.stderr.contains(&note) && !read.stdout.is_empty(), "{verb:?}: {}", read.stderr);
+    }
+    // The end of an answer is not a place to be cut at in silence.
+    std::fs::write(desk.log(), log.clone() + "text\n").unwrap();
+    desk.replay(&[]).failed_saying(&["the log was changed"]);
+    let pipe = desk.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for verb in ["show", "export"] {
+        desk.membrane(&["audit", verb, &pipe]).failed_saying(&["is no regular file"]);
+    }
+
+    std::fs::write(desk.log(), &log).unwrap();
+    let kept = desk.verify(&["--json"]).good().events().remove(0)["contents"].to_string();
+    assert!(desk.verify(&[]).good().stdout.contains(&format!("{kept} of {kept} texts are kept")));
+    std::fs::remove_file(desk.path("log.jsonl.text")).unwrap();
+    assert!(desk.verify(&[]).good().stdout.contains(&format!("0 of {kept} texts are kept")));
+}
+
+#[test]
+fn no_half_of_a_pair_of_keys_is_left() {
+    let desk = Desk::new();
+    std::fs::write(desk.path("k.pub"), "mine").unwrap();
+    desk.membrane(&["audit", "keygen", &desk.path("k")]).failed_saying(&["k.pub"]);
+    desk.membrane(&["plugin", "keygen", &desk.path("k")]).failed_saying(&["k.pub"]);
+    assert!(!Path::new(&desk.path("k")).exists() && !Path::new(&desk.path("k.key")).exists());
+    assert_eq!(std::fs::read_to_string(desk.path("k.pub")).unwrap(), "mine");
+}
+
+#[test]
+fn limits_of_a_crafted_log_do_not_overflow() {
+    use membrane_audit::{Digest, Record, line};
+    let desk = Desk::new();
+    desk.run(&["Hello", "-n", "2", "--seed", "1"]).good();
+    let (mut before, mut crafted) = (Digest::ZERO, Vec::new());
+    for text in std::fs::read_to_string(desk.log()).unwrap().lines() {
+        let mut read = line::decode(text.as_bytes()).unwrap();
+        if let Record::Behaviour(behaviour) = &mut read.record {
+            behaviour.plugins[0].memory_bytes = u64::MAX;
+            behaviour.plugins = vec![behaviour.plugins[0].clone(); 3];
+        }
+        let (bytes, hash) = line::encode(read.number, before, read.at_ms, &read.record).unwrap();
+        crafted.extend(bytes);
+        before = hash;
+    }
+    std::fs::write(desk.log(), crafted).unwrap();
+    std::fs::remove_file(desk.log() + ".head").unwrap();
+    let replayed = desk.replay(&["--memory", "256MiB"]);
+    assert!(!replayed.stderr.contains("panicked"), "{}", replayed.stderr);
+    assert_eq!(replayed.code, Some(2), "{}", replayed.stdout);
+}

@@ -118,3 +118,23 @@ fn a_forbidden_text_in_a_samplers_error_is_withheld() {
     run(folder.path(), &sampler(&[], Some("out of order")), &[])
         .failed_saying(&["sample failed: out of order"]);
 }
+
+#[test]
+fn what_a_plugin_said_that_failed_is_not_exported_where_policies_judged() {
+    let folder = tempfile::tempdir().unwrap();
+    let component = sampler(&[], Some("it is heliotrope"));
+    for (free, name) in [(true, "free.jsonl"), (false, "judged.jsonl")] {
+        let log = folder.path().join(name).display().to_string();
+        let recording = ["--audit", &log, "--audit-keep", "text", "--free"];
+        let recording = if free { &recording[..] } else { &recording[..4] };
+        run(folder.path(), &component, recording);
+        for json in [&["--json"][..], &[]] {
+            let export =
+                |more: &[&str]| membrane(&[&["audit", "export", &log], json, more].concat()).good().stdout;
+            let shown = export(&[]);
+            assert_eq!(shown.contains("it is heliotrope"), free, "{name}: {shown}");
+            assert!(shown.contains("failed"), "{name}: {shown}");
+            assert!(export(&["--withheld"]).contains("it is heliotrope"), "{name}");
+        }
+    }
+}
