@@ -13,7 +13,7 @@ use membrane_generate::{Behaviour, Reloads};
 use membrane_host::golden::GoldenCases;
 use membrane_host::watch::FileWatch;
 use membrane_host::{Host, Plugin};
-use membrane_profile::{Location, Profile, ProfileDigest, ResolvedPlugin};
+use membrane_profile::{Location, Profile, ProfileDigest, ProfileError, ResolvedPlugin};
 use serde_json::json;
 
 use crate::plugin::project::Project;
@@ -108,6 +108,11 @@ impl Watch {
     fn reload(&mut self, host: &Host, files: &mut FileWatch, reloads: &Reloads) -> Result<Option<Reloaded>> {
         if let Some((project, _)) = &self.sources.project {
             project.build()?;
+        }
+        // What it names may come later than it, as an approval does.
+        match self.options.resolve() {
+            Ok(profile) => drop(self.watch(files, &profile)),
+            Err(error) => error.downcast_ref().and_then(missing).into_iter().for_each(|path| files.add(path)),
         }
         let assembled = self.options.assemble_on(host.clone(), self.budgeted, &self.now)?;
         self.watch(files, &assembled.profile)?;
@@ -206,6 +211,14 @@ impl Watch {
         } else {
             eprintln!("[reload failed, nothing changes: {}]", describe(error));
         }
+    }
+}
+
+/// The file that is not there or can't be read, if that is why a profile can't.
+fn missing(error: &ProfileError) -> Option<&Path> {
+    match error {
+        ProfileError::Unreadable { path, .. } => Some(path),
+        _ => None,
     }
 }
 

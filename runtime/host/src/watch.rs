@@ -80,6 +80,16 @@ impl FileWatch {
         first.map_or(Ok(()), Err)
     }
 
+    /// Watches one more file, which need not be there, until the next `set`. Where its folder can't be watched it is not.
+    pub fn add(&mut self, file: &Path) {
+        let file = real(file);
+        let Some(folder) = file.parent() else { return };
+        if !self.folders.contains(folder) && self.watcher.watch(folder, RecursiveMode::NonRecursive).is_ok() {
+            self.folders.insert(folder.to_owned());
+        }
+        self.files.insert(file);
+    }
+
     /// Waits for a change. False if none came within `timeout`.
     pub fn wait(&self, timeout: Duration) -> bool {
         let end = Instant::now() + timeout;

@@ -319,3 +319,49 @@ fn reloads_in_the_middle_of_an_answer_are_on_record_and_made_again() {
     assert!(verified.stdout.contains(": modified: record "), "{}", verified.stdout);
     run(&["replay", &log]).failed_saying(&["the log was changed"]);
 }
+
+#[test]
+fn an_approval_and_files_that_come_later_are_taken() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let profile = path("p.toml");
+    // Without any of its end tokens, so that the answer is not over before the files change.
+    let ends = (1008..1015).map(|token| format!("{{ token = {token}, forbid = true }}"));
+    let biases = ends.collect::<Vec<_>>().join(", ");
+    let sampler =
+        format!("[[sampler]]\nplugin = \"standard-sampler\"\nparameters = {{ logit_bias = [{biases}] }}\n");
+    fs::write(&profile, &sampler).unwrap();
+    let lock = |more: &[&str]| {
+        Ended::from(command(&[&["profile", "lock", &profile], more].concat()).output().unwrap())
+    };
+    lock(&[]).good();
+    let model = fixture(DENSE);
+    let arguments = ["run", &model, "Hello", "--json", "--ctx", "20000", "--seed", "1", "--threads", "1"];
+    let mut child = command(&[&arguments[..], &["--profile", &profile, "--watch"]].concat()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(|line| line.unwrap());
+    read_to(&mut lines, |event| event["event"] == "text");
+    let widened = sampler.clone() + "[[tool]]\nplugin = \"calculator\"\n";
+    save(Path::new(&profile), widened.as_bytes());
+    let failed = read_to(&mut lines, |event| event["event"] == "reload-failed");
+    assert!(failed["message"].as_str().unwrap().contains("--approve"), "{failed}");
+    lock(&["--approve"]).good();
+    read_to(&mut lines, |event| event["event"] == "behaviour");
+
+    fs::remove_file(path("p.lock")).unwrap();
+    let rules = "[[policy]]\nplugin = \"guard\"\nparameters = { rules = \"file:later.toml\" }\n";
+    let tool = "[[tool]]\nplugin = \"later.wasm\"\nunsigned = true\n";
+    save(Path::new(&profile), (sampler + rules + tool).as_bytes());
+    let missing = |name: &'static str| {
+        move |event: &Value| {
+            event["event"] == "reload-failed" && event["message"].as_str().unwrap().contains(name)
+        }
+    };
+    read_to(&mut lines, missing("later.toml"));
+    let clause = "[[clause]]\nid = \"a\"\nwhen = \"request\"\nmatch = \"word\"\naction = \"refuse\"\nmessage = \"No.\"\n";
+    fs::write(path("later.toml"), clause).unwrap();
+    read_to(&mut lines, missing("later.wasm"));
+    save(Path::new(&path("later.wasm")), first_party::find("calculator").unwrap().bytes);
+    read_to(&mut lines, |event| event["event"] == "behaviour");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
