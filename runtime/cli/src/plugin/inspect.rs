@@ -15,6 +15,7 @@ use membrane_profile::{ByteSize, Digest, Manifest};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::package::Package;
 use crate::isolation;
 use crate::report::{self, describe, printable};
 
@@ -93,8 +94,7 @@ fn find(plugin: &str) -> Result<Found> {
     if path.exists() || plugin.contains(['/', '\\']) || plugin.ends_with(".wasm") {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let component = Component::read(&name, path)?;
-        let beside = path.with_file_name(MANIFEST);
-        let manifest = if beside.exists() { Some(Manifest::read(&beside)?) } else { None };
+        let manifest = manifest_of(path)?;
         return Ok(Found { name, path: Some(path.to_owned()), component, manifest });
     }
     let own = first_party::find(plugin)?;
@@ -102,9 +102,35 @@ fn find(plugin: &str) -> Result<Found> {
     Ok(Found { name: plugin.to_owned(), path: None, component, manifest: Some(own.manifest()?) })
 }
 
-/// The plugin of a folder: its manifest, and the one component there or where cargo builds it.
+/// The manifest of a component: beside it, or in the plugin's folder if it lies where `membrane plugin build` puts it.
+fn manifest_of(component: &Path) -> Result<Option<Manifest>> {
+    let beside = component.with_file_name(MANIFEST);
+    if beside.exists() {
+        return Ok(Some(Manifest::read(&beside)?));
+    }
+    let component = std::path::absolute(component)?;
+    let Some(folder) = component.parent().and_then(Path::parent) else { return Ok(None) };
+    if !folder.join(MANIFEST).is_file() {
+        return Ok(None);
+    }
+    let package = Package::open(folder)?;
+    Ok((package.component() == component).then_some(package.manifest))
+}
+
+/// The plugin of a folder: its manifest, and the component that `membrane plugin build` made, else the one that lies there
+/// or where cargo builds it.
 fn in_folder(folder: &Path) -> Result<Found> {
-    let manifest = Manifest::read(&folder.join(MANIFEST))?;
+    let package = Package::open(folder)?;
+    let (made, manifest) = (package.component(), package.manifest);
+    if made.is_file() {
+        let component = Component::read(&manifest.name, &made)?;
+        return Ok(Found {
+            name: manifest.name.clone(),
+            path: Some(made),
+            component,
+            manifest: Some(manifest),
+        });
+    }
     let entries = fs::read_dir(folder).with_context(|| format!("{}: can't be read", folder.display()))?;
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     let mut components: Vec<PathBuf> =
@@ -124,8 +150,10 @@ fn in_folder(folder: &Path) -> Result<Found> {
             })
         }
         [] => bail!(
-            "{}: has no component; build it, or give the .wasm file ({} is not there)",
+            "{}: has no component; build it with `membrane plugin build {0}`, or give the .wasm file (neither {} nor {} \
+             is there)",
             folder.display(),
+            made.display(),
             built.display()
         ),
         many => bail!("{}: has {} components; give the .wasm file", folder.display(), many.len()),

@@ -1,15 +1,17 @@
 //! `membrane plugin sign`: signs a component.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use membrane_host::{Component, Host, signature_path};
 use membrane_profile::signature::{self, SecretKey, Statement};
 use serde_json::json;
 
 use crate::report::{self, printable};
+use crate::whole;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -35,7 +37,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Host::world_of(&name, &component.bytes)?;
     let text = signature::sign(&Statement::of_file(&name, component.digest), &key)?;
     let path = args.out.clone().unwrap_or_else(|| signature_path(&args.plugin));
-    std::fs::write(&path, text).with_context(|| format!("{}: can't be written", path.display()))?;
+    for (what, taken) in [("component", &args.plugin), ("key", &args.key)] {
+        ensure!(
+            !same_file(&path, taken),
+            "--out {}: is the {what}, which the signature would take the place of; give another file",
+            path.display()
+        );
+    }
+    whole::put(&path, &text)?;
     let fingerprint = key.public().fingerprint();
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -46,4 +55,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         writeln!(out, "{path}: {} signed by {fingerprint}", component.digest)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether both lead to one file.
+fn same_file(a: &Path, b: &Path) -> bool {
+    let identity =
+        |path: &Path| std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    identity(a).is_some_and(|a| identity(b) == Some(a))
 }

@@ -207,3 +207,46 @@ fn folders_that_model_signing_signed_are_checked() {
     std::os::unix::fs::symlink("../one.txt", folder.join("sub/two.txt")).unwrap();
     refused("is no regular file");
 }
+
+#[test]
+fn what_build_makes_is_inspected_by_its_folder_and_by_itself() {
+    let bench = Bench::with(&["calculator"]);
+    fs::copy(workspace().join("plugins/calculator/plugin.toml"), bench.file("plugin.toml")).unwrap();
+    fs::create_dir(bench.file("build")).unwrap();
+    fs::rename(bench.file("calculator.wasm"), bench.file("build/calculator.wasm")).unwrap();
+    fs::copy(bench.file("build/calculator.wasm"), bench.file("build/other.wasm")).unwrap();
+    let inspect = |path: &str| json_of(&membrane(&["plugin", "inspect", path, "--json"]).good());
+    for path in [bench.folder().to_str().unwrap(), &bench.path("build/calculator.wasm")] {
+        let report = inspect(path);
+        assert_eq!((&report["name"], &report["world"]), (&json!("calculator"), &json!("tool")));
+        assert_eq!(report["parameters"]["angle"]["default"], "radians", "{path}");
+    }
+    // What else lies there is not what the manifest is of.
+    assert_eq!(inspect(&bench.path("build/other.wasm"))["parameters"], Value::Null);
+    fs::remove_dir_all(bench.file("build")).unwrap();
+    membrane(&["plugin", "inspect", bench.folder().to_str().unwrap()]).failed_saying(&[
+        "has no component",
+        "membrane plugin build",
+        "build/calculator.wasm",
+    ]);
+}
+
+#[test]
+fn a_signature_takes_the_place_of_nothing_that_it_is_made_from() {
+    let bench = Bench::with(&["clock"]);
+    let (component, key) = (bench.path("clock.wasm"), bench.path("house.key"));
+    let before = (fs::read(&component).unwrap(), fs::read(&key).unwrap());
+    let sign = |out: &str| membrane(&["plugin", "sign", &component, "--key", &key, "--out", out]);
+    std::os::unix::fs::symlink("clock.wasm", bench.file("link")).unwrap();
+    for (out, what) in
+        [(&component, "is the component"), (&key, "is the key"), (&bench.path("link"), "is the component")]
+    {
+        sign(out).failed_saying(&["--out", what]);
+    }
+    assert_eq!((fs::read(&component).unwrap(), fs::read(&key).unwrap()), before);
+    sign(&bench.path("clock.wasm.sig")).good();
+    sign(&bench.path("clock.wasm.sig")).good();
+    membrane(&["plugin", "verify", &component, "--key", &bench.path("house.pub")]).good();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    bench.sign("clock.wasm", "house").failed_saying(&["house.key", "others than its owner", "chmod 600"]);
+}
