@@ -163,6 +163,9 @@ const END_TEXTS: &[&str] = &[
 /// One that is an end where it is a control token. Elsewhere it is the tag of HTML, as in Gemma.
 const END_OR_TAG: &str = "</s>";
 
+/// What ends answers in channels. There `<|end|>` ends a message, and no answer, whatever a file says.
+const CHANNEL_ENDS: [&str; 2] = ["<|return|>", "<|call|>"];
+
 impl Vocabulary {
     /// Checks a specification. It is taken by value so that texts of its own are moved, not copied.
     pub fn check(spec: VocabularySpec<'_>, spelling: Spelling) -> Result<Self> {
@@ -249,6 +252,11 @@ fn ends(tokens: &[Cow<'_, str>], kinds: &[Kind], named: impl Iterator<Item = u32
         if !ends.contains(&id) {
             ends.push(id);
         }
+    }
+    let control =
+        |text: &str| tokens.iter().zip(kinds).any(|(token, kind)| token == text && *kind == Kind::Control);
+    if CHANNEL_ENDS.into_iter().all(control) {
+        ends.retain(|&id| tokens[id as usize] != "<|end|>");
     }
     ends
 }
@@ -521,6 +529,17 @@ mod tests {
         assert_eq!(ends(vec![4, 1, 1, 1], Some(1)), [1, 0, 2]);
         assert!(ends(vec![5, 5, 5, 1], None).is_empty());
         assert_eq!(ends(vec![], None), [0, 2]);
+    }
+
+    #[test]
+    fn the_end_of_a_message_in_a_channel_is_no_end() {
+        let ends = |last: &'static str, eot| {
+            let tokens = ["<|end|>", "<|call|>", last, "a"];
+            let spec = VocabularySpec { token_types: vec![3, 3, 3, 1], eot, ..spec(&tokens) };
+            Vocabulary::check(spec, Spelling::ByteLevel).unwrap().ends
+        };
+        assert_eq!(ends("<|return|>", Some(0)), [1, 2]);
+        assert_eq!(ends("<|other|>", Some(0)), [0, 1]);
     }
 
     #[test]
