@@ -77,7 +77,7 @@ fn a_file_must_say_what_norms_add() {
 fn a_factor_without_a_type_is_linear() {
     let said = tiny_logits("gemma3", &[]).unwrap();
     let untyped = ("rope.scaling.type", None);
-    assert!(tiny_logits("gemma3", &[untyped.clone()]).unwrap() == said);
+    assert!(tiny_logits("gemma3", std::slice::from_ref(&untyped)).unwrap() == said);
     let older = [untyped.clone(), ("rope.scaling.factor", None), set("rope.scale_linear", 8_f32)];
     assert!(tiny_logits("gemma3", &older).unwrap() == said);
     let other = [untyped, set("rope.scale_linear", 2_f32)];
