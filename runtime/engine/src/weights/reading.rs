@@ -8,7 +8,8 @@ use super::stored::Stored;
 use super::{RowLayout, Weight};
 use crate::error::Result;
 
-/// Reads all matrices, in ascending order of their places in `memory`; `again` as in [`read_ranges`]. `progress` is told the bytes read so far.
+/// Reads all matrices, in ascending order of their places in `memory`; `again` as in [`read_ranges`]. `progress` is told the bytes read
+/// so far.
 pub(super) fn read(
     matrices: &[(Stored, Weight)],
     checkpoint: &Checkpoint,
