@@ -153,6 +153,7 @@ impl<'a> Decoder<'a> {
         match self.emit(token, sink)? {
             Flow::Stopped => return Ok(Step::Ended(EndReason::PolicyStop)),
             Flow::Forced => return Ok(self.rewind()?),
+            Flow::Go if self.reader.is_done() => return Ok(Step::Complete(EndReason::Stop)),
             Flow::Go => {}
         }
         if self.session.room() == 0 {
@@ -198,7 +199,11 @@ impl<'a> Decoder<'a> {
     fn emit(&mut self, token: u32, sink: &mut dyn FnMut(Event)) -> Result<Flow, Stopped> {
         let bytes = self.tokenizer.token_bytes(token)?;
         let events = if self.tokenizer.is_control(token) {
-            self.reader.control(bytes)
+            // A character whose bytes are not all there does not go over from one channel to the next.
+            let rest = if self.reader.has_channels() { self.utf8.finish() } else { String::new() };
+            let mut events = self.reader.feed(&rest);
+            events.extend(self.reader.control(bytes));
+            events
         } else {
             self.reader.feed(&self.utf8.push(bytes))
         };
@@ -244,7 +249,7 @@ impl<'a> Decoder<'a> {
         self.utf8 = Utf8Stream::default();
         self.calls.clear();
         self.stop = StopTexts::new(self.round.stop);
-        self.reader.restart(&text, &self.round);
+        self.reader.restart(self.tokenizer, &tokens, &self.round);
         if tokens.len() > self.session.tokens().len() + self.session.room() {
             return Ok(Step::Complete(EndReason::Context));
         }

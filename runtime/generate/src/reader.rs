@@ -21,11 +21,16 @@ impl Reader {
         match Channels::of(tokenizer) {
             // A text that a constraint binds begins where the final channel does.
             Some(channels) if round.chat && round.constraint.is_none() => {
-                Self::Channels(channels, ChannelParser::new(tools))
+                Self::Channels(channels, behind(&channels, tokenizer, round.prompt, tools))
             }
             _ if tools => Self::Calls(ToolCallParser::new(&round.tools)),
             _ => Self::Plain,
         }
+    }
+
+    /// Whether control tokens part the text.
+    pub fn has_channels(&self) -> bool {
+        matches!(self, Self::Channels(..))
     }
 
     /// Takes a control token. Most have a meaning of their own and no text.
@@ -41,6 +46,7 @@ impl Reader {
     /// Takes more of the text.
     pub fn feed(&mut self, text: &str) -> Vec<ParserEvent> {
         match self {
+            Self::Plain if text.is_empty() => Vec::new(),
             Self::Plain => vec![ParserEvent::Text(text.to_owned())],
             Self::Calls(parser) => parser.feed(text),
             Self::Channels(_, parser) => parser.feed(text),
@@ -56,12 +62,19 @@ impl Reader {
         }
     }
 
-    /// Goes on behind a text that policies made of the answer.
-    pub fn restart(&mut self, passed: &str, round: &Round<'_>) {
+    /// Whether the answer has come to its end although no token said so.
+    pub fn is_done(&self) -> bool {
+        matches!(self, Self::Channels(_, parser) if parser.is_done())
+    }
+
+    /// Goes on behind tokens, prompt included, that policies made of the answer.
+    pub fn restart(&mut self, tokenizer: &Tokenizer, tokens: &[u32], round: &Round<'_>) {
         match self {
             Self::Plain => {}
             Self::Calls(parser) => *parser = ToolCallParser::new(&round.tools),
-            Self::Channels(_, parser) => *parser = ChannelParser::behind(passed, !round.tools.is_empty()),
+            Self::Channels(channels, parser) => {
+                *parser = behind(channels, tokenizer, tokens, !round.tools.is_empty());
+            }
         }
     }
 
@@ -72,4 +85,9 @@ impl Reader {
             Self::Plain | Self::Calls(_) => tokenizer.encode_continuation(text),
         }
     }
+}
+
+/// A parser behind tokens that may end within a message. Those of a session are of its vocabulary.
+fn behind(channels: &Channels, tokenizer: &Tokenizer, tokens: &[u32], tools: bool) -> ChannelParser {
+    channels.parser_behind(tokenizer, tokens, tools).unwrap_or_else(|_| ChannelParser::new(tools))
 }

@@ -179,6 +179,7 @@ impl Lock {
         if earlier == *path
             || !earlier.exists()
             || profile.with_extension(PROFILE).exists()
+            || profile.with_extension("").exists()
             || earlier == *profile
         {
             return Ok(None);

@@ -4,7 +4,8 @@
 //! A message is `<|start|>assistant<|channel|>NAME<|message|>TEXT<|end|>`; the prompt ends behind `assistant`. The channel `analysis` is
 //! reasoning, `final` the answer, and `commentary to=functions.NAME` a call whose text is its JSON object, ended by `<|call|>`.
 
-use crate::reasoning;
+use crate::reasoning::{self, Part};
+use crate::stream::Utf8Stream;
 use crate::tokenizer::{Specials, Tokenizer};
 use crate::tool_calls::{ParserEvent, named};
 use crate::{Result, limits::MAX_TOOL_CALL_BYTES};
@@ -15,8 +16,9 @@ const MESSAGE: &str = "<|message|>";
 const END: &str = "<|end|>";
 const CALL: &str = "<|call|>";
 
-/// What headers begin with.
-const WORDS: &[&str] = &["to=", "assistant"];
+/// What headers begin with, before the recipient of a call.
+const ROLE: &str = "assistant";
+const RECIPIENT: &str = "to=";
 
 /// Longest header of a message, in bytes; what is longer is none.
 const MAX_HEADER_BYTES: usize = 1024;
@@ -53,22 +55,43 @@ impl Channels {
 
     /// The tokens of an answer, behind a prompt, whose text as [`ChannelParser`] gives it is `text`.
     pub fn spell(&self, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
-        let Some(thoughts) = text.strip_prefix(reasoning::OPEN) else {
-            return Ok([self.begin_final(tokenizer)?, tokenizer.encode_continuation(text)?].concat());
-        };
-        let (thoughts, rest) = match thoughts.split_once(reasoning::CLOSE) {
-            Some((thoughts, rest)) => (thoughts, Some(rest)),
-            None => (thoughts, None),
-        };
-        let mut tokens = self.header(tokenizer, "analysis")?;
-        tokens.extend(tokenizer.encode_continuation(thoughts.trim_matches('\n'))?);
-        if let Some(rest) = rest {
-            tokens.extend([self.end, self.start]);
-            tokens.extend(tokenizer.encode_continuation("assistant")?);
-            tokens.extend(self.begin_final(tokenizer)?);
-            tokens.extend(tokenizer.encode_continuation(rest.trim_start_matches('\n'))?);
+        let mut tokens = Vec::new();
+        if text.is_empty() {
+            return Ok(tokens);
+        }
+        let mut parts = reasoning::parts(text, false);
+        // The end of reasoning leaves the model nothing but to say something.
+        if matches!(parts.last(), None | Some(Part::Reasoning(_, true))) {
+            parts.push(Part::Text(""));
+        }
+        for (number, part) in parts.into_iter().enumerate() {
+            if number > 0 {
+                tokens.extend([self.end, self.start]);
+                tokens.extend(tokenizer.encode_continuation(ROLE)?);
+            }
+            let (channel, text) = match part {
+                Part::Reasoning(thoughts, _) => ("analysis", thoughts),
+                Part::Text(text) => ("final", text),
+            };
+            tokens.extend(self.header(tokenizer, channel)?);
+            tokens.extend(tokenizer.encode_continuation(text)?);
         }
         Ok(tokens)
+    }
+
+    /// A parser of what follows these tokens, of which the last message may be whole or not.
+    pub fn parser_behind(&self, tokenizer: &Tokenizer, tokens: &[u32], tools: bool) -> Result<ChannelParser> {
+        let start = tokens.iter().rposition(|&token| token == self.start).unwrap_or(tokens.len());
+        let mut parser = ChannelParser::new(tools);
+        let mut utf8 = Utf8Stream::default();
+        for &token in &tokens[start..] {
+            let bytes = tokenizer.token_bytes(token)?;
+            match std::str::from_utf8(bytes) {
+                Ok(mark) if tokenizer.is_control(token) => drop(parser.control(mark)),
+                _ => drop(parser.feed(&utf8.push(bytes))),
+            }
+        }
+        Ok(parser)
     }
 
     fn header(&self, tokenizer: &Tokenizer, channel: &str) -> Result<Vec<u32>> {
@@ -87,6 +110,8 @@ pub struct ChannelParser {
     state: State,
     /// There has been visible text.
     said: bool,
+    /// A call has come to its end, and with it the answer.
+    called: bool,
 }
 
 #[derive(Debug)]
@@ -112,14 +137,12 @@ enum Kind {
 impl ChannelParser {
     /// A parser at the start of an answer. `tools`: whether calls are looked for.
     pub fn new(tools: bool) -> Self {
-        Self { tools, state: State::Header(String::new()), said: false }
+        Self { tools, state: State::Header(ROLE.to_owned()), said: false, called: false }
     }
 
-    /// A parser behind a text that it gave before, as [`Channels::spell`] makes tokens of it.
-    pub fn behind(text: &str, tools: bool) -> Self {
-        let thinks = text.starts_with(reasoning::OPEN) && !text.contains(reasoning::CLOSE);
-        let kind = if thinks { Kind::Reasoning(true) } else { Kind::Text };
-        Self { tools, state: State::Message(kind), said: false }
+    /// Whether the answer has come to its end although no token said so: a message holds one call, whose result comes next.
+    pub fn is_done(&self) -> bool {
+        self.called
     }
 
     /// Takes a control token's text.
@@ -163,17 +186,17 @@ impl ChannelParser {
             }
             State::Header(header) => {
                 header.push_str(text);
-                let plain = header.trim_start();
-                let begun = WORDS.iter().any(|word| plain.starts_with(word) || word.starts_with(plain));
-                if !header.contains(CHANNEL) && !begun || header.len() > MAX_HEADER_BYTES {
-                    let text = std::mem::take(header);
+                if !may_be_header(header) {
+                    let text = plain_of(&std::mem::take(header)).to_owned();
                     self.state = State::Message(Kind::Text);
                     self.said(&text, &mut events);
                 }
             }
             State::Message(Kind::Reasoning(begun)) => {
-                let text = if *begun { text.to_owned() } else { format!("{}\n{text}", reasoning::OPEN) };
-                *begun = true;
+                let apart = if self.said { "\n\n" } else { "" };
+                let text =
+                    if *begun { text.to_owned() } else { format!("{apart}{}\n{text}", reasoning::OPEN) };
+                (*begun, self.said) = (true, false);
                 events.push(ParserEvent::Text(text));
             }
             State::Message(Kind::Text) => self.said(text, &mut events),
@@ -193,10 +216,9 @@ impl ChannelParser {
         let mut events = Vec::new();
         self.end(whole, &mut events);
         if let State::Header(header) = std::mem::replace(&mut self.state, State::Between)
-            && !header.contains(CHANNEL)
-            && !WORDS.iter().any(|word| header.trim_start().starts_with(word))
+            && whole
         {
-            self.said(&header, &mut events);
+            self.said(plain_of(&header), &mut events);
         }
         events
     }
@@ -222,6 +244,7 @@ impl ChannelParser {
                 } else {
                     Err("the answer ends within the call")
                 };
+                self.called = whole;
                 events.push(match call {
                     Ok(call) => ParserEvent::ToolCall(call),
                     Err(why) => malformed(name, arguments, why),
@@ -230,6 +253,28 @@ impl ChannelParser {
             _ => {}
         }
     }
+}
+
+/// Whether a text can become a header: the role or a part of it, a recipient behind it, then anything behind a channel's mark.
+fn may_be_header(text: &str) -> bool {
+    if text.len() > MAX_HEADER_BYTES {
+        return false;
+    }
+    let behind = text.strip_prefix(ROLE).unwrap_or(text).trim_start();
+    text.contains(CHANNEL)
+        || ROLE.starts_with(text)
+        || behind.starts_with(RECIPIENT)
+        || RECIPIENT.starts_with(behind)
+}
+
+/// What a model says in what is no header, since its text follows without a mark: nothing if it calls.
+fn plain_of(header: &str) -> &str {
+    let (role, channel) = header.split_once(CHANNEL).unwrap_or((header, ""));
+    let text = if channel.is_empty() { role.strip_prefix(ROLE).unwrap_or(role) } else { channel };
+    let names = ["final", "analysis", "commentary"];
+    let text =
+        names.iter().find_map(|name| text.strip_prefix(name)).filter(|_| !channel.is_empty()).unwrap_or(text);
+    if text.trim_start().starts_with(RECIPIENT) { "" } else { text }
 }
 
 fn malformed(name: &str, arguments: &str, why: &'static str) -> ParserEvent {
@@ -343,15 +388,27 @@ mod tests {
         assert_eq!(read(unended, true, true), [text("<think>\nHm.\n</think>\n\nNoon.")]);
         assert_eq!(read("<|channel|>final<|message|>a<|end|>b", true, true), [text("ab")]);
         let long = "x".repeat(2 * MAX_HEADER_BYTES);
-        assert_eq!(read(&format!("<|channel|>{long}"), true, true), [text(&format!("{CHANNEL}{long}"))]);
+        assert_eq!(read(&format!("<|channel|>{long}"), true, true), [text(&long)]);
+        assert_eq!(read("<|channel|>finalNoon.", true, true), [text("Noon.")]);
+        assert_eq!(read("assistants are many.", true, true), [text("assistants are many.")]);
+        assert_eq!(read("<|channel|>final", true, true), []);
     }
 
     #[test]
-    fn a_parser_behind_a_text_goes_on_with_it() {
-        let mut parser = ChannelParser::behind("<think>\nHm", true);
-        assert_eq!(parser.feed("."), [text(".")]);
-        assert_eq!(parser.control(END), [text("\n</think>\n\n")]);
-        let mut parser = ChannelParser::behind("<think>\nHm.\n</think>\n\nNo", true);
-        assert_eq!(parser.feed("on"), [text("on")]);
+    fn reasoning_behind_text_is_a_paragraph_and_the_first_call_ends_the_answer() {
+        let thought = |text: &str| format!("<|channel|>analysis<|message|>{text}<|end|><|start|>assistant");
+        let said = "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant";
+        let answer = thought("A") + said + &thought("B") + "<|channel|>final<|message|>Done.";
+        let whole = "<think>\nA\n</think>\n\nI look.\n\n<think>\nB\n</think>\n\nDone.";
+        assert_eq!(read(&answer, true, true), [text(whole)]);
+        assert_eq!(reasoning::split(whole, false), Some(("A\n\nB".into(), "I look.\n\nDone.".into())));
+        let mut parser = ChannelParser::new(true);
+        parser.control(CHANNEL);
+        parser.feed("commentary to=functions.clock");
+        parser.control(MESSAGE);
+        parser.feed("{}");
+        assert!(!parser.is_done());
+        assert_eq!(parser.control(END).len(), 1);
+        assert!(parser.is_done());
     }
 }

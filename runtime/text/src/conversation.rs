@@ -110,19 +110,22 @@ impl Conversation<'_> {
             let mut value = Map::new();
             value.insert("role".into(), message.role.name().into());
             let thinks = reads.reasoning && message.role == Role::Assistant;
-            let (reasoning, content) = match reasoning::split(&message.content).filter(|_| thinks) {
-                Some((reasoning, content)) => (Some(reasoning), content),
-                None => (None, &message.content[..]),
-            };
-            value.insert("content".into(), untrusted(content).into());
-            if let Some(reasoning) = reasoning {
-                let reasoning = untrusted(reasoning);
-                // gpt-oss' template refuses a call with both, and has this name for it.
-                if message.tool_calls.is_empty() || content.is_empty() {
-                    value.insert("thinking".into(), reasoning.clone().into());
+            let parts = if thinks { reasoning::split(&message.content, reads.opens_reasoning) } else { None };
+            let content = match parts {
+                None => untrusted(&message.content),
+                Some((mut thoughts, mut content)) => {
+                    // gpt-oss' template takes one of them with a call.
+                    if reads.one_with_call && !message.tool_calls.is_empty() && !content.is_empty() {
+                        thoughts = format!("{thoughts}\n\n{content}");
+                        content.clear();
+                    }
+                    let thoughts = untrusted(&thoughts);
+                    value.insert("thinking".into(), thoughts.clone().into());
+                    value.insert("reasoning_content".into(), thoughts.into());
+                    untrusted(&content)
                 }
-                value.insert("reasoning_content".into(), reasoning.into());
-            }
+            };
+            value.insert("content".into(), content.into());
             if let Some(name) = &message.name {
                 value.insert("name".into(), untrusted(name).into());
             }
@@ -152,17 +155,23 @@ impl Conversation<'_> {
 pub(crate) struct Reads {
     /// Reasoning apart from the content, which it does not take from there by itself.
     pub reasoning: bool,
+    /// Prompts may end with the tag that opens reasoning.
+    pub opens_reasoning: bool,
+    /// With a call, reasoning or content and not both.
+    pub one_with_call: bool,
     /// The name of a tool from the id of its call, as Kimi's models write it.
     pub names_from_ids: bool,
 }
 
 impl Reads {
     pub fn of(source: &str) -> Self {
-        let apart = ["reasoning_content", ".thinking"].iter().any(|name| source.contains(name));
-        let by_itself = ["split('</think>'", "split(\"</think>\""].iter().any(|split| source.contains(split));
+        let has = |text: &str| source.contains(text);
+        let by_itself = has("split('</think>'") || has("split(\"</think>\"");
         Self {
-            reasoning: apart && !by_itself,
-            names_from_ids: source.contains("<|tool_call_argument_begin|>"),
+            reasoning: (has("reasoning_content") || has(".thinking")) && !by_itself,
+            opens_reasoning: has(reasoning::OPEN),
+            one_with_call: has(".thinking"),
+            names_from_ids: has("<|tool_call_argument_begin|>"),
         }
     }
 

@@ -5,7 +5,7 @@
 //! - `<tool_call>{"name": ..., "arguments": {...}}</tool_call>` (Hermes, Qwen2.5 and Qwen3),
 //! - `<tool_call><function=NAME><parameter=KEY>VALUE</parameter></function></tool_call>` (Qwen3-Coder, Qwen3.5),
 //! - at the start of an answer or behind `<|python_tag|>` the bare object `{"name": ..., "parameters": {...}}` (Llama 3),
-//! - `[TOOL_CALLS][{"name": ..., "arguments": {...}}]` (Mistral),
+//! - `[TOOL_CALLS][{"name": ..., "arguments": {...}}]` and `[TOOL_CALLS]NAME[ARGS]{...}` (Mistral),
 //! - `<｜tool▁call▁begin｜>NAME<｜tool▁sep｜>{...}<｜tool▁call▁end｜>` (DeepSeek V3.1), and what V3 and R1 write,
 //! - `<|tool_call_begin|>functions.NAME:0<|tool_call_argument_begin|>{...}<|tool_call_end|>` (Kimi K2).
 //!
@@ -37,7 +37,7 @@ enum Syntax {
     Tagged,
     /// An object, and no closing tag.
     Object,
-    /// A list of objects, and no closing tag.
+    /// A list of objects, or a name and an object, and no closing tag.
     List,
     /// All until a closing mark.
     Marked { close: &'static str, form: Form },
@@ -73,7 +73,8 @@ const OPENINGS: &[Opening] = &[
 ];
 
 /// Marks within calls that vocabularies have as control tokens.
-const WITHIN: &[&str] = &["</tool_call>", "<｜tool▁sep｜>", "<|tool_call_argument_begin|>"];
+const WITHIN: &[&str] =
+    &["</tool_call>", "[ARGS]", "[CALL_ID]", "<｜tool▁sep｜>", "<|tool_call_argument_begin|>"];
 
 /// A part of an answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,6 +137,8 @@ struct Call {
 enum Phase {
     /// Before what is called.
     Start,
+    /// In the name before an object.
+    Name,
     /// In an object or a list.
     Json(Scan),
     /// Behind it; it ends there in `raw`.
@@ -179,7 +182,9 @@ impl ToolCallParser {
                     Phase::Whole if call.raw.trim_end().ends_with(bodies::FUNCTION_END) => {
                         call.read(call.raw.len(), &self.tools)
                     }
-                    Phase::Start | Phase::Json(_) | Phase::Whole => Err("the answer ends within the call"),
+                    Phase::Start | Phase::Name | Phase::Json(_) | Phase::Whole => {
+                        Err("the answer ends within the call")
+                    }
                 };
                 self.found(call.raw, read);
             }
@@ -312,6 +317,17 @@ impl Call {
                 self.start = here;
                 self.phase = Phase::Whole;
             }
+            Phase::Start if self.syntax == Syntax::List && in_name(character) => {
+                self.start = here;
+                self.phase = Phase::Name;
+            }
+            Phase::Name if character == '{' => {
+                let mut scan = Scan::default();
+                scan.step(character);
+                self.phase = Phase::Json(scan);
+            }
+            Phase::Name if in_name(character) || "[] ".contains(character) => {}
+            Phase::Name => self.phase = Phase::Lost("behind the name of the tool there is no JSON object"),
             Phase::Start => self.phase = Phase::Lost("there is no JSON object and no function in it"),
             Phase::Json(scan) => match scan.step(character) {
                 Scanned::More => {}
@@ -339,8 +355,10 @@ impl Call {
             }
             Phase::Lost(_) => {}
         }
+        // What has no closing tag ends where it is seen to be none.
+        let ends = !tagged || self.raw.ends_with(CLOSE);
         match self.phase {
-            Phase::Lost(why) if tagged && self.raw.ends_with(CLOSE) => Some(Err(why)),
+            Phase::Lost(why) if ends => Some(Err(why)),
             _ => None,
         }
     }
@@ -362,6 +380,11 @@ impl Call {
 /// Whether what stands before a closing tag is complete, or is no function anyway.
 fn whole_function(body: &str) -> bool {
     body.trim_end().ends_with(bodies::FUNCTION_END) || !body.contains("<parameter=")
+}
+
+/// Whether a character can stand in the name of a tool.
+fn in_name(character: char) -> bool {
+    character.is_alphanumeric() || matches!(character, '_' | '-' | '.')
 }
 
 /// Whether a character can stand between calls.

@@ -187,10 +187,12 @@ impl Vocabulary {
         let VocabularySpec { tokens, token_types, merges, scores, bos, eos, eot, ends: further, .. } = spec;
         let named = eos.into_iter().chain(eot).chain(further);
         let mut kinds = kinds(&tokens, &token_types)?;
-        let ends = ends(&tokens, &kinds, named);
+        let mut ends = ends(&tokens, &kinds, named);
+        let message_end = message_end(&tokens, &ends);
+        ends.retain(|&id| Some(id) != message_end);
         // Files that name no beginning of their own may name a letter.
         let bos = bos.filter(|&bos| kinds[bos as usize] == Kind::UserDefined);
-        for token in bos.into_iter().chain(ends.iter().copied()) {
+        for token in bos.into_iter().chain(ends.iter().copied()).chain(message_end) {
             kinds[token as usize] = Kind::Control;
         }
         let added = kinds.iter().filter(|kind| matches!(kind, Kind::Control | Kind::UserDefined)).count();
@@ -253,12 +255,14 @@ fn ends(tokens: &[Cow<'_, str>], kinds: &[Kind], named: impl Iterator<Item = u32
             ends.push(id);
         }
     }
-    let control =
-        |text: &str| tokens.iter().zip(kinds).any(|(token, kind)| token == text && *kind == Kind::Control);
-    if CHANNEL_ENDS.into_iter().all(control) {
-        ends.retain(|&id| tokens[id as usize] != "<|end|>");
-    }
     ends
+}
+
+/// The token that ends a message of an answer in channels and would be taken for an end of the answer.
+fn message_end(tokens: &[Cow<'_, str>], ends: &[u32]) -> Option<u32> {
+    let text = |id: &u32| tokens[*id as usize].as_ref();
+    let channels = CHANNEL_ENDS.iter().all(|end| ends.iter().any(|id| text(id) == *end));
+    ends.iter().copied().find(|id| channels && text(id) == "<|end|>")
 }
 
 /// Texts of normal tokens, to be merged, and of all others.
@@ -539,6 +543,7 @@ mod tests {
             Vocabulary::check(spec, Spelling::ByteLevel).unwrap().ends
         };
         assert_eq!(ends("<|return|>", Some(0)), [1, 2]);
+        assert_eq!(ends("<|return|>", None), [1, 2]);
         assert_eq!(ends("<|other|>", Some(0)), [0, 1]);
     }
 

@@ -402,17 +402,17 @@ fn ids_of_calls_name_the_tool_where_the_template_reads_it_from_there() {
 }
 
 #[test]
-fn lists_in_a_namespace_can_be_appended_to() {
+fn lists_in_a_namespace_can_be_changed() {
     let source = "{% set ns = namespace(ids=[1]) %}{% for x in [2, 3] %}{% set _ = ns.ids.append(x) %}{% endfor %}\
                   {{ ns.ids }}{% do ns.ids.append('a') %}{{ ns.ids|length }}{% set first = ns.ids[0] %}{{ first }}";
     assert_eq!(render(source, &[]).unwrap(), "[1, 2, 3]41");
+    let queue = "{% set ns = namespace(ids=['a', 'b', 'c']) %}{% set first = ns.ids.pop(0) %}{{ first }}{{ ns.ids.pop() }}{{ ns.ids }}";
+    assert_eq!(render(queue, &[]).unwrap(), "ac['b']");
     for (source, why) in [
-        (
-            "{% set ns = namespace(a=1) %}{% do ns.a.append(1) %}",
-            "`a` of the namespace is no list to append to",
-        ),
-        ("{% set ns = namespace() %}{% do ns.a.append(1) %}", "`a` of the namespace is no list to append to"),
-        ("{% do messages.a.append(1) %}", "only lists in a namespace can be appended to"),
+        ("{% set ns = namespace(a=1) %}{% do ns.a.append(1) %}", "`a` of the namespace is no list"),
+        ("{% set ns = namespace() %}{% do ns.a.append(1) %}", "`a` of the namespace is no list"),
+        ("{% set ns = namespace(a=[]) %}{% do ns.a.pop() %}", "has no element -1 to take out"),
+        ("{% do messages.a.append(1) %}", "only lists in a namespace can be changed"),
     ] {
         let error = render(source, &[]).unwrap_err().to_string();
         assert!(error.contains(why), "{error}");

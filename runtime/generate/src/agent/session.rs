@@ -12,7 +12,7 @@ use membrane_host::limits::MAX_PREFIXES;
 use membrane_host::{
     AnswerContext, Intervention, Message, PolicyChain, Refused, Role as HostRole, SamplerChain, ToolSet,
 };
-use membrane_text::{ChatMessage, Constraint, Grammar, Prompt, Role, ToolCall};
+use membrane_text::{Channels, ChatMessage, Constraint, Grammar, Prompt, Role, ToolCall};
 use serde_json::Value;
 
 use super::generation::{AgentGeneration, Task};
@@ -385,6 +385,7 @@ impl AgentSession {
             (own, most) => own.or(most),
         };
         ready(session)?;
+        self.begin_final(session, &options)?;
         let prompt = session.tokens().to_vec();
         let whole;
         let (given, tools) = match &self.origin {
@@ -408,6 +409,18 @@ impl AgentSession {
         let chat = tools.is_some();
         let tools = if tools == Some(true) { self.tools.to_vec() } else { Vec::new() };
         Ok(Task { running, prompt, chat, tools, constraint, options })
+    }
+
+    /// Begins the final channel of an answer that a constraint binds, where a model answers in channels.
+    fn begin_final(&self, session: &mut Session, options: &GenerationOptions) -> Answer<()> {
+        let tokenizer = self.run.base.model.tokenizer().map_err(inference_error)?;
+        // Behind more than the conversation an agent has written or generated something itself.
+        let unbegun = self.origin.as_ref().is_some_and(|origin| {
+            options.constraint.is_some() && !origin.tools && origin.tokens == session.tokens().len()
+        });
+        let Some(channels) = Channels::of(tokenizer).filter(|_| unbegun) else { return Ok(()) };
+        let ids = channels.begin_final(tokenizer).map_err(|error| of(error.into()))?;
+        session.append(&ids).map_err(inference_error)
     }
 
     /// What a generation must follow, compiled.

@@ -14,7 +14,7 @@ use membrane_engine::{EngineError, Model, Session};
 use membrane_host::{
     Grant, Intervention, Judge, JudgeError, Judged, POLICY_FAILED, Plugin, Question, Refused, SharedJudge,
 };
-use membrane_text::{ChatMessage, ChatTemplate};
+use membrane_text::{Channels, ChatMessage, ChatTemplate};
 use serde_json::{Map, Value};
 
 use crate::answer::{from_host, render};
@@ -136,7 +136,11 @@ impl Bench {
                 let extra = Map::from_iter([("enable_thinking".to_owned(), Value::Bool(false))]);
                 let prompt = render(model, self.0.template.as_ref(), &messages, &[], now, &extra);
                 let prompt = prompt.map_err(|error| invalid(&error))?;
-                tokenizer.encode_prompt(&prompt).map_err(|error| invalid(&error))?
+                let mut tokens = tokenizer.encode_prompt(&prompt).map_err(|error| invalid(&error))?;
+                if let Some(channels) = Channels::of(tokenizer) {
+                    tokens.extend(channels.begin_final(tokenizer).map_err(|error| invalid(&error))?);
+                }
+                tokens
             }
         };
         let encode = |text: &String| tokenizer.encode_continuation(text).map_err(|error| invalid(&error));

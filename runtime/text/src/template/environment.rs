@@ -65,6 +65,10 @@ fn add_operators(env: &mut Environment<'_>, meter: &Meter) {
     env.add_function(rewrite::APPEND, move |target: Value, name: String, value: Value| {
         namespace::append(&append, &target, &name, value)
     });
+    let pop = meter.clone();
+    env.add_function(rewrite::POP, move |target: Value, name: String, place: Option<i64>| {
+        namespace::pop(&pop, &target, &name, place)
+    });
 }
 
 fn add_functions(env: &mut Environment<'_>, meter: &Meter, now: i64) {

@@ -74,15 +74,34 @@ pub(crate) fn set(meter: &Meter, target: &Value, name: &str, value: Value) -> Re
 
 /// `target.name.append(value)`: the namespace gets a longer list, since lists don't change.
 pub(crate) fn append(meter: &Meter, target: &Value, name: &str, value: Value) -> Result<Value, Error> {
-    let namespace = target.downcast_object_ref::<Namespace>();
-    let namespace = namespace.ok_or_else(|| invalid("only lists in a namespace can be appended to"))?;
-    let list = namespace.lock().get(name).cloned().filter(|list| list.kind() == ValueKind::Seq);
-    let list = list.ok_or_else(|| invalid(format!("`{name}` of the namespace is no list to append to")))?;
-    meter.touch(&list)?;
-    let longer = Value::from_iter(list.try_iter()?.chain([value]));
+    let (namespace, list) = list(meter, target, name)?;
+    let longer = Value::from_iter(list.into_iter().chain([value]));
     meter.check_depth(&longer)?;
     namespace.lock().insert(name.to_owned(), longer);
     Ok(Value::from(()))
+}
+
+/// `target.name.pop(place)`: the namespace gets a list without the element there, or without the last.
+pub(crate) fn pop(meter: &Meter, target: &Value, name: &str, place: Option<i64>) -> Result<Value, Error> {
+    let (namespace, mut list) = list(meter, target, name)?;
+    let (place, length) = (place.unwrap_or(-1), list.len() as i64);
+    let at = if place < 0 { place + length } else { place };
+    if !(0..length).contains(&at) {
+        return Err(invalid(format!("`{name}` of the namespace has no element {place} to take out")));
+    }
+    let taken = list.remove(at as usize);
+    namespace.lock().insert(name.to_owned(), Value::from(list));
+    Ok(taken)
+}
+
+/// A list in a namespace.
+fn list<'a>(meter: &Meter, target: &'a Value, name: &str) -> Result<(&'a Namespace, Vec<Value>), Error> {
+    let namespace = target.downcast_object_ref::<Namespace>();
+    let namespace = namespace.ok_or_else(|| invalid("only lists in a namespace can be changed"))?;
+    let list = namespace.lock().get(name).cloned().filter(|list| list.kind() == ValueKind::Seq);
+    let list = list.ok_or_else(|| invalid(format!("`{name}` of the namespace is no list")))?;
+    meter.touch(&list)?;
+    Ok((namespace, list.try_iter()?.collect()))
 }
 
 /// An operation that makes no sense.

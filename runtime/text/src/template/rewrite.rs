@@ -27,6 +27,8 @@ pub(crate) const SOLID: &str = "(solid)";
 pub(crate) const SET: &str = "(set)";
 /// `target.name.append(value)`.
 pub(crate) const APPEND: &str = "(append)";
+/// `target.name.pop(place)`.
+pub(crate) const POP: &str = "(pop)";
 /// Where a block's text is kept before it becomes an attribute.
 const CAPTURED: &str = "(captured)";
 
@@ -214,19 +216,25 @@ fn call_parts<'a>(it: &ast::Call<'a>) -> Result<ast::Call<'a>> {
         // of its arguments, which ends the thread where there are none.
         return Err(foreign(attr.name, attr.span()));
     }
-    if let (Some(attr), [CallArg::Pos(value)]) = (appended(&it.expr), &it.args[..]) {
+    let changed = match &it.args[..] {
+        [CallArg::Pos(_)] => changed_list(&it.expr, "append").map(|attr| (APPEND, attr)),
+        _ => None,
+    };
+    let changed = changed.or_else(|| changed_list(&it.expr, "pop").map(|attr| (POP, attr)));
+    if let Some((function, attr)) = changed {
         let span = attr.span();
-        let args = [expr(&attr.expr)?, constant(Value::from(attr.name), span), expr(value)?];
-        let args = args.into_iter().map(CallArg::Pos).collect();
-        return Ok(ast::Call { expr: variable(APPEND, span), args });
+        let mut args =
+            vec![CallArg::Pos(expr(&attr.expr)?), CallArg::Pos(constant(Value::from(attr.name), span))];
+        args.extend(arguments(&it.args)?);
+        return Ok(ast::Call { expr: variable(function, span), args });
     }
     Ok(ast::Call { expr: expr(&it.expr)?, args: arguments(&it.args)? })
 }
 
-/// The attribute of `target.name` in `target.name.append`.
-fn appended<'e, 'a>(it: &'e Expr<'a>) -> Option<&'e Spanned<ast::GetAttr<'a>>> {
+/// The attribute `target.name` of which `target.name.method` changes the list.
+fn changed_list<'e, 'a>(it: &'e Expr<'a>, method: &str) -> Option<&'e Spanned<ast::GetAttr<'a>>> {
     match it {
-        Expr::GetAttr(method) if method.name == "append" => match &method.expr {
+        Expr::GetAttr(called) if called.name == method => match &called.expr {
             Expr::GetAttr(attr) => Some(attr),
             _ => None,
         },

@@ -34,10 +34,16 @@ pub(super) fn bare(text: &str) -> Option<ToolCall> {
     object(text).ok()
 }
 
-/// The calls of a list, as Mistral's models write it.
+/// The calls of a list, or the one of `NAME[ARGS]{...}`, as Mistral's models write them.
 pub(super) fn list(text: &str) -> Result<Vec<ToolCall>, Wrong> {
-    let values: Vec<Value> = serde_json::from_str(text).map_err(|_| "it isn't valid JSON")?;
-    values.iter().map(|value| object(&value.to_string())).collect()
+    if text.starts_with('[') {
+        let values: Vec<Value> = serde_json::from_str(text).map_err(|_| "it isn't valid JSON")?;
+        return values.iter().map(|value| object(&value.to_string())).collect();
+    }
+    let (name, arguments) = text.split_once("[ARGS]").ok_or("it doesn't name a tool")?;
+    // An id may stand between them.
+    let name = name.split('[').next().unwrap_or(name);
+    Ok(vec![named(name.trim(), Some(json(arguments)?))?])
 }
 
 /// `NAME`, separator, object; in DeepSeek's first form `function`, separator, `NAME` and the object as a block of code.

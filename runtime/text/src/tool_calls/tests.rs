@@ -207,6 +207,7 @@ fn calls_of_other_makers_are_found() {
             "<|tool_call_end|><|tool_call_begin|>functions.now:1<|tool_call_argument_begin|>{}<|tool_call_end|>",
             "<|tool_calls_section_end|>",
         ),
+        "[TOOL_CALLS]add[ARGS]{\"a\": 1}[TOOL_CALLS]now[CALL_ID]a1b2c3d4e[ARGS]{}",
         "[TOOL_CALLS] [{\"name\": \"add\", \"arguments\": {\"a\": 1}}, {\"name\": \"now\", \"arguments\": {}}]",
     ];
     for answer in answers {
@@ -234,11 +235,24 @@ fn broken_calls_of_other_forms_are_malformed() {
         ("<tool_call><function=a></tool_call>", "its function isn't closed"),
         ("<tool_call><function=a><parameter=x>1</function></tool_call>", "a parameter in it isn't closed"),
         ("<tool_call><function=a><parameter=x>1</parameter>", "the answer ends within the call"),
-        ("[TOOL_CALLS]{}", "there is no JSON object and no function in it"),
+        ("[TOOL_CALLS]a{}", "it doesn't name a tool"),
         ("<|tool_call_begin|>functions.a:0<|tool_call_end|>", "it doesn't name a tool"),
         ("<｜tool▁call▁begin｜>a<｜tool▁sep｜>{<｜tool▁call▁end｜>", "it isn't valid JSON"),
     ];
     for (raw, why) in cases {
         assert_eq!(parse(&[raw]), [ParserEvent::Malformed { raw: raw.into(), why }]);
     }
+}
+
+#[test]
+fn a_mark_in_prose_holds_nothing_back() {
+    let mut parser = ToolCallParser::new(&[]);
+    let why = "there is no JSON object and no function in it";
+    assert_eq!(parser.feed("[TOOL_CALLS]("), [ParserEvent::Malformed { raw: "[TOOL_CALLS](".into(), why }]);
+    assert_eq!(parser.feed("is a mark)"), [text("is a mark)")]);
+    let why = "behind the name of the tool there is no JSON object";
+    assert_eq!(
+        parser.feed(" [TOOL_CALLS] is,"),
+        [ParserEvent::Malformed { raw: "[TOOL_CALLS] is,".into(), why }]
+    );
 }
