@@ -13,7 +13,7 @@ use membrane_formats::{Array, Checkpoint, FormatError, Value as Item};
 use membrane_generate::EndReason;
 use membrane_tests::stage::{Seen, Stage};
 use membrane_tests::workspace;
-use membrane_text::{Channels, ChatMessage, Grammar, Role, Specials, Tokenizer};
+use membrane_text::{Channels, ChatMessage, Grammar, ParserEvent, Role, Specials, Tokenizer, ToolCall};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -160,6 +160,36 @@ fn an_answer_goes_on_in_its_channel_behind_a_forced_text() {
         (seen.text().as_str(), seen.verdicts().len(), reason(&seen)),
         ("forced 42.", 1, EndReason::Stop)
     );
+}
+
+#[test]
+fn an_answer_holds_one_call_and_ends_behind_it() {
+    let second =
+        CALL.replace("<|call|>", "<|end|><|start|>assistant<|channel|>final<|message|>Not this.<|return|>");
+    let seen = ask(&saying(&[&second, FINAL]).first_party("calculator", json!({})));
+    assert_eq!(seen.calls().len(), 1);
+    assert!(!seen.text().contains("Not this") && seen.text().ends_with("It is 42."), "{}", seen.text());
+}
+
+#[test]
+fn a_parser_goes_on_within_a_message() {
+    let words = words();
+    let channels = Channels::of(&words).unwrap();
+    let behind = |prompt: &str| {
+        let tokens = words.encode(prompt, Specials::Parse).unwrap();
+        channels.parser_behind(&words, &tokens, true).unwrap()
+    };
+    let text = |text: &str| vec![ParserEvent::Text(text.into())];
+    let prompt = "<|start|>user<|message|>Hi<|end|><|start|>assistant";
+    assert_eq!(behind(prompt).feed("Noon."), text("Noon."));
+    let mut thinking = behind(&format!("{prompt}<|channel|>analysis<|message|>Hm"));
+    assert_eq!(thinking.feed("."), text("."));
+    assert_eq!(thinking.control("<|end|>"), text("\n</think>\n\n"));
+    let called = "<|channel|>commentary to=functions.clock<|message|>{\"a\":";
+    let mut calling = behind(&format!("{prompt}{called}"));
+    assert!(calling.feed("1}").is_empty());
+    let arguments = json!({"a": 1});
+    assert_eq!(calling.finish(true), [ParserEvent::ToolCall(ToolCall { name: "clock".into(), arguments })]);
 }
 
 #[test]
