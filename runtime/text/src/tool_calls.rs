@@ -326,7 +326,7 @@ impl Call {
                 scan.step(character);
                 self.phase = Phase::Json(scan);
             }
-            Phase::Name if in_name(character) || "[] ".contains(character) => {}
+            Phase::Name if in_name(character) || matches!(character, '[' | ']') => {}
             Phase::Name => self.phase = Phase::Lost("behind the name of the tool there is no JSON object"),
             Phase::Start => self.phase = Phase::Lost("there is no JSON object and no function in it"),
             Phase::Json(scan) => match scan.step(character) {
