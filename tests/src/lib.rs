@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod channels;
 pub mod drafting;
 pub mod golden;
 pub mod guests;

@@ -1,5 +1,4 @@
-//! Answers in channels, as gpt-oss writes them, from the model's tokens to the next prompt. The model is a fixture whose vocabulary
-//! has the control tokens of the harmony format, with a template of that format.
+//! Answers in channels, as gpt-oss writes them, from the model's tokens to the next prompt.
 
 #![cfg(test)]
 #![forbid(unsafe_code)]
@@ -8,73 +7,19 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use membrane_engine::tokenizer;
-use membrane_formats::gguf::GgufWriter;
-use membrane_formats::{Array, Checkpoint, FormatError, Value as Item};
+use membrane_formats::Checkpoint;
 use membrane_generate::EndReason;
+use membrane_tests::channels;
 use membrane_tests::stage::{Seen, Stage};
-use membrane_tests::workspace;
 use membrane_text::{Channels, ChatMessage, Grammar, ParserEvent, Role, Specials, Tokenizer, ToolCall};
 use serde_json::json;
 use tempfile::TempDir;
 
-const MARKS: [&str; 7] =
-    ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|call|>", "<|return|>", "<|constrain|>"];
-
-const TEMPLATE: &str = "\
-{%- for message in messages -%}
-  {%- if message.role == 'assistant' and message.tool_calls -%}
-    {%- if message.content and message.thinking %}{{ raise_exception('both') }}{% endif -%}
-    {%- if message.thinking -%}
-      {{ '<|start|>assistant<|channel|>analysis<|message|>' + message.thinking + '<|end|>' }}
-    {%- endif -%}
-    {%- set call = message.tool_calls[0].function -%}
-    {{ '<|start|>assistant to=functions.' + call.name + '<|channel|>commentary json<|message|>' }}
-    {{- call.arguments | tojson }}<|call|>
-  {%- elif message.role == 'assistant' -%}
-    {{ '<|start|>assistant<|channel|>final<|message|>' + message.content + '<|end|>' }}
-  {%- else -%}
-    {{ '<|start|>' + message.role + '<|message|>' + message.content + '<|end|>' }}
-  {%- endif -%}
-{%- endfor -%}
-{{ '<|start|>assistant' }}";
-
 /// The folder of the model, and the model.
 static MODEL: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
-    let source = Checkpoint::open(&workspace().join("tests/fixtures/gguf/tiny-qwen3moe-Q8_0.gguf")).unwrap();
-    let mut metadata = source.metadata().clone();
-    let tokens = metadata.require_str_array("tokenizer.ggml.tokens").unwrap();
-    let mut tokens: Vec<String> = tokens.iter().map(str::to_owned).collect();
-    let Some(Item::Array(Array::I32(mut kinds))) = metadata.get("tokenizer.ggml.token_type").cloned() else {
-        panic!("the fixture has types of tokens")
-    };
-    let normal: Vec<usize> = (0..tokens.len()).rev().filter(|&id| kinds[id] == 1).take(MARKS.len()).collect();
-    let gone: Vec<String> = normal.iter().map(|&id| tokens[id].clone()).collect();
-    for (id, mark) in normal.into_iter().zip(MARKS) {
-        (tokens[id], kinds[id]) = (mark.into(), 3);
-    }
-    let merges = metadata.require_str_array("tokenizer.ggml.merges").unwrap();
-    let whole = |rule: &&str| {
-        let parts = rule.split(' ').map(str::to_owned).chain([rule.replace(' ', "")]);
-        !parts.into_iter().any(|part| gone.contains(&part))
-    };
-    let merges = merges.iter().filter(whole).collect();
-    metadata.set("tokenizer.ggml.merges", Item::Array(Array::Str(merges)));
-    metadata.set("tokenizer.ggml.tokens", Item::Array(Array::Str(tokens.iter().collect())));
-    metadata.set("tokenizer.ggml.token_type", Item::Array(Array::I32(kinds)));
-    metadata.set("tokenizer.chat_template", TEMPLATE);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("channels.gguf");
-    let mut writer = GgufWriter::new(&path, metadata);
-    for tensor in source.tensors() {
-        writer.declare(&tensor.name, tensor.dtype, tensor.shape.dims()).unwrap();
-    }
-    let mut sources = source.tensors().iter();
-    let written = writer.write::<FormatError>(|info, sink| {
-        let mut bytes = vec![0; info.bytes as usize];
-        source.read(sources.next().unwrap(), 0, &mut bytes)?;
-        sink.put(&bytes)
-    });
-    written.unwrap();
+    channels::write(&path);
     (folder, path)
 });
 

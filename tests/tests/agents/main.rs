@@ -10,6 +10,7 @@ mod sessions;
 mod speculation;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -74,9 +75,12 @@ fn saying(texts: &[&str]) -> Behaviour {
 }
 
 fn model(options: LoadOptions) -> Model {
-    let path = workspace().join("tests/fixtures/gguf").join(MODEL);
+    model_at(&workspace().join("tests/fixtures/gguf").join(MODEL), options)
+}
+
+fn model_at(path: &Path, options: LoadOptions) -> Model {
     let options = LoadOptions { context: Some(1024), contexts: 8, sessions: 64, ..options };
-    Model::open(&path, &options).unwrap()
+    Model::open(path, &options).unwrap()
 }
 
 fn agents(behaviour: Behaviour) -> Agents {

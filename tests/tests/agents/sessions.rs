@@ -1,12 +1,13 @@
 //! Sessions and generations, as an agent uses them.
 
 use membrane_engine::{LoadOptions, Session};
-use membrane_generate::Event;
+use membrane_generate::{Agents, Event};
+use membrane_tests::channels;
 use serde_json::{Value, json};
 
 use std::sync::Arc;
 
-use crate::{agents, drawing, model, own, run, run_with, saying, steps};
+use crate::{agents, drawing, host, model, model_at, own, run, run_with, saying, steps};
 
 #[test]
 fn a_session_says_what_fits_and_keeps_what_it_has() {
@@ -283,6 +284,30 @@ fn a_text_is_what_its_constraint_says() {
     let seen = run(&agents, &agent, "She has five cats.");
     let value: Value = serde_json::from_str(&seen.text()).unwrap();
     assert!((3..=7).contains(&value["n"].as_i64().unwrap()), "{value}");
+}
+
+#[test]
+fn a_constrained_text_stands_in_the_final_channel_where_there_are_channels() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("channels.gguf");
+    channels::write(&path);
+    let model = model_at(&path, LoadOptions { threads: Some(1), ..LoadOptions::default() });
+    let agents = Agents::new(host(), model.clone(), drawing(), None).unwrap();
+    let found = steps(
+        &agents,
+        json!([
+            {"new": "a"},
+            {"chat": ["a", [["user", "Hi"]], false]},
+            {"length": "a"},
+            {"start": ["a", "g", {"regex": "[0-9]{3}"}]},
+            {"finish": "g"},
+            {"tokens": "a"},
+        ]),
+    );
+    let tokens: Vec<u32> =
+        found[5].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+    let behind = model.tokenizer().unwrap().decode(&tokens[found[2].as_u64().unwrap() as usize..], false);
+    assert_eq!(behind, format!("<|channel|>final<|message|>{}", found[4]["text"].as_str().unwrap()));
 }
 
 #[test]
