@@ -1,5 +1,8 @@
 //! Tool calls from the model's text to the next prompt, with policies on the way.
 
+#[path = "tool_loop/channels.rs"]
+mod channels;
+
 use membrane_generate::{EndReason, Event};
 use membrane_tests::stage::{Seen, Stage};
 use membrane_text::{ChatMessage, Role};

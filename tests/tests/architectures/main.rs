@@ -1,9 +1,10 @@
 //! Architectures that no fixture has: their generated models against the formulas of their papers in f64, and what they take of
-//! the memory; and longer contexts in all architectures whose files ask for them.
+//! the memory; longer contexts in all architectures whose files ask for them; and files of other converters.
 
 #![cfg(test)]
 #![forbid(unsafe_code)]
 
+mod converters;
 mod formula;
 
 use std::path::Path;

@@ -1,8 +1,5 @@
 //! Answers in channels, as gpt-oss writes them, from the model's tokens to the next prompt.
 
-#![cfg(test)]
-#![forbid(unsafe_code)]
-
 use std::path::PathBuf;
 use std::sync::LazyLock;
 

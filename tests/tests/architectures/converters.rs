@@ -1,9 +1,6 @@
 //! Files of other converters than llama.cpp's of today, and of its first: what they leave out or name otherwise gives the same
 //! model, to the bit, as a file that says all of it.
 
-#![cfg(test)]
-#![forbid(unsafe_code)]
-
 use std::path::{Path, PathBuf};
 
 use membrane_engine::{LoadOptions, Model, Precision, Prepared};
