@@ -313,7 +313,8 @@ pub(crate) fn release(
     sink: &mut dyn FnMut(Event),
 ) -> Result<Flow, Stopped> {
     if text.is_empty() && !done {
-        return Ok(Flow::Go);
+        // A policy that joined the answer may have ended it since the last text.
+        return Ok(if running.policies.has_stopped() { Flow::Stopped } else { Flow::Go });
     }
     let outcome = running.policies.output(text, done);
     running.journal.output(text, done, &outcome);

@@ -27,6 +27,8 @@ const MAX_TABLE_ELEMENTS: usize = 200_000;
 /// Bytes that a guest can hand over in one call (a list of 2^31 items, an error text of 64 MB). A message may
 /// have 16 MiB.
 pub const MAX_TRANSFER_BYTES: usize = 48 << 20;
+/// Units for each item of a list that a guest hands over, beside those for the bytes of its text (10^6 empty texts).
+pub(crate) const ITEM_UNITS: usize = 16;
 /// Handles of an instance: an agent's sessions and generations.
 pub const MAX_HANDLES: usize = 128;
 
@@ -232,7 +234,7 @@ impl Limits {
 pub(crate) struct Meter {
     memory_left: usize,
     elements_left: usize,
-    /// Whether memory was denied; a guest that then traps has run out of memory.
+    /// Whether memory was denied in the current call; a guest that then traps has run out of memory.
     pub denied: bool,
 }
 
@@ -250,10 +252,15 @@ impl ResourceLimiter for Meter {
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         match self.memory_left.checked_sub(desired.saturating_sub(current)) {
-            Some(left) => self.memory_left = left,
-            None => self.denied = true,
+            Some(left) => {
+                self.memory_left = left;
+                Ok(true)
+            }
+            None => {
+                self.denied = true;
+                Ok(false)
+            }
         }
-        Ok(!self.denied)
     }
 
     fn table_growing(

@@ -83,12 +83,14 @@ impl<E: WorldExports, T: Imports> Running<E, T> {
     /// Calls a function with so much fuel.
     pub fn call<X: Export<E>>(&mut self, call: &X, fuel: u64) -> Result<X::Output, Ending> {
         let _watchdog = T::watchdog(&self.store);
+        self.store.data_mut().meter().denied = false;
         let result = self.store.set_fuel(fuel).and_then(|()| call.call(&self.bound, &mut self.store));
         self.ended(result)
     }
 
     /// Calls the function of this number with encoded parameters, and encodes its result.
     pub fn call_encoded(&mut self, function: u8, parameters: &[u8], fuel: u64) -> Result<Vec<u8>, Ending> {
+        self.store.data_mut().meter().denied = false;
         let called = self
             .store
             .set_fuel(fuel)

@@ -10,10 +10,11 @@ use crate::agent::{
 use crate::bindings::agent::membrane::plugin::inference::{Host, HostGeneration, HostSession};
 use crate::error::Cause;
 use crate::limits::{
-    MAX_CONSTRAINT_BYTES, MAX_CONTINUATIONS, MAX_MESSAGE_BYTES, MAX_PREFIX_NAME_BYTES, MAX_STOP_BYTES,
-    MAX_STOPS, MAX_TURNS,
+    ITEM_UNITS, MAX_ARGUMENTS_BYTES, MAX_CONSTRAINT_BYTES, MAX_CONTINUATIONS, MAX_MESSAGE_BYTES,
+    MAX_PREFIX_NAME_BYTES, MAX_STOP_BYTES, MAX_STOPS, MAX_TOOL_NAME_BYTES, MAX_TURNS,
 };
 use crate::state::State;
+use crate::tool::is_object;
 
 type Answer<T> = Result<Result<T, InferenceError>>;
 
@@ -63,24 +64,37 @@ impl HostSession for State {
     }
 
     fn append(&mut self, session: Resource<SessionHandle>, text: String) -> Answer<u32> {
+        self.charge(text.len())?;
         if let Err(what) = fits("the text", &text, MAX_MESSAGE_BYTES) {
             return invalid(what);
         }
-        self.inferred(text.len(), |agency| {
+        self.inferred(1, |agency| {
             let appended = agency.sessions.get_mut(&session)?.append(&text);
             Ok(appended.map(|tokens| tokens as u32))
         })
     }
 
     fn chat(&mut self, session: Resource<SessionHandle>, turns: Vec<Turn>, tools: bool) -> Answer<Synced> {
+        let calls = || turns.iter().flat_map(|turn| &turn.calls);
+        let texts = turns.iter().map(|turn| turn.content.len() + turn.tool.as_ref().map_or(0, String::len));
+        let bytes =
+            texts.sum::<usize>() + calls().map(|call| call.name.len() + call.arguments.len()).sum::<usize>();
+        self.charge(bytes + (turns.len() + calls().count()) * ITEM_UNITS)?;
         if turns.len() > MAX_TURNS {
             return invalid(format!("the conversation has {} turns; the limit is {MAX_TURNS}", turns.len()));
         }
-        let bytes = turns.iter().map(|turn| turn.content.len()).sum();
+        let wrong =
+            calls().find(|call| call.arguments.len() > MAX_ARGUMENTS_BYTES || !is_object(&call.arguments));
+        if let Some(call) = wrong {
+            let tool = crate::text::clean(&call.name, MAX_TOOL_NAME_BYTES);
+            return invalid(format!(
+                "arguments of a call of `{tool}`: no JSON object of at most {MAX_ARGUMENTS_BYTES} bytes that names no field twice"
+            ));
+        }
         if bytes > MAX_MESSAGE_BYTES {
             return invalid(format!("the conversation has {bytes} bytes; the limit is {MAX_MESSAGE_BYTES}"));
         }
-        self.inferred(bytes, |agency| Ok(agency.sessions.get_mut(&session)?.chat(&turns, tools)))
+        self.inferred(1, |agency| Ok(agency.sessions.get_mut(&session)?.chat(&turns, tools)))
     }
 
     fn generate(
@@ -88,6 +102,7 @@ impl HostSession for State {
         session: Resource<SessionHandle>,
         options: GenerationOptions,
     ) -> Answer<Resource<GenerationHandle>> {
+        self.charge(handed_over(&options))?;
         if let Err(what) = check(&options) {
             return invalid(what);
         }
@@ -102,12 +117,12 @@ impl HostSession for State {
     }
 
     fn score(&mut self, session: Resource<SessionHandle>, continuations: Vec<String>) -> Answer<Vec<Score>> {
-        let count = continuations.len();
+        let (count, bytes) = (continuations.len(), continuations.iter().map(String::len).sum::<usize>());
+        self.charge(bytes + count * ITEM_UNITS)?;
         if count > MAX_CONTINUATIONS {
             return invalid(format!("{count} continuations; the limit is {MAX_CONTINUATIONS}"));
         }
-        let bytes = continuations.iter().map(String::len).sum();
-        self.inferred(bytes, |agency| Ok(agency.sessions.get_mut(&session)?.score(&continuations)))
+        self.inferred(1, |agency| Ok(agency.sessions.get_mut(&session)?.score(&continuations)))
     }
 
     fn save(&mut self, session: Resource<SessionHandle>, name: String) -> Answer<()> {
@@ -151,6 +166,17 @@ impl HostGeneration for State {
         agency.generations.delete(generation)?.cancel();
         Ok(())
     }
+}
+
+/// Units for taking options over, whatever becomes of them.
+fn handed_over(options: &GenerationOptions) -> usize {
+    use crate::agent::Constraint::{JsonSchema, Lark, Regex};
+    let constraint = match &options.constraint {
+        Some(JsonSchema(text) | Regex(text) | Lark(text)) => text.len(),
+        None => 0,
+    };
+    let stops = options.stop.iter().map(|text| ITEM_UNITS + text.len()).sum::<usize>();
+    stops + constraint + options.sampling.as_ref().map_or(0, String::len)
 }
 
 /// Checks what can be checked without a model.

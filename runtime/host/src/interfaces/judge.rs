@@ -5,7 +5,7 @@ use wasmtime::Result;
 use crate::bindings::policy::membrane::plugin::judge::{Host, Question};
 use crate::judge::JudgeError;
 use crate::limits::{
-    MAX_JUDGE_CALLS, MAX_JUDGE_CONTINUATION_BYTES, MAX_JUDGE_CONTINUATIONS, MAX_JUDGE_TOKENS,
+    ITEM_UNITS, MAX_JUDGE_CALLS, MAX_JUDGE_CONTINUATION_BYTES, MAX_JUDGE_CONTINUATIONS, MAX_JUDGE_TOKENS,
     MAX_JUDGED_BYTES, MAX_JUDGED_BYTES_TOGETHER, MAX_JUDGED_MESSAGES, REFUSED_BYTES_PER_TOKEN,
 };
 use crate::state::State;
@@ -14,7 +14,9 @@ impl Host for State {
     fn score(&mut self, question: Question, continuations: Vec<String>) -> Result<Result<Vec<f64>, String>> {
         let texts = continuations.iter().map(String::len).sum::<usize>();
         let asked = bytes(&question).saturating_add(texts);
-        self.charge(asked)?;
+        let items =
+            continuations.len() + if let Question::Chat(messages) = &question { messages.len() } else { 0 };
+        self.charge(asked.saturating_add(items * ITEM_UNITS))?;
         if let Err(why) = check(&question, &continuations) {
             return Ok(Err(why));
         }

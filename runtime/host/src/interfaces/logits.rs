@@ -55,6 +55,7 @@ impl wit::Host for State {
 
     fn apply(&mut self, operations: Vec<wit::Operation>) -> Outcome<()> {
         let operations: Vec<Operation> = operations.into_iter().map(operation).collect();
+        self.charge(operations.iter().map(handed_over).sum())?;
         for operation in &operations {
             if let Err(error) = operation.check() {
                 return Ok(Err(error.to_string()));
@@ -101,6 +102,18 @@ const HISTORY_UNITS: usize = 20;
 
 /// Units for each byte of new breakers, for each token of the history: beginnings of them are cut into tokens.
 const BREAKER_UNITS: usize = 8;
+
+/// Units for taking an operation over, whatever becomes of it.
+fn handed_over(operation: &Operation) -> usize {
+    const UNITS: usize = 10;
+    match operation {
+        Operation::LogitBias(biases) => UNITS + biases.len(),
+        Operation::Dry(dry) => {
+            UNITS + dry.breakers.iter().map(|breaker| UNITS + breaker.len()).sum::<usize>()
+        }
+        _ => UNITS,
+    }
+}
 
 /// Units of work of an operation at its worst: what it looks at, of candidates and of history.
 fn cost(operation: &Operation, step: &Step) -> usize {

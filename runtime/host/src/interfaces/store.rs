@@ -24,17 +24,20 @@ fn told(error: StoreError) -> String {
     }
 }
 
+/// Units for a change, which is brought to the disk.
+const WRITE_UNITS: usize = 10_000;
+
 impl Host for State {
     fn get(&mut self, key: String) -> Result<Result<Option<Vec<u8>>, String>> {
         Ok(Ok(self.store(key.len())?.get(&key)))
     }
 
     fn set(&mut self, key: String, value: Vec<u8>) -> Result<Result<(), String>> {
-        Ok(self.store(value.len())?.set(&key, value).map_err(told))
+        Ok(self.store(WRITE_UNITS + key.len() + value.len())?.set(&key, value).map_err(told))
     }
 
     fn delete(&mut self, key: String) -> Result<Result<(), String>> {
-        Ok(self.store(key.len())?.delete(&key).map_err(told))
+        Ok(self.store(WRITE_UNITS + key.len())?.delete(&key).map_err(told))
     }
 
     fn keys(&mut self, prefix: String) -> Result<Result<Vec<String>, String>> {

@@ -15,10 +15,11 @@ impl Host for State {
 
     fn call(&mut self, call: Invocation) -> Result<Result<String, String>> {
         let bytes = call.arguments.len();
+        self.charge(bytes + call.name.len())?;
         if bytes > MAX_ARGUMENTS_BYTES {
             return Ok(Err(format!("the arguments have {bytes} bytes; the limit is {MAX_ARGUMENTS_BYTES}")));
         }
-        let called = self.agency(bytes)?.environment.call(call.into());
+        let called = self.agency(1)?.environment.call(call.into());
         self.go_on()?;
         Ok(called)
     }

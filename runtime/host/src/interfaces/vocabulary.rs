@@ -21,6 +21,7 @@ impl Host for State {
 
     fn encode(&mut self, text: String) -> wasmtime::Result<Result<Vec<u32>, String>> {
         if text.len() > MAX_ENCODE_BYTES {
+            self.charge(text.len())?;
             return Ok(Err(format!("the text has {} bytes; the limit is {MAX_ENCODE_BYTES}", text.len())));
         }
         let tokens = self.vocabulary(text.len() * ENCODE_UNITS)?.encode(&text);

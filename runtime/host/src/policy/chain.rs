@@ -183,13 +183,15 @@ impl PolicyChain {
         Ok(())
     }
 
-    /// A call that the model wants to make. Arguments that are no JSON object, or too long, are denied by the
-    /// host.
+    /// A call that the model wants to make. Arguments that are no JSON object, name a field twice or are too long are denied by
+    /// the host.
     pub fn tool_call(&mut self, call: Invocation) -> Result<ToolCallOutcome, Refused> {
         self.alive()?;
         let mut interventions = Vec::new();
         if call.arguments.len() > MAX_ARGUMENTS_BYTES || !is_object(&call.arguments) {
-            let note = format!("the arguments are not a JSON object of at most {MAX_ARGUMENTS_BYTES} bytes");
+            let note = format!(
+                "the arguments are not a JSON object of at most {MAX_ARGUMENTS_BYTES} bytes that names no field twice"
+            );
             return Ok(ToolCallOutcome::Denied { note, interventions });
         }
         let mut call = call;
@@ -201,7 +203,7 @@ impl PolicyChain {
                 ToolCallVerdict::Rewrite(rewritten) => {
                     let member = &self.members[index];
                     if rewritten.text.len() > MAX_ARGUMENTS_BYTES || !is_object(&rewritten.text) {
-                        let what = "it rewrote arguments to what is no JSON object, or too long";
+                        let what = "it rewrote arguments to what is no JSON object, names a field twice, or is too long";
                         let failure = member.instance.broke("tool-call", what);
                         return Err(self.refuse(Refused::failed(&failure), interventions));
                     }
@@ -269,6 +271,11 @@ impl PolicyChain {
             }
         }
         Ok(failures)
+    }
+
+    /// Whether a policy has ended the answer.
+    pub fn has_stopped(&self) -> bool {
+        self.stopped
     }
 
     fn alive(&self) -> Result<(), Refused> {
