@@ -286,3 +286,20 @@ impl ResourceLimiter for Meter {
         MAX_MEMORIES
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_denied_to_the_request_that_asks_for_too_much() {
+        let limits = Limits { memory_bytes: 1000, ..Limits::of(World::Sampler) };
+        let mut meter = Meter::new(&limits);
+        let mut grow = |from, to| meter.memory_growing(from, to, None).unwrap();
+        assert_eq!(
+            [grow(0, 600), grow(600, 1001), grow(600, 1000), grow(1000, 1001)],
+            [true, false, true, false]
+        );
+        assert!(meter.denied);
+    }
+}

@@ -245,3 +245,21 @@ fn cut(mut text: String) -> String {
     text.truncate(end);
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_objects_that_all_read_alike() {
+        for good in ["{}", " {\"a\": [1, -2, 0.5, true, null, \"x\", {\"a\": {}}]} "] {
+            assert!(is_object(good), "{good}");
+        }
+        let twice = ["{\"a\": 1, \"a\": 1}", "{\"b\": [{\"a\": 1, \"\\u0061\": 2}]}"];
+        for bad in twice.into_iter().chain(["", "[]", "1", "{", "{} x", "{\"a\": 1e999}"]) {
+            assert!(!is_object(bad), "{bad}");
+        }
+        let deep = "[".repeat(100_000);
+        assert!(!is_object(&format!("{{\"a\": {deep}")));
+    }
+}

@@ -144,6 +144,18 @@ pub fn attacks() -> Vec<Attack> {
             "has 2 MiB cut into tokens",
             &["plugin `x`: sample failed: ", "1048576"],
         ),
+        mode(
+            "texts too long to encode, for ever",
+            "encode-forever",
+            "has 2 MiB refused again and again",
+            &["plugin `x`: sample ran out of fuel"],
+        ),
+        mode(
+            "operations that do nothing, for ever",
+            "apply-forever",
+            "applies 100,000 empty lists of biases again and again",
+            &["plugin `x`: sample ran out of fuel"],
+        ),
         mode("long error", "long-error", "gives 48 MB of terminal titles", &["plugin `x`: sample "]),
         mode("longer error", "too-long-error", "gives 50 MiB", &["plugin `x`: sample "]),
         Attack::new(

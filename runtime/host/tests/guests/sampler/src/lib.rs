@@ -100,6 +100,18 @@ impl Sampler for Test {
                 vocabulary::encode(&"7 ".repeat(1 << 20))?;
                 Ok(Choice::Pass)
             }
+            "encode-forever" => {
+                let text = "7 ".repeat(1 << 20);
+                loop {
+                    let _ = vocabulary::encode(&text);
+                }
+            }
+            "apply-forever" => {
+                let nothing = vec![logits::Operation::LogitBias(Vec::new()); 100_000];
+                loop {
+                    logits::apply(&nothing)?;
+                }
+            }
             "count-prompt" => Ok(Choice::Token(history::tail(u32::MAX).len() as u32)),
             "count-down" => {
                 let token = history::tail(1).first().map_or(0, |last| last.saturating_sub(1));
