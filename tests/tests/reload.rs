@@ -325,6 +325,17 @@ fn a_policy_that_is_removed_stays_to_the_end_of_the_answer() {
 }
 
 #[test]
+fn a_joining_policy_that_ends_the_answer_ends_it_before_a_tool_is_called() {
+    let call =
+        "one <tool_call>{\"name\": \"calculator\", \"arguments\": {\"expression\": \"6*7\"}}</tool_call>";
+    let stage = Stage::saying(&[call, "two"]).first_party("calculator", json!({}));
+    let stops = json!({"hook": "output", "at": "one", "action": "stop"});
+    let (seen, effects) = change_policies(&stage, 1, vec![policy(&stage, "late", stops)]);
+    assert_eq!((effects[0], seen.answer.as_ref().unwrap().reason), ("beside", EndReason::PolicyStop));
+    assert_eq!((seen.text().as_str(), seen.calls().len()), ("one", 0));
+}
+
+#[test]
 fn a_joining_policy_sees_request_prompt_and_text_and_may_end_the_answer() {
     let stage = Stage::saying(&["one two three four five six"]);
     let case = |parameters: Value| change_policies(&stage, 3, vec![policy(&stage, "late", parameters)]);

@@ -178,8 +178,8 @@ impl Lock {
         // That of another profile has the name that it must have.
         if earlier == *path
             || !earlier.exists()
-            || profile.with_extension(PROFILE).exists()
-            || profile.with_extension("").exists()
+            || profile.with_extension(PROFILE).is_file()
+            || profile.with_extension("").is_file()
             || earlier == *profile
         {
             return Ok(None);

@@ -302,6 +302,7 @@ mod tests {
 
     use super::*;
     use crate::conversation::ToolCall;
+    use crate::tool_calls::tests::merged;
 
     /// Reads an answer whose control tokens are those of `MARKS`.
     fn read(answer: &str, tools: bool, whole: bool) -> Vec<ParserEvent> {
@@ -322,14 +323,7 @@ mod tests {
             }
         }
         events.extend(parser.finish(whole));
-        let mut merged: Vec<ParserEvent> = Vec::new();
-        for event in events {
-            match (merged.last_mut(), event) {
-                (Some(ParserEvent::Text(before)), ParserEvent::Text(text)) => before.push_str(&text),
-                (_, event) => merged.push(event),
-            }
-        }
-        merged
+        merged(events)
     }
 
     fn text(text: &str) -> ParserEvent {

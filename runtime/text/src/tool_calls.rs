@@ -15,7 +15,7 @@
 mod bodies;
 mod scan;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use serde_json::Value;
 

@@ -381,6 +381,10 @@ fn reasoning_is_apart_for_templates_that_want_it() {
     let by_itself = "{{ messages[0].content.split('</think>')[-1] }}{{ messages[0].reasoning_content }}";
     assert_eq!(render(by_itself, &thought), "\n\nYes.");
     assert_eq!(render("{{ messages[0].content }}", &thought), thought.content);
+    let mut called = ChatMessage::new(Role::Assistant, "<think>\nHm.\n</think>\n\nI look.");
+    called.tool_calls = vec![ToolCall { name: "add".into(), arguments: json!({}) }];
+    assert_eq!(render("{{ messages[0].thinking }}|{{ messages[0].content }}", &called), "Hm.\n\nI look.|");
+    assert_eq!(render(apart, &called), "Hm.|I look.");
     let said = ChatMessage::new(Role::User, thought.content.clone());
     assert_eq!(render(apart, &said), format!("|{}", said.content));
 }

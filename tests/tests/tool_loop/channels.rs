@@ -114,6 +114,17 @@ fn an_answer_holds_one_call_and_ends_behind_it() {
 }
 
 #[test]
+fn half_a_character_does_not_go_over_into_the_next_channel() {
+    let words = words();
+    let half = (0..words.vocab_size() as u32).find(|&token| words.token_bytes(token) == Ok(&[0xC3])).unwrap();
+    let encode = |text: &str| words.encode(text, Specials::Parse).unwrap();
+    let (thoughts, rest) = FINAL.split_once("<|end|>").unwrap();
+    let tokens = [encode(thoughts), vec![half], encode(&format!("<|end|>{rest}"))].concat();
+    let seen = ask(&Stage::writing(&[tokens]));
+    assert_eq!(seen.text(), "<think>\nDone.\u{FFFD}\n</think>\n\nIt is 42.");
+}
+
+#[test]
 fn a_parser_goes_on_within_a_message() {
     let words = words();
     let channels = Channels::of(&words).unwrap();

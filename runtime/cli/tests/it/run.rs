@@ -27,6 +27,24 @@ fn quiet_leaves_the_answer_alone() {
 }
 
 #[test]
+fn variables_of_the_chat_template_are_given() {
+    let tokens = |more: &[&str]| {
+        let run =
+            membrane(&[&["run", &fixture(MOE), "Hello", "-n", "1", "--json"][..], more].concat()).good();
+        run.events()[1]["prompt_tokens"].as_u64().unwrap()
+    };
+    let thinking = "{\"enable_thinking\": true}";
+    assert_eq!(tokens(&[]), tokens(&["--chat-template-kwargs", thinking]));
+    assert!(tokens(&["--chat-template-kwargs", "{\"enable_thinking\": false}"]) > tokens(&[]));
+    let with = |json: &str, more: &[&str]| {
+        membrane(&[&["run", &fixture(MOE), "Hello", "--chat-template-kwargs", json], more].concat())
+    };
+    with("{\"messages\": []}", &[]).failed_saying(&["--chat-template-kwargs", "`messages`", "can't be set"]);
+    with("[1]", &[]).failed_saying(&["--chat-template-kwargs", "no JSON object"]);
+    with(thinking, &["--raw"]).failed_saying(&["--chat-template-kwargs", "--raw"]);
+}
+
+#[test]
 fn events_are_json_lines() {
     let run = membrane(&["run", &fixture(MOE), "Hello", "-n", "8", "--seed", "1", "--json"]).good();
     assert_eq!(run.stderr, "");

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsRawFd;
 
-use membrane_pager::IoMode;
+use membrane_pager::{IoMode, IoReason};
 
 use crate::bank::Bank;
 
@@ -36,6 +36,35 @@ fn reads_into_an_arena_for_all_stay_in_the_cache() {
     let all = bank.content(0).len() / 4096;
     let cached = cached_pages(&bank);
     assert!(cached * 10 > all * 9, "{cached} of {all} pages are cached");
+}
+
+/// Enough to be worth a measurement.
+#[test]
+fn experts_that_all_fit_are_measured_unless_the_cache_has_them() {
+    let bank = Bank::new(1, &[48], 8_000_000);
+    let experts: Vec<u32> = (0..48).collect();
+    assert!(bank.catalog().bytes() > 128 << 20);
+    empty_cache(&bank);
+    if cached_pages(&bank) > 0 {
+        println!("skipped: this file system keeps its pages");
+        return;
+    }
+    let pager = bank.pager(48, IoMode::Auto);
+    let reason = &pager.io_mode().reason;
+    // This system tells what is in the cache, and the file is ours; only one without direct reads has nothing to measure.
+    let direct = bank.pager(1, IoMode::Direct).io_mode().direct;
+    assert_eq!(matches!(reason, IoReason::Measured { .. }), direct, "{reason:?}");
+    // A part of it comes into the cache, from where it is then read: the bytes are the same.
+    let third = bank.content(0).len() as u64 / 3;
+    let mut reader = std::io::Read::take(std::fs::File::open(bank.path(0)).unwrap(), third);
+    std::io::copy(&mut reader, &mut std::io::sink()).unwrap();
+    pager.warm().unwrap();
+    bank.fetch(&pager, 0, &experts);
+    std::fs::read(bank.path(0)).unwrap();
+    let pager = bank.pager(48, IoMode::Auto);
+    assert_eq!(pager.io_mode().reason, IoReason::EverythingFits);
+    pager.warm().unwrap();
+    bank.fetch(&pager, 0, &experts);
 }
 
 fn empty_cache(bank: &Bank) {

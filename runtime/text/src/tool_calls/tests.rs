@@ -6,6 +6,11 @@ fn parse(pieces: &[&str]) -> Vec<ParserEvent> {
     let mut parser = ToolCallParser::new(&[]);
     let mut events: Vec<ParserEvent> = pieces.iter().flat_map(|piece| parser.feed(piece)).collect();
     events.extend(parser.finish());
+    merged(events)
+}
+
+/// The events with neighbouring texts as one.
+pub(crate) fn merged(events: Vec<ParserEvent>) -> Vec<ParserEvent> {
     let mut merged: Vec<ParserEvent> = Vec::new();
     for event in events {
         match (merged.last_mut(), event) {
