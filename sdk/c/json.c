@@ -8,6 +8,8 @@
 
 /* Values that are nested deeper than this are an error. */
 #define MOST_NESTED 32
+/* Bytes of a name that an error has, at most. */
+#define PRINTED_NAME 64
 
 typedef struct {
     const char *at;
@@ -29,12 +31,30 @@ static bool take(cursor_t *cursor, char expected) {
     return true;
 }
 
+size_t text_within(const char *text, size_t most) {
+    const char *end = memchr(text, 0, most + 1);
+    if (end) {
+        return (size_t)(end - text);
+    }
+    while (most > 0 && ((unsigned char)text[most] & 0xc0) == 0x80) {
+        most--;
+    }
+    return most;
+}
+
 /* Notes the first thing that is wrong. */
 static void wrong(object_t *object, const char *name, const char *what) {
     if (object->error[0]) {
         return;
     }
     snprintf(object->error, sizeof object->error, name ? "%s: %s" : "%.0s%s", name ? name : "", what);
+}
+
+/* The same, with the name of a field in `what` as "%.*s", or as much of it as one would read. */
+static void about(object_t *object, const char *what, const char *name) {
+    if (!object->error[0]) {
+        snprintf(object->error, sizeof object->error, what, (int)text_within(name, PRINTED_NAME), name);
+    }
 }
 
 /* Four hexadecimal digits; -1 if they are none. */
@@ -91,13 +111,22 @@ static uint32_t escaped(cursor_t *cursor) {
     return 0x10000u + (((uint32_t)first - 0xd800u) << 10) + ((uint32_t)second - 0xdc00u);
 }
 
+/* Bytes of the string that the cursor stands in, as it is written. */
+static size_t written(const cursor_t *cursor) {
+    const char *at = cursor->at;
+    while (at < cursor->end && *at != '"') {
+        at += *at == '\\' && cursor->end - at > 1 ? 2 : 1;
+    }
+    return (size_t)(at - cursor->at);
+}
+
 /* A string, decoded and ended by a zero; NULL if there is none. One with a zero in it is none: C would cut it there. */
 static char *string(cursor_t *cursor) {
     if (!take(cursor, '"')) {
         return NULL;
     }
     /* Decoded, it is never longer. */
-    char *text = malloc((size_t)(cursor->end - cursor->at) + 1);
+    char *text = malloc(written(cursor) + 1);
     size_t length = 0;
     while (text && cursor->at < cursor->end && *cursor->at != '"') {
         char c = *cursor->at++;
@@ -178,6 +207,12 @@ static bool members(object_t *object, cursor_t *cursor) {
             return false;
         }
         object->count++;
+        for (const object_field_t *other = object->fields; other < field; other++) {
+            if (strcmp(other->name, field->name) == 0) {
+                about(object, "has the field `%.*s` twice", field->name);
+                return false;
+            }
+        }
         if (!take(cursor, ':')) {
             return false;
         }
@@ -201,8 +236,8 @@ void object_open(object_t *object, const char *text, size_t length) {
 
 void object_end(object_t *object) {
     for (size_t index = 0; index < object->count; index++) {
-        if (!object->fields[index].read && !object->error[0]) {
-            snprintf(object->error, sizeof object->error, "unknown field `%.64s`", object->fields[index].name);
+        if (!object->fields[index].read) {
+            about(object, "unknown field `%.*s`", object->fields[index].name);
         }
     }
 }

@@ -30,7 +30,10 @@ typedef struct {
     char error[256];
 } object_t;
 
-/* Reads an object; `text` must outlive it. */
+/* Bytes of a text, at most so many, of which the last is the end of a character. */
+size_t text_within(const char *text, size_t most);
+
+/* Reads an object; `text` must outlive it. A field that stands there twice is an error. */
 void object_open(object_t *object, const char *text, size_t length);
 
 /* Notes a field that was not read as an error: "unknown field `x`". */

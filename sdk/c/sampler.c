@@ -16,6 +16,9 @@ const char *failed(membrane_string_t *error) {
     size_t length = error->len < sizeof text ? error->len : sizeof text - 1;
     memcpy(text, error->ptr, length);
     text[length] = 0;
+    if (length < error->len) {
+        text[text_within(text, length - 1)] = 0;
+    }
     membrane_string_free(error);
     return text;
 }

@@ -74,11 +74,24 @@ const HOOKS = {
   finish: () => undefined,
 };
 
+/** The names of an object's functions, those of its class too. A name that begins with `_` is a policy's own affair. */
+function functions(object) {
+  const names = [];
+  for (let at = object; at && at !== Object.prototype; at = Object.getPrototypeOf(at)) {
+    for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(at))) {
+      if (typeof value === 'function' && name !== 'constructor' && !name.startsWith('_')) {
+        names.push(name);
+      }
+    }
+  }
+  return names;
+}
+
 /**
  * A policy as the contract has it. `start` gets the parameters as `Fields` and gives an object with any of the hooks
  * `request(messages)`, `prompt(rendered)`, `output(pending, done)`, `toolCall(call)`, `toolResult(call, output)` and
- * `finish(released)`; those that are left out let pass. A function of another name is an error, since it would never be called.
- * An instance lives for one answer.
+ * `finish(released)`; those that are left out let pass. A function of another name is an error, since it would never be called, unless
+ * that name begins with `_`. An instance lives for one answer.
  */
 export function policy(start) {
   let plugin;
@@ -96,9 +109,9 @@ export function policy(start) {
         const fields = new Fields('parameters', parameters);
         plugin = start(fields);
         fields.end();
-        for (const [name, value] of Object.entries(plugin)) {
-          if (typeof value === 'function' && !Object.hasOwn(HOOKS, name)) {
-            throw `\`${name}\` is no hook of a policy; there are ${Object.keys(HOOKS).join(', ')}`;
+        for (const name of functions(plugin)) {
+          if (!Object.hasOwn(HOOKS, name)) {
+            throw `\`${name}\` is no hook of a policy; there are ${Object.keys(HOOKS).join(', ')} (a helper's name begins with _)`;
           }
         }
       });

@@ -67,6 +67,11 @@ static void names_what_is_wrong(void) {
         {"{\"d\": [1]}", "d: is not a list of texts without zeros"},
         {"{\"d\": [], \"e\": 1}", "e: is neither true nor false"},
         {"{\"d\": []}", ""},
+        {"{\"a\": 1, \"a\": 1, \"d\": []}", "has the field `a` twice"},
+        {"{\"d\": [], \"\\u0061\": 1, \"a\": 1}", "has the field `a` twice"},
+        /* 63 bytes and a character of two. */
+        {"{\"d\": [], \"123456789012345678901234567890123456789012345678901234567890123\xc3\xa9\": 1}",
+         "unknown field `123456789012345678901234567890123456789012345678901234567890123`"},
         {"{}", "missing field `d`"},
         {"[]", "is no JSON object that can be read"},
         {"{\"c\": \"\\u0000\"}", "is no JSON object that can be read"},
