@@ -31,6 +31,7 @@ mod vector;
 mod wide;
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::format::{Format, ShapeError};
 use crate::isa::Isa;
@@ -231,6 +232,8 @@ struct Job<'a> {
     task_rows: usize,
     /// Number of the first task behind this job's.
     end_task: usize,
+    /// No other job of the process has it.
+    number: u64,
 }
 
 /// Computes all products in one loop of the region, so that products that do not depend on each other
@@ -342,7 +345,9 @@ impl<'a> Job<'a> {
         let by_products = task_products / (weights.cols * rows.count).max(1);
         let task_rows = by_bytes.min(by_products).next_multiple_of(TASK_ROWS).max(TASK_ROWS);
         let end_task = before + weights.rows.div_ceil(task_rows);
-        Self { weights, rows, output: DisjointSlice::new(output), task_rows, end_task }
+        static NUMBERS: AtomicU64 = AtomicU64::new(1);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        Self { weights, rows, output: DisjointSlice::new(output), task_rows, end_task, number }
     }
 
     /// The output of `count` weight rows from `first` on for row i of the input.

@@ -422,9 +422,9 @@ fn many<P: Packed, W: Wide, Q: Integer>(w: W, job: &Job<'_>, rows: Range<usize>,
     const {
         assert!(W::ROWS == W::Plain::ROWS && W::SIGNED_OFFSET_BITS == W::Plain::SIGNED_OFFSET_BITS);
     }
-    let has_amx = has_amx && amx::fits::<W, Q>() && amx::is_worth_it(job.rows.count);
+    let has_amx = has_amx && amx::fits::<P::Weights, W, Q>() && amx::is_worth_it(job.rows.count);
     // SAFETY: it is there.
-    let mut amx = has_amx.then(|| unsafe { Amx::<P::Weights>::new() });
+    let amx = has_amx.then(|| unsafe { Amx::<P::Weights>::new(job) });
     let mut panel = Panel::new();
     let panel_cols = PANEL_ROW_BYTES / size_of::<Q>();
     for begin in rows.clone().step_by(STRIPES * W::ROWS) {
@@ -437,7 +437,7 @@ fn many<P: Packed, W: Wide, Q: Integer>(w: W, job: &Job<'_>, rows: Range<usize>,
             for (r, window) in windows.iter().enumerate() {
                 unpack::<P, W, Q>(w, job, window, r, cols.clone(), &mut panel);
             }
-            let (panel, amx, integers) = (&panel, amx.as_mut(), PhantomData::<Q>);
+            let (panel, amx, integers) = (&panel, amx.as_ref(), PhantomData::<Q>);
             w.run_shared(PanelProduct::<P::Weights, Q> { job, windows, cols, panel, amx, integers });
         }
     }

@@ -2,6 +2,7 @@
 //! rows of activations and 16 rows of weights, the same integers as vectors do.
 
 use std::arch::asm;
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -10,18 +11,12 @@ use super::super::activations::{BLOCK, BlockInfo, Integer};
 use super::super::packed::Weights;
 use super::super::wide::{Wide, accumulate, start};
 use super::super::{Job, Precision};
-use super::panel::{PANEL_ROW_BYTES, Panel, STRIPES};
-use super::{Window, integers};
+use super::Window;
+use super::panel::{Panel, STRIPES};
 use crate::simd::LINE;
 
-/// Rows of activations, and of weights, that are multiplied at once.
-pub(super) const ROWS: usize = 16;
-/// Rows of activations from which on this should be faster than vectors: the steps behind the sums are done for [`ROWS`] always.
-const MIN_ROWS: usize = 8;
-/// Lines so many bytes apart have the same few places in the first cache.
-const SET_BYTES: usize = 4096;
-/// Bytes between rows that are copied, so that they have different places.
-const ROW_BYTES: usize = PANEL_ROW_BYTES + LINE;
+/// Rows of activations, and of weights, that are multiplied at once. Vectors are faster with fewer.
+const ROWS: usize = 16;
 
 /// What LDTILECFG reads: palette 1.
 #[repr(C, align(64))]
@@ -33,163 +28,171 @@ struct Config {
     rows: [u8; 16],
 }
 
-impl Config {
-    /// Two sets of three tiles for sub-blocks of so many elements: activations, weights, sums.
-    const fn new(elems: usize) -> Self {
-        let (row_bytes, rows) = ([elems as u16, 64, 64], [ROWS as u8, (elems / 4) as u8, ROWS as u8]);
-        let mut config =
-            Self { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-        let mut tile = 0;
-        while tile < 6 {
-            config.row_bytes[tile] = row_bytes[tile % 3];
-            config.rows[tile] = rows[tile % 3];
-            tile += 1;
-        }
-        config
+/// Two sets of three tiles: activations, weights, sums.
+static CONFIG: Config = {
+    let (row_bytes, rows) = ([BLOCK as u16, 64, 64], [ROWS as u8, (BLOCK / 4) as u8, ROWS as u8]);
+    let mut config =
+        Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+    let mut tile = 0;
+    while tile < 6 {
+        config.row_bytes[tile] = row_bytes[tile % 3];
+        config.rows[tile] = rows[tile % 3];
+        tile += 1;
     }
-}
+    config
+};
 
-/// The tiles of the calling thread, set up for the sub-blocks of such weights.
+/// The tiles of the calling thread, and the input of a job in the order in which they take it, for such weights.
 pub(super) struct Amx<K: Weights> {
-    /// Room for columns of activations that lie elsewhere.
-    copy: Rows,
+    input: Input,
     weights: PhantomData<K>,
     of_thread: PhantomData<*const ()>,
 }
 
+/// The input of a job. A thread keeps it, since its next task most often has the same.
+#[derive(Default)]
+struct Input {
+    /// The number of the job; 0: of none.
+    job: u64,
+    /// [whole groups of [`ROWS`] rows, blocks]
+    blocks: Vec<Block>,
+}
+
+thread_local! {
+    static INPUT: Cell<Input> = Cell::default();
+}
+
+/// A block of 32 columns of some rows of the input.
+#[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Rows([MaybeUninit<i8>; ROWS * ROW_BYTES]);
+struct Block {
+    q: [[i8; BLOCK]; ROWS],
+    /// Of [`BlockInfo`], for each row.
+    scale: [f32; ROWS],
+    sum: [i32; ROWS],
+    scaled_sum: [f32; ROWS],
+}
 
 /// [rows of activations, rows of weights] of two sub-blocks.
 #[repr(C, align(64))]
 struct Sums([[MaybeUninit<i32>; ROWS * ROWS]; 2]);
 
-/// Some rows of the input and some of their columns.
-struct Part<'a> {
-    rows: Range<usize>,
-    cols: Range<usize>,
-    /// The first of [`ROWS`] rows of these columns, and the bytes between them.
-    activations: (*const i8, usize),
-    /// What is known of each row's blocks; the last row stands in for those that are missing.
-    infos: [&'a [BlockInfo]; ROWS],
-}
-
-/// Whether vectors of `W` hold what tiles give, and `Q` is what they take.
-pub(super) const fn fits<W: Wide, Q: Integer>() -> bool {
-    W::ROWS == ROWS && matches!(Q::PRECISION, Precision::Int8)
+/// Whether vectors of `W` hold what tiles give, and `Q` is what they take. Sub-blocks of 16 elements take a tile as long as those of 32, and
+/// as many steps behind it: vectors are faster there.
+pub(super) const fn fits<K: Weights, W: Wide, Q: Integer>() -> bool {
+    K::SUB == BLOCK && W::ROWS == ROWS && matches!(Q::PRECISION, Precision::Int8)
 }
 
 /// Whether so many rows of activations are enough for tiles.
 pub(super) const fn is_worth_it(rows: usize) -> bool {
-    rows >= MIN_ROWS
+    rows >= ROWS
+}
+
+impl Input {
+    /// Copies the rows of a job.
+    fn fill(&mut self, job: &Job<'_>) {
+        let blocks = job.weights.cols / BLOCK;
+        let all = job.rows.count / ROWS * blocks;
+        self.blocks.resize(self.blocks.len().max(all), Block::ZERO);
+        for (group, to) in self.blocks[..all].chunks_exact_mut(blocks).enumerate() {
+            for row in 0..ROWS {
+                let (q, infos) = job.rows.quantised::<i8>(group * ROWS + row);
+                for ((to, q), info) in to.iter_mut().zip(q.as_chunks::<BLOCK>().0).zip(infos) {
+                    to.q[row] = *q;
+                    (to.scale[row], to.sum[row], to.scaled_sum[row]) =
+                        (info.scale, info.sum, info.scaled_sum);
+                }
+            }
+        }
+        self.job = job.number;
+    }
+}
+
+impl Block {
+    const ZERO: Self =
+        Self { q: [[0; BLOCK]; ROWS], scale: [0.0; ROWS], sum: [0; ROWS], scaled_sum: [0.0; ROWS] };
+
+    /// What [`start`] and [`accumulate`] take of a row.
+    #[inline(always)]
+    fn info(&self, row: usize) -> BlockInfo {
+        let (scale, sum, scaled_sum) = (self.scale[row], self.sum[row], self.scaled_sum[row]);
+        BlockInfo { scale, sum, scaled_sum, ..BlockInfo::default() }
+    }
 }
 
 impl<K: Weights> Amx<K> {
-    const CONFIG: &Config = &Config::new(K::SUB);
-
+    /// Tiles for the input of a job.
+    ///
     /// # Safety
     /// The process must have AMX: [`Isa::Amx`](crate::Isa::Amx).
-    pub unsafe fn new() -> Self {
+    pub unsafe fn new(job: &Job<'_>) -> Self {
+        let mut input = INPUT.take();
+        if input.job != job.number {
+            input.fill(job);
+        }
         // SAFETY: the instruction is there; the sizes are within those of palette 1.
         unsafe {
             asm!(
-                "ldtilecfg [{}]", in(reg) Self::CONFIG,
+                "ldtilecfg [{}]", in(reg) &raw const CONFIG,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack, readonly, preserves_flags)
             );
         }
-        Self { copy: Rows([MaybeUninit::uninit(); _]), weights: PhantomData, of_thread: PhantomData }
+        Self { input, weights: PhantomData, of_thread: PhantomData }
     }
 
-    /// Adds a panel's part to the output of its rows for as many rows of the input, from the first on, as are worth it. Returns the
-    /// row behind them.
+    /// Adds a panel's part to the output of its rows for whole groups of rows of the input. Returns the row behind them.
     #[inline(always)]
     pub fn multiply<W: Wide, const R: usize>(
-        &mut self,
+        &self,
         w: W,
         job: &Job<'_>,
         windows: &[Window; R],
         cols: Range<usize>,
         panel: &Panel,
     ) -> usize {
-        let mut first = 0;
-        while first + MIN_ROWS <= job.rows.count {
-            let end = (first + ROWS).min(job.rows.count);
-            let part = self.part(job, first..end, cols.clone());
+        let blocks = job.weights.cols / BLOCK;
+        let groups = job.rows.count / ROWS;
+        for group in 0..groups {
+            let input = &self.input.blocks[group * blocks..][cols.start / BLOCK..cols.end / BLOCK];
             for (r, window) in windows.iter().enumerate() {
-                self.stripe(w, job, window, r, &part, panel);
+                let mut acc = [w.splat(0.0); ROWS];
+                if cols.start > 0 {
+                    for (acc, i) in acc.iter_mut().zip(group * ROWS..) {
+                        *acc = window.load(w, job, i);
+                    }
+                }
+                self.stripe(w, r, input, panel, &mut acc);
+                for (acc, i) in acc.into_iter().zip(group * ROWS..) {
+                    window.store(w, job, i, acc);
+                }
             }
-            first = end;
         }
-        first
+        groups * ROWS
     }
 
-    /// Some columns of some rows of the input, copied where the rows don't follow each other at a good distance.
+    /// Adds the part of stripe `r` of the panel.
     #[inline(always)]
-    fn part<'a>(&mut self, job: &Job<'a>, rows: Range<usize>, cols: Range<usize>) -> Part<'a> {
-        let mut infos: [&[BlockInfo]; ROWS] = [&[]; ROWS];
-        let mut at = [std::ptr::null::<i8>(); ROWS];
-        for (t, (infos, at)) in infos.iter_mut().zip(&mut at).enumerate() {
-            let (q, info) = integers::<i8>(job, (rows.start + t).min(rows.end - 1));
-            *infos = &info[cols.start / BLOCK..cols.end / BLOCK];
-            // SAFETY: the row has these columns, as its blocks show.
-            *at = unsafe { q.add(cols.start) };
-        }
-        let distance = job.weights.cols;
-        if rows.len() == ROWS && job.rows.numbers.is_none() && !distance.is_multiple_of(SET_BYTES) {
-            let first = job.rows.place(rows.start);
-            let activations = &job.rows.input.integers(first..first + ROWS)[cols.start..];
-            return Part { rows, cols, infos, activations: (activations.as_ptr(), distance) };
-        }
-        for (t, from) in at.into_iter().enumerate() {
-            // SAFETY: as above; there is room for the columns of a panel.
-            unsafe {
-                let to = self.copy.0.as_mut_ptr().add(t * ROW_BYTES).cast();
-                from.copy_to_nonoverlapping(to, cols.len());
-            }
-        }
-        Part { rows, cols, infos, activations: (self.copy.0.as_ptr().cast(), ROW_BYTES) }
-    }
-
-    /// Adds the part of stripe `r` of the panel to the output of its window for rows of the input.
-    #[inline(always)]
-    fn stripe<W: Wide>(
-        &self,
-        w: W,
-        job: &Job<'_>,
-        window: &Window,
-        r: usize,
-        part: &Part<'_>,
-        panel: &Panel,
-    ) {
-        let Part { rows, cols, infos, activations } = part;
-        let mut acc = [w.splat(0.0); ROWS];
-        if cols.start > 0 {
-            for (acc, i) in acc.iter_mut().zip(rows.clone()) {
-                *acc = window.load(w, job, i);
-            }
-        }
+    fn stripe<W: Wide>(&self, w: W, r: usize, input: &[Block], panel: &Panel, acc: &mut [W::F; ROWS]) {
         let mut sums = Sums([[MaybeUninit::uninit(); _]; _]);
-        let subs = cols.len() / K::SUB;
-        // SAFETY: `unpack` has filled the panel for these columns, and the part has the activations.
+        let subs = input.len();
+        // SAFETY: `unpack` has filled the panel for these columns, of which the input has all.
         unsafe {
-            self.sum(0, r, *activations, panel, &mut sums);
+            self.sum(0, r, input, panel, &mut sums);
             for sub in 0..subs {
                 if sub + 1 < subs {
-                    self.sum(sub + 1, r, *activations, panel, &mut sums);
+                    self.sum(sub + 1, r, input, panel, &mut sums);
                 }
                 let figures = panel.figures::<K, W>(w, sub, r);
-                for t in 0..ROWS {
-                    let info = infos[t].get_unchecked(sub * K::SUB / BLOCK);
+                let block = input.get_unchecked(sub);
+                for (t, acc) in acc.iter_mut().enumerate() {
+                    let info = block.info(t);
                     let sums = w.load(sums.0[sub % 2].as_ptr().add(t * ROWS).cast());
-                    let sums = w.add32(sums, start::<K, W, i8>(w, sub, info));
-                    acc[t] = accumulate::<K, W>(w, sub, sums, figures, info, acc[t]);
+                    let sums = w.add32(sums, start::<K, W, i8>(w, sub, &info));
+                    *acc = accumulate::<K, W>(w, sub, sums, figures, &info, *acc);
                 }
             }
-        }
-        for (acc, i) in acc.into_iter().zip(rows.clone()) {
-            window.store(w, job, i, acc);
         }
     }
 
@@ -197,16 +200,9 @@ impl<K: Weights> Amx<K> {
     /// their own, so that the next ones are computed while these are used.
     ///
     /// # Safety
-    /// The sub-block must be in the panel and behind `activations` in [`ROWS`] rows.
+    /// The sub-block must be in the panel and in the input.
     #[inline(always)]
-    unsafe fn sum(
-        &self,
-        sub: usize,
-        r: usize,
-        (activations, distance): (*const i8, usize),
-        panel: &Panel,
-        sums: &mut Sums,
-    ) {
+    unsafe fn sum(&self, sub: usize, r: usize, input: &[Block], panel: &Panel, sums: &mut Sums) {
         macro_rules! sum {
             ($activations:tt, $weights:tt, $sums:tt) => {
                 asm!(
@@ -215,9 +211,9 @@ impl<K: Weights> Amx<K> {
                     concat!("tileloadd ", $weights, ", [{w} + {w_stride}*1]"),
                     concat!("tdpbsud ", $sums, ", ", $activations, ", ", $weights),
                     concat!("tilestored [{s} + {s_stride}*1], ", $sums),
-                    a = in(reg) activations.add(sub * K::SUB),
-                    a_stride = in(reg) distance,
-                    w = in(reg) panel.weights.as_ptr().add((sub * K::SUB / 4 * STRIPES + r) * LINE),
+                    a = in(reg) input.as_ptr().add(sub),
+                    a_stride = in(reg) BLOCK,
+                    w = in(reg) panel.weights.as_ptr().add((sub * BLOCK / 4 * STRIPES + r) * LINE),
                     w_stride = in(reg) STRIPES * LINE,
                     s = in(reg) sums.0[sub % 2].as_mut_ptr(),
                     s_stride = in(reg) LINE,
@@ -241,6 +237,7 @@ impl<K: Weights> Amx<K> {
 
 impl<K: Weights> Drop for Amx<K> {
     fn drop(&mut self) {
+        INPUT.set(std::mem::take(&mut self.input));
         // SAFETY: as in `new`.
         unsafe {
             asm!(

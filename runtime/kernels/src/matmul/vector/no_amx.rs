@@ -23,20 +23,20 @@ pub(super) struct Amx<K: Weights> {
 }
 
 /// Never.
-pub(super) const fn fits<W: Wide, Q: Integer>() -> bool {
+pub(super) const fn fits<K: Weights, W: Wide, Q: Integer>() -> bool {
     false
 }
 
 impl<K: Weights> Amx<K> {
     /// # Safety
     /// The process must have AMX, which it has not.
-    pub unsafe fn new() -> Self {
+    pub unsafe fn new(_: &Job<'_>) -> Self {
         unreachable!("AMX is of x86-64")
     }
 
     /// Can't be called.
     pub fn multiply<W: Wide, const R: usize>(
-        &mut self,
+        &self,
         _: W,
         _: &Job<'_>,
         _: &[Window; R],

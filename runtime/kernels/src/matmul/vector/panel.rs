@@ -74,7 +74,7 @@ pub(super) struct PanelProduct<'a, K: Weights, Q: Integer> {
     /// What columns are in the panel.
     pub cols: Range<usize>,
     pub panel: &'a Panel,
-    pub amx: Option<&'a mut Amx<K>>,
+    pub amx: Option<&'a Amx<K>>,
     pub integers: PhantomData<Q>,
 }
 
@@ -93,10 +93,10 @@ impl<K: Weights, Q: Integer, W: Wide> Shared<W> for PanelProduct<'_, K, Q> {
 impl<K: Weights, Q: Integer> PanelProduct<'_, K, Q> {
     /// The output of `R` windows for all rows of the input.
     #[inline(always)]
-    fn stripes<W: Wide, const R: usize>(mut self, w: W, windows: &[Window; R]) {
+    fn stripes<W: Wide, const R: usize>(self, w: W, windows: &[Window; R]) {
         let mut i = 0;
-        if const { amx::fits::<W, Q>() }
-            && let Some(amx) = &mut self.amx
+        if const { amx::fits::<K, W, Q>() }
+            && let Some(amx) = self.amx
         {
             i = amx.multiply(w, self.job, windows, self.cols.clone(), self.panel);
         }
