@@ -30,7 +30,7 @@ typedef struct {
     char error[256];
 } object_t;
 
-/* Bytes of a text, at most so many, of which the last is the end of a character. */
+/* Bytes of a text, at most so many, of which the last is the end of a character. The text ends with a zero, or has more bytes. */
 size_t text_within(const char *text, size_t most);
 
 /* Reads an object; `text` must outlive it. A field that stands there twice is an error. */

@@ -74,12 +74,15 @@ const HOOKS = {
   finish: () => undefined,
 };
 
-/** The names of an object's functions, those of its class too. A name that begins with `_` is a policy's own affair. */
+/**
+ * The names of an object's functions, those of its class too. What every object has, as `toString`, and names that begin with `_` are a
+ * policy's own affair.
+ */
 function functions(object) {
   const names = [];
   for (let at = object; at && at !== Object.prototype; at = Object.getPrototypeOf(at)) {
     for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(at))) {
-      if (typeof value === 'function' && name !== 'constructor' && !name.startsWith('_')) {
+      if (typeof value === 'function' && !(name in Object.prototype) && !name.startsWith('_')) {
         names.push(name);
       }
     }
@@ -107,7 +110,10 @@ export function policy(start) {
     configure(parameters) {
       return saying(() => {
         const fields = new Fields('parameters', parameters);
-        plugin = start(fields);
+        plugin = settled('policy', start(fields));
+        if (plugin === null || typeof plugin !== 'object') {
+          throw `a policy is an object of hooks, and ${typeof plugin} was given`;
+        }
         fields.end();
         for (const name of functions(plugin)) {
           if (!Object.hasOwn(HOOKS, name)) {

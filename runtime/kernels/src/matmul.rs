@@ -31,6 +31,7 @@ mod vector;
 mod wide;
 
 use std::ops::Range;
+#[cfg(target_arch = "x86_64")]
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::format::{Format, ShapeError};
@@ -233,6 +234,7 @@ struct Job<'a> {
     /// Number of the first task behind this job's.
     end_task: usize,
     /// No other job of the process has it.
+    #[cfg(target_arch = "x86_64")]
     number: u64,
 }
 
@@ -333,6 +335,10 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// Of the next job.
+#[cfg(target_arch = "x86_64")]
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
+
 impl<'a> Job<'a> {
     fn new(
         weights: Matrix<'a>,
@@ -345,9 +351,15 @@ impl<'a> Job<'a> {
         let by_products = task_products / (weights.cols * rows.count).max(1);
         let task_rows = by_bytes.min(by_products).next_multiple_of(TASK_ROWS).max(TASK_ROWS);
         let end_task = before + weights.rows.div_ceil(task_rows);
-        static NUMBERS: AtomicU64 = AtomicU64::new(1);
-        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        Self { weights, rows, output: DisjointSlice::new(output), task_rows, end_task, number }
+        Self {
+            weights,
+            rows,
+            output: DisjointSlice::new(output),
+            task_rows,
+            end_task,
+            #[cfg(target_arch = "x86_64")]
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+        }
     }
 
     /// The output of `count` weight rows from `first` on for row i of the input.

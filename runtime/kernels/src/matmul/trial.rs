@@ -21,7 +21,7 @@ pub fn fastest_isa() -> Isa {
 /// published models have most of, and the input has about as many rows as an expert of a mixture gets of a long prompt.
 fn faster(one: Isa, other: Isa) -> Isa {
     const FORMAT: Format = Format::Q4K;
-    const ROWS: usize = 64;
+    const ROWS: usize = 256;
     const COLS: usize = 4096;
     const INPUTS: usize = 48;
     const TURNS: usize = 8;

@@ -191,7 +191,7 @@ fn narrow_rows_of_32_blocks_and_odd_floats_agree_too() {
             if format.row_bytes(cols).is_none() {
                 continue;
             }
-            for n in [1, 6, 9] {
+            for n in [1, 6, 9, 17] {
                 let case = Case::new(format, 19, cols, n, 11);
                 for precision in INTEGERS {
                     let expected = case.product(Isa::Scalar, 1, precision, None);
@@ -212,7 +212,8 @@ fn a_row_does_not_depend_on_its_company() {
         for precision in [Precision::Int8, Precision::Int16, Precision::Reference] {
             let case = Case::new(format, 41, 768, 21, 5);
             let all = case.product(Isa::detect(), 3, precision, None);
-            for rows in [&[20][..], &[3, 3], &[0, 7, 20], &[9, 8, 7, 6, 5, 20, 0, 1]] {
+            let many: Vec<u32> = (0..35).map(|i| i * 8 % 21).collect();
+            for rows in [&[20][..], &[3, 3], &[0, 7, 20], &[9, 8, 7, 6, 5, 20, 0, 1], &many] {
                 let expected: Vec<_> =
                     rows.iter().flat_map(|row| &all[*row as usize * 41..][..41]).copied().collect();
                 for isa in testable() {
@@ -278,7 +279,7 @@ fn interleaved_rows_are_the_same_rows() {
     }
 }
 
-/// Several panels of columns, rows of the input that start at equal places of the first cache, and several parts of the input.
+/// Several panels of columns, and several parts of the input.
 #[test]
 fn wide_rows_and_long_inputs_agree_too() {
     for format in [Format::Q4K, Format::Q6K, Format::Q8_0, Format::Q4_1] {
@@ -312,7 +313,7 @@ fn shuffled(rows: usize, cols: usize, noise: &mut Noise) -> (Vec<u8>, Vec<usize>
 
 #[test]
 fn columns_in_another_order_meet_their_elements() {
-    let (rows, cols, n) = (37, 320, 9);
+    let (rows, cols, n) = (37, 320, 17);
     let mut noise = Noise::new(21);
     let (bytes, order) = shuffled(rows, cols, &mut noise);
     let x = noise.floats(n * cols, 3.0);
@@ -363,28 +364,39 @@ fn columns_in_another_order_meet_their_elements() {
     assert!(Matrix::ordered(Format::Q4_0, 1, 32, &[0; 18]).is_err());
 }
 
+/// Products with inputs of their own, of which each is several tasks, that a thread has one after the other, and again.
 #[test]
 fn products_together_are_products_alone() {
-    let kinds = [(Format::Q4K, 24), (Format::Q6K, 130), (Format::F32, 3), (Format::Q8_0, 64)];
-    let cases = kinds.map(|(format, rows)| Case::new(format, rows, 512, 5, 9));
-    let team = Team::new(2, Isa::detect());
-    let mut outputs: Vec<_> = cases.iter().map(|case| vec![0.0; case.rows * 5]).collect();
-    team.region(|region| {
-        let inputs = [0, 1, 2, 3].map(|i| {
-            let mut input = Activations::new(5, 512);
-            input.set(region, 5, 512, &cases[i].x, Precision::Int16);
-            input
-        });
-        let mut products = Vec::new();
-        for ((case, input), output) in cases.iter().zip(&inputs).zip(&mut outputs) {
-            let weights = Matrix::new(case.format, case.rows, 512, &case.weights).unwrap();
-            products.push(Product { weights, input, input_rows: None, output });
+    let kinds =
+        [(Format::Q4K, 600), (Format::Q6K, 130), (Format::F32, 3), (Format::Q8_0, 600), (Format::Q4K, 600)];
+    let n = 33;
+    let rows: Vec<u32> = (0..n as u32).rev().collect();
+    let chosen = |number: usize| (number == 4).then_some(&rows[..]);
+    let cases: Vec<_> =
+        (0..).zip(kinds).map(|(seed, (format, rows))| Case::new(format, rows, 512, n, seed)).collect();
+    for (precision, isa) in
+        INTEGERS.into_iter().flat_map(|precision| testable().into_iter().map(move |isa| (precision, isa)))
+    {
+        let alone: Vec<_> =
+            cases.iter().enumerate().map(|(i, case)| case.product(isa, 1, precision, chosen(i))).collect();
+        for threads in [1, 2] {
+            let mut outputs: Vec<_> = cases.iter().map(|case| vec![0.0; case.rows * n]).collect();
+            Team::new(threads, isa).region(|region| {
+                let mut inputs: Vec<_> = cases.iter().map(|_| Activations::new(n, 512)).collect();
+                for (input, case) in inputs.iter_mut().zip(&cases) {
+                    input.set(region, n, 512, &case.x, precision);
+                }
+                let mut products = Vec::new();
+                for (i, (case, output)) in cases.iter().zip(&mut outputs).enumerate() {
+                    let weights = Matrix::new(case.format, case.rows, 512, &case.weights).unwrap();
+                    products.push(Product { weights, input: &inputs[i], input_rows: chosen(i), output });
+                }
+                matmul(region, precision, &mut products);
+            });
+            for ((case, output), alone) in cases.iter().zip(&outputs).zip(&alone) {
+                same_bits(output, alone, &format!("{} {isa} {precision:?} {threads} threads", case.format));
+            }
         }
-        matmul(region, Precision::Int16, &mut products);
-    });
-    for (case, output) in cases.iter().zip(&outputs) {
-        let alone = case.product(Isa::detect(), 1, Precision::Int16, None);
-        same_bits(output, &alone, case.format.name());
     }
 }
 
@@ -413,7 +425,7 @@ fn what_the_integers_lose_is_what_their_bits_lose() {
 fn hostile_scales_make_nans_of_their_own_rows_only() {
     for format in Format::ALL.into_iter().filter(|format| !format.is_float()) {
         for bits in [0x7C00_u16, 0xFC00, 0x7E00, 0x7BFF, 0x0001, 0x8001, 0x03FF] {
-            let mut case = Case::new(format, 24, 512, 8, 2);
+            let mut case = Case::new(format, 24, 512, 17, 2);
             let row = case.weights.len() / 24;
             put_halves(format, &mut case.weights[5 * row..], || f16::from_bits(bits));
             for precision in INTEGERS {
@@ -477,7 +489,7 @@ fn a_factor_multiplies_what_comes_out() {
 #[test]
 fn strange_activations_give_the_same_everywhere() {
     for format in [Format::Q4_1, Format::Q8_0, Format::Q6K, Format::F16] {
-        let mut case = Case::new(format, 16, 512, 8, 8);
+        let mut case = Case::new(format, 16, 512, 17, 8);
         case.x[3] = f32::NAN;
         case.x[512 + 40] = f32::INFINITY;
         case.x[1024..1536].fill(-1e-35);
@@ -521,7 +533,7 @@ fn empty_products_and_wrong_shapes() {
 fn bytes_at_their_limits_overflow_nothing() {
     for format in Format::ALL.into_iter().filter(|format| !format.is_float()) {
         for fill in [0x00, 0x77, 0x7F, 0x80, 0x88, 0xF0, 0xFF] {
-            for n in [3, 5, 9] {
+            for n in [3, 5, 9, 16] {
                 let mut case = Case::new(format, 16, 512, n, 4);
                 case.weights.fill(fill);
                 for block in case.weights.chunks_exact_mut(format.block_bytes()) {

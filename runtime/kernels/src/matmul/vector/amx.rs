@@ -54,7 +54,8 @@ pub(super) struct Amx<K: Weights> {
 struct Input {
     /// The number of the job; 0: of none.
     job: u64,
-    /// [whole groups of [`ROWS`] rows, blocks]
+    /// [whole groups of [`ROWS`] rows, blocks], and what an earlier job had beyond; about as many bytes as a job's input has, which no
+    /// memory plan counts.
     blocks: Vec<Block>,
 }
 
@@ -93,8 +94,9 @@ impl Input {
     fn fill(&mut self, job: &Job<'_>) {
         let blocks = job.weights.cols / BLOCK;
         let all = job.rows.count / ROWS * blocks;
+        self.blocks.reserve_exact(all.saturating_sub(self.blocks.len()));
         self.blocks.resize(self.blocks.len().max(all), Block::ZERO);
-        for (group, to) in self.blocks[..all].chunks_exact_mut(blocks).enumerate() {
+        for (group, to) in self.blocks[..all].chunks_exact_mut(blocks.max(1)).enumerate() {
             for row in 0..ROWS {
                 let (q, infos) = job.rows.quantised::<i8>(group * ROWS + row);
                 for ((to, q), info) in to.iter_mut().zip(q.as_chunks::<BLOCK>().0).zip(infos) {
