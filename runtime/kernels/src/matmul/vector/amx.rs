@@ -78,8 +78,8 @@ struct Block {
 #[repr(C, align(64))]
 struct Sums([[MaybeUninit<i32>; ROWS * ROWS]; 2]);
 
-/// Whether vectors of `W` hold what tiles give, and `Q` is what they take. Sub-blocks of 16 elements take a tile as long as those of 32, and
-/// as many steps behind it: vectors are faster there.
+/// Whether vectors of `W` hold what tiles give, and `Q` is what they take. Sub-blocks of 16 elements take as long as
+/// those of 32, and as many steps behind that: vectors are faster there.
 pub(super) const fn fits<K: Weights, W: Wide, Q: Integer>() -> bool {
     K::SUB == BLOCK && W::ROWS == ROWS && matches!(Q::PRECISION, Precision::Int8)
 }
