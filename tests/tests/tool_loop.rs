@@ -3,7 +3,10 @@
 #[path = "tool_loop/channels.rs"]
 mod channels;
 
-use membrane_generate::{EndReason, Event};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use membrane_generate::{AnswerOptions, EndReason, Event};
 use membrane_tests::stage::{Seen, Stage};
 use membrane_text::{ChatMessage, Role};
 use serde_json::{Value, json};
@@ -41,6 +44,27 @@ fn a_call_is_made_and_its_result_comes_back() {
     assert_eq!(messages[1].tool_calls[0].arguments, json!({"expression": "6*7"}));
     assert_eq!((messages[2].name.as_deref(), messages[2].content.as_str()), (Some("calculator"), "42"));
     assert_eq!(messages[3].content, "It is 42.");
+}
+
+/// The engine takes a flag that was set before a pass for one of the pass before.
+#[test]
+fn an_answer_that_is_cancelled_before_its_prompt_is_computed_computes_nothing() {
+    let stage = calculating(&["It is 42."]);
+    let mut generator = stage.generator();
+    let cancel = Arc::new(AtomicBool::new(false));
+    let flag = generator.model().cancel_flag();
+    let (constraint, template) = (None, serde_json::Map::new());
+    let options = AnswerOptions { seed: 1, max_tokens: Some(8), raw: false, now: 0, constraint, template };
+    let messages = [ChatMessage::new(Role::User, "What is six times seven?")];
+    let answer = generator.answer(&messages, &options, &cancel, &mut |event| {
+        if matches!(event, Event::Prefill { .. }) {
+            cancel.store(true, Ordering::Relaxed);
+            flag.store(true, Ordering::Relaxed);
+        }
+    });
+    let answer = answer.unwrap();
+    assert_eq!(answer.reason, EndReason::Cancelled);
+    assert_eq!((answer.stats.prefill_tokens, answer.stats.decode_tokens), (0, 0));
 }
 
 #[test]

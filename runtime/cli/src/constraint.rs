@@ -66,12 +66,26 @@ fn read(flag: &str, path: &Path) -> Result<String> {
     let file = File::open(path).with_context(failed)?;
     let read = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).with_context(failed)? as u64;
     ensure!(read <= MAX_FILE_BYTES, "{flag}: {} is longer than {MAX_FILE_BYTES} bytes", path.display());
-    Ok(text)
+    // Some editors begin texts with a byte order mark.
+    match text.strip_prefix('\u{FEFF}') {
+        Some(rest) => Ok(rest.to_owned()),
+        None => Ok(text),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_byte_order_mark_is_none_of_the_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("schema.json");
+        for (written, read_back) in [("\u{FEFF}{}", "{}"), ("{}", "{}"), ("\u{FEFF}\u{FEFF}", "\u{FEFF}")] {
+            std::fs::write(&path, written).unwrap();
+            assert_eq!(read("--json-schema", &path).unwrap(), read_back);
+        }
+    }
 
     #[test]
     fn many_unknown_keywords_are_few_lines() {

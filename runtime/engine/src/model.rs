@@ -138,7 +138,6 @@ impl Prepared {
         let architecture = Architecture::of(&checkpoint)?;
         let hyper = Hyperparameters::read(&checkpoint, &architecture)?;
         let isa = options.isa.map_or_else(fastest_isa, Isa::or_slower);
-        let (hyper, layout, plan) = planned(&checkpoint, hyper, options, isa, threads)?;
         let tokenizer = if text {
             vocabulary::check_rows(&checkpoint, hyper.vocabulary)?;
             let tokenizer = vocabulary::tokenizer(&checkpoint)?;
@@ -148,6 +147,8 @@ impl Prepared {
             None
         };
         let chat_template = vocabulary::chat_template(&checkpoint)?;
+        // Last, since it counts what the process holds by now: a large vocabulary takes tens of MiB.
+        let (hyper, layout, plan) = planned(&checkpoint, hyper, options, isa, threads)?;
         let options = options.clone();
         Ok(Self {
             checkpoint,

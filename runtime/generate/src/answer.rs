@@ -282,6 +282,10 @@ impl Run<'_> {
             prompt_tokens: prompt.len(),
             reused_tokens: have.min(prompt.len() - 1),
         });
+        // A pass takes what was cancelled before it for settled.
+        if self.cancel.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
         let start = Instant::now();
         let synced = match session.sync(prompt) {
             Err(EngineError::Cancelled) => return Ok(false),

@@ -193,6 +193,7 @@ fn through(batch: &mut [Waiting]) -> Vec<Result<(), EngineError>> {
     match Session::append_all_ahead(&mut together) {
         Ok(()) => together.iter().map(|_| Ok(())).collect(),
         Err(error) if together.len() == 1 => vec![Err(error)],
+        Err(EngineError::Cancelled) => together.iter().map(|_| Err(EngineError::Cancelled)).collect(),
         Err(_) => together.iter_mut().map(|one| one.session.append_ahead(one.tokens, one.drafts)).collect(),
     }
 }

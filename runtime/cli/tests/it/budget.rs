@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use membrane_formats::gguf::GgufWriter;
-use membrane_formats::{Checkpoint, DType, FormatError, TensorInfo, Value};
+use membrane_formats::{Array, Checkpoint, DType, FormatError, StrArray, TensorInfo, Value};
 
 use crate::program::{Ended, MOE, fixture, membrane};
 
@@ -108,6 +108,52 @@ fn every_budget_holds_and_gives_the_same_tokens() {
             }
         }
     }
+}
+
+/// The fixture with a vocabulary of so many tokens, as large models have.
+fn with_vocabulary(folder: &Path, count: usize) -> PathBuf {
+    const TOKENS: &str = "tokenizer.ggml.tokens";
+    const TYPES: &str = "tokenizer.ggml.token_type";
+    let source = Checkpoint::open(Path::new(&fixture(MOE))).unwrap();
+    let mut metadata = source.metadata().clone();
+    let tokens = metadata.require_str_array(TOKENS).unwrap();
+    let have = tokens.len();
+    let more = (have..count).map(|id| format!("word{id:07}"));
+    let all: StrArray = tokens.iter().map(str::to_owned).chain(more).collect();
+    let Some(Value::Array(Array::I32(mut types))) = metadata.get(TYPES).cloned() else {
+        panic!("no {TYPES}")
+    };
+    types.resize(count, 1);
+    metadata.set(TOKENS, Value::from(all));
+    metadata.set(TYPES, Value::from(Array::I32(types)));
+    let path = folder.join("vocabulary.gguf");
+    let mut writer = GgufWriter::new(&path, metadata);
+    for tensor in source.tensors() {
+        let mut dims = tensor.shape.dims().to_vec();
+        if dims.get(1) == Some(&(have as u64)) {
+            dims[1] = count as u64;
+        }
+        writer.declare(&tensor.name, tensor.dtype, &dims).unwrap();
+    }
+    let written = writer.write::<FormatError>(|tensor: &TensorInfo, sink| {
+        let stored = source.require(&tensor.name)?;
+        let mut bytes = vec![0; tensor.bytes as usize];
+        source.read(stored, 0, &mut bytes[..stored.bytes as usize])?;
+        sink.put(&bytes)
+    });
+    written.unwrap();
+    path
+}
+
+/// The tokenizer of a large vocabulary takes more than what is kept free beside the plan.
+#[test]
+fn a_large_vocabulary_is_within_the_budget() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = with_vocabulary(folder.path(), 200_000);
+    let budget = least(&model) + MIB;
+    let ended = run(&model, &["--memory", &budget.to_string()]).good();
+    let peak = ended.end()["stats"]["peak_memory_bytes"].as_u64().unwrap();
+    assert!(peak <= budget, "a peak of {peak} bytes of {budget}");
 }
 
 #[test]

@@ -134,10 +134,11 @@ pub(super) fn unknown(schema: &Value) -> Vec<UnknownKeyword> {
 pub(super) fn rounded(schema: &Value) -> Option<String> {
     let mut found = None;
     walk(schema, &mut |place, keyword, value| {
-        let bound = BOUNDS.contains(&keyword);
-        if found.is_none() && (bound || ["const", "enum"].contains(&keyword)) {
+        let bound =
+            BOUNDS.contains(&keyword).then_some(Bound { exclusive: keyword.starts_with("exclusive") });
+        if found.is_none() && (bound.is_some() || ["const", "enum"].contains(&keyword)) {
             found = inexact(value, bound).map(|number| {
-                let (place, more) = (shown(place), if bound { "" } else { "; use a string" });
+                let (place, more) = (shown(place), if bound.is_some() { "" } else { "; use a string" });
                 format!("at {place}: the {keyword} has {number}, which is not kept exactly{more}")
             });
         }
@@ -145,16 +146,31 @@ pub(super) fn rounded(schema: &Value) -> Option<String> {
     found
 }
 
-/// A number in a value that would be rounded. Bounds are kept in 64 bits with a sign, too.
-fn inexact(value: &Value, bound: bool) -> Option<String> {
+/// A number that values are compared with.
+#[derive(Clone, Copy)]
+struct Bound {
+    /// It is no such value itself, but what is one beside it may be.
+    exclusive: bool,
+}
+
+/// A number in a value that would be rounded. Bounds are kept in 64 bits with a sign, too, and of exclusive ones what is one beside.
+fn inexact(value: &Value, bound: Option<Bound>) -> Option<String> {
+    /// Whole numbers up to here have neighbours among floats.
+    const MOST_WITH_NEIGHBOURS: u64 = 1 << 53;
+    /// The first float that 64 bits with a sign don't hold.
+    const BEYOND_64_BITS: f64 = 9_223_372_036_854_775_808.0;
     match value {
         Value::Array(values) => values.iter().find_map(|value| inexact(value, bound)),
         Value::Object(fields) => fields.values().find_map(|value| inexact(value, bound)),
         Value::Number(number) => {
             let exact = match (number.as_i64(), number.as_u64()) {
-                (Some(whole), _) => whole as f64 as i128 == i128::from(whole),
-                (None, Some(whole)) => !bound && whole as f64 as i128 == i128::from(whole),
-                (None, None) => true,
+                (Some(whole), _) => {
+                    let has_neighbours = whole.unsigned_abs() < MOST_WITH_NEIGHBOURS;
+                    let steps = bound.is_none_or(|bound| !bound.exclusive || has_neighbours);
+                    steps && whole as f64 as i128 == i128::from(whole)
+                }
+                (None, Some(whole)) => bound.is_none() && whole as f64 as i128 == i128::from(whole),
+                (None, None) => bound.is_none() || number.as_f64().is_some_and(|x| x.abs() < BEYOND_64_BITS),
             };
             (!exact).then(|| number.to_string())
         }
@@ -323,7 +339,15 @@ mod tests {
                 json!({"minimum": i64::MIN, "maximum": 9_007_199_254_740_994_u64, "exclusiveMinimum": true}),
                 None,
             ),
-            (json!({"const": 1e300, "maximum": 1e300}), None),
+            (json!({"const": 1e300, "maximum": 1e18, "minimum": -1e18}), None),
+            (json!({"minimum": 100_000_000_000_000_000_u64}), None),
+            (json!({"exclusiveMinimum": 9_007_199_254_740_991_u64}), None),
+            // What is one beside is no float.
+            (json!({"exclusiveMinimum": 9_007_199_254_740_992_u64}), Some("#")),
+            (json!({"exclusiveMaximum": -100_000_000_000_000_000_i64}), Some("#")),
+            // Beyond 64 bits with a sign.
+            (json!({"maximum": 1e19}), Some("#")),
+            (json!({"minimum": -1e300}), Some("#")),
             (json!({"const": 9_007_199_254_740_992_u64}), None),
             (json!({"const": "9007199254740993"}), None),
             (json!({"enum": [1.5, 1e-300]}), None),
@@ -337,6 +361,7 @@ mod tests {
             );
         }
     }
+
     #[test]
     fn whole_numbers_of_more_than_64_bits_are_found_where_reading_rounds_them() {
         for (json, found) in [
