@@ -112,7 +112,7 @@ export function policy(start) {
         const fields = new Fields('parameters', parameters);
         plugin = settled('policy', start(fields));
         if (plugin === null || typeof plugin !== 'object') {
-          throw `a policy is an object of hooks, and ${typeof plugin} was given`;
+          throw `a policy is an object of hooks, and ${plugin === null ? 'null' : typeof plugin} was given`;
         }
         fields.end();
         for (const name of functions(plugin)) {

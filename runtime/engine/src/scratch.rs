@@ -3,7 +3,7 @@
 mod sparse;
 mod streams;
 
-use membrane_kernels::{Activations, AttentionScratch};
+use membrane_kernels::{Activations, AttentionScratch, kept_input_bytes};
 use sparse::SparseShape;
 pub(crate) use sparse::{SparseScratch, part_positions};
 use streams::StreamShape;
@@ -156,7 +156,9 @@ impl ScratchShape {
             + Activations::bytes(self.foreseen_rows(), self.hidden)
             + Activations::bytes(1, self.room(self.input_width()))
             + Activations::bytes(1, self.room(self.inner));
-        (4 * self.floats() + activations + self.sparse.bytes(context)) as u64
+        let kept =
+            kept_input_bytes(self.chunk.max(self.ffn_rows), self.input_width().max(self.inner), threads);
+        (4 * self.floats() + activations + kept + self.sparse.bytes(context)) as u64
             + AttentionScratch::bytes(self.heads, self.head_dim, context, threads) as u64
     }
 
@@ -408,6 +410,7 @@ mod tests {
                 let inputs = inputs + if sparse { choice } else { 0 };
                 let room = |width: usize| if ordered { Activations::bytes(1, chunk * width) } else { 0 };
                 let inputs = inputs + room(shape.input_width()) + room(128);
+                let inputs = inputs + kept_input_bytes(3 * chunk, shape.input_width().max(128), 2);
                 assert_eq!(beside, (inputs + AttentionScratch::bytes(6, 112, 128, 2)) as u64);
             }
         }

@@ -29,7 +29,9 @@ pub use attention::{AttentionArgs, AttentionScratch, KvSlice, attention};
 pub use delta_net::{DeltaRule, DeltaShape, DeltaState, HeadOrder, delta_rule};
 pub use format::{Format, ShapeError};
 pub use isa::Isa;
-pub use matmul::{Activations, Matrix, Precision, Product, fastest_isa, interleaved, matmul};
+pub use matmul::{
+    Activations, Matrix, Precision, Product, fastest_isa, interleaved, kept_input_bytes, matmul,
+};
 pub use ops::{Gate, Glu, Llama3, Rope, RopeScaling, RopeTable, Yarn, store_f16};
 pub use parallel::{Region, Team};
 pub use probe::{MEMORY_PROBE_BYTES, memory_read_bandwidth};

@@ -212,6 +212,19 @@ const MIN_JOB_INPUTS: usize = 48;
 /// Rows of the input of a job are a multiple of this: whole tiles of all kernels, of 4, 6 and 16 rows.
 const INPUT_TILES: usize = 48;
 
+/// Bytes that threads keep of inputs of at most so many rows and columns, beside [`Activations::bytes`]: on CPUs with AMX, whose tiles
+/// take them in an order of their own.
+pub fn kept_input_bytes(max_rows: usize, max_cols: usize, threads: usize) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if Isa::Amx.is_available() {
+        let of_job = (INPUT_BYTES / Precision::Int8.bytes()).max(MIN_JOB_INPUTS.saturating_mul(max_cols));
+        let elems = max_rows.saturating_mul(max_cols).min(of_job);
+        return threads.saturating_mul(vector::tile_input_bytes(elems));
+    }
+    let _ = (max_rows, max_cols, threads);
+    0
+}
+
 /// Rows of a product's input.
 #[derive(Clone, Copy)]
 struct Rows<'a> {

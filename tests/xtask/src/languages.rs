@@ -97,6 +97,8 @@ fn check() -> Result<(Toolchains, Vec<Built>)> {
         target_directory()?.join("release").join(format!("membrane{}", std::env::consts::EXE_SUFFIX));
     let toolchains = Toolchains { path: tools::path(&membrane)?, membrane, folder: scratch("languages")? };
     let dense = model::dense()?;
+    phase("the SDK for JavaScript, as far as it runs outside of a host");
+    run_command(Command::new("node").env("PATH", &toolchains.path).arg("sdk/javascript/tests/policy.mjs"))?;
     phase("the examples in every language: builds and golden cases");
     let mut jobs = Vec::new();
     for language in &LANGUAGES {

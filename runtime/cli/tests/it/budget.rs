@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use membrane_formats::gguf::GgufWriter;
-use membrane_formats::{Array, Checkpoint, DType, FormatError, StrArray, TensorInfo, Value};
+use membrane_formats::{Array, Checkpoint, DType, FormatError, Metadata, StrArray, TensorInfo, Value};
 
-use crate::program::{Ended, MOE, fixture, membrane};
+use crate::program::{Ended, MOE, fixture, membrane, reshaped};
 
 pub const MIB: u64 = 1 << 20;
 /// Width of the experts: wide enough that a budget of some MiB less leaves many of them on disk.
@@ -114,35 +114,27 @@ fn every_budget_holds_and_gives_the_same_tokens() {
 fn with_vocabulary(folder: &Path, count: usize) -> PathBuf {
     const TOKENS: &str = "tokenizer.ggml.tokens";
     const TYPES: &str = "tokenizer.ggml.token_type";
-    let source = Checkpoint::open(Path::new(&fixture(MOE))).unwrap();
-    let mut metadata = source.metadata().clone();
-    let tokens = metadata.require_str_array(TOKENS).unwrap();
-    let have = tokens.len();
-    let more = (have..count).map(|id| format!("word{id:07}"));
-    let all: StrArray = tokens.iter().map(str::to_owned).chain(more).collect();
-    let Some(Value::Array(Array::I32(mut types))) = metadata.get(TYPES).cloned() else {
-        panic!("no {TYPES}")
+    let have = Checkpoint::open(Path::new(&fixture(MOE)))
+        .unwrap()
+        .metadata()
+        .require_str_array(TOKENS)
+        .unwrap()
+        .len();
+    let change = |metadata: &mut Metadata| {
+        let tokens = metadata.require_str_array(TOKENS).unwrap();
+        let more = (have..count).map(|id| format!("word{id:07}"));
+        let all: StrArray = tokens.iter().map(str::to_owned).chain(more).collect();
+        metadata.set(TOKENS, all);
+        let Some(Value::Array(Array::I32(mut types))) = metadata.get(TYPES).cloned() else {
+            panic!("no {TYPES}")
+        };
+        types.resize(count, 1);
+        metadata.set(TYPES, Array::I32(types));
     };
-    types.resize(count, 1);
-    metadata.set(TOKENS, Value::from(all));
-    metadata.set(TYPES, Value::from(Array::I32(types)));
-    let path = folder.join("vocabulary.gguf");
-    let mut writer = GgufWriter::new(&path, metadata);
-    for tensor in source.tensors() {
-        let mut dims = tensor.shape.dims().to_vec();
-        if dims.get(1) == Some(&(have as u64)) {
-            dims[1] = count as u64;
-        }
-        writer.declare(&tensor.name, tensor.dtype, &dims).unwrap();
-    }
-    let written = writer.write::<FormatError>(|tensor: &TensorInfo, sink| {
-        let stored = source.require(&tensor.name)?;
-        let mut bytes = vec![0; tensor.bytes as usize];
-        source.read(stored, 0, &mut bytes[..stored.bytes as usize])?;
-        sink.put(&bytes)
-    });
-    written.unwrap();
-    path
+    let rows = |dims: &mut Vec<u64>| {
+        dims.iter_mut().skip(1).filter(|dim| **dim == have as u64).for_each(|dim| *dim = count as u64)
+    };
+    reshaped(MOE, folder, change, rows).into()
 }
 
 /// The tokenizer of a large vocabulary takes more than what is kept free beside the plan.

@@ -27,17 +27,30 @@ pub fn fixture(name: &str) -> String {
 
 /// A copy of a fixture with other metadata.
 pub fn changed(name: &str, folder: &Path, change: impl FnOnce(&mut Metadata)) -> String {
+    reshaped(name, folder, change, |_| ())
+}
+
+/// A copy of a fixture with other metadata, and with tensors of as many elements or more, which are zeros.
+pub fn reshaped(
+    name: &str,
+    folder: &Path,
+    change: impl FnOnce(&mut Metadata),
+    shape: impl Fn(&mut Vec<u64>),
+) -> String {
     let source = Checkpoint::open(Path::new(&fixture(name))).unwrap();
     let mut metadata = source.metadata().clone();
     change(&mut metadata);
     let path = folder.join("changed.gguf");
     let mut writer = GgufWriter::new(&path, metadata);
     for tensor in source.tensors() {
-        writer.declare(&tensor.name, tensor.dtype, tensor.shape.dims()).unwrap();
+        let mut dims = tensor.shape.dims().to_vec();
+        shape(&mut dims);
+        writer.declare(&tensor.name, tensor.dtype, &dims).unwrap();
     }
     let written = writer.write::<FormatError>(|tensor, sink| {
         let mut bytes = vec![0; tensor.bytes as usize];
-        source.read(source.require(&tensor.name)?, 0, &mut bytes)?;
+        let stored = source.require(&tensor.name)?;
+        source.read(stored, 0, &mut bytes[..stored.bytes as usize])?;
         sink.put(&bytes)
     });
     written.unwrap();

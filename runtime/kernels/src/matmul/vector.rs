@@ -29,6 +29,8 @@ use crate::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
 use amx::Amx;
+#[cfg(target_arch = "x86_64")]
+pub(super) use amx::input_bytes as tile_input_bytes;
 use panel::{PANEL_ROW_BYTES, Panel, PanelProduct, STRIPES};
 
 /// About so many bytes of interleaved rows lie between the block that is multiplied and the one that is asked for.

@@ -153,26 +153,25 @@ struct Bound {
     exclusive: bool,
 }
 
-/// A number in a value that would be rounded. Bounds are kept in 64 bits with a sign, too, and of exclusive ones what is one beside.
+impl Bound {
+    /// Whether it can be kept: in 64 bits with a sign, and where it is exclusive what is one beside it, too, which floats have not
+    /// beyond 2^53.
+    fn holds(self, x: f64) -> bool {
+        const BEYOND_64_BITS: f64 = 9_223_372_036_854_775_808.0;
+        const NO_NEIGHBOURS: f64 = 9_007_199_254_740_992.0;
+        if self.exclusive { x.abs() < NO_NEIGHBOURS } else { (-BEYOND_64_BITS..BEYOND_64_BITS).contains(&x) }
+    }
+}
+
+/// A number in a value that would be rounded.
 fn inexact(value: &Value, bound: Option<Bound>) -> Option<String> {
-    /// Whole numbers up to here have neighbours among floats.
-    const MOST_WITH_NEIGHBOURS: u64 = 1 << 53;
-    /// The first float that 64 bits with a sign don't hold.
-    const BEYOND_64_BITS: f64 = 9_223_372_036_854_775_808.0;
     match value {
         Value::Array(values) => values.iter().find_map(|value| inexact(value, bound)),
         Value::Object(fields) => fields.values().find_map(|value| inexact(value, bound)),
         Value::Number(number) => {
-            let exact = match (number.as_i64(), number.as_u64()) {
-                (Some(whole), _) => {
-                    let has_neighbours = whole.unsigned_abs() < MOST_WITH_NEIGHBOURS;
-                    let steps = bound.is_none_or(|bound| !bound.exclusive || has_neighbours);
-                    steps && whole as f64 as i128 == i128::from(whole)
-                }
-                (None, Some(whole)) => bound.is_none() && whole as f64 as i128 == i128::from(whole),
-                (None, None) => bound.is_none() || number.as_f64().is_some_and(|x| x.abs() < BEYOND_64_BITS),
-            };
-            (!exact).then(|| number.to_string())
+            let exact = number.as_i128().is_none_or(|whole| whole as f64 as i128 == whole);
+            let kept = bound.is_none_or(|bound| number.as_f64().is_some_and(|x| bound.holds(x)));
+            (!exact || !kept).then(|| number.to_string())
         }
         _ => None,
     }
@@ -346,6 +345,8 @@ mod tests {
             (json!({"exclusiveMinimum": 9_007_199_254_740_992_u64}), Some("#")),
             (json!({"exclusiveMaximum": -100_000_000_000_000_000_i64}), Some("#")),
             // Beyond 64 bits with a sign.
+            (json!({"exclusiveMinimum": 1e17}), Some("#")),
+            (json!({"exclusiveMinimum": 1e15}), None),
             (json!({"maximum": 1e19}), Some("#")),
             (json!({"minimum": -1e300}), Some("#")),
             (json!({"const": 9_007_199_254_740_992_u64}), None),

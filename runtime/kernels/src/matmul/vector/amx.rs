@@ -54,8 +54,7 @@ pub(super) struct Amx<K: Weights> {
 struct Input {
     /// The number of the job; 0: of none.
     job: u64,
-    /// [whole groups of [`ROWS`] rows, blocks], and what an earlier job had beyond; about as many bytes as a job's input has, which no
-    /// memory plan counts.
+    /// [whole groups of [`ROWS`] rows, blocks], and what an earlier job had beyond.
     blocks: Vec<Block>,
 }
 
@@ -87,6 +86,11 @@ pub(super) const fn fits<K: Weights, W: Wide, Q: Integer>() -> bool {
 /// Whether so many rows of activations are enough for tiles.
 pub(super) const fn is_worth_it(rows: usize) -> bool {
     rows >= ROWS
+}
+
+/// Bytes that a thread keeps of an input of so many elements.
+pub(in crate::matmul) const fn input_bytes(elems: usize) -> usize {
+    elems.div_ceil(ROWS * BLOCK) * size_of::<Block>()
 }
 
 impl Input {
