@@ -74,11 +74,11 @@ impl Literals {
         }
         let mut literals = Self { by_start: HashMap::new(), case_sensitive, words };
         for text in texts {
-            if text.trim().is_empty() || text.len() > MAX_LITERAL_BYTES {
-                return Err(format!(
-                    "`match` has a text of {} bytes, not 1 to {MAX_LITERAL_BYTES}",
-                    text.len()
-                ));
+            if text.trim().is_empty() {
+                return Err("`match` has a text that is blank".to_owned());
+            }
+            if text.len() > MAX_LITERAL_BYTES {
+                return Err(format!("`match` has a text that is longer than {MAX_LITERAL_BYTES} bytes"));
             }
             let folded: Vec<char> = text.chars().flat_map(|c| fold(c, case_sensitive)).collect();
             if let Some(start) = folded.first() {

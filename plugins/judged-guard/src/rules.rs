@@ -82,8 +82,11 @@ impl WrittenClause {
     fn check(self) -> Result<Clause, String> {
         let otherwise = format!("The model says that clause {} applies.", self.id);
         let label = Label::new(self.id, self.note, &otherwise, self.when)?;
-        if self.question.trim().is_empty() || self.question.len() > MAX_TEXT_BYTES {
-            return Err(format!("`question` has {} bytes, not 1 to {MAX_TEXT_BYTES}", self.question.len()));
+        if self.question.trim().is_empty() {
+            return Err("`question` is blank".to_owned());
+        }
+        if self.question.len() > MAX_TEXT_BYTES {
+            return Err(format!("`question` is longer than {MAX_TEXT_BYTES} bytes"));
         }
         let stages = label.stages();
         if self.action == Verb::Deny && stages.iter().any(|stage| *stage != Stage::ToolCall) {
@@ -128,8 +131,11 @@ fn answers(field: &str, given: Option<OneOrMany<String>>, default: &str) -> Resu
     if answers.is_empty() {
         return Err(format!("`{field}` is empty"));
     }
-    if let Some(wrong) = answers.iter().find(|text| text.trim().is_empty() || text.len() > MAX_ANSWER_BYTES) {
-        return Err(format!("`{field}` has an answer of {} bytes, not 1 to {MAX_ANSWER_BYTES}", wrong.len()));
+    if answers.iter().any(|text| text.trim().is_empty()) {
+        return Err(format!("`{field}` has an answer that is blank"));
+    }
+    if answers.iter().any(|text| text.len() > MAX_ANSWER_BYTES) {
+        return Err(format!("`{field}` has an answer that is longer than {MAX_ANSWER_BYTES} bytes"));
     }
     let twice = answers.iter().enumerate().find(|(index, answer)| answers[..*index].contains(answer));
     match twice {

@@ -130,13 +130,24 @@ fn mistakes_in_the_rules_name_clause_and_field() {
         ("refuse_if = []", "`refuse_if`"),
         ("refuse_if = \"No\"", "`allow_if`"),
         ("allow_if = [\"A\", \"A\"]", "twice"),
-        ("allow_if = \"  \"", "`allow_if`"),
+        ("allow_if = \"  \"", "`allow_if` has an answer that is blank"),
+        ("refuse_if = [\"A\", \"\"]", "`refuse_if` has an answer that is blank"),
         ("hold = \"answer\"", "`hold`"),
         ("match = \"x\"", "match"),
     ] {
         let rules = Parameters { rules: clause("a", "\"request\"", more) };
         let error = JudgedGuard::new(rules).err().unwrap_or_else(|| panic!("{more}"));
         assert!(error.contains(word), "{more}: {error}");
+    }
+    let long = clause("a", "\"request\"", &format!("allow_if = \"{}\"", "x".repeat(257)));
+    let error = JudgedGuard::new(Parameters { rules: long }).err().unwrap();
+    assert!(error.ends_with("`allow_if` has an answer that is longer than 256 bytes"), "{error}");
+    for (question, word) in
+        [("", "is blank"), (" \\n", "is blank"), (&"x".repeat(4097), "is longer than 4096 bytes")]
+    {
+        let rules = clause("a", "\"request\"", "").replace("Is it bad?", question);
+        let error = JudgedGuard::new(Parameters { rules }).err().unwrap_or_else(|| panic!("{question:?}"));
+        assert!(error.ends_with(&format!("`question` {word}")), "{error}");
     }
     let two = clause("a", "\"request\"", "") + &clause("a", "\"output\"", "");
     assert!(JudgedGuard::new(Parameters { rules: two }).err().unwrap().contains("another clause"));
