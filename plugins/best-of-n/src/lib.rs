@@ -40,8 +40,8 @@ impl Agent for BestOfN {
         let turns: Vec<Turn> = system.into_iter().chain([Turn::new(Role::User, task)]).collect();
         session.chat(&turns, false)?;
         let answers = self.answers(&session)?;
-        let texts: Vec<String> = answers.into_iter().map(|answer| answer.text).collect();
-        if texts.len() == 1 {
+        let texts = written(answers);
+        if texts.len() <= 1 {
             return Ok(texts.into_iter().next().unwrap_or_default());
         }
         let scores = session.score(&texts)?;
@@ -70,6 +70,11 @@ impl BestOfN {
             _ => Ok(answers),
         }
     }
+}
+
+/// The texts that are not empty. An empty one has no tokens and the score 0, which no other exceeds.
+fn written(answers: Vec<Completion>) -> Vec<String> {
+    answers.into_iter().map(|answer| answer.text).filter(|text| !text.is_empty()).collect()
 }
 
 /// The place of the largest number, the first of equal ones.
