@@ -3,14 +3,14 @@
 import io
 import json
 import sys
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, Collection, Iterable, List, Optional, Set
 
 from componentize_py_types import Err
 from wit_world.imports import log
 
 
 class Fields:
-    """Reads fields one by one; what is wrong is raised as a sentence that names the field."""
+    """Reads fields one by one, each as often as one likes; what is wrong is raised as a sentence that names the field."""
 
     def __init__(self, what: str, text: str) -> None:
         """`what` begins every sentence; `text` is a JSON object."""
@@ -18,11 +18,12 @@ class Fields:
         if not isinstance(value, dict):
             raise ValueError(f"{what}: is no JSON object")
         self._what = what
-        self._left = value
+        self._values = value
+        self._read: Set[str] = set()
 
     def has(self, name: str) -> bool:
-        """Whether the field is there and not read yet."""
-        return name in self._left
+        """Whether the field is there."""
+        return name in self._values
 
     def text(self, name: str, otherwise: Optional[str] = None) -> str:
         """A text. Without a default the field must be there."""
@@ -47,17 +48,29 @@ class Fields:
         fits = lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value)
         return self._take(name, otherwise, fits, "is not a list of texts")
 
+    def unread(self) -> List[str]:
+        """The fields that were not read."""
+        return [name for name in self._values if name not in self._read]
+
     def end(self) -> None:
         """Raises if a field was not read: "unknown field `x`"."""
-        for name in self._left:
+        self._refuse(self.unread())
+
+    def only(self, names: Collection[str]) -> None:
+        """Raises if there is a field of another name, in the same words."""
+        self._refuse(name for name in self._values if name not in names)
+
+    def _refuse(self, names: Iterable[str]) -> None:
+        for name in names:
             raise ValueError(f"{self._what}: unknown field `{name}`")
 
     def _take(self, name: str, otherwise: Any, fits: Callable[[Any], bool], wrong: str) -> Any:
-        if name not in self._left:
+        self._read.add(name)
+        if name not in self._values:
             if otherwise is None:
                 raise ValueError(f"{self._what}: missing field `{name}`")
             return otherwise
-        value = self._left.pop(name)
+        value = self._values[name]
         if not fits(value):
             raise ValueError(f"{self._what}: {name}: {wrong}")
         return value
