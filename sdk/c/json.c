@@ -242,6 +242,19 @@ void object_end(object_t *object) {
     }
 }
 
+void object_only(object_t *object, const object_t *named) {
+    for (size_t index = 0; index < object->count; index++) {
+        const char *name = object->fields[index].name;
+        size_t place = 0;
+        while (place < named->count && strcmp(named->fields[place].name, name) != 0) {
+            place++;
+        }
+        if (place == named->count) {
+            about(object, "unknown field `%.*s`", name);
+        }
+    }
+}
+
 void object_close(object_t *object) {
     for (size_t index = 0; index < object->count; index++) {
         free(object->fields[index].name);

@@ -1,7 +1,8 @@
 /* The fields of a JSON object: a plugin's parameters, or the arguments of a tool.
  *
  * The first thing that is wrong is kept in `error`, and whatever is read after it has its default: read all fields, then
- * look once. The SDK looks when `configure` returns, and refuses fields that were not read. */
+ * look once. The SDK looks when `configure` returns, and refuses parameters that were not read. When a tool returns it looks,
+ * too; one that has an effect looks itself before that. */
 #ifndef MEMBRANE_JSON_H
 #define MEMBRANE_JSON_H
 
@@ -38,6 +39,9 @@ void object_open(object_t *object, const char *text, size_t length);
 
 /* Notes a field that was not read as an error: "unknown field `x`". */
 void object_end(object_t *object);
+
+/* Notes a field that another object does not have as an error, in the same words. */
+void object_only(object_t *object, const object_t *named);
 
 /* Frees what reading took. Texts and lists that were read stay: those of parameters for good. */
 void object_close(object_t *object);
