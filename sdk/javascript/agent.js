@@ -1,6 +1,6 @@
 // What an agent is made of: `export const agentPlugin = agent((parameters) => ({ run(task) { ... } }))`.
 
-import { Fields, saying, settled } from './fields.js';
+import { Fields, saying, textual } from './fields.js';
 import { call } from 'membrane:plugin/tools@0.1.0';
 
 export { Session, model } from 'membrane:plugin/inference@0.1.0';
@@ -107,7 +107,7 @@ export function why(error) {
 
 /**
  * An agent as the contract has it. `start` gets the parameters as `Fields` and gives an object with `run(task)`, which gives a
- * text that is added to what was written with `write`. An instance lives for one run.
+ * text that is added to what was written with `write`, or nothing. An instance lives for one run.
  */
 export function agent(start) {
   let plugin;
@@ -121,7 +121,7 @@ export function agent(start) {
     },
     run(task) {
       try {
-        return String(settled('run', plugin.run(task)) ?? '');
+        return textual('run', plugin.run(task) ?? '');
       } catch (error) {
         throw why(error);
       }

@@ -8,10 +8,11 @@ const shown = (value) => (typeof value === 'string' ? value : value instanceof E
 const writer = ([name, level]) => [name, (...values) => write(level, values.map((value) => shown(value) ?? 'undefined').join(' '))];
 globalThis.console = Object.fromEntries(Object.entries(LEVELS).map(writer));
 
-/** Reads fields one by one; what is wrong is thrown as a sentence that names the field. */
+/** Reads fields one by one, each as often as one likes; what is wrong is thrown as a sentence that names the field. */
 export class Fields {
   #what;
-  #left;
+  #values;
+  #read = new Set();
 
   /** `what` begins every sentence; `json` is the text of an object. */
   constructor(what, json) {
@@ -20,12 +21,12 @@ export class Fields {
     if (value === null || typeof value !== 'object' || Array.isArray(value)) {
       throw `${what}: is no JSON object`;
     }
-    this.#left = new Map(Object.entries(value));
+    this.#values = new Map(Object.entries(value));
   }
 
-  /** Whether the field is there and not read yet. */
+  /** Whether the field is there. */
   has(name) {
-    return this.#left.has(name);
+    return this.#values.has(name);
   }
 
   /** A text. Without a default the field must be there. */
@@ -56,22 +57,36 @@ export class Fields {
     return this.#take(name, otherwise, fits, 'is not a list of texts');
   }
 
+  /** The names of the fields that were not read. */
+  unread() {
+    return [...this.#values.keys()].filter((name) => !this.#read.has(name));
+  }
+
   /** Throws if a field was not read: "unknown field `x`". */
   end() {
-    for (const name of this.#left.keys()) {
+    this.#refuse(this.unread());
+  }
+
+  /** Throws if there is a field of another name, in the same words. */
+  only(names) {
+    this.#refuse([...this.#values.keys()].filter((name) => !names.includes(name)));
+  }
+
+  #refuse(names) {
+    for (const name of names) {
       throw `${this.#what}: unknown field \`${name}\``;
     }
   }
 
   #take(name, otherwise, fits, wrong) {
-    if (!this.#left.has(name)) {
+    this.#read.add(name);
+    if (!this.#values.has(name)) {
       if (otherwise === undefined) {
         throw `${this.#what}: missing field \`${name}\``;
       }
       return otherwise;
     }
-    const value = this.#left.get(name);
-    this.#left.delete(name);
+    const value = this.#values.get(name);
     if (!fits(value)) {
       throw `${this.#what}: ${name}: ${wrong}`;
     }
@@ -92,6 +107,18 @@ export function settled(name, value) {
     throw `${name}: gives a promise; write it without \`async\` and \`await\``;
   }
   return value;
+}
+
+/** What else than a text was given, by type. */
+const KINDS = { undefined: 'undefined', object: 'an object', function: 'a function', symbol: 'a symbol' };
+
+/** What a function of a plugin gave, as a text: it must be one, or a number, or true or false. */
+export function textual(name, value) {
+  const kind = KINDS[typeof settled(name, value)];
+  if (kind) {
+    throw `${name}: gives ${value === null ? 'null' : kind} in place of a text`;
+  }
+  return String(value);
 }
 
 /** Runs `body`; what it throws becomes a text, which is what the contract takes. */

@@ -36,6 +36,10 @@ export function sampler(start) {
         if (choice?.tag === undefined) {
           throw `sample: gives ${choice} in place of \`token(number)\` or \`PASS\``;
         }
+        // The bindings would make token 0 of NaN, and 1 of 1.5.
+        if (choice.tag === 'token' && !(Number.isInteger(choice.val) && choice.val >= 0 && choice.val < 2 ** 32)) {
+          throw `sample: gives token ${String(choice.val)} (${typeof choice.val}), not a whole number from 0 to ${2 ** 32 - 1}`;
+        }
         return choice;
       });
     },

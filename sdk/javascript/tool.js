@@ -1,13 +1,34 @@
 // What a tool is made of: `export const toolPlugin = tools((parameters) => [{ name, description, parameters, call }])`.
 
-import { Fields, saying, settled } from './fields.js';
+import { Fields, saying, textual } from './fields.js';
+import { write } from 'membrane:plugin/log@0.1.0';
 
 export * as log from 'membrane:plugin/log@0.1.0';
+
+/** Keywords by which a schema may allow arguments that its `properties` does not name, unless they are false. */
+const OPENING = [
+  'additionalProperties', 'unevaluatedProperties', '$ref', '$dynamicRef', 'allOf', 'anyOf', 'oneOf', 'if', 'then', 'else',
+  'dependentSchemas',
+];
+
+/** The arguments that a schema names, where it allows no others. */
+function named(schema) {
+  if (Object.hasOwn(schema, 'patternProperties')) {
+    return undefined;
+  }
+  const closed = schema.additionalProperties === false;
+  const opens = OPENING.some((word) => (schema[word] ?? false) !== false);
+  return closed || (!opens && schema.properties) ? Object.keys(schema.properties ?? {}) : undefined;
+}
 
 /**
  * Tools as the contract has them. `start` gets the parameters as `Fields` and gives a list of tools, each with `name`,
  * `description`, `parameters` (JSON Schema of the arguments, an object) and `call(args)`, which gets the arguments as
- * `Fields` and gives a text for the model. What it throws is told to the model.
+ * `Fields` and gives a text for the model; a number, true and false become one, and anything else is an error. What it throws
+ * is told to the model.
+ *
+ * Where the schema has `properties` and nothing that allows others, such as `additionalProperties: true`, arguments that it
+ * does not name are refused before the call. Elsewhere an argument that the call did not read is a warning in the log.
  */
 export function tools(start) {
   let offered = [];
@@ -27,9 +48,16 @@ export function tools(start) {
       return saying(() => {
         const tool = offered.find((tool) => tool.name === name);
         const fields = new Fields('arguments', args);
-        const result = settled(name, tool.call(fields));
-        fields.end();
-        return String(result);
+        const names = named(tool.parameters);
+        if (names) {
+          fields.only(names);
+        }
+        const result = textual(name, tool.call(fields));
+        // It has had its effect: what is wrong now does not take its result away.
+        for (const argument of names ? [] : fields.unread()) {
+          write('warning', `${name}: did not read the argument \`${argument}\``);
+        }
+        return result;
       });
     },
   };

@@ -1,25 +1,12 @@
 // What of policies runs outside of a host, whose interfaces are empty here: `node policy.mjs`.
 
 import assert from 'node:assert/strict';
-import { register } from 'node:module';
+import { thrown } from './host.mjs';
 
-const resolve = `export async function resolve(name, context, next) {
-  return name.startsWith('membrane:')
-    ? { url: 'data:text/javascript,export function write() {}', format: 'module', shortCircuit: true }
-    : { ...(await next(name, context)), format: 'module' };
-}`;
-register(`data:text/javascript,${encodeURIComponent(resolve)}`);
-const { ALLOW, policy } = await import(new URL('../policy.js', import.meta.url));
+const { ALLOW, policy } = await import('../policy.js');
 
 /** What `configure` says of what a policy starts with; nothing if it is good. */
-function wrong(start) {
-  try {
-    policy(start).configure('{}');
-    return '';
-  } catch (error) {
-    return String(error);
-  }
-}
+const wrong = (start) => thrown(() => policy(start).configure('{}'));
 
 class Good {
   #more() {}

@@ -97,8 +97,15 @@ fn check() -> Result<(Toolchains, Vec<Built>)> {
         target_directory()?.join("release").join(format!("membrane{}", std::env::consts::EXE_SUFFIX));
     let toolchains = Toolchains { path: tools::path(&membrane)?, membrane, folder: scratch("languages")? };
     let dense = model::dense()?;
-    phase("the SDK for JavaScript, as far as it runs outside of a host");
-    run_command(Command::new("node").env("PATH", &toolchains.path).arg("sdk/javascript/tests/policy.mjs"))?;
+    phase("the SDKs for JavaScript and Python, as far as they run outside of a host");
+    for test in ["policy.mjs", "tool.mjs"] {
+        let test = format!("sdk/javascript/tests/{test}");
+        run_command(Command::new("node").env("PATH", &toolchains.path).arg(test))?;
+    }
+    // Without `-B` it would leave compiled modules in the tree.
+    run_command(
+        Command::new("python3").env("PATH", &toolchains.path).args(["-B", "sdk/python/tests/tool.py"]),
+    )?;
     phase("the examples in every language: builds and golden cases");
     let mut jobs = Vec::new();
     for language in &LANGUAGES {
