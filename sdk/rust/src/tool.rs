@@ -45,7 +45,8 @@ pub trait Tool: Sized {
     fn call(&mut self, name: &str, arguments: &str) -> Result<String, String>;
 }
 
-/// Reads the arguments of a call. Errors name the field.
+/// Reads the arguments of a call. Errors name the field; with `#[serde(deny_unknown_fields)]` on the type, also one
+/// that the type does not have.
 pub fn arguments<T: DeserializeOwned>(json: &str) -> Result<T, String> {
     serde_json::from_str(json).map_err(|error| format!("arguments: {error}"))
 }
