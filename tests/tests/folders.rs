@@ -6,6 +6,8 @@
 
 #[path = "folders/broken.rs"]
 mod broken;
+#[path = "folders/configurations.rs"]
+mod configurations;
 #[path = "hybrid_checkpoints/convert.rs"]
 mod convert;
 #[path = "folders/hybrid.rs"]
@@ -234,6 +236,16 @@ fn yarns() -> Vec<(Value, Vec<(&'static str, Stored)>)> {
             keys(vec![("yarn_beta_fast", 4.0f32.into()), ("yarn_beta_slow", 0.01f32.into())]),
         ),
         (with(json!({"attention_factor": 1.3})), keys(vec![attention(1.3)])),
+        // DeepSeek-R1-0528-Qwen3-8B: what YaRN lets grow is taken back.
+        (
+            with(json!({"attn_factor": 1.0 / growth(1.0), "finetuned": true, "low_freq_factor": null})),
+            keys(vec![("attn_factor", ((1.0 / growth(1.0)) as f32).into())]),
+        ),
+        // Both say the same.
+        (
+            with(json!({"attn_factor": 1.2, "attention_factor": 1.2 * growth(1.0)})),
+            keys(vec![attention(1.2 * growth(1.0))]),
+        ),
         (
             with(json!({"mscale": 0.8, "mscale_all_dim": 0.5})),
             keys(vec![attention(growth(0.8) / growth(0.5))]),

@@ -85,6 +85,7 @@ pub(crate) fn published_key(key: &str) -> Option<&'static str> {
         ("rope.scaling.yarn_beta_fast", "rope_scaling.beta_fast"),
         ("rope.scaling.yarn_beta_slow", "rope_scaling.beta_slow"),
         ("rope.scaling.yarn_attn_factor", "rope_scaling.attention_factor"),
+        ("rope.scaling.attn_factor", "rope_scaling.attn_factor"),
         ("rope.scaling.yarn_log_multiplier", "rope_scaling.mscale_all_dim"),
         ("rope.freq_base_swa", "rope_local_base_freq"),
         ("attention.scale", "query_pre_attn_scalar"),

@@ -23,6 +23,29 @@ const BASES: [(&str, f64); 7] = [
 ];
 /// What YaRN's paper found best for the magnitude of queries and keys, for each factor e of the context.
 const YARN_GROWTH: f64 = 0.1;
+/// Magnitudes whose difference is no more than this part of them are the same.
+const SAME_MAGNITUDE: f64 = 1e-4;
+/// What may be in a group of YaRN: what is read, here or with positions of other kinds, and what changes nothing.
+const YARN_KEYS: [&str; 18] = [
+    "rope_type",
+    "type",
+    "rope_theta",
+    "partial_rotary_factor",
+    "mrope_section",
+    "mrope_interleaved",
+    "factor",
+    ORIGINAL,
+    "attention_factor",
+    "attn_factor",
+    "beta_fast",
+    "beta_slow",
+    "mscale",
+    "mscale_all_dim",
+    "truncate",
+    "finetuned",
+    "low_freq_factor",
+    "high_freq_factor",
+];
 
 type Group<'a> = Option<&'a Map<String, Value>>;
 
@@ -160,6 +183,16 @@ impl<'a> Config<'a> {
     }
 
     fn yarn(&mut self, group: &Map<String, Value>, factor: f64) -> Result<(), FormatError> {
+        let unknown =
+            |(key, value): &(&String, &Value)| !value.is_null() && !YARN_KEYS.contains(&key.as_str());
+        if let Some((key, value)) = group.iter().find(unknown) {
+            return Err(refused(
+                self.source,
+                key,
+                &value.to_string(),
+                "it is not known of rope_type yarn here",
+            ));
+        }
         let whole_pairs = match group.get("truncate").filter(|value| !value.is_null()) {
             None => true,
             Some(value) => value.as_bool().ok_or_else(|| {
@@ -170,13 +203,25 @@ impl<'a> Config<'a> {
         let growth = |rate: f64| 1.0 + YARN_GROWTH * rate * factor.max(1.0).ln();
         let figure = |key: &str| Ok(self.number(group, key)?.filter(|&figure| figure != 0.0));
         let (stated, own, all) = (figure("attention_factor")?, figure("mscale")?, figure("mscale_all_dim")?);
+        // transformers does not read it, vLLM multiplies by it, as llama.cpp does by a file's.
+        let more = self.number(group, "attn_factor")?.unwrap_or(1.0);
         if let Some(all) = all.filter(|_| self.architecture == "deepseek2") {
-            if stated.is_some() || own != Some(all) {
-                let rule = "with it mscale must be equal to it, and no attention_factor may be there";
+            if stated.is_some() || more != 1.0 || own != Some(all) {
+                let rule =
+                    "with it mscale must be equal to it, and no attention_factor or attn_factor may be there";
                 return Err(refused(self.source, "mscale_all_dim", &all.to_string(), rule));
             }
             self.set("rope.scaling.yarn_log_multiplier", (YARN_GROWTH * all) as f32);
             return Ok(());
+        }
+        if let Some(whole) = stated.filter(|_| more != 1.0) {
+            let told = more * growth(1.0);
+            if (whole - told).abs() > SAME_MAGNITUDE * whole.abs() {
+                let rule = format!("attention_factor is {whole}, and with this it would be {told}");
+                return Err(refused(self.source, "attn_factor", &more.to_string(), &rule));
+            }
+        } else if more != 1.0 {
+            self.set("rope.scaling.attn_factor", more as f32);
         }
         // It stands for the factor of the context and the growth that YaRN's paper found, where it stands.
         let whole = stated.or(own.zip(all).map(|(own, all)| growth(own) / growth(all)));
