@@ -28,6 +28,7 @@ mod bytes;
 mod few_bits;
 mod integers;
 mod packed;
+mod parts;
 mod scales;
 mod view;
 mod words;
@@ -35,105 +36,10 @@ mod words;
 use crate::format::Format;
 use crate::quant::{FLOAT4_VALUES, FLOAT8_VALUES};
 use integers::{Groups, Layout};
+pub use parts::Parts;
 pub use scales::{FloatFormat, ScaleFormat};
 pub use view::View;
 use words::{spread, word};
-
-/// What a quantised matrix is made of, in the order of its parts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parts {
-    /// Plain floats [rows, cols], which only a [`View`] makes another matrix.
-    Floats(FloatFormat),
-    /// Floats of 4 bits [rows, cols / 2], the first of two in the low nibble; scales that are powers of two, e8m0 [rows, cols /
-    /// 32].
-    Mxfp4,
-    /// Floats of 8 bits [rows, cols]; scales [ceil(rows / block rows), ceil(cols / block cols)].
-    Fp8 {
-        /// How the scales are stored.
-        scales: ScaleFormat,
-        /// Rows and columns that share a scale.
-        block: [usize; 2],
-    },
-    /// Floats of 4 bits [rows, cols / 2], the first of two in the low nibble; scales that are floats of 8 bits [rows, cols /
-    /// group].
-    Nvfp4 {
-        /// Columns that share a scale: 16, or a multiple.
-        group: usize,
-    },
-    /// Nibbles [cols / 8, rows] u32, eight along the columns; zero points [groups, rows / 8] u32, eight along the rows; scales
-    /// f16 [groups, rows]; with `indices`, the group of each column, i32 [cols].
-    Gptq {
-        /// What is added to a stored zero point.
-        zero_offset: u8,
-        /// All zero points are 8 with that.
-        symmetric: bool,
-        /// Groups of columns.
-        groups: usize,
-        /// There are indices.
-        indices: bool,
-        /// The indices may name any group. Otherwise groups are runs of columns, whatever indices there are.
-        any_order: bool,
-    },
-    /// The same in 2 or 3 bits: a stream of bits down the words [cols * bits / 32, rows]; zero points [groups, rows * bits / 32], a stream
-    /// along the rows.
-    GptqFewBits {
-        /// 2 or 3.
-        bits: usize,
-        /// What is added to a stored zero point.
-        zero_offset: u8,
-        /// All zero points are 2 or 4 with that.
-        symmetric: bool,
-        /// Groups of columns.
-        groups: usize,
-        /// There are indices.
-        indices: bool,
-        /// The indices may name any group. Otherwise groups are runs of columns, whatever indices there are.
-        any_order: bool,
-    },
-    /// The same in 8 bits, all zero points 128: bytes [cols / 4, rows] u32, four along the columns; zero points [groups, rows / 4]
-    /// u32, four along the rows; scales and indices as above.
-    Gptq8 {
-        /// What is added to a stored zero point.
-        zero_offset: u8,
-        /// Groups of columns.
-        groups: usize,
-        /// There are indices.
-        indices: bool,
-        /// The indices may name any group. Otherwise groups are runs of columns, whatever indices there are.
-        any_order: bool,
-    },
-    /// Nibbles [rows, cols / 8] u32, eight along the columns; scales [rows, groups]; with `zeros`, zero points [rows / 8, groups] u32,
-    /// eight along the rows, otherwise all are 8; with `indices`, the group of each column, i32 [cols]. The form `pack-quantized` of
-    /// compressed-tensors.
-    PackQuantized {
-        /// How the scales are stored: in 16 bits.
-        scales: FloatFormat,
-        /// Groups of columns.
-        groups: usize,
-        /// There are zero points.
-        zeros: bool,
-        /// There are indices, which may name any group.
-        indices: bool,
-    },
-    /// Integers of 8 bits [rows, cols]; scales [rows, groups]; with `indices`, the group of each column, i32 [cols]. The forms
-    /// `int-quantized` and, in 8 bits, `pack-quantized` of compressed-tensors.
-    Int8 {
-        /// How the scales are stored: in 16 bits.
-        scales: FloatFormat,
-        /// Groups of columns.
-        groups: usize,
-        /// 128 stands for 0; otherwise they are signed.
-        around_middle: bool,
-        /// There are indices, which may name any group.
-        indices: bool,
-    },
-    /// Nibbles [cols, rows / 8] u32; zero points [groups, rows / 8] u32, both eight along the rows in AWQ's order; scales f16
-    /// [groups, rows].
-    Awq {
-        /// Groups of columns.
-        groups: usize,
-    },
-}
 
 /// A shape or content that can't be recoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -193,6 +99,8 @@ impl Recoding {
         if let Some(view) = &view {
             rule(view.fits(rows, cols), "the stored matrix does not have all of its elements")?;
         }
+        let halves = parts.integer_scales().is_none_or(|scales| scales.bytes() == 2);
+        rule(halves, "scales are of 16 bits")?;
         let mut ordered = false;
         let whole_rows = view.as_ref().is_none_or(|view| view.has_whole_rows(cols));
         let format = match parts {
@@ -240,10 +148,8 @@ impl Recoding {
                 ordered = any_order;
                 Format::Q8_0
             }
-            Parts::PackQuantized { scales, groups, indices, .. }
-            | Parts::Int8 { scales, groups, indices, .. } => {
+            Parts::PackQuantized { groups, indices, .. } | Parts::Int8 { groups, indices, .. } => {
                 ordered = indices;
-                rule(scales.bytes() == 2, "scales are of 16 bits")?;
                 in_blocks(groups)?;
                 match parts {
                     Parts::PackQuantized { zeros, .. } => {
@@ -253,7 +159,7 @@ impl Recoding {
                     _ => Format::Q8_0,
                 }
             }
-            Parts::Awq { groups } => {
+            Parts::Awq { groups, .. } => {
                 rule(rows.is_multiple_of(8), "rows come in eights")?;
                 rule(grouped(groups), "the columns must be whole groups")?;
                 integers::format(!(cols / groups.max(1)).is_multiple_of(32), false)
@@ -328,7 +234,7 @@ impl Recoding {
                 bytes
             }
             Parts::Int8 { groups, .. } => vec![rows * cols, groups * rows * 2],
-            Parts::Awq { groups } => vec![cols * (rows / 2), groups * (rows / 2), groups * rows * 2],
+            Parts::Awq { groups, .. } => vec![cols * (rows / 2), groups * (rows / 2), groups * rows * 2],
         };
         bytes.extend(self.has_indices().then_some(4 * cols));
         bytes
@@ -379,7 +285,8 @@ impl Recoding {
                 Ok(())
             }
             Parts::Nvfp4 { group } => self.nvfp4(parts[0], parts[1], group, out),
-            Parts::Gptq { zero_offset, symmetric, groups, indices, any_order } => {
+            Parts::Gptq { scales, zero_offset, symmetric, groups, indices, any_order } => {
+                let scales = packed::halves(scales, parts[2])?;
                 let layout = Layout::gptq(self.rows, self.cols, zero_offset);
                 let groups = Groups { cols: self.cols, count: groups };
                 let order = groups.order(indices.then(|| parts[3]), any_order)?;
@@ -387,10 +294,11 @@ impl Recoding {
                     layout.check_symmetric(parts[1])?;
                 }
                 let (out, columns) = self.columns(groups, &order, out)?;
-                layout.recode(self.format, [parts[0], parts[1], parts[2]], &order, columns.as_deref(), out);
+                layout.recode(self.format, [parts[0], parts[1], &scales], &order, columns.as_deref(), out);
                 Ok(())
             }
-            Parts::GptqFewBits { bits, zero_offset, symmetric, groups, indices, any_order } => {
+            Parts::GptqFewBits { scales, bits, zero_offset, symmetric, groups, indices, any_order } => {
+                let scales = packed::halves(scales, parts[2])?;
                 let layout = few_bits::Layout { rows: self.rows, bits, zero_offset };
                 if symmetric {
                     layout.check_symmetric(parts[1], groups)?;
@@ -398,15 +306,16 @@ impl Recoding {
                 let groups = Groups { cols: self.cols, count: groups };
                 let order = groups.order(indices.then(|| parts[3]), any_order)?;
                 let (out, columns) = self.columns(groups, &order, out)?;
-                layout.recode(self.format, [parts[0], parts[1], parts[2]], &order, columns.as_deref(), out);
+                layout.recode(self.format, [parts[0], parts[1], &scales], &order, columns.as_deref(), out);
                 Ok(())
             }
-            Parts::Gptq8 { zero_offset, groups, indices, any_order } => {
+            Parts::Gptq8 { scales, zero_offset, groups, indices, any_order } => {
+                let scales = packed::halves(scales, parts[2])?;
                 let groups = Groups { cols: self.cols, count: groups };
                 let order = groups.order(indices.then(|| parts[3]), any_order)?;
                 bytes::check_symmetric(parts[1], zero_offset)?;
                 let (out, columns) = self.columns(groups, &order, out)?;
-                bytes::recode([self.rows, self.cols], [parts[0], parts[2]], &order, columns.as_deref(), out);
+                bytes::recode([self.rows, self.cols], [parts[0], &scales], &order, columns.as_deref(), out);
                 Ok(())
             }
             Parts::PackQuantized { scales, groups, zeros, .. } => {
@@ -418,10 +327,11 @@ impl Recoding {
                 let (out, columns) = self.columns_of(groups, parts, out)?;
                 self.packed_rows(groups, scales, parts, columns.as_deref()).recode_bytes(around_middle, out)
             }
-            Parts::Awq { groups } => {
+            Parts::Awq { scales, groups } => {
+                let scales = packed::halves(scales, parts[2])?;
                 let order = Groups { cols: self.cols, count: groups }.order(None, false)?;
                 let layout = Layout::awq(self.rows, self.cols);
-                layout.recode(self.format, [parts[0], parts[1], parts[2]], &order, None, out);
+                layout.recode(self.format, [parts[0], parts[1], &scales], &order, None, out);
                 Ok(())
             }
         }

@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 
+use half::{bf16, f16};
 use membrane_engine::{LoadOptions, Prepared};
+use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::publish::{Published, Scheme};
-use crate::source;
+use crate::published::Tensor;
+use crate::{source, trace};
 
 /// What is added to the name says how inputs are quantised, which are kept as they are here.
 #[test]
@@ -66,6 +69,43 @@ fn quark_says_at_length_what_its_floats_are() {
         });
         model.write(root.path());
         Prepared::open(root.path(), &LoadOptions::default()).unwrap_or_else(|e| panic!("{scheme:?}: {e}"));
+    }
+}
+
+/// Scales of GPTQ and AWQ stand for the same numbers in bfloat16, where that has them.
+#[test]
+fn scales_in_bfloat16_give_the_bits_of_the_same_in_half_precision() {
+    let root = tempfile::tempdir().unwrap();
+    let published = Published::of(&source());
+    for scheme in [
+        Scheme::Gptq { v2: false, symmetric: true, act_order: false },
+        Scheme::Gptq { v2: true, symmetric: false, act_order: true },
+        Scheme::GptqFewBits { bits: 2, symmetric: true },
+        Scheme::GptqFewBits { bits: 3, symmetric: false },
+        Scheme::Gptq8 { act_order: true },
+        Scheme::Awq,
+    ] {
+        let mut models = [published.quantised(scheme).0, published.quantised(scheme).0];
+        let mut changed = 0;
+        let [halves, bfloats] = &mut models;
+        for (name, tensor) in halves.tensors.iter_mut().filter(|(name, _)| name.ends_with(".scales")) {
+            assert_eq!(tensor.dtype, Dtype::F16);
+            let halves = tensor.bytes.as_chunks::<2>().0.iter().map(|half| f16::from_le_bytes(*half));
+            let numbers: Vec<bf16> = halves.map(|half| bf16::from_f32(half.to_f32())).collect();
+            let rounded = numbers.iter().map(|x| f16::from_f32(x.to_f32()));
+            assert!(rounded.clone().zip(&numbers).all(|(half, x)| half.to_f32() == x.to_f32()), "{name}");
+            tensor.bytes = rounded.flat_map(|half| half.to_le_bytes()).collect();
+            let bytes = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+            let shape = tensor.shape.clone();
+            bfloats.tensors.insert(name.clone(), Tensor { dtype: Dtype::BF16, shape, bytes });
+            changed += 1;
+        }
+        assert!(changed > 0);
+        let [wanted, found] = models.map(|model| {
+            model.write(root.path());
+            trace(root.path(), &LoadOptions::default()).0
+        });
+        assert!(found == wanted, "{scheme:?}");
     }
 }
 

@@ -221,7 +221,7 @@ fn described<'a>(
             (if divides { 1.0 / factor } else { factor }, Parts::Nvfp4 { group })
         }
         Scheme::Gptq => (1.0, gptq(checkpoint, &parts, rows, cols)?),
-        Scheme::Awq => (1.0, Parts::Awq { groups: groups(&parts, rows)? }),
+        Scheme::Awq => (1.0, awq(&parts, rows)?),
         Scheme::PackQuantized => (1.0, pack_quantized(checkpoint, &parts, rows, cols)?),
         Scheme::IntQuantized => {
             check_zero_points(checkpoint, &parts, ".weight")?;
@@ -336,15 +336,19 @@ pub(super) fn fp8_block(checkpoint: &Checkpoint) -> Result<[usize; 2]> {
     })
 }
 
-/// How many groups of columns the scales are for.
-fn groups(parts: &[&TensorInfo], rows: usize) -> Result<usize> {
+/// How integers of GPTQ and AWQ have their scales, and of how many groups of columns.
+fn groups(parts: &[&TensorInfo], rows: usize) -> Result<(FloatFormat, usize)> {
     expect(parts[0], DType::I32)?;
     expect(parts[1], DType::I32)?;
-    expect(parts[2], DType::F16)?;
-    Ok(parts[2].shape.elements() as usize / rows.max(1))
+    integer_scales(parts[2], rows)
 }
 
-/// How integers of compressed-tensors have their scales, and of how many groups of columns.
+fn awq(parts: &[&TensorInfo], rows: usize) -> Result<Parts> {
+    let (scales, groups) = groups(parts, rows)?;
+    Ok(Parts::Awq { scales, groups })
+}
+
+/// How integers have their scales, and of how many groups of columns.
 fn integer_scales(scale: &TensorInfo, rows: usize) -> Result<(FloatFormat, usize)> {
     let scales = match scale.dtype {
         DType::F16 => FloatFormat::F16,
@@ -418,7 +422,7 @@ fn gptq_bits(parts: &[&TensorInfo], cols: usize) -> usize {
 }
 
 fn gptq(checkpoint: &Checkpoint, parts: &[&TensorInfo], rows: usize, cols: usize) -> Result<Parts> {
-    let groups = groups(parts, rows)?;
+    let (scales, groups) = groups(parts, rows)?;
     if let Some(indices) = parts.get(3) {
         expect(indices, DType::I32)?;
     }
@@ -436,9 +440,9 @@ fn gptq(checkpoint: &Checkpoint, parts: &[&TensorInfo], rows: usize, cols: usize
     let any_order = indices && act_order != Some(false);
     let symmetric = metadata.bool(keys::SYMMETRIC)?.unwrap_or(false);
     Ok(match gptq_bits(parts, cols) {
-        8 => Parts::Gptq8 { zero_offset, groups, indices, any_order },
-        4 => Parts::Gptq { zero_offset, symmetric, groups, indices, any_order },
-        bits => Parts::GptqFewBits { bits, zero_offset, symmetric, groups, indices, any_order },
+        8 => Parts::Gptq8 { scales, zero_offset, groups, indices, any_order },
+        4 => Parts::Gptq { scales, zero_offset, symmetric, groups, indices, any_order },
+        bits => Parts::GptqFewBits { bits, scales, zero_offset, symmetric, groups, indices, any_order },
     })
 }
 

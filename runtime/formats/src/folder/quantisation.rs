@@ -25,7 +25,7 @@ pub enum Scheme {
         divides: bool,
     },
     /// `qweight` [columns / 8, rows], eight nibbles a word along the inputs; `qzeros` [groups, rows / 8], eight along the
-    /// outputs; `scales` f16 [groups, rows]; if it is there, `g_idx` [columns], the group of each input. Of other
+    /// outputs; `scales` f16 or bf16 [groups, rows]; if it is there, `g_idx` [columns], the group of each input. Of other
     /// `bits`, 2, 3 or 8, `qweight` is [columns * bits / 32, rows] and `qzeros` [groups, rows * bits / 32], streams of bits.
     Gptq,
     /// `qweight` [columns, rows / 8], eight nibbles a word along the outputs in AWQ's order; `qzeros` and `scales` as in GPTQ,

@@ -1,6 +1,8 @@
 //! Integers along the rows of a matrix, as compressed-tensors has them: of 4 bits in the form `pack-quantized`, of 8 bits in it and in
 //! `int-quantized`.
 
+use std::borrow::Cow;
+
 use half::{bf16, f16};
 
 use super::words::{spread, word};
@@ -94,4 +96,13 @@ fn half(format: FloatFormat, scales: &[u8], index: usize) -> Result<f16, RecodeE
         return Err(RecodeError::Content("a scale of integers is larger than 65504"));
     }
     Ok(scale)
+}
+
+/// All scales in half precision, as [`half`] has one.
+pub(super) fn halves(format: FloatFormat, scales: &[u8]) -> Result<Cow<'_, [u8]>, RecodeError> {
+    if format == FloatFormat::F16 {
+        return Ok(scales.into());
+    }
+    let all = (0..scales.len() / 2).map(|index| half(format, scales, index));
+    all.map(|scale| Ok(scale?.to_le_bytes())).collect::<Result<Vec<_>, _>>().map(|all| all.concat().into())
 }
