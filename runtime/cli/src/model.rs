@@ -4,6 +4,7 @@ mod inspect;
 mod ls;
 mod pack;
 mod places;
+mod sums;
 mod templates;
 mod values;
 mod verify;

@@ -1,13 +1,11 @@
 //! `membrane model verify`: whether a model's files are the ones that somebody meant.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use membrane_formats::{Checkpoint, SourceFile};
 use membrane_host::signature_path;
 use membrane_profile::signature::{EXTENSION, Fingerprint, PublicKey, Statement};
@@ -15,14 +13,10 @@ use membrane_profile::{Digest, Lock, LockedFile, LockedModel};
 use serde::Serialize;
 use sha1::{Digest as _, Sha1};
 
+use super::sums::{self, Sums};
 use crate::model_lock;
 use crate::report::{self, describe, printable};
 use crate::signed::{self, Signer};
-
-/// Names of lists of digests beside a model, as `sha256sum` writes them.
-const LISTS: [&str; 3] = ["SHA256SUMS", "SHA256SUMS.txt", "sha256sums.txt"];
-/// Bytes of such a list (a file of gigabytes by that name).
-const MAX_LIST_BYTES: u64 = 4 << 20;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -75,7 +69,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     let names = by_names(checkpoint.files(), &found.files);
     let mut checks = Vec::new();
-    checks.extend(by_list(args, model, &found.files)?);
+    checks.extend(by_list(args, model, checkpoint.files(), &found.files)?);
     checks.extend(by_lock(args, &found)?);
     checks.extend(by_signature(args, model, key.as_ref(), &found.files)?);
     if let Some(Named { mut check, others }) = names {
@@ -165,47 +159,25 @@ fn same_to_git(source: &SourceFile, name: &str, wanted: &str) -> Result<()> {
     Ok(())
 }
 
-fn by_list(args: &Args, model: &Path, files: &[LockedFile]) -> Result<Option<Check>> {
+fn by_list(args: &Args, model: &Path, sources: &[SourceFile], files: &[LockedFile]) -> Result<Option<Check>> {
     let folder = if model.is_dir() { Some(model) } else { model.parent() };
-    let beside =
-        folder.and_then(|folder| LISTS.iter().map(|name| folder.join(name)).find(|path| path.is_file()));
-    let Some(path) = args.sums.clone().or(beside) else { return Ok(None) };
+    let Some(path) = args.sums.clone().or_else(|| sums::beside(folder?)) else { return Ok(None) };
     let by = path.display().to_string();
-    let list = list(&path).with_context(|| by.clone())?;
-    let listed: Vec<_> = files.iter().filter_map(|file| Some((file, list.get(&file.name)?))).collect();
+    let list = Sums::read(&path).with_context(|| by.clone())?;
+    let listed: Result<Vec<_>> = sources.iter().map(|source| list.of(&source.path)).collect();
+    let listed = match listed {
+        Ok(listed) => listed,
+        Err(unclear) => return Ok(Some(Check::of(by, Err(unclear)))),
+    };
     // A list that lies there for other files says nothing.
-    if listed.is_empty() && args.sums.is_none() {
+    if listed.iter().all(Option::is_none) && args.sums.is_none() {
         return Ok(None);
     }
-    let outcome = match files.iter().find(|file| !list.contains_key(&file.name)) {
-        Some(missing) => Err(anyhow::anyhow!("it does not name `{}`", missing.name)),
-        None => listed.iter().try_for_each(|(file, wanted)| same(file, **wanted)),
-    };
-    Ok(Some(Check::of(by, outcome.map(|()| format!("{} files have the digests of the list", files.len())))))
-}
-
-/// Digests by the last part of a name.
-fn list(path: &Path) -> Result<BTreeMap<String, Digest>> {
-    let bytes = fs::metadata(path)?.len();
-    ensure!(bytes <= MAX_LIST_BYTES, "has {bytes} bytes; a list of digests has at most {MAX_LIST_BYTES}");
-    let mut digests = BTreeMap::new();
-    for (number, line) in fs::read_to_string(path)?.lines().enumerate() {
-        if line.trim().is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let (hex, name) = line
-            .split_once([' ', '\t'])
-            .with_context(|| format!("line {}: is no digest and a name behind it", number + 1))?;
-        let digest: Digest = hex.parse().with_context(|| format!("line {}", number + 1))?;
-        let name = name.trim_start().trim_start_matches('*');
-        let last = Path::new(name).file_name().unwrap_or(name.as_ref());
-        if let Some(before) = digests.insert(last.to_string_lossy().into_owned(), digest)
-            && before != digest
-        {
-            bail!("line {}: names `{}` a second time, with another digest", number + 1, last.display());
-        }
-    }
-    Ok(digests)
+    let compared = files.iter().zip(&listed).try_for_each(|(file, wanted)| match wanted {
+        Some(wanted) => same(file, *wanted),
+        None => Err(anyhow::anyhow!("it does not name `{}`", file.name)),
+    });
+    Ok(Some(Check::of(by, compared.map(|()| format!("{} files have the digests of the list", files.len())))))
 }
 
 fn by_lock(args: &Args, found: &LockedModel) -> Result<Option<Check>> {

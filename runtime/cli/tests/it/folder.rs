@@ -384,3 +384,79 @@ fn small_blobs_are_compared_with_the_names_that_git_gives_them() {
     assert_eq!(run.code, Some(1), "{}", run.stderr);
     assert!(run.stdout.contains("nothing says what `config.json` should be"), "{}", run.stdout);
 }
+
+/// All files below a folder, with `./` before their names as `find` writes them, and their digests.
+fn digests(folder: &Path, below: &str) -> Vec<(String, Digest)> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder.join(below)).unwrap() {
+        let name = format!("{below}/{}", entry.unwrap().file_name().to_str().unwrap());
+        match folder.join(&name).is_dir() {
+            true => all.extend(digests(folder, &name)),
+            false => all.push((name.clone(), Digest::of(&fs::read(folder.join(&name)).unwrap()))),
+        }
+    }
+    all
+}
+
+#[test]
+fn a_list_names_files_of_folders_within_the_folder() {
+    let (kept, path) = folder(|_| {});
+    let original = kept.path().join("original");
+    fs::create_dir(&original).unwrap();
+    fs::write(original.join("config.json"), "{}").unwrap();
+    let lines = |all: &[(String, Digest)]| -> String {
+        all.iter().map(|(name, digest)| format!("{}  {name}\n", digest.hex())).collect()
+    };
+    let all = digests(kept.path(), ".");
+    assert!(all.iter().any(|(name, _)| name == "./original/config.json"));
+    let sums = kept.path().join("SHA256SUMS");
+    fs::write(&sums, lines(&all)).unwrap();
+    let run = membrane(&["model", "verify", &path]).good();
+    assert!(
+        run.stdout.contains("SHA256SUMS") && run.stdout.contains("files have the digests"),
+        "{}",
+        run.stdout
+    );
+    let refused = |sums: &Path, words: &str| {
+        let run = membrane(&["model", "verify", &path, "--sums", sums.to_str().unwrap()]);
+        assert_eq!(run.code, Some(1), "{}", run.stderr);
+        assert!(run.stdout.contains(words), "{words}: {}", run.stdout);
+    };
+
+    // The other's digest is not the model's, and another file of the name is no file of the model.
+    let swapped = |name: &str| {
+        match name {
+            "./config.json" => "./original/config.json",
+            "./original/config.json" => "./config.json",
+            name => name,
+        }
+        .to_owned()
+    };
+    fs::write(&sums, lines(&all.iter().map(|(name, digest)| (swapped(name), *digest)).collect::<Vec<_>>()))
+        .unwrap();
+    refused(&sums, "`config.json` has the digest");
+    let without: Vec<_> = all.iter().filter(|(name, _)| name != "./config.json").cloned().collect();
+    fs::write(&sums, lines(&without)).unwrap();
+    refused(&sums, "does not name `config.json`");
+
+    // Lists that were made elsewhere: of a folder around it, of the folder but in another place, of another disk.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other = elsewhere.path().join("list.txt");
+    let moved = |prefix: &str| -> Vec<(String, Digest)> {
+        all.iter().map(|(name, digest)| (format!("{prefix}{}", &name[2..]), *digest)).collect()
+    };
+    let good = |sums: &Path| membrane(&["model", "verify", &path, "--sums", sums.to_str().unwrap()]).good();
+    for prefix in ["./", &format!("{path}/")] {
+        fs::write(&other, lines(&moved(prefix))).unwrap();
+        good(&other);
+    }
+    let named = kept.path().file_name().unwrap().to_str().unwrap();
+    let around = tempfile::NamedTempFile::new_in(kept.path().parent().unwrap()).unwrap();
+    fs::write(around.path(), lines(&moved(&format!("{named}/")))).unwrap();
+    good(around.path());
+    fs::write(&other, lines(&moved("/nowhere/at/all/"))).unwrap();
+    refused(&other, "does not say which is `config.json`: `/nowhere/at/all/config.json` or");
+    let own: Vec<_> = moved("/nowhere/").into_iter().filter(|(name, _)| !name.contains("original")).collect();
+    fs::write(&other, lines(&own)).unwrap();
+    good(&other);
+}
