@@ -16,7 +16,11 @@ use sha1::{Digest as _, Sha1};
 use super::sums::{self, Sums};
 use crate::model_lock;
 use crate::report::{self, describe, printable};
-use crate::signed::{self, Signer};
+use crate::signed::{self, Extent, Links, Signer};
+
+/// What lies beside the files of a model and is none of it: of git, which model signing leaves out, and of Hugging Face's downloads.
+/// Nothing there is read when a model is run.
+const UNSIGNED: [&str; 5] = [".git", ".gitattributes", ".github", ".gitignore", ".cache/huggingface"];
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -235,19 +239,27 @@ fn by_signature(
 fn contents(model: &Path, signature: &Path, statement: &Statement, files: &[LockedFile]) -> Result<usize> {
     if model.is_dir() {
         let ignored: Vec<PathBuf> = statement.ignored.iter().map(PathBuf::from).collect();
-        return signed::compare(model, signature, statement, &ignored);
+        let links = Links::of_model(model, statement);
+        let extent = Extent { ignored: &ignored, unsigned: &UNSIGNED, links };
+        let count = signed::compare(model, signature, statement, &extent)?;
+        // What is run was read through handles of its own, and none of it may be left out.
+        all_are_stated(statement, files)?;
+        return Ok(count);
     }
     if let [file] = files
         && statement.is_of_file(file.digest).is_ok()
     {
         return Ok(1);
     }
-    for file in files {
-        let stated = statement.resources.iter().find(|resource| resource.name == file.name);
-        let stated = stated.with_context(|| format!("does not name `{}`", file.name))?;
-        same(file, stated.digest)?;
-    }
+    all_are_stated(statement, files)?;
     Ok(files.len())
+}
+
+fn all_are_stated(statement: &Statement, files: &[LockedFile]) -> Result<()> {
+    files.iter().try_for_each(|file| {
+        let stated = statement.resources.iter().find(|resource| resource.name == file.name);
+        same(file, stated.with_context(|| format!("does not name `{}`", file.name))?.digest)
+    })
 }
 
 fn same(file: &LockedFile, wanted: Digest) -> Result<()> {

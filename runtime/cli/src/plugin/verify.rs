@@ -10,7 +10,7 @@ use membrane_profile::signature::{Fingerprint, PublicKey, Statement};
 use serde::Serialize;
 
 use crate::report::{self, describe, printable};
-use crate::signed::{self, Signer};
+use crate::signed::{self, Extent, Links, Signer};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -84,7 +84,8 @@ fn contents(args: &Args, signature: &Path, statement: &Statement) -> Result<usiz
     if plugin.is_dir() {
         let mut ignored: Vec<PathBuf> = statement.ignored.iter().map(PathBuf::from).collect();
         ignored.extend_from_slice(&args.ignore);
-        return signed::compare(plugin, signature, statement, &ignored);
+        let extent = Extent { ignored: &ignored, unsigned: &[], links: Links::None };
+        return signed::compare(plugin, signature, statement, &extent);
     }
     let name = plugin.file_name().unwrap_or_default().to_string_lossy();
     statement.is_of_file(Component::read(&name, plugin)?.digest)?;

@@ -9,6 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use membrane_profile::Digest;
+use membrane_profile::signature::{Algorithm, Resource, SecretKey, Statement, sign};
 use publish::{Published, Scheme};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -459,4 +460,90 @@ fn a_list_names_files_of_folders_within_the_folder() {
     let own: Vec<_> = moved("/nowhere/").into_iter().filter(|(name, _)| !name.contains("original")).collect();
     fs::write(&other, lines(&own)).unwrap();
     good(&other);
+}
+
+#[test]
+fn a_signature_is_compared_where_downloads_put_files() {
+    let (kept, path) = folder(|_| {});
+    let (house, _) = SecretKey::generate(Algorithm::Ed25519).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let key = elsewhere.path().join("house.pub");
+    fs::write(&key, house.public().to_pem()).unwrap();
+    let resources = digests(kept.path(), ".")
+        .into_iter()
+        .map(|(name, digest)| Resource { name: name[2..].to_owned(), digest })
+        .collect();
+    let statement = Statement { resources, ..Statement::of_file("model", Digest::of(b"")) };
+    let put = |path: &Path, statement: &Statement| fs::write(path, sign(statement, &house).unwrap()).unwrap();
+    let verify =
+        |path: &Path| membrane(&["model", "verify", path.to_str().unwrap(), "--key", key.to_str().unwrap()]);
+    let refused = |path: &Path, words: &str| {
+        let run = verify(path);
+        assert_eq!(run.code, Some(1), "{}", run.stderr);
+        assert!(run.stdout.contains(words), "{words}: {}", run.stdout);
+    };
+    let signature = kept.path().join("model.sig");
+    put(&signature, &statement);
+
+    // What a download into a folder leaves beside the files, and git.
+    for name in
+        [".cache/huggingface/download/config.json.metadata", ".git/HEAD", ".gitattributes", ".gitignore"]
+    {
+        fs::create_dir_all(kept.path().join(name).parent().unwrap()).unwrap();
+        fs::write(kept.path().join(name), "x").unwrap();
+    }
+    verify(Path::new(&path)).good();
+    fs::write(kept.path().join(".cache/other"), "x").unwrap();
+    refused(Path::new(&path), "does not name `.cache/other`");
+    fs::remove_file(kept.path().join(".cache/other")).unwrap();
+    // It is compared where it was signed.
+    let mut with_git = statement.clone();
+    with_git.resources.push(Resource { name: ".gitattributes".into(), digest: Digest::of(b"x") });
+    put(&signature, &with_git);
+    verify(Path::new(&path)).good();
+    fs::write(kept.path().join(".gitattributes"), "y").unwrap();
+    refused(Path::new(&path), "`.gitattributes` has the digest");
+    put(&signature, &statement);
+
+    // Links of a cache into its own blobs.
+    fs::remove_dir_all(kept.path().join(".git")).unwrap();
+    fs::remove_dir_all(kept.path().join(".cache")).unwrap();
+    let cached = publish::in_a_cache(kept.path(), elsewhere.path());
+    verify(&cached).good();
+    verify(cached.ancestors().nth(2).unwrap()).good();
+    let blobs = cached.join("../../blobs").canonicalize().unwrap();
+    let config = cached.join("config.json").canonicalize().unwrap();
+    let before = fs::read(&config).unwrap();
+    fs::write(&config, [&before[..], b" "].concat()).unwrap();
+    refused(&cached, "`config.json` has the digest");
+    fs::write(&config, &before).unwrap();
+    let link = |target: &Path, name: &str| {
+        fs::remove_file(cached.join(name)).unwrap_or_default();
+        symlink(target, cached.join(name)).unwrap();
+    };
+    // Another name of the signature, which is JSON that a model may be said to have, and links to what is elsewhere.
+    link(Path::new("model.sig"), "special_tokens_map.json");
+    refused(&cached, "does not name `special_tokens_map.json`");
+    link(&blobs, "special_tokens_map.json");
+    refused(&cached, "`special_tokens_map.json` is no regular file");
+    fs::remove_file(cached.join("special_tokens_map.json")).unwrap();
+    let away = elsewhere.path().join("config.json");
+    fs::write(&away, &before).unwrap();
+    link(&away, "config.json");
+    refused(&cached, "`config.json` is no regular file, but a link to");
+    let signature = cached.join("model.sig");
+    fs::remove_file(&signature).unwrap();
+    put(&signature, &Statement { links: true, ..statement.clone() });
+    verify(&cached).good();
+    fs::write(&away, "{}").unwrap();
+    let run = verify(&cached);
+    assert_ne!(run.code, Some(0), "{}", run.stdout);
+
+    // What the publisher left out is no part of what was signed.
+    link(&config, "config.json");
+    let mut silent = statement.clone();
+    silent.resources.retain(|resource| resource.name != "config.json");
+    silent.ignored.push("config.json".into());
+    put(&signature, &silent);
+    refused(&cached, "does not name `config.json`");
 }

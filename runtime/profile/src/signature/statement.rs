@@ -24,6 +24,8 @@ pub struct Statement {
     pub resources: Vec<Resource>,
     /// Paths below a signed folder that were left out.
     pub ignored: Vec<String>,
+    /// Symbolic links were followed where it was signed.
+    pub links: bool,
 }
 
 /// A file by name and digest.
@@ -84,7 +86,7 @@ impl Statement {
     /// The statement of one file.
     pub fn of_file(name: &str, digest: Digest) -> Self {
         let resources = vec![Resource { name: WHOLE_FILE.to_owned(), digest }];
-        Self { subject: name.to_owned(), resources, ignored: Vec::new() }
+        Self { subject: name.to_owned(), resources, ignored: Vec::new(), links: false }
     }
 
     /// The text that is signed.
@@ -105,7 +107,7 @@ impl Statement {
                 serialization: Serialization {
                     method: METHOD.to_owned(),
                     hash_type: HASH.to_owned(),
-                    allow_symlinks: false,
+                    allow_symlinks: self.links,
                     ignore_paths: self.ignored.clone(),
                 },
                 resources: self.resources.iter().map(resource).collect(),
@@ -145,8 +147,12 @@ impl Statement {
             expect("`algorithm`", &resource.algorithm, HASH)?;
             read.push(Resource { digest: digest(&resource.digest)?, name: resource.name });
         }
-        let statement =
-            Self { subject: subject.name.clone(), resources: read, ignored: serialization.ignore_paths };
+        let statement = Self {
+            subject: subject.name.clone(),
+            resources: read,
+            ignored: serialization.ignore_paths,
+            links: serialization.allow_symlinks,
+        };
         if statement.root() != digest(&subject.digest.sha256)? {
             return Err(error("the digest of its subject is not that of its files".to_owned()));
         }
