@@ -9,6 +9,7 @@ use crate::folder::is_exponents;
 use crate::keys;
 use crate::packed::{self, PackedLayer};
 use crate::tensor::TensorInfo;
+use crate::value::Value;
 
 /// All tensors of one form.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -117,8 +118,8 @@ impl Checkpoint {
                 };
                 (name, Packing::words(bits.unwrap_or(4)))
             }
-            DType::I32 if scale.is_some() => match self.metadata().u32(keys::BITS) {
-                Ok(Some(8)) => ("packed integers of 8 bits", Packing::words(8)),
+            DType::I32 if scale.is_some() => match self.packed_bits(tensor) {
+                8 => ("packed integers of 8 bits", Packing::words(8)),
                 _ => ("packed integers of 4 bits", Packing::words(4)),
             },
             DType::I8 if scale.is_some() => ("integers of 8 bits", Packing::PLAIN),
@@ -130,6 +131,38 @@ impl Checkpoint {
             dtype => (dtype.name(), Packing::PLAIN),
         }
     }
+}
+
+impl Checkpoint {
+    /// Bits of packed integers: those of all, or where matrices have several widths those with which its words hold as many columns as
+    /// `weight_shape` says.
+    fn packed_bits(&self, packed: &TensorInfo) -> u64 {
+        match self.metadata().get(keys::BITS) {
+            Some(Value::U32(bits)) => u64::from(*bits),
+            Some(_) => self.columns(packed).and_then(|columns| packed_bits(packed, columns)).unwrap_or(4),
+            None => 4,
+        }
+    }
+
+    /// The columns of a packed matrix, which lie in a tensor of their own: the last of its dimensions.
+    fn columns(&self, packed: &TensorInfo) -> Option<u64> {
+        let base = packed.name.strip_suffix(".weight_packed")?;
+        let shape = self.stored(&format!("{base}.weight_shape"))?;
+        let width = match shape.dtype {
+            DType::I64 => 8,
+            DType::I32 => 4,
+            _ => return None,
+        };
+        let mut columns = [0; 8];
+        self.read(shape, shape.bytes.checked_sub(width)?, &mut columns[..width as usize]).ok()?;
+        Some(u64::from_le_bytes(columns))
+    }
+}
+
+/// Bits with which the words of a row hold so many integers.
+fn packed_bits(packed: &TensorInfo, columns: u64) -> Option<u64> {
+    let words = packed.shape.columns();
+    [4, 8].into_iter().find(|bits| columns.checked_mul(*bits).map(|bits| bits.div_ceil(32)) == Some(words))
 }
 
 /// How many numbers so many elements of a tensor are.

@@ -33,7 +33,7 @@ pub const QUANTISATION: &str = "quantization.method";
 pub const GPTQ_FORM: &str = "quantization.checkpoint_format";
 /// A truth value: all zero points are 8, in 8 bits 128.
 pub const SYMMETRIC: &str = "quantization.symmetric";
-/// Bits of an integer in compressed-tensors where all have 8; 4 if it is absent.
+/// Bits of an integer in compressed-tensors where all have 8, or a list where some have; 4 if it is absent.
 pub const BITS: &str = "quantization.bits";
 /// A truth value: groups are not runs of inputs.
 pub const ACT_ORDER: &str = "quantization.act_order";

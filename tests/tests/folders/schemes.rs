@@ -1,9 +1,11 @@
 //! What ways of quantising take in memory, and what they are called.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use half::{bf16, f16};
 use membrane_engine::{LoadOptions, Prepared};
+use membrane_formats::{Checkpoint, Form};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
@@ -70,6 +72,40 @@ fn quark_says_at_length_what_its_floats_are() {
         model.write(root.path());
         Prepared::open(root.path(), &LoadOptions::default()).unwrap_or_else(|e| panic!("{scheme:?}: {e}"));
     }
+}
+
+/// Attention in 8 bits, what has scales elsewhere in 4: each matrix is counted with the width that it has.
+#[test]
+fn packed_integers_of_two_widths_are_counted_as_what_they_are() {
+    let root = tempfile::tempdir().unwrap();
+    let published = Published::of(&source());
+    let mut model = published.quantised(Scheme::PackQuantized { zeros: false, act_order: false }).0;
+    let bytes = published.quantised(Scheme::Int8 { packed: true, act_order: false }).0;
+    let attention = |name: &String| name.contains("self_attn.");
+    model.tensors.retain(|name, _| !attention(name));
+    let (mut numbers, mut matrices) = (0, 0);
+    for (name, tensor) in bytes.tensors.iter().filter(|(name, _)| attention(name)) {
+        if let Some(base) = name.strip_suffix(".weight_packed") {
+            let shape = [tensor.shape[0], 4 * tensor.shape[1]];
+            numbers += shape[0] * shape[1];
+            matrices += 1;
+            let bytes = shape.iter().flat_map(|dim| (*dim as i64).to_le_bytes()).collect();
+            let stored = Tensor { dtype: Dtype::I64, shape: vec![2], bytes };
+            model.tensors.insert(format!("{base}.weight_shape"), stored);
+        }
+        model.tensors.insert(name.clone(), tensor.clone());
+    }
+    let group = |bits: u32| json!({"weights": {"type": "int", "num_bits": bits, "symmetric": true}});
+    model.config["quantization_config"]["config_groups"] = json!({"a": group(4), "b": group(8)});
+    model.write(root.path());
+    let checkpoint = Checkpoint::open(root.path()).unwrap();
+    let forms = checkpoint.forms();
+    let found = forms["packed integers of 8 bits"];
+    assert_eq!((found.tensors, found.parameters), (matrices, numbers as u64));
+    let all = |forms: &BTreeMap<&str, Form>| forms.values().map(|form| form.parameters).sum::<u64>();
+    published.write(root.path());
+    assert_eq!(all(&forms), all(&Checkpoint::open(root.path()).unwrap().forms()));
+    assert!(forms["packed integers of 4 bits"].parameters > found.parameters);
 }
 
 /// Scales of GPTQ and AWQ stand for the same numbers in bfloat16, where that has them.

@@ -258,8 +258,10 @@ pub(super) fn describe(
         widths.push(bits.as_u64());
         symmetries.extend(symmetric);
     }
-    if !widths.is_empty() && widths.iter().all(|&bits| bits == Some(8)) {
-        metadata.set(keys::BITS, 8_u32);
+    match [4, 8].map(|bits| widths.contains(&Some(bits))) {
+        [false, true] => metadata.set(keys::BITS, 8_u32),
+        [true, true] => metadata.set(keys::BITS, Array::U32(vec![4, 8])),
+        [_, false] => {}
     }
     if let [first, ..] = symmetries[..]
         && symmetries.iter().all(|&symmetric| symmetric == first)
