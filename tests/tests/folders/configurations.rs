@@ -15,6 +15,42 @@ fn opened(config: &Value) -> Result<Checkpoint, FormatError> {
 }
 
 #[test]
+fn a_window_that_no_layer_attends_over_is_none() {
+    let with = |kind: &str, layers: usize, more: Value| {
+        let mut config = json!({"model_type": kind, "num_hidden_layers": layers, "hidden_size": 8});
+        config["use_sliding_window"] = json!(true);
+        config["sliding_window"] = json!(9);
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        opened(&config).map(drop).map_err(|error| error.to_string())
+    };
+    let full = |count: usize| json!({"layer_types": vec!["full_attention"; count], "max_window_layers": 0});
+    for (kind, layers, more) in [
+        ("qwen2", 2, json!({"max_window_layers": 2})),
+        ("qwen2", 28, json!({})),
+        ("qwen2", 2, full(2)),
+        ("qwen3", 36, json!({"max_window_layers": 70})),
+        ("qwen3", 3, json!({"max_window_layers": 0, "sliding_window": null})),
+        ("qwen3", 3, json!({"max_window_layers": 0, "use_sliding_window": false})),
+        ("qwen2_5_vl", 80, json!({})),
+    ] {
+        with(kind, layers, more).unwrap();
+    }
+    let one = json!({"layer_types": ["full_attention", "sliding_attention"], "max_window_layers": 2});
+    for (kind, layers, more, named) in [
+        ("qwen2", 3, json!({"max_window_layers": 2}), "sliding_window"),
+        ("qwen3", 29, json!({}), "sliding_window"),
+        ("qwen3", 2, one, "layer_types"),
+        ("qwen3", 2, json!({"max_window_layers": "2"}), "max_window_layers"),
+        // All of its layers slide, and of the other those of even numbers.
+        ("qwen3_moe", 2, json!({"max_window_layers": 2}), "sliding_window"),
+        ("qwen2_moe", 2, json!({"max_window_layers": 2}), "sliding_window"),
+    ] {
+        let error = with(kind, layers, more.clone()).unwrap_err();
+        assert!(error.contains(named), "{kind} {more}: {error}");
+    }
+}
+
+#[test]
 fn what_is_not_known_of_yarn_is_refused() {
     for (more, named) in [
         (json!({"attn_facter": 0.9}), "attn_facter"),

@@ -27,6 +27,8 @@ const DEEPSEEK_V3_COUNTS: [(&str, &str, u32); 6] = [
 const DEEPSEEK_V3_SCALE: f32 = 2.5;
 /// Gemma 3's scores are divided by its root, where a configuration is silent.
 const GEMMA_QUERY_SCALAR: f64 = 256.0;
+/// Classes whose layers slide from `max_window_layers` on, and that number where a configuration is silent.
+const WINDOWED_FROM: [(&str, u64); 4] = [("qwen2", 28), ("qwen3", 28), ("qwen2_vl", 80), ("qwen2_5_vl", 80)];
 /// The limit of gpt-oss' gated units.
 const SWIGLU_LIMIT: f64 = 7.0;
 
@@ -45,7 +47,7 @@ impl Config<'_> {
     pub(super) fn usual(&mut self, kind: &str) -> Result<(), FormatError> {
         self.expect_text("hidden_act", "silu")?;
         let slides = self.flag("use_sliding_window")?.unwrap_or(kind == "mixtral");
-        if slides && self.get("sliding_window").is_some() {
+        if slides && self.get("sliding_window").is_some() && !self.all_attend_fully(kind)? {
             return Err(self.refused("sliding_window", "attention over a window is not computed here"));
         }
         if self.count("decoder_sparse_step")?.is_some_and(|step| step != 1) {
@@ -74,6 +76,17 @@ impl Config<'_> {
             self.set("expert_weights_norm", normalise);
         }
         Ok(())
+    }
+
+    /// Whether no layer's attention goes over the window that is used: where kinds of layers are listed, those are full ones here, and
+    /// otherwise layers slide from one on. Of the other classes every layer may, or others do.
+    fn all_attend_fully(&self, kind: &str) -> Result<bool, FormatError> {
+        let Some((_, usual)) = WINDOWED_FROM.iter().find(|(of, _)| *of == kind) else { return Ok(false) };
+        if self.get("layer_types").is_some() {
+            return Ok(true);
+        }
+        let first = self.count("max_window_layers")?.unwrap_or(*usual);
+        Ok(self.count("num_hidden_layers")?.is_some_and(|layers| first >= layers))
     }
 
     /// DeepSeek-V2 and V3. A converter would say that all heads share one key.
