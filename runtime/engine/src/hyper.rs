@@ -360,7 +360,7 @@ pub struct Hyperparameters {
     pub ngrams: Vec<Ngrams>,
     /// Rows of the embedding.
     pub vocabulary: usize,
-    /// Context length that the model was trained for.
+    /// Context length that the model was trained for, or that its file stretches positions to, if that is more.
     pub trained_context: u32,
 }
 

@@ -239,6 +239,7 @@ fn contexts_are_stretched_where_a_file_asks_for_it() {
             set("type", Value::Str(kind.into()));
             set("factor", Value::F32(4.0));
             set("original_context_length", Value::U32(64));
+            metadata.set(&format!("{architecture}.context_length"), Value::U32(100));
             with_metadata(&source, metadata, &path).unwrap();
             load(&path, Precision::Reference)
         };
@@ -261,6 +262,8 @@ fn contexts_are_stretched_where_a_file_asks_for_it() {
             magnitude,
         };
         assert_eq!(scaling(&models[2]), RopeScaling::Yarn(yarn));
+        let contexts = models.each_ref().map(|model| model.hyperparameters().trained_context);
+        assert_eq!(contexts, [100, 256, 256]);
         let [none, linear, yarn] = [logits(&models[0]), logits(&models[1]), logits(&models[2])];
         let furthest = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         for (a, b) in [(&none, &linear), (&none, &yarn), (&linear, &yarn)] {
@@ -271,6 +274,7 @@ fn contexts_are_stretched_where_a_file_asks_for_it() {
         session.append(&tokens(250)).unwrap();
         let error = session.append(&tokens(7)).unwrap_err().to_string();
         assert!(error.contains("256") && error.contains("250") && error.contains('7'), "{error}");
+        assert!(error.contains("trained for 256"), "{error}");
     }
 }
 

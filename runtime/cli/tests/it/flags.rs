@@ -87,6 +87,20 @@ fn threads() {
 }
 
 #[test]
+fn contexts_beyond_what_the_model_was_trained_for_are_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = changed(DENSE, folder.path(), |metadata| {
+        metadata.set("qwen3.context_length", 64_u32);
+        metadata.set("qwen3.rope.scaling.type", "yarn");
+        metadata.set("qwen3.rope.scaling.factor", 4_f32);
+        metadata.set("qwen3.rope.scaling.original_context_length", 64_u32);
+    });
+    let told = |context: &str| membrane(&["run", &model, "Hello", "-n", "1", "--ctx", context]).good().stderr;
+    assert!(!told("256").contains("longer than"), "{}", told("256"));
+    assert!(told("257").contains("257 tokens is longer than the 256"), "{}", told("257"));
+}
+
+#[test]
 fn measurements_beyond_what_the_model_was_trained_for() {
     let model = fixture(MOE);
     let bench = |arguments: &[&str]| membrane(&[&["bench", &model, "--repeat", "1"], arguments].concat());

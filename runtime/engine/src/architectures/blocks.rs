@@ -62,7 +62,7 @@ pub(super) fn decoder_with_epsilon(
             format!("the embedding has {vocabulary} rows")
         })?;
     }
-    let hyper = Hyperparameters {
+    let mut hyper = Hyperparameters {
         layers: (0..blocks).map(layer).collect(),
         mtp_blocks,
         draft_layer: None,
@@ -75,6 +75,7 @@ pub(super) fn decoder_with_epsilon(
         vocabulary,
         trained_context: keys.optional_count("context_length", u32::MAX)?.unwrap_or(2048) as u32,
     };
+    hyper.trained_context = hyper.trained_context.max(rotary::stretched_context(keys, &hyper.ropes())?);
     rotary::check_sections(keys, &hyper)?;
     Ok(hyper)
 }

@@ -13,6 +13,9 @@ const BETA_FAST: f32 = 32.0;
 /// Turns up to which YaRN slows a pair down wholly, where a file does not say it.
 const BETA_SLOW: f32 = 1.0;
 
+/// Positions of the training where these are stretched.
+const ORIGINAL_CONTEXT: &str = "rope.scaling.original_context_length";
+
 /// Which elements of a head make a rotary pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rotation {
@@ -75,14 +78,14 @@ fn llama3(keys: &Keys<'_>, factor: f32) -> Result<Llama3> {
     keys.rule("rope.scaling.high_freq_factor", high_turns, high_turns > low_turns, || {
         format!("it must be above {low_turns}")
     })?;
-    let original_context = keys.count("rope.scaling.original_context_length", u32::MAX)? as u32;
+    let original_context = keys.count(ORIGINAL_CONTEXT, u32::MAX)? as u32;
     Ok(Llama3 { factor, low_turns, high_turns, original_context })
 }
 
 fn yarn(keys: &Keys<'_>, base: f32, factor: f32) -> Result<Yarn> {
     keys.rule("rope.scaling.factor", factor, factor >= 1.0, || "YaRN makes a context longer".into())?;
     keys.rule("rope.freq_base", base, base > 1.0, || "with YaRN it must be above 1".into())?;
-    let original_context = match keys.optional_count("rope.scaling.original_context_length", u32::MAX)? {
+    let original_context = match keys.optional_count(ORIGINAL_CONTEXT, u32::MAX)? {
         Some(context) => context,
         None => keys.count("context_length", u32::MAX)?,
     };
@@ -107,6 +110,21 @@ fn yarn(keys: &Keys<'_>, base: f32, factor: f32) -> Result<Yarn> {
         whole_pairs: keys.flag(YARN_WHOLE_PAIRS)?.unwrap_or(true),
         magnitude,
     })
+}
+
+/// The longest context that positions are stretched to by their factor: files may give that of the training beside it as theirs. 0 if
+/// they are not, or by Llama 3's way, whose factor is not that of the context.
+pub(super) fn stretched_context(keys: &Keys<'_>, ropes: &[Rope]) -> Result<u32> {
+    let mut longest = 0;
+    for rope in ropes {
+        let (original, factor) = match rope.scaling {
+            RopeScaling::Yarn(yarn) => (yarn.original_context, yarn.factor),
+            RopeScaling::Linear(factor) => (keys.number(ORIGINAL_CONTEXT)?.unwrap_or(0), factor),
+            RopeScaling::None | RopeScaling::Llama3(_) => continue,
+        };
+        longest = longest.max((f64::from(original) * f64::from(factor)) as u32);
+    }
+    Ok(longest)
 }
 
 /// What scores grow by for each factor e of the context, beside what the rotated dimensions do; 0 if they don't.
