@@ -222,6 +222,18 @@ fn indices_that_lie() {
     );
     index(&made, r#""model.embed_tokens.weight":"b.safetensors","x":"a.safetensors""#);
     assert!(made.refused().contains("not in"));
+    // Tensors without elements are there, though nothing is kept of them; elsewhere than is said they are not.
+    let empty = |name: &str| format!(r#""{name}":{{"dtype":"U8","shape":[0,4],"data_offsets":[32,32]}}"#);
+    let made = Made::with_header(&header(&[&empty("more")]), 32);
+    index(&made, &format!(r#"{RIGHT},"more":"model.safetensors""#));
+    assert_eq!(made.open().unwrap().tensors().len(), 1);
+    let made = Made::new().weights("a.safetensors", &header(&[&empty("more")]), 32);
+    let made = made.weights("b.safetensors", "{}", 0);
+    index(&made, r#""model.embed_tokens.weight":"a.safetensors","more":"b.safetensors""#);
+    assert!(made.refused().contains(r#"is in "a.safetensors", not in "b.safetensors""#));
+    let made = Made::with_header(&header(&[&empty("more"), &empty("more")]), 32);
+    index(&made, &format!(r#"{RIGHT},"more":"model.safetensors""#));
+    assert!(made.refused().contains(r#"tensor "more" is twice in"#));
     // What the index does not name is not loaded.
     let made = Made::with_header(&header(&[r#""x":{"dtype":"U8","shape":[1],"data_offsets":[32,33]}"#]), 33);
     index(&made, RIGHT);

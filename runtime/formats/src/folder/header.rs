@@ -33,6 +33,14 @@ pub(super) struct Budget {
     pub tensors: u64,
 }
 
+/// What a file has.
+pub(super) struct Header {
+    /// In the order of their data. Empty ones are left out.
+    pub tensors: Vec<TensorInfo>,
+    /// Names of empty ones.
+    pub empty: Vec<String>,
+}
+
 /// A tensor as the header describes it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,12 +51,8 @@ struct Entry {
     data_offsets: [u64; 2],
 }
 
-/// The tensors of file number `file`, in the order of their data. Empty ones are left out.
-pub(super) fn read(
-    source: &SourceFile,
-    file: usize,
-    budget: &mut Budget,
-) -> Result<Vec<TensorInfo>, FormatError> {
+/// What file number `file` has.
+pub(super) fn read(source: &SourceFile, file: usize, budget: &mut Budget) -> Result<Header, FormatError> {
     let (bytes, data_start) = header(source, budget)?;
     let refused = RefCell::new(None);
     let reader = Entries { source, file, data_start, most: budget.tensors, refused: &refused };
@@ -62,7 +66,7 @@ pub(super) fn read(
     tensors.sort_unstable_by_key(|tensor| tensor.offset);
     empty.sort_unstable();
     check_cover(source, &tensors, &empty, data_start)?;
-    Ok(tensors)
+    Ok(Header { tensors, empty: empty.into_iter().map(|(_, name)| name).collect() })
 }
 
 /// The bytes of the header, and where the data begins.
@@ -121,11 +125,11 @@ fn folded(shape: &[u64]) -> Result<Shape, crate::ShapeError> {
 fn check_cover(
     source: &SourceFile,
     tensors: &[TensorInfo],
-    empty: &[u64],
+    empty: &[(u64, String)],
     data_start: u64,
 ) -> Result<(), FormatError> {
     let mut covered = data_start;
-    let mut empty = empty.iter().copied().peekable();
+    let mut empty = empty.iter().map(|(place, _)| *place).peekable();
     let broken = |place: u64, covered: u64| {
         let what = if place < covered { "overlap" } else { "leave a hole" };
         let at = place - data_start;
@@ -156,8 +160,8 @@ fn check_cover(
 #[derive(Default)]
 struct Found {
     tensors: Vec<TensorInfo>,
-    /// Places in the file of tensors without elements.
-    empty: Vec<u64>,
+    /// Tensors without elements: their places in the file, and their names.
+    empty: Vec<(u64, String)>,
 }
 
 /// Reads the entries of a header, at most so many, each into the form in which it is kept: a header may be of a hundred
@@ -190,7 +194,7 @@ impl Entries<'_> {
         }
         let offset = self.data_start + begin;
         if bytes == 0 {
-            found.empty.push(offset);
+            found.empty.push((offset, name));
             return Ok(());
         }
         let broken = |source| FormatError::TensorShape { path: path(), tensor: quoted(&name), source };

@@ -52,33 +52,45 @@ impl Index {
         }
     }
 
-    /// Keeps of a shard's tensors those that the index says it has. Error: the index says that another one has it.
+    /// Keeps of a shard's tensors those that the index says it has. `empty`: names of others, which nothing is kept of. Error: the
+    /// index says that another one has it.
     pub fn choose(
         &mut self,
         source: &SourceFile,
         shard: usize,
         tensors: &mut Vec<TensorInfo>,
+        empty: &[String],
     ) -> Result<(), FormatError> {
-        let Self { shards, names, tensors: places } = self;
         let mut refused = None;
+        // transformers does not load what the index does not name, so neither is it loaded here.
         tensors.retain(|tensor| {
-            // transformers does not load what the index does not name, so neither is it loaded here.
-            let Ok(at) = places.binary_search_by(|place| place.name(names).cmp(&tensor.name)) else {
-                return false;
-            };
-            let said = usize::from(places[at].shard);
-            let twice = std::mem::replace(&mut places[at].found, true);
-            if said != shard || twice {
-                let (name, found) = (quoted(&tensor.name), quoted(&shards[shard]));
-                let rule = match said == shard {
-                    true => format!("tensor {name} is twice in {found}"),
-                    false => format!("tensor {name} is in {found}, not in {}", quoted(&shards[said])),
-                };
-                refused.get_or_insert_with(|| json::broken(source, &rule));
-            }
-            true
+            let named = self.find(source, shard, &tensor.name);
+            named.unwrap_or_else(|error| {
+                refused.get_or_insert(error);
+                true
+            })
         });
+        for name in empty {
+            self.find(source, shard, name)?;
+        }
         refused.map_or(Ok(()), Err)
+    }
+
+    /// Whether a tensor of a shard is named. Error: the index says that another one has it, or it was found before.
+    fn find(&mut self, source: &SourceFile, shard: usize, tensor: &str) -> Result<bool, FormatError> {
+        let Self { shards, names, tensors: places } = self;
+        let Ok(at) = places.binary_search_by(|place| place.name(names).cmp(tensor)) else { return Ok(false) };
+        let said = usize::from(places[at].shard);
+        let twice = std::mem::replace(&mut places[at].found, true);
+        if said == shard && !twice {
+            return Ok(true);
+        }
+        let (name, found) = (quoted(tensor), quoted(&shards[shard]));
+        let rule = match said == shard {
+            true => format!("tensor {name} is twice in {found}"),
+            false => format!("tensor {name} is in {found}, not in {}", quoted(&shards[said])),
+        };
+        Err(json::broken(source, &rule))
     }
 
     /// Error: the index names a tensor that its shard does not have.

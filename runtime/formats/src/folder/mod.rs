@@ -30,7 +30,7 @@ use crate::tensor::TensorInfo;
 
 pub(crate) use config::published_key;
 use files::Folder;
-use header::Budget;
+use header::{Budget, Header};
 use index::Index;
 pub use meant::hub_revision;
 pub(crate) use meant::meant;
@@ -154,9 +154,9 @@ fn weights(
     let (mut tensors, mut files) = (Vec::new(), Vec::with_capacity(shards.len()));
     for (number, name) in shards.iter().enumerate() {
         let shard = folder.file(name)?.ok_or_else(|| folder.lacks(name))?;
-        let mut found = header::read(&shard, number, &mut budget)?;
+        let Header { tensors: mut found, empty } = header::read(&shard, number, &mut budget)?;
         if let (Some(index), Some(source)) = (&mut index, &indexed) {
-            index.choose(source, number, &mut found)?;
+            index.choose(source, number, &mut found, &empty)?;
         }
         // The first is taken as it is: most models of one file have all their tensors there.
         if tensors.is_empty() {
