@@ -63,7 +63,8 @@ pub struct Args {
     /// Seed of the run's random source; task number N has the seed SEED + N - 1, lines likewise [default: a new one, which is shown]
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
-    /// Folder for the values of an agent that was granted a store [default: one for each component in the user's data folder]
+    /// Folder for the values of an agent that was granted a store, one run at a time [default: one for each component in the
+    /// user's data folder]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
     /// Take each line of standard input as a task, and before each the newest versions of the profile and the plugins
@@ -225,7 +226,7 @@ fn open(args: &Args, tasks: usize) -> Result<Work> {
     let budgeted = args.load.machine.memory.limited();
     let mut assembled: Assembled = args.behaviour.assemble_for(&args.agent, tasks, budgeted, quiet)?;
     let agent = assembled.agent().cloned().ok_or_else(|| anyhow!("the profile has no agent"))?;
-    let store = store(&agent, args.store.as_ref())?;
+    let store = store(&agent, args.store.as_ref(), None)?;
     let generation = assembled.profile.generation;
     let seed = args.seed.or(generation.seed).unwrap_or_else(new_seed);
     let max_tokens = args.max_tokens.or(generation.max_tokens.map(|max| max as usize));
@@ -297,8 +298,8 @@ fn open(args: &Args, tasks: usize) -> Result<Work> {
     })
 }
 
-/// The store of an agent that was granted one.
-fn store(agent: &Plugin, folder: Option<&PathBuf>) -> Result<Option<Store>> {
+/// The store of an agent that was granted one: the one that there is, if it is in the same folder.
+fn store(agent: &Plugin, folder: Option<&PathBuf>, now: Option<&Store>) -> Result<Option<Store>> {
     if !agent.grants().contains(&Grant::Store) {
         ensure!(
             folder.is_none(),
@@ -310,6 +311,9 @@ fn store(agent: &Plugin, folder: Option<&PathBuf>) -> Result<Option<Store>> {
         Some(folder) => folder.clone(),
         None => code::data()?.join("agents").join(agent.digest().hex()),
     };
+    if let Some(now) = now.filter(|now| now.is_in(&folder)) {
+        return Ok(Some(now.clone()));
+    }
     Ok(Some(Store::open(&folder).context("the agent's store")?))
 }
 
@@ -339,7 +343,7 @@ impl Work {
             }
         }
         let agents = self.agents.behaving(assembled.behaviour().clone())?;
-        self.store = store(&agent, args.store.as_ref())?;
+        self.store = store(&agent, args.store.as_ref(), self.store.as_ref())?;
         self.agents = agents;
         (self.agent, self.digest) = (agent, assembled.digest);
         self.profile = report::printable(&format!("{} {}", assembled.profile.name, self.digest.short()));

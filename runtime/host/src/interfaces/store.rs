@@ -20,7 +20,9 @@ impl State {
 fn told(error: StoreError) -> String {
     match error {
         StoreError::Limit(what) => what,
-        StoreError::Io { .. } | StoreError::Stranger { .. } => "the store could not be written".into(),
+        StoreError::Io { .. } | StoreError::Stranger { .. } | StoreError::InUse { .. } => {
+            "the store could not be written".into()
+        }
     }
 }
 
