@@ -70,10 +70,8 @@ impl Watch {
                 loop {
                     let host = if look { &well } else { &draft };
                     let patience = if drafted { SETTLED } else { IDLE };
-                    if !std::mem::take(&mut look) && !files.wait(patience) {
-                        if std::mem::take(&mut drafted) {
-                            self.refine(&reloads);
-                        }
+                    if !std::mem::take(&mut look) && !files.wait(patience) && std::mem::take(&mut drafted) {
+                        self.refine(&reloads);
                         continue;
                     }
                     let begun = Instant::now();

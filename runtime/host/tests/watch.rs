@@ -93,3 +93,48 @@ fn a_folder_that_is_not_there_is_an_error_that_names_it() {
     let error = FileWatch::new().unwrap().set(&[missing], &[]).unwrap_err().to_string();
     assert!(error.contains("none: can't be watched"), "{error}");
 }
+
+/// Takes what is still to be told.
+fn settle(watch: &mut FileWatch) {
+    while watch.wait(SHORT) {}
+}
+
+#[test]
+fn a_folder_that_is_removed_and_made_again_is_watched_again() {
+    let outer = folder("again");
+    let (inner, moved) = (outer.join("inner"), outer.join("moved"));
+    let file = inner.join("a.wasm");
+    fs::create_dir(&inner).unwrap();
+    fs::write(&file, "1").unwrap();
+    let mut watch = FileWatch::new().unwrap();
+    watch.set(std::slice::from_ref(&file), &[]).unwrap();
+    let written = |watch: &mut FileWatch, what: &str| {
+        settle(watch);
+        fs::write(&file, "2").unwrap();
+        assert!(watch.wait(LONG), "written after it was {what}");
+        settle(watch);
+    };
+    fs::remove_dir_all(&inner).unwrap();
+    assert!(watch.wait(LONG), "removed");
+    settle(&mut watch);
+    fs::create_dir(&inner).unwrap();
+    assert!(watch.wait(LONG), "made again");
+    written(&mut watch, "removed, and made when that was told");
+    fs::remove_dir_all(&inner).unwrap();
+    fs::create_dir(&inner).unwrap();
+    written(&mut watch, "removed, and made at once");
+    fs::rename(&inner, &moved).unwrap();
+    assert!(watch.wait(LONG), "moved away");
+    settle(&mut watch);
+    fs::write(moved.join("a.wasm"), "3").unwrap();
+    assert!(!watch.wait(SHORT), "what was moved away");
+    fs::create_dir(&inner).unwrap();
+    written(&mut watch, "moved away, and made");
+    fs::remove_dir_all(&inner).unwrap();
+    settle(&mut watch);
+    assert!(watch.set(std::slice::from_ref(&file), &[]).is_err());
+    watch.add(&file);
+    fs::create_dir(&inner).unwrap();
+    assert!(watch.wait(LONG), "looked for after an error");
+    written(&mut watch, "removed, and set while it was gone");
+}
