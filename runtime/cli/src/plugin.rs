@@ -3,6 +3,7 @@
 
 mod bench;
 mod build;
+mod built;
 mod dev;
 mod inspect;
 mod keygen;

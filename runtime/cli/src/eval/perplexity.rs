@@ -123,10 +123,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// The tokens of a text; control tokens that it spells are plain text.
 fn tokens_of(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     let told = || format!("--file {}", path.display());
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_TEXT_BYTES + 1).read_to_string(&mut text));
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes));
     let length = read.with_context(told)?;
     ensure!(length as u64 <= MAX_TEXT_BYTES, "{}: more than {} MiB", told(), MAX_TEXT_BYTES >> 20);
+    let text = String::from_utf8(bytes).with_context(|| format!("{}: it is not UTF-8", told()))?;
     // llama.cpp takes one end of line off the end of a file.
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(tokenizer.begin(text)?)

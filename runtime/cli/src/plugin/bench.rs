@@ -35,7 +35,7 @@ const PIECE: &str = " word";
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The folder of the plugin; it is built first where its source is younger than its component
+    /// The folder of the plugin; it is built first where its component is not of its sources
     #[arg(value_name = "PATH", default_value = ".")]
     path: PathBuf,
     /// Measure this component in place of the one that is built from the folder

@@ -18,6 +18,7 @@ use membrane_host::Host;
 use membrane_profile::Digest;
 use serde::Serialize;
 
+use super::built;
 use super::package::{Package, read_component, size};
 use super::sources::Language;
 use crate::report;
@@ -63,36 +64,49 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// Builds the component of a plugin, puts it at [`Package::component`] and gives its bytes. The toolchain's output
-/// goes to standard error. Errors: a tool is missing (with what to install), the build fails, or what comes out is no
-/// plugin of the manifest's world.
+/// goes to standard error. A component that is there is lost to nothing but a new one. Errors: a tool is missing (with what to
+/// install), the build fails, or what comes out is no plugin of the manifest's world.
 pub fn build(package: &Package) -> Result<Vec<u8>> {
     let language = package.language()?;
     let component = package.component();
     let folder = component.parent().context("the component has no folder")?;
     fs::create_dir_all(folder).with_context(|| format!("can't make the folder {}", folder.display()))?;
-    // What can't be built must not leave an older component behind that is taken for it.
-    remove(&component)?;
+    let sources = built::sources(package);
+    // An older component must not be taken for what is built now, nor be lost where nothing is.
+    let aside = component.with_extension("wasm.before");
+    rename(&component, &aside)?;
+    let bytes = compile(package, language);
+    match &bytes {
+        Ok(bytes) => {
+            remove(&aside)?;
+            built::keep(package, bytes, sources)?;
+        }
+        Err(_) => {
+            remove(&component)?;
+            rename(&aside, &component)?;
+        }
+    }
+    bytes
+}
+
+/// The component of a plugin: one that is given, or its own, built where it is not of these sources.
+pub fn up_to_date(package: &Package, given: Option<&Path>) -> Result<Vec<u8>> {
+    match given {
+        Some(path) => read_component(path),
+        None => built::up_to_date(package).map_or_else(|| build(package), Ok),
+    }
+}
+
+fn compile(package: &Package, language: Language) -> Result<Vec<u8>> {
     match language {
         Language::Rust => rust::build(package)?,
         Language::C => c::build(package)?,
         Language::JavaScript => javascript::build(package)?,
         Language::Python => python::build(package)?,
     }
-    let bytes = read_component(&component)?;
-    let checked = check(package, &bytes);
-    if checked.is_err() {
-        remove(&component)?;
-    }
-    checked.map(|()| bytes)
-}
-
-/// The component of a plugin: one that is given, or its own, built where its source is younger.
-pub fn up_to_date(package: &Package, given: Option<&Path>) -> Result<Vec<u8>> {
-    match given {
-        Some(path) => read_component(path),
-        None if package.is_built() => read_component(&package.component()),
-        None => build(package),
-    }
+    let bytes = read_component(&package.component())?;
+    check(package, &bytes)?;
+    Ok(bytes)
 }
 
 fn check(package: &Package, bytes: &[u8]) -> Result<()> {
@@ -109,10 +123,13 @@ fn check(package: &Package, bytes: &[u8]) -> Result<()> {
 }
 
 fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("can't replace {}", path.display()))
-        }
-        _ => Ok(()),
-    }
+    if_there(fs::remove_file(path)).with_context(|| format!("can't replace {}", path.display()))
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    if_there(fs::rename(from, to)).with_context(|| format!("can't make {} {}", from.display(), to.display()))
+}
+
+fn if_there(result: io::Result<()>) -> io::Result<()> {
+    result.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }

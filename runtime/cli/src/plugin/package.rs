@@ -1,8 +1,6 @@
 //! The folder of a plugin: its manifest, its source, its golden cases and its component.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 use membrane_host::limits::MAX_COMPONENT_BYTES;
@@ -11,9 +9,6 @@ use membrane_profile::{Authority, Manifest};
 use serde_json::{Map, Value};
 
 use super::sources::Language;
-
-/// What builds make and tools install; not source.
-const MADE: [&str; 5] = ["build", "target", "node_modules", ".venv", "__pycache__"];
 
 /// The folder of a plugin.
 pub struct Package {
@@ -59,12 +54,6 @@ impl Package {
         self.folder.join("golden")
     }
 
-    /// Whether the component is there and no source is younger.
-    pub fn is_built(&self) -> bool {
-        let built = fs::metadata(self.component()).and_then(|metadata| metadata.modified());
-        built.is_ok_and(|built| !has_younger(&self.folder, built))
-    }
-
     /// Loads a component as this plugin, with the grants of its manifest.
     pub fn load(
         &self,
@@ -86,20 +75,6 @@ impl Package {
         };
         Ok(host.load(source, manifest.world)?)
     }
-}
-
-/// Whether a folder has a file that was changed after `time`. What can't be read counts as changed.
-fn has_younger(folder: &Path, time: SystemTime) -> bool {
-    let Ok(entries) = fs::read_dir(folder) else { return true };
-    entries.into_iter().any(|entry| {
-        let Ok(entry) = entry else { return true };
-        let Ok(metadata) = entry.metadata() else { return true };
-        if metadata.is_dir() {
-            let made = MADE.iter().any(|made| entry.file_name() == *made);
-            return !made && has_younger(&entry.path(), time);
-        }
-        metadata.modified().is_ok_and(|changed| changed > time)
-    })
 }
 
 /// The bytes of a component. Errors: it can't be read, or is larger than the host takes.

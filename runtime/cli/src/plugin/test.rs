@@ -1,6 +1,6 @@
 //! `membrane plugin test`: the golden cases of a plugin against its component.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -19,7 +19,7 @@ use crate::report::{self, printable};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The folder of the plugin; it is built first where its source is younger than its component
+    /// The folder of the plugin; it is built first where its component is not of its sources
     #[arg(value_name = "PATH", default_value = ".")]
     path: PathBuf,
     /// Test this component in place of the one that is built from the folder
@@ -75,16 +75,17 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if args.json {
         report::json(&report, &mut io::stdout().lock())?;
     } else {
-        print(&report, &outcome);
+        print(&report, &outcome)?;
     }
     Ok(ExitCode::from(u8::from(failed > 0)))
 }
 
-fn print(report: &Report, outcome: &GoldenReport) {
+fn print(report: &Report, outcome: &GoldenReport) -> io::Result<()> {
+    let mut out = io::stdout().lock();
     for failure in outcome.failures() {
-        println!("{}", printable(&failure.to_string()));
+        writeln!(out, "{}", printable(&failure.to_string()))?;
     }
-    println!("{}: {} passed, {} failed", report.plugin, report.passed, report.failed);
+    writeln!(out, "{}: {} passed, {} failed", report.plugin, report.passed, report.failed)
 }
 
 /// Shows what the plugin logs; the host has taken control characters out of it.

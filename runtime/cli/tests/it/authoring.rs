@@ -1,7 +1,8 @@
 //! `membrane plugin`: folders that it makes, toolchains that it finds or misses, cases that it runs.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -167,5 +168,35 @@ fn a_new_plugin_in_rust_builds_and_does_what_its_cases_say() {
         let ended = Ended::from(command.output().unwrap()).good();
         assert!(ended.stdout.ends_with(" 0 failed\n"), "{}", ended.stdout);
         assert!(plugin.join(format!("build/{world}.wasm")).is_file());
+    }
+    let plugin = folder.path().join("policy");
+    let built = fs::read(plugin.join("build/policy.wasm")).unwrap();
+    // Without a toolchain nothing can be built again.
+    let again = || {
+        let mut command = command(&["plugin", "test", plugin.to_str().unwrap()]);
+        Ended::from(command.env("PATH", "").output().unwrap())
+    };
+    let profile = "[[policy]]\nplugin = \"build/policy.wasm\"\n";
+    for (name, text) in [("house.pub", "key"), ("NOTES.md", "notes"), ("house.toml", profile), (".swp", "")] {
+        fs::write(plugin.join(name), text).unwrap();
+    }
+    fs::copy(plugin.join("golden/first.json"), plugin.join("golden/second.json")).unwrap();
+    again().good();
+    let (source, more) = (plugin.join("src/lib.rs"), plugin.join("src/more.rs"));
+    let (component, text) = (plugin.join("build/policy.wasm"), fs::read(&source).unwrap());
+    let old = |path: &Path, bytes: &[u8]| {
+        fs::write(path, bytes).unwrap();
+        let file = File::options().append(true).open(path).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
+    };
+    for (path, bytes) in [(&source, &b"// Less."[..]), (&more, b""), (&component, &built[..100])] {
+        old(path, bytes);
+        let before = fs::read(&component).unwrap();
+        again().failed_saying(&["cargo"]);
+        assert_eq!(fs::read(&component).unwrap(), before, "what can't be built again is kept");
+        old(&source, &text);
+        old(&component, &built);
+        let _ = fs::remove_file(&more);
+        again().good();
     }
 }

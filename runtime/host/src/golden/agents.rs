@@ -1,6 +1,6 @@
 //! Cases of agents, with a played model: what it says and how likely it finds texts stands in the case.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Deserialize;
@@ -34,14 +34,33 @@ pub struct Case {
     /// Log probabilities that the model gives to each scored text, in their order.
     #[serde(default)]
     scores: VecDeque<f64>,
-    /// The tools of the run, by name, each with what its calls give in their order.
+    /// The tools of the run, by name, each with its calls in their order.
     #[serde(default)]
-    tools: Map<String, Value>,
+    tools: BTreeMap<String, VecDeque<Call>>,
     output: Option<String>,
     #[serde(default)]
     output_has: Vec<String>,
     /// A part of what the agent says when it gives up, or of its failure.
     error: Option<String>,
+}
+
+/// A call of a tool.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a call of a tool is the text that it gives, or an object with `arguments` and `gives`"
+)]
+enum Call {
+    Gives(String),
+    With(CallWith),
+}
+
+/// A call of a tool with the arguments that the agent must give it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CallWith {
+    arguments: Value,
+    gives: String,
 }
 
 /// A text that the model says.
@@ -64,11 +83,6 @@ impl Case {
         if (case.output.is_some() || !case.output_has.is_empty()) == case.error.is_some() {
             return Err("needs `output` or `output_has`, or else `error`".to_owned());
         }
-        let lists =
-            case.tools.values().all(|results| results.as_array().is_some_and(|results| is_texts(results)));
-        if !lists {
-            return Err("tools: each has a list of the texts that its calls give".to_owned());
-        }
         Ok(case)
     }
 
@@ -87,7 +101,8 @@ impl Case {
         let error = match ended {
             RunEnd::Done(rest) => {
                 play.written.push_str(&rest);
-                return self.judge(&play.written);
+                self.judge(&play.written)?;
+                return play.case.unless_all_is_used();
             }
             RunEnd::GaveUp(why) => why,
             RunEnd::Failed(failure) => failure.to_string(),
@@ -97,6 +112,21 @@ impl Case {
             Some(part) if error.contains(part) => Ok(()),
             Some(part) => Err(Mismatch::differs(Place::Run, "the error", error, part)),
             None => Err(Mismatch::differs(Place::Run, "the output", format!("the error {error}"), "a text")),
+        }
+    }
+
+    /// What a case plays is what the agent asks for: one that does less is another agent.
+    fn unless_all_is_used(&self) -> Result<(), Mismatch> {
+        let calls =
+            self.tools.iter().map(|(name, calls)| (format!("calls of the tool `{name}`"), calls.len()));
+        let of_model =
+            [("generations".to_owned(), self.model.len()), ("scores".to_owned(), self.scores.len())];
+        match of_model.into_iter().chain(calls).find(|(_, left)| *left > 0) {
+            Some((what, left)) => {
+                let found = format!("{left} {what} fewer");
+                Err(Mismatch::differs(Place::Run, "what it asked for", found, "all that the case plays"))
+            }
+            None => Ok(()),
         }
     }
 
@@ -118,17 +148,13 @@ impl Case {
     }
 }
 
-fn is_texts(results: &[Value]) -> bool {
-    results.iter().all(Value::is_string)
-}
-
 /// Starts an agent that must not start.
 pub fn start_bare(plugin: &Plugin) -> crate::error::Result<()> {
     let play = Play::of(&Case {
         task: String::new(),
         model: VecDeque::new(),
         scores: VecDeque::new(),
-        tools: Map::new(),
+        tools: BTreeMap::new(),
         output: None,
         output_has: Vec::new(),
         error: None,
@@ -238,15 +264,21 @@ impl Environment for Play {
 
     fn call(&mut self, call: Invocation) -> Result<String, String> {
         let mut play = self.lock();
-        let Some(results) = play.case.tools.get_mut(&call.name).and_then(Value::as_array_mut) else {
+        let Some(calls) = play.case.tools.get_mut(&call.name) else {
             return Err(format!("there is no tool `{}`", call.name));
         };
-        if results.is_empty() {
-            let what = format!("one more result of the tool `{}`", call.name);
-            play.wrong.get_or_insert(what);
-            return Err("the golden case plays no more".into());
-        }
-        Ok(results.remove(0).as_str().unwrap_or_default().to_owned())
+        let wrong = match calls.pop_front() {
+            Some(Call::Gives(text)) => return Ok(text),
+            Some(Call::With(CallWith { arguments, gives })) => {
+                if serde_json::from_str::<Value>(&call.arguments).is_ok_and(|given| given == arguments) {
+                    return Ok(gives);
+                }
+                format!("the tool `{}` with {} and not {arguments}", call.name, call.arguments)
+            }
+            None => format!("one more result of the tool `{}`", call.name),
+        };
+        play.wrong.get_or_insert(wrong);
+        Err("the golden case plays no more".into())
     }
 
     fn write(&mut self, text: &str) {

@@ -107,8 +107,15 @@ impl Mismatch {
         found: impl fmt::Display,
         expected: impl fmt::Display,
     ) -> Self {
-        let shown = |text: String| clean(&text, MAX_NOTE_BYTES);
-        let (found, expected) = (shown(found.to_string()), shown(expected.to_string()));
+        let (found, expected) = (found.to_string(), expected.to_string());
+        let same = found.bytes().zip(expected.bytes()).take_while(|(a, b)| a == b).count();
+        // What is cut shows where they differ.
+        let begin = if same > MAX_NOTE_BYTES / 2 { same - MAX_NOTE_BYTES / 4 } else { 0 };
+        let shown = |text: String| {
+            let begin = text.floor_char_boundary(begin);
+            clean(&(if begin > 0 { "..." } else { "" }.to_owned() + &text[begin..]), MAX_NOTE_BYTES)
+        };
+        let (found, expected) = (shown(found), shown(expected));
         Self::Differs { place, what, found, expected }
     }
 

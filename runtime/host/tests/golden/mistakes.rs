@@ -65,6 +65,51 @@ fn what_a_policy_released_is_named_with_the_cut() {
 }
 
 #[test]
+fn an_agent_that_does_less_or_something_else_than_its_case_is_named() {
+    let call = json!(["calculator", {"expression": "6 * 7"}]);
+    let case = |model: &[&str], tools: Value| {
+        let mut said: Vec<Value> = model.iter().map(|text| json!({"text": text})).collect();
+        said[0]["calls"] = json!([call]);
+        json!({"about": "One.", "parameters": {}, "task": "6 * 7?", "model": said, "tools": tools, "output_has": ["It is 42."]})
+    };
+    let said = ["", "It is 42."];
+    let with = |arguments: Value| json!({"calculator": [{"arguments": arguments, "gives": "42"}]});
+    assert_eq!(outcome("react", &case(&said, json!({"calculator": ["42"]}))), Ok(()));
+    assert_eq!(outcome("react", &case(&said, with(json!({"expression": "6 * 7"})))), Ok(()));
+    for (case, words) in [
+        (
+            case(&said, with(json!({"expression": "7"}))),
+            "with {\"expression\":\"6 * 7\"} and not {\"expression\":\"7\"}",
+        ),
+        (case(&["", "It is 42.", "More."], json!({"calculator": ["42"]})), "1 generations fewer"),
+        (case(&said, json!({"calculator": ["42", "43"]})), "1 calls of the tool `calculator` fewer"),
+        (case(&said, json!({"calculator": []})), "one more result of the tool `calculator`"),
+    ] {
+        let error = outcome("react", &case).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn of_long_texts_that_differ_late_the_difference_is_shown() {
+    let text = "a".repeat(5000);
+    let hook = |released: String| {
+        let rules = "[[clause]]\nid = \"x\"\nwhen = \"output\"\nmatch = \"xx\"\naction = \"refuse\"\nmessage = \"no\"";
+        json!({
+            "about": "One.",
+            "parameters": {"rules": rules},
+            "hooks": [{"output": [format!("{text}b")], "released": released, "clauses": []}],
+        })
+    };
+    let differs = outcome("guard", &hook(format!("{text}c"))).unwrap_err().to_string();
+    assert!(
+        differs.contains("aab\", expected \"...aa") || differs.contains("aab\", expected ...aa"),
+        "{differs}"
+    );
+    assert!(differs.ends_with("aac\""), "{differs}");
+}
+
+#[test]
 fn what_a_tool_gave_is_named() {
     let case = |expected: Value| {
         let mut call = json!({"tool": "calculator", "arguments": {"expression": "1 + 1"}});

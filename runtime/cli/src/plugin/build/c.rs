@@ -144,13 +144,12 @@ fn compiler(folder: &Path) -> Result<Command> {
 
 /// Whether this clang has the linker and the C library.
 fn links_for_wasi(clang: &Path) -> bool {
-    let folder = std::env::temp_dir();
-    let out = folder.join(format!("membrane-clang-{}.wasm", std::process::id()));
+    let Ok(folder) = tempfile::tempdir() else { return false };
     let mut command = Command::new(clang);
-    command.args(["--target=wasm32-wasi", "-mexec-model=reactor", "-x", "c", "/dev/null", "-o"]).arg(&out);
-    let links = succeeds(&mut command);
-    let _ = fs::remove_file(out);
-    links
+    command
+        .args(["--target=wasm32-wasi", "-mexec-model=reactor", "-x", "c", "/dev/null", "-o"])
+        .arg(folder.path().join("out.wasm"));
+    succeeds(&mut command)
 }
 
 /// The `.c` files of a folder below the plugin's, as paths from there.
