@@ -22,7 +22,8 @@
 //! are not whole blocks      f32, since a block has one scale             Format::F32
 //! ```
 //!
-//! A matrix may also be a part of a stored one, or stand there in another order: see [`View`].
+//! A matrix may also be a part of a stored one, or stand there in another order: see [`View`]. Blocks that such a matrix has not as they
+//! are become f32.
 
 mod bytes;
 mod few_bits;
@@ -34,7 +35,7 @@ mod view;
 mod words;
 
 use crate::format::Format;
-use crate::quant::{FLOAT4_VALUES, FLOAT8_VALUES};
+use crate::quant::{FLOAT4_VALUES, FLOAT8_VALUES, dequantise_row};
 use integers::{Groups, Layout};
 pub use parts::Parts;
 pub use scales::{FloatFormat, ScaleFormat};
@@ -78,8 +79,7 @@ impl Recoding {
         Self::of(parts, None, rows, cols)
     }
 
-    /// The recoding of a matrix that consists of elements of a stored one. Errors: [`RecodeError::Shape`], also where parts
-    /// of this kind can't be taken apart so.
+    /// The recoding of a matrix that consists of elements of a stored one. Errors: [`RecodeError::Shape`].
     pub fn of_view(parts: Parts, view: View, rows: usize, cols: usize) -> Result<Self, RecodeError> {
         Self::of(parts, Some(view), rows, cols)
     }
@@ -105,9 +105,8 @@ impl Recoding {
         let whole_rows = view.as_ref().is_none_or(|view| view.has_whole_rows(cols));
         let format = match parts {
             Parts::Floats(format) => format.as_rows(),
-            Parts::Mxfp4 => {
+            Parts::Mxfp4 if whole_rows => {
                 rule(cols.is_multiple_of(32), "32 columns share a scale")?;
-                rule(whole_rows, "blocks can be taken by whole rows only")?;
                 Format::MXFP4
             }
             Parts::Fp8 { block, .. } if view.is_some() => {
@@ -116,8 +115,11 @@ impl Recoding {
                 if aligned { Format::E4M3 } else { Format::F32 }
             }
             _ if view.is_some() => {
-                return Err(RecodeError::Shape { rows, cols, rule: "only floats can be taken apart" });
+                let [rows, cols] = view.map_or([0; 2], |view| view.stored);
+                Self::new(parts, rows, cols)?;
+                Format::F32
             }
+            Parts::Mxfp4 => Format::MXFP4,
             Parts::Fp8 { block: [block_rows, block_cols], .. } => {
                 rule(block_rows > 0 && block_cols > 0, "a block has no elements")?;
                 let whole = block_cols.is_multiple_of(32) || block_cols >= cols;
@@ -190,6 +192,38 @@ impl Recoding {
     pub fn rows_bytes(&self) -> usize {
         // The product was computed before.
         self.format.row_bytes(self.cols).unwrap_or(0) * self.rows
+    }
+
+    /// The recoding of the stored matrix, where that has to be floats before elements of it can be taken.
+    fn unpacked(&self) -> Option<Self> {
+        let View { stored: [rows, cols], .. } = self.view?;
+        let one_by_one = matches!(self.parts, Parts::Floats(_) | Parts::Fp8 { .. });
+        let whole = || Self::new(self.parts, rows, cols).ok();
+        if one_by_one || self.format != Format::F32 { None } else { whole() }
+    }
+
+    /// Bytes that are used beside the parts and the result.
+    pub fn working_bytes(&self) -> usize {
+        self.unpacked().map_or(0, |whole| whole.bytes() + size_of::<f32>() * whole.rows * whole.cols)
+    }
+
+    /// The elements as f32, row by row, columns in the order of the input.
+    fn floats(&self, parts: &[&[u8]]) -> Result<Vec<[u8; 4]>, RecodeError> {
+        let mut blocks = vec![0; self.bytes()];
+        self.run(parts, &mut blocks)?;
+        let (rows, order) = blocks.split_at(self.rows_bytes());
+        let (mut floats, mut row) = (vec![[0; 4]; self.rows * self.cols], vec![0.0; self.cols]);
+        let order = order.as_chunks().0;
+        for (bytes, floats) in
+            rows.chunks_exact(rows.len() / self.rows).zip(floats.chunks_exact_mut(self.cols))
+        {
+            dequantise_row(self.format, bytes, &mut row);
+            for (index, x) in row.iter().enumerate() {
+                floats[order.get(index).map_or(index, |place| u32::from_le_bytes(*place) as usize)] =
+                    x.to_le_bytes();
+            }
+        }
+        Ok(floats)
     }
 
     /// What people call the parts.
@@ -266,6 +300,10 @@ impl Recoding {
         assert_eq!(lengths, self.part_bytes(), "recode: lengths of parts");
         assert_eq!(out.len(), self.bytes(), "recode: length of the result");
         let view = self.view.unwrap_or(View::whole(self.rows, self.cols));
+        if let Some(whole) = self.unpacked() {
+            view.copy(&whole.floats(parts)?, self.cols, out.as_chunks_mut().0);
+            return Ok(());
+        }
         match self.parts {
             Parts::Floats(format) if format.bytes() == 4 => {
                 view.copy(parts[0].as_chunks::<4>().0, self.cols, out.as_chunks_mut::<4>().0);

@@ -263,6 +263,8 @@ fn quantised_matrices_stand_for_the_numbers_of_their_formula() {
         ("FP8", deepseek.fp8([32, 32])),
         ("FP8 in small blocks", deepseek.fp8([16, 32])),
         ("FP8 as published", deepseek.fp8([128, 128])),
+        // Integers are floats where columns of theirs become rows.
+        ("integers of 8 bits", deepseek.int8()),
     ] {
         quantised.write(&paths[0]);
         twin.write(&paths[1]);

@@ -178,6 +178,33 @@ impl Folder {
         (quantised, twin)
     }
 
+    /// What makes keys and values of DeepSeek's latent vectors in integers of 8 bits, as compressed-tensors has them, and a twin with the
+    /// floats that they stand for.
+    pub fn int8(&self) -> (Self, Self) {
+        const SCALE: f32 = 1.0 / 512.0;
+        let (mut quantised, mut twin) = (self.clone(), self.clone());
+        for (name, tensor) in &self.tensors {
+            let Some(base) = name.strip_suffix(".weight").filter(|base| base.ends_with("kv_b_proj")) else {
+                continue;
+            };
+            let integers: Vec<i8> = tensor.floats().iter().map(|x| (x / SCALE).round() as i8).collect();
+            let bytes = integers.iter().map(|x| x.cast_unsigned()).collect();
+            let stored = Tensor { dtype: safetensors::Dtype::I8, ..Tensor::u8(&tensor.shape, bytes) };
+            quantised.tensors.insert(name.clone(), stored);
+            let scales = Tensor::bf16(&[tensor.shape[0], 1], &vec![SCALE; tensor.shape[0]]);
+            quantised.tensors.insert(format!("{base}.weight_scale"), scales);
+            let meaning: Vec<f32> = integers.iter().map(|x| f32::from(*x) * SCALE).collect();
+            twin.tensors.insert(name.clone(), Tensor::f32(&tensor.shape, &meaning));
+        }
+        quantised.config["quantization_config"] = json!({
+            "quant_method": "compressed-tensors", "format": "int-quantized",
+            "config_groups": {"group_0": {"weights": {
+                "type": "int", "num_bits": 8, "strategy": "channel", "symmetric": true,
+            }}},
+        });
+        (quantised, twin)
+    }
+
     /// The text part of a model that sees, as such are published.
     pub fn in_a_larger_one(&self, prefix: &str) -> Self {
         let name = |name: &String| format!("{prefix}{}", name.strip_prefix("model.").unwrap());

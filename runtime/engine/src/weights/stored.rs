@@ -111,9 +111,13 @@ impl Stored {
         RowLayout::of(self.recoding.is_some_and(|recoding| recoding.is_ordered()))
     }
 
-    /// Bytes of its parts while they are recoded.
+    /// Bytes of its parts while they are recoded, and of what is made of them meanwhile.
     pub fn loading_bytes(&self) -> u64 {
-        if self.recoding.is_some() { self.parts.iter().map(|part| part.bytes).sum() } else { 0 }
+        self.recoding.map_or(0, |recoding| self.parts_bytes() + recoding.working_bytes() as u64)
+    }
+
+    fn parts_bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.bytes).sum()
     }
 
     /// The file and the offset of its bytes, if they stand there as they are in memory.
@@ -127,7 +131,7 @@ impl Stored {
         let Some(recoding) = &self.recoding else {
             return Ok(checkpoint.read_range(self.parts[0].file, self.parts[0].offset, into)?);
         };
-        read.resize(self.loading_bytes() as usize, 0);
+        read.resize(self.parts_bytes() as usize, 0);
         let mut rest = &mut read[..];
         let mut parts: Vec<&[u8]> = Vec::with_capacity(self.parts.len());
         for part in &self.parts {

@@ -2,7 +2,6 @@
 mod gptq;
 
 use super::*;
-use crate::quant::dequantise_row;
 use crate::testing::Noise;
 
 /// What a recoded matrix stands for, its columns in the order of the input.
@@ -20,7 +19,36 @@ fn recoded(recoding: &Recoding, parts: &[&[u8]]) -> Vec<f32> {
             floats[u32::from_le_bytes(*place) as usize] = x;
         }
     }
+    let by_elements = matches!(recoding.parts, Parts::Floats(_) | Parts::Fp8 { .. });
+    if recoding.view.is_none() && !by_elements {
+        taken_apart(recoding, parts, &floats);
+    }
     floats
+}
+
+/// Takes the columns of the even rows for rows.
+fn taken_apart(recoding: &Recoding, parts: &[&[u8]], whole: &[f32]) {
+    let (rows, cols) = (recoding.rows, recoding.cols);
+    let half = rows.div_ceil(2);
+    let view = View {
+        stored: [rows, cols],
+        first: 0,
+        group_rows: cols,
+        group_step: 0,
+        row_step: 1,
+        col_step: 2 * cols,
+    };
+    let columns = Recoding::of_view(recoding.parts, view, cols, half).unwrap();
+    let found = recoded(&columns, parts);
+    for (index, x) in found.iter().enumerate() {
+        let expected = whole[index % half * 2 * cols + index / half];
+        assert!(
+            *x == expected || x.is_nan() && expected.is_nan(),
+            "{:?} {index}: {x}, not {expected}",
+            columns.parts
+        );
+    }
+    assert!(columns.working_bytes() >= 4 * rows * cols);
 }
 
 fn bytes(noise: &mut Noise, count: usize) -> Vec<u8> {
@@ -343,7 +371,8 @@ fn views_take_the_elements_that_they_name() {
         let refused = Recoding::of_view(parts, view, rows, cols);
         assert!(matches!(refused, Err(RecodeError::Shape { .. })), "{view:?}");
     }
-    assert!(Recoding::of_view(Parts::Nvfp4 { group: 16 }, View::whole(4, 64), 4, 64).is_err());
+    // What has no rows of blocks is refused as the matrix would be.
+    assert!(Recoding::of_view(Parts::Nvfp4 { group: 16 }, View::whole(4, 72), 4, 72).is_err());
 }
 
 #[test]
@@ -402,6 +431,8 @@ fn powers_of_two_scale_floats_of_4_bits_wherever_their_rows_stand() {
     }
     let transposed = View { row_step: 1, col_step: cols, ..View::whole(cols, rows) };
     let transposed = View { stored: [rows, cols], ..transposed };
-    assert!(Recoding::of_view(Parts::Mxfp4, transposed, cols, rows).is_err());
+    assert_eq!(Recoding::of_view(Parts::Mxfp4, transposed, cols, rows).unwrap().format(), Format::F32);
+    let narrow = View { stored: [4, 48], ..View::whole(48, 4) };
+    assert!(Recoding::of_view(Parts::Mxfp4, View { row_step: 1, col_step: 48, ..narrow }, 48, 4).is_err());
     assert!(Recoding::new(Parts::Mxfp4, 2, 48).is_err());
 }
