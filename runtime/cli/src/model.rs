@@ -2,6 +2,7 @@
 
 mod inspect;
 mod ls;
+mod named;
 mod pack;
 mod places;
 mod sums;
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 pub use inspect::DIGESTED_BYTES;
+pub use named::model as named;
 
 #[derive(Subcommand)]
 pub enum ModelVerb {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::model::named;
 use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use membrane_engine::process::FreeMemory;
@@ -13,8 +14,9 @@ use membrane_profile::ByteSize;
 /// A model and how it is loaded.
 #[derive(Args, Clone)]
 pub struct ModelOptions {
-    /// The model: a GGUF file, the first of a split one, or a folder with config.json and safetensors files
-    #[arg(value_name = "MODEL")]
+    /// The model: a GGUF file, the first of a split one, a folder with config.json and safetensors files, or a name that `membrane
+    /// model ls` shows
+    #[arg(value_name = "MODEL", value_parser = named())]
     pub model: PathBuf,
     #[command(flatten)]
     pub load: LoadFlags,

@@ -7,12 +7,13 @@ use anyhow::{Context, Result};
 use membrane_engine::{Bytes, EngineError, Packing};
 use membrane_formats::{Checkpoint, FormatError, Step, Unfinished};
 
+use super::named;
 use crate::report::{Progress, printable};
 
 #[derive(clap::Args)]
 pub struct Args {
     /// The model: a GGUF file, the first of a split one, or a folder
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", value_parser = named())]
     model: PathBuf,
     /// Where the packed model goes: a file for a GGUF file, a folder for a folder
     #[arg(value_name = "OUT")]

@@ -13,6 +13,7 @@ use membrane_profile::{Digest, Lock, LockedFile, LockedModel};
 use serde::Serialize;
 use sha1::{Digest as _, Sha1};
 
+use super::named;
 use super::sums::{self, Sums};
 use crate::model_lock;
 use crate::report::{self, describe, printable};
@@ -25,7 +26,7 @@ const UNSIGNED: [&str; 5] = [".git", ".gitattributes", ".github", ".gitignore", 
 #[derive(clap::Args)]
 pub struct Args {
     /// The model: a GGUF file, the first of a split one, or a folder
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", value_parser = named())]
     model: PathBuf,
     /// A list of digests, as `sha256sum` writes it [default: SHA256SUMS beside the model, if it is there]
     #[arg(long, value_name = "FILE")]

@@ -9,6 +9,7 @@ use membrane_host::{Component, Host, first_party};
 use membrane_profile::{Kind, PluginArgument};
 
 use crate::agent;
+use crate::model::named;
 use crate::options::{LoadFlags, ModelOptions};
 use crate::plugin::project::Project;
 use crate::run::{self, ConversationOptions};
@@ -21,7 +22,7 @@ pub struct Args {
     #[arg(value_name = "PATH")]
     plugin: PluginArgument,
     /// The model: a GGUF file, or the first of a split one
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "MODEL", value_parser = named())]
     model: PathBuf,
     #[command(flatten)]
     load: LoadFlags,

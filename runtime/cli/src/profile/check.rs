@@ -16,6 +16,7 @@ use membrane_profile::{Authority, Isolation, Kind, Location, Lock, Profile, Reso
 use membrane_text::Tokenizer;
 use serde::Serialize;
 
+use crate::model::named;
 use crate::report::{self, describe, printable};
 use crate::resolution::{self, Resolution};
 use crate::{code, isolation, model_lock, session};
@@ -26,7 +27,7 @@ pub struct Args {
     #[arg(value_name = "PROFILE.toml")]
     profile: PathBuf,
     /// A model whose tokenizer the samplers are started with, and that the lock file is compared with
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "MODEL", value_parser = named())]
     model: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]

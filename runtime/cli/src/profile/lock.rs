@@ -9,6 +9,7 @@ use membrane_formats::Checkpoint;
 use membrane_profile::{Difference, Lock, LockedModel, Profile};
 use serde::Serialize;
 
+use crate::model::named;
 use crate::model_lock;
 use crate::report::{self, printable};
 use crate::resolution::Resolution;
@@ -20,7 +21,7 @@ pub struct Args {
     #[arg(value_name = "PROFILE.toml")]
     profile: PathBuf,
     /// Pin this model too: its files, tokenizer and chat template
-    #[arg(long, value_name = "MODEL", conflicts_with = "any_model")]
+    #[arg(long, value_name = "MODEL", value_parser = named(), conflicts_with = "any_model")]
     model: Option<PathBuf>,
     /// Pin no model, also if the lock file there is pins one
     #[arg(long)]

@@ -85,6 +85,19 @@ fn models_are_found_where_programs_keep_them() {
     assert!(run.stdout.contains("tiny:1b\n"), "{}", run.stdout);
     assert!(run.stdout.contains("can't be run"), "{}", run.stdout);
     assert!(!run.stdout.contains('\u{1b}'), "{}", run.stdout);
+
+    // So can its name, and that of a repository with one file.
+    for name in ["org/name m.gguf", "org/name", "tiny:1b", "publisher/tiny/dense.gguf"] {
+        at_home(home.path(), &["run", name, "Hello", "-n", "1", "-q"]).good();
+    }
+    for name in ["org", "org/name n.gguf", "tiny", ""] {
+        at_home(home.path(), &["model", "inspect", name]).failed_saying(&[name]);
+    }
+    let snapshot = home.path().join(".cache/huggingface/hub/models--org--name/snapshots/abc");
+    fs::copy(fixture(DENSE), snapshot.join("n.gguf")).unwrap();
+    let several = at_home(home.path(), &["model", "inspect", "org/name"]);
+    several.failed_saying(&["org/name", "several", "abc/m.gguf", "abc/n.gguf"]);
+    at_home(home.path(), &["model", "inspect", "org/name n.gguf"]).good();
 }
 
 #[test]
