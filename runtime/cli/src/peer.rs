@@ -99,7 +99,7 @@ impl Peer {
 }
 
 /// Peers with the further flags of each: the first text is for the first that takes flags, and so on. Error: more texts than such
-/// peers.
+/// peers, or a path with no program.
 pub fn with_flags<'a>(peers: &'a [Peer], texts: &[String]) -> Result<Vec<(&'a Peer, Vec<String>)>> {
     let mut texts = texts.iter();
     let flags = |peer: &'a Peer| {
@@ -109,6 +109,14 @@ pub fn with_flags<'a>(peers: &'a [Peer], texts: &[String]) -> Result<Vec<(&'a Pe
         };
         (peer, text.map(|text| text.split_whitespace().map(str::to_owned).collect()).unwrap_or_default())
     };
+    for peer in peers {
+        // A name alone is looked for in PATH.
+        if let Peer::LlamaBench(path) = peer
+            && path.components().count() > 1
+        {
+            ensure!(path.is_file(), "--against {peer}: there is no such program");
+        }
+    }
     let with = peers.iter().map(flags).collect();
     ensure!(texts.next().is_none(), "--peer-args: there are more of them than --against llama-bench=PATH");
     Ok(with)

@@ -140,10 +140,34 @@ fn prepare(args: &Args, case: Case, usage: Option<Usage>) -> Result<Prepared> {
     // One more decodes with drafts beside that without.
     let others = args.sessions - u32::from(matches!(options.speculate, Speculate::Off));
     let wanted = u32::try_from(case.context + args.prompt + args.decode)?;
-    options.context = options.context.or(Some(wanted.saturating_add(others * own_context(args))));
-    options.sessions = args.sessions + others;
+    options.sessions = 1 + others;
     options.recall = usage;
-    Ok(Prepared::of(checkpoint, &options)?)
+    let (given, sessions) = (options.context, options.sessions);
+    let speculate = options.speculate;
+    let mut prepared = |contexts: u32| {
+        // Sessions behind one prompt share it; contexts of their own are as long as all of it.
+        let shared = if contexts < sessions { others * own_context(args) } else { 0 };
+        options.context = given.or(Some(wanted.saturating_add(shared)));
+        options.contexts = contexts;
+        Prepared::of(checkpoint.clone(), &options)
+    };
+    let one = prepared(1)?;
+    // The model's own head drafts only where each session has a context; by itself only where all is in memory.
+    let head = one.hyperparameters().mtp_blocks > 0 && sessions <= 2;
+    let drafts = match speculate {
+        Speculate::Off => false,
+        Speculate::Auto => head && !one.plan().paged(),
+        Speculate::Always => head,
+    };
+    if drafts {
+        let own = prepared(sessions);
+        if matches!(speculate, Speculate::Always) || own.as_ref().is_ok_and(|own| !own.plan().paged()) {
+            return Ok(own?);
+        }
+    }
+    // A recurrent state is a session's own; there are two for each context.
+    let recurrent = one.plan().recurrent.0 > 0 && sessions > 2;
+    Ok(if recurrent { prepared(sessions.div_ceil(2))? } else { one })
 }
 
 /// Positions that a further session behind the same prompt may need of its own: its tokens, and what is left of the

@@ -232,7 +232,7 @@ fn peers_that_fail_are_told() {
     let two = "echo '[{\"avg_ts\": 1}, {\"avg_ts\": 1}]'";
     with("--n-depth", two).failed_saying(&["made 2 measurements", "--peer-args"]);
     with("nothing of use", ANSWER).failed_saying(&["neither -d nor -gp"]);
-    bench(&["--against", "llama-bench=/nowhere"]).failed_saying(&["starting /nowhere"]);
+    bench(&["--against", "llama-bench=/nowhere"]).failed_saying(&["/nowhere", "no such program"]);
     bench(&["--against", "vllm"]).failed_saying(&["--against", "llama-bench=PATH"]);
     bench(&["--peer-args", "-fa 1"]).failed_saying(&["--against"]);
     bench(&["--against", "llama.cpp", "--peer-args", "-fa 1"])
