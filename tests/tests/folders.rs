@@ -209,7 +209,7 @@ fn a_folder_gives_the_bits_of_the_file_that_it_was_made_of_wherever_it_lies() {
             assert_eq!(tokens(&model), tokens(&gguf), "{path:?} {specials:?}");
         }
         assert_eq!(&model.tokenizer().unwrap().end_tokens()[..2], [1010, 1008]);
-        assert_eq!(model.chat_template(), Some("{{ messages[0].content }}"));
+        assert_eq!(model.chat_templates().unwrap().default, "{{ messages[0].content }}");
     }
 }
 

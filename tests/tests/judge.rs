@@ -8,12 +8,13 @@ use std::sync::{Arc, LazyLock};
 
 use membrane_audit::{Keep, LogProbability, Record, Script};
 use membrane_engine::{LoadOptions, Model, Session};
+use membrane_formats::Checkpoint;
 use membrane_generate::contrast::{Outcome, contrast};
 use membrane_generate::{AnswerOptions, EndReason, GenerateError, Generator, Sameness, Versions, decide};
 use membrane_host::{Plugin, World};
 use membrane_tests::recorder::Recorder;
 use membrane_tests::stage::{Seen, Stage};
-use membrane_tests::{demo_model, workspace};
+use membrane_tests::{demo_model, with_metadata, workspace};
 use membrane_text::{ChatMessage, Role, Specials};
 use serde_json::json;
 
@@ -146,6 +147,30 @@ fn scores_are_the_models_own() {
     if let Some(demo) = demo_model() {
         check_scores(&demo, Keep::Text);
     }
+}
+
+/// A template that begins reasoning whatever it is told, and tells the day.
+#[test]
+fn the_answer_is_judged_and_no_reasoning_on_the_same_day() {
+    const TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}\
+        {{ strftime_now('%Y-%m-%d') }}<|im_start|>assistant\n<think>\n";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("reasons.gguf");
+    let source = Checkpoint::open(&workspace().join("tests/fixtures/gguf/tiny-qwen3moe-Q8_0.gguf")).unwrap();
+    let mut metadata = source.metadata().clone();
+    metadata.set("tokenizer.chat_template", TEMPLATE);
+    with_metadata(&source, metadata, &path).unwrap();
+    let stage = judged(&clause("\"request\"", 1.0, ""));
+    let mut generator = stage.generator_over(&path);
+    let recorder = Recorder::keeping(&mut generator, Keep::Text);
+    stage.ask_with(&mut generator, &user("What is the code?"));
+    let recorded = recorder.read();
+    let (_, script) = recorded.answer(0);
+    let model = generator.session().model();
+    let question =
+        model.tokenizer().unwrap().decode(&script.judgements[0].ids.as_ref().unwrap().question, false);
+    let end = "2025-01-01<|im_start|>assistant\n<think>\n\n</think>\n\n";
+    assert!(question.ends_with(end), "{question}");
 }
 
 #[test]

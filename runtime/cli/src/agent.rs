@@ -18,6 +18,7 @@ use membrane_profile::{Kind, PluginArgument, ProfileDigest};
 use serde_json::{Value, json};
 
 use crate::code;
+use crate::model::named;
 use crate::options::{LoadFlags, ModelOptions};
 use crate::plugin::project::Project;
 use crate::printer::{self, Printer};
@@ -42,7 +43,7 @@ pub struct Args {
     #[arg(value_name = "TASK")]
     tasks: Vec<String>,
     /// The model: a GGUF file, or the first of a split one
-    #[arg(short, long, value_name = "MODEL")]
+    #[arg(short, long, value_name = "MODEL", value_parser = named())]
     model: PathBuf,
     #[command(flatten)]
     load: LoadFlags,
@@ -151,12 +152,13 @@ fn pursue(args: Args) -> Result<ExitCode> {
         [task] => vec![work.alone(task)],
         tasks => work.together(tasks),
     };
-    work.close()?;
+    let closed = work.close();
     let mut status = 0;
     for answer in answers {
         status = status.max(self::status(&answer?));
     }
-    Ok(ExitCode::from(status))
+    // What an answer says of a log that can't be written is the cause.
+    closed.map(|()| ExitCode::from(status))
 }
 
 /// The tasks, from the command line or from standard input.
@@ -336,6 +338,9 @@ impl Work {
         let mut cases = 0;
         for (plugin, entry) in loaded.zip(assembled.profile.plugins()) {
             let old = was.iter().any(|old| old.same(plugin));
+            if !old {
+                plugin.try_configure()?;
+            }
             let project = args.project.as_ref().filter(|_| entry.kind == Kind::Agent);
             let folder = project.map(|project| project.folder().join("golden"));
             if let Some(folder) = folder.or_else(|| watch::cases_beside(entry)).filter(|_| !old) {

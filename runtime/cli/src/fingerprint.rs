@@ -41,7 +41,7 @@ pub fn model(model: &Model, weights: Weights, quiet: bool) -> Result<Recorded> {
             Some(documents) => Digest::of(&documents.joined()),
             None => tokenizer(checkpoint.metadata()),
         },
-        template: model.chat_template().map(|template| Digest::of(template.as_bytes())),
+        template: model.chat_templates().map(|templates| Digest::of(templates.joined().as_bytes())),
     })
 }
 

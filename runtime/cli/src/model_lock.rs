@@ -27,10 +27,10 @@ pub fn of(checkpoint: &Checkpoint, quiet: bool) -> Result<LockedModel> {
         files.push(LockedFile { name, bytes: file.bytes, digest });
     }
     progress.done();
-    let chat_template = membrane_engine::chat_template(checkpoint)?;
+    let chat_templates = membrane_engine::chat_templates(checkpoint)?;
     Ok(LockedModel {
         tokenizer: tokenizer(checkpoint)?,
-        chat_template: chat_template.map(|template| Digest::of(template.as_bytes())),
+        chat_template: chat_templates.map(|templates| Digest::of(templates.joined().as_bytes())),
         files,
     })
 }

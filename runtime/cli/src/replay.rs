@@ -2,6 +2,7 @@
 //! without a model; or either under other plugins, with the first place that differs.
 
 use std::collections::BTreeMap;
+use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -20,6 +21,7 @@ use serde::Serialize;
 
 use crate::components::Components;
 use crate::fingerprint::{self, Weights};
+use crate::model::named;
 use crate::options::MachineFlags;
 use crate::report::{self, printable};
 use crate::{printer, session, transcript};
@@ -35,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     answer: Option<u64>,
     /// The model, if it is not where the log says
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "MODEL", value_parser = named())]
     model: Option<PathBuf>,
     /// Replay the decisions of policies only, for which no model is needed
     #[arg(long, conflicts_with = "sampler")]
@@ -131,7 +133,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         if args.json {
             printer::json(&outcome)?;
         } else {
-            print!("{}", outcome.text());
+            write!(stdout().lock(), "{}", outcome.text())?;
         }
     }
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(DIFFERENT) })

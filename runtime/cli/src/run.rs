@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use membrane_generate::{Answer, AnswerOptions, EndReason, Event, Generator};
+use membrane_engine::ChatTemplates;
+use membrane_generate::{Answer, AnswerOptions, EndReason, Event, GenerateError, Generator};
 use membrane_host::limits::MAX_MESSAGE_BYTES;
 use membrane_profile::Kind;
 use membrane_text::{ChatMessage, Role};
@@ -204,19 +205,24 @@ fn open(model: &ModelOptions, args: &ConversationOptions, sources: Option<Source
             );
         }
     }
-    if args.raw && !quiet && assembled.profile.plugins().any(|plugin| plugin.kind == Kind::Tool) {
+    let tools = assembled.profile.plugins().any(|plugin| plugin.kind == Kind::Tool);
+    if constraint.is_some() && tools && !args.raw {
+        return Err(GenerateError::GrammarWithTools.into());
+    }
+    if args.raw && !quiet && tools {
         eprintln!("note: with --raw the model is not told of any tool");
     }
     let (name, profile) = (assembled.profile.name.clone(), assembled.profile.clone());
-    if constraint.is_some() {
-        assembled.set_aside(membrane_text::limits::GRAMMAR_MEMORY_BYTES);
+    if let Some(grammar) = &constraint {
+        assembled.constrain(grammar.clone());
     }
     let recall = args.recall.of(&model.model);
     assembled.recall(recall.as_ref().and_then(Recall::usage));
     let mut generator = assembled.open(model, quiet)?;
     let remembering = recall.map(|recall| recall.remember(generator.model()));
-    if let Some(grammar) = &constraint {
-        generator.model().grammars()?.compile(grammar)?;
+    let untold = !generator.model().chat_templates().is_some_and(ChatTemplates::shows_tools);
+    if tools && untold && !args.raw && !quiet {
+        eprintln!("note: the model's chat template does not tell it of tools");
     }
     if let Some(recording) = &recording {
         args.audit.start(recording, &mut generator, quiet)?;

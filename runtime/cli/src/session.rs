@@ -13,6 +13,8 @@ use membrane_profile::{
     Isolation, Kind, LimitsSpec, Location, Lock, Manifest, PluginArgument, Profile, ProfileDigest,
     ResolvedPlugin,
 };
+use membrane_text::Grammar;
+use membrane_text::limits::GRAMMAR_MEMORY_BYTES;
 use serde_json::{Value, json};
 
 use crate::code;
@@ -106,6 +108,8 @@ pub struct Assembled {
     /// The agent that is to run.
     agent: Option<Plugin>,
     reserve: u64,
+    /// What answers must follow.
+    grammar: Option<Grammar>,
     /// What earlier runs of the model used.
     usage: Option<Usage>,
     /// What the profile's lock pins, and the profile's path.
@@ -177,6 +181,7 @@ impl BehaviourOptions {
             agents,
             agent: None,
             reserve,
+            grammar: None,
             usage: None,
             locked,
         })
@@ -348,9 +353,11 @@ impl Assembled {
         self.host.within(limits)
     }
 
-    /// Sets memory aside for something else beside the model, in bytes.
-    pub fn set_aside(&mut self, bytes: u64) {
-        self.reserve = self.reserve.saturating_add(bytes);
+    /// Has answers follow a grammar: memory is set aside for that, and one that can't be followed is refused before the model is
+    /// loaded.
+    pub fn constrain(&mut self, grammar: Grammar) {
+        self.reserve = self.reserve.saturating_add(GRAMMAR_MEMORY_BYTES);
+        self.grammar = Some(grammar);
     }
 
     /// Tells what earlier runs of the model used.
@@ -400,6 +407,9 @@ impl Assembled {
             resolution::refuse_model(&differences, profile, &options.model)?;
         }
         let prepared = Prepared::of(checkpoint, &load_options)?;
+        if let Some(grammar) = &self.grammar {
+            prepared.grammars()?.compile(grammar)?;
+        }
         Ok((self.host, report::load(prepared, quiet)?, self.behaviour))
     }
 }

@@ -232,6 +232,7 @@ fn exported(
 ) -> Value {
     let content = |sealed: &Sealed| texts.and_then(|texts| texts.get(&sealed.digest));
     let judged = has_policies(transcript, answer);
+    let hidden = !withheld && holds_withheld(transcript, answer);
     let event = |event: &Event| {
         let mut value = serde_json::to_value(event).unwrap_or_default();
         if let (Some(object), Some(content)) = (value.as_object_mut(), event.sealed().and_then(content)) {
@@ -239,6 +240,10 @@ fn exported(
         }
         if !withheld {
             leave_out(event, judged, &mut value);
+        }
+        if hidden && let (Event::Round(_), Some(object)) = (event, value.as_object_mut()) {
+            object.remove("content");
+            object.get_mut("round").and_then(Value::as_object_mut).map(|round| round.remove("ids"));
         }
         value
     };
@@ -252,7 +257,7 @@ fn exported(
         "behaviour": transcript.behaviours.get(&answer.start.behaviour),
         "behaviours": behaviours,
         "start": answer.start,
-        "request": content(&answer.start.request),
+        "request": content(&answer.start.request).filter(|_| !(hidden && answer.start.raw)),
         "events": answer.events.iter().map(event).collect::<Vec<_>>(),
     })
 }
@@ -264,6 +269,14 @@ fn has_policies(transcript: &Transcript, answer: &RecordedAnswer) -> bool {
     behaviours.any(|number| {
         transcript.behaviours.get(&number).is_none_or(|behaviour| behaviour.plugins.iter().any(policy))
     })
+}
+
+/// Whether what the model read may have what policies withheld: the context of an agent's generation holds the model's own words of
+/// earlier ones, whatever the agent was shown of them.
+fn holds_withheld(transcript: &Transcript, answer: &RecordedAnswer) -> bool {
+    let behaviour = transcript.behaviours.get(&answer.start.behaviour);
+    let agent = |plugin: &membrane_audit::Plugin| plugin.kind == Kind::Agent.as_str();
+    has_policies(transcript, answer) && behaviour.is_none_or(|behaviour| behaviour.plugins.iter().any(agent))
 }
 
 /// Takes what no policy has released out of an event: what the model wrote, asked for and would have got, and, where
@@ -318,7 +331,10 @@ fn markdown(
         Ok(writeln!(out)?)
     };
     let content = |sealed: &Sealed| texts.and_then(|texts| texts.get(&sealed.digest));
-    if let Some(Content::Request(request)) = content(&answer.start.request) {
+    let hidden = answer.start.raw && !withheld && holds_withheld(transcript, answer);
+    if hidden {
+        block("context", "is left out: it may have what policies withheld")?;
+    } else if let Some(Content::Request(request)) = content(&answer.start.request) {
         for message in &request.messages {
             let part = |key: &str| message[key].as_str().unwrap_or_default();
             block(part("role"), part("content"))?;

@@ -51,5 +51,5 @@ pub use plan::{Bytes, MemoryParts, MemoryPlan};
 pub use precision::Precision;
 pub use session::{Continuation, Session, Synced};
 pub use stages::{Stage, StageTime, StageTimes};
-pub use vocabulary::{TokenizerKind, chat_template, tokenizer, tokenizer_kind};
+pub use vocabulary::{ChatTemplates, TokenizerKind, chat_templates, tokenizer, tokenizer_kind};
 pub use weights::Ignored;

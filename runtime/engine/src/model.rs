@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use membrane_formats::Checkpoint;
 use membrane_kernels::{self as kernels, Isa, RopeTable, Team, fastest_isa, interleaved};
@@ -23,7 +23,7 @@ use crate::process::FreeMemory;
 use crate::scratch::{Scratch, ScratchShape};
 use crate::session::Session;
 use crate::stages::StageTimes;
-use crate::vocabulary;
+use crate::vocabulary::{self, ChatTemplates, Text};
 use crate::weights::{Ignored, Interleaving, Layout, Resident, paged_files};
 
 /// Most threads: each has its own scratch, and beyond the processors of one machine they only wait.
@@ -106,8 +106,8 @@ pub struct Prepared {
     architecture: Architecture,
     hyper: Hyperparameters,
     layout: Layout,
-    tokenizer: Option<Tokenizer>,
-    chat_template: Option<String>,
+    text: Text,
+    chat_templates: Option<ChatTemplates>,
     plan: MemoryPlan,
     options: LoadOptions,
     threads: usize,
@@ -146,7 +146,7 @@ impl Prepared {
         } else {
             None
         };
-        let chat_template = vocabulary::chat_template(&checkpoint)?;
+        let chat_templates = vocabulary::chat_templates(&checkpoint)?;
         // Last, since it counts what the process holds by now: a large vocabulary takes tens of MiB.
         let (hyper, layout, plan) = planned(&checkpoint, hyper, options, isa, threads)?;
         let options = options.clone();
@@ -155,8 +155,8 @@ impl Prepared {
             architecture,
             hyper,
             layout,
-            tokenizer,
-            chat_template,
+            text: Text::of(tokenizer),
+            chat_templates,
             plan,
             options,
             threads,
@@ -177,6 +177,11 @@ impl Prepared {
     /// The shape of the model.
     pub fn hyperparameters(&self) -> &Hyperparameters {
         &self.hyper
+    }
+
+    /// What makes constraints for the model's vocabulary, as [`Model::grammars`], which has it then.
+    pub fn grammars(&self) -> Result<&GrammarCompiler> {
+        self.text.grammars()
     }
 
     /// Tensors of the file that are left out, by the reason why that changes nothing.
@@ -240,9 +245,8 @@ impl Prepared {
         };
         Ok(Model(Arc::new(Shared {
             core,
-            tokenizer: self.tokenizer.map(Arc::new),
-            grammars: OnceLock::new(),
-            chat_template: self.chat_template,
+            text: self.text,
+            chat_templates: self.chat_templates,
             compute: Mutex::new(compute),
         })))
     }
@@ -301,9 +305,8 @@ pub(crate) struct Compute {
 
 struct Shared {
     core: Core,
-    tokenizer: Option<Arc<Tokenizer>>,
-    grammars: OnceLock<GrammarCompiler>,
-    chat_template: Option<String>,
+    text: Text,
+    chat_templates: Option<ChatTemplates>,
     compute: Mutex<Compute>,
 }
 
@@ -330,27 +333,18 @@ impl Model {
 
     /// The tokenizer. Errors: the model was opened without text.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        Ok(self.shared_tokenizer()?)
-    }
-
-    fn shared_tokenizer(&self) -> Result<&Arc<Tokenizer>> {
-        let missing = || EngineError::Option("the model was opened without its tokenizer".into());
-        self.0.tokenizer.as_ref().ok_or_else(missing)
+        Ok(self.0.text.tokenizer()?)
     }
 
     /// What makes constraints for this model's vocabulary; made at the first call, which takes a while. Errors: the model
     /// was opened without text, or its vocabulary goes beyond the limits of grammars.
     pub fn grammars(&self) -> Result<&GrammarCompiler> {
-        if let Some(made) = self.0.grammars.get() {
-            return Ok(made);
-        }
-        let made = GrammarCompiler::new(self.shared_tokenizer()?.clone())?;
-        Ok(self.0.grammars.get_or_init(|| made))
+        self.0.text.grammars()
     }
 
-    /// The file's chat template, Jinja source.
-    pub fn chat_template(&self) -> Option<&str> {
-        self.0.chat_template.as_deref()
+    /// The file's chat templates.
+    pub fn chat_templates(&self) -> Option<&ChatTemplates> {
+        self.0.chat_templates.as_ref()
     }
 
     /// The memory plan.

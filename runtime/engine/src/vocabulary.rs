@@ -4,9 +4,11 @@
 //! Keys as the GGUF specification names them, `tokenizer.ggml.*`, and those of [`membrane_formats::keys`].
 
 use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 
 use membrane_formats::{Checkpoint, Container, Metadata, StrArray, TokenizerDocuments, Value, keys};
-use membrane_text::{SpacePrefix, Tokenizer, VocabularySpec};
+use membrane_text::limits::MAX_WITHOUT_ROW;
+use membrane_text::{GrammarCompiler, SpacePrefix, Tokenizer, VocabularySpec};
 
 use crate::error::{EngineError, Result};
 
@@ -16,8 +18,6 @@ const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
 /// Types of tokens that no merge makes: control and user-defined ones.
 const ADDED: [i32; 2] = [3, 4];
-/// Most tokens of these types that may be without a row of the embedding.
-const MAX_WITHOUT_ROW: usize = 64;
 
 /// Builds the tokenizer of a checkpoint.
 pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer> {
@@ -101,9 +101,60 @@ pub(crate) fn check_tokens(checkpoint: &Checkpoint, tokens: usize, rows: usize) 
     })
 }
 
-/// The source of the checkpoint's chat template (Jinja), if it has one.
-pub fn chat_template(checkpoint: &Checkpoint) -> Result<Option<String>> {
-    Ok(checkpoint.metadata().str("tokenizer.chat_template")?.map(str::to_owned))
+/// The sources of a model's chat templates (Jinja).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatTemplates {
+    /// That of conversations.
+    pub default: String,
+    /// That of conversations with tools, where it is another.
+    pub tool_use: Option<String>,
+}
+
+impl ChatTemplates {
+    /// What a digest of them is of: the template, or both behind the length of the first.
+    pub fn joined(&self) -> Cow<'_, str> {
+        match &self.tool_use {
+            Some(tool_use) => Cow::Owned(format!("{}:{}{tool_use}", self.default.len(), self.default)),
+            None => Cow::Borrowed(&self.default),
+        }
+    }
+
+    /// Whether one of them knows of tools.
+    pub fn shows_tools(&self) -> bool {
+        self.joined().contains("tools")
+    }
+}
+
+/// The chat templates of a checkpoint, if it has one.
+pub fn chat_templates(checkpoint: &Checkpoint) -> Result<Option<ChatTemplates>> {
+    let of = |key| Ok::<_, EngineError>(checkpoint.metadata().str(key)?.map(str::to_owned));
+    let tool_use = of(keys::TOOL_TEMPLATE)?;
+    Ok(of(keys::CHAT_TEMPLATE)?.map(|default| ChatTemplates { default, tool_use }))
+}
+
+/// The tokenizer of a model, and what makes constraints for it.
+pub(crate) struct Text {
+    tokenizer: Option<Arc<Tokenizer>>,
+    grammars: OnceLock<GrammarCompiler>,
+}
+
+impl Text {
+    pub fn of(tokenizer: Option<Tokenizer>) -> Self {
+        Self { tokenizer: tokenizer.map(Arc::new), grammars: OnceLock::new() }
+    }
+
+    pub fn tokenizer(&self) -> Result<&Arc<Tokenizer>> {
+        let missing = || EngineError::Option("the model was opened without its tokenizer".into());
+        self.tokenizer.as_ref().ok_or_else(missing)
+    }
+
+    pub fn grammars(&self) -> Result<&GrammarCompiler> {
+        if let Some(made) = self.grammars.get() {
+            return Ok(made);
+        }
+        let made = GrammarCompiler::new(self.tokenizer()?.clone())?;
+        Ok(self.grammars.get_or_init(|| made))
+    }
 }
 
 /// Elements of an array; 0 if there is none.

@@ -26,6 +26,8 @@ pub const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 pub const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 /// The source of the chat template; GGUF files have the key as well.
 pub const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
+/// The source of the chat template for conversations with tools, where it is another; GGUF files have the key as well.
+pub const TOOL_TEMPLATE: &str = "tokenizer.chat_template.tool_use";
 
 /// The name of the quantisation method: `gptq`, `awq`, `fp8`, `modelopt`, `compressed-tensors`.
 pub const QUANTISATION: &str = "quantization.method";

@@ -11,6 +11,7 @@ use membrane_engine::{EngineError, Model, Session, process};
 use membrane_host::{Host, Invocation, Message, Role as HostRole};
 use membrane_text::{
     Channels, ChatMessage, ChatTemplate, Constraint, Conversation, Grammar, Prompt, Role, ToolCall,
+    in_reasoning,
 };
 
 use crate::behaviour::{Behaviour, Running, Words};
@@ -76,8 +77,7 @@ impl Generator {
     /// context beside that of the answer ([`membrane_engine::LoadOptions::side_contexts`]); otherwise they fail where they do.
     /// Errors: the model's chat template can't be read.
     pub fn new(host: Host, model: Model, behaviour: Behaviour) -> Result<Self> {
-        let template = model.chat_template().map(ChatTemplate::new).transpose();
-        let template = template.map_err(|error| GenerateError::of_prompt(error, &model))?;
+        let template = template(&model)?;
         let words = Arc::new(Words(model.clone()));
         let (session, bench) = (model.session(), Bench::new(&model, template.as_ref()));
         let gate = Gate::default();
@@ -130,7 +130,7 @@ impl Generator {
         let judgements = Judgements::default();
         let kept = self.audit.is_some().then(|| judgements.clone());
         let interrupt = Interrupt::by(cancel);
-        let judge = self.bench.as_ref().map(|bench| bench.judge(options.now, interrupt.clone(), kept));
+        let judge = self.bench.as_ref().map(|bench| bench.judge(interrupt.clone(), kept));
         let mut running = self.behaviours.start(&self.host, &self.words, options.seed, judge, sink)?;
         let constraint = self.constraint(&running, options)?;
         let behaviours = (running.changes.now(), running.changes.before());
@@ -173,14 +173,6 @@ impl Generator {
         sink(Event::End { reason, message, stats: stats.clone() });
         Ok(Answer { messages, reason, stats })
     }
-}
-
-/// How a text begins that is a model's reasoning up to the tag that closes it.
-const REASONING: &str = "<think>";
-
-/// Whether a model that goes on behind this text reasons first, which no constraint binds.
-pub(crate) fn in_reasoning(prompt: &str) -> bool {
-    prompt.trim_end().ends_with(REASONING)
 }
 
 struct Run<'a> {
@@ -388,6 +380,17 @@ impl Run<'_> {
             (self.sink)(Event::Intervention(Intervention::from(intervention)));
         }
     }
+}
+
+/// The chat template of a model. Errors: it can't be read.
+pub(crate) fn template(model: &Model) -> Result<Option<ChatTemplate>> {
+    let read = |text: &str| ChatTemplate::new(text).map_err(|error| GenerateError::of_prompt(error, model));
+    let Some(sources) = model.chat_templates() else { return Ok(None) };
+    let default = read(&sources.default)?;
+    Ok(Some(match &sources.tool_use {
+        Some(tool_use) => default.with_tool_use(&read(tool_use)?),
+        None => default,
+    }))
 }
 
 /// The prompt of a conversation, by the model's chat template, which is told `extra` too.

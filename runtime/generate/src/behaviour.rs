@@ -8,6 +8,7 @@ use membrane_host::{
     AnswerContext, Host, Plugin, PolicyChain, SamplerChain, SharedJudge, ToolSet, Vocabulary,
 };
 use membrane_text::Tokenizer;
+use serde_json::{Map, Value};
 
 use crate::error::{GenerateError, Result};
 use crate::journal::Journal;
@@ -53,6 +54,22 @@ impl Behaviour {
         let plugins: Vec<audit::Plugin> = self.plugins().map(recorded).collect();
         let json = serde_json::to_vec(&plugins).unwrap_or_default();
         Arc::new(audit::Behaviour { profile: String::new(), digest: audit::Digest::of(&json), plugins })
+    }
+
+    /// With other parameters of the last sampler, which the audit log has, too.
+    pub(crate) fn sampling(&self, parameters: Map<String, Value>) -> Self {
+        let mut changed = self.clone();
+        let Some(last) = changed.samplers.last_mut() else { return changed };
+        *last = last.with_parameters(parameters.clone());
+        changed.record = self.record.as_deref().map(|record| {
+            let mut record = record.clone();
+            let kind = last.world().as_str();
+            if let Some(plugin) = record.plugins.iter_mut().rfind(|plugin| plugin.kind == kind) {
+                plugin.parameters = parameters;
+            }
+            Arc::new(record)
+        });
+        changed
     }
 
     /// Errors: a policy may ask the model, and its memory plan has no room for a judge.

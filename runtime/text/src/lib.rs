@@ -29,6 +29,7 @@ pub use conversation::{ChatMessage, Conversation, Role, ToolCall};
 pub use error::{Result, TextError};
 pub use grammar::{Constraint, Grammar, GrammarCompiler, GrammarError, UnknownKeyword};
 pub use prompt::Prompt;
+pub use reasoning::{end_reasoning, in_reasoning};
 pub use stream::Utf8Stream;
 pub use template::ChatTemplate;
 pub use tokenizer::{Specials, Tokenizer};

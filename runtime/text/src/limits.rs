@@ -17,6 +17,10 @@ pub const MAX_MERGES_PER_TOKEN: usize = 8;
 /// automaton built from a million patterns.
 pub const MAX_ADDED_TOKENS: usize = 1 << 14;
 
+/// Most added tokens that the embedding may have no rows for; they are left out. Models made of others have 1 to 20. Stops
+/// nothing, but more of them are of another model.
+pub const MAX_WITHOUT_ROW: usize = 64;
+
 /// Longest token of a `tiktoken.model`, bytes. Public ones reach 128. Stops 200,000 long ones, all ways to cut which are looked up.
 pub const MAX_RANKED_BYTES: usize = 256;
 

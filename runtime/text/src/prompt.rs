@@ -41,10 +41,10 @@ impl Prompt {
         Self { text: text.to_owned(), origin: None }
     }
 
-    pub(crate) fn render(template: &ChatTemplate, conversation: &Conversation<'_>) -> Result<Self> {
+    pub(crate) fn render(template: ChatTemplate, conversation: &Conversation<'_>) -> Result<Self> {
         let text = template.render(conversation)?;
         let origin = Origin {
-            template: template.clone(),
+            template,
             messages: conversation.messages.to_vec(),
             tools: conversation.tools.to_vec(),
             add_generation_prompt: conversation.add_generation_prompt,

@@ -14,9 +14,9 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::error::{Result, TextError, shown};
-use crate::limits::{MAX_ADDED_TOKENS, MAX_MERGES, MAX_MERGES_PER_TOKEN, MAX_TOKENS};
+use crate::limits::{MAX_ADDED_TOKENS, MAX_MERGES, MAX_MERGES_PER_TOKEN, MAX_TOKENS, MAX_WITHOUT_ROW};
 use crate::pretokenize;
-use crate::vocabulary::{RANKED, VocabularySpec};
+use crate::vocabulary::VocabularySpec;
 
 /// Types of tokens, as [`VocabularySpec::token_types`] has them.
 const NORMAL: i32 = 1;
@@ -262,11 +262,11 @@ impl VocabularySpec<'static> {
         ranks::spec(ranks, config)
     }
 
-    /// Leaves out added tokens from this id on, such as that of an image in a model without images: nothing may make a token
-    /// of a text that the model has no row for. Tokens that merges make stay, and so do all of a byte-level vocabulary: no published
-    /// one has more than rows, and its reader is to be told.
+    /// Leaves out added tokens from this id on, such as that of an image in a model without images, or of padding in one that was
+    /// trained further: nothing may make a token of a text that the model has no row for. Tokens that merges make stay, and so does all
+    /// if there are more than [`MAX_WITHOUT_ROW`]: that is no vocabulary of this model.
     pub fn leave_out_added(&mut self, first: usize) {
-        if self.model != RANKED {
+        if self.tokens.len().saturating_sub(first) > MAX_WITHOUT_ROW {
             return;
         }
         let made = self.token_types.iter().rposition(|kind| matches!(*kind, NORMAL | BYTE));
@@ -465,6 +465,12 @@ mod tests {
         assert_eq!(tokenizer.encode("ab<|end|>", Specials::Parse).unwrap(), [2, 5]);
         assert!(!tokenizer.encode("<|end|>", Specials::AsText).unwrap().contains(&5));
         assert!(tokenizer.is_control(5) && !tokenizer.add_bos());
+        // Where the embedding has fewer rows.
+        for (rows, kept) in [(6, 6), (5, 5), (4, 4), (2, 3)] {
+            let mut spec = VocabularySpec::from_tokenizer_json(small(added).as_bytes()).unwrap();
+            spec.leave_out_added(rows);
+            assert_eq!((spec.tokens.len(), spec.token_types.len()), (kept, kept));
+        }
     }
 
     #[test]

@@ -1,7 +1,30 @@
 //! The parts of an answer in which a model thinks, `<think>...</think>`, apart from the rest.
 
+use crate::Result;
+use crate::tokenizer::{Specials, Tokenizer};
+
 pub(crate) const OPEN: &str = "<think>";
 pub(crate) const CLOSE: &str = "</think>";
+
+/// Whether a model that goes on behind this text reasons first, which no constraint binds: templates of models that always reason
+/// end with the opening tag.
+pub fn in_reasoning(prompt: &str) -> bool {
+    prompt.trim_end().ends_with(OPEN)
+}
+
+/// Ends the reasoning that a prompt ends with the opening tag of, without any: the model goes on with the answer. As Qwen3's
+/// template writes it where `enable_thinking` is false.
+pub fn end_reasoning(tokenizer: &Tokenizer, prompt: &mut Vec<u32>) -> Result<()> {
+    if let [open] = tokenizer.encode(OPEN, Specials::Parse)?[..]
+        && let Some(at) = prompt.iter().rposition(|token| *token == open)
+    {
+        prompt.truncate(at + 1);
+    }
+    prompt.extend(tokenizer.encode_continuation("\n\n")?);
+    prompt.extend(tokenizer.encode(CLOSE, Specials::Parse)?);
+    prompt.extend(tokenizer.encode_continuation("\n\n")?);
+    Ok(())
+}
 
 /// A part of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -36,6 +36,8 @@ const WHITESPACE: WhitespaceConfig =
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     source: Arc<str>,
+    /// That for conversations with tools, where it is another.
+    tool_use: Option<Arc<str>>,
 }
 
 impl ChatTemplate {
@@ -50,7 +52,18 @@ impl ChatTemplate {
         let source = without_generation_tags(source);
         nesting::check(&source, WHITESPACE)?;
         compile(&source).map_err(failure)?;
-        Ok(Self { source: source.into() })
+        Ok(Self { source: source.into(), tool_use: None })
+    }
+
+    /// With another template for conversations with tools, as some models have it under the name `tool_use`.
+    pub fn with_tool_use(self, template: &Self) -> Self {
+        Self { tool_use: Some(template.source.clone()), ..self }
+    }
+
+    /// The template of a conversation.
+    fn of(&self, conversation: &Conversation<'_>) -> Self {
+        let tool_use = self.tool_use.as_ref().filter(|_| !conversation.tools.is_empty());
+        Self { source: tool_use.unwrap_or(&self.source).clone(), tool_use: None }
     }
 
     /// The prompt for a conversation, as text.
@@ -58,13 +71,14 @@ impl ChatTemplate {
     /// Errors: the template fails, refuses the conversation or goes beyond a limit. To encode the prompt
     /// safely use [`ChatTemplate::render_prompt`].
     pub fn render(&self, conversation: &Conversation<'_>) -> Result<String> {
-        let variables = conversation.variables(self.reads(), &|text: &str| text.to_owned());
-        self.render_variables(&variables, conversation.now)
+        let template = self.of(conversation);
+        let variables = conversation.variables(template.reads(), &|text: &str| text.to_owned());
+        template.render_variables(&variables, conversation.now)
     }
 
     /// The prompt for a conversation, to be encoded by [`crate::Tokenizer::encode_prompt`].
     pub fn render_prompt(&self, conversation: &Conversation<'_>) -> Result<Prompt> {
-        Prompt::render(self, conversation)
+        Prompt::render(self.of(conversation), conversation)
     }
 
     pub(crate) fn reads(&self) -> Reads {

@@ -31,6 +31,26 @@ fn user(text: &str) -> ChatMessage {
 }
 
 #[test]
+fn conversations_with_tools_have_the_template_for_them() {
+    let other = ChatTemplate::new("{{ tools[0].name }} {{ messages[0].content }}").unwrap();
+    let template = ChatTemplate::new("{{ messages[0].content }}").unwrap().with_tool_use(&other);
+    let tools = [json!({"name": "add"})];
+    for (tools, text) in [(&[][..], "Hi"), (&tools, "add Hi")] {
+        let conversation = Conversation {
+            messages: &[user("Hi")],
+            tools,
+            add_generation_prompt: true,
+            extra: &Map::new(),
+            bos_token: "<s>",
+            eos_token: "</s>",
+            now: NOW,
+        };
+        assert_eq!(template.render(&conversation).unwrap(), text);
+        assert_eq!(template.render_prompt(&conversation).unwrap().text(), text);
+    }
+}
+
+#[test]
 fn real_templates_equal_python() {
     for model in fixture("chats.json").as_array().unwrap() {
         let template = ChatTemplate::new(model["template"].as_str().unwrap()).unwrap();

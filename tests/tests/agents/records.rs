@@ -10,7 +10,7 @@ use membrane_generate::{Agents, Generator, Sameness, Versions};
 use membrane_tests::recorder;
 use serde_json::json;
 
-use crate::{drawing, host, model, own, run_with};
+use crate::{drawing, host, model, own, run_with, steps};
 
 /// Several agents at the same time, each with forks: every generation is on record and replays bit for bit, whatever it shared
 /// its passes with.
@@ -56,4 +56,45 @@ fn what_agents_generate_in_shared_passes_is_replayed_bit_for_bit() {
     }
     assert_eq!(generations, 2 * 4 * 3);
     assert_eq!(transcript.answers.len(), 2 * 4 * (3 + 1));
+}
+
+/// Of a generation with sampling of its own the log has the sampler that chose its tokens.
+#[test]
+fn sampling_of_a_generation_is_on_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, log) = recorder::open(folder.path(), Keep::Text);
+    let audit = recorder::audit(&log);
+    let of_all = || model(LoadOptions { threads: Some(1), ..LoadOptions::default() });
+    let agents = Agents::new(host(), of_all(), drawing(), Some(audit)).unwrap();
+    let sampling = "{\"temperature\": 0.0}";
+    steps(
+        &agents,
+        json!([
+            {"new": "a"},
+            {"append": ["a", "Once upon"]},
+            {"start": ["a", "g", {"max-tokens": 12, "sampling": sampling}]},
+            {"finish": "g"},
+        ]),
+    );
+    log.lock().unwrap().close().unwrap();
+    let transcript = Transcript::read(&path, None).unwrap();
+    let kept = Texts::beside(&path).unwrap();
+    let mut replayed = 0;
+    for answer in &transcript.answers {
+        let script = Script::of(answer, kept.as_ref()).unwrap();
+        let recorded = &transcript.behaviours[&answer.start.behaviour];
+        let sampler = recorded.plugins.iter().rfind(|plugin| plugin.kind == "sampler").unwrap();
+        let mut behaviour = drawing();
+        let last = behaviour.samplers.last_mut().unwrap();
+        *last = last.with_parameters(sampler.parameters.clone());
+        let mut generator = Generator::new(host(), of_all(), behaviour).unwrap();
+        let (number, seed) = (answer.number, answer.start.seed);
+        let found = generator.replay(number, seed, &script, Sameness::Bits, &Versions::new()).unwrap();
+        assert!(found.identical(), "answer {number}: {:?}", found.first);
+        if found.tokens > 0 {
+            assert_eq!(sampler.parameters["temperature"], 0.0);
+            replayed += 1;
+        }
+    }
+    assert_eq!(replayed, 1);
 }

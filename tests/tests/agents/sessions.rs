@@ -1,8 +1,9 @@
 //! Sessions and generations, as an agent uses them.
 
-use membrane_engine::{LoadOptions, Session};
+use membrane_engine::{LoadOptions, Model, Session};
 use membrane_generate::{Agents, Event};
 use membrane_tests::channels;
+use membrane_text::Specials;
 use serde_json::{Value, json};
 
 use std::sync::Arc;
@@ -167,6 +168,23 @@ fn what_can_not_be_is_refused_and_said() {
     assert!(found[16]["error"].as_str().unwrap().contains("no tool `nothing`"));
 }
 
+/// The log probability of tokens behind others, one at a time.
+fn log_probability(model: &Model, behind: &[u32], tokens: &[u32]) -> f64 {
+    let mut session = model.session();
+    session.append(behind).unwrap();
+    let of = |session: &Session, token: u32| {
+        let logits: Vec<f64> = session.logits().iter().map(|logit| f64::from(*logit)).collect();
+        let most = logits.iter().copied().fold(f64::MIN, f64::max);
+        logits[token as usize] - most - logits.iter().map(|logit| (logit - most).exp()).sum::<f64>().ln()
+    };
+    let mut sum = 0.0;
+    for &token in tokens {
+        sum += of(&session, token);
+        session.append(&[token]).unwrap();
+    }
+    sum
+}
+
 #[test]
 fn scores_are_the_models_own_probabilities() {
     let agents = agents(drawing());
@@ -184,22 +202,8 @@ fn scores_are_the_models_own_probabilities() {
     // The same by hand, one token at a time.
     let model = model(LoadOptions { threads: Some(2), ..LoadOptions::default() });
     let tokenizer = model.tokenizer().unwrap();
-    let encode = |text: &str| tokenizer.encode(text, membrane_text::Specials::AsText).unwrap();
-    let log_probability = |session: &Session, token: u32| {
-        let logits: Vec<f64> = session.logits().iter().map(|logit| f64::from(*logit)).collect();
-        let most = logits.iter().copied().fold(f64::MIN, f64::max);
-        logits[token as usize] - most - logits.iter().map(|logit| (logit - most).exp()).sum::<f64>().ln()
-    };
-    let by_hand = |text: &str| {
-        let mut session = model.session();
-        session.append(&encode("Once upon")).unwrap();
-        let mut sum = 0.0;
-        for token in encode(text) {
-            sum += log_probability(&session, token);
-            session.append(&[token]).unwrap();
-        }
-        sum
-    };
+    let encode = |text: &str| tokenizer.encode(text, Specials::AsText).unwrap();
+    let by_hand = |text: &str| log_probability(&model, &encode("Once upon"), &encode(text));
     for (score, text) in found[3].as_array().unwrap().iter().zip([" a time", "", " a"]) {
         assert!((score[0].as_f64().unwrap() - by_hand(text)).abs() < 1e-6, "{text}: {score}");
         assert_eq!(score[1].as_u64().unwrap() as usize, encode(text).len());
@@ -208,7 +212,10 @@ fn scores_are_the_models_own_probabilities() {
     let best = top[0][0].as_u64().unwrap() as u32;
     let mut session = model.session();
     session.append(&encode("Once upon")).unwrap();
-    assert!((top[0][2].as_f64().unwrap().ln() - log_probability(&session, best)).abs() < 1e-5);
+    assert!(
+        (top[0][2].as_f64().unwrap().ln() - log_probability(&model, &encode("Once upon"), &[best])).abs()
+            < 1e-5
+    );
     assert!(top[0][2].as_f64() >= top[1][2].as_f64());
     assert_eq!(found[4].as_u64(), Some(session.logits().len() as u64));
 }
@@ -286,13 +293,19 @@ fn a_text_is_what_its_constraint_says() {
     assert!((3..=7).contains(&value["n"].as_i64().unwrap()), "{value}");
 }
 
-#[test]
-fn a_constrained_text_stands_in_the_final_channel_where_there_are_channels() {
+/// Agents over a model that answers in channels.
+fn in_channels() -> (Model, Agents) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("channels.gguf");
     channels::write(&path);
     let model = model_at(&path, LoadOptions { threads: Some(1), ..LoadOptions::default() });
     let agents = Agents::new(host(), model.clone(), drawing(), None).unwrap();
+    (model, agents)
+}
+
+#[test]
+fn a_constrained_text_stands_in_the_final_channel_where_there_are_channels() {
+    let (model, agents) = in_channels();
     let found = steps(
         &agents,
         json!([
@@ -308,6 +321,34 @@ fn a_constrained_text_stands_in_the_final_channel_where_there_are_channels() {
         found[5].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
     let behind = model.tokenizer().unwrap().decode(&tokens[found[2].as_u64().unwrap() as usize..], false);
     assert_eq!(behind, format!("<|channel|>final<|message|>{}", found[4]["text"].as_str().unwrap()));
+}
+
+#[test]
+fn scores_behind_a_conversation_are_those_of_answers_in_channels() {
+    let (model, agents) = in_channels();
+    let found = steps(
+        &agents,
+        json!([
+            {"new": "a"},
+            {"chat": ["a", [["user", "Hi"]], false]},
+            {"tokens": "a"},
+            {"score": ["a", ["Hello", "<think>\nA greeting.\n</think>\n\nHello"]]},
+            {"append": ["a", "<|message|>"]},
+            {"score": ["a", ["Hello"]]},
+        ]),
+    );
+    let tokenizer = model.tokenizer().unwrap();
+    let begun: Vec<u32> = found[2].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+    let message = "<|channel|>final<|message|>Hello";
+    let thought = "<|channel|>analysis<|message|>A greeting.<|end|><|start|>assistant".to_owned() + message;
+    for (score, text) in found[3].as_array().unwrap().iter().zip([message, &thought]) {
+        let ids = tokenizer.encode(text, Specials::Parse).unwrap();
+        assert_eq!(score[1].as_u64().unwrap() as usize, ids.len(), "{text}");
+        let expected = log_probability(&model, &begun, &ids);
+        assert!((score[0].as_f64().unwrap() - expected).abs() < 1e-4, "{text}: {score}, not {expected}");
+    }
+    let plain = tokenizer.encode("Hello", Specials::AsText).unwrap();
+    assert_eq!(found[5][0][1].as_u64().unwrap() as usize, plain.len());
 }
 
 #[test]

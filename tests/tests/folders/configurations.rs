@@ -1,9 +1,12 @@
 //! What configurations say that a model is computed with, or refused for.
 
+use membrane_engine::ChatTemplates;
 use membrane_formats::{Checkpoint, FormatError};
 use serde_json::{Value, json};
 
+use crate::publish::Published;
 use crate::published::{Tensor, write_weights};
+use crate::source;
 
 /// A folder with this configuration and an embedding, opened.
 fn opened(config: &Value) -> Result<Checkpoint, FormatError> {
@@ -63,4 +66,28 @@ fn what_is_not_known_of_yarn_is_refused() {
         let error = opened(&json!({"model_type": "qwen3", "rope_scaling": scaling})).unwrap_err().to_string();
         assert!(error.contains(named), "{more}: {error}");
     }
+}
+
+#[test]
+fn a_list_of_chat_templates_has_one_for_conversations_with_tools() {
+    let root = tempfile::tempdir().unwrap();
+    Published::of(&source()).write(root.path());
+    std::fs::remove_file(root.path().join("chat_template.jinja")).unwrap();
+    let templates = |value: Value| {
+        let config = json!({"eos_token": "<|im_end|>", "chat_template": value}).to_string();
+        std::fs::write(root.path().join("tokenizer_config.json"), config).unwrap();
+        membrane_engine::chat_templates(&Checkpoint::open(root.path()).unwrap()).unwrap()
+    };
+    let found = |default: &str, tool_use: Option<&str>| {
+        Some(ChatTemplates { default: default.into(), tool_use: tool_use.map(Into::into) })
+    };
+    let named = |names: &[&str]| {
+        Value::Array(
+            names.iter().map(|name| json!({"name": name, "template": format!("of {name}")})).collect(),
+        )
+    };
+    assert_eq!(templates(named(&["default", "rag", "tool_use"])), found("of default", Some("of tool_use")));
+    assert_eq!(templates(named(&["default", "rag"])), found("of default", None));
+    assert_eq!(templates(json!("plain")), found("plain", None));
+    assert_eq!(templates(named(&["rag"])), None);
 }

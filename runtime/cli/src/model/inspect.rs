@@ -233,10 +233,10 @@ fn tokenizer(checkpoint: &Checkpoint) -> Result<Option<TokenizerReport>> {
 }
 
 fn chat_template(checkpoint: &Checkpoint) -> Result<Option<TemplateReport>> {
-    Ok(membrane_engine::chat_template(checkpoint)?.map(|template| TemplateReport {
-        bytes: template.len(),
-        digest: Digest::of(template.as_bytes()),
-        known: templates::known(&template),
+    Ok(membrane_engine::chat_templates(checkpoint)?.map(|templates| TemplateReport {
+        bytes: templates.joined().len(),
+        digest: Digest::of(templates.joined().as_bytes()),
+        known: templates::known(&templates.default),
     }))
 }
 

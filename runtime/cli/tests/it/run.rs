@@ -273,6 +273,7 @@ fn a_grammar_that_can_not_be_followed_is_a_failure_with_a_reason() {
         ),
         (&["--json-schema", "/nowhere/schema.json"], "/nowhere/schema.json"),
         (&["--regex", "a("], "unclosed group"),
+        (&["--grammar", "/dev/null"], "start"),
         (&["--grammar", "/dev/zero"], "longer than"),
         (&["--regex", "a", "--json-schema", "true"], "cannot be used with"),
         (&["--regex", "a", "--tool", "calculator"], "tools"),
@@ -280,5 +281,6 @@ fn a_grammar_that_can_not_be_followed_is_a_failure_with_a_reason() {
         let ended = membrane(&[&["run", &fixture(MOE), "Hello"], flags].concat());
         ended.failed_saying(&[words]);
         assert!(ended.stdout.is_empty(), "{flags:?}: {}", ended.stdout);
+        assert!(!ended.stderr.contains("load:"), "{flags:?}: {}", ended.stderr);
     }
 }

@@ -115,3 +115,32 @@ fn what_is_withheld_is_printed_nowhere() {
     }
     assert!(seen_free >= 15, "{seen_free}");
 }
+
+/// The context of an agent's generation may hold what the model wrote and policies withheld.
+#[test]
+fn an_export_has_no_context_of_an_agent_that_policies_judge() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let rules = "[[clause]]\nid = \"c\"\nwhen = \"output\"\nmatch = \"xyzzy\"\naction = \"redact\"\n";
+    fs::write(path("rules.toml"), rules).unwrap();
+    let guard = format!("guard,rules=file:{}", path("rules.toml"));
+    let model = fixture(MOE);
+    let rounds = |policies: &[&str], more: &[&str]| {
+        let log = path(&format!("{}-{}.jsonl", policies.len(), more.len()));
+        let run = ["agent", "best-of-n,n=2", "Say it.", "--model", &model, "-n", "4", "-q", "--threads", "1"];
+        let recording = ["--audit", &log, "--audit-keep", "text", "--audit-weights", "header"];
+        membrane(&[&run[..], policies, &recording].concat()).good();
+        let answers = membrane(&[&["audit", "export", &log, "--json"], more].concat()).good().events();
+        let events = answers.iter().flat_map(|answer| answer["events"].as_array().unwrap().clone());
+        let rounds: Vec<Value> = events.filter(|event| !event["round"].is_null()).collect();
+        assert!(rounds.len() >= 2, "{answers:?}");
+        rounds
+    };
+    let shown = |round: &Value| !round["content"].is_null();
+    assert!(rounds(&[], &[]).iter().all(shown));
+    assert!(rounds(&["--policy", &guard], &["--withheld"]).iter().all(shown));
+    for round in rounds(&["--policy", &guard], &[]) {
+        assert!(!shown(&round) && round["round"]["ids"].is_null(), "{round}");
+        assert!(round["round"]["tokens"].as_u64().unwrap() > 0);
+    }
+}

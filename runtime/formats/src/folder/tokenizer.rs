@@ -116,15 +116,23 @@ pub(super) fn describe(
             metadata.set(ours, add);
         }
     }
-    if let Some(template) = template.or_else(|| inline_template(tokenizer.get("chat_template")?)) {
+    describe_template(metadata, tokenizer);
+    if let Some(template) = template {
         metadata.set(keys::CHAT_TEMPLATE, template);
     }
 }
 
-/// Adds the chat template of a `chat_template.json`.
+/// Adds the chat templates of a `chat_template.json` or `tokenizer_config.json`: a text, or a list of named ones.
 pub(super) fn describe_template(metadata: &mut Metadata, document: &Map<String, Value>) {
-    if let Some(template) = document.get("chat_template").and_then(inline_template) {
-        metadata.set(keys::CHAT_TEMPLATE, template);
+    let Some(template) = document.get("chat_template") else { return };
+    for (key, name) in [(keys::CHAT_TEMPLATE, "default"), (keys::TOOL_TEMPLATE, "tool_use")] {
+        let text = match template {
+            Value::Array(named) => named.iter().find(|named| named.get("name").is_some_and(|of| of == name)),
+            one => (name == "default").then_some(one),
+        };
+        if let Some(text) = text.and_then(|text| text.get("template").unwrap_or(text).as_str()) {
+            metadata.set(key, text);
+        }
     }
 }
 
@@ -136,17 +144,4 @@ fn ids(value: Option<&Value>) -> Vec<u32> {
         Some(id) => one(id).into_iter().collect(),
         None => Vec::new(),
     }
-}
-
-/// A template in `tokenizer_config.json`: a text, or a list of named ones of which one is the default.
-fn inline_template(value: &Value) -> Option<String> {
-    let text = match value {
-        Value::Array(named) => {
-            let default =
-                named.iter().find(|named| named.get("name").and_then(Value::as_str) == Some("default"));
-            default?.get("template")?.as_str()?
-        }
-        value => value.as_str()?,
-    };
-    Some(text.to_owned())
 }

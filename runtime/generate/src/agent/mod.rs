@@ -20,10 +20,10 @@ use membrane_host::{Host, JudgedLines, Plugin, PolicyChain, SharedJudge};
 use membrane_profile::Digest;
 use membrane_text::{ChatMessage, ChatTemplate, Grammar, Role};
 
-use crate::answer::AnswerOptions;
+use crate::answer::{AnswerOptions, template};
 use crate::behaviour::{Behaviour, Words};
 use crate::calls::intervened;
-use crate::error::{GenerateError, Result, Stopped};
+use crate::error::{Result, Stopped};
 use crate::event::{EndReason, Event, Stats};
 use crate::journal::{Audit, Journal};
 use crate::judge::{Bench, Interrupt, Judgements};
@@ -125,8 +125,7 @@ impl Agents {
     /// Joins a model and a behaviour; with an audit log, all that agents do is recorded. Errors: the model's chat template
     /// can't be read.
     pub fn new(host: Host, model: Model, behaviour: Behaviour, audit: Option<Audit>) -> Result<Self> {
-        let template = model.chat_template().map(ChatTemplate::new).transpose();
-        let template = template.map_err(|error| GenerateError::of_prompt(error, &model))?;
+        let template = template(&model)?;
         let words = Arc::new(Words(model.clone()));
         let passes = Passes::new(model.clone());
         let (prefixes, bench) = (Arc::default(), Bench::new(&model, template.as_ref()));
@@ -216,8 +215,14 @@ impl Agents {
         let judgements = Judgements::default();
         let judge = run.judge(&judgements);
         let mut running = own.start(&base.host, &base.words, options.seed, judge)?;
-        running.journal =
-            run.journal(&[ChatMessage::new(Role::User, task)], options.seed, None, false, None)?;
+        running.journal = run.journal(
+            &run.base.behaviour,
+            &[ChatMessage::new(Role::User, task)],
+            options.seed,
+            None,
+            false,
+            None,
+        )?;
         running.journal.watch(judgements);
         *lock(&run.aside) = running.journal.beside();
         let front = Front::new(run.clone(), running);
@@ -243,9 +248,10 @@ fn pursue(agent: &Plugin, task: &str, store: Option<Store>, front: &Front) -> Re
 }
 
 impl Run {
-    /// Begins a record.
+    /// Begins a record of what is made with `behaviour`.
     fn journal(
         &self,
+        behaviour: &Behaviour,
         messages: &[ChatMessage],
         seed: u64,
         max_tokens: Option<usize>,
@@ -260,14 +266,13 @@ impl Run {
             constraint,
             template: Default::default(),
         };
-        let behaviour = (&self.base.behaviour, None);
-        Journal::start(self.base.audit.as_ref(), behaviour, &self.base.model, messages, &options)
+        Journal::start(self.base.audit.as_ref(), (behaviour, None), &self.base.model, messages, &options)
     }
 
     /// The model as a judge. What is judged goes to `made`, if the run is recorded.
     fn judge(&self, made: &Judgements) -> Option<SharedJudge> {
         let kept = self.base.audit.is_some().then(|| made.clone());
-        self.base.bench.as_ref().map(|bench| bench.judge(self.options.now, self.interrupt.clone(), kept))
+        self.base.bench.as_ref().map(|bench| bench.judge(self.interrupt.clone(), kept))
     }
 
     fn tell(&self, event: Event) {

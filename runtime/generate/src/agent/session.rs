@@ -12,12 +12,12 @@ use membrane_host::limits::MAX_PREFIXES;
 use membrane_host::{
     AnswerContext, Intervention, Message, PolicyChain, Refused, Role as HostRole, SamplerChain, ToolSet,
 };
-use membrane_text::{Channels, ChatMessage, Constraint, Grammar, Prompt, Role, ToolCall};
+use membrane_text::{Channels, ChatMessage, Constraint, Grammar, Prompt, Role, ToolCall, in_reasoning};
 use serde_json::Value;
 
 use super::generation::{AgentGeneration, Task};
 use super::{Run, lock};
-use crate::answer::{in_reasoning, merge, render, to_host};
+use crate::answer::{merge, render, to_host};
 use crate::behaviour::Running;
 use crate::error::{GenerateError, Stopped};
 use crate::event::Event;
@@ -210,7 +210,8 @@ impl AgentSession {
         refused: Refused,
         judgements: Judgements,
     ) -> InferenceError {
-        let journal = self.run.journal(context.given, 0, None, context.tools.is_none(), None);
+        let journal =
+            self.run.journal(&self.run.base.behaviour, context.given, 0, None, context.tools.is_none(), None);
         let ended = journal.and_then(|mut journal| {
             journal.watch(judgements);
             let (reason, message) = self.run.interrupt.end(&refused);
@@ -233,23 +234,24 @@ impl AgentSession {
     ) -> Answer<Running> {
         let base = &self.run.base;
         let seed = options.seed.unwrap_or_default();
-        let mut samplers = base.behaviour.samplers.clone();
-        if let (Some(last), Some(sampling)) = (samplers.last_mut(), &options.sampling) {
+        let mut behaviour = base.behaviour.clone();
+        if let (Some(last), Some(sampling)) = (base.behaviour.samplers.last(), &options.sampling) {
             let own = serde_json::from_str::<serde_json::Map<String, Value>>(last.parameters());
             let mut parameters = own.unwrap_or_default();
             let changed: serde_json::Map<String, Value> = serde_json::from_str(sampling)
                 .map_err(|error| InferenceError::Invalid(format!("sampling: is no JSON object: {error}")))?;
             parameters.extend(changed);
-            *last = last.with_parameters(parameters);
+            behaviour = behaviour.sampling(parameters);
         }
         let start = AnswerContext { vocabulary: base.words.clone(), seed };
-        let samplers = SamplerChain::start(&base.host, &samplers, start)
+        let samplers = SamplerChain::start(&base.host, &behaviour.samplers, start)
             .map_err(|error| InferenceError::Invalid(error.to_string()))?;
         let tools =
             ToolSet::start(&base.host, &[]).map_err(|error| InferenceError::Failed(error.to_string()))?;
         let most = options.max_tokens.map(|most| most as usize);
-        let mut journal =
-            self.run.journal(context.given, seed, most, context.tools.is_none(), grammar).map_err(of)?;
+        let raw = context.tools.is_none();
+        let journal = self.run.journal(&behaviour, context.given, seed, most, raw, grammar);
+        let mut journal = journal.map_err(of)?;
         journal.watch(asked.judgements);
         journal.verdicts(&asked.verdicts);
         for intervention in &asked.verdicts {
@@ -334,7 +336,12 @@ impl agent::Session for AgentSession {
 
     fn score(&mut self, continuations: &[String]) -> Answer<Vec<Score>> {
         let tokenizer = self.run.base.model.tokenizer().map_err(inference_error)?;
-        let encode = |text: &String| tokenizer.encode_continuation(text).map_err(|error| of(error.into()));
+        let channels = Channels::of(tokenizer).filter(|_| self.begins_answer(self.slot.length()));
+        let encode = |text: &String| match channels {
+            Some(channels) => channels.spell(tokenizer, text),
+            None => tokenizer.encode_continuation(text),
+        };
+        let encode = |text: &String| encode(text).map_err(|error| of(error.into()));
         let ids = continuations.iter().map(encode).collect::<Answer<Vec<Vec<u32>>>>()?;
         self.with(|session| {
             ready(session)?;
@@ -411,14 +418,18 @@ impl AgentSession {
         Ok(Task { running, prompt, chat, tools, constraint, options })
     }
 
+    /// Whether an answer begins behind so many tokens: behind more than the conversation an agent has written or generated something
+    /// itself.
+    fn begins_answer(&self, length: usize) -> bool {
+        self.origin.as_ref().is_some_and(|origin| origin.tokens == length)
+    }
+
     /// Begins the final channel of an answer that a constraint binds, where a model answers in channels.
     fn begin_final(&self, session: &mut Session, options: &GenerationOptions) -> Answer<()> {
         let tokenizer = self.run.base.model.tokenizer().map_err(inference_error)?;
-        // Behind more than the conversation an agent has written or generated something itself.
-        let unbegun = self.origin.as_ref().is_some_and(|origin| {
-            options.constraint.is_some() && !origin.tools && origin.tokens == session.tokens().len()
-        });
-        let Some(channels) = Channels::of(tokenizer).filter(|_| unbegun) else { return Ok(()) };
+        let tools = self.origin.as_ref().is_some_and(|origin| origin.tools);
+        let bound = options.constraint.is_some() && !tools && self.begins_answer(session.tokens().len());
+        let Some(channels) = Channels::of(tokenizer).filter(|_| bound) else { return Ok(()) };
         let ids = channels.begin_final(tokenizer).map_err(|error| of(error.into()))?;
         session.append(&ids).map_err(inference_error)
     }

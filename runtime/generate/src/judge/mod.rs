@@ -14,7 +14,7 @@ use membrane_engine::{EngineError, Model, Session};
 use membrane_host::{
     Grant, Intervention, Judge, JudgeError, Judged, POLICY_FAILED, Plugin, Question, Refused, SharedJudge,
 };
-use membrane_text::{Channels, ChatMessage, ChatTemplate};
+use membrane_text::{Channels, ChatMessage, ChatTemplate, end_reasoning, in_reasoning};
 use serde_json::{Map, Value};
 
 use crate::answer::{from_host, render};
@@ -28,6 +28,10 @@ use recorded::{digested, written};
 pub fn asks_the_model(policies: &[Plugin]) -> bool {
     policies.iter().any(|policy| policy.grants().contains(&Grant::Judge))
 }
+
+/// The time that chat templates are told, in seconds since 1970: always the same day, 2025-01-01, since judgements depend on the
+/// question and the model alone.
+const DAY: i64 = 1_735_689_600;
 
 /// A model that judges. Clones share its session.
 #[derive(Clone)]
@@ -114,18 +118,12 @@ impl Bench {
         room.then(|| Self(Arc::new(Shared { model: model.clone(), template, session })))
     }
 
-    /// A judge for one answer. `now`: the time that chat templates are told. What is judged goes to `made` too, if the answer
-    /// is recorded.
-    pub fn judge(&self, now: i64, interrupt: Interrupt, made: Option<Judgements>) -> SharedJudge {
-        SharedJudge::new(ModelJudge { bench: self.clone(), now, interrupt, made })
+    /// A judge for one answer. What is judged goes to `made` too, if the answer is recorded.
+    pub fn judge(&self, interrupt: Interrupt, made: Option<Judgements>) -> SharedJudge {
+        SharedJudge::new(ModelJudge { bench: self.clone(), interrupt, made })
     }
 
-    fn tokens(
-        &self,
-        question: &Question,
-        continuations: &[String],
-        now: i64,
-    ) -> Result<JudgedIds, JudgeError> {
+    fn tokens(&self, question: &Question, continuations: &[String]) -> Result<JudgedIds, JudgeError> {
         let invalid = |error: &dyn std::fmt::Display| JudgeError::Invalid(error.to_string());
         let model = &self.0.model;
         let tokenizer = model.tokenizer().map_err(|error| JudgeError::Unavailable(error.to_string()))?;
@@ -134,9 +132,12 @@ impl Bench {
             Question::Chat(messages) => {
                 let messages: Vec<ChatMessage> = messages.iter().cloned().map(from_host).collect();
                 let extra = Map::from_iter([("enable_thinking".to_owned(), Value::Bool(false))]);
-                let prompt = render(model, self.0.template.as_ref(), &messages, &[], now, &extra);
+                let prompt = render(model, self.0.template.as_ref(), &messages, &[], DAY, &extra);
                 let prompt = prompt.map_err(|error| invalid(&error))?;
                 let mut tokens = tokenizer.encode_prompt(&prompt).map_err(|error| invalid(&error))?;
+                if in_reasoning(prompt.text()) {
+                    end_reasoning(tokenizer, &mut tokens).map_err(|error| invalid(&error))?;
+                }
                 if let Some(channels) = Channels::of(tokenizer) {
                     tokens.extend(channels.begin_final(tokenizer).map_err(|error| invalid(&error))?);
                 }
@@ -187,7 +188,6 @@ pub(crate) fn count(ids: &JudgedIds) -> u64 {
 /// The judge of one answer.
 struct ModelJudge {
     bench: Bench,
-    now: i64,
     interrupt: Interrupt,
     made: Option<Judgements>,
 }
@@ -205,7 +205,7 @@ impl Judge for ModelJudge {
             self.interrupt.meet();
             return Err(JudgeError::Cancelled);
         }
-        let (ids, outcome) = match self.bench.tokens(question, continuations, self.now) {
+        let (ids, outcome) = match self.bench.tokens(question, continuations) {
             Ok(ids) => {
                 let outcome = self.bench.score(&ids, left);
                 (ids, outcome)

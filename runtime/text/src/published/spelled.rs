@@ -163,6 +163,8 @@ mod tests {
         spec.leave_out_added(265);
         assert_eq!((spec.tokens.len(), spec.token_types.len()), (265, 265));
         spec.leave_out_added(4);
+        assert_eq!(spec.tokens.len(), 265);
+        spec.leave_out_added(210);
         assert_eq!(spec.tokens.len(), 263);
     }
 
