@@ -384,11 +384,11 @@ impl Run<'_> {
 
 /// The chat template of a model. Errors: it can't be read.
 pub(crate) fn template(model: &Model) -> Result<Option<ChatTemplate>> {
-    let read = |text: &str| ChatTemplate::new(text).map_err(|error| GenerateError::of_prompt(error, model));
     let Some(sources) = model.chat_templates() else { return Ok(None) };
-    let default = read(&sources.default)?;
+    let default = ChatTemplate::new(&sources.default);
+    let default = default.map_err(|error| GenerateError::of_prompt(error, model))?;
     Ok(Some(match &sources.tool_use {
-        Some(tool_use) => default.with_tool_use(&read(tool_use)?),
+        Some(tool_use) => default.with_tool_use(tool_use),
         None => default,
     }))
 }

@@ -36,8 +36,8 @@ const WHITESPACE: WhitespaceConfig =
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     source: Arc<str>,
-    /// That for conversations with tools, where it is another.
-    tool_use: Option<Arc<str>>,
+    /// That for conversations with tools, where it is another, or why it can't be read.
+    tool_use: Option<std::result::Result<Arc<str>, String>>,
 }
 
 impl ChatTemplate {
@@ -55,15 +55,23 @@ impl ChatTemplate {
         Ok(Self { source: source.into(), tool_use: None })
     }
 
-    /// With another template for conversations with tools, as some models have it under the name `tool_use`.
-    pub fn with_tool_use(self, template: &Self) -> Self {
-        Self { tool_use: Some(template.source.clone()), ..self }
+    /// With another template for conversations with tools, as some models have it under the name `tool_use`. If it can't be read, that
+    /// is an error of such conversations alone.
+    pub fn with_tool_use(self, source: &str) -> Self {
+        let template = Self::new(source).map(|template| template.source);
+        Self { tool_use: Some(template.map_err(|error| error.to_string())), ..self }
     }
 
     /// The template of a conversation.
-    fn of(&self, conversation: &Conversation<'_>) -> Self {
-        let tool_use = self.tool_use.as_ref().filter(|_| !conversation.tools.is_empty());
-        Self { source: tool_use.unwrap_or(&self.source).clone(), tool_use: None }
+    fn of(&self, conversation: &Conversation<'_>) -> Result<Self> {
+        let source = match self.tool_use.as_ref().filter(|_| !conversation.tools.is_empty()) {
+            None => &self.source,
+            Some(Ok(source)) => source,
+            Some(Err(message)) => {
+                return Err(TextError::Template { line: 0, message: format!("that for tools: {message}") });
+            }
+        };
+        Ok(Self { source: source.clone(), tool_use: None })
     }
 
     /// The prompt for a conversation, as text.
@@ -71,14 +79,14 @@ impl ChatTemplate {
     /// Errors: the template fails, refuses the conversation or goes beyond a limit. To encode the prompt
     /// safely use [`ChatTemplate::render_prompt`].
     pub fn render(&self, conversation: &Conversation<'_>) -> Result<String> {
-        let template = self.of(conversation);
+        let template = self.of(conversation)?;
         let variables = conversation.variables(template.reads(), &|text: &str| text.to_owned());
         template.render_variables(&variables, conversation.now)
     }
 
     /// The prompt for a conversation, to be encoded by [`crate::Tokenizer::encode_prompt`].
     pub fn render_prompt(&self, conversation: &Conversation<'_>) -> Result<Prompt> {
-        Prompt::render(self.of(conversation), conversation)
+        Prompt::render(self.of(conversation)?, conversation)
     }
 
     pub(crate) fn reads(&self) -> Reads {

@@ -32,8 +32,9 @@ fn user(text: &str) -> ChatMessage {
 
 #[test]
 fn conversations_with_tools_have_the_template_for_them() {
-    let other = ChatTemplate::new("{{ tools[0].name }} {{ messages[0].content }}").unwrap();
-    let template = ChatTemplate::new("{{ messages[0].content }}").unwrap().with_tool_use(&other);
+    let plain = ChatTemplate::new("{{ messages[0].content }}").unwrap();
+    let template = plain.clone().with_tool_use("{{ tools[0].name }} {{ messages[0].content }}");
+    let broken = plain.with_tool_use("{% for %}");
     let tools = [json!({"name": "add"})];
     for (tools, text) in [(&[][..], "Hi"), (&tools, "add Hi")] {
         let conversation = Conversation {
@@ -47,6 +48,8 @@ fn conversations_with_tools_have_the_template_for_them() {
         };
         assert_eq!(template.render(&conversation).unwrap(), text);
         assert_eq!(template.render_prompt(&conversation).unwrap().text(), text);
+        let error = broken.render_prompt(&conversation).map(drop).err().map(|error| error.to_string());
+        assert_eq!(error.as_ref().is_some_and(|error| error.contains("that for tools")), !tools.is_empty());
     }
 }
 

@@ -26,7 +26,7 @@ const YARN_GROWTH: f64 = 0.1;
 /// Magnitudes whose difference is no more than this part of them are the same.
 const SAME_MAGNITUDE: f64 = 1e-4;
 /// What may be in a group of YaRN: what is read, here or with positions of other kinds, and what changes nothing.
-const YARN_KEYS: [&str; 18] = [
+const YARN_KEYS: [&str; 19] = [
     "rope_type",
     "type",
     "rope_theta",
@@ -43,6 +43,7 @@ const YARN_KEYS: [&str; 18] = [
     "mscale_all_dim",
     "truncate",
     "finetuned",
+    "max_position_embeddings",
     "low_freq_factor",
     "high_freq_factor",
 ];
