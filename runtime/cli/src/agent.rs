@@ -153,12 +153,16 @@ fn pursue(args: Args) -> Result<ExitCode> {
         tasks => work.together(tasks),
     };
     let closed = work.close();
-    let mut status = 0;
+    let (mut status, mut failed) = (0, None);
     for answer in answers {
-        status = status.max(self::status(&answer?));
+        match answer {
+            Ok(answer) => status = status.max(self::status(&answer)),
+            Err(error) if failed.is_none() => failed = Some(error),
+            Err(error) => eprintln!("membrane: {}", report::printable(&format!("{error:#}"))),
+        }
     }
     // What an answer says of a log that can't be written is the cause.
-    closed.map(|()| ExitCode::from(status))
+    failed.map_or(closed, Err).map(|()| ExitCode::from(status))
 }
 
 /// The tasks, from the command line or from standard input.
@@ -405,21 +409,30 @@ impl Work {
             .collect();
         let mut answers = Vec::new();
         for (index, thread) in threads.into_iter().enumerate() {
-            let done = thread.join().unwrap_or_else(|_| Err(anyhow!("the task broke off")));
-            answers.push(done.and_then(|(answer, text)| {
-                if !self.json {
-                    eprintln!("task {}:", index + 1);
-                    let text = if text.ends_with('\n') { text } else { text + "\n" };
-                    printer::text(&text)?;
-                }
+            let (text, done) =
+                thread.join().unwrap_or_else(|_| (String::new(), Err(anyhow!("the task broke off"))));
+            let told = |done: Result<AgentAnswer>| {
+                let answer = done?;
                 self.sum_up(&answer, Some(index));
                 Ok(answer)
-            }));
+            };
+            // A line for each answer, and what one that failed has said.
+            let shown = if done.is_ok() || !text.is_empty() { self.show(index, text) } else { Ok(()) };
+            answers.push(shown.and_then(|()| told(done)).with_context(|| format!("task {}", index + 1)));
         }
         answers
     }
 
-    fn one_of_several(&self, index: usize, task: &str) -> Result<(AgentAnswer, String)> {
+    /// Prints what one of several tasks has come to, be it to its end or not.
+    fn show(&self, index: usize, text: String) -> Result<()> {
+        if self.json {
+            return Ok(());
+        }
+        eprintln!("task {}:", index + 1);
+        printer::text(&if text.ends_with('\n') { text } else { text + "\n" }).map(drop)
+    }
+
+    fn one_of_several(&self, index: usize, task: &str) -> (String, Result<AgentAnswer>) {
         let text = Arc::new(Mutex::new(String::new()));
         let (said, json) = (text.clone(), self.json);
         let sink: EventSink = Arc::new(Mutex::new(move |event: Event| {
@@ -436,9 +449,9 @@ impl Work {
         }));
         let options =
             AgentOptions { seed: self.options.seed.wrapping_add(index as u64), ..self.options.clone() };
-        let answer = self.agents.run(&self.agent, task, &options, self.store.clone(), &self.cancel, &sink)?;
+        let answer = self.agents.run(&self.agent, task, &options, self.store.clone(), &self.cancel, &sink);
         let text = text.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok((answer, text))
+        (text, answer.map_err(anyhow::Error::from))
     }
 
     /// What there is to say of an answer beside its text.

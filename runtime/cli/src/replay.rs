@@ -121,6 +121,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         plugins: BTreeMap::new(),
         behaviours: BTreeMap::new(),
         generator: None,
+        ids: transcript
+            .answers
+            .iter()
+            .any(|answer| Script::of(answer, texts.as_ref()).is_ok_and(|script| script.ids)),
         quiet,
     };
     let mut same = true;
@@ -176,6 +180,8 @@ struct Replaying<'a> {
     behaviours: BTreeMap<u64, Behaviour>,
     /// For the model, behaviour, context, precision and cache of the last answer.
     generator: Option<(Setting, Generator)>,
+    /// Whether an answer of the log can be generated again.
+    ids: bool,
     quiet: bool,
 }
 
@@ -209,7 +215,10 @@ impl Replaying<'_> {
                 outcome.left_out.push(why.to_owned());
             }
         }
-        if wants_generation {
+        if wants_generation && self.ids && !script.ids {
+            let why = "generation: token ids were not kept (`--audit-keep tokens`), or were erased";
+            outcome.left_out.push(why.to_owned());
+        } else if wants_generation {
             let path = self.model_path(answer)?;
             if !path.exists() && outcome.decisions.is_some() && self.args.model.is_none() {
                 outcome.left_out.push(format!("generation: {} is not there; give --model", path.display()));
