@@ -82,6 +82,38 @@ fn new_versions_are_for_tasks_by_standard_input() {
 }
 
 #[test]
+fn parameters_that_a_plugin_does_not_take_change_nothing_between_tasks() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("rules.toml");
+    let clause = |id: &str| {
+        format!(
+            "[[clause]]\nid = \"{id}\"\nwhen = \"request\"\nmatch = \"Two\"\naction = \"refuse\"\nmessage = \"No.\"\n"
+        )
+    };
+    fs::write(&rules, clause("first")).unwrap();
+    let (model, guard) = (fixture(MOE), format!("guard,rules=file:{}", rules.display()));
+    let task = [
+        "agent", "react", "--watch", "--model", &model, "--seed", "1", "-n", "4", "--policy", &guard,
+        "--json",
+    ];
+    let mut child = command(&task).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut until = |name: &str| -> Value {
+        let mut events = lines.by_ref().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+        events.find(|event| event["event"] == name).unwrap_or_else(|| panic!("no {name}"))
+    };
+    writeln!(input, "One.").unwrap();
+    assert_eq!(until("end")["reason"], "stop");
+    fs::write(&rules, clause("first") + "broken = [").unwrap();
+    writeln!(input, "Two.").unwrap();
+    assert!(until("reload-failed")["message"].as_str().unwrap().contains("guard"));
+    assert_eq!(until("end")["reason"], "refused", "what was in force stays");
+    drop(input);
+    child.wait().unwrap();
+}
+
+#[test]
 fn a_schema_is_taken_as_it_stands_on_the_command_line() {
     let schema = r#"extractor,schema={"type": "object", "properties": {"b, c": {"const": "x, y"}, "a": {"enum": [1, 2]}},
         "required": ["b, c", "a"], "additionalProperties": false},max_tokens=64"#;

@@ -199,4 +199,13 @@ fn a_new_plugin_in_rust_builds_and_does_what_its_cases_say() {
         let _ = fs::remove_file(&more);
         again().good();
     }
+    // Where nothing was kept, times decide.
+    fs::remove_file(plugin.join("build/policy.sources.json")).unwrap();
+    fs::write(&component, &built).unwrap();
+    for path in [plugin.join("Cargo.toml"), plugin.join("plugin.toml"), plugin.join("Cargo.lock")] {
+        old(&path, &fs::read(&path).unwrap());
+    }
+    again().good();
+    fs::write(&source, &text).unwrap();
+    again().failed_saying(&["cargo"]);
 }

@@ -283,4 +283,7 @@ fn a_grammar_that_can_not_be_followed_is_a_failure_with_a_reason() {
         assert!(ended.stdout.is_empty(), "{flags:?}: {}", ended.stdout);
         assert!(!ended.stderr.contains("load:"), "{flags:?}: {}", ended.stderr);
     }
+    // Plain text is told of no tools.
+    let raw = ["run", &fixture(MOE), "Hello", "--raw", "-n", "3", "--regex", "a+", "--tool", "calculator"];
+    assert!(membrane(&raw).good().stdout.starts_with('a'));
 }
