@@ -25,12 +25,13 @@ const LEAST_PROBE_BYTES: u64 = 48 << 20;
 const PROBE_MARGIN_BYTES: u64 = 16 << 20;
 
 pub fn measure(args: &Args, case: Case) -> Result<Figures> {
-    let usage = if case.start == Start::Recalled { earlier_run(args, case)? } else { None };
+    let Room { contexts, bytes_per_token } = Room::of(args, case)?;
+    let usage = if case.start == Start::Recalled { earlier_run(args, case, contexts)? } else { None };
     if case.start.has_cold_files() {
         forget(&Checkpoint::open(&args.model.model)?);
     }
     let begun = Instant::now();
-    let model = load(args, case, usage)?;
+    let model = load(args, case, contexts, usage)?;
     let load_s = begun.elapsed().as_secs_f64();
     let once = model.tokenizer()?.encode(&text(args)?, Specials::AsText)?;
     let tokens = Tokens::of(&once, case.context, args)?;
@@ -50,7 +51,7 @@ pub fn measure(args: &Args, case: Case) -> Result<Figures> {
     let ran = Ran::task(args, &model, session, &tokens)?;
     let plan = model.plan();
     let (paged, team, budget, automatic) = (plan.paged(), model.team(), plan.budget, plan.automatic.clone());
-    let bytes_per_token = bytes_per_token(&model) / u64::from(args.sessions);
+    let bytes_per_token = bytes_per_token / u64::from(args.sessions);
     let weights = model.checkpoint().files()[0].path.clone();
     let activations = model.precision().name().to_owned();
     // The measurement of memory takes some itself: under a limit there is no room for it beside the model.
@@ -125,49 +126,62 @@ impl Tokens {
 
 /// Plans the case without measuring it. Errors: the model can't be read, or the memory does not hold it.
 pub fn check(args: &Args, case: Case) -> Result<()> {
-    prepare(args, case, None).map(drop)
+    Room::of(args, case).map(drop)
 }
 
-fn load(args: &Args, case: Case, usage: Option<Usage>) -> Result<Model> {
-    report::load(prepare(args, case, usage)?, true)
+/// What a case needs beside the model.
+#[derive(Clone, Copy)]
+struct Room {
+    /// Full contexts.
+    contexts: u32,
+    /// Weights that each token's computation reads, in bytes: all resident ones but those of a head that drafts, and the experts that
+    /// it uses.
+    bytes_per_token: u64,
 }
 
-fn prepare(args: &Args, case: Case, usage: Option<Usage>) -> Result<Prepared> {
+impl Room {
+    /// Plans the case. Errors: the model can't be read, or the memory does not hold it.
+    fn of(args: &Args, case: Case) -> Result<Self> {
+        // Sessions beyond the contexts have no head.
+        let one = prepare(args, case, 1, None)?;
+        let (speculate, sessions) = (Speculate::from(args.model.load.machine.speculate), sessions(args));
+        let head = one.hyperparameters().mtp_blocks > 0 && sessions == 2;
+        let in_memory = || prepare(args, case, sessions, None).is_ok_and(|own| !own.plan().paged());
+        let contexts = match speculate {
+            // By itself a head drafts only where all is in memory.
+            Speculate::Auto if head && in_memory() => sessions,
+            Speculate::Always if head => sessions,
+            // A recurrent state is a session's own; there are two for each context.
+            _ if one.hyperparameters().is_recurrent() => sessions.div_ceil(2),
+            _ => 1,
+        };
+        let plan = one.plan();
+        let experts = plan.experts_per_token * plan.experts_total.0.checked_div(plan.experts).unwrap_or(0);
+        Ok(Self { contexts, bytes_per_token: plan.weights.0 + experts })
+    }
+}
+
+fn load(args: &Args, case: Case, contexts: u32, usage: Option<Usage>) -> Result<Model> {
+    report::load(prepare(args, case, contexts, usage)?, true)
+}
+
+fn prepare(args: &Args, case: Case, contexts: u32, usage: Option<Usage>) -> Result<Prepared> {
     let mut flags = args.model.load.clone();
     flags.machine.memory = Memories(vec![case.memory]);
     let mut options = flags.load_options(0)?;
-    let checkpoint = Arc::new(Checkpoint::open(&args.model.model)?);
-    // One more decodes with drafts beside that without.
-    let others = args.sessions - u32::from(matches!(options.speculate, Speculate::Off));
     let wanted = u32::try_from(case.context + args.prompt + args.decode)?;
-    options.sessions = 1 + others;
+    let sessions = sessions(args);
+    // Sessions behind one prompt share it; contexts of their own are as long as all of it.
+    let shared = if contexts < sessions { (sessions - 1) * own_context(args) } else { 0 };
+    options.context = options.context.or(Some(wanted.saturating_add(shared)));
+    (options.contexts, options.sessions) = (contexts, sessions);
     options.recall = usage;
-    let (given, sessions) = (options.context, options.sessions);
-    let speculate = options.speculate;
-    let mut prepared = |contexts: u32| {
-        // Sessions behind one prompt share it; contexts of their own are as long as all of it.
-        let shared = if contexts < sessions { others * own_context(args) } else { 0 };
-        options.context = given.or(Some(wanted.saturating_add(shared)));
-        options.contexts = contexts;
-        Prepared::of(checkpoint.clone(), &options)
-    };
-    let one = prepared(1)?;
-    // The model's own head drafts only where each session has a context; by itself only where all is in memory.
-    let head = one.hyperparameters().mtp_blocks > 0 && sessions <= 2;
-    let drafts = match speculate {
-        Speculate::Off => false,
-        Speculate::Auto => head && !one.plan().paged(),
-        Speculate::Always => head,
-    };
-    if drafts {
-        let own = prepared(sessions);
-        if matches!(speculate, Speculate::Always) || own.as_ref().is_ok_and(|own| !own.plan().paged()) {
-            return Ok(own?);
-        }
-    }
-    // A recurrent state is a session's own; there are two for each context.
-    let recurrent = one.plan().recurrent.0 > 0 && sessions > 2;
-    Ok(if recurrent { prepared(sessions.div_ceil(2))? } else { one })
+    Ok(Prepared::of(Arc::new(Checkpoint::open(&args.model.model)?), &options)?)
+}
+
+/// Sessions that there are at a time: one more decodes with drafts beside that without.
+fn sessions(args: &Args) -> u32 {
+    args.sessions + u32::from(!matches!(Speculate::from(args.model.load.machine.speculate), Speculate::Off))
 }
 
 /// Positions that a further session behind the same prompt may need of its own: its tokens, and what is left of the
@@ -187,8 +201,8 @@ fn warm_up(model: &Model, tokens: &Tokens) -> Result<()> {
 }
 
 /// What another run uses, which goes through another prompt and the tokens behind it.
-fn earlier_run(args: &Args, case: Case) -> Result<Option<Usage>> {
-    let model = load(args, case, None)?;
+fn earlier_run(args: &Args, case: Case, contexts: u32) -> Result<Option<Usage>> {
+    let model = load(args, case, contexts, None)?;
     let once = model.tokenizer()?.encode(&text(args)?, Specials::AsText)?;
     warm_up(&model, &Tokens::of(&once, case.context, args)?)?;
     Ok(model.usage())
@@ -280,12 +294,6 @@ fn speculate(session: &mut Session, tokens: usize) -> Result<Speculated> {
 fn loaded_bytes(model: &Model) -> u64 {
     let plan = model.plan();
     plan.weights.0 + if plan.paged() { 0 } else { plan.experts_total.0 }
-}
-
-/// Weights that each token's computation reads: all resident ones and the experts that it uses.
-fn bytes_per_token(model: &Model) -> u64 {
-    let plan = model.plan();
-    plan.weights.0 + plan.experts_per_token * plan.experts_total.0.checked_div(plan.experts).unwrap_or(0)
 }
 
 /// What the disk gives that the file is on, in GB/s; none if the file is too small to tell.

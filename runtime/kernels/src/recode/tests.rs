@@ -48,7 +48,7 @@ fn taken_apart(recoding: &Recoding, parts: &[&[u8]], whole: &[f32]) {
             columns.parts
         );
     }
-    assert!(columns.working_bytes() >= 4 * rows * cols);
+    assert_eq!(columns.working_bytes(), recoding.bytes() + 4 * rows * cols);
 }
 
 fn bytes(noise: &mut Noise, count: usize) -> Vec<u8> {
