@@ -33,6 +33,11 @@ const GPT4O: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
     r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
+const TEKKEN: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|",
+    r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
 const KIMI_K2: &str = concat!(
     r"\p{Han}+|",
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*",
@@ -92,7 +97,7 @@ const FAMILIES: &[Family] = &[
         cuts: &[Cut::Gpt2],
     },
     Family {
-        names: &["qwen2", "deepseek-r1-qwen"],
+        names: &["qwen2", "deepseek-r1-qwen", "megrez"],
         nfc: true,
         ignore_merges: false,
         add_bos: false,
@@ -106,14 +111,28 @@ const FAMILIES: &[Family] = &[
         cuts: &[Cut::Regex(QWEN35)],
     },
     Family {
-        names: &["llama-bpe", "llama3", "llama-v3"],
+        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"],
         nfc: false,
         ignore_merges: true,
         add_bos: true,
         cuts: &[Cut::Regex(LLAMA3)],
     },
     Family {
-        names: &["smollm", "starcoder", "refact"],
+        names: &["glm4", "chatglm-bpe", "smaug-bpe", "dbrx"],
+        nfc: false,
+        ignore_merges: false,
+        add_bos: false,
+        cuts: &[Cut::Regex(LLAMA3)],
+    },
+    Family {
+        names: &["tekken"],
+        nfc: false,
+        ignore_merges: true,
+        add_bos: true,
+        cuts: &[Cut::Regex(TEKKEN)],
+    },
+    Family {
+        names: &["smollm", "starcoder", "refact", "minerva-7b"],
         nfc: false,
         ignore_merges: false,
         add_bos: false,

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use common::{fixture, spec, strings, tokenizer};
 use membrane_text::{Specials, TextError, Tokenizer, VocabularySpec};
 use proptest::prelude::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn ids(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
@@ -146,9 +146,9 @@ fn what_is_not_supported_is_named() {
     let words = fixture("words.json");
     let found = error(VocabularySpec { model: "bert".into(), ..spec(&words, "default") });
     assert!(found.contains("\"bert\"") && found.contains("gpt2") && found.contains("llama"), "{found}");
-    let found = error(spec(&words, "tekken"));
+    let found = error(spec(&words, "superbpe"));
     assert!(
-        found.contains("\"tekken\"") && found.contains("qwen2") && found.contains("llama-bpe"),
+        found.contains("\"superbpe\"") && found.contains("qwen2") && found.contains("llama-bpe"),
         "{found}"
     );
 }
@@ -168,7 +168,9 @@ fn ids_outside_the_vocabulary_are_errors() {
 fn long_texts_are_encoded_as_one() {
     let words = fixture("words.json");
     let texts = strings(&words["texts"]);
-    for pre in ["gpt-2", "smollm", "qwen2", "qwen35", "llama-bpe", "gpt-4o", "kimi-k2", "deepseek-v3"] {
+    for pre in
+        ["gpt-2", "smollm", "qwen2", "qwen35", "llama-bpe", "gpt-4o", "tekken", "kimi-k2", "deepseek-v3"]
+    {
         let tokenizer = Tokenizer::new(spec(&words, pre)).unwrap();
         let mut whole = Vec::new();
         let mut long = String::new();
@@ -213,5 +215,76 @@ proptest! {
         let tokens = words.encode(&text, Specials::AsText).unwrap();
         prop_assert!(tokens.iter().all(|&token| !words.is_control(token)));
         prop_assert_eq!(words.decode(&tokens, false), text);
+    }
+}
+
+/// How the `tokenizer.json` of Mistral-Nemo and what came after it cuts a text.
+const MISTRAL: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|",
+    r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+
+#[test]
+fn mistral_cuts_as_its_own_tokenizer_does() {
+    let words = fixture("words.json");
+    let spec = spec(&words, "tekken");
+    let numbered = || spec.tokens.iter().zip(&spec.token_types).enumerate();
+    let vocabulary: serde_json::Map<String, Value> = numbered()
+        .filter(|(_, (_, kind))| matches!(kind, 1 | 3 | 4))
+        .map(|(id, (text, _))| (text.to_string(), id.into()))
+        .collect();
+    let added: Vec<Value> = numbered()
+        .filter(|(_, (_, kind))| matches!(kind, 3 | 4))
+        .map(|(id, (text, kind))| {
+            let flags = json!({"single_word": false, "lstrip": false, "rstrip": false, "normalized": false});
+            let mut token = json!({"id": id, "content": text, "special": *kind == 3});
+            token.as_object_mut().unwrap().extend(flags.as_object().unwrap().clone());
+            token
+        })
+        .collect();
+    let json = json!({
+        "added_tokens": added,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": MISTRAL}, "behavior": "Isolated", "invert": false},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+        ]},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        "model": {"type": "BPE", "ignore_merges": true, "vocab": vocabulary, "merges": spec.merges},
+    });
+    let json = json.to_string();
+    let published = VocabularySpec::from_tokenizer_json(json.as_bytes()).unwrap();
+    assert_eq!(published.pre, "tekken");
+    let published = Tokenizer::new(published).unwrap();
+    let ours = Tokenizer::new(spec.clone()).unwrap();
+    let oracle = tokenizers::Tokenizer::from_bytes(json).unwrap();
+    let mut texts = strings(&words["texts"]);
+    texts.extend(["HTTPServerError", "don't STOP", "a1234b", "x //\n\n/ y", "ÀÉî ÑandÇA"].map(str::to_owned));
+    for text in &texts {
+        let expected = oracle.encode(text.as_str(), false).unwrap();
+        assert_eq!(ours.encode(text, Specials::Parse).unwrap(), expected.get_ids(), "{text:?}");
+        assert_eq!(published.encode(text, Specials::Parse).unwrap(), expected.get_ids(), "{text:?}");
+    }
+    assert!(ours.add_bos());
+}
+
+#[test]
+fn names_for_the_same_cuts_are_known() {
+    let words = fixture("words.json");
+    let text = "I'll say 12345 words\n\n to you";
+    for (name, like, add_bos) in [
+        ("falcon3", "llama-bpe", true),
+        ("pixtral", "llama-bpe", true),
+        ("glm4", "llama-bpe", false),
+        ("chatglm-bpe", "llama-bpe", false),
+        ("smaug-bpe", "llama-bpe", false),
+        ("dbrx", "llama-bpe", false),
+        ("megrez", "qwen2", false),
+        ("minerva-7b", "smollm", false),
+    ] {
+        let named = Tokenizer::new(spec(&words, name)).unwrap();
+        assert_eq!(named.add_bos(), add_bos, "{name}");
+        let tokens = |tokenizer: &Tokenizer| tokenizer.encode(text, Specials::Parse).unwrap();
+        assert_eq!(tokens(&named), tokens(&tokenizer(like)), "{name}");
     }
 }

@@ -32,8 +32,8 @@ fn models_that_contradict_themselves_are_named() {
     };
     let width = |metadata: &mut Metadata| metadata.set("qwen3moe.expert_feed_forward_length", 64u32);
     with(&width).failed_saying(&["changed.gguf: tensor `blk.0.ffn_", "has shape"]);
-    let rules = |metadata: &mut Metadata| metadata.set("tokenizer.ggml.pre", "tekken");
-    with(&rules).failed_saying(&["changed.gguf: tokenizer.ggml.pre is \"tekken\""]);
+    let rules = |metadata: &mut Metadata| metadata.set("tokenizer.ggml.pre", "superbpe");
+    with(&rules).failed_saying(&["changed.gguf: tokenizer.ggml.pre is \"superbpe\""]);
     let types = |metadata: &mut Metadata| metadata.set("tokenizer.ggml.token_type", vec![1i32; 3]);
     with(&types).failed_saying(&["changed.gguf: tokenizer.ggml.token_type has 3 entries"]);
     let template = |metadata: &mut Metadata| metadata.set("tokenizer.chat_template", "{% if %}");
