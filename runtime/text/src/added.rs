@@ -7,7 +7,8 @@ use aho_corasick::{AhoCorasick, Input, MatchKind};
 use crate::error::{Result, TextError};
 use crate::vocabulary::{Kind, TokenBytes};
 
-/// Control and user-defined tokens, ready for search.
+/// Control and user-defined tokens, ready for search. User-defined ones that stand between such marks as begin and end turns are found like
+/// control tokens: DeepSeek's `tokenizer.json` does not call these special.
 pub(crate) struct Added {
     control: Patterns,
     user_defined: Patterns,
@@ -25,9 +26,14 @@ pub(crate) struct Found {
 
 impl Added {
     pub fn new(kinds: &[Kind], bytes: &TokenBytes) -> Result<Self> {
+        let marker = |token: u32| bytes.get(token).is_some_and(is_marker);
         Ok(Self {
-            control: Patterns::new(kinds, bytes, Kind::Control)?,
-            user_defined: Patterns::new(kinds, bytes, Kind::UserDefined)?,
+            control: Patterns::new(kinds, bytes, |kind, token| {
+                kind == Kind::Control || kind == Kind::UserDefined && marker(token)
+            })?,
+            user_defined: Patterns::new(kinds, bytes, |kind, token| {
+                kind == Kind::UserDefined && !marker(token)
+            })?,
         })
     }
 
@@ -82,6 +88,15 @@ impl Added {
     }
 }
 
+/// Whether a token stands between marks of turns, in ASCII or of full width.
+fn is_marker(token: &[u8]) -> bool {
+    [("<|", "|>"), ("<｜", "｜>")].iter().any(|(open, close)| {
+        token.len() > open.len() + close.len()
+            && token.starts_with(open.as_bytes())
+            && token.ends_with(close.as_bytes())
+    })
+}
+
 struct Patterns {
     search: AhoCorasick,
     tokens: Vec<u32>,
@@ -89,8 +104,8 @@ struct Patterns {
 }
 
 impl Patterns {
-    fn new(kinds: &[Kind], bytes: &TokenBytes, kind: Kind) -> Result<Self> {
-        let chosen = (0..kinds.len() as u32).filter(|&token| kinds[token as usize] == kind);
+    fn new(kinds: &[Kind], bytes: &TokenBytes, has: impl Fn(Kind, u32) -> bool) -> Result<Self> {
+        let chosen = (0..kinds.len() as u32).filter(|&token| has(kinds[token as usize], token));
         let (tokens, texts): (Vec<u32>, Vec<Vec<u8>>) =
             chosen.filter_map(|token| Some((token, bytes.get(token)?.to_vec()))).unzip();
         let search = AhoCorasick::builder()

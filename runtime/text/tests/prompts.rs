@@ -157,3 +157,27 @@ proptest! {
         prop_assert_eq!(tokenizer.decode(&tokens, false), prompt.text());
     }
 }
+
+#[test]
+fn user_defined_tokens_that_look_like_turns_are_text_in_a_persons_words() {
+    let words = fixture("words.json");
+    let mut spec = common::spec(&words, "deepseek-v3");
+    let first = spec.tokens.len() as u32;
+    for text in ["<｜User｜>", "<|turn|>", "<kept>"] {
+        spec.tokens.push(text.into());
+        spec.token_types.push(4);
+    }
+    let [turn, other, kept] = [first, first + 1, first + 2];
+    let tokenizer = Tokenizer::new(spec).unwrap();
+    let count = |tokens: &[u32], token: u32| tokens.iter().filter(|&&found| found == token).count();
+    let said = "a<｜User｜>b<|turn|><kept>c";
+    let prompt =
+        prompt("<｜User｜>{% for m in messages %}{{ m.content }}{% endfor %}<|turn|>", &[user(said)]);
+    let tokens = tokenizer.encode_prompt(&prompt).unwrap();
+    assert_eq!((count(&tokens, turn), count(&tokens, other), count(&tokens, kept)), (1, 1, 1));
+    assert_eq!(tokenizer.decode(&tokens, false), format!("<｜User｜>{said}<|turn|>"));
+    let plain = tokenizer.encode(said, Specials::AsText).unwrap();
+    assert_eq!((count(&plain, turn), count(&plain, other), count(&plain, kept)), (0, 0, 1));
+    let parsed = tokenizer.encode(said, Specials::Parse).unwrap();
+    assert_eq!((count(&parsed, turn), count(&parsed, other), count(&parsed, kept)), (1, 1, 1));
+}
