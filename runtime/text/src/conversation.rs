@@ -137,7 +137,10 @@ impl Conversation<'_> {
             }
             if !message.tool_calls.is_empty() {
                 let calls = message.tool_calls.iter().zip(&ids[made..]).map(|(call, id)| {
-                    let arguments = map_strings(&call.arguments, untrusted);
+                    let arguments = match reads.arguments_as_text {
+                        true => Value::String(untrusted(&call.arguments.to_string())),
+                        false => map_strings(&call.arguments, untrusted),
+                    };
                     let function = json!({"name": untrusted(&call.name), "arguments": arguments});
                     json!({"type": "function", "id": id, "function": function})
                 });
@@ -161,6 +164,8 @@ pub(crate) struct Reads {
     pub one_with_call: bool,
     /// The name of a tool from the id of its call, as Kimi's models write it.
     pub names_from_ids: bool,
+    /// A call's arguments as JSON text, which it adds to others, as DeepSeek's do.
+    pub arguments_as_text: bool,
 }
 
 impl Reads {
@@ -172,12 +177,23 @@ impl Reads {
             opens_reasoning: has(reasoning::OPEN),
             one_with_call: has(".thinking"),
             names_from_ids: has("<|tool_call_argument_begin|>"),
+            arguments_as_text: adds_arguments(source),
         }
     }
 
     fn call_id(self, index: usize, name: &str) -> String {
         if self.names_from_ids { format!("functions.{name}:{index}") } else { call_id(index) }
     }
+}
+
+/// Whether a template adds a call's arguments to texts as they are, which only a text can be.
+fn adds_arguments(source: &str) -> bool {
+    let dense: String = source.chars().filter(|c| !c.is_whitespace()).collect();
+    let has = |text: &str| dense.contains(text);
+    let adds = has("['arguments']+'") || has("+tool['function']['arguments']") || has(".arguments+'");
+    adds && !["argumentsisstring", "['arguments']isstring", "arguments|tojson", "['arguments']|tojson"]
+        .map(has)
+        .contains(&true)
 }
 
 /// The id of the n-th call of a conversation, in the form that the strictest templates want: nine letters and

@@ -172,6 +172,29 @@ fn tool_calls_have_ids_that_results_refer_to() {
 }
 
 #[test]
+fn templates_that_add_arguments_to_texts_get_them_as_json() {
+    let mut asking = ChatMessage::new(Role::Assistant, "");
+    asking.tool_calls = vec![ToolCall { name: "x".into(), arguments: json!({"a": [1, "b"]}) }];
+    let call = |written: &str| {
+        let template = format!(
+            "{{%- for m in messages -%}}{{%- for tool in m['tool_calls'] -%}}{written}{{%- endfor -%}}{{%- endfor -%}}"
+        );
+        render(&template, std::slice::from_ref(&asking)).unwrap()
+    };
+    // DeepSeek-R1's and V3.1's.
+    let bare = "{{'```json' + '\\n' + tool['function']['arguments'] + '\\n' + '```'}}";
+    assert_eq!(call(bare), "```json\n{\"a\":[1,\"b\"]}\n```");
+    let last = "{{ tool['function']['name'] + tool['function']['arguments'] }}";
+    assert_eq!(call(last), "x{\"a\":[1,\"b\"]}");
+    // Kimi K2's and Qwen's.
+    let asked = "{% set a = tool['function']['arguments'] %}{{ 'x' + (a if a is string else a | tojson) }}";
+    assert_eq!(call(asked), "x{\"a\": [1, \"b\"]}");
+    let either = "{% if tool['function']['arguments'] is string %}{{ 'x' + tool['function']['arguments'] }}{% else %}\
+                  {{ tool['function']['arguments'] | tojson }}{% endif %}";
+    assert_eq!(call(either), "{\"a\": [1, \"b\"]}");
+}
+
+#[test]
 fn errors_name_the_line() {
     let line = |template: &str| match render(template, &[]) {
         Err(TextError::Template { line, .. }) => line,
