@@ -90,4 +90,45 @@ fn a_list_of_chat_templates_has_one_for_conversations_with_tools() {
     assert_eq!(templates(named(&["default", "rag"])), found("of default", None));
     assert_eq!(templates(json!("plain")), found("plain", None));
     assert_eq!(templates(named(&["rag"])), None);
+    // In files of their own.
+    std::fs::create_dir(root.path().join("additional_chat_templates")).unwrap();
+    std::fs::write(root.path().join("additional_chat_templates/tool_use.jinja"), "of a file").unwrap();
+    assert_eq!(templates(json!("plain")), found("plain", Some("of a file")));
+}
+
+#[test]
+fn mistral_is_llama_where_it_attends_to_all_positions() {
+    let mistral = |more: Value| {
+        let mut config = json!({"model_type": "mistral", "num_hidden_layers": 2, "hidden_size": 8});
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        opened(&config)
+            .map(|checkpoint| checkpoint.metadata().str("general.architecture").unwrap().unwrap().to_owned())
+    };
+    for more in [
+        json!({"sliding_window": null, "max_position_embeddings": 131_072}),
+        json!({"sliding_window": 4096, "max_position_embeddings": 4096}),
+        json!({"max_position_embeddings": 2048}),
+    ] {
+        assert_eq!(mistral(more.clone()).unwrap(), "llama", "{more}");
+    }
+    // The first 7B, and what its class has where nothing is said.
+    for more in [json!({"sliding_window": 4096}), json!({"max_position_embeddings": 32_768})] {
+        let error = mistral(more.clone()).unwrap_err().to_string();
+        assert!(error.contains("sliding_window"), "{more}: {error}");
+    }
+    // The text part of a model that sees.
+    let text =
+        json!({"model_type": "mistral", "sliding_window": null, "hidden_size": 8, "num_hidden_layers": 2});
+    opened(&json!({"model_type": "mistral3", "text_config": text})).unwrap();
+}
+
+#[test]
+fn integers_of_mlx_are_called_so() {
+    let form = json!({"group_size": 64, "bits": 4, "mode": "affine"});
+    for more in [json!({"quantization": form, "quantization_config": form}), json!({"quantization": form})] {
+        let mut config = json!({"model_type": "qwen3", "num_hidden_layers": 2, "hidden_size": 8});
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let error = opened(&config).unwrap_err().to_string();
+        assert!(error.contains("quantization.bits") && error.contains("MLX"), "{error}");
+    }
 }

@@ -12,13 +12,14 @@ use crate::source::SourceFile;
 use crate::value::Array;
 
 /// Names of architectures: `model_type`, with `_text` behind it or not, and ours.
-const ARCHITECTURES: [(&str, &str); 20] = [
+const ARCHITECTURES: [(&str, &str); 21] = [
     ("deepseek_v2", "deepseek2"),
     ("deepseek_v3", "deepseek2"),
     ("gemma3", "gemma3"),
     ("gpt_oss", "gpt-oss"),
     ("kimi_k2", "deepseek2"),
     ("llama", "llama"),
+    ("mistral", "llama"),
     ("mixtral", "llama"),
     ("qwen2", "qwen2"),
     ("qwen2_5_vl", "qwen2vl"),

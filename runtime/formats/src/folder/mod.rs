@@ -47,6 +47,8 @@ const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const TEMPLATE: &str = "chat_template.jinja";
+/// The one for conversations with tools, where it is another.
+const TOOL_TEMPLATE: &str = "additional_chat_templates/tool_use.jinja";
 /// An older form of it, which processors of images and sounds have.
 const OLD_TEMPLATE: &str = "chat_template.json";
 const QUANT_CONFIG: &str = "hf_quant_config.json";
@@ -91,6 +93,10 @@ pub(crate) fn open(path: &Path) -> Result<Parts, FormatError> {
     let text = template.as_ref().map(tokenizer::template).transpose()?;
     documents.extend(template);
     tokenizer::describe(&mut metadata, &object, generation.as_ref(), tokenizer_config.as_ref(), text);
+    if let Some(template) = folder.file(TOOL_TEMPLATE)? {
+        metadata.set(keys::TOOL_TEMPLATE, tokenizer::template(&template)?);
+        documents.push(template);
+    }
     match folder.file(TOKENIZER)? {
         Some(tokenizer) => documents.push(tokenizer),
         None if tokenizer_config.is_some() => {

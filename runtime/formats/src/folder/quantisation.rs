@@ -156,6 +156,13 @@ const ALGORITHMS: [&str; 10] = [
     "mixed_precision",
 ];
 
+/// The bits of a group that is MLX': it names no method, and nothing that others say.
+fn bits_of_mlx(group: &Map<String, Value>) -> Option<&Value> {
+    let others = ["quant_method", "quant_algo", "desc_act", "sym", "zero_point"];
+    let is_mlx = group.contains_key("group_size") && others.iter().all(|key| !group.contains_key(*key));
+    group.get("bits").filter(|_| is_mlx)
+}
+
 /// Adds what the parts of a matrix do not say of themselves. `source`: where the configuration is.
 ///
 /// # Errors
@@ -166,9 +173,16 @@ pub(super) fn describe(
     config: &Map<String, Value>,
     separate: Option<&Map<String, Value>>,
 ) -> Result<(), FormatError> {
-    let group = super::config::levels(config)
-        .into_iter()
-        .find_map(|object| object.get("quantization_config").and_then(Value::as_object));
+    let named = |key: &str| {
+        let [whole, thinker, text] = super::config::levels(config);
+        [whole, thinker, text].into_iter().find_map(|object| object.get(key).and_then(Value::as_object))
+    };
+    let group = named("quantization_config");
+    if let Some(bits) = group.or_else(|| named("quantization")).and_then(bits_of_mlx) {
+        let rule =
+            "integers as MLX packs them are not read; take the model's own folder, or a GGUF file of it";
+        return Err(super::config::refused(source, "quantization.bits", &bits.to_string(), rule));
+    }
     let group = group.or_else(|| separate?.get("quantization").and_then(Value::as_object));
     let Some(group) = group else { return Ok(()) };
     let mut method = ["quant_method", "quant_algo"].into_iter().find_map(|key| group.get(key)?.as_str());

@@ -27,6 +27,8 @@ const DEEPSEEK_V3_COUNTS: [(&str, &str, u32); 6] = [
 const DEEPSEEK_V3_SCALE: f32 = 2.5;
 /// Gemma 3's scores are divided by its root, where a configuration is silent.
 const GEMMA_QUERY_SCALAR: f64 = 256.0;
+/// Positions that Mistral's attention goes over where a configuration is silent; null is all of them.
+const MISTRAL_WINDOW: u64 = 4096;
 /// Classes whose layers slide from `max_window_layers` on, and that number where a configuration is silent.
 const WINDOWED_FROM: [(&str, u64); 4] = [("qwen2", 28), ("qwen3", 28), ("qwen2_vl", 80), ("qwen2_5_vl", 80)];
 /// The limit of gpt-oss' gated units.
@@ -46,10 +48,7 @@ impl Config<'_> {
 
     pub(super) fn usual(&mut self, kind: &str) -> Result<(), FormatError> {
         self.expect_text("hidden_act", "silu")?;
-        let slides = self.flag("use_sliding_window")?.unwrap_or(kind == "mixtral");
-        if slides && self.get("sliding_window").is_some() && !self.all_attend_fully(kind)? {
-            return Err(self.refused("sliding_window", "attention over a window is not computed here"));
-        }
+        self.window(kind)?;
         if self.count("decoder_sparse_step")?.is_some_and(|step| step != 1) {
             return Err(self.refused("decoder_sparse_step", "only a mixture in every layer is computed here"));
         }
@@ -76,6 +75,19 @@ impl Config<'_> {
             self.set("expert_weights_norm", normalise);
         }
         Ok(())
+    }
+
+    /// Refuses a window that positions of the context may lie before.
+    fn window(&self, kind: &str) -> Result<(), FormatError> {
+        const KEY: &str = "sliding_window";
+        let slides = self.flag("use_sliding_window")?.unwrap_or(matches!(kind, "mistral" | "mixtral"));
+        let silent = (kind == "mistral" && !self.text.contains_key(KEY)).then_some(MISTRAL_WINDOW);
+        let Some(window) = self.count(KEY)?.or(silent).filter(|_| slides) else { return Ok(()) };
+        let context = self.count("max_position_embeddings")?;
+        if context.is_some_and(|context| context <= window) || self.all_attend_fully(kind)? {
+            return Ok(());
+        }
+        Err(self.refused(KEY, "attention over a window is not computed here"))
     }
 
     /// Whether no layer's attention goes over the window that is used: where kinds of layers are listed, those are full ones here, and
