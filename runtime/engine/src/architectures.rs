@@ -34,7 +34,7 @@ pub struct Architecture {
 }
 
 /// Every architecture that this engine runs.
-pub const ALL: [Architecture; 16] = [
+pub const ALL: [Architecture; 17] = [
     Architecture { name: "deepseek2", describe: deepseek2::describe },
     Architecture { name: "gemma3", describe: gemma3::describe },
     Architecture { name: "gpt-oss", describe: gpt_oss::describe },
@@ -42,6 +42,8 @@ pub const ALL: [Architecture; 16] = [
     Architecture { name: "gptoss", describe: gpt_oss::describe },
     Architecture { name: "llama", describe: llama::describe },
     Architecture { name: "qwen2", describe: qwen2::dense },
+    // What Ollama calls Qwen2.5-VL.
+    Architecture { name: "qwen25vl", describe: qwen2::dense },
     Architecture { name: "qwen2moe", describe: qwen2::moe },
     Architecture { name: "qwen2vl", describe: qwen2::dense },
     Architecture { name: "qwen3", describe: qwen3::dense },

@@ -31,6 +31,11 @@ impl<'a> Keys<'a> {
         format!("{}.{key}", self.prefix)
     }
 
+    /// The architecture's name before its keys.
+    pub fn prefix(&self) -> &'static str {
+        self.prefix
+    }
+
     /// A required number from 1 to `max`.
     pub fn count(&self, key: &str, max: u32) -> Result<usize> {
         match self.optional_count(key, max)? {

@@ -105,6 +105,7 @@ impl Recoding {
         let whole_rows = view.as_ref().is_none_or(|view| view.has_whole_rows(cols));
         let format = match parts {
             Parts::Floats(format) => format.as_rows(),
+            Parts::Blocks(format) if whole_rows => format,
             Parts::Mxfp4 if whole_rows => {
                 rule(cols.is_multiple_of(32), "32 columns share a scale")?;
                 Format::MXFP4
@@ -119,6 +120,7 @@ impl Recoding {
                 Self::new(parts, rows, cols)?;
                 Format::F32
             }
+            Parts::Blocks(format) => format,
             Parts::Mxfp4 => Format::MXFP4,
             Parts::Fp8 { block: [block_rows, block_cols], .. } => {
                 rule(block_rows > 0 && block_cols > 0, "a block has no elements")?;
@@ -230,6 +232,7 @@ impl Recoding {
     pub fn kind(&self) -> &'static str {
         match self.parts {
             Parts::Floats(_) => "floats",
+            Parts::Blocks(_) => "rows of blocks",
             Parts::Mxfp4 => "MXFP4",
             Parts::Fp8 { .. } => "FP8",
             Parts::Nvfp4 { .. } => "NVFP4",
@@ -252,6 +255,7 @@ impl Recoding {
         let [rows, cols] = self.stored();
         let mut bytes = match self.parts {
             Parts::Floats(format) => vec![rows * cols * format.bytes()],
+            Parts::Blocks(format) => vec![rows * format.row_bytes(cols).unwrap_or(0)],
             Parts::Mxfp4 => vec![rows * (cols / 2), rows * (cols / 32)],
             Parts::Fp8 { scales, block } => {
                 vec![rows * cols, scales.bytes() * rows.div_ceil(block[0]) * cols.div_ceil(block[1])]
@@ -282,9 +286,12 @@ impl Recoding {
             | Parts::Gptq8 { indices, .. }
             | Parts::PackQuantized { indices, .. }
             | Parts::Int8 { indices, .. } => indices,
-            Parts::Floats(_) | Parts::Mxfp4 | Parts::Fp8 { .. } | Parts::Nvfp4 { .. } | Parts::Awq { .. } => {
-                false
-            }
+            Parts::Floats(_)
+            | Parts::Blocks(_)
+            | Parts::Mxfp4
+            | Parts::Fp8 { .. }
+            | Parts::Nvfp4 { .. }
+            | Parts::Awq { .. } => false,
         }
     }
 
@@ -311,6 +318,14 @@ impl Recoding {
             }
             Parts::Floats(_) => {
                 view.copy(parts[0].as_chunks::<2>().0, self.cols, out.as_chunks_mut::<2>().0);
+                Ok(())
+            }
+            Parts::Blocks(_) => {
+                let row_bytes = out.len() / self.rows;
+                for (row, out) in out.chunks_exact_mut(row_bytes).enumerate() {
+                    let first = view.place(row, 0) / self.cols * row_bytes;
+                    out.copy_from_slice(&parts[0][first..first + row_bytes]);
+                }
                 Ok(())
             }
             Parts::Mxfp4 => self.mxfp4(&view, parts[0], parts[1], out),

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use membrane_engine::{LoadOptions, Model, Precision, Prepared};
 use membrane_formats::gguf::GgufWriter;
-use membrane_formats::{Array, Checkpoint, FormatError, Metadata, Value};
+use membrane_formats::{Array, Checkpoint, DType, FormatError, Metadata, Value};
+use membrane_kernels::Format;
+use membrane_kernels::quant::dequantise_row;
 use membrane_tests::{tiny, workspace};
 
 fn logits(path: &Path) -> Result<Vec<u32>, String> {
@@ -213,6 +215,132 @@ fn gpt_oss_of_ollama_is_gpt_oss() {
     assert!(logits(&theirs).unwrap() == logits(&path).unwrap());
     let kind = membrane_engine::tokenizer_kind(&Checkpoint::open(&theirs).unwrap()).unwrap();
     assert_eq!(kind.pre, "gpt-4o");
+}
+
+#[test]
+fn vision_models_of_ollama_are_what_they_are_called_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let named = |architecture: &'static str| {
+        move |metadata: &mut Metadata| {
+            let keys: Vec<String> = metadata.iter().map(|(key, _)| key.to_owned()).collect();
+            for key in keys {
+                let value = metadata.remove(&key).unwrap();
+                metadata.set(&key.replace("qwen2moe.", &format!("{architecture}.")), value);
+            }
+            metadata.set("general.architecture", architecture);
+            metadata.set(&format!("{architecture}.feed_forward_length"), 32_u32);
+        }
+    };
+    let error =
+        |architecture| logits(&fixture("qwen2moe", folder.path(), named(architecture), &[])).unwrap_err();
+    // Its layers are looked for, which the mixture does not have.
+    assert_eq!(error("qwen25vl"), error("qwen2vl"));
+    assert!(error("qwen25vl").contains("ffn_"), "{}", error("qwen25vl"));
+}
+
+#[test]
+fn other_architectures_than_deepseeks_say_their_growth_in_other_units() {
+    const GROWTH: &str = "rope.scaling.yarn_log_multiplier";
+    let all = 1.0 + 0.1 * 32_f32.ln();
+    let with = |change: &[(&str, Option<Value>)]| -> Vec<f32> {
+        tiny_logits("gpt-oss", change).unwrap().into_iter().map(f32::from_bits).collect()
+    };
+    let same = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-3);
+    // As Devstral has it: what rotated dimensions grow by is what scores are to grow by, and nothing is left of it.
+    let none = with(&[set("rope.scaling.yarn_attn_factor", 1.0 / all)]);
+    assert!(same(&with(&[set(GROWTH, 1_f32)]), &none));
+    assert!(!same(&with(&[]), &none));
+    let error = tiny_logits("gpt-oss", &[set(GROWTH, 11_f32)]).unwrap_err();
+    assert!(error.contains(GROWTH), "{error}");
+}
+
+/// A matrix of the tiny model of DeepSeek, its rows as bytes and as floats.
+fn rows(source: &Checkpoint, name: &str) -> (Vec<u8>, Vec<f32>) {
+    let tensor = source.require(name).unwrap();
+    let mut bytes = vec![0; tensor.bytes as usize];
+    source.read(tensor, 0, &mut bytes).unwrap();
+    let mut floats = vec![0.0; tensor.shape.dims().iter().product::<u64>() as usize];
+    dequantise_row(Format::Q8_0, &bytes, &mut floats);
+    (bytes, floats)
+}
+
+/// The tiny model of DeepSeek whose keys are what its values are of the next head, with these matrices for what makes both: in one,
+/// or apart.
+fn latent(path: &Path, source: &Checkpoint, dtype: DType, in_one: bool) {
+    const HEADS: usize = 4;
+    // Of latent vectors, and of a head's values and keys.
+    let (rank, width) = (64, 32);
+    let mut metadata = source.metadata().clone();
+    if in_one {
+        for (key, value) in [("head_count_kv", HEADS as u32), ("key_length", 48), ("value_length", 32)] {
+            metadata.set(&format!("deepseek2.attention.{key}"), value);
+        }
+        metadata.remove("deepseek2.attention.key_length_mla");
+        metadata.remove("deepseek2.attention.value_length_mla");
+    }
+    let mut writer = GgufWriter::new(path, metadata);
+    for tensor in source.tensors() {
+        let dims = tensor.shape.dims();
+        match tensor.name.rsplit_once("attn_") {
+            Some((block, "k_b.weight")) if in_one => {
+                let rows = (HEADS * 2 * width) as u64;
+                writer.declare(&format!("{block}attn_kv_b.weight"), dtype, &[rank as u64, rows]).unwrap();
+            }
+            Some((_, "v_b.weight")) if in_one => {}
+            Some((_, "k_b.weight")) => writer.declare(&tensor.name, DType::F32, dims).unwrap(),
+            Some((_, "v_b.weight")) => writer.declare(&tensor.name, dtype, dims).unwrap(),
+            _ => writer.declare(&tensor.name, tensor.dtype, dims).unwrap(),
+        }
+    }
+    let as_bytes = |floats: &[f32]| floats.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let written = writer.write::<FormatError>(|info, sink| {
+        let Some((block, part)) = info
+            .name
+            .rsplit_once("attn_")
+            .filter(|(_, part)| part.ends_with("_b.weight") && *part != "q_b.weight")
+        else {
+            let mut bytes = vec![0; info.bytes as usize];
+            source.read(source.require(&info.name)?, 0, &mut bytes)?;
+            return sink.put(&bytes);
+        };
+        let (bytes, floats) = rows(source, &format!("{block}attn_v_b.weight"));
+        let next = |head: usize| (head + 1) % HEADS;
+        if part == "k_b.weight" {
+            for head in 0..HEADS {
+                let keys = &floats[next(head) * width * rank..][..width * rank];
+                let turned: Vec<f32> =
+                    (0..rank * width).map(|at| keys[at % width * rank + at / width]).collect();
+                sink.put(&as_bytes(&turned))?;
+            }
+            return Ok(());
+        }
+        let stored = if dtype == DType::F32 { as_bytes(&floats) } else { bytes };
+        let of_head = stored.len() / HEADS;
+        for head in 0..HEADS {
+            if in_one {
+                sink.put(&stored[next(head) * of_head..][..of_head])?;
+            }
+            sink.put(&stored[head * of_head..][..of_head])?;
+        }
+        Ok(())
+    });
+    written.unwrap();
+}
+
+#[test]
+fn deepseek_with_keys_and_values_in_one_matrix_is_deepseek() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    tiny::write("deepseek2", &path("tiny.gguf"));
+    let source = Checkpoint::open(&path("tiny.gguf")).unwrap();
+    for dtype in [DType::F32, DType::Q8_0] {
+        latent(&path("apart.gguf"), &source, dtype, false);
+        latent(&path("one.gguf"), &source, dtype, true);
+        assert!(logits(&path("one.gguf")).unwrap() == logits(&path("apart.gguf")).unwrap(), "{dtype:?}");
+    }
+    // Heads of their own, and nothing that makes their keys.
+    let error = tiny_logits("deepseek2", &[set("attention.head_count_kv", 4_u32)]).unwrap_err();
+    assert!(error.contains("attn_kv_b"), "{error}");
 }
 
 #[test]

@@ -45,21 +45,29 @@ pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
 }
 
 fn latent_attention(keys: &Keys<'_>) -> Result<LatentAttention> {
-    const KEY: &str = "attention.key_length_mla";
+    const HEADS: &str = "attention.head_count_kv";
     let heads = keys.count("attention.head_count", MAX_COUNT)?;
-    let kv_heads = keys.count("attention.head_count_kv", MAX_COUNT)?;
-    keys.rule("attention.head_count_kv", kv_heads, kv_heads == 1, || {
-        "all heads share one latent vector; a file that says otherwise is of a converter before 2025, convert it again".into()
+    let kv_heads = keys.count(HEADS, MAX_COUNT)?;
+    // Files that tell what keys and values are before they share a latent vector, and have what makes both in one matrix.
+    let unshared = kv_heads > 1 && keys.checkpoint.holds("blk.0.attn_kv_b.weight");
+    keys.rule(HEADS, kv_heads, kv_heads == 1 || unshared && kv_heads == heads, || {
+        "all heads share one latent vector, or have as many of their own as blk.0.attn_kv_b.weight makes"
+            .into()
     })?;
+    let [key, value] = match unshared {
+        true => ["attention.key_length", "attention.value_length"],
+        false => ["attention.key_length_mla", "attention.value_length_mla"],
+    };
     let kv_rank = keys.count("attention.kv_lora_rank", MAX_WIDTH)?;
-    let query_dim = keys.count(KEY, MAX_WIDTH)?;
+    let query_dim = keys.count(key, MAX_WIDTH)?;
     let halves = keys.flag(ROPE_HALVES)?.unwrap_or(false);
     let rotation = if halves { Rotation::Halves } else { Rotation::Neighbours };
     let rope = rotary::rope(keys, query_dim, rotation, Untold::default())?;
-    keys.rule(KEY, query_dim, query_dim > rope.dims, || {
+    keys.rule(key, query_dim, query_dim > rope.dims, || {
         format!("{} dimensions of a head are rotated, and some must not be", rope.dims)
     })?;
-    if let Some(stated) = keys.optional_count("attention.key_length", MAX_WIDTH * 2)? {
+    let stated = keys.optional_count("attention.key_length", MAX_WIDTH * 2)?;
+    if let Some(stated) = stated.filter(|_| !unshared) {
         let width = kv_rank + rope.dims;
         keys.rule("attention.key_length", stated, stated == width, || {
             format!("the latent vector of {kv_rank} and the rotated key of {} are {width}", rope.dims)
@@ -74,7 +82,7 @@ fn latent_attention(keys: &Keys<'_>) -> Result<LatentAttention> {
         query_rank: keys.optional_count("attention.q_lora_rank", MAX_WIDTH)?,
         kv_rank,
         plain_dim: query_dim - rope.dims,
-        value_dim: keys.count("attention.value_length_mla", MAX_WIDTH)?,
+        value_dim: keys.count(value, MAX_WIDTH)?,
         scale: growth * growth / (query_dim as f32).sqrt(),
         rope,
         norm_eps: (keys.checkpoint.container() == Container::Folder).then_some(PUBLISHED_LATENT_EPS),

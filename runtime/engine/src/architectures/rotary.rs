@@ -127,12 +127,14 @@ pub(super) fn stretched_context(keys: &Keys<'_>, ropes: &[Rope]) -> Result<u32> 
     Ok(longest)
 }
 
-/// What scores grow by for each factor e of the context, beside what the rotated dimensions do; 0 if they don't.
+/// What scores grow by for each factor e of the context, beside what the rotated dimensions do; 0 if they don't. Converters write
+/// `mscale_all_dim` for most architectures, and for DeepSeek's what that is multiplied by there, too.
 pub(super) fn yarn_score_growth(keys: &Keys<'_>) -> Result<f32> {
     const KEY: &str = "rope.scaling.yarn_log_multiplier";
-    let rate = keys.float(KEY)?.unwrap_or(0.0);
-    keys.rule(KEY, rate, (0.0..=1.0).contains(&rate), || "it must lie between 0 and 1".into())?;
-    Ok(rate)
+    let (unit, most) = if keys.prefix() == "deepseek2" { (1.0, 1.0) } else { (YARN_GROWTH, 10.0) };
+    let told = keys.float(KEY)?.unwrap_or(0.0);
+    keys.rule(KEY, told, (0.0..=most).contains(&told), || format!("it must lie between 0 and {most}"))?;
+    Ok(unit * told)
 }
 
 /// By what something grows at a factor of the context, if by `rate` for each factor e.

@@ -42,14 +42,15 @@ impl Finder<'_> {
     }
 
     /// What makes keys and values of latent vectors, the former transposed. Folders have both in one matrix, of each head the
-    /// rows of its keys before those of its values.
+    /// rows of its keys before those of its values, and so have GGUF files of before April 2025 and of Ollama's converter.
     fn keys_and_values(&mut self, index: usize, shape: &LatentAttention) -> Result<[Weight; 2]> {
         let name = |part: &str| format!("blk.{index}.{part}.weight");
         let LatentAttention { heads, kv_rank, plain_dim, value_dim, .. } = *shape;
-        let both = name("attn_kv_b");
-        if self.checkpoint.published_name(&both).is_none() {
+        let (keys, both) = (name("attn_k_b"), name("attn_kv_b"));
+        let in_one = self.checkpoint.holds(&both) && !self.checkpoint.holds(&keys);
+        if self.checkpoint.published_name(&both).is_none() && !in_one {
             return Ok([
-                self.stacked_weight(&name("attn_k_b"), heads, kv_rank, plain_dim)?,
+                self.stacked_weight(&keys, heads, kv_rank, plain_dim)?,
                 self.stacked_weight(&name("attn_v_b"), heads, value_dim, kv_rank)?,
             ]);
         }

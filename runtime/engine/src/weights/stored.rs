@@ -65,7 +65,11 @@ impl Stored {
             Some(quantised) => described(finder.checkpoint, &quantised, stored)?,
             None => {
                 let (_, tensor) = finder.tensor(name, &[stored[1], stored[0]])?;
-                (vec![tensor], 1.0, Parts::Floats(float_format(tensor)?))
+                let parts = match format_of(tensor)? {
+                    format if format.is_float() => Parts::Floats(float_format(tensor)?),
+                    format => Parts::Blocks(format),
+                };
+                (vec![tensor], 1.0, parts)
             }
         };
         let recoding = Recoding::of_view(described, view, rows, cols);

@@ -1,12 +1,15 @@
 //! What a quantised matrix is made of.
 
 use super::{FloatFormat, ScaleFormat};
+use crate::format::Format;
 
 /// What a quantised matrix is made of, in the order of its parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parts {
     /// Plain floats [rows, cols], which only a [`View`] makes another matrix.
     Floats(FloatFormat),
+    /// Rows of blocks, as a matrix in memory has them, which only a [`View`] makes another.
+    Blocks(Format),
     /// Floats of 4 bits [rows, cols / 2], the first of two in the low nibble; scales that are powers of two, e8m0 [rows, cols /
     /// 32].
     Mxfp4,
@@ -116,7 +119,7 @@ impl Parts {
             | Self::PackQuantized { scales, .. }
             | Self::Int8 { scales, .. }
             | Self::Awq { scales, .. } => Some(scales),
-            Self::Floats(_) | Self::Mxfp4 | Self::Fp8 { .. } | Self::Nvfp4 { .. } => None,
+            Self::Floats(_) | Self::Blocks(_) | Self::Mxfp4 | Self::Fp8 { .. } | Self::Nvfp4 { .. } => None,
         }
     }
 }

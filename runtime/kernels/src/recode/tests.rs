@@ -436,3 +436,33 @@ fn powers_of_two_scale_floats_of_4_bits_wherever_their_rows_stand() {
     assert!(Recoding::of_view(Parts::Mxfp4, View { row_step: 1, col_step: 48, ..narrow }, 48, 4).is_err());
     assert!(Recoding::new(Parts::Mxfp4, 2, 48).is_err());
 }
+
+#[test]
+fn rows_of_blocks_stay_what_they_are_and_are_floats_across() {
+    let (rows, cols) = (6, 96);
+    let mut noise = Noise::new(11);
+    let floats: Vec<f32> = (0..rows * cols).map(|_| noise.float(1.0)).collect();
+    let row_bytes = Format::Q8_0.row_bytes(cols).unwrap();
+    let mut stored = Vec::new();
+    for row in floats.chunks_exact(cols) {
+        crate::quant::quantise_row(Format::Q8_0, row, &mut stored).unwrap();
+    }
+    let mut values = vec![0.0; rows * cols];
+    for (bytes, row) in stored.chunks_exact(row_bytes).zip(values.chunks_exact_mut(cols)) {
+        dequantise_row(Format::Q8_0, bytes, row);
+    }
+    let second =
+        View { stored: [rows, cols], first: cols, row_step: 2 * cols, ..View::whole(rows / 2, cols) };
+    let turned = View { stored: [rows, cols], row_step: 1, col_step: cols, ..View::whole(cols, rows) };
+    for (view, rows, cols, format) in
+        [(second, rows / 2, cols, Format::Q8_0), (turned, cols, rows, Format::F32)]
+    {
+        let recoding = Recoding::of_view(Parts::Blocks(Format::Q8_0), view, rows, cols).unwrap();
+        assert_eq!((recoding.format(), recoding.part_bytes()), (format, vec![stored.len()]));
+        for (index, found) in recoded(&recoding, &[&stored]).iter().enumerate() {
+            assert_eq!(*found, values[view.place(index / cols, index % cols)], "{format:?} {index}");
+        }
+    }
+    let odd = View { stored: [6, 90], ..turned };
+    assert!(Recoding::of_view(Parts::Blocks(Format::Q8_0), odd, 90, 6).is_err());
+}
