@@ -16,6 +16,8 @@ const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
 const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
+/// Tokens of Llama 3's vocabulary.
+const LLAMA3_TOKENS: usize = 128_256;
 /// Types of tokens that no merge makes: control and user-defined ones.
 const ADDED: [i32; 2] = [3, 4];
 
@@ -208,11 +210,14 @@ fn spec(checkpoint: &Checkpoint) -> Result<VocabularySpec<'_>> {
         length(metadata, TYPES),
         merges.map_or(0, StrArray::len),
     )?;
-    let named = metadata.str("tokenizer.ggml.pre")?.unwrap_or("default");
-    let pre = match metadata.str("general.architecture")? {
+    let named = metadata.str("tokenizer.ggml.pre")?;
+    let pre = match (metadata.str("general.architecture")?, named) {
         // Ollama's files of gpt-oss do not name its pre-tokenizer.
-        Some("gptoss") if named == "default" => "gpt-4o",
-        _ => named,
+        (Some("gptoss"), None | Some("default")) => "gpt-4o",
+        // Nor do those of converters before May 2024.
+        (Some("qwen2" | "qwen2moe"), None) => "qwen2",
+        (Some("llama"), None) if tokens.is_some_and(|tokens| tokens.len() == LLAMA3_TOKENS) => "llama-bpe",
+        _ => named.unwrap_or("default"),
     };
     let kept = kept(checkpoint)?;
     let special = |name: &str| metadata.u32(&format!("tokenizer.ggml.{name}_token_id"));

@@ -146,6 +146,15 @@ fn examine(
         unusual.push(format!("the tokenizer can't be read: {}", told(&error)));
         None
     });
+    let cut = tokenizer.as_ref().filter(|tokenizer| tokenizer.kind == "gpt2").map(|tokenizer| &tokenizer.pre);
+    if let Some(pre) =
+        cut.filter(|_| gguf_version.is_some() && checkpoint.metadata().get("tokenizer.ggml.pre").is_none())
+    {
+        unusual.push(format!(
+            "`tokenizer.ggml.pre` is absent: texts are cut as `{pre}` does, which may not be how the model learned them; \
+             newer files of the model say it"
+        ));
+    }
     let found = chat_template(checkpoint);
     if let Err(error) = &found {
         unusual.push(format!("the chat template can't be read: {}", told(error)));
