@@ -130,12 +130,12 @@ type Spot<'a> = (&'a File, u64);
 /// [`PagerError::ProbeTooSmall`] below 3 MiB, [`PagerError::Read`].
 pub fn probe_disk(path: &Path) -> Result<DiskProbe, PagerError> {
     let open_error = |source| PagerError::Open { path: path.to_owned(), source: Arc::new(source) };
-    let file = PagedFile::open(path)?.file;
-    let metadata = file.metadata().map_err(open_error)?;
-    if !metadata.is_file() {
+    // Before it is opened: a pipe would wait for whoever writes to it.
+    if !std::fs::metadata(path).map_err(open_error)?.is_file() {
         return Err(open_error(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
     }
-    let (bytes, read) = (metadata.len(), READ_BYTES as u64);
+    let file = PagedFile::open(path)?.file;
+    let (bytes, read) = (file.metadata().map_err(open_error)?.len(), READ_BYTES as u64);
     let reads_each = bytes / 3 / read;
     if reads_each == 0 {
         return Err(PagerError::ProbeTooSmall { path: path.to_owned(), bytes, least: 3 * read });

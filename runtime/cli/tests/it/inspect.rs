@@ -92,6 +92,12 @@ fn the_doctor_reports() {
         assert!(names.contains(&name), "{names:?}");
     }
     assert_eq!(report["plugin_contract"], "membrane:plugin@0.1.0");
+
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let run = membrane(&["doctor", "--disk", pipe.to_str().unwrap()]);
+    assert!(run.stdout.contains("not a regular file"), "{}", run.stdout);
 }
 
 #[test]
@@ -221,5 +227,27 @@ fn links_of_a_hub_are_usual_in_folders_of_its_snapshots_too_and_others_are_told(
         let told = links(&place, &blob);
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(told[0].contains("m.gguf is a link to") && told[0].contains("blobs/0123"), "{told:?}");
+    }
+}
+
+#[test]
+fn a_file_that_does_not_say_how_texts_are_cut_is_unusual() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = |architecture: Option<&str>| {
+        let model = changed(MOE, folder.path(), |metadata| {
+            metadata.remove("tokenizer.ggml.pre");
+            if let Some(architecture) = architecture {
+                metadata.set("general.architecture", architecture);
+            }
+        });
+        let run = membrane(&["model", "inspect", &model, "--json"]);
+        serde_json::from_str::<Value>(&run.stdout).unwrap()
+    };
+    for (architecture, pre) in [(None, "default"), (Some("qwen2"), "qwen2")] {
+        let report = report(architecture);
+        assert_eq!(report["tokenizer"]["pre"], pre);
+        let lines = report["unusual"].as_array().unwrap().iter().map(|line| line.as_str().unwrap());
+        let named: Vec<&str> = lines.filter(|line| line.contains("tokenizer.ggml.pre")).collect();
+        assert!(named.len() == 1 && named[0].contains(&format!("`{pre}`")), "{named:?}");
     }
 }
