@@ -149,7 +149,8 @@ fn secret(grant: &SecretGrant) -> Result<Secret, String> {
             secret_file(path).map_err(|cause| error(format!("{}: {cause}", path.display())))?
         }
     };
-    let value = value.trim_end_matches(['\n', '\r']);
+    // As HTTP has it, which drops blanks around a header's value.
+    let value = value.trim_matches([' ', '\t', '\n', '\r']);
     if !SECRET_BYTES.contains(&value.len()) {
         let (least, most) = (SECRET_BYTES.start(), SECRET_BYTES.end());
         return Err(error(format!("has {} bytes; {least} to {most} are allowed", value.len())));

@@ -262,7 +262,7 @@ pub struct Failure {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Cause {
     /// It used up its fuel.
-    #[error("ran out of fuel ({units} units a call)")]
+    #[error("ran out of fuel ({units} units a call: limits.fuel_per_call in its profile entry)")]
     Fuel {
         /// The limit.
         units: u64,

@@ -152,14 +152,17 @@ impl Folder {
         let error = |error: io::Error| self.error(path, &error.to_string());
         let beside = temporary_name();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | SAFELY;
-        let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
+        let owner = Mode::RUSR | Mode::WUSR;
+        let others = Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
+        // Nobody may read meanwhile what they may not read of the file before.
+        let mode = if before.is_some() { owner } else { owner | others };
         let opened = fs::openat(&place.parent, &beside, flags, mode);
         let mut file = File::from(opened.map_err(|errno| self.error(path, &words(errno)))?);
-        let mut written = file.write_all(bytes).map_err(error);
-        if let (Ok(()), Some(before)) = (&written, &before) {
-            let kept = fs::fchmod(&file, Mode::from_raw_mode(before.st_mode) & Mode::from_raw_mode(0o777));
-            written = kept.map_err(|errno| self.error(path, &words(errno)));
-        }
+        let kept = before.as_ref().map_or(Ok(()), |before| {
+            fs::fchmod(&file, Mode::from_raw_mode(before.st_mode) & Mode::from_raw_mode(0o777))
+        });
+        let written = kept.map_err(|errno| self.error(path, &words(errno)));
+        let written = written.and_then(|()| file.write_all(bytes).map_err(error));
         let written = written.and_then(|()| {
             let moved = fs::renameat(&place.parent, &beside, &place.parent, place.name);
             moved.map_err(|errno| self.error(path, &words(errno)))

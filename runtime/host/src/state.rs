@@ -171,6 +171,11 @@ impl State {
         self.last_warning = None;
     }
 
+    /// Takes nothing of the current call's time for waiting that was not its own.
+    pub fn waited(&mut self, time: Duration) {
+        self.deadline = self.deadline.map(|deadline| deadline + time);
+    }
+
     /// Charges for work of the host. The error ends the call.
     pub fn charge(&mut self, units: usize) -> wasmtime::Result<()> {
         match self.work_left.checked_sub(units as u64) {

@@ -28,7 +28,10 @@ use serde_json::{Value, json};
 
 /// A guest of `tests/guests` in a process of its own, with so much fuel.
 fn isolated(host: &Host, world: World, parameters: Value, fuel: u64) -> Plugin {
-    let limits = Limits { fuel_per_call: fuel, ..Limits::of(world) };
+    limited(host, world, parameters, Limits { fuel_per_call: fuel, ..Limits::of(world) })
+}
+
+fn limited(host: &Host, world: World, parameters: Value, limits: Limits) -> Plugin {
     let mut source = source("x", common::component(world), world, parameters);
     source.grants.extend(membrane_host::Grant::ALL.into_iter().filter(|grant| grant.world() == world));
     host.load(PluginSource { limits, isolation: Isolation::Process, ..source }, world).unwrap()
@@ -266,6 +269,30 @@ fn calls_from_many_threads_take_turns() {
                     assert_eq!(set.call("one", "{}").unwrap(), format!("one, call {call}"));
                 }
             });
+        }
+    });
+}
+
+#[test]
+fn waiting_for_the_calls_of_others_takes_nothing_of_a_calls_time() {
+    const CALLS: u32 = 6;
+    let host = common::host();
+    let load = |wall_ms: Option<u64>| {
+        let limits = Limits { fuel_per_call: 4_000_000_000, wall_ms, ..Limits::of(World::Tool) };
+        limited(&host, World::Tool, json!({ "names": ["one"] }), limits)
+    };
+    let computes = |plugin: &Plugin| {
+        let mut set = ToolSet::start(&host, std::slice::from_ref(plugin)).unwrap();
+        let begun = Instant::now();
+        let error = set.call("one", r#"{"act": "loop"}"#).unwrap_err().to_string();
+        assert!(error.contains("ran out of fuel"), "{error}");
+        begun.elapsed()
+    };
+    let alone = computes(&load(None));
+    let plugin = load(Some(3 * u64::try_from(alone.as_millis()).unwrap().max(50)));
+    std::thread::scope(|scope| {
+        for _ in 0..CALLS {
+            scope.spawn(|| computes(&plugin));
         }
     });
 }

@@ -230,7 +230,7 @@ const HOOKS: [&str; 6] = ["request", "prompt", "output", "tool-call", "tool-resu
 const FAILURES: [(&str, &str); 4] = [
     ("error", "failed: a reported[31m error"),
     ("panic", "trapped: unreachable instruction"),
-    ("loop", "ran out of fuel (150000000 units a call)"),
+    ("loop", "ran out of fuel (150000000 units a call: limits.fuel_per_call in its profile entry)"),
     ("memory", "asked for more memory than its limit of 64 MiB"),
 ];
 

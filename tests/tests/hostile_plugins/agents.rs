@@ -90,7 +90,9 @@ fn failures() -> Vec<Attack> {
         ends(
             "loop of an agent",
             "never comes back",
-            &["plugin `x`: run ran out of fuel (150000000 units a call)"],
+            &[
+                "plugin `x`: run ran out of fuel (150000000 units a call: limits.fuel_per_call in its profile entry)",
+            ],
             || json!(["loop"]),
         ),
         ends(

@@ -262,7 +262,9 @@ fn starts() -> Vec<Attack> {
         by(
             "start that loops",
             "never begins",
-            &["plugin `x`: start ran out of fuel (600000000 units a call)"],
+            &[
+                "plugin `x`: start ran out of fuel (600000000 units a call: limits.fuel_per_call in its profile entry)",
+            ],
             || sampler(MEMORY, "(func $spin (loop br 0)) (start $spin)"),
         ),
         by("start that traps", "fails at once", &["plugin `x`: start trapped", "unreachable"], || {

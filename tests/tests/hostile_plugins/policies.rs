@@ -78,7 +78,9 @@ fn failures() -> Vec<Attack> {
             "output",
             "loop",
             "never says whether text may pass",
-            &["policy `x` failed: output ran out of fuel (150000000 units a call)"],
+            &[
+                "policy `x` failed: output ran out of fuel (150000000 units a call: limits.fuel_per_call in its profile entry)",
+            ],
         ),
         acting(
             "memory in the request",

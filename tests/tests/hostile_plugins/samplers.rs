@@ -35,7 +35,9 @@ pub fn attacks() -> Vec<Attack> {
             "loop",
             "loop",
             "never comes back",
-            &["plugin `x`: sample ran out of fuel (150000000 units a call)"],
+            &[
+                "plugin `x`: sample ran out of fuel (150000000 units a call: limits.fuel_per_call in its profile entry)",
+            ],
         ),
         mode(
             "loop in configure",

@@ -62,7 +62,9 @@ fn calls() -> Vec<Attack> {
             "loop in a call",
             "loop",
             "never comes back",
-            &["plugin `x`: call ran out of fuel (150000000 units a call)"],
+            &[
+                "plugin `x`: call ran out of fuel (150000000 units a call: limits.fuel_per_call in its profile entry)",
+            ],
         ),
         calling(
             "memory in a call",

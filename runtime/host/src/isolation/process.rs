@@ -436,7 +436,10 @@ impl Line {
         fuel: u64,
         accept: impl FnOnce(ToHost, &[u8]) -> Option<R>,
     ) -> Result<R, Ending> {
+        let asked = Instant::now();
         let mut connection = self.live.connection();
+        // Another instance in the process had it.
+        state.waited(asked.elapsed());
         if let Some(why) = &connection.gone {
             return Err(Ending::Process(why.clone()));
         }
@@ -468,7 +471,7 @@ impl Line {
             {
                 // As in the host's process; what computes can be ended only with its process.
                 let ended = state.out_of_time();
-                connection.end(&Broken::Late, wait);
+                connection.end(&Broken::Late, wall.unwrap_or(wait));
                 return Ok(Err(Ending::Trapped(ended.to_string())));
             }
             let (message, behind) = received?;

@@ -19,8 +19,13 @@ use Special::{Never, Private};
 
 /// Addresses outside of the ranges below at which cloud machines find credentials or settings.
 const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(100, 100, 100, 200)];
-const METADATA_V6: [Ipv6Addr; 2] =
-    [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
+const METADATA_V6: [Ipv6Addr; 5] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
+    Ipv6Addr::new(0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1),
+    Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
+];
 
 /// What is special about an address; none if it is public.
 pub fn special(address: IpAddr) -> Option<Special> {
@@ -129,6 +134,10 @@ mod tests {
             "2002:a9fe:a9fe::",
             "fe80::1",
             "fd00:ec2::254",
+            "fd20:ce::254",
+            "fd00:42::42",
+            "fd00:a9fe:a9fe::1",
+            "fd00:c1::a9fe:a9fe",
             "168.63.129.16",
             "100.100.100.200",
             "0.0.0.0",
