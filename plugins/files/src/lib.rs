@@ -7,7 +7,7 @@ mod text;
 use membrane_plugin::tool::{Description, Tool, arguments, files};
 use serde::Deserialize;
 
-use search::Search;
+use search::{Granted, Search};
 
 /// Bytes of a file that is read whole: what is larger is no text that a model reads.
 const MAX_BYTES: u64 = 8 << 20;
@@ -175,7 +175,8 @@ impl Files {
 
     fn search(&self, call: Find) -> Result<String, String> {
         let folder = folder(call.folder.as_deref())?;
-        Search::new(folder, &call.text, call.ignore_case, self.parameters.max_matches)?.run(&call.path)
+        Search::new(Granted(folder), &call.text, call.ignore_case, self.parameters.max_matches)?
+            .run(&call.path)
     }
 }
 

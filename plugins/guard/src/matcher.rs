@@ -1,7 +1,7 @@
 //! What a clause looks for: literal texts or a pattern.
 
-use std::collections::HashMap;
 use std::ops::Range;
+use std::rc::Rc;
 
 use regex_lite::{Regex, RegexBuilder};
 
@@ -42,26 +42,13 @@ impl Matcher {
             Matcher::Pattern(pattern) => pattern.at(text, at, done),
         }
     }
-
-    /// The first match in `text` that starts at byte `from` or later, where nothing follows the text.
-    pub fn find(&self, text: &str, from: usize) -> Option<Range<usize>> {
-        match self {
-            Matcher::Literals(literals) => text[from..].char_indices().find_map(|(index, _)| match literals
-                .at(text, from + index, true)
-            {
-                At::Match(end) => Some(from + index..end),
-                At::Nothing | At::Open => None,
-            }),
-            Matcher::Pattern(pattern) => pattern.find(text, from),
-        }
-    }
 }
 
 /// Texts, any of which matches; where several match at a position, the longest does.
 #[derive(Debug)]
 pub struct Literals {
-    /// By the first character, folded.
-    by_start: HashMap<char, Vec<Vec<char>>>,
+    /// Folded, in order, each once.
+    texts: Vec<Rc<[char]>>,
     case_sensitive: bool,
     words: bool,
 }
@@ -72,7 +59,6 @@ impl Literals {
         if texts.is_empty() || texts.len() > MAX_LITERALS {
             return Err(format!("`match` has {} texts, not 1 to {MAX_LITERALS}", texts.len()));
         }
-        let mut literals = Self { by_start: HashMap::new(), case_sensitive, words };
         for text in texts {
             if text.trim().is_empty() {
                 return Err("`match` has a text that is blank".to_owned());
@@ -80,59 +66,80 @@ impl Literals {
             if text.len() > MAX_LITERAL_BYTES {
                 return Err(format!("`match` has a text that is longer than {MAX_LITERAL_BYTES} bytes"));
             }
-            let folded: Vec<char> = text.chars().flat_map(|c| fold(c, case_sensitive)).collect();
-            if let Some(start) = folded.first() {
-                literals.by_start.entry(*start).or_default().push(folded);
-            }
         }
-        Ok(literals)
+        let folded = |text: &String| {
+            let mut folded = Vec::new();
+            text.chars().for_each(|character| fold(character, case_sensitive, |c| folded.push(c)));
+            folded.into()
+        };
+        let mut texts: Vec<Rc<[char]>> = texts.iter().map(folded).collect();
+        texts.sort_unstable();
+        texts.dedup();
+        Ok(Self { texts, case_sensitive, words })
+    }
+
+    /// The texts, folded.
+    pub fn texts(&self) -> &[Rc<[char]>] {
+        &self.texts
+    }
+
+    /// Whether `A` is not `a`.
+    pub const fn case_sensitive(&self) -> bool {
+        self.case_sensitive
+    }
+
+    /// Whether they are words.
+    pub const fn words(&self) -> bool {
+        self.words
     }
 
     fn at(&self, text: &str, at: usize, done: bool) -> At {
-        let first = text[at..].chars().next().and_then(|c| fold(c, self.case_sensitive).next());
-        let Some(candidates) = first.and_then(|first| self.by_start.get(&first)) else { return At::Nothing };
         if self.words && text[..at].chars().next_back().is_some_and(char::is_alphanumeric) {
             return At::Nothing;
         }
-        let mut longest = None;
-        for literal in candidates {
-            match self.literal_at(literal, text, at, done) {
-                At::Open => return At::Open,
-                At::Match(end) => longest = longest.max(Some(end)),
-                At::Nothing => {}
-            }
-        }
-        longest.map_or(At::Nothing, At::Match)
-    }
-
-    fn literal_at(&self, literal: &[char], text: &str, at: usize, done: bool) -> At {
-        let open = if done { At::Nothing } else { At::Open };
-        let mut left = literal;
+        // Those that begin with what has been read, of which `read` characters.
+        let (mut left, mut read) = (self.texts.as_slice(), 0);
+        let mut longest = At::Nothing;
         let mut rest = text[at..].chars();
-        while !left.is_empty() {
-            let Some(character) = rest.next() else { return open };
-            for folded in fold(character, self.case_sensitive) {
-                match left.split_first() {
-                    Some((expected, others)) if *expected == folded => left = others,
-                    _ => return At::Nothing,
+        loop {
+            let Some(character) = rest.next() else { return if done { longest } else { At::Open } };
+            fold(character, self.case_sensitive, |folded| {
+                left = narrow(left, read, folded, |text| text);
+                read += 1;
+            });
+            // The shortest comes first.
+            if let Some((_, longer)) = left.split_first().filter(|(shortest, _)| shortest.len() == read) {
+                left = longer;
+                match rest.clone().next() {
+                    Some(next) if self.words && next.is_alphanumeric() => {}
+                    None if self.words && !done => return At::Open,
+                    _ => longest = At::Match(text.len() - rest.as_str().len()),
                 }
             }
-        }
-        let end = text.len() - rest.as_str().len();
-        match rest.next() {
-            Some(next) if self.words && next.is_alphanumeric() => At::Nothing,
-            None if self.words && !done => At::Open,
-            _ => At::Match(end),
+            if left.is_empty() {
+                return longest;
+            }
         }
     }
 }
 
+/// Of texts in order that have `read` characters in common, those that go on with `character`.
+pub fn narrow<T>(texts: &[T], read: usize, character: char, text: impl Fn(&T) -> &[char]) -> &[T] {
+    let start = texts.partition_point(|entry| text(entry).get(read) < Some(&character));
+    let length = texts[start..].partition_point(|entry| text(entry).get(read) == Some(&character));
+    &texts[start..start + length]
+}
+
 /// A character as it is compared: itself, or the lower case of its upper case, which can be several characters.
 /// By way of the upper case, forms of a letter that differ in lower case alone (the two small sigmas) are one.
-fn fold(character: char, case_sensitive: bool) -> impl Iterator<Item = char> {
-    let folded = (!case_sensitive).then(|| character.to_uppercase().flat_map(char::to_lowercase));
-    let same = case_sensitive.then_some(character);
-    same.into_iter().chain(folded.into_iter().flatten())
+pub fn fold(character: char, case_sensitive: bool, mut each: impl FnMut(char)) {
+    if case_sensitive {
+        each(character);
+    } else if character.is_ascii() {
+        each(character.to_ascii_lowercase());
+    } else {
+        character.to_uppercase().flat_map(char::to_lowercase).for_each(each);
+    }
 }
 
 /// A regular expression. In a text that is still arriving it sees at most `window` bytes from where a match
@@ -181,7 +188,8 @@ impl Pattern {
         found.filter(|end| *end > at).map_or(At::Nothing, At::Match)
     }
 
-    fn find(&self, text: &str, from: usize) -> Option<Range<usize>> {
+    /// The first match in `text` that starts at byte `from` or later, where nothing follows the text.
+    pub fn find(&self, text: &str, from: usize) -> Option<Range<usize>> {
         let mut from = from;
         while from <= text.len() {
             let found = self.anywhere.find_at(text, from)?;

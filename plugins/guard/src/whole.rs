@@ -3,6 +3,9 @@
 use clauses::Stage;
 use membrane_plugin::policy::{Invocation, Message, Reason, Refusal, Role, ToolCallVerdict};
 
+use crate::draft::Draft;
+use crate::index::Index;
+use crate::matcher::Matcher;
 use crate::rules::{Action, Clause};
 
 /// What the clauses make of something.
@@ -17,10 +20,10 @@ pub enum Outcome<T> {
 
 /// Applies the clauses for requests, in their order, to the messages of users and tools. System messages are
 /// the operator's, and the assistant's have passed as answers.
-pub fn request(clauses: &[Clause], mut messages: Vec<Message>) -> Outcome<Vec<Message>> {
+pub fn request(clauses: &[Clause], index: &Index, mut messages: Vec<Message>) -> Outcome<Vec<Message>> {
     let mut first_reason = None;
     for message in messages.iter_mut().filter(|message| matches!(message.role, Role::User | Role::Tool)) {
-        match apply(clauses, Stage::Request, &message.content) {
+        match apply(clauses, index, Stage::Request, &message.content) {
             Outcome::Unchanged => {}
             Outcome::Changed(content, reason) => {
                 message.content = content;
@@ -36,18 +39,25 @@ pub fn request(clauses: &[Clause], mut messages: Vec<Message>) -> Outcome<Vec<Me
 }
 
 /// Applies the clauses for tool results.
-pub fn tool_result(clauses: &[Clause], output: &str) -> Outcome<String> {
-    apply(clauses, Stage::ToolResult, output)
+pub fn tool_result(clauses: &[Clause], index: &Index, output: &str) -> Outcome<String> {
+    apply(clauses, index, Stage::ToolResult, output)
 }
 
 /// Applies the clauses for tool calls. They see the call as `NAME ARGUMENTS` with the arguments as compact
-/// JSON, and also its name and each string of the arguments by themselves, so that no way to write JSON hides a text.
-pub fn tool_call(clauses: &[Clause], call: &Invocation) -> ToolCallVerdict {
+/// JSON, and also its name and each string and number of the arguments by themselves, so that no way to write JSON hides a text.
+pub fn tool_call(clauses: &[Clause], index: &Index, call: &Invocation) -> ToolCallVerdict {
     let mut texts = call.texts();
     texts.push(format!("{} {}", call.name, call.compact_arguments()));
-    let matches = |clause: &&Clause| texts.iter().any(|text| clause.matcher.find(text, 0).is_some());
-    match clauses.iter().filter(|clause| clause.label.applies(Stage::ToolCall)).find(matches) {
-        Some(clause) => match &clause.action {
+    let mut literals = vec![false; clauses.len()];
+    for text in &texts {
+        index.find(text, 0..text.len(), |number, _| literals[number] = true);
+    }
+    let matches = |(number, clause): &(usize, &Clause)| match &clause.matcher {
+        Matcher::Literals(_) => literals[*number],
+        Matcher::Pattern(pattern) => texts.iter().any(|text| pattern.find(text, 0).is_some()),
+    };
+    match numbered(clauses, Stage::ToolCall).find(matches) {
+        Some((_, clause)) => match &clause.action {
             Action::Refuse { message } => {
                 ToolCallVerdict::Refuse(Refusal { message: message.clone(), reason: clause.label.reason() })
             }
@@ -59,45 +69,37 @@ pub fn tool_call(clauses: &[Clause], call: &Invocation) -> ToolCallVerdict {
     }
 }
 
+/// The clauses that look at a stage, with their places.
+fn numbered(clauses: &[Clause], stage: Stage) -> impl Iterator<Item = (usize, &Clause)> {
+    clauses.iter().enumerate().filter(move |(_, clause)| clause.label.applies(stage))
+}
+
 /// Applies the clauses of a stage to a text, each to what the ones before have left.
-fn apply(clauses: &[Clause], stage: Stage, text: &str) -> Outcome<String> {
-    let mut current: Option<(String, Reason)> = None;
-    for clause in clauses.iter().filter(|clause| clause.label.applies(stage)) {
-        let seen = current.as_ref().map_or(text, |(text, _)| text);
-        if clause.matcher.find(seen, 0).is_none() {
-            continue;
-        }
+fn apply(clauses: &[Clause], index: &Index, stage: Stage, text: &str) -> Outcome<String> {
+    let mut draft = Draft::new(clauses, index, stage, text);
+    let mut reason = None;
+    for (number, clause) in numbered(clauses, stage) {
+        let Some(first) = draft.matches(number).next() else { continue };
         match &clause.action {
             Action::Redact { replacement } => {
-                let redacted = redact(clause, seen, replacement);
-                let reason = current.map_or_else(|| clause.label.reason(), |(_, reason)| reason);
-                current = Some((redacted, reason));
+                let found: Vec<_> = draft.matches(number).collect();
+                draft.replace(&found, replacement, number + 1);
             }
             Action::Refuse { message } => return Outcome::Refused(message.clone(), clause.label.reason()),
             Action::Stop => {
-                let end = clause.matcher.find(seen, 0).map_or(seen.len(), |found| found.start);
-                let cut = seen[..end].to_owned();
-                let reason = current.map_or_else(|| clause.label.reason(), |(_, reason)| reason);
-                current = Some((cut, reason));
+                let rest = first.start..draft.text().len();
+                draft.replace(&[rest], "", number + 1);
             }
             // The rules allow this for calls only.
-            Action::Deny => {}
+            Action::Deny => continue,
         }
+        reason.get_or_insert_with(|| clause.label.reason());
     }
-    match current {
-        Some((text, reason)) => Outcome::Changed(text, reason),
+    match reason {
+        Some(reason) => Outcome::Changed(draft.text().to_owned(), reason),
         None => Outcome::Unchanged,
     }
 }
 
-fn redact(clause: &Clause, text: &str, replacement: &str) -> String {
-    let mut redacted = String::with_capacity(text.len());
-    let mut from = 0;
-    while let Some(found) = clause.matcher.find(text, from) {
-        redacted.push_str(&text[from..found.start]);
-        redacted.push_str(replacement);
-        from = found.end;
-    }
-    redacted.push_str(&text[from..]);
-    redacted
-}
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,9 @@ const MAX_MARKER_BYTES: usize = 64;
 const MAX_USER_BYTES: usize = 64;
 const MAX_PASSWORD_BYTES: usize = 256;
 
+/// How many characters before a credential count: an escape of JSON has as many.
+pub const BEFORE: usize = 6;
+
 /// A kind of credential.
 #[derive(Debug)]
 pub struct Kind {
@@ -141,10 +144,20 @@ fn web_token(run: &str) -> Option<usize> {
 }
 
 impl Kind {
-    /// What starts at byte `at` of `text`. `done` says that nothing follows the text. What is found depends only on
-    /// the character before `at` and on what stands behind it.
-    pub fn at(&self, text: &str, at: usize, done: bool) -> At {
+    /// Whether one can begin with a byte.
+    pub fn begins(&self, byte: u8) -> bool {
+        let with = |beginning: &str| beginning.as_bytes().first() == Some(&byte);
         match &self.form {
+            Form::Run(run) => run.beginnings.iter().any(|beginning| with(beginning)),
+            Form::PrivateKey => with(KEY_BEGIN),
+            Form::UrlPassword => with(SEPARATOR),
+        }
+    }
+
+    /// What starts at byte `at` of `text`, whether [in a word](in_word) or not. `done` says that nothing follows the text.
+    pub fn at(&self, text: &str, at: usize, in_word: bool, done: bool) -> At {
+        match &self.form {
+            Form::Run(_) if in_word => At::Nothing,
             Form::Run(run) => run.at(text, at, done),
             Form::PrivateKey => private_key(text, at, done),
             Form::UrlPassword => url_password(text, at, done),
@@ -167,9 +180,6 @@ impl Kind {
 
 impl Run {
     fn at(&self, text: &str, at: usize, done: bool) -> At {
-        if text[..at].chars().next_back().is_some_and(|before| before.is_alphanumeric() || before == '_') {
-            return At::Nothing;
-        }
         let rest = &text[at..];
         let Some(beginning) = self.beginnings.iter().find(|beginning| rest.starts_with(**beginning)) else {
             let partial = !done && self.beginnings.iter().any(|beginning| beginning.starts_with(rest));
@@ -184,6 +194,20 @@ impl Run {
             None => At::Nothing,
         }
     }
+}
+
+/// Whether a word goes on behind `before`. What ends an escape, as `\n` and `\u000a` in JSON, is no part of one. The last
+/// [`BEFORE`] characters say it.
+pub fn in_word(before: &str) -> bool {
+    if !before.chars().next_back().is_some_and(|last| last.is_alphanumeric() || last == '_') {
+        return false;
+    }
+    let escaped = match before.as_bytes() {
+        [.., b'\\', last] => last.is_ascii_alphabetic(),
+        [.., b'\\', b'u', a, b, c, d] => [a, b, c, d].iter().all(|digit| digit.is_ascii_hexdigit()),
+        _ => false,
+    };
+    !escaped
 }
 
 /// Where the characters of a set that stand from byte `from` on end; none if more may follow.
@@ -250,8 +274,9 @@ fn key_end(text: &str, from: usize, done: bool) -> At {
     }
 }
 
+const SEPARATOR: &str = "://";
+
 fn url_password(text: &str, at: usize, done: bool) -> At {
-    const SEPARATOR: &str = "://";
     let open = if done { At::Nothing } else { At::Open };
     let rest = &text[at..];
     if !rest.starts_with(SEPARATOR) {

@@ -103,7 +103,7 @@ impl Policy for KeepSecrets {
     }
 
     fn output(&mut self, pending: &str, done: bool) -> Result<OutputVerdict, String> {
-        Ok(match self.secrets.search(self.place, pending, done) {
+        Ok(match self.secrets.search(&self.place, pending, done) {
             Found::Nothing(bytes) => self.release(pending, bytes),
             Found::Secret(secret) if secret.at > 0 && !done => self.release(pending, secret.at),
             Found::Secret(secret) => self.redact(pending, &secret),
@@ -137,7 +137,7 @@ impl KeepSecrets {
             self.place.pass(&pending[..prefix]);
             (prefix, pending[..prefix].to_owned())
         } else {
-            let replacement = if secret.goes_on(self.place) { "" } else { &self.replacement };
+            let replacement = if secret.goes_on { "" } else { &self.replacement };
             let text = format!("{}{replacement}", &pending[..secret.from]);
             self.place.pass_secret(&pending[..secret.end], secret);
             (secret.end, text)

@@ -1,6 +1,8 @@
 //! The policy as the host drives it. No credential here is real: each is written in two parts, so that scanners of
 //! source code don't find it.
 
+use std::time::{Duration, Instant};
+
 use membrane_plugin::policy::{
     Invocation, Message, OutputVerdict, Policy, RequestVerdict, Role, ToolCallVerdict, ToolResultVerdict,
 };
@@ -127,6 +129,60 @@ fn texts_of_ones_own_are_secret() {
     let own = Parameters { texts: vec!["blue heron".into()], kinds: vec![], ..Parameters::default() };
     let expected = ("the [redacted]s".to_owned(), vec!["secrets:text".to_owned()]);
     assert_eq!(feed(&by_character("the blue herons"), own), expected);
+}
+
+#[test]
+fn of_ones_own_texts_the_longest_is_kept() {
+    let texts = ["our project", "our project Falcon", "our pond"].map(String::from).to_vec();
+    let own = Parameters { texts, ..Parameters::default() };
+    for (answer, expected) in [
+        ("It is our project Falcon.", "It is [redacted]."),
+        ("our project Falco", "[redacted] Falco"),
+        ("our pond, our!", "[redacted], our!"),
+    ] {
+        assert_eq!(feed(&[answer], own.clone()).0, expected);
+        assert_eq!(feed(&by_character(answer), own.clone()).0, expected);
+    }
+}
+
+#[test]
+fn a_text_that_begins_as_a_token_does_hides_no_more_of_it_than_both_have() {
+    let (token, _) = examples().swap_remove(1);
+    for (text, expected) in [(token[..6].to_owned(), "[redacted]!"), (format!("{token}!"), "[redacted]")] {
+        let own = Parameters { texts: vec![text], ..Parameters::default() };
+        assert_eq!(feed(&[&format!("{token}!")], own).0, expected);
+    }
+    let own = Parameters { texts: vec!["://me:hunter2@host".into()], ..Parameters::default() };
+    assert_eq!(feed(&["ftp://me:hunter2@host/"], own).0, "ftp[redacted]/");
+}
+
+#[test]
+fn an_escape_before_a_secret_is_no_part_of_it() {
+    for (secret, _) in examples() {
+        for before in ["\\n", "\\t", "\\u000a", "\\\\n"] {
+            let answer = format!(r#"{{"text":"a{before}{secret}\nb"}}"#);
+            let expected = format!(r#"{{"text":"a{before}[redacted]\nb"}}"#);
+            assert_eq!(feed(&[&answer], Parameters::default()).0, expected);
+            assert_eq!(feed(&by_character(&answer), Parameters::default()).0, expected);
+        }
+        // A word before a token is one with it, as are four digits that no escape has.
+        for before in ["a_", "u000a", "\\u00g0", "\\na"].into_iter().filter(|_| !secret.starts_with('-')) {
+            let answer = format!("{before}{secret}");
+            assert_eq!(feed(&by_character(&answer), Parameters::default()).0, answer);
+        }
+    }
+}
+
+/// The work must grow with the text and not with its square: the host grants a call so many steps only.
+#[test]
+fn many_secrets_in_a_long_text_are_one_search() {
+    let (secret, _) = examples().swap_remove(1);
+    let text = |secret: &str| format!("{secret}, and\n").repeat(20_000);
+    let call = Invocation { name: "read".into(), arguments: "{}".into() };
+    let begun = Instant::now();
+    let result = policy(Parameters::default()).tool_result(call, &text(&secret)).unwrap();
+    assert!(matches!(result, ToolResultVerdict::Rewrite(rewritten) if rewritten.text == text("[redacted]")));
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -120,7 +120,7 @@ impl Policy for SystemPrompt {
         })
     }
 
-    /// A call's arguments leave the answer by another way: a person sees them, and so does the tool. Each string
+    /// A call's arguments leave the answer by another way: a person sees them, and so does the tool. Each string and number
     /// is searched by itself, so that no way to write JSON hides a quote.
     fn tool_call(&mut self, call: Invocation) -> Result<ToolCallVerdict, String> {
         let Some(quotes) = self.quotes.as_ref().filter(|_| self.present) else {
