@@ -3,6 +3,8 @@
 mod isolated;
 
 use membrane_generate::EndReason;
+use membrane_host::{Ended, Plugin, PolicyChain, World};
+use membrane_tests::guests::guest;
 use membrane_tests::stage::{Seen, Stage};
 use membrane_text::{ChatMessage, Role};
 use serde_json::json;
@@ -171,6 +173,25 @@ fn the_system_prompt_is_added_and_kept() {
 }
 
 #[test]
+fn what_policies_make_of_a_request_is_not_the_conversation() {
+    let stage =
+        Stage::saying(&["Hello."]).first_party("system-prompt", json!({ "text": "Be the night clerk." }));
+    let mut generator = stage.generator();
+    let asked = [ChatMessage::new(Role::User, "Who are you?")];
+    let first = stage.ask_with(&mut generator, &asked);
+    assert!(first.verdicts().iter().any(|verdict| verdict.starts_with("system-prompt request rewrite")));
+    let mut messages = first.answer.unwrap().messages;
+    assert_eq!(messages, [&asked[..], &[ChatMessage::new(Role::Assistant, "Hello.")]].concat());
+    // The next turn is asked with another policy, and nothing of the one before is left.
+    messages.push(ChatMessage::new(Role::User, "And now?"));
+    let script = json!({"hook": "prompt", "at": "night clerk", "action": "refuse", "text": "Seen."});
+    let other = Stage::saying(&["Hello."]).first_party("system-prompt", json!({ "text": "Be the cook." }));
+    let other = other.scripted_policy(script);
+    let seen = other.ask_with(&mut other.generator(), &messages);
+    assert_eq!(seen.text(), "Hello.");
+}
+
+#[test]
 fn a_refused_turn_does_not_poison_the_chat() {
     let rules = "[[clause]]\nid = \"house:no\"\nwhen = \"request\"\nmatch = \"dynamite\"\n\
                  action = \"refuse\"\nmessage = \"Not that.\"\n";
@@ -199,4 +220,37 @@ fn a_control_tokens_text_in_a_message_is_text() {
     assert!(tokenizer.is_control(start));
     let starts = generator.session().tokens().iter().filter(|token| **token == start).count();
     assert_eq!(starts, 2, "the user's turn and the model's");
+}
+
+/// However much text there is at once, a policy is shown a piece at a time, and judges it as one text.
+#[test]
+fn a_long_text_is_judged_across_its_pieces() {
+    let stage = Stage::empty();
+    let acting = |act: &str, word: &str, text: &str| {
+        let parameters = json!({"hook": "output", "act": act, "word": word, "text": text});
+        stage.load(World::Policy, "long", guest("test-policy"), parameters).expect("it loads")
+    };
+    let output = |policy: Plugin, text: &str| {
+        let mut chain = PolicyChain::start(stage.host(), &[policy]).expect("it starts");
+        let outcome = chain.output(text, true);
+        (outcome.released, outcome.ended)
+    };
+    let redacting = acting("replace", "secret", "[gone]");
+    for ahead in 6140..6152 {
+        let text = "x".repeat(ahead) + "secret" + &"é".repeat(5000);
+        let (released, ended) = output(redacting.clone(), &text);
+        assert!(released == text.replace("secret", "[gone]") && ended.is_none(), "{ahead}");
+    }
+    let much = "x".repeat(3 << 20);
+    assert!(output(redacting, &much) == (much.clone(), None), "what is not held back has no limit");
+    let (released, ended) = output(acting("never", "", ""), &much);
+    assert!(released.is_empty() && matches!(ended, Some(Ended::Refused(_))), "{ended:?}");
+    // What stands behind the end of an answer is gone.
+    let text = "x".repeat(7000) + "END" + &"y".repeat(20_000);
+    assert_eq!(output(acting("stop", "END", ""), &text), ("x".repeat(7000), Some(Ended::Stopped)));
+    let (released, ended) = output(acting("force", "END", "Z"), &text);
+    assert!(released.ends_with('Z') && !released.contains('y'), "{released}");
+    assert_eq!(ended, Some(Ended::Forced));
+    let (released, ended) = output(acting("refuse", "END", ""), &text);
+    assert!(released.is_empty() && matches!(ended, Some(Ended::Refused(_))), "{ended:?}");
 }

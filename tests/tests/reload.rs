@@ -6,11 +6,11 @@ mod isolated;
 
 use std::sync::OnceLock;
 
-use membrane_generate::{Behaviour, EndReason, Event, Reload, Reloads};
-use membrane_host::{Plugin, World, first_party};
+use membrane_generate::{Behaviour, EndReason, Event, GenerateError, Generator, Reload, Reloads};
+use membrane_host::{Grant, Plugin, PluginSource, World, first_party};
 use membrane_tests::guests::guest;
 use membrane_tests::stage::{Seen, Stage};
-use membrane_text::{ChatMessage, Role};
+use membrane_text::{ChatMessage, Grammar, Role};
 use serde_json::{Value, json};
 
 /// A component that does the same and has another digest: with a custom section behind it.
@@ -349,6 +349,7 @@ fn a_joining_policy_sees_request_prompt_and_text_and_may_end_the_answer() {
     let (seen, _) = case(json!({"hook": "output", "at": "one", "action": "stop"}));
     assert_eq!(seen.answer.as_ref().unwrap().reason, EndReason::PolicyStop);
     assert!(!seen.text().contains("four"), "{}", seen.text());
+    assert_eq!(seen.verdicts(), ["late output stop script:1"]);
     // What would have turned the model elsewhere waits; so does what fails on the answer so far.
     for (action, why) in
         [("force", "the model's course"), ("trap", "trapped"), ("error", "as the script says")]
@@ -402,4 +403,100 @@ fn policies_that_change_all_the_time_are_limited_and_all_of_them_hold() {
     for number in 30..30 + joined {
         assert!(!seen.text().contains(&format!(" {number} ")), "{number}: {}", seen.text());
     }
+}
+
+/// A grammar can't be had with tools, which is found when the plugins have started.
+#[test]
+fn what_is_in_force_stays_so_where_an_answer_does_not_begin() {
+    let mut stage = Stage::saying(&["one secret two"]).guard(&redacting("secret"));
+    stage = stage.first_party("calculator", json!({}));
+    let mut generator = stage.generator();
+    let reloads = generator.reloads();
+    stage.constraint = Some(Grammar::Regex("[a-z]+".into()));
+    let error = stage.ask_with(&mut generator, &user("Go.")).answer.unwrap_err();
+    assert!(matches!(error, GenerateError::GrammarWithTools), "{error}");
+    stage.constraint = None;
+    assert_eq!(stage.ask_with(&mut generator, &user("Go.")).text(), "one [redacted] two");
+    offer(&reloads, &Behaviour { policies: Vec::new(), ..stage.behaviour() });
+    let seen = stage.ask_with(&mut generator, &user("Go."));
+    assert_eq!((seen.text().as_str(), effects(&seen)), ("one secret two", vec!["live"]));
+}
+
+#[test]
+fn a_new_version_is_not_blamed_for_a_failure_of_the_one_before() {
+    let text = "one two three four five six";
+    let trap = json!({"hook": "output", "at": "five", "action": "trap"});
+    let stage = Stage::saying(&[text]);
+    let broken = policy(&stage, "late", trap);
+    let stage = stage.policy(broken);
+    let good = policy(&stage, "late", json!({"hook": "output", "at": "nowhere", "action": "stop"}));
+    let good = Behaviour { policies: vec![good], ..stage.behaviour() };
+    let mut generator = stage.generator();
+    let reloads = generator.reloads();
+    let seen = stage.ask_and(&mut generator, &user("Go."), &mut |event| {
+        if matches!(event, Event::Prefill { .. }) {
+            offer(&reloads, &good);
+        }
+    });
+    assert_eq!((seen.answer.as_ref().unwrap().reason, effects(&seen)), (EndReason::Refused, vec!["beside"]));
+    offer(&reloads, &good);
+    let seen = stage.ask_with(&mut generator, &user("Go."));
+    assert_eq!((seen.text().as_str(), effects(&seen).len()), (text, 0));
+}
+
+#[test]
+fn a_tool_that_waits_is_not_blamed_for_a_failure_of_the_one_that_is_called() {
+    let call = "<tool_call>{\"name\": \"it\", \"arguments\": {\"act\": \"panic\"}}</tool_call>";
+    let stage = Stage::saying(&[call, "Done."]);
+    let described = |words: u32| {
+        let parameters = json!({ "names": ["it"], "words": words });
+        let source = PluginSource {
+            parameters,
+            grants: Grant::ALL.into_iter().filter(|grant| grant.world() == World::Tool).collect(),
+            isolation: membrane_tests::isolation::of_tests(),
+            ..PluginSource::new("it", guest("test-tool"), World::Tool)
+        };
+        let tool = stage.host().load(source, World::Tool).unwrap();
+        Behaviour { tools: vec![tool], ..stage.behaviour() }
+    };
+    let (old, new) = (described(5), described(6));
+    let model = stage.generator().model().clone();
+    let mut generator = Generator::new(stage.host().clone(), model, old).unwrap();
+    let reloads = generator.reloads();
+    let seen = stage.ask_and(&mut generator, &user("Go."), &mut |event| {
+        if matches!(event, Event::Prefill { .. }) {
+            offer(&reloads, &new);
+        }
+    });
+    assert!(seen.events.iter().any(|event| matches!(event, Event::ToolResult { ok: false, .. })));
+    assert_eq!((seen.text().as_str(), effects(&seen)), ("Done.", vec!["next-answer"]));
+    offer(&reloads, &new);
+}
+
+/// What failed is in both of the last two behaviours, and both go.
+#[test]
+fn a_policy_that_fails_goes_where_it_came_with_the_behaviour_before() {
+    let text = "one two three four five six";
+    let mut stage = Stage::saying(&[text]);
+    let failing = policy(&stage, "late", json!({"hook": "output", "at": "five", "action": "trap"}));
+    let first = Behaviour { policies: vec![failing], ..stage.behaviour() };
+    let mut second = first.clone();
+    second.policies.push(guard(&stage, "nowhere"));
+    let mut generator = stage.generator();
+    let reloads = generator.reloads();
+    // It joins, and the answer is over before the text at which it fails.
+    stage.max_tokens = Some(3);
+    let seen = stage.ask_and(&mut generator, &user("Go."), &mut |event| {
+        if matches!(event, Event::Prefill { .. }) {
+            offer(&reloads, &first);
+        }
+    });
+    assert_eq!((seen.answer.as_ref().unwrap().reason, effects(&seen)), (EndReason::Length, vec!["beside"]));
+    stage.max_tokens = None;
+    offer(&reloads, &second);
+    assert_eq!(
+        effects(&stage.ask_with(&mut generator, &user("Go."))),
+        ["live", "rolled-back", "rolled-back"]
+    );
+    assert_eq!(stage.ask_with(&mut generator, &user("Go.")).text(), text);
 }

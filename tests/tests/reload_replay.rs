@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
 
+use std::sync::{Arc, Mutex};
+
 use membrane_audit::verify::{Trusted, verify, verify_reader};
 use membrane_audit::{self as audit, Record, RecordedAnswer, Script, Step, Swap, Transcript, line};
 use membrane_generate::{Behaviour, Event, Generator, Reload, Replayed, Sameness, Versions, decide};
@@ -310,6 +312,45 @@ fn an_answer_that_began_on_trial_and_went_back_is_made_again() {
             assert!(replayed.identical(), "{fault}, {index}: {replayed:?}");
         }
     }
+}
+
+/// A policy that came with a sampler goes with it, and those who follow what is in force are told.
+#[test]
+fn what_goes_back_with_a_sampler_is_told_and_on_record() {
+    let scripted = Scripted::new(40);
+    let policies = vec![guard(&scripted.stage, "nowhere")];
+    let faulty = scripted.sampler(1, Some("fifth-token"));
+    let faulty = Behaviour { policies, ..scripted.with(faulty) };
+    let mut generator = scripted.stage.generator();
+    let recorder = Recorder::new(&mut generator);
+    let reloads = generator.reloads();
+    let followed = Arc::new(Mutex::new(Vec::new()));
+    let into = followed.clone();
+    reloads.follow(move |now, policies| into.lock().unwrap().push((now.policies.len(), policies.len())));
+    let mut texts = 0;
+    let seen = scripted.stage.ask_and(&mut generator, &user("Go."), &mut |event| {
+        texts += usize::from(matches!(event, Event::Text { .. }));
+        if texts == 10 && matches!(event, Event::Text { .. }) {
+            reloads.offer(faulty.clone()).unwrap();
+        }
+    });
+    assert_eq!(seen.text(), scripted.text);
+    let effects: Vec<_> = told(&seen).iter().map(|it| (it.plugin.as_str(), it.effect)).collect();
+    let expected = [("live", "beside"), ("rolled-back", "rolled-back")];
+    let expected = expected.map(|(sampler, policy)| [("scripted-sampler", sampler), ("guard", policy)]);
+    assert_eq!(effects, expected.concat());
+    assert!(told(&scripted.stage.ask_with(&mut generator, &user("Go."))).is_empty());
+    // The policy that joined withholds to the end of the answer.
+    assert_eq!(*followed.lock().unwrap(), [(0, 0), (1, 1), (0, 1), (0, 0)]);
+    let recorded = recorder.read();
+    let known: Vec<Plugin> = faulty.plugins().chain(&scripted.stage.behaviour().samplers).cloned().collect();
+    let versions = versions_of(&recorded, &known);
+    let (answer, script) = recorded.answer(0);
+    assert_eq!(lines_of_record(&script), lines_of_events(&seen));
+    let replayed = replay_of(&recorded, &scripted.stage, 0, &versions);
+    assert!(replayed.identical(), "{replayed:?}");
+    let now = decide(scripted.stage.host(), &[], answer.number, &script, Some(&versions)).unwrap();
+    assert_eq!((now.released, now.first_swap), (seen.text(), None));
 }
 
 /// A policy that looks for a text and does something there.

@@ -8,10 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use membrane_generate::GenerateError;
 use membrane_host::{Host, HostError, JudgedLines, Plugin, PolicyChain};
 
-use crate::report;
+use crate::{plugin_log, report};
 
-/// The policies of this program's behaviours, with a host of theirs. One that was replaced stays: it was in force when
-/// something was withheld.
+/// The policies that may have withheld something, with a host of theirs.
 static POLICIES: Mutex<Option<(Host, Vec<Plugin>)>> = Mutex::new(None);
 
 /// What each plugin has logged, by its name.
@@ -31,6 +30,20 @@ pub fn by(host: &Host, policies: &[Plugin]) {
         if !known && PolicyChain::start(host, std::slice::from_ref(policy)).is_ok() {
             all.push(policy.clone());
         }
+    }
+}
+
+/// Adds policies likewise, and lets go of all others once the lines so far are shown: no answer has them any more.
+pub fn only(host: &Host, policies: &[Plugin]) {
+    by(host, policies);
+    let same = |known: &Plugin| policies.iter().find(|policy| policy.same(known));
+    let lock = || POLICIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let goes = lock().iter().flat_map(|(_, all)| all).any(|known| same(known).is_none());
+    if goes {
+        plugin_log::flush();
+    }
+    if let Some((_, all)) = &mut *lock() {
+        *all = all.iter().filter_map(same).cloned().collect();
     }
 }
 
@@ -79,4 +92,41 @@ fn is_a_plugins(cause: &(dyn std::error::Error + 'static)) -> bool {
     let policies = POLICIES.lock().unwrap_or_else(PoisonError::into_inner);
     let mut names = policies.iter().flat_map(|(_, policies)| policies).map(Plugin::name);
     !matches!(failure.hook, "start" | "configure") && !names.any(|name| name == failure.plugin)
+}
+
+#[cfg(test)]
+mod tests {
+    use membrane_host::{HostOptions, PluginSource, World, first_party};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_policies_of_answers_judge() {
+        let host = Host::new(HostOptions::default()).unwrap();
+        let guard = |word: &str| {
+            let rules = format!(
+                "[[clause]]\nid = \"a\"\nwhen = \"output\"\nmatch = \"{word}\"\naction = \"redact\"\n"
+            );
+            let source = PluginSource {
+                parameters: json!({ "rules": rules }),
+                ..PluginSource::new(
+                    "guard",
+                    first_party::find("guard").unwrap().bytes.to_vec(),
+                    World::Policy,
+                )
+            };
+            host.load(source, World::Policy).unwrap()
+        };
+        let (first, second) = (guard("tangerine"), guard("aubergine"));
+        let withheld = || ["tangerine", "aubergine", "other"].map(|word| text(word) != word);
+        by(&host, std::slice::from_ref(&first));
+        assert_eq!(withheld(), [true, false, false]);
+        only(&host, &[first, second.clone()]);
+        assert_eq!(withheld(), [true, true, false]);
+        only(&host, &[second]);
+        assert_eq!(withheld(), [false, true, false]);
+        only(&host, &[]);
+        assert_eq!(withheld(), [false; 3]);
+    }
 }

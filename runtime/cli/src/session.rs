@@ -121,11 +121,13 @@ impl BehaviourOptions {
     /// free. Errors: a file that can't be read, a grant that is missing, a digest that is not the pinned one, or anything that is not
     /// as the profile's lock has it.
     pub fn assemble(&self, budgeted: bool, quiet: bool) -> Result<Assembled> {
-        self.assemble_on(host(quiet)?, budgeted, &Behaviour::default())
+        let assembled = self.assemble_on(host(quiet)?, budgeted, &Behaviour::default())?;
+        judged::by(&assembled.host, &assembled.behaviour.policies);
+        Ok(assembled)
     }
 
     /// The same on a host that there is already. `budgeted`: whether memory is limited. Plugins of `running` that are as
-    /// the profile has them now are not compiled again.
+    /// the profile has them now are not compiled again. Its policies judge nothing before they are in force.
     pub fn assemble_on(&self, host: Host, budgeted: bool, running: &Behaviour) -> Result<Assembled> {
         self.assemble_profile(self.resolve()?, host, budgeted, running)
     }
@@ -141,6 +143,7 @@ impl BehaviourOptions {
     ) -> Result<Assembled> {
         let (profile, name) = self.resolve()?.with_agent(agent.clone())?;
         let mut assembled = self.assemble_profile(profile, host(quiet)?, budgeted, &Behaviour::default())?;
+        judged::by(&assembled.host, &assembled.behaviour.policies);
         assembled.reserve = assembled.reserve.saturating_mul(tasks as u64);
         assembled.agent = assembled.agents.iter().find(|agent| agent.name() == name).cloned();
         Ok(assembled)
@@ -170,7 +173,6 @@ impl BehaviourOptions {
                 Kind::Agent => agents.push(plugin),
             }
         }
-        judged::by(&host, &behaviour.policies);
         let digest = resolution.digest()?;
         behaviour.record = Some(Arc::new(record(&resolution.profile, digest, &behaviour, &agents)));
         Ok(Assembled {

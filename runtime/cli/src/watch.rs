@@ -16,6 +16,7 @@ use membrane_host::{Host, Plugin};
 use membrane_profile::{Location, Profile, ProfileDigest, ProfileError, ResolvedPlugin};
 use serde_json::json;
 
+use crate::judged;
 use crate::plugin::project::Project;
 use crate::printer;
 use crate::report::{describe, printable};
@@ -52,7 +53,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches on a thread of its own until the program ends. `shown`: name and digest of the profile, for people.
+    /// Watches on a thread of its own until the program ends. `shown`: name and digest of the profile in force, for people.
     ///
     /// # Errors
     /// The files can't be watched.
@@ -60,6 +61,13 @@ impl Watch {
         let mut files = FileWatch::new()?;
         self.watch(&mut files, &profile)?;
         let draft = self.host.draft()?;
+        let host = self.host.clone();
+        reloads.follow(move |behaviour, policies| {
+            judged::only(&host, policies);
+            if let Some(label) = label(behaviour) {
+                *shown.lock().unwrap_or_else(PoisonError::into_inner) = label;
+            }
+        });
         let thread = std::thread::Builder::new().name("watch".into());
         thread
             .spawn(move || {
@@ -78,8 +86,6 @@ impl Watch {
                     match self.reload(host, &mut files, &reloads) {
                         Ok(None) => {}
                         Ok(Some(reloaded)) => {
-                            let label = format!("{} {}", reloaded.profile, reloaded.digest.short());
-                            *shown.lock().unwrap_or_else(PoisonError::into_inner) = label;
                             self.tell(&reloaded, begun.elapsed());
                             drafted = true;
                         }
@@ -210,6 +216,13 @@ impl Watch {
             eprintln!("[reload failed, nothing changes: {}]", describe(error));
         }
     }
+}
+
+/// Name and digest of a behaviour's profile, for people.
+fn label(behaviour: &Behaviour) -> Option<String> {
+    let record = behaviour.record.as_ref()?;
+    let digest: String = record.digest.hex().chars().take(12).collect();
+    Some(printable(&format!("{} {digest}", record.profile)))
 }
 
 /// The file that is not there or can't be read, if that is why a profile can't.

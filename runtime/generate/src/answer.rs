@@ -21,6 +21,7 @@ use crate::error::{GenerateError, Result, Stopped};
 use crate::event::{EndReason, Event, Intervention, Stats};
 use crate::journal::{Audit, Journal};
 use crate::judge::{Bench, Interrupt, Judgements};
+use crate::merge::merge;
 use crate::reload::{Changes, Reloads};
 use crate::speculate::{Drafting, Gate};
 
@@ -49,7 +50,7 @@ pub struct AnswerOptions {
 /// What an answer was.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// The messages that the conversation has now: those given (as policies let them pass), tool calls and
+    /// The messages that the conversation has now: those given (not as policies let them pass), tool calls and
     /// results, and the answer as it was released.
     pub messages: Vec<ChatMessage>,
     /// Why it ended.
@@ -115,6 +116,19 @@ impl Generator {
         Ok(Some(self.model.grammars()?.compile(grammar)?))
     }
 
+    /// Begins the record of an answer. Gives what it must follow.
+    fn begin(
+        &self,
+        running: &mut Running,
+        messages: &[ChatMessage],
+        options: &AnswerOptions,
+    ) -> Result<Option<Constraint>> {
+        let constraint = self.constraint(running, options)?;
+        let behaviours = (running.changes.now(), running.changes.before());
+        running.journal = Journal::start(self.audit.as_ref(), behaviours, &self.model, messages, options)?;
+        Ok(constraint)
+    }
+
     /// Answers a conversation. Events come as they happen; `cancel` ends the answer at the next token or
     /// layer.
     ///
@@ -132,9 +146,8 @@ impl Generator {
         let interrupt = Interrupt::by(cancel);
         let judge = self.bench.as_ref().map(|bench| bench.judge(interrupt.clone(), kept));
         let mut running = self.behaviours.start(&self.host, &self.words, options.seed, judge, sink)?;
-        let constraint = self.constraint(&running, options)?;
-        let behaviours = (running.changes.now(), running.changes.before());
-        running.journal = Journal::start(self.audit.as_ref(), behaviours, &self.model, messages, options)?;
+        let begun = self.begin(&mut running, messages, options);
+        let constraint = begun.inspect_err(|_| self.behaviours.take_back(&mut running))?;
         running.journal.watch(judgements);
         let mut run = Run {
             generator: self,
@@ -145,6 +158,7 @@ impl Generator {
             constraint,
             stats: Stats::default(),
             messages: messages.to_vec(),
+            read: messages.len(),
             released: String::new(),
         };
         let outcome = run.all(&mut running);
@@ -164,7 +178,10 @@ impl Generator {
             }
         };
         running.journal.end(reason, message.as_deref())?;
-        let Run { mut stats, mut messages, released, .. } = run;
+        let Run { mut stats, messages: mut added, read, released, .. } = run;
+        added.drain(..read);
+        // What policies make of a conversation they make of it again with the next request, or another policy does.
+        let mut messages = [messages, &added].concat();
         if !released.is_empty() {
             messages.push(ChatMessage::new(Role::Assistant, released));
         }
@@ -184,6 +201,8 @@ struct Run<'a> {
     sink: &'a mut dyn FnMut(Event),
     stats: Stats,
     messages: Vec<ChatMessage>,
+    /// How many of the messages were there when the model read them first.
+    read: usize,
     /// Text of the current round that policies have released.
     released: String,
 }
@@ -221,7 +240,8 @@ impl Run<'_> {
         let outcome = running.policies.request(given.clone())?;
         self.intervened(running, &outcome.interventions);
         if outcome.messages != given {
-            self.messages = merge(&self.messages, &given, outcome.messages);
+            self.messages = merge(&self.messages, &given, &outcome.messages);
+            self.read = self.messages.len();
         }
         Ok(())
     }
@@ -304,6 +324,7 @@ impl Run<'_> {
                 prompt,
                 max_tokens: left,
                 chat,
+                last: false,
                 tools,
                 stop: &[],
                 constraint: self.constraint.as_mut(),
@@ -435,18 +456,4 @@ pub(crate) fn from_host(message: Message) -> ChatMessage {
         HostRole::Tool => Role::Tool,
     };
     ChatMessage::new(role, message.content)
-}
-
-/// The rewritten conversation; messages that were not changed keep their tool calls.
-pub(crate) fn merge(before: &[ChatMessage], given: &[Message], now: Vec<Message>) -> Vec<ChatMessage> {
-    let mut from = 0;
-    now.into_iter()
-        .map(|message| match given[from..].iter().position(|old| *old == message) {
-            Some(at) => {
-                from += at + 1;
-                before[from - 1].clone()
-            }
-            None => from_host(message),
-        })
-        .collect()
 }

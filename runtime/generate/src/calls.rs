@@ -1,6 +1,6 @@
 //! A call of a tool, by the model or by an agent: what every call and every result passes.
 
-use membrane_host::{Invocation, ToolCallOutcome};
+use membrane_host::{Invocation, ToolCallOutcome, ToolError};
 
 use crate::behaviour::Running;
 use crate::error::Stopped;
@@ -46,9 +46,15 @@ pub(crate) fn call(
 fn make(running: &mut Running, call: Invocation, sink: &mut dyn FnMut(Event)) -> Result<Called, Stopped> {
     let (name, arguments) = (call.name.clone(), call.arguments.clone());
     sink(Event::ToolCall { name: name.clone(), arguments });
+    let serving = running.tools.serving(&call.name).cloned();
     let (ok, output) = match running.tools.call(&call.name, &call.arguments) {
         Ok(output) => (true, output),
-        Err(error) => (false, format!("error: {error}")),
+        Err(error) => {
+            if matches!(error, ToolError::Failed(_)) {
+                running.changes.failed_in_call(serving);
+            }
+            (false, format!("error: {error}"))
+        }
     };
     running.journal.returned(&call, running.tools.offers(&call.name), ok, &output);
     let outcome = running.policies.tool_result(&call, output)?;

@@ -27,6 +27,8 @@ pub(crate) struct Round<'a> {
     pub max_tokens: Option<usize>,
     /// Whether the prompt is a conversation by the model's chat template, which the model answers in the form that it was taught.
     pub chat: bool,
+    /// Whether the text ends with the round, also where it ends in calls.
+    pub last: bool,
     /// The tools that calls are looked for of, as chat templates take them.
     pub tools: Vec<Value>,
     /// Texts that end it.
@@ -283,9 +285,9 @@ impl<'a> Decoder<'a> {
         let rest = self.plain(events);
         let mut plain = self.stop.feed(&rest) + &self.stop.finish();
         loop {
-            // The answer goes on behind the results of calls, and with it the text that policies look at.
             let calls = reason == EndReason::Stop && !self.calls.is_empty();
-            match self.release(&plain, !calls, sink)? {
+            // An answer goes on behind the results of calls, and with it the text that policies look at.
+            match self.release(&plain, !calls || self.round.last, sink)? {
                 Flow::Stopped => return Ok(Some(RoundEnd::Ended(EndReason::PolicyStop))),
                 Flow::Go if calls => return Ok(Some(RoundEnd::ToolCalls(std::mem::take(&mut self.calls)))),
                 Flow::Go => return Ok(Some(RoundEnd::Ended(reason))),

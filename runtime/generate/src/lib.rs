@@ -17,6 +17,7 @@ mod error;
 mod event;
 mod journal;
 mod judge;
+mod merge;
 mod passes;
 mod reader;
 mod reload;

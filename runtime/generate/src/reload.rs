@@ -7,8 +7,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use membrane_host::reload::{Effect, Swap, swaps};
-use membrane_host::{Chosen, Host, HostError, Plugin, SharedJudge};
+use membrane_host::reload::{Effect, Reverted, Swap, swaps};
+use membrane_host::{Chosen, Host, HostError, Plugin, PolicyChain, SharedJudge, World};
 
 use crate::behaviour::{Behaviour, Running, Words};
 use crate::error::{GenerateError, Result, Stopped};
@@ -17,6 +17,9 @@ use crate::journal::Journal;
 
 /// Plugins that failed on trial which are remembered; a file that changes all the time must not fill the memory.
 const MAX_FAILED: usize = 64;
+
+/// Who is told which behaviour is in force, and which policies may withhold something.
+type Follower = Box<dyn FnMut(&Behaviour, &[Plugin]) + Send>;
 
 /// Where behaviours are handed to a generator. Clones hand to the same.
 #[derive(Clone)]
@@ -30,12 +33,13 @@ struct Shared {
     waiting: Mutex<Option<Behaviour>>,
     /// Plugins that failed on trial, each with its failure.
     failed: Mutex<Vec<(Plugin, String)>>,
+    follower: Mutex<Option<Follower>>,
 }
 
 impl Reloads {
     pub(crate) fn new(host: Host, words: Arc<Words>) -> Self {
         let (waits, waiting, failed) = (AtomicBool::new(false), Mutex::default(), Mutex::default());
-        Self(Arc::new(Shared { host, words, waits, waiting, failed }))
+        Self(Arc::new(Shared { host, words, waits, waiting, failed, follower: Mutex::default() }))
     }
 
     /// Hands a behaviour over, after each of its plugins was started once. One that still waits is replaced.
@@ -55,6 +59,12 @@ impl Reloads {
         *lock(&self.0.waiting) = Some(behaviour);
         self.0.waits.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Has someone told before each answer, and when it changes, which behaviour is in force, and which policies withhold something
+    /// in the answer or may come back in it. Who was to be told before is told no more.
+    pub fn follow(&self, told: impl FnMut(&Behaviour, &[Plugin]) + Send + 'static) {
+        *lock(&self.0.follower) = Some(Box::new(told));
     }
 
     /// The host that loads plugins for this generator.
@@ -98,6 +108,8 @@ pub(crate) struct Changes {
     whole: bool,
     /// Tokens that were chosen in this answer.
     tokens: usize,
+    /// Tools that failed in a call of this answer.
+    failed: Vec<Plugin>,
 }
 
 impl Changes {
@@ -126,21 +138,18 @@ impl Changes {
         sink: &mut dyn FnMut(Event),
     ) -> Result<Running> {
         (self.whole, self.tokens) = (true, 0);
+        self.failed.clear();
         if let Some(new) = self.reloads.as_ref().and_then(Reloads::take) {
             self.emit(self.now.swaps(&new, &Effect::Live { state: false }), sink);
             self.replace(new);
         }
-        let started = self.now.start(host, words, seed, judge.clone());
-        let mut running = match (started, self.before.take()) {
-            (Err(error), Some(before)) => {
+        let mut running = match self.now.start(host, words, seed, judge.clone()) {
+            Err(error) if self.before.is_some() => {
                 // The answer has not begun, and its record will name what does start.
-                self.roll_back(before, None, &error.to_string(), &mut Journal::default(), sink);
+                self.roll_back(None, &error.to_string(), &mut Journal::default(), sink);
                 self.now.start(host, words, seed, judge)?
             }
-            (started, before) => {
-                self.before = before;
-                started?
-            }
+            started => started?,
         };
         if self.reloads.is_some() {
             running.policies.allow_joining();
@@ -149,8 +158,20 @@ impl Changes {
             // Where that one does not start there is nothing to go back to.
             let _ = running.samplers.fall_back_to(&before.samplers);
         }
+        self.tell(&running.policies);
         running.changes = std::mem::take(self);
         Ok(running)
+    }
+
+    /// Takes the behaviours back where an answer that was started does not begin.
+    pub fn take_back(&mut self, running: &mut Running) {
+        *self = std::mem::take(&mut running.changes);
+    }
+
+    /// A tool failed in a call.
+    pub fn failed_in_call(&mut self, tool: Option<Plugin>) {
+        let new = tool.filter(|tool| !self.failed.iter().any(|known| known.same(tool)));
+        self.failed.extend(new);
     }
 
     /// Takes the behaviours back when an answer is over, and judges what is on trial. `cancelled`: a policy's call ended with a
@@ -162,30 +183,33 @@ impl Changes {
         cancelled: bool,
         sink: &mut dyn FnMut(Event),
     ) {
-        *self = std::mem::take(&mut running.changes);
-        let Some(before) = self.before.take() else { return };
-        let ended_by = match outcome {
+        self.take_back(running);
+        let sampler = match outcome {
             Err(Stopped::Failed(GenerateError::Host(HostError::Failed(failure)))) => {
-                Some(failure.plugin.as_str())
+                running.samplers.named(&failure.plugin)
             }
-            _ if cancelled => None,
-            _ => running.policies.failed(),
+            _ => None,
         };
-        let failed = ended_by.into_iter().chain(running.tools.failed().iter().map(String::as_str));
-        let named = |name: &str| self.now.plugins().find(|plugin| plugin.name() == name);
-        let on_trial = |plugin: &&Plugin| !before.plugins().any(|old| old.same(plugin));
-        let failed = failed.filter_map(named).find(on_trial).cloned();
-        match failed {
+        let policies: &[Plugin] = if cancelled { &[] } else { running.policies.failed() };
+        let mut failed = sampler.into_iter().chain(policies).chain(&self.failed);
+        match failed.find(|plugin| self.is_on_trial(plugin)).cloned() {
             Some(plugin) => {
                 let why = match outcome {
                     Err(Stopped::Failed(error)) => error.to_string(),
                     _ => format!("plugin `{}` failed", plugin.name()),
                 };
-                self.roll_back(before, Some(&plugin), &why, &mut running.journal, sink);
+                self.roll_back(Some(&plugin), &why, &mut running.journal, sink);
+                self.tell(&running.policies);
             }
-            None if self.whole && self.tokens > 0 => self.proved = None,
-            None => self.before = Some(before),
+            None if self.whole && self.tokens > 0 => (self.before, self.proved) = (None, None),
+            None => {}
         }
+    }
+
+    /// Whether a plugin of the behaviour in force is not in one that there is to go back to.
+    fn is_on_trial(&self, plugin: &Plugin) -> bool {
+        let mut earlier = self.before.iter().chain(&self.proved);
+        self.now.has(plugin) && earlier.any(|earlier| !earlier.has(plugin))
     }
 
     /// Puts a behaviour in the place of the one in force.
@@ -200,26 +224,49 @@ impl Changes {
         }
     }
 
-    /// Puts the behaviour before in force again.
-    fn restore(&mut self, before: Behaviour) {
-        self.now = before;
-        self.before = self.proved.take();
-        self.chose = true;
+    /// Puts the last behaviour in force again that has not the plugin that failed, or the last if it was none.
+    fn go_back(&mut self, failed: Option<&Plugin>) {
+        while let Some(before) = self.before.take() {
+            self.now = before;
+            self.before = self.proved.take();
+            self.chose = true;
+            if failed.is_none_or(|failed| !self.now.has(failed)) {
+                break;
+            }
+        }
     }
 
     fn roll_back(
         &mut self,
-        to: Behaviour,
         failed: Option<&Plugin>,
         why: &str,
         journal: &mut Journal,
         sink: &mut dyn FnMut(Event),
     ) {
-        let back = self.now.swaps(&to, &Effect::RolledBack { why: why.to_owned() });
-        journal.swap(&to, true, &back);
+        let new = self.now.clone();
+        self.go_back(failed);
+        let back = new.swaps(&self.now, &Effect::RolledBack { why: why.to_owned() });
+        journal.swap(&self.now, true, &back);
         self.emit(back, sink);
         self.forget(failed, why);
-        self.restore(to);
+    }
+
+    /// Goes back where the samplers of an answer have: policies and tools of the same behaviour go with them.
+    fn revert(&mut self, reverted: Reverted, why: &str, journal: &mut Journal, sink: &mut dyn FnMut(Event)) {
+        let Reverted { swaps: mut back, failed } = reverted;
+        let failed = failed.as_ref();
+        if failed.is_none_or(|failed| self.now.has(failed)) {
+            let new = self.now.clone();
+            self.go_back(failed);
+            let all = new.swaps(&self.now, &Effect::RolledBack { why: why.to_owned() });
+            back.extend(all.into_iter().filter(|swap| swap.world != World::Sampler));
+        } else if self.before.iter().any(|before| failed.is_some_and(|failed| before.has(failed))) {
+            // The samplers in force wait for the next answer, and are not what failed.
+            self.before = self.proved.take();
+        }
+        journal.swap(&self.now, true, &back);
+        self.emit(back, sink);
+        self.forget(failed, why);
     }
 
     fn forget(&mut self, failed: Option<&Plugin>, why: &str) {
@@ -231,6 +278,21 @@ impl Changes {
     fn emit(&self, swaps: Vec<Swap>, sink: &mut dyn FnMut(Event)) {
         for swap in swaps {
             sink(Event::Reloaded(Reload::new(swap, self.tokens)));
+        }
+    }
+
+    /// Tells who follows what is in force now, in an answer with these policies.
+    fn tell(&self, chain: &PolicyChain) {
+        let Some(reloads) = &self.reloads else { return };
+        if let Some(follower) = &mut *lock(&reloads.0.follower) {
+            let behaviours = [&self.now].into_iter().chain(&self.before).chain(&self.proved);
+            let mut policies: Vec<Plugin> = Vec::new();
+            for plugin in chain.plugins().chain(behaviours.flat_map(|behaviour| &behaviour.policies)) {
+                if !policies.iter().any(|known| known.same(plugin)) {
+                    policies.push(plugin.clone());
+                }
+            }
+            follower(&self.now, &policies);
         }
     }
 }
@@ -257,13 +319,8 @@ impl Running {
             Ok(chosen) => chosen,
             Err(error) => {
                 let Some(reverted) = self.samplers.revert() else { return Err(error.into()) };
-                let back = self.changes.before.as_ref().unwrap_or(&self.changes.now);
-                self.journal.swap(back, true, &reverted.swaps);
-                self.changes.emit(reverted.swaps, sink);
-                self.changes.forget(reverted.failed.as_ref(), &error.to_string());
-                if let Some(before) = self.changes.before.take() {
-                    self.changes.restore(before);
-                }
+                self.changes.revert(reverted, &error.to_string(), &mut self.journal, sink);
+                self.changes.tell(&self.policies);
                 copy(logits);
                 self.samplers.next(logits, history, prompt)?
             }
@@ -291,6 +348,7 @@ impl Running {
         }
         self.changes.whole = false;
         self.changes.replace(new);
+        self.changes.tell(&self.policies);
     }
 }
 
@@ -303,6 +361,11 @@ impl Behaviour {
             (&self.tools, &other.tools),
         ];
         lists.iter().all(|(a, b)| a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.same(b)))
+    }
+
+    /// Whether it has this plugin as it is.
+    fn has(&self, plugin: &Plugin) -> bool {
+        self.plugins().any(|own| own.same(plugin))
     }
 
     fn swaps(&self, new: &Self, effect: &Effect) -> Vec<Swap> {

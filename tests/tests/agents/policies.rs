@@ -2,7 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use membrane_generate::EndReason;
 use membrane_host::{Grant, World, first_party};
+use membrane_tests::guests::guest;
 use serde_json::{Value, json};
 
 use crate::{LOGGED, agents, load, own, run, saying, scripted, steps};
@@ -131,4 +133,39 @@ fn a_system_prompt_can_not_be_left_out() {
     assert_eq!(found[5]["text"], "fine");
     assert_eq!(found[7], "done", "what follows a conversation is part of it");
     assert_eq!(found[9]["error"], "busy");
+}
+
+/// However much an agent says at once, policies look at it a piece at a time.
+#[test]
+fn a_long_text_of_an_agent_passes() {
+    let mut behaviour = saying(&["fine"]);
+    behaviour.policies.push(own("guard", json!({ "rules": OUTPUT_RULES })));
+    let guarded = agents(behaviour.clone());
+    let seen = run(&guarded, &scripted(), &json!([{"return-letters": 1_500_000}]).to_string());
+    let why = seen.answer.why.as_deref();
+    assert_eq!((seen.answer.reason, seen.text().len(), why), (EndReason::Stop, 1_500_000, None));
+    behaviour.policies = vec![own("limits", json!({}))];
+    let text: String = (0..6000).map(|number| format!("{number} ")).collect();
+    let seen = run(&agents(behaviour), &scripted(), &json!([{ "write": text }]).to_string());
+    assert_eq!((seen.answer.reason, seen.text(), seen.answer.why), (EndReason::Stop, text, None));
+}
+
+#[test]
+fn policies_are_told_of_the_end_of_a_text_that_ends_in_calls() {
+    let call =
+        r#"Let me see. <tool_call>{"name": "calculator", "arguments": {"expression": "1"}}</tool_call>"#;
+    let mut behaviour = saying(&[call]);
+    let holding = json!({"hook": "output", "at": "nowhere", "action": "stop"});
+    behaviour.policies.push(load("late", guest("scripted-policy"), World::Policy, holding, &[]));
+    behaviour.tools.push(own("calculator", json!({})));
+    let found = steps(
+        &agents(behaviour),
+        json!([
+            {"new": "a"},
+            {"chat": ["a", [["user", "Hi"]], true]},
+            {"start": ["a", "g", {}]},
+            {"finish": "g"},
+        ]),
+    );
+    assert_eq!((&found[3]["text"], &found[3]["calls"][0][0]), (&json!("Let me see."), &json!("calculator")));
 }

@@ -6,11 +6,12 @@ use membrane_audit::text::Texts;
 use membrane_audit::verify::{Trusted, verify};
 use membrane_audit::{Keep, Script, Transcript};
 use membrane_engine::LoadOptions;
-use membrane_generate::{Agents, Generator, Sameness, Versions};
+use membrane_generate::{Agents, Behaviour, Generator, Sameness, Versions, decide};
+use membrane_host::{Grant, World, first_party};
 use membrane_tests::recorder;
 use serde_json::json;
 
-use crate::{drawing, host, model, own, run_with, steps};
+use crate::{drawing, host, load, model, own, run, run_with, scripted, steps};
 
 /// Several agents at the same time, each with forks: every generation is on record and replays bit for bit, whatever it shared
 /// its passes with.
@@ -97,4 +98,36 @@ fn sampling_of_a_generation_is_on_record() {
         }
     }
     assert_eq!(replayed, 1);
+}
+
+/// What a policy makes of a conversation is told and on record where nothing is generated of it, and decided again alike.
+#[test]
+fn what_policies_rewrite_of_a_conversation_is_on_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, log) = recorder::open(folder.path(), Keep::Text);
+    let audit = recorder::audit(&log);
+    let bytes = first_party::find("system-prompt").unwrap().bytes.to_vec();
+    let parameters = json!({ "text": "Be kind." });
+    let policies = vec![load("system-prompt", bytes, World::Policy, parameters, &[Grant::SystemPrompt])];
+    let behaviour = Behaviour { policies: policies.clone(), ..drawing() };
+    let model = model(LoadOptions { threads: Some(1), ..LoadOptions::default() });
+    let agents = Agents::new(host(), model, behaviour, Some(audit)).unwrap();
+    let task = json!([{"new": "a"}, {"chat": ["a", [["user", "Hi"]], false]}, "report"]);
+    let seen = run(&agents, &scripted(), &task.to_string());
+    assert_eq!(seen.answer.stats.interventions, 2, "of the task, and of the conversation");
+    log.lock().unwrap().close().unwrap();
+    assert!(verify(&path, &Trusted::default()).unwrap().good());
+    let transcript = Transcript::read(&path, None).unwrap();
+    let kept = Texts::beside(&path).unwrap();
+    assert_eq!(transcript.answers.len(), 2);
+    for answer in &transcript.answers {
+        let script = Script::of(answer, kept.as_ref()).unwrap();
+        let recorded: Vec<(&str, &str)> =
+            script.verdicts.iter().map(|made| (made.hook.as_str(), made.verdict.as_str())).collect();
+        assert_eq!(recorded, [("request", "rewrite")]);
+        let now = decide(&host(), &policies, answer.number, &script, None).unwrap();
+        let now: Vec<(&str, &str)> =
+            now.verdicts.iter().map(|made| (made.hook.as_str(), made.verdict.as_str())).collect();
+        assert_eq!(now, recorded);
+    }
 }

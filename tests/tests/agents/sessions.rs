@@ -324,6 +324,31 @@ fn a_constrained_text_stands_in_the_final_channel_where_there_are_channels() {
 }
 
 #[test]
+fn a_final_channel_is_gone_with_a_generation_that_did_not_come_to_its_end() {
+    let (_, agents) = in_channels();
+    let found = steps(
+        &agents,
+        json!([
+            {"new": "a"},
+            {"chat": ["a", [["user", "Hi"]], false]},
+            {"tokens": "a"},
+            {"start": ["a", "g", {"regex": "("}]},
+            {"tokens": "a"},
+            {"start": ["a", "g", {"regex": "[0-9]{3}", "sampling": "7"}]},
+            {"tokens": "a"},
+            {"start": ["a", "g", {"regex": "[0-9]{300}"}]},
+            {"cancel": "g"},
+            {"tokens": "a"},
+            {"start": ["a", "g", {"regex": "[0-9]{3}"}]},
+            {"finish": "g"},
+        ]),
+    );
+    assert_eq!([&found[3]["error"], &found[5]["error"]], ["invalid"; 2]);
+    assert_eq!([&found[4], &found[6], &found[9]], [&found[2]; 3]);
+    assert_eq!(found[11]["text"].as_str().map(str::len), Some(3), "{}", found[11]);
+}
+
+#[test]
 fn scores_behind_a_conversation_are_those_of_answers_in_channels() {
     let (model, agents) = in_channels();
     let found = steps(

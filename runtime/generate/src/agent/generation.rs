@@ -22,6 +22,8 @@ use crate::speculate::Drafting;
 /// What a generation starts from.
 pub(super) struct Task {
     pub running: Running,
+    /// Tokens that the session had before.
+    pub before: usize,
     /// The tokens of the session.
     pub prompt: Vec<u32>,
     /// Whether the chat template made the prompt.
@@ -58,7 +60,7 @@ impl AgentGeneration {
         slot: Arc<Slot>,
     ) -> Result<Self, InferenceError> {
         let (sender, texts) = channel();
-        let before = task.prompt.len();
+        let before = task.before;
         let cancel = Arc::new(AtomicBool::new(false));
         // What the thread is given comes back where it can't be started.
         let given = Arc::new(Mutex::new(Some((session, task))));
@@ -70,7 +72,8 @@ impl AgentGeneration {
         match thread {
             Ok(thread) => Ok(Self { texts, cancel, thread: Some(thread), slot, before, end: None }),
             Err(error) => {
-                if let Some((session, _)) = lock(&given).take() {
+                if let Some((mut session, _)) = lock(&given).take() {
+                    session.truncate(before);
                     slot.put(session);
                 }
                 Err(InferenceError::Failed(format!("no thread for a generation: {error}")))
@@ -142,8 +145,7 @@ fn generate(
     cancel: &AtomicBool,
     texts: &Sender<String>,
 ) -> Ended {
-    let Task { mut running, prompt, chat, tools, mut constraint, options } = task;
-    let before = prompt.len();
+    let Task { mut running, before, prompt, chat, tools, mut constraint, options } = task;
     lock(&run.clock).start();
     let most = options.max_tokens.map(|most| most as usize);
     let seat = run.base.passes.seat();
@@ -151,6 +153,7 @@ fn generate(
         prompt: &prompt,
         max_tokens: most,
         chat,
+        last: true,
         tools,
         stop: &options.stop,
         constraint: constraint.as_mut(),

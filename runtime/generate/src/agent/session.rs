@@ -17,11 +17,12 @@ use serde_json::Value;
 
 use super::generation::{AgentGeneration, Task};
 use super::{Run, lock};
-use crate::answer::{merge, render, to_host};
+use crate::answer::{render, to_host};
 use crate::behaviour::Running;
 use crate::error::{GenerateError, Stopped};
-use crate::event::Event;
+use crate::event::{EndReason, Event};
 use crate::judge::Judgements;
+use crate::merge::merge;
 use crate::reload::Changes;
 use crate::scoring;
 
@@ -153,7 +154,7 @@ impl AgentSession {
         verdicts.extend(outcome.interventions);
         let rendered = match context.tools {
             Some(tools) => {
-                let now = merge(context.given, &messages, outcome.messages);
+                let now = merge(context.given, &messages, &outcome.messages);
                 let prompt = self.render(&now, tools)?;
                 // What the model has read must be what the policies make of it.
                 let ids = self.run.base.model.tokenizer()?.encode_prompt(&prompt)?;
@@ -189,15 +190,18 @@ impl AgentSession {
         let base = &self.run.base;
         let (mut policies, judgements) = self.policies()?;
         let messages: Vec<Message> = given.iter().map(to_host).collect();
+        let context = Context { given, tools: Some(tools), ids: &[] };
         let outcome = match policies.request(messages.clone()) {
             Ok(outcome) => outcome,
-            Err(refused) => {
-                let context = Context { given, tools: Some(tools), ids: &[] };
-                return Err(self.refused(&context, Vec::new(), refused, judgements));
-            }
+            Err(refused) => return Err(self.refused(&context, Vec::new(), refused, judgements)),
         };
-        lock(&self.run.aside).judged(judgements).map_err(of)?;
-        let prompt = self.render(&merge(given, &messages, outcome.messages), tools).map_err(of)?;
+        let made = &outcome.interventions;
+        if made.is_empty() {
+            lock(&self.run.aside).judged(judgements).map_err(of)?;
+        } else {
+            self.decided(&context, made, judgements, (EndReason::Stop, None)).map_err(of)?;
+        }
+        let prompt = self.render(&merge(given, &messages, &outcome.messages), tools).map_err(of)?;
         let tokenizer = base.model.tokenizer().map_err(inference_error)?;
         tokenizer.encode_prompt(&prompt).map_err(|error| of(error.into()))
     }
@@ -206,22 +210,30 @@ impl AgentSession {
     fn refused(
         &self,
         context: &Context<'_>,
-        verdicts: Vec<Intervention>,
+        mut verdicts: Vec<Intervention>,
         refused: Refused,
         judgements: Judgements,
     ) -> InferenceError {
-        let journal =
-            self.run.journal(&self.run.base.behaviour, context.given, 0, None, context.tools.is_none(), None);
-        let ended = journal.and_then(|mut journal| {
-            journal.watch(judgements);
-            let (reason, message) = self.run.interrupt.end(&refused);
-            for made in [&verdicts, &self.run.interrupt.verdicts(&refused)] {
-                journal.verdicts(made);
-                made.iter().for_each(|verdict| self.run.tell(Event::Intervention(verdict.into())));
-            }
-            journal.end(reason, message.as_deref())
-        });
-        ended.map_or_else(of, |()| refusal(refused))
+        verdicts.extend(self.run.interrupt.verdicts(&refused));
+        let end = self.run.interrupt.end(&refused);
+        self.decided(context, &verdicts, judgements, end).map_or_else(of, |()| refusal(refused))
+    }
+
+    /// Records verdicts on what nothing was generated of, and tells of them. The record is one of its own: that of the run
+    /// has what policies say of the run.
+    fn decided(
+        &self,
+        context: &Context<'_>,
+        verdicts: &[Intervention],
+        judgements: Judgements,
+        (reason, message): (EndReason, Option<String>),
+    ) -> Result<(), GenerateError> {
+        let (run, raw) = (&self.run, context.tools.is_none());
+        let mut journal = run.journal(&run.base.behaviour, context.given, 0, None, raw, None)?;
+        journal.watch(judgements);
+        journal.verdicts(verdicts);
+        verdicts.iter().for_each(|verdict| run.tell(Event::Intervention(verdict.into())));
+        journal.end(reason, message.as_deref())
     }
 
     /// Starts the samplers and the record of a generation.
@@ -322,12 +334,14 @@ impl agent::Session for AgentSession {
 
     fn generate(&mut self, options: GenerationOptions) -> Answer<GenerationHandle> {
         let mut session = self.slot.take()?;
+        let before = session.tokens().len();
         let started = self.start(&mut session, options);
         match started {
             Ok(task) => {
                 Ok(Box::new(AgentGeneration::start(self.run.clone(), session, task, self.slot.clone())?))
             }
             Err(error) => {
+                session.truncate(before);
                 self.slot.put(session);
                 Err(error)
             }
@@ -392,6 +406,7 @@ impl AgentSession {
             (own, most) => own.or(most),
         };
         ready(session)?;
+        let before = session.tokens().len();
         self.begin_final(session, &options)?;
         let prompt = session.tokens().to_vec();
         let whole;
@@ -415,7 +430,7 @@ impl AgentSession {
         let (constraint, running) = ready?;
         let chat = tools.is_some();
         let tools = if tools == Some(true) { self.tools.to_vec() } else { Vec::new() };
-        Ok(Task { running, prompt, chat, tools, constraint, options })
+        Ok(Task { running, before, prompt, chat, tools, constraint, options })
     }
 
     /// Whether an answer begins behind so many tokens: behind more than the conversation an agent has written or generated something

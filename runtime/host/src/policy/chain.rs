@@ -26,6 +26,8 @@ use crate::tool::is_object;
 pub struct PolicyChain {
     pub(crate) members: Vec<Member>,
     pub(crate) refused: Option<Refused>,
+    /// Those that failed.
+    pub(crate) failed: Vec<Plugin>,
     /// A policy has ended the answer.
     pub(crate) stopped: bool,
     pub(super) forced: u32,
@@ -128,7 +130,16 @@ impl PolicyChain {
     pub fn start_with(_host: &Host, plugins: &[Plugin], judge: Option<SharedJudge>) -> Result<Self> {
         let members = plugins.iter().map(|plugin| Member::start(plugin, judge.as_ref()));
         let members = members.collect::<Result<_>>()?;
-        Ok(Self { members, refused: None, stopped: false, forced: 0, journal: None, joined: 0, judge })
+        Ok(Self {
+            members,
+            refused: None,
+            failed: Vec::new(),
+            stopped: false,
+            forced: 0,
+            journal: None,
+            joined: 0,
+            judge,
+        })
     }
 
     /// Whether there are no policies.
@@ -144,11 +155,11 @@ impl PolicyChain {
         for index in 0..self.members.len() {
             let member = &mut self.members[index];
             let verdict = member.hook(&Request { messages: &messages });
-            match self.verdict(verdict, &mut interventions)? {
+            match self.verdict(index, verdict, &mut interventions)? {
                 RequestVerdict::Allow => {}
                 RequestVerdict::Rewrite(rewritten) => {
                     if let Err(failure) = self.members[index].check_rewrite(&messages, &rewritten.messages) {
-                        return Err(self.refuse(Refused::failed(&failure), interventions));
+                        return Err(self.refuse(index, Refused::failed(&failure), interventions));
                     }
                     interventions.push(self.members[index].intervened(
                         "request",
@@ -159,7 +170,7 @@ impl PolicyChain {
                 }
                 RequestVerdict::Refuse(refusal) => {
                     let refused = Refused::by(self.members[index].name(), "request", &refusal);
-                    return Err(self.refuse(refused, interventions));
+                    return Err(self.refuse(index, refused, interventions));
                 }
             }
         }
@@ -174,9 +185,9 @@ impl PolicyChain {
         for index in 0..self.members.len() {
             let member = &mut self.members[index];
             let verdict = member.hook(&Prompt { rendered });
-            if let PromptVerdict::Refuse(refusal) = self.verdict(verdict, &mut Vec::new())? {
+            if let PromptVerdict::Refuse(refusal) = self.verdict(index, verdict, &mut Vec::new())? {
                 let refused = Refused::by(self.members[index].name(), "prompt", &refusal);
-                return Err(self.refuse(refused, Vec::new()));
+                return Err(self.refuse(index, refused, Vec::new()));
             }
         }
         self.saw(|| Seen::Prompt(rendered.to_owned()));
@@ -198,14 +209,14 @@ impl PolicyChain {
         for index in 0..self.members.len() {
             let member = &mut self.members[index];
             let verdict = member.hook(&ToolCall { call: &(&call).into() });
-            match self.verdict(verdict, &mut interventions)? {
+            match self.verdict(index, verdict, &mut interventions)? {
                 ToolCallVerdict::Allow => {}
                 ToolCallVerdict::Rewrite(rewritten) => {
                     let member = &self.members[index];
                     if rewritten.text.len() > MAX_ARGUMENTS_BYTES || !is_object(&rewritten.text) {
                         let what = "it rewrote arguments to what is no JSON object, names a field twice, or is too long";
                         let failure = member.instance.broke("tool-call", what);
-                        return Err(self.refuse(Refused::failed(&failure), interventions));
+                        return Err(self.refuse(index, Refused::failed(&failure), interventions));
                     }
                     interventions.push(member.intervened("tool-call", "rewrite", &rewritten.reason));
                     call.arguments = rewritten.text;
@@ -218,7 +229,7 @@ impl PolicyChain {
                 }
                 ToolCallVerdict::Refuse(refusal) => {
                     let refused = Refused::by(self.members[index].name(), "tool-call", &refusal);
-                    return Err(self.refuse(refused, interventions));
+                    return Err(self.refuse(index, refused, interventions));
                 }
             }
         }
@@ -234,21 +245,21 @@ impl PolicyChain {
         for index in 0..self.members.len() {
             let member = &mut self.members[index];
             let verdict = member.hook(&ToolResult { call: &call.into(), output: &output });
-            match self.verdict(verdict, &mut interventions)? {
+            match self.verdict(index, verdict, &mut interventions)? {
                 ToolResultVerdict::Allow => {}
                 ToolResultVerdict::Rewrite(rewritten) => {
                     let member = &self.members[index];
                     if rewritten.text.len() > MAX_RESULT_BYTES {
                         let what = format!("it rewrote a result to more than {MAX_RESULT_BYTES} bytes");
                         let failure = member.instance.broke("tool-result", what);
-                        return Err(self.refuse(Refused::failed(&failure), interventions));
+                        return Err(self.refuse(index, Refused::failed(&failure), interventions));
                     }
                     interventions.push(member.intervened("tool-result", "rewrite", &rewritten.reason));
                     output = rewritten.text;
                 }
                 ToolResultVerdict::Refuse(refusal) => {
                     let refused = Refused::by(self.members[index].name(), "tool-result", &refusal);
-                    return Err(self.refuse(refused, interventions));
+                    return Err(self.refuse(index, refused, interventions));
                 }
             }
         }
@@ -267,6 +278,7 @@ impl PolicyChain {
             let finished = member.hook(&Finish { released });
             if let Err(failure) = finished {
                 failures.push(Intervention::failed(&failure));
+                self.failed.push(member.instance.plugin.clone());
                 self.refused.get_or_insert_with(|| Refused::failed(&failure));
             }
         }
@@ -285,17 +297,22 @@ impl PolicyChain {
         }
     }
 
-    /// A verdict, or the refusal that a failure counts as.
+    /// The verdict of the policy at this place, or the refusal that a failure counts as.
     fn verdict<R>(
         &mut self,
+        index: usize,
         verdict: Result<R, Failure>,
         interventions: &mut Vec<Intervention>,
     ) -> Result<R, Refused> {
-        verdict.map_err(|failure| self.refuse(Refused::failed(&failure), std::mem::take(interventions)))
+        verdict
+            .map_err(|failure| self.refuse(index, Refused::failed(&failure), std::mem::take(interventions)))
     }
 
-    /// Ends the chain: what is held back is gone.
-    pub(crate) fn refuse(&mut self, refused: Refused, earlier: Vec<Intervention>) -> Refused {
+    /// Ends the chain by the policy at this place: what is held back is gone.
+    pub(crate) fn refuse(&mut self, index: usize, refused: Refused, earlier: Vec<Intervention>) -> Refused {
+        if refused.is_failure() {
+            self.failed.push(self.members[index].instance.plugin.clone());
+        }
         self.refused = Some(refused.clone());
         self.members.iter_mut().for_each(Member::drop_pending);
         refused.after(earlier)

@@ -9,8 +9,12 @@ use crate::policy::chain::{Member, PolicyChain};
 use crate::policy::verdict::{Edit, Intervention, Refused};
 use crate::reload::Seen;
 
-/// Replacements of one policy in one call; a text with more of them comes in pieces.
+/// Replacements of one policy in one piece of text.
 const MAX_REPLACEMENTS: usize = 4096;
+
+/// Bytes of text by which what a policy looks at grows at once: its fuel is that of a call, and an agent says as much as it likes.
+/// They are more than [`MAX_REPLACEMENTS`], which ends a policy that replaces each byte.
+const PIECE_BYTES: usize = 6 << 10;
 
 /// What policies made of a piece of text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,7 +63,9 @@ impl PolicyChain {
                 self.saw(|| Seen::Output(released.clone()));
                 outcome.released = released;
             }
-            Err(refused) => outcome.ended = Some(Ended::Refused(self.refuse(refused, Vec::new()))),
+            Err((index, refused)) => {
+                outcome.ended = Some(Ended::Refused(self.refuse(index, refused, Vec::new())));
+            }
         }
         outcome
     }
@@ -69,12 +75,18 @@ impl PolicyChain {
         self.members.iter().rev().map(|member| &member.pending[member.out..]).collect()
     }
 
-    fn flow(&mut self, text: &str, mut done: bool, outcome: &mut OutputOutcome) -> Result<String, Refused> {
+    /// What all let pass. Errors: one refuses, which is named by its place.
+    fn flow(
+        &mut self,
+        text: &str,
+        mut done: bool,
+        outcome: &mut OutputOutcome,
+    ) -> Result<String, (usize, Refused)> {
         let mut text = text.to_owned();
         for index in 0..self.members.len() {
-            let member = &mut self.members[index];
+            let passed = self.members[index].output(&text, done, &mut outcome.interventions);
             let turn;
-            (text, turn) = member.output(&text, done, &mut outcome.interventions)?;
+            (text, turn) = passed.map_err(|refused| (index, refused))?;
             match turn {
                 Turn::Go => continue,
                 Turn::Stop => {
@@ -89,7 +101,7 @@ impl PolicyChain {
                     if self.forced > MAX_FORCED {
                         let what = format!("more than {MAX_FORCED} forced texts in one answer");
                         let failure = self.members[index].instance.broke("output", what);
-                        return Err(Refused::failed(&failure));
+                        return Err((index, Refused::failed(&failure)));
                     }
                 }
             }
@@ -103,30 +115,53 @@ impl PolicyChain {
 }
 
 impl Member {
-    /// Adds text to what is pending, and gives what this policy lets pass.
+    /// Adds text to what is pending, a piece at a time, and gives what this policy lets pass.
     pub(crate) fn output(
         &mut self,
         text: &str,
         done: bool,
         interventions: &mut Vec<Intervention>,
     ) -> Result<(String, Turn), Refused> {
-        self.pending.push_str(text);
         let mut passed = String::new();
-        if self.pending.is_empty() && !done {
-            return Ok((passed, Turn::Go));
-        }
         // One that makes 64 KiB of each byte.
-        let most = self.pending.len() + MAX_PENDING_BYTES;
+        let most = self.pending.len() + text.len() + MAX_PENDING_BYTES;
+        let mut pieces = pieces(text);
+        let mut next = pieces.next();
+        loop {
+            self.pending.push_str(next.unwrap_or_default());
+            next = pieces.next();
+            let last = next.is_none();
+            if self.pending.is_empty() && !done {
+                return Ok((passed, Turn::Go));
+            }
+            let turn = self.piece(done && last, most, &mut passed, interventions)?;
+            if last || !matches!(turn, Turn::Go) {
+                // Of a text that it ends the rest is gone with what is pending.
+                self.pending.extend(next.into_iter().chain(pieces));
+                self.passed_bytes += passed.len() as u64;
+                return Ok((passed, turn));
+            }
+        }
+    }
+
+    /// Asks about what is pending until the policy replaces no more of it. `most`: bytes that it may let pass.
+    fn piece(
+        &mut self,
+        done: bool,
+        most: usize,
+        passed: &mut String,
+        interventions: &mut Vec<Intervention>,
+    ) -> Result<Turn, Refused> {
         for _ in 0..MAX_REPLACEMENTS {
-            let turn = self.ask(done, &mut passed, interventions)?;
+            let turn = self.ask(done, passed, interventions)?;
             if passed.len() > most {
                 let what =
                     format!("more than {MAX_PENDING_BYTES} bytes in replacements of one piece of text");
                 return Err(Refused::failed(&self.instance.broke("output", what)));
             }
-            let Some(turn) = turn else { continue };
-            self.passed_bytes += passed.len() as u64;
-            return Ok((passed, turn));
+            if let Some(turn) = turn {
+                return Ok(turn);
+            }
         }
         let what = format!("more than {MAX_REPLACEMENTS} replacements in one piece of text");
         Err(Refused::failed(&self.instance.broke("output", what)))
@@ -225,4 +260,17 @@ impl Member {
         let failure: Failure = self.instance.broke("output", what);
         Err(Refused::failed(&failure))
     }
+}
+
+/// A text in pieces, cut at characters.
+pub(crate) fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        let mut end = text.len().min(PIECE_BYTES);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let (piece, rest) = text.split_at(end);
+        text = rest;
+        (!piece.is_empty()).then_some(piece)
+    })
 }

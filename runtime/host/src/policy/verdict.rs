@@ -131,6 +131,11 @@ impl Refused {
         }
     }
 
+    /// Whether the policy gave no verdict, but failed.
+    pub(super) fn is_failure(&self) -> bool {
+        self.interventions.last().is_some_and(|made| made.verdict == "fail")
+    }
+
     /// With interventions of the same call that came before.
     pub(super) fn after(mut self, mut earlier: Vec<Intervention>) -> Self {
         earlier.append(&mut self.interventions);

@@ -9,11 +9,8 @@ use crate::error::Failure;
 use crate::exports::policy::{Prompt, Request, ToolCall, ToolResult};
 use crate::limits::MAX_JOINED;
 use crate::plugin::Plugin;
-use crate::policy::{Intervention, Member, PolicyChain, Refused, Turn};
+use crate::policy::{Intervention, Member, PolicyChain, Refused, Turn, pieces};
 use crate::reload::{Effect, Swap, changed, removed};
-
-/// Bytes of text that a joining policy is shown at once.
-const PIECE_BYTES: usize = 64 << 10;
 
 /// Something that the policies of an answer have let pass.
 #[derive(Debug, Clone)]
@@ -37,8 +34,8 @@ pub struct Joining {
 /// Where a policy stands after it was shown the answer so far.
 enum Walked {
     Joins,
-    /// It ends the answer.
-    Stops,
+    /// It ends the answer, by this verdict.
+    Stops(Option<Intervention>),
     Refuses(Refused),
     /// It can't join. Why.
     Waits(String),
@@ -59,9 +56,8 @@ impl PolicyChain {
     pub fn reload(&mut self, before: &[Plugin], after: &[Plugin]) -> Joining {
         let mut joining = Joining::default();
         for (_, new) in changed(before, after) {
-            let plugins = || self.members.iter().map(|member| &member.instance.plugin);
-            let old = plugins().rev().find(|old| old.name() == new.name()).cloned();
-            let effect = if plugins().any(|old| old.same(new)) {
+            let old = self.plugins().rev().find(|old| old.name() == new.name()).cloned();
+            let effect = if self.plugins().any(|old| old.same(new)) {
                 Effect::Beside
             } else {
                 match self.join(new) {
@@ -81,10 +77,14 @@ impl PolicyChain {
         joining
     }
 
-    /// The policy whose failure ended the answer, if one did.
-    pub fn failed(&self) -> Option<&str> {
-        let failure = self.refused.as_ref().filter(|refused| refused.clause == crate::POLICY_FAILED);
-        failure.map(|refused| refused.policy.as_str())
+    /// The policies that failed: one that ended the answer by that, or those that did when all was said.
+    pub fn failed(&self) -> &[Plugin] {
+        &self.failed
+    }
+
+    /// The policies in force, those that have joined among them.
+    pub fn plugins(&self) -> impl DoubleEndedIterator<Item = &Plugin> {
+        self.members.iter().map(|member| &member.instance.plugin)
     }
 
     /// Notes what all have let pass.
@@ -107,19 +107,21 @@ impl PolicyChain {
         let journal = self.journal.as_ref().ok_or("this answer keeps no journal")?;
         let mut member = Member::start(plugin, self.judge.as_ref()).map_err(|error| error.to_string())?;
         let walked = member.walk(journal).map_err(|failure| failure.to_string())?;
-        let interventions = match walked {
-            Walked::Waits(why) => return Err(why),
-            Walked::Joins => Vec::new(),
-            Walked::Stops => {
-                self.stopped = true;
-                self.members.iter_mut().for_each(Member::drop_pending);
-                Vec::new()
-            }
-            Walked::Refuses(refused) => self.refuse(refused, Vec::new()).interventions,
-        };
+        if let Walked::Waits(why) = walked {
+            return Err(why);
+        }
+        let index = self.members.len();
         self.members.push(member);
         self.joined += 1;
-        Ok(interventions)
+        Ok(match walked {
+            Walked::Stops(stop) => {
+                self.stopped = true;
+                self.members.iter_mut().for_each(Member::drop_pending);
+                stop.into_iter().collect()
+            }
+            Walked::Refuses(refused) => self.refuse(index, refused, Vec::new()).interventions,
+            Walked::Joins | Walked::Waits(_) => Vec::new(),
+        })
     }
 }
 
@@ -172,9 +174,10 @@ impl Member {
     /// What it would have changed of the text is out; what it withholds from here on is what counts.
     fn walk_output(&mut self, text: &str) -> Walked {
         for piece in pieces(text) {
-            match self.output(piece, false, &mut Vec::new()) {
+            let mut made = Vec::new();
+            match self.output(piece, false, &mut made) {
                 Ok((_, Turn::Go)) => {}
-                Ok((_, Turn::Stop)) => return Walked::Stops,
+                Ok((_, Turn::Stop)) => return Walked::Stops(made.pop()),
                 Ok((_, Turn::Force)) => return would_have_changed("the model's course"),
                 Err(refused) if refused.clause == crate::POLICY_FAILED => {
                     return Walked::Waits(refused.message);
@@ -209,17 +212,4 @@ impl Member {
 
 fn would_have_changed(what: &str) -> Walked {
     Walked::Waits(format!("it would have changed {what}, which the model has read"))
-}
-
-/// A text in pieces, cut at characters.
-fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
-    std::iter::from_fn(move || {
-        let mut end = text.len().min(PIECE_BYTES);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        let (piece, rest) = text.split_at(end);
-        text = rest;
-        (!piece.is_empty()).then_some(piece)
-    })
 }

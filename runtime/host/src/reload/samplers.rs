@@ -59,13 +59,18 @@ impl SamplerChain {
         Ok(())
     }
 
-    /// Goes back to the chain before the reload if the last step failed in what is new; none if there is nothing to go
+    /// The sampler of this name that runs.
+    pub fn named(&self, name: &str) -> Option<&Plugin> {
+        self.order.iter().map(|&index| &self.instances[index].plugin).find(|plugin| plugin.name() == name)
+    }
+
+    /// Goes back to the chain before the reload if the last step failed in what is new; none if there is nothing else to go
     /// back to. The step can be made again then, with the same logits; the random source stands where it stood.
     /// Samplers that are in both chains and were asked before the one that failed are asked once more for this token.
     pub fn revert(&mut self) -> Option<Reverted> {
         let Trial { before, random, failure, states, .. } = self.trial.take()?;
         let (failed, error) = failure?;
-        if failed.is_some_and(|index| before.contains(&index)) {
+        if failed.map_or(before == self.order, |index| before.contains(&index)) {
             return None;
         }
         let failed = failed.map(|index| self.instances[index].plugin.clone());

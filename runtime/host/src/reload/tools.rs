@@ -30,6 +30,12 @@ impl ToolSet {
         swaps
     }
 
+    /// The plugin that a call of this tool goes to.
+    pub fn serving(&self, tool: &str) -> Option<&Plugin> {
+        let (_, index) = self.tools.iter().find(|(name, _)| name == tool)?;
+        Some(&self.members[*index].plugin)
+    }
+
     /// Names of the plugins that failed in a call.
     pub fn failed(&self) -> &[String] {
         &self.failed
