@@ -18,6 +18,7 @@ use membrane_profile::{Kind, PluginArgument, ProfileDigest};
 use serde_json::{Value, json};
 
 use crate::code;
+use crate::judged;
 use crate::model::named;
 use crate::options::{LoadFlags, ModelOptions};
 use crate::plugin::project::Project;
@@ -231,6 +232,7 @@ fn open(args: &Args, tasks: usize) -> Result<Work> {
     let recording = args.audit.open()?;
     let budgeted = args.load.machine.memory.limited();
     let mut assembled: Assembled = args.behaviour.assemble_for(&args.agent, tasks, budgeted, quiet)?;
+    judged::by(assembled.host(), &assembled.behaviour().policies);
     let agent = assembled.agent().cloned().ok_or_else(|| anyhow!("the profile has no agent"))?;
     let store = store(&agent, args.store.as_ref(), None)?;
     let generation = assembled.profile.generation;
@@ -354,6 +356,7 @@ impl Work {
         let agents = self.agents.behaving(assembled.behaviour().clone())?;
         self.store = store(&agent, args.store.as_ref(), self.store.as_ref())?;
         self.agents = agents;
+        judged::only(assembled.host(), &assembled.behaviour().policies);
         (self.agent, self.digest) = (agent, assembled.digest);
         self.profile = report::printable(&format!("{} {}", assembled.profile.name, self.digest.short()));
         let now: Vec<Plugin> = self.agents.behaviour().plugins().chain([&self.agent]).cloned().collect();

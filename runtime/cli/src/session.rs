@@ -133,7 +133,7 @@ impl BehaviourOptions {
     }
 
     /// The same for a run of an agent, which is one of the profile's or takes their place. `tasks`: how many it works on at a
-    /// time.
+    /// time. Its policies judge nothing yet.
     pub fn assemble_for(
         &self,
         agent: &PluginArgument,
@@ -143,7 +143,6 @@ impl BehaviourOptions {
     ) -> Result<Assembled> {
         let (profile, name) = self.resolve()?.with_agent(agent.clone())?;
         let mut assembled = self.assemble_profile(profile, host(quiet)?, budgeted, &Behaviour::default())?;
-        judged::by(&assembled.host, &assembled.behaviour.policies);
         assembled.reserve = assembled.reserve.saturating_mul(tasks as u64);
         assembled.agent = assembled.agents.iter().find(|agent| agent.name() == name).cloned();
         Ok(assembled)

@@ -15,8 +15,9 @@ use crate::error::{GenerateError, Result, Stopped};
 use crate::event::{EndReason, Event, Intervention, Reload};
 use crate::journal::Journal;
 
-/// Plugins that failed on trial which are remembered; a file that changes all the time must not fill the memory.
-const MAX_FAILED: usize = 64;
+/// Plugins that failed on trial which are remembered, each maybe with a process; a file that changes all the time must not fill the
+/// memory.
+const MAX_FAILED: usize = 8;
 
 /// Who is told which behaviour is in force, and which policies may withhold something.
 type Follower = Box<dyn FnMut(&Behaviour, &[Plugin]) + Send>;

@@ -50,8 +50,6 @@ pub struct ToolSet {
     /// Name of each tool, and the index of its plugin.
     pub(crate) tools: Vec<(String, usize)>,
     pub(crate) descriptions: Vec<Value>,
-    /// Names of plugins that failed.
-    pub(crate) failed: Vec<String>,
 }
 
 pub(crate) struct Member {
@@ -66,8 +64,7 @@ impl ToolSet {
     /// Starts an instance of each plugin and asks it for its tools. Errors: a plugin that is no tool or fails
     /// to start, a description that the contract does not allow, or two tools of one name.
     pub fn start(_host: &Host, plugins: &[Plugin]) -> Result<Self> {
-        let mut set =
-            Self { members: Vec::new(), tools: Vec::new(), descriptions: Vec::new(), failed: Vec::new() };
+        let mut set = Self { members: Vec::new(), tools: Vec::new(), descriptions: Vec::new() };
         for (index, plugin) in plugins.iter().enumerate() {
             let mut instance = start(plugin)?;
             for (name, description) in describe(&mut instance)? {
@@ -116,8 +113,7 @@ impl ToolSet {
             None => start(&member.plugin)?,
         };
         let result = instance.hook(&Call { name, arguments });
-        let result = result.inspect_err(|failure| {
-            self.failed.push(failure.plugin.clone());
+        let result = result.inspect_err(|_| {
             if let Some(before) = member.before.take() {
                 member.plugin = before;
             }

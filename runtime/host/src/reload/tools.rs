@@ -36,11 +36,6 @@ impl ToolSet {
         Some(&self.members[*index].plugin)
     }
 
-    /// Names of the plugins that failed in a call.
-    pub fn failed(&self) -> &[String] {
-        &self.failed
-    }
-
     fn replace(&mut self, new: &Plugin) -> Result<Effect> {
         let waits = |why: &str| Ok(Effect::NextAnswer { why: why.into() });
         let Some(at) = self.members.iter().position(|member| member.plugin.name() == new.name()) else {
