@@ -160,7 +160,7 @@ mod tests {
         let before = conversation();
         let summed_up = says(Role::Assistant, "It was 3.");
         let sum_up = |now: &mut Vec<Message>| drop(now.splice(1..3, [to_host(&summed_up)]));
-        let expected = [&before[..1], &[summed_up.clone()], &before[3..]].concat();
+        let expected = [&before[..1], std::slice::from_ref(&summed_up), &before[3..]].concat();
         assert_eq!(merged(&before, sum_up), expected);
         // One of two results.
         let mut both = calls("a", "", "3").to_vec();
