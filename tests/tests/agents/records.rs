@@ -8,6 +8,7 @@ use membrane_audit::{Keep, Script, Transcript};
 use membrane_engine::LoadOptions;
 use membrane_generate::{Agents, Behaviour, Generator, Sameness, Versions, decide};
 use membrane_host::{Grant, World, first_party};
+use membrane_tests::guests::guest;
 use membrane_tests::recorder;
 use serde_json::json;
 
@@ -130,4 +131,31 @@ fn what_policies_rewrite_of_a_conversation_is_on_record() {
             now.verdicts.iter().map(|made| (made.hook.as_str(), made.verdict.as_str())).collect();
         assert_eq!(now, recorded);
     }
+}
+
+#[test]
+fn a_refused_prompt_of_an_agent_is_refused_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, log) = recorder::open(folder.path(), Keep::Text);
+    let audit = recorder::audit(&log);
+    let script = json!({"hook": "prompt", "at": "Hi", "action": "refuse", "text": "No."});
+    let policies = vec![load("late", guest("scripted-policy"), World::Policy, script, &[])];
+    let behaviour = Behaviour { policies: policies.clone(), ..drawing() };
+    let model = model(LoadOptions { threads: Some(1), ..LoadOptions::default() });
+    let agents = Agents::new(host(), model, behaviour, Some(audit)).unwrap();
+    let task = json!([{"new": "a"}, {"chat": ["a", [["user", "Hi"]], false]}, {"start": ["a", "g", {}]}]);
+    run(&agents, &scripted(), &task.to_string());
+    log.lock().unwrap().close().unwrap();
+    let transcript = Transcript::read(&path, None).unwrap();
+    let kept = Texts::beside(&path).unwrap();
+    let mut refused = 0;
+    for answer in &transcript.answers {
+        let script = Script::of(answer, kept.as_ref()).unwrap();
+        let recorded: Vec<&str> = script.verdicts.iter().map(|made| made.hook.as_str()).collect();
+        let now = decide(&host(), &policies, answer.number, &script, None).unwrap();
+        let now: Vec<&str> = now.verdicts.iter().map(|made| made.hook.as_str()).collect();
+        assert_eq!(now, recorded);
+        refused += recorded.iter().filter(|hook| **hook == "prompt").count();
+    }
+    assert_eq!(refused, 1);
 }

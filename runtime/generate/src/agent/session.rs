@@ -121,14 +121,16 @@ impl AgentSession {
     /// Sends a context through the hooks for request and prompt.
     fn ask(&self, context: &Context<'_>) -> Answer<Asked> {
         let (mut policies, judgements) = self.policies()?;
-        let mut verdicts = Vec::new();
-        match self.hooks(&mut policies, context, &mut verdicts) {
-            Ok(rendered) => Ok(Asked { policies, judgements, verdicts, rendered }),
+        let (mut verdicts, mut seen) = (Vec::new(), None);
+        match self.hooks(&mut policies, context, &mut verdicts, &mut seen) {
+            Ok(()) => Ok(Asked { policies, judgements, verdicts, rendered: seen.unwrap_or_default() }),
             Err(Stopped::Failed(error)) => {
                 lock(&self.run.aside).judged(judgements).map_err(of)?;
                 Err(of(error))
             }
-            Err(Stopped::Refused(refused)) => Err(self.refused(context, verdicts, refused, judgements)),
+            Err(Stopped::Refused(refused)) => {
+                Err(self.refused(context, (verdicts, seen), refused, judgements))
+            }
         }
     }
 
@@ -142,13 +144,14 @@ impl AgentSession {
         Ok((policies, judgements))
     }
 
-    /// The hooks; gives what the policies saw of the prompt.
+    /// The hooks. `seen`: what the policies see of the prompt.
     fn hooks(
         &self,
         policies: &mut PolicyChain,
         context: &Context<'_>,
         verdicts: &mut Vec<Intervention>,
-    ) -> Result<String, Stopped> {
+        seen: &mut Option<String>,
+    ) -> Result<(), Stopped> {
         let messages: Vec<Message> = context.given.iter().map(to_host).collect();
         let outcome = policies.request(messages.clone())?;
         verdicts.extend(outcome.interventions);
@@ -166,8 +169,7 @@ impl AgentSession {
             None if outcome.messages != messages => return Err(GenerateError::Unrendered.into()),
             None => self.run.base.model.tokenizer()?.decode_whole(context.ids),
         };
-        policies.prompt(&rendered)?;
-        Ok(rendered)
+        Ok(policies.prompt(seen.insert(rendered))?)
     }
 
     fn render(&self, messages: &[ChatMessage], tools: bool) -> Result<Prompt, GenerateError> {
@@ -193,46 +195,51 @@ impl AgentSession {
         let context = Context { given, tools: Some(tools), ids: &[] };
         let outcome = match policies.request(messages.clone()) {
             Ok(outcome) => outcome,
-            Err(refused) => return Err(self.refused(&context, Vec::new(), refused, judgements)),
+            Err(refused) => return Err(self.refused(&context, (Vec::new(), None), refused, judgements)),
         };
         let made = &outcome.interventions;
         if made.is_empty() {
             lock(&self.run.aside).judged(judgements).map_err(of)?;
         } else {
-            self.decided(&context, made, judgements, (EndReason::Stop, None)).map_err(of)?;
+            self.decided(&context, &[(None, made)], judgements, (EndReason::Stop, None)).map_err(of)?;
         }
         let prompt = self.render(&merge(given, &messages, &outcome.messages), tools).map_err(of)?;
         let tokenizer = base.model.tokenizer().map_err(inference_error)?;
         tokenizer.encode_prompt(&prompt).map_err(|error| of(error.into()))
     }
 
-    /// Records what a policy refused before anything was generated.
+    /// Records what a policy refused before anything was generated, behind the verdicts before, and what policies saw of the prompt
+    /// if it came to that.
     fn refused(
         &self,
         context: &Context<'_>,
-        mut verdicts: Vec<Intervention>,
+        (before, seen): (Vec<Intervention>, Option<String>),
         refused: Refused,
         judgements: Judgements,
     ) -> InferenceError {
-        verdicts.extend(self.run.interrupt.verdicts(&refused));
+        let last = self.run.interrupt.verdicts(&refused);
         let end = self.run.interrupt.end(&refused);
+        let verdicts = [(None, &before[..]), (seen.as_deref(), &last[..])];
         self.decided(context, &verdicts, judgements, end).map_or_else(of, |()| refusal(refused))
     }
 
-    /// Records verdicts on what nothing was generated of, and tells of them. The record is one of its own: that of the run
-    /// has what policies say of the run.
+    /// Records verdicts on what nothing was generated of, each behind what policies saw of a prompt, if anything, and tells of them. The
+    /// record is one of its own: that of the run has what policies say of the run.
     fn decided(
         &self,
         context: &Context<'_>,
-        verdicts: &[Intervention],
+        verdicts: &[(Option<&str>, &[Intervention])],
         judgements: Judgements,
         (reason, message): (EndReason, Option<String>),
     ) -> Result<(), GenerateError> {
         let (run, raw) = (&self.run, context.tools.is_none());
         let mut journal = run.journal(&run.base.behaviour, context.given, 0, None, raw, None)?;
         journal.watch(judgements);
-        journal.verdicts(verdicts);
-        verdicts.iter().for_each(|verdict| run.tell(Event::Intervention(verdict.into())));
+        for (seen, made) in verdicts {
+            seen.iter().for_each(|seen| journal.rendered(seen));
+            journal.verdicts(made);
+            made.iter().for_each(|verdict| run.tell(Event::Intervention(verdict.into())));
+        }
         journal.end(reason, message.as_deref())
     }
 
