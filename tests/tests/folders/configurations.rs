@@ -132,3 +132,15 @@ fn integers_of_mlx_are_called_so() {
         assert!(error.contains("quantization.bits") && error.contains("MLX"), "{error}");
     }
 }
+
+#[test]
+fn what_makers_suggest_for_sampling_is_told_as_gguf_files_do() {
+    let root = tempfile::tempdir().unwrap();
+    Published::of(&source()).write(root.path());
+    let suggested =
+        json!({"temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": "none", "do_sample": true});
+    std::fs::write(root.path().join("generation_config.json"), suggested.to_string()).unwrap();
+    let checkpoint = Checkpoint::open(root.path()).unwrap();
+    let told = |key: &str| checkpoint.metadata().f32(&format!("general.sampling.{key}")).unwrap();
+    assert_eq!(["temp", "top_k", "top_p", "min_p"].map(told), [Some(0.6), Some(20.0), Some(0.95), None]);
+}

@@ -83,7 +83,16 @@ pub(super) fn template(source: &SourceFile) -> Result<String, FormatError> {
     })
 }
 
-/// Adds the tokens that end an answer, the special tokens by their texts, and the chat template. What has another form than
+/// How GGUF files call what the makers of a model suggest for sampling, and `generation_config.json`.
+const SAMPLING: [(&str, &str); 5] = [
+    ("general.sampling.temp", "temperature"),
+    ("general.sampling.top_k", "top_k"),
+    ("general.sampling.top_p", "top_p"),
+    ("general.sampling.min_p", "min_p"),
+    ("general.sampling.penalty_repeat", "repetition_penalty"),
+];
+
+/// Adds the tokens that end an answer, what is suggested for sampling, the special tokens by their texts, and the chat template. What has another form than
 /// these have is as good as absent: nothing of it is needed to compute.
 pub(super) fn describe(
     metadata: &mut Metadata,
@@ -97,6 +106,11 @@ pub(super) fn describe(
     let ends = ends.map(|object| ids(object.get("eos_token_id"))).find(|ids| !ids.is_empty());
     if let Some(ends) = ends {
         metadata.set(keys::END_TOKENS, Array::U32(ends));
+    }
+    for (ours, published) in SAMPLING {
+        if let Some(number) = generation.and_then(|object| object.get(published)?.as_f64()) {
+            metadata.set(ours, number as f32);
+        }
     }
     let Some(tokenizer) = tokenizer else {
         if let Some(template) = template {
