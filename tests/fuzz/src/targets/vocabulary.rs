@@ -17,6 +17,7 @@ pub const WORDS: &[&str] = &[
     "llama-bpe",
     "gpt-4o",
     "deepseek-v3",
+    "tekken",
     "<0x41>",
     "<0x-1>",
     "<0xZZ>",
