@@ -222,6 +222,23 @@ fn a_control_tokens_text_in_a_message_is_text() {
     assert_eq!(starts, 2, "the user's turn and the model's");
 }
 
+/// What stands before a match goes out by itself, and so a piece with several takes as many verdicts.
+#[test]
+fn matches_that_stand_close_in_a_long_text_are_all_redacted() {
+    let text = ("word ".repeat(60) + "tangerine ").repeat(5000);
+    assert!(text.len() > 1 << 20);
+    let rules = "[[clause]]\nid = \"a\"\nwhen = \"output\"\nmatch = \"tangerine\"\naction = \"redact\"\n";
+    let own = json!({ "texts": ["tangerine"], "output": true });
+    for (name, parameters) in [("guard", json!({ "rules": rules })), ("secrets", own)] {
+        let stage = Stage::empty().first_party(name, parameters);
+        let mut chain = PolicyChain::start(stage.host(), stage.policies()).expect("it starts");
+        let outcome = chain.output(&text, true);
+        assert!(outcome.ended.is_none(), "{name}: {:?}", outcome.ended);
+        assert!(!outcome.released.contains("tangerine"), "{name}");
+        assert_eq!(outcome.released.matches("[redacted]").count(), 5000, "{name}");
+    }
+}
+
 /// However much text there is at once, a policy is shown a piece at a time, and judges it as one text.
 #[test]
 fn a_long_text_is_judged_across_its_pieces() {

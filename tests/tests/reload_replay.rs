@@ -336,7 +336,7 @@ fn what_goes_back_with_a_sampler_is_told_and_on_record() {
     });
     assert_eq!(seen.text(), scripted.text);
     let effects: Vec<_> = told(&seen).iter().map(|it| (it.plugin.as_str(), it.effect)).collect();
-    let expected = [("live", "beside"), ("rolled-back", "rolled-back")];
+    let expected = [("live", "beside"), ("rolled-back", "next-answer")];
     let expected = expected.map(|(sampler, policy)| [("scripted-sampler", sampler), ("guard", policy)]);
     assert_eq!(effects, expected.concat());
     assert!(told(&scripted.stage.ask_with(&mut generator, &user("Go."))).is_empty());

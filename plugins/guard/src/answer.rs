@@ -8,7 +8,8 @@
 use clauses::Stage;
 use membrane_plugin::policy::{Ending, OutputVerdict, Refusal, Replacement};
 
-use crate::matcher::At;
+use crate::index::Index;
+use crate::matcher::{At, Matcher};
 use crate::rules::{Action, Clause};
 
 /// How much text before a match goes out in one replacement with it, in bytes: a replacement has at most 64
@@ -32,20 +33,28 @@ enum Found<'a> {
 
 impl Answer {
     /// What becomes of the pending text.
-    pub fn verdict(&mut self, clauses: &[Clause], pending: &str, done: bool) -> OutputVerdict {
-        match self.search(clauses, pending, done) {
+    pub fn verdict(&mut self, clauses: &[Clause], index: &Index, pending: &str, done: bool) -> OutputVerdict {
+        match self.search(clauses, index, pending, done) {
             Found::Nothing(start) => self.release(pending, start),
             Found::Match(_, start, _) if start > 0 && !done => self.release(pending, start),
             Found::Match(clause, start, end) => self.act(clause, pending, start, end),
         }
     }
 
-    fn search<'a>(&self, clauses: &'a [Clause], pending: &str, done: bool) -> Found<'a> {
+    fn search<'a>(&self, clauses: &'a [Clause], index: &Index, pending: &str, done: bool) -> Found<'a> {
         let before = self.previous.map_or(0, char::len_utf8);
         let text: String = self.previous.into_iter().chain(pending.chars()).collect();
+        let applies = |clause: &&Clause| clause.label.applies(Stage::Output);
+        let patterns: Vec<&Clause> = clauses
+            .iter()
+            .filter(applies)
+            .filter(|clause| matches!(clause.matcher, Matcher::Pattern(_)))
+            .collect();
+        let all: Vec<&Clause> = clauses.iter().filter(applies).collect();
         for (start, _) in pending.char_indices() {
             let mut found = None;
-            for clause in clauses.iter().filter(|clause| clause.label.applies(Stage::Output)) {
+            let may_start = index.may_start(&pending.as_bytes()[start..]);
+            for clause in if may_start { &all } else { &patterns } {
                 match clause.matcher.at(&text, before + start, done) {
                     At::Open => return Found::Nothing(start),
                     At::Match(end) if found.is_none() => {

@@ -35,6 +35,13 @@ impl Index {
         self.longest
     }
 
+    /// Whether any of them may start here; what follows decides.
+    pub fn may_start(&self, text: &[u8]) -> bool {
+        [&self.exact, &self.folded]
+            .iter()
+            .any(|literals| !literals.texts.is_empty() && literals.may_start(text))
+    }
+
     /// Gives each match that starts in `starts`, with the place of its clause; of a clause, from left to right, and of one position,
     /// the longest last. Nothing follows `text`.
     pub fn find(&self, text: &str, starts: Range<usize>, mut found: impl FnMut(usize, Range<usize>)) {

@@ -60,7 +60,7 @@ impl Policy for Guard {
     }
 
     fn output(&mut self, pending: &str, done: bool) -> Result<OutputVerdict, String> {
-        Ok(self.answer.verdict(&self.clauses, pending, done))
+        Ok(self.answer.verdict(&self.clauses, &self.index, pending, done))
     }
 
     fn tool_call(&mut self, call: Invocation) -> Result<ToolCallVerdict, String> {

@@ -59,7 +59,10 @@ fn sources((given, old): Turns<'_>, (now, new): Turns<'_>) -> Vec<Option<usize>>
         if sources[at].is_none() {
             let start = sources[..at].iter().rev().flatten().next().map_or(0, |source| source + 1);
             let role = now[new[at].start].role;
-            sources[at] = (start..end).rev().find(|&turn| given[old[turn].start].role == role);
+            let mut fits = (start..end).rev().filter(|&turn| given[old[turn].start].role == role);
+            // With as many results, if there is one.
+            let best = fits.clone().find(|&turn| old[turn].len() == new[at].len());
+            sources[at] = best.or_else(|| fits.next());
         }
         end = sources[at].unwrap_or(end);
     }
@@ -162,6 +165,16 @@ mod tests {
         let sum_up = |now: &mut Vec<Message>| drop(now.splice(1..3, [to_host(&summed_up)]));
         let expected = [&before[..1], std::slice::from_ref(&summed_up), &before[3..]].concat();
         assert_eq!(merged(&before, sum_up), expected);
+        // An answer behind them is gone, and their result is another: they are still theirs.
+        let [asks, _] = calls("a", "Let me see.", "3");
+        let turns =
+            [calls("a", "Let me see.", "3").to_vec(), vec![says(Role::Assistant, "It was 3.")]].concat();
+        let expected = [asks.clone(), ChatMessage { content: "[redacted]".into(), ..turns[1].clone() }];
+        let cut = |now: &mut Vec<Message>| {
+            now.truncate(2);
+            now[1].content = "[redacted]".into();
+        };
+        assert_eq!(merged(&turns, cut), expected);
         // One of two results.
         let mut both = calls("a", "", "3").to_vec();
         both.extend(calls("b", "", "4").into_iter().skip(1));

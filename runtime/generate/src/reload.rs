@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use membrane_host::reload::{Effect, Reverted, Swap, swaps};
-use membrane_host::{Chosen, Host, HostError, Plugin, PolicyChain, SharedJudge, World};
+use membrane_host::{Chosen, Host, HostError, Plugin, PolicyChain, SharedJudge, ToolSet, World};
 
 use crate::behaviour::{Behaviour, Running, Words};
 use crate::error::{GenerateError, Result, Stopped};
@@ -253,14 +253,26 @@ impl Changes {
     }
 
     /// Goes back where the samplers of an answer have: policies and tools of the same behaviour go with them.
-    fn revert(&mut self, reverted: Reverted, why: &str, journal: &mut Journal, sink: &mut dyn FnMut(Event)) {
+    fn revert(
+        &mut self,
+        reverted: Reverted,
+        tools: &mut ToolSet,
+        why: &str,
+        journal: &mut Journal,
+        sink: &mut dyn FnMut(Event),
+    ) {
         let Reverted { swaps: mut back, failed } = reverted;
         let failed = failed.as_ref();
         if failed.is_none_or(|failed| self.now.has(failed)) {
             let new = self.now.clone();
             self.go_back(failed);
-            let all = new.swaps(&self.now, &Effect::RolledBack { why: why.to_owned() });
-            back.extend(all.into_iter().filter(|swap| swap.world != World::Sampler));
+            let stay = Effect::NextAnswer { why: "an answer keeps the policies that it has".into() };
+            let policies = new.swaps(&self.now, &stay).into_iter();
+            back.extend(policies.filter(|swap| swap.world == World::Policy));
+            back.extend(tools.reload(&self.now.tools).into_iter().map(|swap| match swap.effect {
+                Effect::Live { .. } => Swap { effect: Effect::RolledBack { why: why.to_owned() }, ..swap },
+                _ => swap,
+            }));
         } else if self.before.iter().any(|before| failed.is_some_and(|failed| before.has(failed))) {
             // The samplers in force wait for the next answer, and are not what failed.
             self.before = self.proved.take();
@@ -320,7 +332,8 @@ impl Running {
             Ok(chosen) => chosen,
             Err(error) => {
                 let Some(reverted) = self.samplers.revert() else { return Err(error.into()) };
-                self.changes.revert(reverted, &error.to_string(), &mut self.journal, sink);
+                let why = error.to_string();
+                self.changes.revert(reverted, &mut self.tools, &why, &mut self.journal, sink);
                 self.changes.tell(&self.policies);
                 copy(logits);
                 self.samplers.next(logits, history, prompt)?

@@ -101,7 +101,8 @@ fn sampling_of_a_generation_is_on_record() {
     assert_eq!(replayed, 1);
 }
 
-/// What a policy makes of a conversation is told and on record where nothing is generated of it, and decided again alike.
+/// What a policy makes of a conversation is told and on record once, with what is generated of it or where it is scored, and decided
+/// again alike.
 #[test]
 fn what_policies_rewrite_of_a_conversation_is_on_record() {
     let folder = tempfile::tempdir().unwrap();
@@ -113,14 +114,23 @@ fn what_policies_rewrite_of_a_conversation_is_on_record() {
     let behaviour = Behaviour { policies: policies.clone(), ..drawing() };
     let model = model(LoadOptions { threads: Some(1), ..LoadOptions::default() });
     let agents = Agents::new(host(), model, behaviour, Some(audit)).unwrap();
-    let task = json!([{"new": "a"}, {"chat": ["a", [["user", "Hi"]], false]}, "report"]);
-    let seen = run(&agents, &scripted(), &task.to_string());
-    assert_eq!(seen.answer.stats.interventions, 2, "of the task, and of the conversation");
+    let chat = json!({"chat": ["a", [["user", "Hi"]], false]});
+    for (last, interventions) in [
+        (json!("report"), 1),
+        (json!({"score": ["a", [" Yes", " No"]]}), 2),
+        (json!({"start": ["a", "g", {}]}), 2),
+    ] {
+        let seen = run(&agents, &scripted(), &json!([{"new": "a"}, chat, last]).to_string());
+        assert_eq!(
+            seen.answer.stats.interventions, interventions,
+            "of the task, and of the conversation: {last}"
+        );
+    }
     log.lock().unwrap().close().unwrap();
     assert!(verify(&path, &Trusted::default()).unwrap().good());
     let transcript = Transcript::read(&path, None).unwrap();
     let kept = Texts::beside(&path).unwrap();
-    assert_eq!(transcript.answers.len(), 2);
+    assert_eq!(transcript.answers.len(), 5);
     for answer in &transcript.answers {
         let script = Script::of(answer, kept.as_ref()).unwrap();
         let recorded: Vec<(&str, &str)> =

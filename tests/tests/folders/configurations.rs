@@ -112,7 +112,11 @@ fn mistral_is_llama_where_it_attends_to_all_positions() {
         assert_eq!(mistral(more.clone()).unwrap(), "llama", "{more}");
     }
     // The first 7B, and what its class has where nothing is said.
-    for more in [json!({"sliding_window": 4096}), json!({"max_position_embeddings": 32_768})] {
+    let stretched = json!({
+        "sliding_window": 4096, "max_position_embeddings": 4096,
+        "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096},
+    });
+    for more in [json!({"sliding_window": 4096}), json!({"max_position_embeddings": 32_768}), stretched] {
         let error = mistral(more.clone()).unwrap_err().to_string();
         assert!(error.contains("sliding_window"), "{more}: {error}");
     }

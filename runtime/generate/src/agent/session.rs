@@ -79,7 +79,12 @@ struct Origin {
     tools: bool,
     /// Tokens that it was rendered to.
     tokens: usize,
+    /// What policies have rewritten in it, which is told with what is made of it: a generation sends it through them again.
+    untold: Mutex<Option<Rewritten>>,
 }
+
+/// Verdicts on a conversation, and what the model judged for them.
+type Rewritten = (Vec<Intervention>, Judgements);
 
 /// A request that policies have let pass, and who will look at the answer.
 struct Asked {
@@ -187,8 +192,8 @@ impl AgentSession {
         Ok(self.run.base.model.tokenizer()?.decode(ids, false))
     }
 
-    /// The tokens of a conversation, after what policies make of it.
-    fn conversation(&self, given: &[ChatMessage], tools: bool) -> Answer<Vec<u32>> {
+    /// The tokens of a conversation, after what policies make of it, and their verdicts if there are any.
+    fn conversation(&self, given: &[ChatMessage], tools: bool) -> Answer<(Vec<u32>, Option<Rewritten>)> {
         let base = &self.run.base;
         let (mut policies, judgements) = self.policies()?;
         let messages: Vec<Message> = given.iter().map(to_host).collect();
@@ -197,15 +202,22 @@ impl AgentSession {
             Ok(outcome) => outcome,
             Err(refused) => return Err(self.refused(&context, (Vec::new(), None), refused, judgements)),
         };
-        let made = &outcome.interventions;
-        if made.is_empty() {
-            lock(&self.run.aside).judged(judgements).map_err(of)?;
-        } else {
-            self.decided(&context, &[(None, made)], judgements, (EndReason::Stop, None)).map_err(of)?;
-        }
+        let rewritten = match outcome.interventions.is_empty() {
+            true => {
+                lock(&self.run.aside).judged(judgements).map_err(of)?;
+                None
+            }
+            false => Some((outcome.interventions, judgements)),
+        };
         let prompt = self.render(&merge(given, &messages, &outcome.messages), tools).map_err(of)?;
         let tokenizer = base.model.tokenizer().map_err(inference_error)?;
-        tokenizer.encode_prompt(&prompt).map_err(|error| of(error.into()))
+        let ids = tokenizer.encode_prompt(&prompt).map_err(|error| of(error.into()))?;
+        Ok((ids, rewritten))
+    }
+
+    /// What policies have rewritten in the conversation, if it was not told yet.
+    fn untold(&self) -> Option<Rewritten> {
+        self.origin.as_ref().and_then(|origin| lock(&origin.untold).take())
     }
 
     /// Records what a policy refused before anything was generated, behind the verdicts before, and what policies saw of the prompt
@@ -331,10 +343,11 @@ impl agent::Session for AgentSession {
             ));
         }
         let given = turns.iter().map(message).collect::<Answer<Vec<ChatMessage>>>()?;
-        let ids = self.conversation(&given, tools)?;
+        let (ids, rewritten) = self.conversation(&given, tools)?;
         let start = Instant::now();
         let synced = self.with(|session| session.sync(&ids).map_err(inference_error))?;
-        self.origin = Some(Arc::new(Origin { given, tools, tokens: ids.len() }));
+        let untold = Mutex::new(rewritten);
+        self.origin = Some(Arc::new(Origin { given, tools, tokens: ids.len(), untold }));
         self.prefilled(synced.computed + synced.recomputed, start);
         Ok(agent::Synced { reused: synced.reused as u32, computed: synced.computed as u32 })
     }
@@ -364,6 +377,10 @@ impl agent::Session for AgentSession {
         };
         let encode = |text: &String| encode(text).map_err(|error| of(error.into()));
         let ids = continuations.iter().map(encode).collect::<Answer<Vec<Vec<u32>>>>()?;
+        if let (Some((made, judgements)), Some(origin)) = (self.untold(), &self.origin) {
+            let context = Context { given: &origin.given, tools: Some(origin.tools), ids: &[] };
+            self.decided(&context, &[(None, &made)], judgements, (EndReason::Stop, None)).map_err(of)?;
+        }
         self.with(|session| {
             ready(session)?;
             let mut scores = Vec::with_capacity(ids.len());
@@ -426,6 +443,9 @@ impl AgentSession {
         };
         let context = Context { given, tools, ids: &prompt };
         let grammar = options.constraint.as_ref().map(grammar).transpose()?;
+        if let Some((_, judgements)) = self.untold() {
+            lock(&self.run.aside).judged(judgements).map_err(of)?;
+        }
         let asked = self.ask(&context)?;
         let judgements = asked.judgements.clone();
         let ready = self.constraint(&asked, &context, grammar.as_ref()).and_then(|constraint| {

@@ -9,6 +9,6 @@ mod verdict;
 pub(crate) use chain::Member;
 pub use chain::{PolicyChain, RequestOutcome, ToolCallOutcome, ToolResultOutcome};
 pub use lines::JudgedLines;
+pub(crate) use output::Turn;
 pub use output::{Ended, OutputOutcome};
-pub(crate) use output::{Turn, pieces};
 pub use verdict::{Edit, Intervention, POLICY_FAILED, Refused};

@@ -9,9 +9,11 @@ use crate::policy::chain::{Member, PolicyChain};
 use crate::policy::verdict::{Edit, Intervention, Refused};
 use crate::reload::Seen;
 
-/// Replacements of one policy in one piece of text.
+/// Verdicts of one policy on one piece of text.
 const MAX_REPLACEMENTS: usize = 4096;
 
+/// Verdicts on one text that are told of, all policies together.
+const MAX_INTERVENTIONS: usize = 64 << 10;
 /// Bytes of text by which what a policy looks at grows at once: its fuel is that of a call, and an agent says as much as it likes.
 /// They are more than [`MAX_REPLACEMENTS`], which ends a policy that replaces each byte.
 const PIECE_BYTES: usize = 6 << 10;
@@ -134,7 +136,7 @@ impl Member {
             if self.pending.is_empty() && !done {
                 return Ok((passed, Turn::Go));
             }
-            let turn = self.piece(done && last, most, &mut passed, interventions)?;
+            let turn = self.piece((done && last, last), most, &mut passed, interventions)?;
             if last || !matches!(turn, Turn::Go) {
                 // Of a text that it ends the rest is gone with what is pending.
                 self.pending.extend(next.into_iter().chain(pieces));
@@ -144,26 +146,35 @@ impl Member {
         }
     }
 
-    /// Asks about what is pending until the policy replaces no more of it. `most`: bytes that it may let pass.
+    /// Asks about what is pending until the policy replaces no more of it, and where more is to come until it releases no more:
+    /// what stands before something that it replaces goes out by itself. `most`: bytes that it may let pass.
     fn piece(
         &mut self,
-        done: bool,
+        (done, last): (bool, bool),
         most: usize,
         passed: &mut String,
         interventions: &mut Vec<Intervention>,
     ) -> Result<Turn, Refused> {
         for _ in 0..MAX_REPLACEMENTS {
+            let before = self.pending.len();
             let turn = self.ask(done, passed, interventions)?;
+            if interventions.len() > MAX_INTERVENTIONS {
+                let what = format!("more than {MAX_INTERVENTIONS} replacements in one text");
+                return Err(Refused::failed(&self.instance.broke("output", what)));
+            }
             if passed.len() > most {
                 let what =
                     format!("more than {MAX_PENDING_BYTES} bytes in replacements of one piece of text");
                 return Err(Refused::failed(&self.instance.broke("output", what)));
             }
-            if let Some(turn) = turn {
-                return Ok(turn);
+            let goes_on = !last && (1..before).contains(&self.pending.len());
+            match turn {
+                None => {}
+                Some(Turn::Go) if goes_on => {}
+                Some(turn) => return Ok(turn),
             }
         }
-        let what = format!("more than {MAX_REPLACEMENTS} replacements in one piece of text");
+        let what = format!("more than {MAX_REPLACEMENTS} verdicts on one piece of text");
         Err(Refused::failed(&self.instance.broke("output", what)))
     }
 
@@ -263,7 +274,7 @@ impl Member {
 }
 
 /// A text in pieces, cut at characters.
-pub(crate) fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
+fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || {
         let mut end = text.len().min(PIECE_BYTES);
         while !text.is_char_boundary(end) {

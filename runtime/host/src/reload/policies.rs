@@ -9,7 +9,7 @@ use crate::error::Failure;
 use crate::exports::policy::{Prompt, Request, ToolCall, ToolResult};
 use crate::limits::MAX_JOINED;
 use crate::plugin::Plugin;
-use crate::policy::{Intervention, Member, PolicyChain, Refused, Turn, pieces};
+use crate::policy::{Intervention, Member, PolicyChain, Refused, Turn};
 use crate::reload::{Effect, Swap, changed, removed};
 
 /// Something that the policies of an answer have let pass.
@@ -173,19 +173,14 @@ impl Member {
 
     /// What it would have changed of the text is out; what it withholds from here on is what counts.
     fn walk_output(&mut self, text: &str) -> Walked {
-        for piece in pieces(text) {
-            let mut made = Vec::new();
-            match self.output(piece, false, &mut made) {
-                Ok((_, Turn::Go)) => {}
-                Ok((_, Turn::Stop)) => return Walked::Stops(made.pop()),
-                Ok((_, Turn::Force)) => return would_have_changed("the model's course"),
-                Err(refused) if refused.clause == crate::POLICY_FAILED => {
-                    return Walked::Waits(refused.message);
-                }
-                Err(refused) => return Walked::Refuses(refused),
-            }
+        let mut made = Vec::new();
+        match self.output(text, false, &mut made) {
+            Ok((_, Turn::Go)) => Walked::Joins,
+            Ok((_, Turn::Stop)) => Walked::Stops(made.pop()),
+            Ok((_, Turn::Force)) => would_have_changed("the model's course"),
+            Err(refused) if refused.clause == crate::POLICY_FAILED => Walked::Waits(refused.message),
+            Err(refused) => Walked::Refuses(refused),
         }
-        Walked::Joins
     }
 
     fn walk_call(&mut self, call: &Invocation) -> Result<Walked, Failure> {

@@ -83,7 +83,8 @@ impl Config<'_> {
         let slides = self.flag("use_sliding_window")?.unwrap_or(matches!(kind, "mistral" | "mixtral"));
         let silent = (kind == "mistral" && !self.text.contains_key(KEY)).then_some(MISTRAL_WINDOW);
         let Some(window) = self.count(KEY)?.or(silent).filter(|_| slides) else { return Ok(()) };
-        let context = self.count("max_position_embeddings")?;
+        // Of positions that are stretched there are more.
+        let context = self.count("max_position_embeddings")?.filter(|_| self.get("rope_scaling").is_none());
         if context.is_some_and(|context| context <= window) || self.all_attend_fully(kind)? {
             return Ok(());
         }
