@@ -54,7 +54,7 @@ impl Answer {
         for (start, _) in pending.char_indices() {
             let mut found = None;
             let may_start = index.may_start(&pending.as_bytes()[start..]);
-            for clause in if may_start { &all } else { &patterns } {
+            for &clause in if may_start { &all } else { &patterns } {
                 match clause.matcher.at(&text, before + start, done) {
                     At::Open => return Found::Nothing(start),
                     At::Match(end) if found.is_none() => {
