@@ -279,7 +279,7 @@ fn waiting_for_the_calls_of_others_takes_nothing_of_a_calls_time() {
     const CALLS: u32 = 24;
     let host = common::host();
     let load = |wall_ms: Option<u64>| {
-        let limits = Limits { fuel_per_call: 300_000_000, wall_ms, ..Limits::of(World::Tool) };
+        let limits = Limits { fuel_per_call: 1_000_000_000, wall_ms, ..Limits::of(World::Tool) };
         limited(&host, World::Tool, json!({ "names": ["one"] }), limits)
     };
     let computes = |plugin: &Plugin| {

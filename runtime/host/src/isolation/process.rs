@@ -112,15 +112,17 @@ impl Process {
 
     /// Makes an instance with a state of the host's; gives the state back in the error. Where the process is gone another is
     /// started.
-    pub fn start(&self, state: State, fuel: u64) -> Result<Remote, Box<(Ending, State)>> {
+    pub fn start(&self, mut state: State, fuel: u64) -> Result<Remote, Box<(Ending, State)>> {
+        let asked = Instant::now();
         let (live, instance) = match self.place() {
             Ok(place) => place,
             Err(error) => return Err(Box::new((Ending::Process(error.to_string()), state))),
         };
+        // For the calls of others, or for the process.
+        state.waited(asked.elapsed());
         let dropped = std::mem::take(&mut *lock(&live.dropped));
         let line = Line { live, instance, world: self.launch.world, grants: self.launch.grants.clone() };
         let message = ToProcess::Start { instance, fuel, dropped };
-        let mut state = state;
         let started = line.exchange(&mut state, &message, &[], fuel, |message, _| {
             matches!(message, ToHost::Started).then_some(())
         });
