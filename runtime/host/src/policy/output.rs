@@ -9,7 +9,7 @@ use crate::policy::chain::{Member, PolicyChain};
 use crate::policy::verdict::{Edit, Intervention, Refused};
 use crate::reload::Seen;
 
-/// Verdicts of one policy on one piece of text.
+/// Replacements of one policy in one piece of text, with what it releases between them.
 const MAX_REPLACEMENTS: usize = 4096;
 
 /// Verdicts on one text that are told of, all policies together.
@@ -174,7 +174,7 @@ impl Member {
                 Some(turn) => return Ok(turn),
             }
         }
-        let what = format!("more than {MAX_REPLACEMENTS} verdicts on one piece of text");
+        let what = format!("more than {MAX_REPLACEMENTS} replacements in one piece of text");
         Err(Refused::failed(&self.instance.broke("output", what)))
     }
 
