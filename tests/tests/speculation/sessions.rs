@@ -122,10 +122,12 @@ proptest! {
                 }
                 4 => session.drop_ahead(),
                 _ if session.room() > 60 => {
+                    // Of tokens that it foresees by chance, what was computed behind them stays.
+                    let foreseen = session.foresees(&text[..count]);
                     session.append_ahead(&text[..count], &text[count..]).unwrap();
                     prop_assert!(bits(session) == fresh(&model, session.tokens()));
                     // Some of them are taken, at once or one by one, and then what comes is another.
-                    let taken = count % (session.ahead() + 1);
+                    let taken = if foreseen { 0 } else { count % (session.ahead() + 1) };
                     let all = &text[count..count + taken];
                     prop_assert!(all.is_empty() || session.foresees(all));
                     if seed % 2 == 0 {

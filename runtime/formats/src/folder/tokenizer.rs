@@ -92,8 +92,8 @@ const SAMPLING: [(&str, &str); 5] = [
     ("general.sampling.penalty_repeat", "repetition_penalty"),
 ];
 
-/// Adds the tokens that end an answer, what is suggested for sampling, the special tokens by their texts, and the chat template. What has another form than
-/// these have is as good as absent: nothing of it is needed to compute.
+/// Adds the tokens that end an answer, what is suggested for sampling, the special tokens by their texts, and the chat template. What
+/// has another form than these have is as good as absent: nothing of it is needed to compute.
 pub(super) fn describe(
     metadata: &mut Metadata,
     config: &Map<String, Value>,
