@@ -252,7 +252,7 @@ impl Changes {
         self.forget(failed, why);
     }
 
-    /// Goes back where the samplers of an answer have: policies and tools of the same behaviour go with them.
+    /// Goes back where the samplers of an answer have: tools of the same behaviour go with them, and policies with the next answer.
     fn revert(
         &mut self,
         reverted: Reverted,
@@ -269,9 +269,13 @@ impl Changes {
             let stay = Effect::NextAnswer { why: "an answer keeps the policies that it has".into() };
             let policies = new.swaps(&self.now, &stay).into_iter();
             back.extend(policies.filter(|swap| swap.world == World::Policy));
-            back.extend(tools.reload(&self.now.tools).into_iter().map(|swap| match swap.effect {
-                Effect::Live { .. } => Swap { effect: Effect::RolledBack { why: why.to_owned() }, ..swap },
-                _ => swap,
+            let gone_back = tools.go_back(&self.now.tools);
+            let all = new.swaps(&self.now, &Effect::RolledBack { why: why.to_owned() }).into_iter();
+            back.extend(all.filter(|swap| swap.world == World::Tool).map(|swap| {
+                let waits = |other: &&Swap| {
+                    other.plugin == swap.plugin && matches!(other.effect, Effect::NextAnswer { .. })
+                };
+                gone_back.iter().find(waits).cloned().unwrap_or(swap)
             }));
         } else if self.before.iter().any(|before| failed.is_some_and(|failed| before.has(failed))) {
             // The samplers in force wait for the next answer, and are not what failed.

@@ -101,7 +101,7 @@ fn sampling_of_a_generation_is_on_record() {
     assert_eq!(replayed, 1);
 }
 
-/// What a policy makes of a conversation is told and on record once, with what is generated of it or where it is scored, and decided
+/// What a policy makes of a conversation is told and on record, with what is generated of it or where it is scored, and decided
 /// again alike.
 #[test]
 fn what_policies_rewrite_of_a_conversation_is_on_record() {
@@ -118,6 +118,7 @@ fn what_policies_rewrite_of_a_conversation_is_on_record() {
     for (last, interventions) in [
         (json!("report"), 1),
         (json!({"score": ["a", [" Yes", " No"]]}), 2),
+        (json!({"save": ["a", "prefix"]}), 2),
         (json!({"start": ["a", "g", {}]}), 2),
     ] {
         let seen = run(&agents, &scripted(), &json!([{"new": "a"}, chat, last]).to_string());
@@ -130,7 +131,7 @@ fn what_policies_rewrite_of_a_conversation_is_on_record() {
     assert!(verify(&path, &Trusted::default()).unwrap().good());
     let transcript = Transcript::read(&path, None).unwrap();
     let kept = Texts::beside(&path).unwrap();
-    assert_eq!(transcript.answers.len(), 5);
+    assert_eq!(transcript.answers.len(), 7);
     for answer in &transcript.answers {
         let script = Script::of(answer, kept.as_ref()).unwrap();
         let recorded: Vec<(&str, &str)> =

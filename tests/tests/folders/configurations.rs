@@ -108,6 +108,7 @@ fn mistral_is_llama_where_it_attends_to_all_positions() {
         json!({"sliding_window": null, "max_position_embeddings": 131_072}),
         json!({"sliding_window": 4096, "max_position_embeddings": 4096}),
         json!({"max_position_embeddings": 2048}),
+        json!({"max_position_embeddings": 2048, "rope_scaling": {"rope_type": "default"}}),
     ] {
         assert_eq!(mistral(more.clone()).unwrap(), "llama", "{more}");
     }
@@ -116,7 +117,11 @@ fn mistral_is_llama_where_it_attends_to_all_positions() {
         "sliding_window": 4096, "max_position_embeddings": 4096,
         "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096},
     });
-    for more in [json!({"sliding_window": 4096}), json!({"max_position_embeddings": 32_768}), stretched] {
+    let mut parameters = stretched.clone();
+    let group = parameters.as_object_mut().unwrap().remove("rope_scaling").unwrap();
+    parameters["rope_parameters"] = group;
+    let (windowed, unsaid) = (json!({"sliding_window": 4096}), json!({"max_position_embeddings": 32_768}));
+    for more in [windowed, unsaid, stretched, parameters] {
         let error = mistral(more.clone()).unwrap_err().to_string();
         assert!(error.contains("sliding_window"), "{more}: {error}");
     }

@@ -80,11 +80,8 @@ struct Origin {
     /// Tokens that it was rendered to.
     tokens: usize,
     /// What policies have rewritten in it, which is told with what is made of it: a generation sends it through them again.
-    untold: Mutex<Option<Rewritten>>,
+    untold: Mutex<Vec<Intervention>>,
 }
-
-/// Verdicts on a conversation, and what the model judged for them.
-type Rewritten = (Vec<Intervention>, Judgements);
 
 /// A request that policies have let pass, and who will look at the answer.
 struct Asked {
@@ -193,7 +190,7 @@ impl AgentSession {
     }
 
     /// The tokens of a conversation, after what policies make of it, and their verdicts if there are any.
-    fn conversation(&self, given: &[ChatMessage], tools: bool) -> Answer<(Vec<u32>, Option<Rewritten>)> {
+    fn conversation(&self, given: &[ChatMessage], tools: bool) -> Answer<(Vec<u32>, Vec<Intervention>)> {
         let base = &self.run.base;
         let (mut policies, judgements) = self.policies()?;
         let messages: Vec<Message> = given.iter().map(to_host).collect();
@@ -202,22 +199,24 @@ impl AgentSession {
             Ok(outcome) => outcome,
             Err(refused) => return Err(self.refused(&context, (Vec::new(), None), refused, judgements)),
         };
-        let rewritten = match outcome.interventions.is_empty() {
-            true => {
-                lock(&self.run.aside).judged(judgements).map_err(of)?;
-                None
-            }
-            false => Some((outcome.interventions, judgements)),
-        };
+        lock(&self.run.aside).judged(judgements).map_err(of)?;
         let prompt = self.render(&merge(given, &messages, &outcome.messages), tools).map_err(of)?;
         let tokenizer = base.model.tokenizer().map_err(inference_error)?;
         let ids = tokenizer.encode_prompt(&prompt).map_err(|error| of(error.into()))?;
-        Ok((ids, rewritten))
+        Ok((ids, outcome.interventions))
     }
 
     /// What policies have rewritten in the conversation, if it was not told yet.
-    fn untold(&self) -> Option<Rewritten> {
-        self.origin.as_ref().and_then(|origin| lock(&origin.untold).take())
+    fn untold(&self) -> Vec<Intervention> {
+        self.origin.as_ref().map(|origin| std::mem::take(&mut *lock(&origin.untold))).unwrap_or_default()
+    }
+
+    /// Tells and records it, for what is made of the conversation without a generation.
+    fn tell_untold(&self) -> Answer<()> {
+        let made = self.untold();
+        let Some(origin) = self.origin.as_ref().filter(|_| !made.is_empty()) else { return Ok(()) };
+        let context = Context { given: &origin.given, tools: Some(origin.tools), ids: &[] };
+        self.decided(&context, &[(None, &made)], Judgements::default(), (EndReason::Stop, None)).map_err(of)
     }
 
     /// Records what a policy refused before anything was generated, behind the verdicts before, and what policies saw of the prompt
@@ -377,10 +376,7 @@ impl agent::Session for AgentSession {
         };
         let encode = |text: &String| encode(text).map_err(|error| of(error.into()));
         let ids = continuations.iter().map(encode).collect::<Answer<Vec<Vec<u32>>>>()?;
-        if let (Some((made, judgements)), Some(origin)) = (self.untold(), &self.origin) {
-            let context = Context { given: &origin.given, tools: Some(origin.tools), ids: &[] };
-            self.decided(&context, &[(None, &made)], judgements, (EndReason::Stop, None)).map_err(of)?;
-        }
+        self.tell_untold()?;
         self.with(|session| {
             ready(session)?;
             let mut scores = Vec::with_capacity(ids.len());
@@ -392,6 +388,7 @@ impl agent::Session for AgentSession {
     }
 
     fn save(&mut self, name: &str) -> Answer<()> {
+        self.tell_untold()?;
         let session = self.with(|session| Ok(session.fork()))?;
         let digest = self.run.agent.digest();
         let mut prefixes = lock(&self.run.base.prefixes);
@@ -409,6 +406,7 @@ impl agent::Session for AgentSession {
     }
 
     fn logits(&mut self, read: &mut dyn FnMut(&[f32])) -> Answer<()> {
+        self.tell_untold()?;
         self.with(|session| {
             ready(session)?;
             read(session.logits());
@@ -443,10 +441,12 @@ impl AgentSession {
         };
         let context = Context { given, tools, ids: &prompt };
         let grammar = options.constraint.as_ref().map(grammar).transpose()?;
-        if let Some((_, judgements)) = self.untold() {
-            lock(&self.run.aside).judged(judgements).map_err(of)?;
+        let asked = self.ask(&context);
+        if let Err(InferenceError::Refused(_)) = asked {
+            // It was told with that.
+            self.untold();
         }
-        let asked = self.ask(&context)?;
+        let asked = asked?;
         let judgements = asked.judgements.clone();
         let ready = self.constraint(&asked, &context, grammar.as_ref()).and_then(|constraint| {
             self.running(asked, &context, &options, grammar).map(|running| (constraint, running))
@@ -455,6 +455,7 @@ impl AgentSession {
             lock(&self.run.aside).judged(judgements).map_err(of)?;
         }
         let (constraint, running) = ready?;
+        self.untold();
         let chat = tools.is_some();
         let tools = if tools == Some(true) { self.tools.to_vec() } else { Vec::new() };
         Ok(Task { running, before, prompt, chat, tools, constraint, options })

@@ -9,7 +9,7 @@ use crate::policy::chain::{Member, PolicyChain};
 use crate::policy::verdict::{Edit, Intervention, Refused};
 use crate::reload::Seen;
 
-/// Replacements of one policy in one piece of text, with what it releases between them.
+/// Replacements of one policy in one piece of text.
 const MAX_REPLACEMENTS: usize = 4096;
 
 /// Verdicts on one text that are told of, all policies together.
@@ -125,8 +125,6 @@ impl Member {
         interventions: &mut Vec<Intervention>,
     ) -> Result<(String, Turn), Refused> {
         let mut passed = String::new();
-        // One that makes 64 KiB of each byte.
-        let most = self.pending.len() + text.len() + MAX_PENDING_BYTES;
         let mut pieces = pieces(text);
         let mut next = pieces.next();
         loop {
@@ -136,7 +134,7 @@ impl Member {
             if self.pending.is_empty() && !done {
                 return Ok((passed, Turn::Go));
             }
-            let turn = self.piece((done && last, last), most, &mut passed, interventions)?;
+            let turn = self.piece((done && last, last), &mut passed, interventions)?;
             if last || !matches!(turn, Turn::Go) {
                 // Of a text that it ends the rest is gone with what is pending.
                 self.pending.extend(next.into_iter().chain(pieces));
@@ -146,16 +144,18 @@ impl Member {
         }
     }
 
-    /// Asks about what is pending until the policy replaces no more of it, and where more is to come until it releases no more:
-    /// what stands before something that it replaces goes out by itself. `most`: bytes that it may let pass.
+    /// Asks about what is pending until the policy replaces no more of it, and where more is to come or much is left until it releases no more:
+    /// what stands before something that it replaces goes out by itself.
     fn piece(
         &mut self,
         (done, last): (bool, bool),
-        most: usize,
         passed: &mut String,
         interventions: &mut Vec<Intervention>,
     ) -> Result<Turn, Refused> {
-        for _ in 0..MAX_REPLACEMENTS {
+        // One that makes 64 KiB of each byte.
+        let most = passed.len() + self.pending.len() + MAX_PENDING_BYTES;
+        let mut replaced = 0;
+        while replaced < MAX_REPLACEMENTS {
             let before = self.pending.len();
             let turn = self.ask(done, passed, interventions)?;
             if interventions.len() > MAX_INTERVENTIONS {
@@ -167,9 +167,10 @@ impl Member {
                     format!("more than {MAX_PENDING_BYTES} bytes in replacements of one piece of text");
                 return Err(Refused::failed(&self.instance.broke("output", what)));
             }
-            let goes_on = !last && (1..before).contains(&self.pending.len());
+            let more = !last || !done && self.pending.len() > PIECE_BYTES;
+            let goes_on = more && (1..before).contains(&self.pending.len());
             match turn {
-                None => {}
+                None => replaced += 1,
                 Some(Turn::Go) if goes_on => {}
                 Some(turn) => return Ok(turn),
             }

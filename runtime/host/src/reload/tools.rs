@@ -30,6 +30,13 @@ impl ToolSet {
         swaps
     }
 
+    /// Puts tools that were in force before in place again, as [`ToolSet::reload`] does; there is nothing to go back to from them.
+    pub fn go_back(&mut self, to: &[Plugin]) -> Vec<Swap> {
+        let swaps = self.reload(to);
+        self.members.iter_mut().for_each(|member| member.before = None);
+        swaps
+    }
+
     /// The plugin that a call of this tool goes to.
     pub fn serving(&self, tool: &str) -> Option<&Plugin> {
         let (_, index) = self.tools.iter().find(|(name, _)| name == tool)?;

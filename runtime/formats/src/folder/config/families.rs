@@ -84,7 +84,8 @@ impl Config<'_> {
         let silent = (kind == "mistral" && !self.text.contains_key(KEY)).then_some(MISTRAL_WINDOW);
         let Some(window) = self.count(KEY)?.or(silent).filter(|_| slides) else { return Ok(()) };
         // Of positions that are stretched there are more.
-        let context = self.count("max_position_embeddings")?.filter(|_| self.get("rope_scaling").is_none());
+        let stretched = self.metadata.get(&format!("{}.rope.scaling.type", self.architecture)).is_some();
+        let context = self.count("max_position_embeddings")?.filter(|_| !stretched);
         if context.is_some_and(|context| context <= window) || self.all_attend_fully(kind)? {
             return Ok(());
         }
