@@ -144,8 +144,8 @@ impl Member {
         }
     }
 
-    /// Asks about what is pending until the policy replaces no more of it, and where more is to come or much is left until it releases no more:
-    /// what stands before something that it replaces goes out by itself.
+    /// Asks about what is pending until the policy replaces no more of it, and where more is to come or much is left until it releases
+    /// no more: what stands before something that it replaces goes out by itself.
     fn piece(
         &mut self,
         (done, last): (bool, bool),
