@@ -82,6 +82,12 @@ fn a_tool_is_replaced_between_calls_with_its_state_and_comes_back_where_the_new_
     assert!(set.serving("one").is_some_and(|plugin| plugin.same(&first)));
     assert_eq!(set.call("one", "{}").unwrap(), "one, call 1");
     assert_eq!(effect(&mut set, std::slice::from_ref(&first)), [], "it is the first that runs");
+    // What others took back for another's failure does not come back for its own.
+    assert_eq!(effect(&mut set, std::slice::from_ref(&second)), [Effect::Live { state: true }]);
+    let swaps = set.go_back(std::slice::from_ref(&first));
+    assert_eq!((swaps.len(), &swaps[0].effect), (1, &Effect::Live { state: true }));
+    assert!(matches!(set.call("one", "{\"act\": \"panic\"}"), Err(ToolError::Failed(_))));
+    assert!(set.serving("one").is_some_and(|plugin| plugin.same(&first)));
     // What was removed can't be called, and no prompt tells of it.
     assert_eq!(effect(&mut set, &[]), [Effect::Live { state: false }]);
     assert!(matches!(set.call("one", "{}"), Err(ToolError::Unknown { .. })));
