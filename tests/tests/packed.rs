@@ -321,11 +321,22 @@ fn what_is_not_of_the_folder_is_not_taken_along() {
     for name in ["LICENSE", "README.md", "SHA256SUMS.txt", "model.sig", "pytorch_model.bin"] {
         fs::write(model.join(name), name).unwrap();
     }
+    let secret = room.path().join("secret");
+    fs::write(&secret, "a secret").unwrap();
+    symlink(&secret, model.join("notes.txt")).unwrap();
+    let template = Path::new("additional_chat_templates/tool_use.jinja");
+    fs::create_dir(model.join(template).parent().unwrap()).unwrap();
+    fs::write(model.join(template), "of tools").unwrap();
     // A slash behind the name is not part of it.
     pack(&model, &out.join("")).unwrap();
+    let templates =
+        |model: &Path| membrane_engine::chat_templates(&Checkpoint::open(model).unwrap()).unwrap();
+    assert_eq!(templates(&out), templates(&model));
+    assert_eq!(fs::read_to_string(out.join(template)).unwrap(), "of tools");
     let has = |name: &str| out.join(name).exists();
     assert!(has("LICENSE") && has("README.md") && has("chat_template.jinja") && has("tokenizer.json"));
-    let others = ["SHA256SUMS.txt", "model.sig", "pytorch_model.bin", "model.safetensors.index.json"];
+    let others =
+        ["notes.txt", "SHA256SUMS.txt", "model.sig", "pytorch_model.bin", "model.safetensors.index.json"];
     assert!(others.iter().all(|name| !has(name)) && !room.path().join("out.unfinished").exists());
 }
 

@@ -63,21 +63,28 @@ impl Output {
     /// Begins it, before anything is computed. Errors: it can't be written, or is a file of the model.
     pub(crate) fn create(path: &Path, model: &Checkpoint) -> Result<Self> {
         let told = || format!("--out {}", path.display());
-        if let Ok(found) = fs::canonicalize(path) {
-            let is_model = |file: &Path| fs::canonicalize(file).is_ok_and(|file| file == found);
-            ensure!(
-                !model.files().iter().any(|file| is_model(&file.path)),
-                "{}: is a file of the model",
-                told()
-            );
-            ensure!(!found.is_dir(), "{}: is a folder; give a file", told());
-        }
+        let check = |path: &Path| {
+            let Ok(found) = fs::canonicalize(path) else { return Ok(()) };
+            let is_found = |file: &Path| fs::canonicalize(file).is_ok_and(|file| file == found);
+            let of_model = model.files().iter().any(|file| is_found(&file.path));
+            ensure!(!of_model, "{}: {} is a file of the model", told(), path.display());
+            ensure!(!found.is_dir(), "{}: {} is a folder; give a file", told(), path.display());
+            Ok(())
+        };
+        check(path)?;
         let special = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
         let mut name = path.file_name().with_context(told)?.to_owned();
         name.push(".part");
         // A device has no place beside it for a partial file.
         let partial = if special { path.to_owned() } else { path.with_file_name(name) };
-        File::create(&partial).with_context(told)?;
+        check(&partial)?;
+        if special {
+            File::create(&partial).with_context(told)?;
+        } else {
+            // What an earlier run left; a link is removed, not followed.
+            let _ = fs::remove_file(&partial);
+            File::create_new(&partial).with_context(told)?;
+        }
         Ok(Self { path: path.to_owned(), partial })
     }
 

@@ -22,7 +22,7 @@ pub fn of(checkpoint: &Checkpoint, quiet: bool) -> Result<LockedModel> {
             done += bytes;
             progress.bytes(done, total);
         });
-        let name = file.path.file_name().unwrap_or(file.path.as_os_str()).to_string_lossy().into_owned();
+        let name = checkpoint.name_of(file).to_string_lossy().into_owned();
         let digest = digest.with_context(|| format!("{}: can't be read", file.path.display()))?;
         files.push(LockedFile { name, bytes: file.bytes, digest });
     }

@@ -195,15 +195,15 @@ impl Packing {
         }
     }
 
-    /// What distinguishes this packing from any other: the files, by name, length and time of the last change, what becomes of them,
-    /// and which version makes it.
+    /// What distinguishes this packing from any other: the files, by name, inode, length and time of the last change, what becomes of
+    /// them, and which version makes it.
     fn identity(&self, description: &str) -> Result<Vec<u8>> {
         let mut identity = format!("{}\n{description}\n", env!("CARGO_PKG_VERSION")).into_bytes();
         for file in self.checkpoint.files() {
             let opened = |source| FormatError::Open { path: file.path.clone(), source };
             let found = file.file.metadata().map_err(opened)?;
-            identity.extend(file.path.file_name().unwrap_or_default().as_encoded_bytes());
-            for number in [found.len(), found.mtime() as u64, found.mtime_nsec() as u64] {
+            identity.extend(self.checkpoint.name_of(file).as_os_str().as_encoded_bytes());
+            for number in [found.len(), found.ino(), found.mtime() as u64, found.mtime_nsec() as u64] {
                 identity.extend(number.to_le_bytes());
             }
         }
@@ -220,12 +220,12 @@ impl Packing {
             }
             _ => {}
         }
-        let read = |file: &SourceFile| file.path.file_name().map(PathBuf::from);
-        let mut names: BTreeSet<PathBuf> = self.checkpoint.files().iter().filter_map(read).collect();
+        let read = |file: &SourceFile| self.checkpoint.name_of(file).to_owned();
+        let mut names: BTreeSet<PathBuf> = self.checkpoint.files().iter().map(read).collect();
         let Some(folder) = self.checkpoint.files().first().and_then(|file| file.path.parent()) else {
             return Ok(());
         };
-        names.extend(listed(folder)?);
+        names.extend(listed(folder)?.into_iter().filter(|name| is_its_own(folder, name)));
         names.retain(|name| is_document(name) && folder.join(name).is_file());
         // A copy may be there already, as little to be written to as what it is of.
         for old in names.iter().map(PathBuf::as_path).chain([Path::new(packed::DOCUMENT)]) {
@@ -233,8 +233,17 @@ impl Packing {
         }
         for name in &names {
             let copy = to.join(name);
+            if let Some(below) = copy.parent().filter(|below| *below != to) {
+                fs::create_dir_all(below).map_err(|source| failed(below, source))?;
+            }
             let copied = fs::copy(folder.join(name), &copy).and_then(|_| fs::File::open(&copy)?.sync_all());
             copied.map_err(|source| failed(&copy, source))?;
+            // The folder itself is brought to the disk when it is published.
+            if let Some(below) = copy.parent().filter(|below| *below != to) {
+                fs::File::open(below)
+                    .and_then(|below| below.sync_all())
+                    .map_err(|source| failed(below, source))?;
+            }
         }
         let path = to.join(packed::DOCUMENT);
         let written = fs::write(&path, description).and_then(|()| fs::File::open(&path)?.sync_all());
@@ -261,6 +270,17 @@ fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
     let failed = |source| FormatError::Open { path: folder.to_owned(), source };
     let names = folder.read_dir().map_err(failed)?.map(|entry| Ok(entry.map_err(failed)?.file_name().into()));
     names.collect()
+}
+
+/// Whether what has a name in a folder is a file there, or a link into the `blobs` of the same model in a hub's cache: any other link may
+/// lead to what whoever made the folder has no business with.
+fn is_its_own(folder: &Path, name: &Path) -> bool {
+    let path = folder.join(name);
+    if !path.is_symlink() {
+        return true;
+    }
+    let blobs = folder.join("../../blobs").canonicalize();
+    blobs.is_ok_and(|blobs| path.canonicalize().is_ok_and(|target| target.parent() == Some(&*blobs)))
 }
 
 /// Whether a file of a model's folder belongs to it also with other weights.

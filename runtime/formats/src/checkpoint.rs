@@ -163,6 +163,14 @@ impl Checkpoint {
         &self.files
     }
 
+    /// What a file is called within the model: its path below the folder of a published model, `additional_chat_templates/tool_use.jinja`;
+    /// its name otherwise.
+    pub fn name_of<'a>(&self, file: &'a SourceFile) -> &'a Path {
+        let folder = self.files.first().and_then(|first| first.path.parent());
+        let below = folder.and_then(|folder| file.path.strip_prefix(folder).ok());
+        below.or(file.path.file_name().map(Path::new)).unwrap_or(&file.path)
+    }
+
     /// Fills `buf` with the bytes of a file from `offset` on, which must be within its tensors.
     ///
     /// Errors: as of [`Checkpoint::read`].

@@ -169,12 +169,14 @@ fn one_line(name: &str) -> String {
 /// Writes requests as they are made. What goes wrong is told at the end.
 pub(crate) struct TraceWriter {
     out: BufWriter<Box<dyn Write + Send>>,
+    /// Experts in all requests.
+    uses: usize,
     failure: Option<io::Error>,
 }
 
 impl TraceWriter {
     pub fn begin(header: &TraceHeader, out: Box<dyn Write + Send>) -> Self {
-        let mut writer = Self { out: BufWriter::new(out), failure: None };
+        let mut writer = Self { out: BufWriter::new(out), uses: 0, failure: None };
         writer.keep(|out| header.write(out));
         writer
     }
@@ -188,7 +190,15 @@ impl TraceWriter {
 
 impl RequestLog for TraceWriter {
     fn asked(&mut self, group: u32, rows: u32, wanted: &mut dyn Iterator<Item = (u32, u32)>) {
-        self.keep(|out| write_request(out, group, rows, wanted));
+        let mut count = 0;
+        self.keep(|out| write_request(out, group, rows, &mut wanted.inspect(|_| count += 1)));
+        self.uses += count;
+        if self.uses > MAX_USES {
+            let told = format!(
+                "more than {MAX_USES} experts in all requests, which can't be read again; record less"
+            );
+            self.keep(|_| Err(io::Error::other(told)));
+        }
     }
 
     fn phase(&mut self, phase: Phase) {

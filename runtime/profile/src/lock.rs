@@ -370,8 +370,21 @@ impl Generation {
     }
 }
 
+impl LockedFile {
+    /// The last part of its name: locks of before had no more.
+    fn last_name(&self) -> String {
+        Path::new(&self.name).file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    }
+
+    /// Whether it is told what it is for by its name.
+    fn is_document(&self) -> bool {
+        let ending = Path::new(&self.name).extension();
+        ending.is_some_and(|ending| ["json", "jinja", "txt", "model"].iter().any(|known| ending == *known))
+    }
+}
+
 impl LockedModel {
-    /// What differs in `now`. A file that was renamed or moved does not.
+    /// What differs in `now`. Weights that were renamed or moved don't; a document of a folder is what its name says.
     pub fn differences(&self, now: &LockedModel) -> Vec<Difference> {
         let mut found = Vec::new();
         let mut add = |what: String, from: Option<String>, to: Option<String>| {
@@ -387,6 +400,11 @@ impl LockedModel {
             let (from, to) = (self.files.get(index), now.files.get(index));
             let name = to.or(from).map_or("", |file| file.name.as_str());
             add(format!("file {name}"), digest(from), digest(to));
+            if let (Some(from), Some(to)) = (from, to)
+                && (from.is_document() || to.is_document())
+            {
+                add(format!("name of file {index}"), Some(from.last_name()), Some(to.last_name()));
+            }
         }
         found
     }

@@ -197,9 +197,10 @@ impl Profile {
                 let (position, source, publishers) = (index + 1, Origin::Profile, &publishers);
                 profile.add(entry, &Place { origin, folder, kind, position, source, publishers })?;
             }
-        }
-        if profile.samplers.is_empty() {
-            profile.samplers.push(ResolvedPlugin::first_party(Kind::Sampler, DEFAULT_SAMPLER));
+            // Before others, which then can't have its name.
+            if kind == Kind::Sampler && profile.samplers.is_empty() {
+                profile.samplers.push(ResolvedPlugin::first_party(Kind::Sampler, DEFAULT_SAMPLER));
+            }
         }
         Ok(profile)
     }

@@ -142,6 +142,15 @@ fn a_model_is_its_bytes_and_not_its_name() {
         told(&before.differences(&now)),
         ["model: tokenizer", "model: chat template", "model: file b.gguf", "model: file renamed.gguf"]
     );
+    let documents = |name: &str| {
+        let mut model = model();
+        model.files[0].name = name.to_owned();
+        model
+    };
+    let (was, is) = (documents("tokenizer_config.json"), documents("hf_quant_config.json"));
+    assert_eq!(told(&was.differences(&is)), ["model: name of file 0"]);
+    let (was, is) = (documents("tool_use.jinja"), documents("additional_chat_templates/tool_use.jinja"));
+    assert_eq!(was.differences(&is), []);
     now.files.truncate(1);
     assert!(told(&before.differences(&now)).contains(&"model: file b.gguf".to_owned()));
 }

