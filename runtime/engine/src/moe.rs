@@ -113,7 +113,14 @@ pub(crate) fn run(
         }
         let Some(ready) = request.next_ready()? else { break };
         s.clock.lap(region, Stage::Waiting);
-        done += experts(core, region, block, &ready.leases, done, s, routing)?;
+        let most_rows = wave_rows(block.gate.rows, region.threads());
+        let mut leases = &ready.leases[..];
+        while !leases.is_empty() {
+            let counts = leases.iter().map(|lease| routing.range(lease.index()).len());
+            let (now, later) = leases.split_at(wave(counts, most_rows));
+            done += experts(core, region, block, now, done, s, routing)?;
+            leases = later;
+        }
         if core.precision != Precision::Reference && block.rewrites() {
             rewrite(region, block, ready.leases, &request)?;
             s.clock.lap(region, Stage::Rewriting);
@@ -129,6 +136,24 @@ pub(crate) fn run(
     );
     s.clock.lap(region, Stage::Combine);
     Ok(())
+}
+
+/// Bytes of gates, ups and what the last matrix takes that a thread should keep in its second cache.
+const WAVE_BYTES: usize = 1 << 20;
+
+/// How many tokens' rows experts of `inner` rows compute together.
+fn wave_rows(inner: usize, threads: usize) -> usize {
+    threads * WAVE_BYTES / (3 * inner * size_of::<f32>()).max(1)
+}
+
+/// How many experts come next, given the rows of each: those that have so many together, one at least.
+fn wave(rows: impl Iterator<Item = usize>, most: usize) -> usize {
+    let mut all = 0;
+    let fits = |rows: &usize| {
+        all += rows;
+        all <= most
+    };
+    rows.take_while(fits).count().max(1)
 }
 
 /// Lets the pager read what the next layers are likely to ask for while this one computes.
@@ -285,4 +310,16 @@ fn add_biases(
         ops::add_bias(region, rows, bias);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waves_are_as_many_experts_as_fit() {
+        let wave = |rows: &[usize]| wave(rows.iter().copied(), 10);
+        assert_eq!([wave(&[4, 6, 1]), wave(&[4, 7, 1]), wave(&[11, 1]), wave(&[10])], [2, 1, 1, 1]);
+        assert!(wave_rows(768, 2) > 200 && wave_rows(1 << 30, 1) == 0);
+    }
 }

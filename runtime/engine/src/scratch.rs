@@ -1,9 +1,12 @@
 //! The activations of one prefill chunk, allocated once.
 
+mod floats;
 mod sparse;
 mod streams;
 
 use membrane_kernels::{Activations, AttentionScratch, kept_input_bytes};
+
+pub(crate) use floats::Floats;
 use sparse::SparseShape;
 pub(crate) use sparse::{SparseScratch, part_positions};
 use streams::StreamShape;
@@ -178,19 +181,19 @@ impl ScratchShape {
 
 /// The buffers; shapes are [rows, columns], row-major, of which a chunk of n tokens uses the first n rows.
 pub(crate) struct Scratch {
-    pub hidden: Vec<f32>,      // [chunk, streams, hidden], the residual streams
-    pub normed: Vec<f32>,      // [chunk, hidden]
-    pub branch: Vec<f32>,      // [chunk, hidden], what a block adds to the residual stream
-    pub joined: Vec<f32>, // [chunk, queries and gates of attention, or channels of a delta-net, or plain queries]
-    pub q: Vec<f32>, // [chunk, heads * head_dim, or channels of a delta-net, before they are taken apart and convolved]
-    pub k: Vec<f32>, // [chunk, kv_heads * head_dim]
-    pub v: Vec<f32>, // [chunk, kv_heads * value_dim]
-    pub mixer_gate: Vec<f32>, // [chunk, width of what a mixer's output is gated by]
-    pub decays: Vec<f32>, // [4, chunk, value_heads], a delta-net's gates and what they are made of
-    pub mixed: Vec<f32>, // [chunk, heads * value_dim], a mixer's output before its matrix
-    pub gate: Vec<f32>, // [chunk * top_k, inner]
-    pub up: Vec<f32>, // [chunk * top_k, inner]
-    pub expert_out: Vec<f32>, // [chunk * top_k, hidden]
+    pub hidden: Floats,        // [chunk, streams, hidden], the residual streams
+    pub normed: Floats,        // [chunk, hidden]
+    pub branch: Floats,        // [chunk, hidden], what a block adds to the residual stream
+    pub joined: Floats, // [chunk, queries and gates of attention, or channels of a delta-net, or plain queries]
+    pub q: Floats, // [chunk, heads * head_dim, or channels of a delta-net, before they are taken apart and convolved]
+    pub k: Floats, // [chunk, kv_heads * head_dim]
+    pub v: Floats, // [chunk, kv_heads * value_dim]
+    pub mixer_gate: Floats, // [chunk, width of what a mixer's output is gated by]
+    pub decays: Floats, // [4, chunk, value_heads], a delta-net's gates and what they are made of
+    pub mixed: Floats, // [chunk, heads * value_dim], a mixer's output before its matrix
+    pub gate: Floats, // [chunk * top_k, inner]
+    pub up: Floats, // [chunk * top_k, inner]
+    pub expert_out: Floats, // [chunk * top_k, hidden]
     pub router: Vec<f32>, // [chunk, experts]
     pub expert_bias: Vec<f32>, // [widest bias of an expert]
     pub latent: LatentScratch,
@@ -250,19 +253,19 @@ impl Scratch {
         let zeros = |length: usize| vec![0.0; length];
         let s = shape;
         Self {
-            hidden: zeros(s.chunk * s.streams.width),
-            normed: zeros(s.chunk * s.hidden),
-            branch: zeros(s.chunk * s.hidden),
-            joined: zeros(s.chunk * s.joined),
-            q: zeros(s.chunk * s.query),
-            k: zeros(s.chunk * s.key),
-            v: zeros(s.chunk * s.value),
-            mixer_gate: zeros(s.chunk * s.gate),
-            decays: zeros(4 * s.chunk * s.decays),
-            mixed: zeros(s.chunk * s.mixed),
-            gate: zeros(s.ffn_rows * s.inner),
-            up: zeros(s.ffn_rows * s.inner),
-            expert_out: zeros(if s.experts > 0 { s.ffn_rows * s.hidden } else { 0 }),
+            hidden: Floats::zeros(s.chunk * s.streams.width),
+            normed: Floats::zeros(s.chunk * s.hidden),
+            branch: Floats::zeros(s.chunk * s.hidden),
+            joined: Floats::zeros(s.chunk * s.joined),
+            q: Floats::zeros(s.chunk * s.query),
+            k: Floats::zeros(s.chunk * s.key),
+            v: Floats::zeros(s.chunk * s.value),
+            mixer_gate: Floats::zeros(s.chunk * s.gate),
+            decays: Floats::zeros(4 * s.chunk * s.decays),
+            mixed: Floats::zeros(s.chunk * s.mixed),
+            gate: Floats::zeros(s.ffn_rows * s.inner),
+            up: Floats::zeros(s.ffn_rows * s.inner),
+            expert_out: Floats::zeros(if s.experts > 0 { s.ffn_rows * s.hidden } else { 0 }),
             router: zeros(s.chunk * s.experts),
             logits: zeros(s.vocabulary * LOGIT_ROWS.min(s.chunk)),
             expert_bias: zeros(s.expert_bias),
@@ -366,7 +369,7 @@ mod tests {
                 let shape = ScratchShape::new(&hyper(gated, query_rank, biased, sparse), chunk, ordered);
                 let s = Scratch::new(&shape, 128, 2);
                 let l = &s.latent;
-                let buffers = [
+                let aligned = [
                     &s.hidden,
                     &s.normed,
                     &s.branch,
@@ -380,6 +383,9 @@ mod tests {
                     &s.gate,
                     &s.up,
                     &s.expert_out,
+                ];
+                assert!(aligned.iter().all(|buffer| buffer.is_empty() || buffer.as_ptr().addr() % 64 == 0));
+                let others = [
                     &s.router,
                     &s.expert_bias,
                     &s.logits,
@@ -391,8 +397,9 @@ mod tests {
                     &s.foresight.normed,
                     &s.foresight.scores,
                 ];
-                let buffers = buffers.into_iter().chain(s.streams.buffers());
-                let floats = buffers.map(|buffer| buffer.len()).sum::<usize>() + l.index.len();
+                let others = others.into_iter().chain(s.streams.buffers()).map(|buffer| buffer.len());
+                let aligned = aligned.into_iter().map(|buffer| buffer.len());
+                let floats = aligned.chain(others).sum::<usize>() + l.index.len();
                 // The plan has the logits of a session beside them.
                 assert_eq!(
                     floats + shape.vocabulary,
