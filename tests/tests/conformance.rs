@@ -139,7 +139,7 @@ fn the_fast_path_is_as_near_as_llama_cpp() {
     assert!(failures.is_empty(), "{failures:#?}");
 }
 
-/// 8 bits for dense models and for mixtures of 8 experts a token; 16 where a router's turn weighs more.
+/// 8 bits for dense models and for mixtures of 8 experts a token, in groups where the CPU has AMX; 16 where a router's turn weighs more.
 #[test]
 fn the_fast_path_rounds_as_the_router_bears() {
     let fixture = |name: &str| workspace().join("tests/fixtures/gguf").join(name);
@@ -150,6 +150,10 @@ fn the_fast_path_rounds_as_the_router_bears() {
     };
     for (name, wanted) in [
         ("tiny-qwen3-IQ4_NL.gguf", Precision::Int8),
+        (
+            "kq-qwen3-Q4_K_M.gguf",
+            if Isa::Amx.is_available() { Precision::Int8Groups } else { Precision::Int8 },
+        ),
         ("tiny-qwen35-Q8_0.gguf", Precision::Int8),
         ("tiny-qwen3moe-Q8_0.gguf", Precision::Int16),
         ("tiny-qwen35moe-Q8_0.gguf", Precision::Int16),

@@ -225,7 +225,7 @@ pub struct Engine {
     pub instruction_set: String,
     /// Whether it computed in f32 throughout, which gives other bits.
     pub reference: bool,
-    /// The integers that activations were rounded to, which give bits of their own: `int8`. None: of 16 bits, or none with
+    /// The integers that activations were rounded to, which give bits of their own: `int8`, `int8-groups`. None: of 16 bits, or none with
     /// `reference`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activations: Option<String>,

@@ -173,10 +173,13 @@ pub enum Eviction {
 /// The integers that activations are rounded to.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Activations {
-    /// int8 for GGUF files; int16 for mixtures of which a token has fewer than 8 experts, and for folders.
+    /// int8 for GGUF files, int8-groups where these are of Q4_K, Q5_K and Q6_K and the CPU has AMX; int16 for mixtures of which a
+    /// token has fewer than 8 experts, and for folders.
     Auto,
-    /// Of 8 bits.
+    /// Of 8 bits, 32 with a scale.
     Int8,
+    /// Of 8 bits, 128 with a scale.
+    Int8Groups,
     /// Of 16 bits.
     Int16,
 }
@@ -240,6 +243,7 @@ impl From<Activations> for Precision {
         match activations {
             Activations::Auto => Self::Fast,
             Activations::Int8 => Self::Int8,
+            Activations::Int8Groups => Self::Int8Groups,
             Activations::Int16 => Self::Int16,
         }
     }

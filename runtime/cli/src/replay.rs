@@ -388,9 +388,15 @@ fn precision(engine: &audit::Engine) -> Result<Precision> {
     match engine.activations.as_deref() {
         None if engine.reference => Ok(Precision::Reference),
         None => Ok(Precision::Int16),
-        Some(name) if name == Precision::Int8.name() => Ok(Precision::Int8),
         Some(name) => {
-            bail!("the answer was made with activations in {}, which this version has not", printable(name))
+            let known =
+                [Precision::Int8, Precision::Int8Groups].into_iter().find(|known| known.name() == name);
+            known.with_context(|| {
+                format!(
+                    "the answer was made with activations in {}, which this version has not",
+                    printable(name)
+                )
+            })
         }
     }
 }

@@ -219,7 +219,8 @@ impl Prepared {
             routing: Routing::default(),
             pager,
         };
-        let computes = self.options.precision.resolved(self.checkpoint.container(), &self.hyper);
+        let container = self.checkpoint.container();
+        let computes = self.options.precision.resolved(container, &self.hyper, self.layout.formats());
         let core = Core {
             checkpoint: self.checkpoint,
             architecture: self.architecture,

@@ -412,6 +412,18 @@ impl Layout {
         experts || self.resident.iter().any(|(_, weight)| weight.row_layout == RowLayout::Ordered)
     }
 
+    /// The formats of all matrices that inputs are multiplied with, but for those of the head that drafts.
+    pub fn formats(&self) -> impl Iterator<Item = Format> {
+        let experts = self.blocks.iter().filter_map(|block| match &block.ffn {
+            FeedForward::Moe(moe) => Some(moe.matrices().map(|matrix| matrix.format)),
+            FeedForward::Dense(_) => None,
+        });
+        let of_blocks =
+            |stored: &Stored| layer_of(&stored.name).is_none_or(|layer| layer < self.blocks.len());
+        let resident = self.resident.iter().filter(move |(stored, _)| of_blocks(stored));
+        experts.flatten().chain(resident.map(|(_, weight)| weight.format))
+    }
+
     /// Bytes that loading takes beside the resident weights for a while: the parts of the largest matrix that is recoded.
     pub fn loading_bytes(&self) -> u64 {
         self.resident.iter().map(|(stored, _)| stored.loading_bytes()).max().unwrap_or(0)

@@ -142,7 +142,7 @@ impl Journal {
             instruction_set: model.team().isa().name().to_owned(),
             reference: model.precision() == Precision::Reference,
             activations: Some(model.precision())
-                .filter(|precision| *precision == Precision::Int8)
+                .filter(|precision| matches!(precision, Precision::Int8 | Precision::Int8Groups))
                 .map(|precision| precision.name().to_owned()),
             kv_cache: Some(model.kv_format())
                 .filter(|kv| *kv != KvFormat::F16)

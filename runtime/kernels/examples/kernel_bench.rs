@@ -83,8 +83,9 @@ impl Options {
                 "--activations" => {
                     options.precision = match value()?.as_str() {
                         "8" => Precision::Int8,
+                        "8-groups" => Precision::Int8Groups,
                         "16" => Precision::Int16,
-                        bits => return Err(format!("{bits}: activations have 8 or 16 bits here")),
+                        bits => return Err(format!("{bits}: activations have 8, 8-groups or 16 bits here")),
                     };
                 }
                 name => {

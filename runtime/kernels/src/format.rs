@@ -212,6 +212,12 @@ impl Format {
         }
     }
 
+    /// Whether [`Precision::Int8Groups`](crate::Precision::Int8Groups) adds up its sub-blocks in integers: super-blocks whose scales
+    /// are integers.
+    pub const fn is_grouped(self) -> bool {
+        matches!(self, Self::Q4K | Self::Q5K | Self::Q6K)
+    }
+
     /// Whether files have rows of it. Blocks of floats of 8 bits are made of a matrix and its scales ([`crate::recode`]).
     pub fn is_stored(self) -> bool {
         self != Self::E4M3

@@ -10,6 +10,16 @@
 //! acc = fma(minimum, a * asum, acc)      only in formats with a minimum
 //! ```
 //!
+//! With [`Precision::Int8Groups`] formats that are [grouped](Format::is_grouped) add up the sub-blocks of 128 elements in integers. For
+//! each such group in order, with `m` the minimums of its sub-blocks, integers like their scales, `a` the scale of the activations,
+//! and each sum exact before it is rounded to f32:
+//!
+//! ```text
+//! t = unit * (sum of scale * isum)
+//! t = fma(sum of m * asum, minimum unit, t)     only in formats with a minimum
+//! acc = fma(t, a, acc)
+//! ```
+//!
 //! A factor of the whole matrix multiplies the finished sum. The columns of a matrix may stand in an order of their own, in which
 //! the input is quantised then.
 //!
@@ -48,6 +58,8 @@ pub use trial::fastest_isa;
 pub enum Precision {
     /// As 8-bit integers in blocks of 32.
     Int8,
+    /// As 8-bit integers in groups of 128, which are rounded more and have fewer steps on tiles.
+    Int8Groups,
     /// As 16-bit integers in blocks of 32.
     Int16,
     /// As f32; the weights are made f32, a row at a time.
@@ -58,7 +70,7 @@ impl Precision {
     /// Bytes of an element.
     const fn bytes(self) -> usize {
         match self {
-            Self::Int8 => size_of::<i8>(),
+            Self::Int8 | Self::Int8Groups => size_of::<i8>(),
             Self::Int16 => size_of::<i16>(),
             Self::Reference => size_of::<f32>(),
         }
@@ -219,7 +231,8 @@ pub fn kept_input_bytes(max_rows: usize, max_cols: usize, threads: usize) -> usi
     if Isa::Amx.is_available() {
         let of_job = (INPUT_BYTES / Precision::Int8.bytes()).max(MIN_JOB_INPUTS.saturating_mul(max_cols));
         let elems = max_rows.saturating_mul(max_cols).min(of_job);
-        return threads.saturating_mul(vector::tile_input_bytes(elems));
+        let by_groups = vector::group_tile_bytes(elems.div_ceil(max_cols.max(1)), max_cols);
+        return threads.saturating_mul(vector::tile_input_bytes(elems).saturating_add(by_groups));
     }
     let _ = (max_rows, max_cols, threads);
     0
@@ -240,6 +253,8 @@ struct Rows<'a> {
 struct Job<'a> {
     weights: Matrix<'a>,
     rows: Rows<'a>,
+    /// Sub-blocks are added up in integers, a group at a time.
+    grouped: bool,
     /// [rows.count, weights.rows]
     output: DisjointSlice<'a, f32>,
     /// Rows of the weights that make a task; the last task may have fewer.
@@ -290,6 +305,10 @@ fn run_jobs<'a>(
         assert_eq!(weights.cols, rows.input.cols(), "matmul: weights and activations differ in width");
         let (n, height) = (rows.count, weights.rows);
         assert_eq!(product.output.len(), n * height, "matmul: the output is not [{n}, {height}]");
+        assert!(
+            weights.format.is_float() || rows.input.suits(precision),
+            "matmul: the input was not set for Precision::{precision:?}"
+        );
         let elem_bytes = if weights.format.is_float() { size_of::<f32>() } else { precision.bytes() };
         let by_bytes = INPUT_BYTES / activations::quantised_bytes(weights.cols, elem_bytes).max(1);
         let inputs = by_bytes.max(MIN_JOB_INPUTS) / INPUT_TILES * INPUT_TILES;
@@ -297,7 +316,8 @@ fn run_jobs<'a>(
         for (first, output) in (0..n).step_by(inputs).zip(outputs) {
             let part = rows.part(first..(first + inputs).min(n));
             let before = jobs.last().map_or(0, |job| job.end_task);
-            jobs.push(Job::new(weights, part, output, before, (task_bytes, task_products)));
+            let grouped = precision == Precision::Int8Groups && weights.format.is_grouped();
+            jobs.push(Job::new(weights, part, grouped, output, before, (task_bytes, task_products)));
         }
     }
     let isa = region.isa();
@@ -356,6 +376,7 @@ impl<'a> Job<'a> {
     fn new(
         weights: Matrix<'a>,
         rows: Rows<'a>,
+        grouped: bool,
         output: &'a mut [f32],
         before: usize,
         (task_bytes, task_products): (usize, usize),
@@ -367,6 +388,7 @@ impl<'a> Job<'a> {
         Self {
             weights,
             rows,
+            grouped,
             output: DisjointSlice::new(output),
             task_rows,
             end_task,
@@ -406,7 +428,7 @@ impl<'a> Job<'a> {
             return;
         }
         match precision {
-            Precision::Int8 => self.integer_sums::<i8>(isa, rows),
+            Precision::Int8 | Precision::Int8Groups => self.integer_sums::<i8>(isa, rows),
             Precision::Int16 => self.integer_sums::<i16>(isa, rows),
             Precision::Reference => float::dequantised(isa, self, rows),
         }

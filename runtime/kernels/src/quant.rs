@@ -22,7 +22,9 @@ pub(crate) use codebooks::{
 pub use encode::{quantise_row, store_row};
 pub(crate) use float4::FLOAT4_VALUES;
 pub(crate) use float8::FLOAT8_VALUES;
-pub(crate) use unpack::{IQ4_VALUES, SubBlocks, has_minimum, sub_block_elems, unpack};
+pub(crate) use unpack::{
+    IQ4_VALUES, IntegerScales, SubBlocks, has_minimum, integer_scales, sub_block_elems, unpack,
+};
 
 use crate::format::Format;
 use half::{bf16, f16};

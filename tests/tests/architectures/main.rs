@@ -78,7 +78,7 @@ fn compare(architecture: &str, path: &Path) {
         assert!(words < INT16_NMSE, "{architecture}, {count} tokens: {words}");
         // Routers and the index of sparse attention may choose otherwise.
         assert!(bytes < 0.5, "{architecture}, {count} tokens: {bytes}");
-        if load(path, Precision::Fast).precision() == Precision::Int8 {
+        if matches!(load(path, Precision::Fast).precision(), Precision::Int8 | Precision::Int8Groups) {
             assert!(bytes < INT8_NMSE, "{architecture}, {count} tokens: {bytes}");
         }
         assert!(found.iter().all(|logit| logit.is_finite()) && argmax(&found) < tiny::VOCABULARY);

@@ -110,7 +110,7 @@ fn every_way_to_lie_in_memory_gives_the_same_bits() {
         write_mixture(&Checkpoint::open(&dense).unwrap(), &mixture, &|_, _| {});
         let packed = room.path().join("packed.gguf");
         Packing::of(Checkpoint::open(&mixture).unwrap()).unwrap().write(&packed, &mut |_, _| {}).unwrap();
-        for precision in [Precision::Int8, Precision::Int16, Precision::Reference] {
+        for precision in [Precision::Int8, Precision::Int8Groups, Precision::Int16, Precision::Reference] {
             for model in [&dense, &mixture] {
                 let prompts = [tokens(40, 3), tokens(1, 9)];
                 let run = |model: Model| prompts.each_ref().map(|prompt| fresh(&model, prompt));

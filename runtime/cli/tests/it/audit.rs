@@ -174,23 +174,27 @@ fn an_answer_with_a_cache_of_blocks_is_replayed_with_one() {
 #[test]
 fn an_answer_is_replayed_with_the_integers_that_it_was_made_with() {
     let desk = Desk::new();
-    for (activations, recorded) in [("int8", true), ("int16", false), ("auto", false)] {
+    let kinds =
+        [("int8", Some("int8")), ("int8-groups", Some("int8-groups")), ("int16", None), ("auto", None)];
+    for (activations, recorded) in kinds {
         desk.run(&["Hello there", "-n", "24", "--seed", "3", "--activations", activations]).good();
         let log = std::fs::read_to_string(desk.log()).unwrap();
         let answer = log.lines().rev().find(|line| line.contains("instruction_set")).unwrap();
-        assert_eq!(answer.contains("\"activations\":\"int8\""), recorded, "{answer}");
+        let field = |name: &str| answer.contains(&format!("\"activations\":\"{name}\""));
+        assert_eq!(["int8", "int8-groups"].into_iter().find(|name| field(name)), recorded, "{answer}");
     }
     // The dense one takes 8 bits by itself.
     let (dense, log) = (fixture(DENSE), desk.log());
     let dense = ["run", &dense, "Hello there", "-n", "24", "--seed", "3", "--audit", &log];
     desk.membrane(&dense).good();
-    for (answer, activations) in desk.answers().iter().zip(["int8", "int16", "int16", "int8"]) {
+    for (answer, activations) in desk.answers().iter().zip(["int8", "int8-groups", "int16", "int16", "int8"])
+    {
         let shown = ["audit", "show", &desk.log(), "--answer", &answer.to_string()];
         let shown = desk.membrane(&shown).good().stdout;
         assert!(shown.contains(&format!(", activations {activations}, context")), "{answer}: {shown}");
     }
     let replayed = desk.replay(&["-q"]).good();
-    assert_eq!(replayed.stdout.matches("identical").count(), 4, "{}", replayed.stdout);
+    assert_eq!(replayed.stdout.matches("identical").count(), 5, "{}", replayed.stdout);
     let both = ["x", "--reference", "--activations", "int8"];
     desk.run(&both).failed_saying(&["--reference", "cannot be used with"]);
 }

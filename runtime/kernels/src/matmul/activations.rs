@@ -8,8 +8,10 @@ use crate::isa::Isa;
 use crate::parallel::{DisjointSlice, Region};
 use crate::simd::{LANES, LINE, Simd, dispatch};
 
-/// Elements that share a scale.
+/// Elements that share a scale, but for [`GROUP`].
 pub(super) const BLOCK: usize = 32;
+/// Elements that share a scale with [`Precision::Int8Groups`].
+pub(super) const GROUP: usize = 128;
 /// Elements that are worth a task.
 const TASK_ELEMS: usize = 16 * 1024;
 
@@ -29,9 +31,13 @@ pub(super) unsafe trait Integer: Copy + Default + Into<i32> + Send + 'static {
     /// Where each of 16 elements lies.
     const PLACES: [usize; 16];
 
+    /// Whether a precision has these integers.
+    fn is_of(precision: Precision) -> bool {
+        precision == Self::PRECISION
+    }
+
     /// One that is not above the limit.
     fn of(x: i32) -> Self;
-    fn quantise(isa: Isa, x: &[f32], q: &mut [Self], info: &mut [BlockInfo]);
 }
 
 // SAFETY: a byte, whatever its bits.
@@ -40,13 +46,13 @@ unsafe impl Integer for i8 {
     const LIMIT: i32 = 127;
     const PLACES: [usize; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
+    fn is_of(precision: Precision) -> bool {
+        matches!(precision, Precision::Int8 | Precision::Int8Groups)
+    }
+
     #[inline(always)]
     fn of(x: i32) -> Self {
         x as Self
-    }
-
-    fn quantise(isa: Isa, x: &[f32], q: &mut [Self], info: &mut [BlockInfo]) {
-        quantise_bytes(isa, x, q, info);
     }
 }
 
@@ -60,10 +66,6 @@ unsafe impl Integer for i16 {
     #[inline(always)]
     fn of(x: i32) -> Self {
         x as Self
-    }
-
-    fn quantise(isa: Isa, x: &[f32], q: &mut [Self], info: &mut [BlockInfo]) {
-        quantise_words(isa, x, q, info);
     }
 }
 
@@ -81,6 +83,8 @@ pub(super) struct BlockInfo {
     pub scaled_sum: f32,
     /// `scale * half_sums`, rounded.
     pub scaled_half_sums: [f32; 2],
+    /// `half_sums` of bytes; those of words have no room.
+    pub half_sum_words: [i16; 2],
 }
 
 /// Floats beside so many, for the first of them to begin a cache line.
@@ -93,7 +97,8 @@ const fn beside(elems: usize) -> usize {
 ///
 /// Canonical: for each block of 32 elements, `largest` the largest magnitude and `limit` 127 for [`Precision::Int8`] and 32767 for
 /// [`Precision::Int16`]: scale = largest / limit, integer = x * (limit / largest) to the nearest, ties to even. A block with nothing
-/// above 1e-30 is zeros; one with a NaN or an infinity has the scale NaN.
+/// above 1e-30 is zeros; one with a NaN or an infinity has the scale NaN. With [`Precision::Int8Groups`] the same of each 128 elements, if
+/// rows are whole groups of so many; if they aren't, as with [`Precision::Int8`].
 pub struct Activations {
     rows: usize,
     cols: usize,
@@ -183,8 +188,13 @@ impl Activations {
         values: impl Fn(usize, &mut [f32]) + Sync,
     ) {
         match self.precision {
-            Precision::Int8 => self.quantise_as::<i8>(region, elems, chunk, values),
-            Precision::Int16 => self.quantise_as::<i16>(region, elems, chunk, values),
+            Precision::Int8Groups if self.cols.is_multiple_of(GROUP) => {
+                self.quantise_as(region, elems, chunk, values, quantise_groups);
+            }
+            Precision::Int8 | Precision::Int8Groups => {
+                self.quantise_as(region, elems, chunk, values, quantise_bytes);
+            }
+            Precision::Int16 => self.quantise_as(region, elems, chunk, values, quantise_words),
             Precision::Reference => unreachable!("activations: floats are not quantised"),
         }
     }
@@ -195,6 +205,7 @@ impl Activations {
         elems: usize,
         chunk: usize,
         values: impl Fn(usize, &mut [f32]) + Sync,
+        quantise: impl Fn(Isa, &[f32], &mut [Q], &mut [BlockInfo]) + Sync,
     ) {
         let isa = region.isa();
         // SAFETY: the promise of `Integer`.
@@ -206,13 +217,18 @@ impl Activations {
             let end = begin + to.len();
             // SAFETY: tasks have chunks of their own, which are whole blocks.
             let (q, info) = unsafe { (q.range(begin..end), info.range(begin / BLOCK..end / BLOCK)) };
-            Q::quantise(isa, to, q, info);
+            quantise(isa, to, q, info);
         });
     }
 
     /// Rows that are set.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Whether rows were set for a precision. All have floats.
+    pub(super) fn suits(&self, precision: Precision) -> bool {
+        precision == Precision::Reference || precision == self.precision
     }
 
     /// Elements of a row.
@@ -262,10 +278,10 @@ impl Activations {
     #[inline(always)]
     pub(super) fn integers<Q: Integer>(&self, rows: Range<usize>) -> &[Q] {
         assert!(
-            self.precision == Q::PRECISION,
-            "activations: set for Precision::{:?}, used with Precision::{:?}",
+            Q::is_of(self.precision),
+            "activations: set for Precision::{:?}, used with integers of {} bytes",
             self.precision,
-            Q::PRECISION
+            size_of::<Q>()
         );
         // SAFETY: the promise of `Integer`; integers of this type were written here, as `precision` says.
         let q = unsafe { std::slice::from_raw_parts(self.q.as_ptr().cast::<Q>(), self.q.len()) };
@@ -278,6 +294,10 @@ dispatch! {
 }
 
 dispatch! {
+    fn quantise_groups(x: &[f32], q: &mut [i8], info: &mut [BlockInfo]) => quantise_blocks_of_groups;
+}
+
+dispatch! {
     fn quantise_words(x: &[f32], q: &mut [i16], info: &mut [BlockInfo]) => quantise_blocks;
 }
 
@@ -286,18 +306,35 @@ dispatch! {
 fn quantise_blocks<S: Simd, Q: Integer>(_: S, x: &[f32], q: &mut [Q], info: &mut [BlockInfo]) {
     let blocks = x.as_chunks::<BLOCK>().0.iter().zip(q.as_chunks_mut::<BLOCK>().0);
     for ((x, q), info) in blocks.zip(info) {
-        *info = quantise_block(x, q);
+        *info = quantise_block(x, largest(x), q);
     }
 }
 
+/// The same with a scale for each group.
 #[inline(always)]
-fn quantise_block<Q: Integer>(x: &[f32; BLOCK], q: &mut [Q; BLOCK]) -> BlockInfo {
+fn quantise_blocks_of_groups<S: Simd>(_: S, x: &[f32], q: &mut [i8], info: &mut [BlockInfo]) {
+    let groups = x.as_chunks::<GROUP>().0.iter().zip(q.as_chunks_mut::<GROUP>().0);
+    for ((x, q), info) in groups.zip(info.as_chunks_mut::<{ GROUP / BLOCK }>().0) {
+        let largest = largest(x);
+        for ((x, q), info) in x.as_chunks().0.iter().zip(q.as_chunks_mut().0).zip(info) {
+            *info = quantise_block(x, largest, q);
+        }
+    }
+}
+
+/// The largest magnitude, or a NaN or an infinity if there is one.
+#[inline(always)]
+fn largest<const N: usize>(x: &[f32; N]) -> f32 {
     let mut largest = 0;
     for x in x {
         // Magnitudes order like their bits, infinities and NaNs above all.
         largest = largest.max((x.to_bits() & 0x7FFF_FFFF) as i32);
     }
-    let largest = f32::from_bits(largest as u32);
+    f32::from_bits(largest as u32)
+}
+
+#[inline(always)]
+fn quantise_block<Q: Integer>(x: &[f32; BLOCK], largest: f32, q: &mut [Q; BLOCK]) -> BlockInfo {
     if !largest.is_finite() || largest < 1e-30 {
         *q = [Q::default(); BLOCK];
         let scale = if largest.is_finite() { 0.0 } else { f32::NAN };
@@ -322,6 +359,7 @@ fn quantise_block<Q: Integer>(x: &[f32; BLOCK], q: &mut [Q; BLOCK]) -> BlockInfo
         half_sums,
         scaled_sum: scale * sum as f32,
         scaled_half_sums: [scale * half_sums[0] as f32, scale * half_sums[1] as f32],
+        half_sum_words: half_sums.map(|sum| sum as i16),
     }
 }
 

@@ -78,6 +78,23 @@ pub(super) struct Scales<W: Wide> {
     pub minimum: [W::F; MAX_SUBS],
 }
 
+/// A format that is [grouped](Format::is_grouped).
+pub(super) trait Grouped: Packed {
+    /// The scales and, where there are any, minimums as they are stored.
+    ///
+    /// # Safety
+    /// As for [`Packed::weights`].
+    unsafe fn integer_scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut IntegerScales<W>);
+}
+
+/// Scales and minimums of a block's sub-blocks as they are stored, in dwords, and what they are multiplied by.
+pub(super) struct IntegerScales<W: Wide> {
+    pub unit: W::F,
+    pub minimum_unit: W::F,
+    pub scale: [W::V; MAX_SUBS],
+    pub minimum: [W::V; MAX_SUBS],
+}
+
 /// What takes sub-blocks of weights.
 pub(super) trait Sink<W: Wide> {
     /// Takes a sub-block of format `P`, as `P::SUB / 16` columns.

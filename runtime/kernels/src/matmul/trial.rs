@@ -18,7 +18,8 @@ pub fn fastest_isa() -> Isa {
 }
 
 /// The one of two instruction sets with which a product of bytes takes less time, on one thread. The weights are of the type that
-/// published models have most of, and the input has about as many rows as an expert of a mixture gets of a long prompt.
+/// published models have most of, added up as they are where there are tiles, and the input has about as many rows as an expert of a
+/// mixture gets of a long prompt.
 fn faster(one: Isa, other: Isa) -> Isa {
     const FORMAT: Format = Format::Q4K;
     const ROWS: usize = 256;
@@ -31,10 +32,10 @@ fn faster(one: Isa, other: Isa) -> Isa {
     let mut input = Activations::new(INPUTS, COLS);
     let mut time = |isa| {
         Team::new(1, isa).region(|region| {
-            input.set(region, INPUTS, COLS, &x, Precision::Int8);
+            input.set(region, INPUTS, COLS, &x, Precision::Int8Groups);
             let product = Product { weights, input: &input, input_rows: None, output: &mut output };
             let start = Instant::now();
-            matmul(region, Precision::Int8, &mut [product]);
+            matmul(region, Precision::Int8Groups, &mut [product]);
             start.elapsed()
         })
     };

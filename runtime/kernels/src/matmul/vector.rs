@@ -6,21 +6,27 @@ mod amx;
 #[cfg(not(target_arch = "x86_64"))]
 #[path = "vector/no_amx.rs"]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod group_tiles;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "vector/no_group_tiles.rs"]
+mod group_tiles;
+mod next_rows;
 mod panel;
+mod steps;
 
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::Job;
-use super::activations::{BLOCK, BlockInfo, Integer};
+use super::activations::{BLOCK, BlockInfo, GROUP, Integer};
 #[cfg(target_arch = "x86_64")]
 use super::interleaved::ROWS;
-use super::packed::{self, MAX_SUBS, Packed, Scales, Sink, Weights};
+use super::packed::{self, Grouped, MAX_SUBS, Packed, Sink};
 #[cfg(target_arch = "x86_64")]
 use super::wide::Interleaved;
-use super::wide::{
-    Column, Operand, Wide, accumulate, byte_weights, column_sums, dword_sums_of_rows, start, words,
-};
+use super::wide::{Column, Operand, Wide, byte_weights, column_sums, dword_sums_of_rows, start, words};
 use crate::format::Format;
 use crate::isa::Isa;
 use crate::simd::LINE;
@@ -31,7 +37,11 @@ use crate::simd::{Avx2, Avx512};
 use amx::Amx;
 #[cfg(target_arch = "x86_64")]
 pub(super) use amx::input_bytes as tile_input_bytes;
+#[cfg(target_arch = "x86_64")]
+pub(super) use group_tiles::kept_bytes as group_tile_bytes;
+use next_rows::NextRows;
 use panel::{PANEL_ROW_BYTES, Panel, PanelProduct, STRIPES};
+use steps::{Arithmetic, ByGroups, BySubBlocks, Steps};
 
 /// About so many bytes of interleaved rows lie between the block that is multiplied and the one that is asked for.
 const BYTES_AHEAD: usize = 5632;
@@ -42,72 +52,75 @@ const MAX_ROWS: usize = 16;
 /// kernels take or the instruction set has none.
 pub(super) fn product<Q: Integer>(isa: Isa, job: &Job<'_>, rows: Range<usize>) -> bool {
     match job.weights.format {
-        Format::Q4_0 => by_isa::<packed::Q4_0, Q>(isa, job, rows),
-        Format::Q4_1 => by_isa::<packed::Q4_1, Q>(isa, job, rows),
-        Format::Q5_0 => by_isa::<packed::Q5_0, Q>(isa, job, rows),
-        Format::Q5_1 => by_isa::<packed::Q5_1, Q>(isa, job, rows),
-        Format::Q8_0 => by_isa::<packed::Q8_0, Q>(isa, job, rows),
-        Format::Q2K => by_isa::<packed::Q2K, Q>(isa, job, rows),
-        Format::Q3K => by_isa::<packed::Q3K, Q>(isa, job, rows),
-        Format::Q4K => by_isa::<packed::Q4K, Q>(isa, job, rows),
-        Format::Q5K => by_isa::<packed::Q5K, Q>(isa, job, rows),
-        Format::Q6K => by_isa::<packed::Q6K, Q>(isa, job, rows),
-        Format::IQ4NL => by_isa::<packed::Iq4Nl, Q>(isa, job, rows),
-        Format::IQ4XS => by_isa::<packed::Iq4Xs, Q>(isa, job, rows),
-        Format::MXFP4 => by_isa::<packed::Mxfp4, Q>(isa, job, rows),
-        Format::NVFP4 => by_isa::<packed::Nvfp4, Q>(isa, job, rows),
-        Format::IQ1S => by_isa::<packed::Iq1S, Q>(isa, job, rows),
-        Format::IQ1M => by_isa::<packed::Iq1M, Q>(isa, job, rows),
-        Format::IQ2XXS => by_isa::<packed::Iq2Xxs, Q>(isa, job, rows),
-        Format::IQ2XS => by_isa::<packed::Iq2Xs, Q>(isa, job, rows),
-        Format::IQ2S => by_isa::<packed::Iq2S, Q>(isa, job, rows),
-        Format::IQ3XXS => by_isa::<packed::Iq3Xxs, Q>(isa, job, rows),
-        Format::IQ3S => by_isa::<packed::Iq3S, Q>(isa, job, rows),
-        Format::TQ1_0 => by_isa::<packed::Tq1_0, Q>(isa, job, rows),
-        Format::TQ2_0 => by_isa::<packed::Tq2_0, Q>(isa, job, rows),
-        Format::Q1_0 => by_isa::<packed::Q1_0, Q>(isa, job, rows),
-        Format::Q2_0 => by_isa::<packed::Q2_0, Q>(isa, job, rows),
+        Format::Q4K if job.grouped => by_isa::<packed::Q4K, ByGroups>(isa, job, rows),
+        Format::Q5K if job.grouped => by_isa::<packed::Q5K, ByGroups>(isa, job, rows),
+        Format::Q6K if job.grouped => by_isa::<packed::Q6K, ByGroups>(isa, job, rows),
+        Format::Q4_0 => by_isa::<packed::Q4_0, BySubBlocks<Q>>(isa, job, rows),
+        Format::Q4_1 => by_isa::<packed::Q4_1, BySubBlocks<Q>>(isa, job, rows),
+        Format::Q5_0 => by_isa::<packed::Q5_0, BySubBlocks<Q>>(isa, job, rows),
+        Format::Q5_1 => by_isa::<packed::Q5_1, BySubBlocks<Q>>(isa, job, rows),
+        Format::Q8_0 => by_isa::<packed::Q8_0, BySubBlocks<Q>>(isa, job, rows),
+        Format::Q2K => by_isa::<packed::Q2K, BySubBlocks<Q>>(isa, job, rows),
+        Format::Q3K => by_isa::<packed::Q3K, BySubBlocks<Q>>(isa, job, rows),
+        Format::Q4K => by_isa::<packed::Q4K, BySubBlocks<Q>>(isa, job, rows),
+        Format::Q5K => by_isa::<packed::Q5K, BySubBlocks<Q>>(isa, job, rows),
+        Format::Q6K => by_isa::<packed::Q6K, BySubBlocks<Q>>(isa, job, rows),
+        Format::IQ4NL => by_isa::<packed::Iq4Nl, BySubBlocks<Q>>(isa, job, rows),
+        Format::IQ4XS => by_isa::<packed::Iq4Xs, BySubBlocks<Q>>(isa, job, rows),
+        Format::MXFP4 => by_isa::<packed::Mxfp4, BySubBlocks<Q>>(isa, job, rows),
+        Format::NVFP4 => by_isa::<packed::Nvfp4, BySubBlocks<Q>>(isa, job, rows),
+        Format::IQ1S => by_isa::<packed::Iq1S, BySubBlocks<Q>>(isa, job, rows),
+        Format::IQ1M => by_isa::<packed::Iq1M, BySubBlocks<Q>>(isa, job, rows),
+        Format::IQ2XXS => by_isa::<packed::Iq2Xxs, BySubBlocks<Q>>(isa, job, rows),
+        Format::IQ2XS => by_isa::<packed::Iq2Xs, BySubBlocks<Q>>(isa, job, rows),
+        Format::IQ2S => by_isa::<packed::Iq2S, BySubBlocks<Q>>(isa, job, rows),
+        Format::IQ3XXS => by_isa::<packed::Iq3Xxs, BySubBlocks<Q>>(isa, job, rows),
+        Format::IQ3S => by_isa::<packed::Iq3S, BySubBlocks<Q>>(isa, job, rows),
+        Format::TQ1_0 => by_isa::<packed::Tq1_0, BySubBlocks<Q>>(isa, job, rows),
+        Format::TQ2_0 => by_isa::<packed::Tq2_0, BySubBlocks<Q>>(isa, job, rows),
+        Format::Q1_0 => by_isa::<packed::Q1_0, BySubBlocks<Q>>(isa, job, rows),
+        Format::Q2_0 => by_isa::<packed::Q2_0, BySubBlocks<Q>>(isa, job, rows),
         Format::F32 | Format::F16 | Format::BF16 | Format::E4M3 => false,
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-fn by_isa<P: Packed, Q: Integer>(isa: Isa, job: &Job<'_>, rows: Range<usize>) -> bool {
+fn by_isa<P: Packed, A: Arithmetic<P>>(isa: Isa, job: &Job<'_>, rows: Range<usize>) -> bool {
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn avx2<P: Packed, Q: Integer>(job: &Job<'_>, rows: Range<usize>) {
+    fn avx2<P: Packed, A: Arithmetic<P>>(job: &Job<'_>, rows: Range<usize>) {
         // SAFETY: this function's own features.
-        by_n::<P, Avx2<false>, Q>(unsafe { Avx2::assume() }, job, rows, false);
+        A::product::<Avx2<false>>(unsafe { Avx2::assume() }, job, rows, false);
     }
     #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-    fn avxvnni<P: Packed, Q: Integer>(job: &Job<'_>, rows: Range<usize>) {
+    fn avxvnni<P: Packed, A: Arithmetic<P>>(job: &Job<'_>, rows: Range<usize>) {
         // SAFETY: this function's own features.
-        by_n::<P, Avx2<true>, Q>(unsafe { Avx2::assume() }, job, rows, false);
+        A::product::<Avx2<true>>(unsafe { Avx2::assume() }, job, rows, false);
     }
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    fn avx512<P: Packed, Q: Integer>(job: &Job<'_>, rows: Range<usize>, has_amx: bool) {
+    fn avx512<P: Packed, A: Arithmetic<P>>(job: &Job<'_>, rows: Range<usize>, has_amx: bool) {
         // SAFETY: this function's own features.
-        by_n::<P, Avx512<false>, Q>(unsafe { Avx512::assume() }, job, rows, has_amx);
+        A::product::<Avx512<false>>(unsafe { Avx512::assume() }, job, rows, has_amx);
     }
     #[target_feature(
         enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,avx512bitalg"
     )]
-    fn avx512vbmi<P: Packed, Q: Integer>(job: &Job<'_>, rows: Range<usize>, has_amx: bool) {
+    fn avx512vbmi<P: Packed, A: Arithmetic<P>>(job: &Job<'_>, rows: Range<usize>, has_amx: bool) {
         // SAFETY: this function's own features.
-        by_n::<P, Avx512<true>, Q>(unsafe { Avx512::assume() }, job, rows, has_amx);
+        A::product::<Avx512<true>>(unsafe { Avx512::assume() }, job, rows, has_amx);
     }
     let height = job.weights.rows;
     if P::CODEBOOK && isa > Isa::Avx512 && height >= Avx512::<true>::ROWS && Isa::Avx512Vbmi.is_available() {
         // SAFETY: the CPU has the instruction set.
-        unsafe { avx512vbmi::<P, Q>(job, rows, isa == Isa::Amx) };
+        unsafe { avx512vbmi::<P, A>(job, rows, isa == Isa::Amx) };
     } else if isa >= Isa::Avx512 && height >= Avx512::<false>::ROWS {
         // SAFETY: the CPU has the instruction set: `isa` comes from a team, which takes no other.
-        unsafe { avx512::<P, Q>(job, rows, isa == Isa::Amx) };
+        unsafe { avx512::<P, A>(job, rows, isa == Isa::Amx) };
     } else if isa == Isa::AvxVnni && height >= Avx2::<true>::ROWS {
         // SAFETY: as above.
-        unsafe { avxvnni::<P, Q>(job, rows) };
+        unsafe { avxvnni::<P, A>(job, rows) };
     } else if isa != Isa::Scalar && height >= Avx2::<false>::ROWS {
         // SAFETY: as above; a CPU with AVX-512 has AVX2.
-        unsafe { avx2::<P, Q>(job, rows) };
+        unsafe { avx2::<P, A>(job, rows) };
     } else {
         return false;
     }
@@ -118,9 +131,9 @@ fn by_isa<P: Packed, Q: Integer>(isa: Isa, job: &Job<'_>, rows: Range<usize>) ->
 #[cfg(target_arch = "x86_64")]
 pub(super) fn interleaved_product<Q: Integer>(isa: Isa, job: &Job<'_>, rows: Range<usize>) -> bool {
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn avx2<P: Packed, Q: Integer>(job: &Job<'_>, rows: Range<usize>) {
+    fn avx2<P: Packed, A: Arithmetic<P>>(job: &Job<'_>, rows: Range<usize>) {
         // SAFETY: this function's own features.
-        by_n::<P, Interleaved<Avx2<false>>, Q>(Interleaved(unsafe { Avx2::assume() }), job, rows, false);
+        A::product(Interleaved(unsafe { Avx2::<false>::assume() }), job, rows, false);
     }
     if isa == Isa::Scalar {
         return false;
@@ -129,12 +142,15 @@ pub(super) fn interleaved_product<Q: Integer>(isa: Isa, job: &Job<'_>, rows: Ran
     // SAFETY: the CPU has the instruction set: `isa` comes from a team, which takes no other, and all but the scalar one have AVX2.
     unsafe {
         match job.weights.format {
-            Format::Q2K => avx2::<packed::Q2K, Q>(job, rows),
-            Format::Q3K => avx2::<packed::Q3K, Q>(job, rows),
-            Format::Q4K => avx2::<packed::Q4K, Q>(job, rows),
-            Format::Q5K => avx2::<packed::Q5K, Q>(job, rows),
-            Format::Q6K => avx2::<packed::Q6K, Q>(job, rows),
-            Format::IQ4XS => avx2::<packed::Iq4Xs, Q>(job, rows),
+            Format::Q4K if job.grouped => avx2::<packed::Q4K, ByGroups>(job, rows),
+            Format::Q5K if job.grouped => avx2::<packed::Q5K, ByGroups>(job, rows),
+            Format::Q6K if job.grouped => avx2::<packed::Q6K, ByGroups>(job, rows),
+            Format::Q2K => avx2::<packed::Q2K, BySubBlocks<Q>>(job, rows),
+            Format::Q3K => avx2::<packed::Q3K, BySubBlocks<Q>>(job, rows),
+            Format::Q4K => avx2::<packed::Q4K, BySubBlocks<Q>>(job, rows),
+            Format::Q5K => avx2::<packed::Q5K, BySubBlocks<Q>>(job, rows),
+            Format::Q6K => avx2::<packed::Q6K, BySubBlocks<Q>>(job, rows),
+            Format::IQ4XS => avx2::<packed::Iq4Xs, BySubBlocks<Q>>(job, rows),
             _ => return false,
         }
     }
@@ -142,34 +158,54 @@ pub(super) fn interleaved_product<Q: Integer>(isa: Isa, job: &Job<'_>, rows: Ran
 }
 
 #[cfg(target_arch = "aarch64")]
-fn by_isa<P: Packed, Q: Integer>(isa: Isa, job: &Job<'_>, rows: Range<usize>) -> bool {
+fn by_isa<P: Packed, A: Arithmetic<P>>(isa: Isa, job: &Job<'_>, rows: Range<usize>) -> bool {
     #[target_feature(enable = "dotprod")]
-    fn dotprod<P: Packed, Q: Integer>(job: &Job<'_>, rows: Range<usize>) {
+    fn dotprod<P: Packed, A: Arithmetic<P>>(job: &Job<'_>, rows: Range<usize>) {
         // SAFETY: this function's own feature.
-        by_n::<P, Neon<true>, Q>(unsafe { Neon::assume() }, job, rows, false);
+        A::product::<Neon<true>>(unsafe { Neon::assume() }, job, rows, false);
     }
     if isa == Isa::Scalar || job.weights.rows < Neon::<false>::ROWS {
         return false;
     }
     if isa == Isa::Dotprod {
         // SAFETY: the CPU has the instruction set: `isa` comes from a team, which takes no other.
-        unsafe { dotprod::<P, Q>(job, rows) };
+        unsafe { dotprod::<P, A>(job, rows) };
     } else {
-        by_n::<P, Neon<false>, Q>(Neon::new(), job, rows, false);
+        A::product::<Neon<false>>(Neon::new(), job, rows, false);
     }
     true
 }
 
-#[inline(always)]
-fn by_n<P: Packed, W: Wide, Q: Integer>(w: W, job: &Job<'_>, rows: Range<usize>, has_amx: bool) {
-    const { assert!(4 <= W::PANEL_MIN_N && W::PANEL_MIN_N <= 6, "there is a case for each smaller number") };
-    match job.rows.count {
-        1 => few::<P, W, Q, 1>(w, job, rows),
-        2 => few::<P, W, Q, 2>(w, job, rows),
-        3 => few::<P, W, Q, 3>(w, job, rows),
-        4 if const { W::PANEL_MIN_N > 4 } => few::<P, W, Q, 4>(w, job, rows),
-        5 if const { W::PANEL_MIN_N > 5 } => few::<P, W, Q, 5>(w, job, rows),
-        _ => many::<P, W, Q>(w, job, rows, has_amx),
+impl<P: Packed, Q: Integer> Arithmetic<P> for BySubBlocks<Q> {
+    #[inline(always)]
+    fn product<W: Wide>(w: W, job: &Job<'_>, rows: Range<usize>, has_amx: bool) {
+        const {
+            assert!(4 <= W::PANEL_MIN_N && W::PANEL_MIN_N <= 6, "there is a case for each smaller number");
+        }
+        match job.rows.count {
+            1 => few::<P, W, Q, Self, 1>(w, job, rows),
+            2 => few::<P, W, Q, Self, 2>(w, job, rows),
+            3 => few::<P, W, Q, Self, 3>(w, job, rows),
+            4 if const { W::PANEL_MIN_N > 4 } => few::<P, W, Q, Self, 4>(w, job, rows),
+            5 if const { W::PANEL_MIN_N > 5 } => few::<P, W, Q, Self, 5>(w, job, rows),
+            _ => many::<P, W, Q, Self, false>(w, job, rows, has_amx),
+        }
+    }
+}
+
+impl<P: Grouped> Arithmetic<P> for ByGroups {
+    #[inline(always)]
+    fn product<W: Wide>(w: W, job: &Job<'_>, rows: Range<usize>, has_amx: bool) {
+        if has_amx && group_tiles::is_worth_it(job.rows.count) {
+            // SAFETY: the process has AMX, and AVX-512 with it.
+            return unsafe { group_tiles::product::<P>(job, rows) };
+        }
+        match job.rows.count {
+            1 => few::<P, W, i8, Self, 1>(w, job, rows),
+            2 => few::<P, W, i8, Self, 2>(w, job, rows),
+            3 => few::<P, W, i8, Self, 3>(w, job, rows),
+            _ => many::<P, W, i8, Self, true>(w, job, rows, false),
+        }
     }
 }
 
@@ -201,6 +237,14 @@ impl Window {
     #[inline(always)]
     fn is_whole<W: Wide>(&self) -> bool {
         self.wanted.len() == W::ROWS
+    }
+
+    /// Asks for where [`Window::store`] writes.
+    #[inline(always)]
+    fn prefetch<W: Wide>(&self, w: W, job: &Job<'_>, i: usize) {
+        // SAFETY: the task's; nothing is read or written.
+        let at = unsafe { job.outputs(i, self.first + self.wanted.start, self.wanted.len()) };
+        w.prefetch_to_write(at.as_ptr().cast());
     }
 
     /// Writes what is wanted of `acc` as the output for row i of the input.
@@ -260,12 +304,15 @@ const fn run_subs<P: Packed, W: Wide, const N: usize>() -> usize {
 
 /// Products with `N` rows of activations, weights unpacked in registers.
 #[inline(always)]
-fn few<P: Packed, W: Wide, Q: Integer, const N: usize>(w: W, job: &Job<'_>, rows: Range<usize>) {
+fn few<P: Packed, W: Wide, Q: Integer, S: Steps<P, W>, const N: usize>(
+    w: W,
+    job: &Job<'_>,
+    rows: Range<usize>,
+) {
     let stride = job.weights.row_bytes;
     let blocks = job.weights.cols / P::FORMAT.block_elems();
     let runs = P::PIECES / const { run_pieces::<P, W, N>() };
-    let zero = w.splat(0.0);
-    let mut scales = Scales::<W> { scale: [zero; MAX_SUBS], minimum: [zero; MAX_SUBS] };
+    let mut figures = S::figures(w);
     let mut inputs: [(*const Q, &[BlockInfo]); N] = [(std::ptr::null(), &[]); N];
     for (i, input) in inputs.iter_mut().enumerate() {
         *input = integers::<Q>(job, i);
@@ -274,7 +321,7 @@ fn few<P: Packed, W: Wide, Q: Integer, const N: usize>(w: W, job: &Job<'_>, rows
         let window = Window::new::<W>(job, begin, rows.end);
         let first = window.blocks(job);
         let sums = [[w.splat32(0); MAX_SUBS]; N];
-        let mut dots = Dots { at: inputs.map(|(q, _)| q), sums, acc: [zero; N] };
+        let mut dots = Dots::<W, Q, _, N> { at: inputs.map(|(q, _)| q), sums, acc: [S::zero(w); N] };
         // The rows of a window follow each other, and so do windows: each block's turn asks for its share of what comes later, of
         // interleaved rows beyond the task's: its thread has the next, most often.
         let share = W::ROWS * P::FORMAT.block_bytes();
@@ -290,16 +337,16 @@ fn few<P: Packed, W: Wide, Q: Integer, const N: usize>(w: W, job: &Job<'_>, rows
             // are the elements and infos of the activations.
             unsafe {
                 let at = first.add(b * block_step::<P, W>());
-                P::scales(w, at, stride, &mut scales);
+                S::read(w, at, stride, &mut figures);
                 let infos = inputs.map(|(_, infos)| infos.as_ptr().add(b * P::SUBS * P::SUB / BLOCK));
                 // Each is a constant to the compiler.
-                add_run::<P, W, Q, N>(w, (at, stride), 0, &ahead, &scales, infos, &mut dots);
+                add_run::<P, W, Q, S, N>(w, (at, stride), 0, &ahead, &figures, infos, &mut dots);
                 if runs > 1 {
-                    add_run::<P, W, Q, N>(w, (at, stride), 1, &ahead, &scales, infos, &mut dots);
+                    add_run::<P, W, Q, S, N>(w, (at, stride), 1, &ahead, &figures, infos, &mut dots);
                 }
                 if runs > 2 {
-                    add_run::<P, W, Q, N>(w, (at, stride), 2, &ahead, &scales, infos, &mut dots);
-                    add_run::<P, W, Q, N>(w, (at, stride), 3, &ahead, &scales, infos, &mut dots);
+                    add_run::<P, W, Q, S, N>(w, (at, stride), 2, &ahead, &figures, infos, &mut dots);
+                    add_run::<P, W, Q, S, N>(w, (at, stride), 3, &ahead, &figures, infos, &mut dots);
                 }
                 ahead.next = ahead.next.wrapping_add(share);
                 for at in &mut dots.at {
@@ -308,7 +355,7 @@ fn few<P: Packed, W: Wide, Q: Integer, const N: usize>(w: W, job: &Job<'_>, rows
             }
         }
         for (i, acc) in dots.acc.into_iter().enumerate() {
-            window.store(w, job, i, acc);
+            window.store(w, job, i, S::result(acc));
         }
     }
 }
@@ -342,14 +389,14 @@ impl Ahead {
 /// # Safety
 /// As for [`Packed::weights`]; `infos` and `dots` must be where the block's input is.
 #[inline(always)]
-unsafe fn add_run<P: Packed, W: Wide, Q: Integer, const N: usize>(
+unsafe fn add_run<P: Packed, W: Wide, Q: Integer, S: Steps<P, W>, const N: usize>(
     w: W,
     (at, stride): (*const u8, usize),
     run: usize,
     ahead: &Ahead,
-    scales: &Scales<W>,
+    figures: &S::Figures,
     infos: [*const BlockInfo; N],
-    dots: &mut Dots<W, Q, N>,
+    dots: &mut Dots<W, Q, S::Sum, N>,
 ) {
     let (pieces, subs) = const { (run_pieces::<P, W, N>(), run_subs::<P, W, N>()) };
     ahead.ask(w, run, P::PIECES / pieces);
@@ -368,8 +415,7 @@ unsafe fn add_run<P: Packed, W: Wide, Q: Integer, const N: usize>(
                 let sub = run * subs + place;
                 let info = &*infos.add(sub * P::SUB / BLOCK);
                 let sums = w.add32(sums[place], start::<P::Weights, W, Q>(w, sub, info));
-                let figures = (scales.scale[sub], scales.minimum[sub]);
-                *acc = accumulate::<P::Weights, W>(w, sub, sums, figures, info, *acc);
+                *acc = S::add(w, sub, sums, figures, info, *acc);
             }
         }
     }
@@ -383,16 +429,16 @@ fn integers<'a, Q: Integer>(job: &Job<'a>, i: usize) -> (*const Q, &'a [BlockInf
 }
 
 /// Multiplies sub-blocks with `N` rows of activations and adds up the products.
-struct Dots<W: Wide, Q: Integer, const N: usize> {
+struct Dots<W: Wide, Q: Integer, T, const N: usize> {
     /// The rows' integers for the block.
     at: [*const Q; N],
     /// Raw sums of products of each sub-block of a run.
     sums: [[W::V; MAX_SUBS]; N],
     /// What the products are added to.
-    acc: [W::F; N],
+    acc: [T; N],
 }
 
-impl<W: Wide, Q: Integer, const N: usize> Sink<W> for Dots<W, Q, N> {
+impl<W: Wide, Q: Integer, T, const N: usize> Sink<W> for Dots<W, Q, T, N> {
     #[inline(always)]
     fn put<P: Packed, const C: usize>(&mut self, w: W, sub: usize, columns: [Column<W>; C]) {
         let weights = Operand::<W, C>::new::<P::Weights, Q>(w, columns);
@@ -418,10 +464,16 @@ impl<W: Wide, Q: Integer, const N: usize> Sink<W> for Dots<W, Q, N> {
     }
 }
 
-/// Products with many rows of activations.
+/// Products with many rows of activations, added up in `GROUPS` if `S` does.
 #[inline(always)]
-fn many<P: Packed, W: Wide, Q: Integer>(w: W, job: &Job<'_>, rows: Range<usize>, has_amx: bool) {
+fn many<P: Packed, W: Wide, Q: Integer, S: Steps<P, W>, const GROUPS: bool>(
+    w: W,
+    job: &Job<'_>,
+    rows: Range<usize>,
+    has_amx: bool,
+) {
     const {
+        assert!(GROUPS == S::GROUPS);
         assert!(W::ROWS == W::Plain::ROWS && W::SIGNED_OFFSET_BITS == W::Plain::SIGNED_OFFSET_BITS);
     }
     let has_amx = has_amx && amx::fits::<P::Weights, W, Q>() && amx::is_worth_it(job.rows.count);
@@ -434,20 +486,30 @@ fn many<P: Packed, W: Wide, Q: Integer>(w: W, job: &Job<'_>, rows: Range<usize>,
         let windows: [Window; STRIPES] =
             std::array::from_fn(|r| Window::new::<W>(job, begin + r.min(count - 1) * W::ROWS, rows.end));
         let windows = &windows[..count];
+        let turns = job.weights.cols / if GROUPS { GROUP } else { P::SUB } * job.rows.count.div_ceil(W::TILE);
+        let next = Cell::new(NextRows::of(job, begin + count * W::ROWS, STRIPES * W::ROWS, turns));
         for first_col in (0..job.weights.cols).step_by(panel_cols) {
             let cols = first_col..(first_col + panel_cols).min(job.weights.cols);
             for (r, window) in windows.iter().enumerate() {
-                unpack::<P, W, Q>(w, job, window, r, cols.clone(), &mut panel);
+                unpack::<P, W, Q, S>(w, job, window, r, cols.clone(), &mut panel);
             }
-            let (panel, amx, integers) = (&panel, amx.as_ref(), PhantomData::<Q>);
-            w.run_shared(PanelProduct::<P::Weights, Q> { job, windows, cols, panel, amx, integers });
+            let (panel, next, amx, integers) = (&panel, &next, amx.as_ref(), PhantomData::<Q>);
+            w.run_shared(PanelProduct::<P::Weights, Q, GROUPS> {
+                job,
+                windows,
+                cols,
+                panel,
+                next,
+                amx,
+                integers,
+            });
         }
     }
 }
 
 /// Fills stripe `r` of the panel with some columns of a window's rows.
 #[inline(always)]
-fn unpack<P: Packed, W: Wide, Q: Integer>(
+fn unpack<P: Packed, W: Wide, Q: Integer, S: Steps<P, W>>(
     w: W,
     job: &Job<'_>,
     window: &Window,
@@ -457,8 +519,7 @@ fn unpack<P: Packed, W: Wide, Q: Integer>(
 ) {
     let stride = job.weights.row_bytes;
     let elems = P::FORMAT.block_elems();
-    let zero = w.splat(0.0);
-    let mut scales = Scales::<W> { scale: [zero; MAX_SUBS], minimum: [zero; MAX_SUBS] };
+    let mut figures = S::figures(w);
     let first = window.blocks(job);
     for col in cols.clone().step_by(elems) {
         let sub = (col - cols.start) / P::SUB;
@@ -466,14 +527,8 @@ fn unpack<P: Packed, W: Wide, Q: Integer>(
         // panel has room for their columns.
         unsafe {
             let at = first.add(col / elems * block_step::<P, W>());
-            P::scales(w, at, stride, &mut scales);
-            for s in 0..P::SUBS {
-                let row = ((sub + s) * STRIPES + r) * W::ROWS;
-                w.store_floats(scales.scale[s], panel.scale.as_mut_ptr().add(row).cast());
-                if <P::Weights>::MINIMUM {
-                    w.store_floats(scales.minimum[s], panel.minimum.as_mut_ptr().add(row).cast());
-                }
-            }
+            S::read(w, at, stride, &mut figures);
+            S::keep(w, &figures, (sub, r), panel);
             let place = (col - cols.start) * size_of::<Q>() * STRIPES * W::ROWS + 4 * r * W::ROWS;
             let to = panel.weights.as_mut_ptr().cast::<u8>().add(place);
             P::weights(w, at, stride, &mut Interleave::<Q> { to, integers: PhantomData });

@@ -133,6 +133,8 @@ pub(super) trait Wide: Copy {
     fn sar16(self, a: Self::V, bits: u32) -> Self::V;
     /// Shift of dwords to the right, zeros in.
     fn shr32(self, a: Self::V, bits: u32) -> Self::V;
+    /// Shift of dwords to the right, sign in.
+    fn sar32(self, a: Self::V, bits: u32) -> Self::V;
     /// Shift of dwords to the left.
     fn shl32(self, a: Self::V, bits: u32) -> Self::V;
     /// Byte `byte` of each dword, as a dword.
@@ -147,6 +149,8 @@ pub(super) trait Wide: Copy {
     }
     fn add32(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub32(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The low 32 bits of products of dwords.
+    fn mul32(self, a: Self::V, b: Self::V) -> Self::V;
     /// In each lane the lower half of `a`, then that of `b`.
     fn low_quads(self, a: Self::V, b: Self::V) -> Self::V;
     /// In each lane the upper half of `a`, then that of `b`.
@@ -207,6 +211,14 @@ pub(super) trait Wide: Copy {
 
     /// Asks for the cache line at `at`, which may be any address.
     fn prefetch(self, at: *const u8);
+    /// The same for a line that is needed later, behind many others.
+    #[inline(always)]
+    fn prefetch_far(self, at: *const u8) {
+        self.prefetch(at);
+    }
+    /// Asks for the cache line at `at`, which may be any address, to be written; nothing where nobody has measured that.
+    #[inline(always)]
+    fn prefetch_to_write(self, _at: *const u8) {}
 }
 
 /// What [`Wide::run_shared`] runs.

@@ -24,6 +24,15 @@ pub(crate) struct SubBlocks {
     pub minimum: [f32; MAX_SUBS],
 }
 
+/// Scales of the sub-blocks of a super-block as they are stored: integers, and what these are multiplied by.
+pub(crate) struct IntegerScales {
+    pub unit: f32,
+    /// Negative, as minimums are subtracted.
+    pub minimum_unit: f32,
+    pub scale: [i32; MAX_SUBS],
+    pub minimum: [i32; MAX_SUBS],
+}
+
 impl Default for SubBlocks {
     fn default() -> Self {
         Self { q: [0; MAX_ELEMS], scale: [0.0; MAX_SUBS], minimum: [0.0; MAX_SUBS] }
@@ -81,6 +90,29 @@ pub(crate) fn unpack(format: Format, block: &[u8], out: &mut SubBlocks) {
             unreachable!("{format} has no blocks of integers")
         }
     }
+}
+
+/// The integer scales of a block of a format that is [grouped](Format::is_grouped).
+///
+/// # Panics
+/// If the format is another.
+pub(crate) fn integer_scales(format: Format, block: &[u8]) -> IntegerScales {
+    let (mut scale, mut minimum) = ([0; MAX_SUBS], [0; MAX_SUBS]);
+    let (unit, minimum_unit) = match format {
+        Format::Q4K | Format::Q5K => {
+            for sub in 0..8 {
+                let pair = six_bit_pair(&block[4..16], sub);
+                (scale[sub], minimum[sub]) = (pair.0.into(), pair.1.into());
+            }
+            (half_at(block, 0), -half_at(block, 2))
+        }
+        Format::Q6K => {
+            scale = std::array::from_fn(|sub| i32::from(block[192 + sub] as i8));
+            (half_at(block, 208), 0.0)
+        }
+        _ => unreachable!("{format} is not grouped"),
+    };
+    IntegerScales { unit, minimum_unit, scale, minimum }
 }
 
 pub(super) fn half_at(block: &[u8], offset: usize) -> f32 {

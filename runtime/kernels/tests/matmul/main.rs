@@ -25,7 +25,7 @@ fn testable() -> Vec<Isa> {
 }
 
 /// Those that round activations.
-const INTEGERS: [Precision; 2] = [Precision::Int8, Precision::Int16];
+const INTEGERS: [Precision; 3] = [Precision::Int8, Precision::Int8Groups, Precision::Int16];
 
 /// Byte offsets of the half-precision numbers of a block.
 fn halves(format: Format) -> &'static [usize] {
@@ -209,7 +209,7 @@ fn narrow_rows_of_32_blocks_and_odd_floats_agree_too() {
 #[test]
 fn a_row_does_not_depend_on_its_company() {
     for format in Format::ALL {
-        for precision in [Precision::Int8, Precision::Int16, Precision::Reference] {
+        for precision in INTEGERS.into_iter().chain([Precision::Reference]) {
             let case = Case::new(format, 41, 768, 21, 5);
             let all = case.product(Isa::detect(), 3, precision, None);
             let many: Vec<u32> = (0..35).map(|i| i * 8 % 21).collect();
@@ -413,7 +413,12 @@ fn what_the_integers_lose_is_what_their_bits_lose() {
         let exact = case.exact();
         let reference = relative_error(&case.product(Isa::detect(), 2, Precision::Reference, None), &exact);
         assert!(reference < 1e-6, "{format} reference {reference:e}");
-        for (precision, bounds) in [(Precision::Int8, 2e-3..8e-3), (Precision::Int16, 1e-6..3e-5)] {
+        let rounded = [
+            (Precision::Int8, 2e-3..8e-3),
+            (Precision::Int8Groups, 2e-3..9e-3),
+            (Precision::Int16, 1e-6..3e-5),
+        ];
+        for (precision, bounds) in rounded {
             let bounds = if format.is_float() { 0.0..1e-6 } else { bounds };
             let error = relative_error(&case.product(Isa::detect(), 2, precision, None), &exact);
             assert!(bounds.contains(&error), "{format} {precision:?} {error:e}");
@@ -467,7 +472,7 @@ fn every_byte_of_scale_gives_the_same_everywhere() {
 fn a_factor_multiplies_what_comes_out() {
     let mut rng = Noise::new(12);
     for format in [Format::NVFP4, Format::F32, Format::Q4K] {
-        for precision in [Precision::Int8, Precision::Int16, Precision::Reference] {
+        for precision in INTEGERS.into_iter().chain([Precision::Reference]) {
             let case = Case::new(format, 37, 512, 6, 7);
             let plain = case.product(Isa::detect(), 2, precision, None);
             let factor = rng.float(3.0);
@@ -488,7 +493,7 @@ fn a_factor_multiplies_what_comes_out() {
 
 #[test]
 fn strange_activations_give_the_same_everywhere() {
-    for format in [Format::Q4_1, Format::Q8_0, Format::Q6K, Format::F16] {
+    for format in [Format::Q4_1, Format::Q8_0, Format::Q4K, Format::Q6K, Format::F16] {
         let mut case = Case::new(format, 16, 512, 17, 8);
         case.x[3] = f32::NAN;
         case.x[512 + 40] = f32::INFINITY;

@@ -1,7 +1,8 @@
 //! The formats with blocks of 256 elements.
 
 use super::{
-    Offset, Packed, Scales, Signed, Sink, Wide, WithMinimum, bits, high_nibbles, iq4_values, low_nibbles, or,
+    Grouped, IntegerScales, Offset, Packed, Scales, Signed, Sink, Wide, WithMinimum, bits, high_nibbles,
+    iq4_values, low_nibbles, or,
 };
 use crate::format::Format;
 
@@ -27,12 +28,21 @@ fn byte_scales<W: Wide>(w: W, bytes: W::V, offset: i32, unit: W::F, to: &mut [W:
     }
 }
 
-/// The scales and minimums of Q4_K and Q5_K.
+/// What Q4_K and Q5_K begin with.
+struct SixBits<W: Wide> {
+    unit: W::F,
+    minimum_unit: W::F,
+    /// A byte for each of four sub-blocks.
+    scales: [W::V; 2],
+    minimums: [W::V; 2],
+}
+
+/// Units, scales and minimums of Q4_K and Q5_K.
 ///
 /// # Safety
 /// As for [`Packed::scales`].
 #[inline(always)]
-unsafe fn six_bit_scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut Scales<W>) {
+unsafe fn six_bits<W: Wide>(w: W, at: *const u8, stride: usize) -> SixBits<W> {
     // SAFETY: within the block.
     let [units, low_scales, low_minimums, high] = w.dwords(unsafe { w.column(at, 0, stride) });
     let (unit, minimum_unit) = (w.low_halves(units), w.negate(w.high_halves(units)));
@@ -40,9 +50,65 @@ unsafe fn six_bit_scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut S
     let scales = [w.and(low_scales, six), w.or(w.and(high, four), w.and(w.shr32(low_scales, 2), two))];
     let minimums =
         [w.and(low_minimums, six), w.or(w.and(w.shr32(high, 4), four), w.and(w.shr32(low_minimums, 2), two))];
+    SixBits { unit, minimum_unit, scales, minimums }
+}
+
+/// The scales and minimums of Q4_K and Q5_K.
+///
+/// # Safety
+/// As for [`Packed::scales`].
+#[inline(always)]
+unsafe fn six_bit_scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut Scales<W>) {
+    // SAFETY: the caller's promise.
+    let SixBits { unit, minimum_unit, scales, minimums } = unsafe { six_bits(w, at, stride) };
     for half in 0..2 {
         byte_scales(w, scales[half], 0, unit, &mut to.scale[4 * half..]);
         byte_scales(w, minimums[half], 0, minimum_unit, &mut to.minimum[4 * half..]);
+    }
+}
+
+/// The same as integers.
+///
+/// # Safety
+/// As for [`Packed::scales`].
+#[inline(always)]
+unsafe fn six_bit_integers<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut IntegerScales<W>) {
+    // SAFETY: the caller's promise.
+    let SixBits { unit, minimum_unit, scales, minimums } = unsafe { six_bits(w, at, stride) };
+    (to.unit, to.minimum_unit) = (unit, minimum_unit);
+    for sub in 0..8 {
+        to.scale[sub] = w.byte_of_dwords(scales[sub / 4], sub % 4);
+        to.minimum[sub] = w.byte_of_dwords(minimums[sub / 4], sub % 4);
+    }
+}
+
+impl Grouped for Q4K {
+    #[inline(always)]
+    unsafe fn integer_scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut IntegerScales<W>) {
+        // SAFETY: the caller's promise.
+        unsafe { six_bit_integers(w, at, stride, to) }
+    }
+}
+
+impl Grouped for Q5K {
+    #[inline(always)]
+    unsafe fn integer_scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut IntegerScales<W>) {
+        // SAFETY: the caller's promise.
+        unsafe { six_bit_integers(w, at, stride, to) }
+    }
+}
+
+impl Grouped for Q6K {
+    #[inline(always)]
+    unsafe fn integer_scales<W: Wide>(w: W, at: *const u8, stride: usize, to: &mut IntegerScales<W>) {
+        // SAFETY: within the block; the unit is its last two bytes.
+        let (packed, unit) = unsafe { (w.column(at, 192, stride), w.last_halves(at, 208, stride)) };
+        to.unit = unit;
+        for (i, dword) in w.dwords(packed).into_iter().enumerate() {
+            for byte in 0..4 {
+                to.scale[4 * i + byte] = w.sar32(w.shl32(dword, 24 - 8 * byte as u32), 24);
+            }
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use super::super::packed::Weights;
 use super::super::wide::{Wide, accumulate, start};
 use super::super::{Job, Precision};
 use super::Window;
+use super::next_rows::NextRows;
 use super::panel::{Panel, STRIPES};
 use crate::simd::LINE;
 
@@ -157,6 +158,7 @@ impl<K: Weights> Amx<K> {
         windows: &[Window; R],
         cols: Range<usize>,
         panel: &Panel,
+        next: &Cell<NextRows>,
     ) -> usize {
         let blocks = job.weights.cols / BLOCK;
         let groups = job.rows.count / ROWS;
@@ -164,12 +166,16 @@ impl<K: Weights> Amx<K> {
             let input = &self.input.blocks[group * blocks..][cols.start / BLOCK..cols.end / BLOCK];
             for (r, window) in windows.iter().enumerate() {
                 let mut acc = [w.splat(0.0); ROWS];
-                if cols.start > 0 {
-                    for (acc, i) in acc.iter_mut().zip(group * ROWS..) {
+                for (acc, i) in acc.iter_mut().zip(group * ROWS..) {
+                    if cols.start > 0 {
                         *acc = window.load(w, job, i);
+                    } else {
+                        window.prefetch(w, job, i);
                     }
                 }
-                self.stripe(w, r, input, panel, &mut acc);
+                let mut asked = next.get();
+                self.stripe(w, r, input, panel, &mut acc, &mut asked);
+                next.set(asked);
                 for (acc, i) in acc.into_iter().zip(group * ROWS..) {
                     window.store(w, job, i, acc);
                 }
@@ -180,7 +186,15 @@ impl<K: Weights> Amx<K> {
 
     /// Adds the part of stripe `r` of the panel.
     #[inline(always)]
-    fn stripe<W: Wide>(&self, w: W, r: usize, input: &[Block], panel: &Panel, acc: &mut [W::F; ROWS]) {
+    fn stripe<W: Wide>(
+        &self,
+        w: W,
+        r: usize,
+        input: &[Block],
+        panel: &Panel,
+        acc: &mut [W::F; ROWS],
+        next: &mut NextRows,
+    ) {
         let mut sums = Sums([[MaybeUninit::uninit(); _]; _]);
         let subs = input.len();
         // SAFETY: `unpack` has filled the panel for these columns, of which the input has all.
@@ -190,6 +204,7 @@ impl<K: Weights> Amx<K> {
                 if sub + 1 < subs {
                     self.sum(sub + 1, r, input, panel, &mut sums);
                 }
+                next.ask(w);
                 let figures = panel.figures::<K, W>(w, sub, r);
                 let block = input.get_unchecked(sub);
                 for (t, acc) in acc.iter_mut().enumerate() {

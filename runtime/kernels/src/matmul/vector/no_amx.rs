@@ -1,5 +1,6 @@
 //! What stands for the tiles of AMX on architectures other than x86-64: there are none.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -9,6 +10,7 @@ use super::super::activations::Integer;
 use super::super::packed::Weights;
 use super::super::wide::Wide;
 use super::Window;
+use super::next_rows::NextRows;
 use super::panel::Panel;
 
 /// Never.
@@ -42,6 +44,7 @@ impl<K: Weights> Amx<K> {
         _: &[Window; R],
         _: Range<usize>,
         _: &Panel,
+        _: &Cell<NextRows>,
     ) -> usize {
         match self.none {}
     }

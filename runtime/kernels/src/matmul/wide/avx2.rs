@@ -51,6 +51,7 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
         or(a: __m256i, b: __m256i) -> __m256i = _mm256_or_si256;
         add32(a: __m256i, b: __m256i) -> __m256i = _mm256_add_epi32;
         sub32(a: __m256i, b: __m256i) -> __m256i = _mm256_sub_epi32;
+        mul32(a: __m256i, b: __m256i) -> __m256i = _mm256_mullo_epi32;
         low_quads(a: __m256i, b: __m256i) -> __m256i = _mm256_unpacklo_epi64;
         high_quads(a: __m256i, b: __m256i) -> __m256i = _mm256_unpackhi_epi64;
         pick(a: __m256i, index: __m256i) -> __m256i = _mm256_shuffle_epi8;
@@ -67,6 +68,7 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
         sar16 = _mm256_sra_epi16;
         shl16 = _mm256_sll_epi16;
         shr32 = _mm256_srl_epi32;
+        sar32 = _mm256_sra_epi32;
         shl32 = _mm256_sll_epi32;
     }
 
@@ -337,6 +339,12 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
     fn prefetch(self, at: *const u8) {
         // SAFETY: a prefetch of any address is allowed.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+
+    #[inline(always)]
+    fn prefetch_to_write(self, at: *const u8) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) }
     }
 }
 

@@ -44,6 +44,7 @@ impl<const VBMI: bool> Wide for Avx512<VBMI> {
         or(a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512;
         add32(a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi32;
         sub32(a: __m512i, b: __m512i) -> __m512i = _mm512_sub_epi32;
+        mul32(a: __m512i, b: __m512i) -> __m512i = _mm512_mullo_epi32;
         low_quads(a: __m512i, b: __m512i) -> __m512i = _mm512_unpacklo_epi64;
         high_quads(a: __m512i, b: __m512i) -> __m512i = _mm512_unpackhi_epi64;
         pick(a: __m512i, index: __m512i) -> __m512i = _mm512_shuffle_epi8;
@@ -60,6 +61,7 @@ impl<const VBMI: bool> Wide for Avx512<VBMI> {
         sar16 = _mm512_sra_epi16;
         shl16 = _mm512_sll_epi16;
         shr32 = _mm512_srl_epi32;
+        sar32 = _mm512_sra_epi32;
         shl32 = _mm512_sll_epi32;
     }
 
@@ -236,6 +238,19 @@ impl<const VBMI: bool> Wide for Avx512<VBMI> {
     fn prefetch(self, at: *const u8) {
         // SAFETY: a prefetch of any address is allowed.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+
+    /// Into the second cache.
+    #[inline(always)]
+    fn prefetch_far(self, at: *const u8) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+
+    #[inline(always)]
+    fn prefetch_to_write(self, at: *const u8) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) }
     }
 }
 

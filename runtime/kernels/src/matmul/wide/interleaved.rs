@@ -114,6 +114,11 @@ impl<W: Halves> Wide for Interleaved<W> {
         self.0.prefetch(at);
     }
 
+    #[inline(always)]
+    fn prefetch_to_write(self, at: *const u8) {
+        self.0.prefetch_to_write(at);
+    }
+
     same_unsafe! {
         repeat_bytes(at: *const u8) -> W::V;
         load(at: *const u8) -> W::V;
@@ -132,11 +137,13 @@ impl<W: Halves> Wide for Interleaved<W> {
         shl16(a: W::V, bits: u32) -> W::V;
         sar16(a: W::V, bits: u32) -> W::V;
         shr32(a: W::V, bits: u32) -> W::V;
+        sar32(a: W::V, bits: u32) -> W::V;
         shl32(a: W::V, bits: u32) -> W::V;
         byte_of_dwords(a: W::V, byte: usize) -> W::V;
         high_byte_of_dwords(a: W::V, byte: usize) -> W::V;
         add32(a: W::V, b: W::V) -> W::V;
         sub32(a: W::V, b: W::V) -> W::V;
+        mul32(a: W::V, b: W::V) -> W::V;
         in_order(sums: W::V) -> W::V;
         low_quads(a: W::V, b: W::V) -> W::V;
         high_quads(a: W::V, b: W::V) -> W::V;

@@ -52,6 +52,7 @@ impl<const DOTPROD: bool> Wide for Neon<DOTPROD> {
         or(a, b): V = vorrq_u8(a, b);
         add32(a, b): V = from_u32(vaddq_u32(to_u32(a), to_u32(b)));
         sub32(a, b): V = from_u32(vsubq_u32(to_u32(a), to_u32(b)));
+        mul32(a, b): V = from_u32(vmulq_u32(to_u32(a), to_u32(b)));
         low_quads(a, b): V = from_u64(vzip1q_u64(to_u64(a), to_u64(b)));
         high_quads(a, b): V = from_u64(vzip2q_u64(to_u64(a), to_u64(b)));
         pick(a, index): V = vqtbl1q_u8(a, index);
@@ -66,6 +67,7 @@ impl<const DOTPROD: bool> Wide for Neon<DOTPROD> {
         shl16(bits) = vshlq_u16(vdupq_n_s16(bits as i16)), vreinterpretq_u16_u8, vreinterpretq_u8_u16;
         sar16(bits) = vshlq_s16(vdupq_n_s16(-(bits as i16))), vreinterpretq_s16_u8, vreinterpretq_u8_s16;
         shr32(bits) = vshlq_u32(vdupq_n_s32(-(bits as i32))), vreinterpretq_u32_u8, vreinterpretq_u8_u32;
+        sar32(bits) = vshlq_s32(vdupq_n_s32(-(bits as i32))), vreinterpretq_s32_u8, vreinterpretq_u8_s32;
         shl32(bits) = vshlq_u32(vdupq_n_s32(bits as i32)), vreinterpretq_u32_u8, vreinterpretq_u8_u32;
     }
 
