@@ -10,7 +10,7 @@
 //!
 //! A group takes as many bytes as its rows. A vector of 32 bytes then holds a dword of each row, and no sum has to be taken
 //! across the dwords of a row. With AVX2 that spares a third of the operations that rows as they lie in
-//! files take.
+//! files take. AVX-512 and AMX take two groups at once. What they read lies in one or two runs then, and not in 16.
 
 #[cfg(target_arch = "x86_64")]
 use super::wide::Wide;
@@ -33,7 +33,7 @@ pub const fn is_possible(format: Format) -> bool {
 
 /// Whether an instruction set has a use for interleaved rows.
 pub const fn is_used(isa: Isa) -> bool {
-    matches!(isa, Isa::Avx2)
+    matches!(isa, Isa::Avx2 | Isa::Avx512 | Isa::Avx512Vbmi | Isa::Amx)
 }
 
 /// Whether an instruction set multiplies a matrix of so many rows faster when these are interleaved.

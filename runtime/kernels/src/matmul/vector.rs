@@ -21,8 +21,7 @@ use std::ops::Range;
 
 use super::Job;
 use super::activations::{BLOCK, BlockInfo, GROUP, Integer};
-#[cfg(target_arch = "x86_64")]
-use super::interleaved::ROWS;
+use super::interleaved::{self, ROWS};
 use super::packed::{self, Grouped, MAX_SUBS, Packed, Sink};
 #[cfg(target_arch = "x86_64")]
 use super::wide::Interleaved;
@@ -135,24 +134,36 @@ pub(super) fn interleaved_product<Q: Integer>(isa: Isa, job: &Job<'_>, rows: Ran
         // SAFETY: this function's own features.
         A::product(Interleaved(unsafe { Avx2::<false>::assume() }), job, rows, false);
     }
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    fn avx512<P: Packed, A: Arithmetic<P>>(job: &Job<'_>, rows: Range<usize>, has_amx: bool) {
+        // SAFETY: this function's own features.
+        A::product(Interleaved(unsafe { Avx512::<false>::assume() }), job, rows, has_amx);
+    }
+    fn by_isa<P: Packed, A: Arithmetic<P>>(isa: Isa, job: &Job<'_>, rows: Range<usize>) {
+        // SAFETY: the CPU has the instruction set: `isa` comes from a team, which takes no other, and all but the scalar one have AVX2.
+        unsafe {
+            if isa >= Isa::Avx512 && interleaved::whole_rows(job.weights.rows) >= Avx512::<false>::ROWS {
+                avx512::<P, A>(job, rows, isa == Isa::Amx);
+            } else {
+                avx2::<P, A>(job, rows);
+            }
+        }
+    }
     if isa == Isa::Scalar {
         return false;
     }
     debug_assert!(rows.start.is_multiple_of(ROWS) && rows.len().is_multiple_of(ROWS), "whole groups");
-    // SAFETY: the CPU has the instruction set: `isa` comes from a team, which takes no other, and all but the scalar one have AVX2.
-    unsafe {
-        match job.weights.format {
-            Format::Q4K if job.grouped => avx2::<packed::Q4K, ByGroups>(job, rows),
-            Format::Q5K if job.grouped => avx2::<packed::Q5K, ByGroups>(job, rows),
-            Format::Q6K if job.grouped => avx2::<packed::Q6K, ByGroups>(job, rows),
-            Format::Q2K => avx2::<packed::Q2K, BySubBlocks<Q>>(job, rows),
-            Format::Q3K => avx2::<packed::Q3K, BySubBlocks<Q>>(job, rows),
-            Format::Q4K => avx2::<packed::Q4K, BySubBlocks<Q>>(job, rows),
-            Format::Q5K => avx2::<packed::Q5K, BySubBlocks<Q>>(job, rows),
-            Format::Q6K => avx2::<packed::Q6K, BySubBlocks<Q>>(job, rows),
-            Format::IQ4XS => avx2::<packed::Iq4Xs, BySubBlocks<Q>>(job, rows),
-            _ => return false,
-        }
+    match job.weights.format {
+        Format::Q4K if job.grouped => by_isa::<packed::Q4K, ByGroups>(isa, job, rows),
+        Format::Q5K if job.grouped => by_isa::<packed::Q5K, ByGroups>(isa, job, rows),
+        Format::Q6K if job.grouped => by_isa::<packed::Q6K, ByGroups>(isa, job, rows),
+        Format::Q2K => by_isa::<packed::Q2K, BySubBlocks<Q>>(isa, job, rows),
+        Format::Q3K => by_isa::<packed::Q3K, BySubBlocks<Q>>(isa, job, rows),
+        Format::Q4K => by_isa::<packed::Q4K, BySubBlocks<Q>>(isa, job, rows),
+        Format::Q5K => by_isa::<packed::Q5K, BySubBlocks<Q>>(isa, job, rows),
+        Format::Q6K => by_isa::<packed::Q6K, BySubBlocks<Q>>(isa, job, rows),
+        Format::IQ4XS => by_isa::<packed::Iq4Xs, BySubBlocks<Q>>(isa, job, rows),
+        _ => return false,
     }
     true
 }
@@ -197,8 +208,8 @@ impl<P: Grouped> Arithmetic<P> for ByGroups {
     #[inline(always)]
     fn product<W: Wide>(w: W, job: &Job<'_>, rows: Range<usize>, has_amx: bool) {
         if has_amx && group_tiles::is_worth_it(job.rows.count) {
-            // SAFETY: the process has AMX, and AVX-512 with it.
-            return unsafe { group_tiles::product::<P>(job, rows) };
+            // SAFETY: the process has AMX.
+            return unsafe { group_tiles::product::<P>(job, rows, W::INTERLEAVED) };
         }
         match job.rows.count {
             1 => few::<P, W, i8, Self, 1>(w, job, rows),
@@ -222,7 +233,9 @@ impl Window {
     /// The window that computes rows from `begin` on; none from `end` on is wanted.
     #[inline(always)]
     fn new<W: Wide>(job: &Job<'_>, begin: usize, end: usize) -> Self {
-        let first = begin.min(job.weights.rows - W::ROWS);
+        let rows = job.weights.rows;
+        let rows = if W::INTERLEAVED { interleaved::whole_rows(rows) } else { rows };
+        let first = begin.min(rows - W::ROWS);
         let skip = begin - first;
         Self { first, wanted: skip..(end - first).min(W::ROWS) }
     }
@@ -282,7 +295,7 @@ impl Window {
 
 /// Bytes from a block of a window to the next.
 const fn block_step<P: Packed, W: Wide>() -> usize {
-    P::FORMAT.block_bytes() * if W::INTERLEAVED { W::ROWS } else { 1 }
+    P::FORMAT.block_bytes() * if W::INTERLEAVED { ROWS } else { 1 }
 }
 
 /// How many pieces of a block are multiplied with `N` rows before their sums are added up: these then stay in registers, and additions,
@@ -325,11 +338,12 @@ fn few<P: Packed, W: Wide, Q: Integer, S: Steps<P, W>, const N: usize>(
         // The rows of a window follow each other, and so do windows: each block's turn asks for its share of what comes later, of
         // interleaved rows beyond the task's: its thread has the next, most often.
         let share = W::ROWS * P::FORMAT.block_bytes();
-        let (lead, end) = if W::INTERLEAVED {
-            ((BYTES_AHEAD + share / 2) / share * share, job.weights.rows)
+        let lead = if const { W::INTERLEAVED && W::ROWS == ROWS } {
+            (BYTES_AHEAD + share / 2) / share * share
         } else {
-            (W::ROWS * stride, rows.end)
+            W::ROWS * stride
         };
+        let end = if W::INTERLEAVED { job.weights.rows } else { rows.end };
         let end = first.wrapping_add((end - begin) * stride);
         let mut ahead = Ahead { next: first.wrapping_add(lead), end, share };
         for b in 0..blocks {
@@ -486,7 +500,10 @@ fn many<P: Packed, W: Wide, Q: Integer, S: Steps<P, W>, const GROUPS: bool>(
         let windows: [Window; STRIPES] =
             std::array::from_fn(|r| Window::new::<W>(job, begin + r.min(count - 1) * W::ROWS, rows.end));
         let windows = &windows[..count];
-        let turns = job.weights.cols / if GROUPS { GROUP } else { P::SUB } * job.rows.count.div_ceil(W::TILE);
+        // With AMX a tile has as many rows as a stripe, and stripes take turns.
+        let tile = if has_amx { W::ROWS / STRIPES } else { W::TILE };
+        let steps = job.weights.cols / if GROUPS { GROUP } else { P::SUB };
+        let turns = steps * job.rows.count.div_ceil(tile);
         let next = Cell::new(NextRows::of(job, begin + count * W::ROWS, STRIPES * W::ROWS, turns));
         for first_col in (0..job.weights.cols).step_by(panel_cols) {
             let cols = first_col..(first_col + panel_cols).min(job.weights.cols);

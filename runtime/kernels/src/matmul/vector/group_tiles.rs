@@ -13,7 +13,7 @@ use std::ops::Range;
 use super::super::Job;
 use super::super::activations::{BLOCK, BlockInfo, GROUP};
 use super::super::packed::{Grouped, IntegerScales, MAX_SUBS, Packed, Sink, Weights};
-use super::super::wide::{Column, Wide};
+use super::super::wide::{Column, Interleaved, Wide};
 use super::next_rows::NextRows;
 use super::steps::add_group;
 use super::{Window, block_step};
@@ -31,6 +31,11 @@ const GROUPS: usize = 2;
 const STRIPES: usize = 2;
 
 type Isa = Avx512<false>;
+
+/// What reads rows of weights: [`Isa`], or the same of interleaved rows.
+trait Source: Wide<V = __m512i, F = __m512> {}
+
+impl<W: Wide<V = __m512i, F = __m512>> Source for W {}
 
 /// What LDTILECFG reads: palette 1.
 #[repr(C, align(64))]
@@ -151,14 +156,29 @@ fn grow<T: Copy>(buffer: &mut Vec<T>, len: usize, zero: T) {
     buffer.resize(buffer.len().max(len), zero);
 }
 
-/// The output of some weight rows for all rows of the input.
+/// The output of some weight rows, which are interleaved or not, for all rows of the input.
 ///
 /// # Safety
 /// The process must have AMX: [`Isa::Amx`](crate::Isa::Amx).
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) unsafe fn product<P: Grouped>(job: &Job<'_>, rows: Range<usize>) {
-    // SAFETY: this function's own features.
-    let w: Isa = unsafe { Avx512::assume() };
+pub(super) unsafe fn product<P: Grouped>(job: &Job<'_>, rows: Range<usize>, interleaved: bool) {
+    // SAFETY: this function's own features, and the caller's promise.
+    unsafe {
+        let w: Isa = Avx512::assume();
+        if interleaved {
+            product_of::<P, _>(w, Interleaved(w), job, rows)
+        } else {
+            product_of::<P, _>(w, w, job, rows)
+        }
+    }
+}
+
+/// The same with rows as `source` reads them.
+///
+/// # Safety
+/// As for [`product`].
+#[inline(always)]
+unsafe fn product_of<P: Grouped, S: Source>(w: Isa, source: S, job: &Job<'_>, rows: Range<usize>) {
     let mut kept = KEPT.take();
     if kept.job != job.number {
         kept.fill(job);
@@ -178,7 +198,7 @@ pub(super) unsafe fn product<P: Grouped>(job: &Job<'_>, rows: Range<usize>) {
     for begin in rows.clone().step_by(STRIPES * ROWS) {
         let count = (rows.end - begin).div_ceil(ROWS).min(STRIPES);
         let windows: [Window; STRIPES] =
-            std::array::from_fn(|r| Window::new::<Isa>(job, begin + r.min(count - 1) * ROWS, rows.end));
+            std::array::from_fn(|r| Window::new::<S>(job, begin + r.min(count - 1) * ROWS, rows.end));
         let turns = groups / GROUPS * tiles * count;
         let mut next = NextRows::of(job, begin + count * ROWS, STRIPES * ROWS, turns);
         let output = &mut kept.output[..tiles * count];
@@ -187,8 +207,8 @@ pub(super) unsafe fn product<P: Grouped>(job: &Job<'_>, rows: Range<usize>) {
             for (window, stripe) in windows.iter().zip(&mut panel[..count]) {
                 // SAFETY: the rows of a window are in the matrix, and so is this block of each; AVX-512 is there.
                 unsafe {
-                    let at = window.blocks(job).add(block * block_step::<P, Isa>());
-                    stripe.unpack::<P>(w, at, job.weights.row_bytes);
+                    let at = window.blocks(job).add(block * block_step::<P, S>());
+                    stripe.unpack::<P, S>(source, at, job.weights.row_bytes);
                 }
             }
             // SAFETY: the stripes were unpacked, the tiles are set up, and of the input there are all groups.
@@ -243,9 +263,9 @@ impl Stripe {
     /// # Safety
     /// As for [`Packed::weights`]; AVX-512.
     #[inline(always)]
-    unsafe fn unpack<P: Grouped>(&mut self, w: Isa, at: *const u8, stride: usize) {
+    unsafe fn unpack<P: Grouped, S: Source>(&mut self, w: S, at: *const u8, stride: usize) {
         let (zero, none) = (w.splat(0.0), [w.splat32(0); MAX_SUBS]);
-        let mut scales = IntegerScales::<Isa> { unit: zero, minimum_unit: zero, scale: none, minimum: none };
+        let mut scales = IntegerScales::<S> { unit: zero, minimum_unit: zero, scale: none, minimum: none };
         // SAFETY: the caller's promise; each place has room for a vector.
         unsafe {
             P::integer_scales(w, at, stride, &mut scales);
@@ -279,9 +299,9 @@ struct Planes<'a> {
     scale: &'a [__m512i; MAX_SUBS],
 }
 
-impl Sink<Isa> for Planes<'_> {
+impl<S: Source> Sink<S> for Planes<'_> {
     #[inline(always)]
-    fn put<P: Packed, const C: usize>(&mut self, w: Isa, sub: usize, columns: [Column<Isa>; C]) {
+    fn put<P: Packed, const C: usize>(&mut self, w: S, sub: usize, columns: [Column<S>; C]) {
         let scale = self.scale[sub];
         let low_bytes = w.splat32(0x00FF_00FF);
         for (c, column) in columns.into_iter().enumerate() {

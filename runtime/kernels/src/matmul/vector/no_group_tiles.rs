@@ -12,6 +12,6 @@ pub(super) const fn is_worth_it(_rows: usize) -> bool {
 
 /// # Safety
 /// The process must have AMX, which it has not.
-pub(super) unsafe fn product<P: Grouped>(_: &Job<'_>, _: Range<usize>) {
+pub(super) unsafe fn product<P: Grouped>(_: &Job<'_>, _: Range<usize>, _: bool) {
     unreachable!("AMX is of x86-64")
 }

@@ -3,7 +3,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::interleaved::Halves;
+use super::interleaved::OfGroups;
 use super::{Column, Shared, Wide};
 use crate::matmul::activations::Integer;
 use crate::matmul::packed::Weights;
@@ -348,9 +348,15 @@ impl<const VNNI: bool> Wide for Avx2<VNNI> {
     }
 }
 
-impl<const VNNI: bool> Halves for Avx2<VNNI> {
+impl<const VNNI: bool> OfGroups for Avx2<VNNI> {
     #[inline(always)]
-    unsafe fn load_halves(self, at: *const u8) -> __m256 {
+    unsafe fn load_dwords(self, at: *const u8, _group: usize) -> __m256i {
+        // SAFETY: the caller's promise.
+        unsafe { self.load(at) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_halves(self, at: *const u8, _group: usize) -> __m256 {
         // SAFETY: the caller's promise; F16C by the token.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(at.cast())) }
     }

@@ -4,6 +4,7 @@ mod codebooks;
 
 use std::arch::x86_64::*;
 
+use super::interleaved::OfGroups;
 use super::{Column, Shared, Wide};
 use crate::matmul::packed::{Packed, Sink, Weights};
 use crate::simd::Avx512;
@@ -251,6 +252,26 @@ impl<const VBMI: bool> Wide for Avx512<VBMI> {
     fn prefetch_to_write(self, at: *const u8) {
         // SAFETY: as above.
         unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) }
+    }
+}
+
+impl<const VBMI: bool> OfGroups for Avx512<VBMI> {
+    #[inline(always)]
+    unsafe fn load_dwords(self, at: *const u8, group: usize) -> __m512i {
+        // SAFETY: the caller's promise; AVX-512 by the token.
+        unsafe {
+            let first = _mm512_castsi256_si512(_mm256_loadu_si256(at.cast()));
+            _mm512_inserti64x4::<1>(first, _mm256_loadu_si256(at.add(group).cast()))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_halves(self, at: *const u8, group: usize) -> __m512 {
+        // SAFETY: as above.
+        unsafe {
+            let first = _mm256_castsi128_si256(_mm_loadu_si128(at.cast()));
+            _mm512_cvtph_ps(_mm256_inserti128_si256::<1>(first, _mm_loadu_si128(at.add(group).cast())))
+        }
     }
 }
 

@@ -5,18 +5,23 @@ use super::{Column, Shared, Wide};
 use crate::matmul::interleaved::ROWS;
 use crate::matmul::packed::Weights;
 
-/// Halves as interleaved blocks end with.
-pub(in crate::matmul) trait Halves: Wide {
-    /// One half for each row, as they follow one another.
+/// Rows of one group, or of several that follow each other, `group` bytes apart.
+pub(in crate::matmul) trait OfGroups: Wide {
+    /// A dword of each row, from those of the first group at `at` on.
     ///
     /// # Safety
     /// They must be readable, at any address.
-    unsafe fn load_halves(self, at: *const u8) -> Self::F;
+    unsafe fn load_dwords(self, at: *const u8, group: usize) -> Self::V;
+    /// A half of each row, as interleaved blocks end with them.
+    ///
+    /// # Safety
+    /// They must be readable, at any address.
+    unsafe fn load_halves(self, at: *const u8, group: usize) -> Self::F;
 }
 
-/// An instruction set on interleaved rows; strides mean nothing to it.
+/// An instruction set on interleaved rows.
 #[derive(Clone, Copy)]
-pub(in crate::matmul) struct Interleaved<W: Halves>(pub W);
+pub(in crate::matmul) struct Interleaved<W: OfGroups>(pub W);
 
 /// Methods that are those of the instruction set.
 macro_rules! same {
@@ -39,12 +44,12 @@ macro_rules! same_unsafe {
     )*};
 }
 
-impl<W: Halves> Wide for Interleaved<W> {
+impl<W: OfGroups> Wide for Interleaved<W> {
     type V = W::V;
     type F = W::F;
     type Plain = W::Plain;
     const ROWS: usize = {
-        assert!(W::ROWS == ROWS, "as many rows as are interleaved");
+        assert!(W::ROWS.is_multiple_of(ROWS), "whole groups");
         W::ROWS
     };
     const INTERLEAVED: bool = true;
@@ -54,24 +59,23 @@ impl<W: Halves> Wide for Interleaved<W> {
     const SIGNED_OFFSET_BITS: u32 = W::SIGNED_OFFSET_BITS;
 
     #[inline(always)]
-    unsafe fn column(self, at: *const u8, offset: usize, _stride: usize) -> Column<Self> {
+    unsafe fn column(self, at: *const u8, offset: usize, stride: usize) -> Column<Self> {
         // SAFETY: the caller's promise.
         unsafe {
-            let at = at.add(offset * ROWS);
-            let vector = 4 * ROWS;
+            let (at, dwords, group) = (at.add(offset * ROWS), 4 * ROWS, ROWS * stride);
             [
-                self.0.load(at),
-                self.0.load(at.add(vector)),
-                self.0.load(at.add(2 * vector)),
-                self.0.load(at.add(3 * vector)),
+                self.0.load_dwords(at, group),
+                self.0.load_dwords(at.add(dwords), group),
+                self.0.load_dwords(at.add(2 * dwords), group),
+                self.0.load_dwords(at.add(3 * dwords), group),
             ]
         }
     }
 
     #[inline(always)]
-    unsafe fn last_halves(self, at: *const u8, offset: usize, _stride: usize) -> W::F {
+    unsafe fn last_halves(self, at: *const u8, offset: usize, stride: usize) -> W::F {
         // SAFETY: the caller's promise.
-        unsafe { self.0.load_halves(at.add(offset * ROWS)) }
+        unsafe { self.0.load_halves(at.add(offset * ROWS), ROWS * stride) }
     }
 
     #[inline(always)]
@@ -112,6 +116,11 @@ impl<W: Halves> Wide for Interleaved<W> {
     #[inline(always)]
     fn prefetch(self, at: *const u8) {
         self.0.prefetch(at);
+    }
+
+    #[inline(always)]
+    fn prefetch_far(self, at: *const u8) {
+        self.0.prefetch_far(at);
     }
 
     #[inline(always)]
