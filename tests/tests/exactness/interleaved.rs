@@ -136,6 +136,22 @@ fn every_way_to_lie_in_memory_gives_the_same_bits() {
     }
 }
 
+/// 300 rows of 512 gates and ups are more than experts compute together on one thread, 60 are not.
+#[test]
+fn experts_in_waves_give_the_same_bits() {
+    let room = tempfile::tempdir().unwrap();
+    let path = room.path().join("mixture.gguf");
+    write_mixture(&Checkpoint::open(&fixture("kq-qwen3-Q4_K_M")).unwrap(), &path, &|_, _| {});
+    let run = |prefill_chunk| {
+        let (context, threads) = (Some(128), Some(1));
+        let options = LoadOptions { context, threads, prefill_chunk, ..LoadOptions::default() };
+        let checkpoint = Checkpoint::open(&path).unwrap().into();
+        let model = Prepared::without_text(checkpoint, &options).unwrap().load(&mut |_, _| {}).unwrap();
+        fresh(&model, &tokens(100, 3))
+    };
+    assert!(run(Some(100)) == run(Some(20)));
+}
+
 /// Experts of a paged model that are used time and again are interleaved where they are in memory; a pass then has such beside others.
 #[test]
 fn experts_that_are_interleaved_later_give_the_same_bits() {
