@@ -314,7 +314,7 @@ impl Run<'_> {
         // Tools that come while a constrained answer is made must wait for the next.
         let chat = !self.options.raw;
         let offered = chat && self.constraint.is_none();
-        let tools = if offered { running.tools.descriptions().to_vec() } else { Vec::new() };
+        let tools = if offered { running.tools.descriptions().clone() } else { Arc::default() };
         let start = Instant::now();
         let mut decoder = Decoder::new(
             self.generator.model.tokenizer()?,

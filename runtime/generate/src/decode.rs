@@ -4,6 +4,7 @@
 //! bytes, bytes become text, text goes through the tool-call parser to the policies, and what they release
 //! becomes an event. The token then goes back into the session.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use membrane_engine::{EngineError, Session};
@@ -30,7 +31,7 @@ pub(crate) struct Round<'a> {
     /// Whether the text ends with the round, also where it ends in calls.
     pub last: bool,
     /// The tools that calls are looked for of, as chat templates take them.
-    pub tools: Vec<Value>,
+    pub tools: Arc<[Value]>,
     /// Texts that end it.
     pub stop: &'a [String],
     /// The session's place in passes that it shares with others, if it shares any.

@@ -1,5 +1,6 @@
 //! A conversation that policies have rewritten, with what they are not shown of its messages: calls, and names of tools.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use membrane_host::{Message, Role};
@@ -20,6 +21,15 @@ pub(crate) fn merge(before: &[ChatMessage], given: &[Message], now: &[Message]) 
         }
     }
     rewritten
+}
+
+/// The same, without a copy where policies left it as it was.
+pub(crate) fn rewritten<'a>(
+    before: &'a [ChatMessage],
+    given: &[Message],
+    now: &[Message],
+) -> Cow<'a, [ChatMessage]> {
+    if given == now { Cow::Borrowed(before) } else { Cow::Owned(merge(before, given, now)) }
 }
 
 /// The turns of a conversation: a message, and the results of tools behind it.

@@ -23,7 +23,7 @@ impl Reader {
             Some(channels) if round.chat && round.constraint.is_none() => {
                 Self::Channels(channels, behind(&channels, tokenizer, round.prompt, tools))
             }
-            _ if tools => Self::Calls(ToolCallParser::new(&round.tools)),
+            _ if tools => Self::Calls(ToolCallParser::new(round.tools.clone())),
             _ => Self::Plain,
         }
     }
@@ -71,7 +71,7 @@ impl Reader {
     pub fn restart(&mut self, tokenizer: &Tokenizer, tokens: &[u32], round: &Round<'_>) {
         match self {
             Self::Plain => {}
-            Self::Calls(parser) => *parser = ToolCallParser::new(&round.tools),
+            Self::Calls(parser) => *parser = ToolCallParser::new(round.tools.clone()),
             Self::Channels(channels, parser) => {
                 *parser = behind(channels, tokenizer, tokens, !round.tools.is_empty());
             }

@@ -47,6 +47,7 @@ mod state;
 mod text;
 mod timezone;
 mod tool;
+mod values;
 mod vocabulary;
 mod wall;
 pub mod watch;

@@ -29,6 +29,8 @@ const MAX_TABLE_ELEMENTS: usize = 200_000;
 pub const MAX_TRANSFER_BYTES: usize = 48 << 20;
 /// Units for each item of a list that a guest hands over, beside those for the bytes of its text (10^6 empty texts).
 pub(crate) const ITEM_UNITS: usize = 16;
+/// Units for each JSON value that is made of a guest's text: about the bytes that it takes.
+pub(crate) const VALUE_UNITS: usize = 72;
 /// Handles of an instance: an agent's sessions and generations.
 pub const MAX_HANDLES: usize = 128;
 
@@ -102,8 +104,13 @@ pub const MAX_TOOL_NAME_BYTES: usize = 64;
 pub const MAX_TOOL_DESCRIPTION_BYTES: usize = 4096;
 /// Bytes of the schema of a tool's parameters.
 pub const MAX_TOOL_SCHEMA_BYTES: usize = 64 << 10;
+/// JSON values in the schemas of a component's tools together: each takes 72 bytes and more (64 schemas of 64 KiB of `0,`).
+pub const MAX_TOOL_SCHEMA_VALUES: usize = 64 << 10;
 /// Bytes of the arguments of a call.
 pub const MAX_ARGUMENTS_BYTES: usize = 1 << 20;
+/// JSON values in the arguments of a call, and in those of all calls of a conversation together (15 MiB of `0,`, which take
+/// half a gigabyte).
+pub const MAX_ARGUMENTS_VALUES: usize = 64 << 10;
 /// Bytes of a result, which is cut there.
 pub const MAX_RESULT_BYTES: usize = 256 << 10;
 
@@ -115,6 +122,9 @@ pub const MAX_SESSIONS: usize = 64;
 pub const MAX_GENERATIONS: usize = 16;
 /// Turns of a conversation of an agent.
 pub const MAX_TURNS: usize = 10_000;
+/// Bytes of memory that the conversations of all sessions of a run take, forks with the same one counted once (64 sessions, each with
+/// 16 MiB of what the chat template leaves out). Two of the longest fit, so that one can take the place of another.
+pub const MAX_CONVERSATIONS_BYTES: usize = 64 << 20;
 /// Texts that end a generation, and bytes of each: all are looked for in all new text.
 pub const MAX_STOPS: usize = 16;
 /// Bytes of such a text.

@@ -1,8 +1,7 @@
 //! The tools of one answer.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, json};
 use thiserror::Error;
 
@@ -13,11 +12,11 @@ use crate::engine::Host;
 use crate::error::{Failure, HostError, Result};
 use crate::exports::tool::{Call, Configure, Describe};
 use crate::limits::{
-    MAX_ARGUMENTS_BYTES, MAX_RESULT_BYTES, MAX_TOOL_DESCRIPTION_BYTES, MAX_TOOL_NAME_BYTES,
-    MAX_TOOL_SCHEMA_BYTES, MAX_TOOLS,
+    MAX_ARGUMENTS_BYTES, MAX_ARGUMENTS_VALUES, MAX_RESULT_BYTES, MAX_TOOL_DESCRIPTION_BYTES,
+    MAX_TOOL_NAME_BYTES, MAX_TOOL_SCHEMA_BYTES, MAX_TOOL_SCHEMA_VALUES, MAX_TOOLS,
 };
 use crate::plugin::Plugin;
-use crate::{World, error};
+use crate::{World, error, values};
 
 /// Why a tool call gave no result. The text is for the model, and spoils this call only.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -31,7 +30,10 @@ pub enum ToolError {
         known: String,
     },
     /// The arguments are not a JSON object.
-    #[error("the arguments of `{tool}` are not a JSON object of at most {MAX_ARGUMENTS_BYTES} bytes")]
+    #[error(
+        "the arguments of `{tool}` are not a JSON object of at most {MAX_ARGUMENTS_BYTES} bytes and \
+         {MAX_ARGUMENTS_VALUES} values"
+    )]
     Arguments {
         /// The tool.
         tool: String,
@@ -49,7 +51,7 @@ pub struct ToolSet {
     pub(crate) members: Vec<Member>,
     /// Name of each tool, and the index of its plugin.
     pub(crate) tools: Vec<(String, usize)>,
-    pub(crate) descriptions: Vec<Value>,
+    pub(crate) descriptions: Arc<[Value]>,
 }
 
 pub(crate) struct Member {
@@ -64,7 +66,8 @@ impl ToolSet {
     /// Starts an instance of each plugin and asks it for its tools. Errors: a plugin that is no tool or fails
     /// to start, a description that the contract does not allow, or two tools of one name.
     pub fn start(_host: &Host, plugins: &[Plugin]) -> Result<Self> {
-        let mut set = Self { members: Vec::new(), tools: Vec::new(), descriptions: Vec::new() };
+        let mut set = Self { members: Vec::new(), tools: Vec::new(), descriptions: Arc::default() };
+        let mut descriptions = Vec::new();
         for (index, plugin) in plugins.iter().enumerate() {
             let mut instance = start(plugin)?;
             for (name, description) in describe(&mut instance)? {
@@ -73,11 +76,12 @@ impl ToolSet {
                     let second = plugin.name().to_owned();
                     return Err(HostError::DuplicateTool { tool: name, first, second });
                 }
-                set.descriptions.push(description);
+                descriptions.push(description);
                 set.tools.push((name, index));
             }
             set.members.push(Member { plugin: plugin.clone(), instance: Some(instance), before: None });
         }
+        set.descriptions = descriptions.into();
         Ok(set)
     }
 
@@ -93,7 +97,7 @@ impl ToolSet {
 
     /// The tools as chat templates take them: `{"type": "function", "function": {name, description,
     /// parameters}}`.
-    pub fn descriptions(&self) -> &[Value] {
+    pub fn descriptions(&self) -> &Arc<[Value]> {
         &self.descriptions
     }
 
@@ -104,7 +108,7 @@ impl ToolSet {
             let name = crate::text::clean(name, MAX_TOOL_NAME_BYTES);
             return Err(ToolError::Unknown { name, known: known.join(", ") });
         };
-        if arguments.len() > MAX_ARGUMENTS_BYTES || !is_object(arguments) {
+        if values::of_arguments(arguments).is_none() {
             return Err(ToolError::Arguments { tool: name.to_owned() });
         }
         let member = &mut self.members[*index];
@@ -141,8 +145,16 @@ pub(crate) fn describe(instance: &mut Instance<Tool>) -> Result<Vec<(String, Val
         let what = format!("it describes {} tools; there must be 1 to {MAX_TOOLS}", tools.len());
         return Err(instance.broke("describe", what));
     }
+    let mut together = 0;
     let shown = |tool: Description| {
         let schema = check(&tool).map_err(|what| instance.broke("describe", what))?;
+        together += values::count(&schema);
+        if together > MAX_TOOL_SCHEMA_VALUES {
+            let what = format!(
+                "the schemas of its tools have more than {MAX_TOOL_SCHEMA_VALUES} JSON values together"
+            );
+            return Err(instance.broke("describe", what));
+        }
         let function = json!({ "name": tool.name, "description": tool.description, "parameters": schema });
         Ok((tool.name, json!({ "type": "function", "function": function })))
     };
@@ -170,68 +182,6 @@ fn check(tool: &Description) -> Result<Value, String> {
     }
 }
 
-/// Whether a text is a JSON object in which no object names a field twice: readers differ in which of the two they take, so that a
-/// policy could be shown another value than the tool.
-pub(crate) fn is_object(text: &str) -> bool {
-    text.trim_start().starts_with('{') && serde_json::from_str::<Unambiguous>(text).is_ok()
-}
-
-/// Any JSON value without fields of one name in one object.
-struct Unambiguous;
-
-impl<'de> Deserialize<'de> for Unambiguous {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Self)
-    }
-}
-
-impl<'de> Visitor<'de> for Unambiguous {
-    type Value = Self;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_unit<E>(self) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
-        while items.next_element::<Self>()?.is_some() {}
-        Ok(self)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self, A::Error> {
-        let mut names = HashSet::new();
-        while let Some((name, Self)) = fields.next_entry::<String, Self>()? {
-            if !names.insert(name) {
-                return Err(serde::de::Error::custom("a field is named twice"));
-            }
-        }
-        Ok(self)
-    }
-}
-
 /// Cuts a result at its limit, at a character.
 fn cut(mut text: String) -> String {
     let mut end = text.len().min(MAX_RESULT_BYTES);
@@ -240,22 +190,4 @@ fn cut(mut text: String) -> String {
     }
     text.truncate(end);
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn arguments_are_objects_that_all_read_alike() {
-        for good in ["{}", " {\"a\": [1, -2, 0.5, true, null, \"x\", {\"a\": {}}]} "] {
-            assert!(is_object(good), "{good}");
-        }
-        let twice = ["{\"a\": 1, \"a\": 1}", "{\"b\": [{\"a\": 1, \"\\u0061\": 2}]}"];
-        for bad in twice.into_iter().chain(["", "[]", "1", "{", "{} x", "{\"a\": 1e999}"]) {
-            assert!(!is_object(bad), "{bad}");
-        }
-        let deep = "[".repeat(100_000);
-        assert!(!is_object(&format!("{{\"a\": {deep}")));
-    }
 }

@@ -17,6 +17,8 @@ mod scan;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use crate::conversation::ToolCall;
@@ -98,7 +100,7 @@ pub enum ParserEvent {
 /// from JSON that the model writes as its answer.
 #[derive(Debug, Default)]
 pub struct ToolCallParser {
-    tools: Vec<Value>,
+    tools: Arc<[Value]>,
     state: State,
     events: Vec<ParserEvent>,
     /// A call has been found and no text since.
@@ -152,8 +154,8 @@ enum Phase {
 impl ToolCallParser {
     /// A parser at the start of an answer. `tools`: those that the model may call, as chat templates are given them
     /// ([`crate::Conversation::tools`]); by their schemas values are told from texts where a model writes both alike.
-    pub fn new(tools: &[Value]) -> Self {
-        Self { tools: tools.to_vec(), ..Self::default() }
+    pub fn new(tools: Arc<[Value]>) -> Self {
+        Self { tools, ..Self::default() }
     }
 
     /// Whether a control token of this text belongs to the calls; others have no text.

@@ -321,6 +321,18 @@ fn bombs() -> Vec<Attack> {
             behind([json!({"start": ["a", "g", {"sampling": "{\"no_such\": 1}"}]})])
         }),
         told(
+            "arguments that unfold",
+            "shows the model 1 MB of arguments that are half a million values",
+            &["no JSON object of at most 1048576 bytes and 65536 values"],
+            || behind([json!({"calls": ["a", 1, 500_000]})]),
+        ),
+        told(
+            "calls that unfold together",
+            "has the host make 450,000 values of 15 calls",
+            &["the arguments of all calls in the conversation have 450030 JSON values; the limit is 65536"],
+            || behind([json!({"calls": ["a", 15, 30_000]})]),
+        ),
+        told(
             "arguments that are a list",
             "calls a tool with what it does not take",
             &["are not a JSON object"],

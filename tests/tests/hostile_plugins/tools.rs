@@ -206,6 +206,15 @@ fn descriptions() -> Vec<Attack> {
             },
         ),
         describing(
+            "schemas that unfold",
+            "has the host keep 150 MB of values of 4 MB of text",
+            &["the schemas of its tools have more than 65536 JSON values together"],
+            || {
+                let names: Vec<String> = (0..64).map(|number| format!("tool-{number}")).collect();
+                vec![json!({ "names": names, "schema": format!("{{\"a\": [{}0]}}", "0,".repeat(32_000)) })]
+            },
+        ),
+        describing(
             "name of another tool",
             "takes calls of another plugin",
             &["both offer a tool `one`"],

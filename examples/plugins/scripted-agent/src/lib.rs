@@ -28,6 +28,8 @@ enum Step {
     Drop(String),
     Append(String, String),
     Chat(String, Vec<(String, String)>, bool),
+    /// A conversation with so many calls in it, each with a list of so many numbers.
+    Calls(String, usize, usize),
     Fork(String, String),
     Truncate(String, u32),
     Length(String),
@@ -198,6 +200,15 @@ impl Scripted {
             Step::Chat(name, turns, tools) => {
                 let turns: Vec<Turn> = turns.into_iter().map(turn).collect();
                 outcome(self.session(&name)?.chat(&turns, tools), |synced| {
+                    json!([synced.reused, synced.computed])
+                })
+            }
+            Step::Calls(name, calls, numbers) => {
+                let arguments = format!("{{\"a\":[{}0]}}", "0,".repeat(numbers.saturating_sub(1)));
+                let call = Invocation { name: "add".to_owned(), arguments };
+                let said = Turn { calls: vec![call; calls], ..Turn::new(Role::Assistant, "") };
+                let turns = [Turn::new(Role::User, "Add."), said];
+                outcome(self.session(&name)?.chat(&turns, false), |synced| {
                     json!([synced.reused, synced.computed])
                 })
             }

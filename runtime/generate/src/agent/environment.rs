@@ -226,6 +226,6 @@ impl Environment for Front {
 impl Front {
     /// The tools as chat templates take them.
     fn tool_texts(&self) -> Arc<[serde_json::Value]> {
-        self.inner().running.tools.descriptions().into()
+        self.inner().running.tools.descriptions().clone()
     }
 }

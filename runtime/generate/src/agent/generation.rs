@@ -29,7 +29,7 @@ pub(super) struct Task {
     /// Whether the chat template made the prompt.
     pub chat: bool,
     /// The tools that calls are looked for of, as chat templates take them.
-    pub tools: Vec<Value>,
+    pub tools: Arc<[Value]>,
     /// What the text must follow.
     pub constraint: Option<Constraint>,
     pub options: GenerationOptions,

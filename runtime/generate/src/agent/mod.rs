@@ -5,6 +5,7 @@
 //! agent itself says to the person, and each tool that it calls, passes the policies of the run once more: an agent could
 //! have changed the text.
 
+mod conversations;
 mod environment;
 mod generation;
 mod session;
@@ -29,6 +30,7 @@ use crate::journal::{Audit, Journal};
 use crate::judge::{Bench, Interrupt, Judgements};
 use crate::passes::Passes;
 use crate::speculate::Gate;
+use conversations::Conversations;
 use environment::Front;
 
 /// Where events of a run go. Generations tell of theirs from threads of their own.
@@ -92,6 +94,8 @@ pub(crate) struct Run {
     stats: Mutex<Stats>,
     clock: Mutex<Clock>,
     log: Mutex<JudgedLines>,
+    /// What its sessions keep of conversations.
+    conversations: Conversations,
 }
 
 /// How long at least one generation of a run was under way.
@@ -210,6 +214,7 @@ impl Agents {
             stats: Mutex::default(),
             clock: Mutex::default(),
             log: Mutex::default(),
+            conversations: Conversations::default(),
         });
         let own = Behaviour { samplers: Vec::new(), ..base.behaviour.clone() };
         let judgements = Judgements::default();

@@ -15,6 +15,7 @@ use membrane_host::{
 use membrane_text::{Channels, ChatMessage, Constraint, Grammar, Prompt, Role, ToolCall, in_reasoning};
 use serde_json::Value;
 
+use super::conversations::Share;
 use super::generation::{AgentGeneration, Task};
 use super::{Run, lock};
 use crate::answer::{render, to_host};
@@ -22,7 +23,7 @@ use crate::behaviour::Running;
 use crate::error::{GenerateError, Stopped};
 use crate::event::{EndReason, Event};
 use crate::judge::Judgements;
-use crate::merge::merge;
+use crate::merge::rewritten;
 use crate::reload::Changes;
 use crate::scoring;
 
@@ -81,6 +82,7 @@ struct Origin {
     tokens: usize,
     /// What policies have rewritten in it, which is told with what is made of it: a generation sends it through them again.
     untold: Mutex<Vec<Intervention>>,
+    _share: Share,
 }
 
 /// A request that policies have let pass, and who will look at the answer.
@@ -159,7 +161,7 @@ impl AgentSession {
         verdicts.extend(outcome.interventions);
         let rendered = match context.tools {
             Some(tools) => {
-                let now = merge(context.given, &messages, &outcome.messages);
+                let now = rewritten(context.given, &messages, &outcome.messages);
                 let prompt = self.render(&now, tools)?;
                 // What the model has read must be what the policies make of it.
                 let ids = self.run.base.model.tokenizer()?.encode_prompt(&prompt)?;
@@ -200,7 +202,7 @@ impl AgentSession {
             Err(refused) => return Err(self.refused(&context, (Vec::new(), None), refused, judgements)),
         };
         lock(&self.run.aside).judged(judgements).map_err(of)?;
-        let prompt = self.render(&merge(given, &messages, &outcome.messages), tools).map_err(of)?;
+        let prompt = self.render(&rewritten(given, &messages, &outcome.messages), tools).map_err(of)?;
         let tokenizer = base.model.tokenizer().map_err(inference_error)?;
         let ids = tokenizer.encode_prompt(&prompt).map_err(|error| of(error.into()))?;
         Ok((ids, outcome.interventions))
@@ -342,11 +344,12 @@ impl agent::Session for AgentSession {
             ));
         }
         let given = turns.iter().map(message).collect::<Answer<Vec<ChatMessage>>>()?;
+        let _share = self.run.conversations.keep(&given)?;
         let (ids, rewritten) = self.conversation(&given, tools)?;
         let start = Instant::now();
         let synced = self.with(|session| session.sync(&ids).map_err(inference_error))?;
         let untold = Mutex::new(rewritten);
-        self.origin = Some(Arc::new(Origin { given, tools, tokens: ids.len(), untold }));
+        self.origin = Some(Arc::new(Origin { given, tools, tokens: ids.len(), untold, _share }));
         self.prefilled(synced.computed + synced.recomputed, start);
         Ok(agent::Synced { reused: synced.reused as u32, computed: synced.computed as u32 })
     }
@@ -457,7 +460,7 @@ impl AgentSession {
         let (constraint, running) = ready?;
         self.untold();
         let chat = tools.is_some();
-        let tools = if tools == Some(true) { self.tools.to_vec() } else { Vec::new() };
+        let tools = if tools == Some(true) { self.tools.clone() } else { Arc::default() };
         Ok(Task { running, before, prompt, chat, tools, constraint, options })
     }
 

@@ -10,11 +10,12 @@ use crate::agent::{
 use crate::bindings::agent::membrane::plugin::inference::{Host, HostGeneration, HostSession};
 use crate::error::Cause;
 use crate::limits::{
-    ITEM_UNITS, MAX_ARGUMENTS_BYTES, MAX_CONSTRAINT_BYTES, MAX_CONTINUATIONS, MAX_MESSAGE_BYTES,
-    MAX_PREFIX_NAME_BYTES, MAX_STOP_BYTES, MAX_STOPS, MAX_TOOL_NAME_BYTES, MAX_TURNS,
+    ITEM_UNITS, MAX_ARGUMENTS_BYTES, MAX_ARGUMENTS_VALUES, MAX_CONSTRAINT_BYTES, MAX_CONTINUATIONS,
+    MAX_MESSAGE_BYTES, MAX_PREFIX_NAME_BYTES, MAX_STOP_BYTES, MAX_STOPS, MAX_TOOL_NAME_BYTES, MAX_TURNS,
+    VALUE_UNITS,
 };
 use crate::state::State;
-use crate::tool::is_object;
+use crate::values;
 
 type Answer<T> = Result<Result<T, InferenceError>>;
 
@@ -83,17 +84,27 @@ impl HostSession for State {
         if turns.len() > MAX_TURNS {
             return invalid(format!("the conversation has {} turns; the limit is {MAX_TURNS}", turns.len()));
         }
-        let wrong =
-            calls().find(|call| call.arguments.len() > MAX_ARGUMENTS_BYTES || !is_object(&call.arguments));
-        if let Some(call) = wrong {
-            let tool = crate::text::clean(&call.name, MAX_TOOL_NAME_BYTES);
-            return invalid(format!(
-                "arguments of a call of `{tool}`: no JSON object of at most {MAX_ARGUMENTS_BYTES} bytes that names no field twice"
-            ));
-        }
         if bytes > MAX_MESSAGE_BYTES {
             return invalid(format!("the conversation has {bytes} bytes; the limit is {MAX_MESSAGE_BYTES}"));
         }
+        let mut together = 0;
+        for call in calls() {
+            let Some(values) = values::of_arguments(&call.arguments) else {
+                let tool = crate::text::clean(&call.name, MAX_TOOL_NAME_BYTES);
+                return invalid(format!(
+                    "arguments of a call of `{tool}`: no JSON object of at most {MAX_ARGUMENTS_BYTES} bytes and \
+                     {MAX_ARGUMENTS_VALUES} values that names no field twice; give a longer list as one text"
+                ));
+            };
+            together += values;
+        }
+        if together > MAX_ARGUMENTS_VALUES {
+            return invalid(format!(
+                "the arguments of all calls in the conversation have {together} JSON values; the limit is \
+                 {MAX_ARGUMENTS_VALUES}: leave earlier calls out, or give long lists as texts"
+            ));
+        }
+        self.charge(together * VALUE_UNITS)?;
         self.inferred(1, |agency| Ok(agency.sessions.get_mut(&session)?.chat(&turns, tools)))
     }
 

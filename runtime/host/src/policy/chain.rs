@@ -14,11 +14,13 @@ use crate::exports::Export;
 use crate::exports::policy::{Configure, Finish, Prompt, Request, ToolCall, ToolResult};
 use crate::grants::Grant;
 use crate::judge::SharedJudge;
-use crate::limits::{MAX_ARGUMENTS_BYTES, MAX_MESSAGE_BYTES, MAX_MESSAGES, MAX_RESULT_BYTES};
+use crate::limits::{
+    MAX_ARGUMENTS_BYTES, MAX_ARGUMENTS_VALUES, MAX_MESSAGE_BYTES, MAX_MESSAGES, MAX_RESULT_BYTES,
+};
 use crate::plugin::Plugin;
 use crate::policy::verdict::{Intervention, Refused};
 use crate::reload::Seen;
-use crate::tool::is_object;
+use crate::values;
 
 /// Instances of policies for one answer.
 ///
@@ -199,9 +201,10 @@ impl PolicyChain {
     pub fn tool_call(&mut self, call: Invocation) -> Result<ToolCallOutcome, Refused> {
         self.alive()?;
         let mut interventions = Vec::new();
-        if call.arguments.len() > MAX_ARGUMENTS_BYTES || !is_object(&call.arguments) {
+        if values::of_arguments(&call.arguments).is_none() {
             let note = format!(
-                "the arguments are not a JSON object of at most {MAX_ARGUMENTS_BYTES} bytes that names no field twice"
+                "the arguments are not a JSON object of at most {MAX_ARGUMENTS_BYTES} bytes and {MAX_ARGUMENTS_VALUES} \
+                 values that names no field twice"
             );
             return Ok(ToolCallOutcome::Denied { note, interventions });
         }
@@ -213,7 +216,7 @@ impl PolicyChain {
                 ToolCallVerdict::Allow => {}
                 ToolCallVerdict::Rewrite(rewritten) => {
                     let member = &self.members[index];
-                    if rewritten.text.len() > MAX_ARGUMENTS_BYTES || !is_object(&rewritten.text) {
+                    if values::of_arguments(&rewritten.text).is_none() {
                         let what = "it rewrote arguments to what is no JSON object, names a field twice, or is too long";
                         let failure = member.instance.broke("tool-call", what);
                         return Err(self.refuse(index, Refused::failed(&failure), interventions));

@@ -53,7 +53,7 @@ impl ToolSet {
         let told: Vec<&Value> = self
             .tools
             .iter()
-            .zip(&self.descriptions)
+            .zip(self.descriptions.iter())
             .filter(|(tool, _)| tool.1 == at)
             .map(|(_, told)| told)
             .collect();
@@ -78,8 +78,8 @@ impl ToolSet {
         let stays: Vec<bool> = self.tools.iter().map(|tool| tool.1 != at).collect();
         let mut kept = stays.iter();
         self.tools.retain(|_| kept.next() == Some(&true));
-        let mut kept = stays.iter();
-        self.descriptions.retain(|_| kept.next() == Some(&true));
+        let told = self.descriptions.iter().zip(&stays).filter(|(_, stays)| **stays);
+        self.descriptions = told.map(|(told, _)| told.clone()).collect();
         self.members[at].instance = None;
     }
 }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 fn parse(pieces: &[&str]) -> Vec<ParserEvent> {
-    let mut parser = ToolCallParser::new(&[]);
+    let mut parser = ToolCallParser::default();
     let mut events: Vec<ParserEvent> = pieces.iter().flat_map(|piece| parser.feed(piece)).collect();
     events.extend(parser.finish());
     merged(events)
@@ -94,7 +94,7 @@ fn a_call_without_end_is_given_up() {
 
 #[test]
 fn text_is_not_held_back_longer_than_needed() {
-    let mut parser = ToolCallParser::new(&[]);
+    let mut parser = ToolCallParser::default();
     assert_eq!(parser.feed("Hi <tool"), [text("Hi")]);
     assert_eq!(parser.feed("box> there"), [text(" <toolbox> there")]);
     assert_eq!(parser.feed(" <"), []);
@@ -160,7 +160,7 @@ fn weather() -> Vec<Value> {
 }
 
 fn parse_with(tools: &[Value], answer: &str) -> Vec<ParserEvent> {
-    let mut parser = ToolCallParser::new(tools);
+    let mut parser = ToolCallParser::new(tools.into());
     let mut events: Vec<ParserEvent> = answer.chars().flat_map(|c| parser.feed(&c.to_string())).collect();
     events.extend(parser.finish());
     events
@@ -251,7 +251,7 @@ fn broken_calls_of_other_forms_are_malformed() {
 
 #[test]
 fn a_mark_in_prose_holds_nothing_back() {
-    let mut parser = ToolCallParser::new(&[]);
+    let mut parser = ToolCallParser::default();
     let why = "there is no JSON object and no function in it";
     assert_eq!(parser.feed("[TOOL_CALLS]("), [ParserEvent::Malformed { raw: "[TOOL_CALLS](".into(), why }]);
     assert_eq!(parser.feed("is a mark)"), [text("is a mark)")]);

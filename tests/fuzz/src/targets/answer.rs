@@ -39,7 +39,7 @@ const CONTROL: [&str; 4] = ["<|channel|>", "<|message|>", "<|start|>", "<|end|>"
 
 /// Feeds the bytes in pieces.
 pub fn target(data: &[u8]) {
-    let (mut stream, mut calls) = (Utf8Stream::default(), ToolCallParser::new(&[]));
+    let (mut stream, mut calls) = (Utf8Stream::default(), ToolCallParser::default());
     let mut channels = ChannelParser::new(data.len() % 2 == 0);
     let mut text = String::new();
     let mut rest = data;
