@@ -120,6 +120,9 @@ pub const MAX_TASK_BYTES: usize = 16 << 20;
 pub const MAX_SESSIONS: usize = 64;
 /// Generations of an agent at a time, each on a thread of its own.
 pub const MAX_GENERATIONS: usize = 16;
+/// Generations that an agent begins in a run, those included that come to nothing: each leaves a record with its whole prompt (one that
+/// fills the disk with generations of no token).
+pub const MAX_RUN_GENERATIONS: u32 = 64 << 10;
 /// Turns of a conversation of an agent.
 pub const MAX_TURNS: usize = 10_000;
 /// Bytes of memory that the conversations of all sessions of a run take, forks with the same one counted once (64 sessions, each with

@@ -56,6 +56,8 @@ pub struct Agency {
     pub store: Option<Store>,
     /// Bytes that it wrote to its answer.
     pub written: usize,
+    /// Generations that it has begun.
+    pub begun: u32,
     pub sessions: ResourceTable,
     pub generations: ResourceTable,
 }
@@ -65,7 +67,7 @@ impl Agency {
         let (mut sessions, mut generations) = (ResourceTable::new(), ResourceTable::new());
         sessions.set_max_capacity(MAX_SESSIONS);
         generations.set_max_capacity(MAX_GENERATIONS);
-        Self { environment, store, written: 0, sessions, generations }
+        Self { environment, store, written: 0, begun: 0, sessions, generations }
     }
 
     pub fn add_session(&mut self, session: SessionHandle) -> Result<Resource<SessionHandle>, InferenceError> {

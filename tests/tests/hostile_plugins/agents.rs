@@ -200,6 +200,25 @@ fn shares() -> Vec<Attack> {
             &["there are 16 generations already; drop one"],
             || behind([json!({"generations": ["a", 40]})]),
         ),
+        ends(
+            "generations of no token",
+            "has policies started and records written for nothing",
+            &["plugin `x`: run ran out of fuel"],
+            || {
+                let start = json!({"start": ["a", "g", {"max-tokens": 0}]});
+                Value::Array(behind([json!({"repeat": [3100, start]})]))
+            },
+        ),
+        ends(
+            "long prompts without end",
+            "has the log written full of one prompt",
+            &["plugin `x`: run ran out of fuel"],
+            || {
+                let start = json!({"start": ["a", "g", {"max-tokens": 0}]});
+                let long = json!({"append": ["a", "word ".repeat(240)]});
+                Value::Array(behind([long, json!({"repeat": [2100, start]})]))
+            },
+        ),
         told("names without end", "keeps 100 contexts", &["there are 64 names already"], || {
             behind((0..100).map(|number| json!({"save": ["a", format!("name {number}")]})))
         }),

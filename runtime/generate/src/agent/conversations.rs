@@ -39,6 +39,13 @@ impl Conversations {
     }
 }
 
+impl Share {
+    /// The bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         *lock(&self.all.0) -= self.bytes;

@@ -82,7 +82,7 @@ struct Origin {
     tokens: usize,
     /// What policies have rewritten in it, which is told with what is made of it: a generation sends it through them again.
     untold: Mutex<Vec<Intervention>>,
-    _share: Share,
+    share: Share,
 }
 
 /// A request that policies have let pass, and who will look at the answer.
@@ -316,6 +316,10 @@ impl agent::Session for AgentSession {
         self.slot.length()
     }
 
+    fn conversation_bytes(&self) -> usize {
+        self.origin.as_ref().map_or(0, |origin| origin.share.bytes())
+    }
+
     fn room(&self) -> usize {
         (self.run.base.model.plan().context as usize).saturating_sub(self.slot.length())
     }
@@ -344,12 +348,12 @@ impl agent::Session for AgentSession {
             ));
         }
         let given = turns.iter().map(message).collect::<Answer<Vec<ChatMessage>>>()?;
-        let _share = self.run.conversations.keep(&given)?;
+        let share = self.run.conversations.keep(&given)?;
         let (ids, rewritten) = self.conversation(&given, tools)?;
         let start = Instant::now();
         let synced = self.with(|session| session.sync(&ids).map_err(inference_error))?;
         let untold = Mutex::new(rewritten);
-        self.origin = Some(Arc::new(Origin { given, tools, tokens: ids.len(), untold, _share }));
+        self.origin = Some(Arc::new(Origin { given, tools, tokens: ids.len(), untold, share }));
         self.prefilled(synced.computed + synced.recomputed, start);
         Ok(agent::Synced { reused: synced.reused as u32, computed: synced.computed as u32 })
     }

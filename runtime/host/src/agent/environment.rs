@@ -50,6 +50,8 @@ pub trait Session: Send {
     fn fork(&self) -> Result<SessionHandle, InferenceError>;
     /// Number of tokens.
     fn length(&self) -> usize;
+    /// About how many bytes the conversation takes that it begins with; 0 where it begins with an appended text.
+    fn conversation_bytes(&self) -> usize;
     /// Number of tokens that still fit.
     fn room(&self) -> usize;
     /// Drops all but the first tokens.

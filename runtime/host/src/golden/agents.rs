@@ -314,6 +314,10 @@ impl Session for PlayedSession {
         self.context().len()
     }
 
+    fn conversation_bytes(&self) -> usize {
+        self.length()
+    }
+
     fn room(&self) -> usize {
         CONTEXT.saturating_sub(self.length())
     }

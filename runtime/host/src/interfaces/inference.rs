@@ -11,11 +11,18 @@ use crate::bindings::agent::membrane::plugin::inference::{Host, HostGeneration, 
 use crate::error::Cause;
 use crate::limits::{
     ITEM_UNITS, MAX_ARGUMENTS_BYTES, MAX_ARGUMENTS_VALUES, MAX_CONSTRAINT_BYTES, MAX_CONTINUATIONS,
-    MAX_MESSAGE_BYTES, MAX_PREFIX_NAME_BYTES, MAX_STOP_BYTES, MAX_STOPS, MAX_TOOL_NAME_BYTES, MAX_TURNS,
-    VALUE_UNITS,
+    MAX_MESSAGE_BYTES, MAX_PREFIX_NAME_BYTES, MAX_RUN_GENERATIONS, MAX_STOP_BYTES, MAX_STOPS,
+    MAX_TOOL_NAME_BYTES, MAX_TURNS, VALUE_UNITS,
 };
 use crate::state::State;
 use crate::values;
+
+/// Units for what policies are started for, and what may become a record on the disk.
+const REQUEST_UNITS: usize = 50_000;
+/// Units for each byte of a conversation, which is rendered and cut into tokens.
+const CONVERSATION_UNITS: usize = 8;
+/// Units for each token before a generation: policies are shown its text, and the log has it once more.
+const CONTEXT_UNITS: usize = 64;
 
 type Answer<T> = Result<Result<T, InferenceError>>;
 
@@ -80,7 +87,8 @@ impl HostSession for State {
         let texts = turns.iter().map(|turn| turn.content.len() + turn.tool.as_ref().map_or(0, String::len));
         let bytes =
             texts.sum::<usize>() + calls().map(|call| call.name.len() + call.arguments.len()).sum::<usize>();
-        self.charge(bytes + (turns.len() + calls().count()) * ITEM_UNITS)?;
+        let items = turns.len() + calls().count();
+        self.charge(REQUEST_UNITS + bytes * CONVERSATION_UNITS + items * ITEM_UNITS)?;
         if turns.len() > MAX_TURNS {
             return invalid(format!("the conversation has {} turns; the limit is {MAX_TURNS}", turns.len()));
         }
@@ -117,7 +125,16 @@ impl HostSession for State {
         if let Err(what) = check(&options) {
             return invalid(what);
         }
-        self.inferred(1000, |agency| {
+        let agency = self.agency(REQUEST_UNITS)?;
+        if agency.begun == MAX_RUN_GENERATIONS {
+            return Ok(Err(InferenceError::Limit(format!(
+                "this run has begun {MAX_RUN_GENERATIONS} generations, the most of one run; leave the rest to another"
+            ))));
+        }
+        agency.begun += 1;
+        let context = agency.sessions.get(&session)?;
+        let work = context.length() * CONTEXT_UNITS + context.conversation_bytes() * CONVERSATION_UNITS;
+        self.inferred(work, |agency| {
             let options = GenerationOptions {
                 seed: Some(options.seed.unwrap_or_else(|| agency.environment.random())),
                 ..options
