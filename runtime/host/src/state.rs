@@ -178,8 +178,10 @@ impl State {
         self.deadline = self.deadline.map(|deadline| deadline + time);
     }
 
-    /// Charges for work of the host. The error ends the call.
+    /// Charges for work of the host: what every import of an agent begins with. The error ends the call, also where the run is
+    /// over.
     pub fn charge(&mut self, units: usize) -> wasmtime::Result<()> {
+        self.go_on()?;
         match self.work_left.checked_sub(units as u64) {
             Some(left) => {
                 self.work_left = left;
@@ -187,6 +189,12 @@ impl State {
             }
             None => Err(self.end(Cause::Fuel { units: self.limits.fuel_per_call })),
         }
+    }
+
+    /// Charges for the bytes of what the guest is given.
+    pub fn give<T>(&mut self, value: T, bytes: impl FnOnce(&T) -> usize) -> wasmtime::Result<T> {
+        self.charge(bytes(&value))?;
+        Ok(value)
     }
 
     /// Limits of the plugin.

@@ -1,13 +1,15 @@
 //! Agents that are ended. Those that fail or take too much are in `tests/tests/hostile_plugins`.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use membrane_generate::EndReason;
+use membrane_generate::{EndReason, Event, EventSink};
+use membrane_host::agent::Store;
 use membrane_host::limits::MAX_RUN_GENERATIONS;
 use serde_json::json;
 
-use crate::{agents, drawing, run_with, scripted, steps};
+use crate::policies::TURN;
+use crate::{LOGGED, agents, drawing, run_into, run_with, scripted, steps};
 
 #[test]
 fn a_run_can_be_cancelled_wherever_it_is() {
@@ -21,6 +23,21 @@ fn a_run_can_be_cancelled_wherever_it_is() {
         assert_eq!(seen.answer.reason, EndReason::Cancelled);
         assert!(cancel.load(Ordering::Relaxed));
     }
+}
+
+/// Also by those calls that ask nothing of the model.
+#[test]
+fn a_run_that_is_over_makes_no_further_call() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let (agents, store, cancel) = (agents(drawing()), Store::in_memory(), Arc::new(AtomicBool::new(true)));
+    let sink: EventSink = Arc::new(Mutex::new(|_: Event| {}));
+    for script in [json!([{"set": ["key", "late"]}]), json!([{"log": "logged late"}])] {
+        let answer = run_into(&agents, &script.to_string(), &store, &cancel, &sink);
+        assert_eq!(answer.reason, EndReason::Cancelled);
+    }
+    assert!(store.keys("").is_empty());
+    let logged = LOGGED.lock().unwrap().join("\n");
+    assert!(!logged.contains("logged late"), "{logged}");
 }
 
 #[test]

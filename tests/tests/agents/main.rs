@@ -93,6 +93,18 @@ struct Seen {
     answer: AgentAnswer,
 }
 
+/// A run of the agent whose task is a list of steps.
+fn run_into(
+    agents: &Agents,
+    task: &str,
+    store: &Store,
+    cancel: &Arc<AtomicBool>,
+    sink: &EventSink,
+) -> AgentAnswer {
+    let options = AgentOptions { seed: 1, max_tokens: Some(200), now: 0, template: Default::default() };
+    agents.run(&scripted(), task, &options, Some(store.clone()), cancel, sink).unwrap()
+}
+
 fn run_with(agents: &Agents, agent: &Plugin, task: &str, seed: u64, cancel: &Arc<AtomicBool>) -> Seen {
     let events = Arc::new(Mutex::new(Vec::new()));
     let into = events.clone();

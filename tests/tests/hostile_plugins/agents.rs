@@ -268,6 +268,12 @@ fn shares() -> Vec<Attack> {
             &["the store is full: at most 4096 keys and 16777216 bytes"],
             || vec![json!({"fill": 20})],
         ),
+        ends(
+            "reads without end",
+            "has 1 MB of its store handed over again and again",
+            &["plugin `x`: run ran out of fuel"],
+            || json!([{"set": ["k", "x".repeat(1_000_000)]}, {"repeat": [200, {"size": "k"}]}]),
+        ),
         told("key of 1 MB", "fills memory with keys", &["a key has 1 to 256 bytes"], || {
             vec![json!({"set": ["k".repeat(1_000_000), "x"]})]
         }),

@@ -55,6 +55,8 @@ enum Step {
     Log(String),
     Set(String, String),
     Get(String),
+    /// How long a value is.
+    Size(String),
     Delete(String),
     Keys(String),
     Random,
@@ -354,6 +356,8 @@ impl Scripted {
                 |error| json!({ "error": error }),
                 |value| json!(value.map(|v| String::from_utf8(v).ok())),
             ),
+            Step::Size(key) => store::get(&key)
+                .map_or_else(|error| json!({ "error": error }), |value| json!(value.map(|v| v.len()))),
             Step::Delete(key) => store::delete(&key).map_or_else(|error| json!({ "error": error }), done),
             Step::Keys(prefix) => {
                 store::keys(&prefix).map_or_else(|error| json!({ "error": error }), |keys| json!(keys))

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use membrane_engine::{Model, Session, process};
-use membrane_host::agent::{AgentRun, RunEnd, Store};
+use membrane_host::agent::{AgentRun, Environment, RunEnd, Store};
 use membrane_host::{Host, JudgedLines, Plugin, PolicyChain, SharedJudge};
 use membrane_profile::Digest;
 use membrane_text::{ChatMessage, ChatTemplate, Grammar, Role};
@@ -247,6 +247,7 @@ fn pursue(agent: &Plugin, task: &str, store: Option<Store>, front: &Front) -> Re
     let task = front.request(task)?;
     let ended = match AgentRun::start(agent, Box::new(front.clone()), store) {
         Ok(run) => run.run(&task),
+        Err(_) if front.ended() => RunEnd::Ended,
         Err(failure) => RunEnd::Failed(failure),
     };
     Ok(ended)

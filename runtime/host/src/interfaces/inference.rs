@@ -154,6 +154,7 @@ impl HostSession for State {
     }
 
     fn save(&mut self, session: Resource<SessionHandle>, name: String) -> Answer<()> {
+        self.charge(name.len())?;
         if !(1..=MAX_PREFIX_NAME_BYTES).contains(&name.len()) {
             return invalid(format!(
                 "a name has 1 to {MAX_PREFIX_NAME_BYTES} bytes, and this one {}",
@@ -164,7 +165,7 @@ impl HostSession for State {
     }
 
     fn open(&mut self, name: String) -> Result<Option<Resource<SessionHandle>>> {
-        let agency = self.agency(100)?;
+        let agency = self.agency(100 + name.len())?;
         let opened = agency.environment.open(&name);
         Ok(opened.and_then(|session| agency.add_session(session).ok()))
     }
@@ -177,11 +178,13 @@ impl HostSession for State {
 
 impl HostGeneration for State {
     fn next(&mut self, generation: Resource<GenerationHandle>) -> Answer<Option<String>> {
-        self.inferred(10, |agency| Ok(agency.generations.get_mut(&generation)?.next()))
+        let next = self.inferred(10, |agency| Ok(agency.generations.get_mut(&generation)?.next()))?;
+        self.give(next, |next| next.as_ref().ok().and_then(Option::as_ref).map_or(0, String::len))
     }
 
     fn finish(&mut self, generation: Resource<GenerationHandle>) -> Answer<Completion> {
-        self.inferred(10, |agency| Ok(agency.generations.get_mut(&generation)?.finish()))
+        let ended = self.inferred(10, |agency| Ok(agency.generations.get_mut(&generation)?.finish()))?;
+        self.give(ended, |ended| ended.as_ref().map_or(0, completion_bytes))
     }
 
     fn cancel(&mut self, generation: Resource<GenerationHandle>) -> Result<()> {
@@ -194,6 +197,11 @@ impl HostGeneration for State {
         agency.generations.delete(generation)?.cancel();
         Ok(())
     }
+}
+
+fn completion_bytes(completion: &Completion) -> usize {
+    let calls = completion.calls.iter().map(|call| ITEM_UNITS + call.name.len() + call.arguments.len());
+    completion.text.len() + calls.sum::<usize>()
 }
 
 /// Units for taking options over, whatever becomes of them.

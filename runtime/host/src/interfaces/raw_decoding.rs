@@ -36,7 +36,8 @@ impl Host for State {
     }
 
     fn tokens(&mut self, session: Resource<SessionHandle>) -> Result<Result<Vec<u32>, InferenceError>> {
-        self.inferred(100, |agency| Ok(agency.sessions.get(&session)?.tokens()))
+        let bytes = self.agency(100)?.sessions.get(&session)?.length() * size_of::<u32>();
+        self.inferred(bytes, |agency| Ok(agency.sessions.get(&session)?.tokens()))
     }
 
     fn append(

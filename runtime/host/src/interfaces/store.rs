@@ -5,6 +5,7 @@ use wasmtime::Result;
 use crate::agent::{Store, StoreError};
 use crate::bindings::agent::membrane::plugin::store::Host;
 use crate::error::Cause;
+use crate::limits::ITEM_UNITS;
 use crate::state::State;
 
 impl State {
@@ -31,7 +32,8 @@ const WRITE_UNITS: usize = 10_000;
 
 impl Host for State {
     fn get(&mut self, key: String) -> Result<Result<Option<Vec<u8>>, String>> {
-        Ok(Ok(self.store(key.len())?.get(&key)))
+        let value = self.store(key.len())?.get(&key);
+        self.give(value, |value| value.as_ref().map_or(0, Vec::len)).map(Ok)
     }
 
     fn set(&mut self, key: String, value: Vec<u8>) -> Result<Result<(), String>> {
@@ -43,6 +45,7 @@ impl Host for State {
     }
 
     fn keys(&mut self, prefix: String) -> Result<Result<Vec<String>, String>> {
-        Ok(Ok(self.store(1000)?.keys(&prefix)))
+        let keys = self.store(1000 + prefix.len())?.keys(&prefix);
+        self.give(keys, |keys| keys.iter().map(|key| ITEM_UNITS + key.len()).sum()).map(Ok)
     }
 }
