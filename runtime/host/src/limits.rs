@@ -68,6 +68,8 @@ pub const MAX_MESSAGES: usize = 10_000;
 pub const MAX_PENDING_BYTES: usize = 1 << 20;
 /// Bytes of a replacement or forced text of a policy.
 pub const MAX_REPLACEMENT_BYTES: usize = 64 << 10;
+/// Bytes by which a policy may make one answer longer, replacements and forced texts together (64 KiB for each token of the model).
+pub const MAX_GROWTH_BYTES: usize = MAX_ANSWER_BYTES;
 /// Forced texts of one answer (a policy that forces for ever).
 pub const MAX_FORCED: u32 = 16;
 /// Bytes of a clause's id, and of a note.

@@ -247,6 +247,13 @@ fn floods() -> Vec<Attack> {
             |arena| pieces(arena, json!({ "hook": "output", "act": "amplify" }), 1, 4_000),
         ),
         Attack::new(
+            "answer that grows",
+            World::Policy,
+            "makes 64 KiB of each token",
+            &["policy `x` failed: ", "it made one answer longer by more than 16 MiB"],
+            |arena| pieces(arena, json!({ "hook": "output", "act": "amplify" }), 260, 1),
+        ),
+        Attack::new(
             "replacements without end",
             World::Policy,
             "is asked again for each byte",

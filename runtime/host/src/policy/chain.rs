@@ -52,6 +52,8 @@ pub(crate) struct Member {
     pub passed_bytes: u64,
     /// Bytes of the text before it that it has released or replaced.
     pub taken_bytes: u64,
+    /// Bytes that it has put into the answer beyond those that they stand for.
+    pub grown_bytes: usize,
 }
 
 /// A request that may be answered.
@@ -326,7 +328,14 @@ impl Member {
     pub fn start(plugin: &Plugin, judge: Option<&SharedJudge>) -> Result<Self> {
         plugin.require(World::Policy)?;
         let instance = Instance::start(plugin)?;
-        let mut member = Self { instance, pending: String::new(), out: 0, passed_bytes: 0, taken_bytes: 0 };
+        let mut member = Self {
+            instance,
+            pending: String::new(),
+            out: 0,
+            passed_bytes: 0,
+            taken_bytes: 0,
+            grown_bytes: 0,
+        };
         member.hook(&Configure { parameters: plugin.parameters() })?;
         let state = member.instance.state();
         state.configured = true;

@@ -4,7 +4,7 @@ use crate::bindings::policy::exports::membrane::plugin::policy_plugin::OutputVer
 use crate::error::Failure;
 use crate::exports::policy::Output;
 use crate::grants::Grant;
-use crate::limits::{MAX_FORCED, MAX_PENDING_BYTES, MAX_REPLACEMENT_BYTES};
+use crate::limits::{MAX_FORCED, MAX_GROWTH_BYTES, MAX_PENDING_BYTES, MAX_REPLACEMENT_BYTES};
 use crate::policy::chain::{Member, PolicyChain};
 use crate::policy::verdict::{Edit, Intervention, Refused};
 use crate::reload::Seen;
@@ -215,6 +215,7 @@ impl Member {
                 self.check_text(&replacement.text)?;
                 // Nothing is withheld of what went out before this policy joined, and nothing stands in its place.
                 if !late {
+                    self.grow(replacement.text.len().saturating_sub(removed.len()))?;
                     passed.push_str(&replacement.text);
                     let edit = Some(Edit::new(at, &removed, offset, &replacement.text));
                     record(Intervention {
@@ -235,6 +236,7 @@ impl Member {
                     return Err(Refused::failed(&failure));
                 }
                 self.check_text(&forced.text)?;
+                self.grow(forced.text.len())?;
                 passed.push_str(&forced.text);
                 record(self.intervened("output", "force", &forced.reason));
                 Ok(Some(Turn::Force))
@@ -262,6 +264,16 @@ impl Member {
                 Err(Refused::failed(&self.instance.broke("output", what)))
             }
         }
+    }
+
+    /// Counts bytes by which the answer becomes longer.
+    fn grow(&mut self, bytes: usize) -> Result<(), Refused> {
+        self.grown_bytes += bytes;
+        if self.grown_bytes <= MAX_GROWTH_BYTES {
+            return Ok(());
+        }
+        let what = format!("it made one answer longer by more than {} MiB", MAX_GROWTH_BYTES >> 20);
+        Err(Refused::failed(&self.instance.broke("output", what)))
     }
 
     fn check_text(&self, text: &str) -> Result<(), Refused> {

@@ -147,6 +147,7 @@ impl Member {
         // All of this text is out: what this policy holds back of it will not come a second time.
         self.out = self.pending.len();
         self.passed_bytes = (text_bytes - self.out) as u64;
+        self.grown_bytes = 0;
         Ok(Walked::Joins)
     }
 
