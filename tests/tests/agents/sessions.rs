@@ -1,14 +1,15 @@
 //! Sessions and generations, as an agent uses them.
 
 use membrane_engine::{LoadOptions, Model, Session};
-use membrane_generate::{Agents, Event};
+use membrane_generate::{Agents, Event, EventSink};
+use membrane_host::agent::Store;
 use membrane_tests::channels;
 use membrane_text::Specials;
 use serde_json::{Value, json};
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use crate::{agents, drawing, host, model, model_at, own, run, run_with, saying, steps};
+use crate::{agents, drawing, host, model, model_at, own, run, run_into, run_with, saying, steps};
 
 #[test]
 fn a_session_says_what_fits_and_keeps_what_it_has() {
@@ -377,14 +378,29 @@ fn scores_behind_a_conversation_are_those_of_answers_in_channels() {
 }
 
 #[test]
-fn names_keep_contexts_for_runs_of_the_same_agent() {
+fn names_keep_contexts_for_runs_of_the_same_agent_as_long_as_one_goes_on() {
     let agents = agents(drawing());
-    let kept = steps(
-        &agents,
-        json!([{"new": "a"}, {"append": ["a", "A long prefix of words"]}, {"save": ["a", "prefix"]}, {"tokens": "a"}]),
-    );
-    let found = steps(&agents, json!([{"open": ["prefix", "b"]}, {"tokens": "b"}]));
-    assert_eq!((&found[0], &found[1]), (&json!(true), &kept[3]));
+    let seen: Arc<Mutex<Vec<Vec<Value>>>> = Arc::default();
+    let (others, into) = (agents.behaving(drawing()).unwrap(), seen.clone());
+    // Another run, also after a reload, goes on where the first reports.
+    let sink: EventSink = Arc::new(Mutex::new(move |event: Event| {
+        if let Event::Text { text } = event {
+            let opened = steps(&others, json!([{"open": ["prefix", "b"]}, {"tokens": "b"}]));
+            into.lock().unwrap().extend([serde_json::from_str(&text).unwrap(), opened]);
+        }
+    }));
+    let task = json!([
+        {"new": "a"},
+        {"append": ["a", "A long prefix of words"]},
+        {"save": ["a", "prefix"]},
+        {"tokens": "a"},
+        "report",
+    ]);
+    run_into(&agents, &task.to_string(), &Store::in_memory(), &Arc::default(), &sink);
+    let seen = seen.lock().unwrap();
+    let [kept, opened] = &seen[..] else { panic!("{seen:?}") };
+    assert_eq!((&opened[0], &opened[1]), (&json!(true), &kept[3]));
+    assert_eq!(steps(&agents, json!([{"open": ["prefix", "b"]}])), [json!(false)]);
 }
 
 #[test]

@@ -175,8 +175,7 @@ impl Environment for Front {
     }
 
     fn open(&mut self, name: &str) -> Option<SessionHandle> {
-        let key = (self.run.agent.digest(), name.to_owned());
-        let session = lock(&self.run.base.prefixes).get(&key)?.fork();
+        let session = lock(&self.run.prefixes).get(name)?.fork();
         Some(Box::new(AgentSession::new(self.run.clone(), session, self.tool_texts())))
     }
 

@@ -12,7 +12,7 @@ mod session;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use membrane_engine::{Model, Session, process};
@@ -64,6 +64,9 @@ pub struct AgentAnswer {
 #[derive(Clone)]
 pub struct Agents(Arc<Base>);
 
+/// Contexts that an agent keeps under names.
+type Prefixes = Mutex<BTreeMap<String, Session>>;
+
 /// What all runs share.
 pub(crate) struct Base {
     host: Host,
@@ -73,8 +76,8 @@ pub(crate) struct Base {
     behaviour: Behaviour,
     passes: Passes,
     gate: Gate,
-    /// Contexts under a name, for each agent its own.
-    prefixes: Arc<Mutex<BTreeMap<(Digest, String), Session>>>,
+    /// Held by the runs of each agent, and gone with the last of them.
+    prefixes: Arc<Mutex<BTreeMap<Digest, Weak<Prefixes>>>>,
     /// The model as a judge, where the memory plan has room for one.
     bench: Option<Bench>,
     audit: Option<Audit>,
@@ -96,6 +99,8 @@ pub(crate) struct Run {
     log: Mutex<JudgedLines>,
     /// What its sessions keep of conversations.
     conversations: Conversations,
+    /// Shared with the runs of the same agent beside it.
+    prefixes: Arc<Prefixes>,
 }
 
 /// How long at least one generation of a run was under way.
@@ -215,6 +220,7 @@ impl Agents {
             clock: Mutex::default(),
             log: Mutex::default(),
             conversations: Conversations::default(),
+            prefixes: base.prefixes(agent.digest()),
         });
         let own = Behaviour { samplers: Vec::new(), ..base.behaviour.clone() };
         let judgements = Judgements::default();
@@ -239,6 +245,20 @@ impl Agents {
         stats.peak_memory_bytes = process::peak_resident_bytes();
         run.tell(Event::End { reason, message: why.clone(), stats: stats.clone() });
         Ok(AgentAnswer { reason, why, stats })
+    }
+}
+
+impl Base {
+    /// The contexts that runs of an agent share.
+    fn prefixes(&self, agent: Digest) -> Arc<Prefixes> {
+        let mut all = lock(&self.prefixes);
+        all.retain(|_, kept| kept.strong_count() > 0);
+        if let Some(kept) = all.get(&agent).and_then(Weak::upgrade) {
+            return kept;
+        }
+        let kept: Arc<Prefixes> = Arc::default();
+        all.insert(agent, Arc::downgrade(&kept));
+        kept
     }
 }
 

@@ -397,14 +397,11 @@ impl agent::Session for AgentSession {
     fn save(&mut self, name: &str) -> Answer<()> {
         self.tell_untold()?;
         let session = self.with(|session| Ok(session.fork()))?;
-        let digest = self.run.agent.digest();
-        let mut prefixes = lock(&self.run.base.prefixes);
-        let key = (digest, name.to_owned());
-        let own = prefixes.keys().filter(|(agent, _)| *agent == digest).count();
-        if own >= MAX_PREFIXES && !prefixes.contains_key(&key) {
+        let mut prefixes = lock(&self.run.prefixes);
+        if prefixes.len() >= MAX_PREFIXES && !prefixes.contains_key(name) {
             return Err(InferenceError::Limit(format!("there are {MAX_PREFIXES} names already")));
         }
-        prefixes.insert(key, session);
+        prefixes.insert(name.to_owned(), session);
         Ok(())
     }
 
