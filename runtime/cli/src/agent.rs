@@ -335,10 +335,12 @@ impl Work {
         }
         let budgeted = args.load.machine.memory.limited();
         let assembled = args.behaviour.assemble_for(&args.agent, 1, budgeted, true)?;
-        if assembled.digest == self.digest {
+        let agent = assembled.agent().cloned().ok_or_else(|| anyhow!("the profile has no agent"))?;
+        // The digest leaves out where plugins run.
+        let same = agent.same(&self.agent) && assembled.behaviour().same(self.agents.behaviour());
+        if same && assembled.digest == self.digest {
             return Ok(());
         }
-        let agent = assembled.agent().cloned().ok_or_else(|| anyhow!("the profile has no agent"))?;
         let was: Vec<Plugin> = self.agents.behaviour().plugins().chain([&self.agent]).cloned().collect();
         let loaded = assembled.behaviour().plugins().chain([&agent]);
         let mut cases = 0;

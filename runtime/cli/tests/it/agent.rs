@@ -1,8 +1,8 @@
 //! `membrane agent`: tasks, several at a time, records, new versions between tasks.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::process::Stdio;
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use membrane_host::first_party;
 use serde_json::Value;
@@ -111,6 +111,65 @@ fn parameters_that_a_plugin_does_not_take_change_nothing_between_tasks() {
     assert_eq!(until("end")["reason"], "refused", "what was in force stays");
     drop(input);
     child.wait().unwrap();
+}
+
+/// A task for each line; the events of `--json` are read as they come.
+struct Tasks {
+    child: Child,
+    input: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Tasks {
+    fn start(arguments: &[&str]) -> Self {
+        let model = fixture(MOE);
+        let task = ["agent", "react", "--watch", "--model", &model, "--seed", "1", "-n", "4", "--json"];
+        let mut child = command(&[&task[..], arguments].concat()).stdin(Stdio::piped()).spawn().unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Self { child, input, lines: BufReader::new(output).lines() }
+    }
+
+    /// The events of a task, and of what came before it.
+    fn give(&mut self, task: &str) -> Vec<Value> {
+        writeln!(self.input, "{task}").unwrap();
+        let mut events: Vec<Value> = Vec::new();
+        while events.last().is_none_or(|event| event["event"] != "end") {
+            let line = self.lines.next().unwrap_or_else(|| panic!("it ended: {events:?}")).unwrap();
+            events.push(serde_json::from_str(&line).unwrap());
+        }
+        events
+    }
+
+    fn end(mut self) {
+        drop(self.input);
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+#[test]
+fn where_plugins_run_is_taken_anew_between_tasks() {
+    let folder = tempfile::tempdir().unwrap();
+    let profile = folder.path().join("p.toml");
+    let policy = "[[policy]]\nplugin = \"limits\"\n";
+    let agent = "[[agent]]\nplugin = \"react\"\n";
+    let write = |policy_runs: &str, agent_runs: &str| {
+        fs::write(&profile, format!("{policy}{policy_runs}\n{agent}{agent_runs}\n")).unwrap();
+    };
+    write("", "");
+    let mut tasks = Tasks::start(&["--profile", profile.to_str().unwrap()]);
+    let mut changes = || -> Vec<String> {
+        let events = tasks.give("One.");
+        let changed = events.iter().filter(|event| event["event"] == "behaviour");
+        let changes = changed.flat_map(|event| event["changes"].as_array().unwrap());
+        changes.map(|change| change.as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(changes(), [""; 0]);
+    write("isolation = \"process\"", "");
+    assert_eq!(changes(), ["policy limits changed"]);
+    write("isolation = \"process\"", "isolation = \"process\"");
+    assert_eq!(changes(), ["agent react changed"]);
+    assert_eq!(changes(), [""; 0]);
+    tasks.end();
 }
 
 #[test]
