@@ -9,11 +9,11 @@ use std::thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use membrane_generate::{AgentAnswer, AgentOptions, Agents, EndReason, Event, EventSink};
+use membrane_generate::{AgentAnswer, AgentOptions, Agents, Behaviour, EndReason, Event, EventSink};
 use membrane_host::agent::Store;
 use membrane_host::limits::{MAX_SESSIONS, MAX_TASK_BYTES};
 use membrane_host::reload::{self, Effect, Swap};
-use membrane_host::{Grant, Plugin};
+use membrane_host::{Grant, Host, Plugin};
 use membrane_profile::{Kind, PluginArgument, ProfileDigest};
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ use crate::recall::{Recall, RecallOptions, Remembering};
 use crate::recording::{AuditOptions, Recording};
 use crate::report;
 use crate::run::{ConversationOptions, new_seed};
-use crate::session::{Assembled, BehaviourOptions};
+use crate::session::{self, Assembled, BehaviourOptions};
 use crate::template::TemplateOptions;
 use crate::watch;
 
@@ -85,6 +85,8 @@ pub struct Args {
 
 /// All that a task is worked on with.
 struct Work {
+    /// Loads new versions of the plugins.
+    host: Host,
     agents: Agents,
     agent: Plugin,
     /// What names the behaviour.
@@ -231,7 +233,8 @@ fn open(args: &Args, tasks: usize) -> Result<Work> {
     let quiet = args.quiet || args.json;
     let recording = args.audit.open()?;
     let budgeted = args.load.machine.memory.limited();
-    let mut assembled: Assembled = args.behaviour.assemble_for(&args.agent, tasks, budgeted, quiet)?;
+    let (host, none) = (session::host(quiet)?, Behaviour::default());
+    let mut assembled: Assembled = args.behaviour.assemble_for(&args.agent, tasks, host, budgeted, &none)?;
     judged::by(assembled.host(), &assembled.behaviour().policies);
     let agent = assembled.agent().cloned().ok_or_else(|| anyhow!("the profile has no agent"))?;
     let store = store(&agent, args.store.as_ref(), None)?;
@@ -256,7 +259,7 @@ fn open(args: &Args, tasks: usize) -> Result<Work> {
     let remembering = recall.map(|recall| recall.remember(&model));
     let plan = model.plan().clone();
     let pass = model.cancel_flag();
-    let agents = Agents::new(host, model, plugins, audit)?;
+    let agents = Agents::new(host.clone(), model, plugins, audit)?;
     if args.json {
         let start = json!({
             "event": "start",
@@ -291,6 +294,7 @@ fn open(args: &Args, tasks: usize) -> Result<Work> {
     let options = AgentOptions { seed, max_tokens, now, template: args.template.variables() };
     let (json, quiet) = (args.json, args.quiet);
     Ok(Work {
+        host,
         agents,
         agent,
         digest,
@@ -334,7 +338,8 @@ impl Work {
             project.build()?;
         }
         let budgeted = args.load.machine.memory.limited();
-        let assembled = args.behaviour.assemble_for(&args.agent, 1, budgeted, true)?;
+        let (host, running) = (self.host.clone(), self.agents.behaviour());
+        let assembled = args.behaviour.assemble_for(&args.agent, 1, host, budgeted, running)?;
         let agent = assembled.agent().cloned().ok_or_else(|| anyhow!("the profile has no agent"))?;
         // The digest leaves out where plugins run.
         let same = agent.same(&self.agent) && assembled.behaviour().same(self.agents.behaviour());

@@ -133,16 +133,17 @@ impl BehaviourOptions {
     }
 
     /// The same for a run of an agent, which is one of the profile's or takes their place. `tasks`: how many it works on at a
-    /// time. Its policies judge nothing yet.
+    /// time.
     pub fn assemble_for(
         &self,
         agent: &PluginArgument,
         tasks: usize,
+        host: Host,
         budgeted: bool,
-        quiet: bool,
+        running: &Behaviour,
     ) -> Result<Assembled> {
         let (profile, name) = self.resolve()?.with_agent(agent.clone())?;
-        let mut assembled = self.assemble_profile(profile, host(quiet)?, budgeted, &Behaviour::default())?;
+        let mut assembled = self.assemble_profile(profile, host, budgeted, running)?;
         assembled.reserve = assembled.reserve.saturating_mul(tasks as u64);
         assembled.agent = assembled.agents.iter().find(|agent| agent.name() == name).cloned();
         Ok(assembled)

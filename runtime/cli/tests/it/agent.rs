@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use membrane_host::first_party;
 use serde_json::Value;
 
+use crate::component;
 use crate::program::{Ended, MOE, command, fixture, membrane, membrane_reading};
 
 fn agent(arguments: &[&str]) -> Ended {
@@ -170,6 +171,35 @@ fn where_plugins_run_is_taken_anew_between_tasks() {
     assert_eq!(changes(), ["agent react changed"]);
     assert_eq!(changes(), [""; 0]);
     tasks.end();
+}
+
+#[test]
+fn what_a_new_version_of_a_policy_logs_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("logs.wasm");
+    let write = |line: &str| {
+        let data = format!("(data (i32.const 1024) {line:?})");
+        let says = format!("(call $log (i32.const 1) (i32.const 1024) (i32.const {}))", line.len());
+        fs::write(&path, component::policy(&data, &says)).unwrap();
+    };
+    write("it is asked");
+    let (model, policy) = (fixture(MOE), path.display().to_string());
+    let task = ["agent", "react", "--watch", "--model", &model, "-n", "4", "--policy", &policy];
+    let mut child = command(&task).stdin(Stdio::piped()).spawn().unwrap();
+    let (mut input, output) = (child.stdin.take().unwrap(), child.stderr.take().unwrap());
+    let mut lines = BufReader::new(output).lines().map(Result::unwrap);
+    writeln!(input, "One.").unwrap();
+    let mut missing = vec!["[logs: it is asked]", " | interventions "];
+    while !missing.is_empty() {
+        let line = lines.next().unwrap_or_else(|| panic!("it ended without {missing:?}"));
+        missing.retain(|part| !line.contains(part));
+    }
+    write("it is asked anew");
+    writeln!(input, "Two.").unwrap();
+    drop(input);
+    assert!(lines.any(|line| line == "[logs: it is asked anew]"));
+    lines.for_each(drop);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
