@@ -7,14 +7,14 @@ mod python;
 mod rust;
 mod toolchain;
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use membrane_host::Host;
+use membrane_host::{Component, Host};
 use membrane_profile::Digest;
 use serde::Serialize;
 
@@ -64,29 +64,41 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// Builds the component of a plugin, puts it at [`Package::component`] and gives its bytes. The toolchain's output
-/// goes to standard error. A component that is there is lost to nothing but a new one. Errors: a tool is missing (with what to
-/// install), the build fails, or what comes out is no plugin of the manifest's world.
+/// goes to standard error. A component that is there is lost to nothing but a new one, whole and checked. Errors: a tool is missing
+/// (with what to install), the build fails, or what comes out is no plugin of the manifest's world.
 pub fn build(package: &Package) -> Result<Vec<u8>> {
     let language = package.language()?;
     let component = package.component();
     let folder = component.parent().context("the component has no folder")?;
     fs::create_dir_all(folder).with_context(|| format!("can't make the folder {}", folder.display()))?;
+    let _alone = alone(folder)?;
     let sources = built::sources(package);
-    // An older component must not be taken for what is built now, nor be lost where nothing is.
-    let aside = component.with_extension("wasm.before");
-    rename(&component, &aside)?;
-    let bytes = compile(package, language);
+    let fresh = component.with_extension("new.wasm");
+    // What a killed build has left must not be taken for what is built now.
+    remove(&fresh)?;
+    let bytes = compile(package, language, &fresh).and_then(|bytes| {
+        let (from, to) = (fresh.display(), component.display());
+        fs::rename(&fresh, &component).with_context(|| format!("can't make {from} {to}"))?;
+        Ok(bytes)
+    });
     match &bytes {
-        Ok(bytes) => {
-            remove(&aside)?;
-            built::keep(package, bytes, sources)?;
-        }
-        Err(_) => {
-            remove(&component)?;
-            rename(&aside, &component)?;
-        }
+        Ok(bytes) => built::keep(package, bytes, sources)?,
+        Err(_) => remove(&fresh)?,
     }
     bytes
+}
+
+/// Waits until no other build writes to the folder; none does until what is given is dropped. A file system without locks keeps none
+/// away.
+fn alone(folder: &Path) -> Result<File> {
+    let path = folder.join(".lock");
+    let file = File::options().append(true).create(true).open(&path);
+    let file = file.with_context(|| format!("can't write {}", path.display()))?;
+    if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        eprintln!("another build of this plugin is under way, and is waited for");
+        file.lock().with_context(|| format!("can't wait for {}", path.display()))?;
+    }
+    Ok(file)
 }
 
 /// The component of a plugin: one that is given, or its own, built where it is not of these sources.
@@ -97,14 +109,14 @@ pub fn up_to_date(package: &Package, given: Option<&Path>) -> Result<Vec<u8>> {
     }
 }
 
-fn compile(package: &Package, language: Language) -> Result<Vec<u8>> {
+fn compile(package: &Package, language: Language, output: &Path) -> Result<Vec<u8>> {
     match language {
-        Language::Rust => rust::build(package)?,
-        Language::C => c::build(package)?,
-        Language::JavaScript => javascript::build(package)?,
-        Language::Python => python::build(package)?,
+        Language::Rust => rust::build(package, output)?,
+        Language::C => c::build(package, output)?,
+        Language::JavaScript => javascript::build(package, output)?,
+        Language::Python => python::build(package, output)?,
     }
-    let bytes = read_component(&package.component())?;
+    let bytes = Component::read(&package.manifest.name, output)?.bytes;
     check(package, &bytes)?;
     Ok(bytes)
 }
@@ -123,13 +135,10 @@ fn check(package: &Package, bytes: &[u8]) -> Result<()> {
 }
 
 fn remove(path: &Path) -> Result<()> {
-    if_there(fs::remove_file(path)).with_context(|| format!("can't replace {}", path.display()))
-}
-
-fn rename(from: &Path, to: &Path) -> Result<()> {
-    if_there(fs::rename(from, to)).with_context(|| format!("can't make {} {}", from.display(), to.display()))
-}
-
-fn if_there(result: io::Result<()>) -> io::Result<()> {
-    result.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("can't remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }

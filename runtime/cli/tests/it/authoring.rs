@@ -1,6 +1,7 @@
 //! `membrane plugin`: folders that it makes, toolchains that it finds or misses, cases that it runs.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -85,6 +86,52 @@ fn a_missing_toolchain_is_named_with_what_to_install() {
         assert!(!plugin.join("build").join(format!("{lang}.wasm")).exists());
     }
     bare("build", folder.path()).failed_saying(&["has no plugin.toml", "membrane plugin new"]);
+}
+
+/// A plugin in JavaScript that has a component, and a toolchain that is this shell script, with the output's path as `$output`.
+fn with_toolchain(into: &Path, script: &str) -> PathBuf {
+    let plugin = new("sampler", "mine", "js", into);
+    let tools = plugin.join("node_modules/.bin");
+    fs::create_dir_all(&tools).unwrap();
+    let tool = tools.join("componentize-qjs");
+    fs::write(&tool, format!("#!/bin/sh\nfor output; do :; done\n{script}\n")).unwrap();
+    fs::set_permissions(&tool, Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir_all(plugin.join("build")).unwrap();
+    fs::write(plugin.join("build/mine.wasm"), "good").unwrap();
+    plugin
+}
+
+#[test]
+fn a_build_that_is_killed_leaves_the_component_to_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    // The first is killed while the output is written; the second fails.
+    let script = "test -e killed && exit 1\n: > killed\nprintf par > \"$output\"\nkill -9 $PPID";
+    let plugin = with_toolchain(folder.path(), script);
+    let build = ["plugin", "build", plugin.to_str().unwrap()];
+    assert_eq!(membrane(&build).code, None);
+    membrane(&build).failed_saying(&["componentize-qjs"]);
+    assert_eq!(fs::read_to_string(plugin.join("build/mine.wasm")).unwrap(), "good");
+}
+
+#[test]
+fn two_builds_at_once_leave_the_component_that_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    // Both fail, the second when the first is over.
+    let script = "if mkdir first; then while ! test -e go; do sleep 0.05; done; exit 1; fi\n\
+        for i in 1 2 3 4 5 6 7 8 9 10; do test -e build/mine.wasm && exit 1; sleep 0.1; done\nexit 1";
+    let plugin = with_toolchain(folder.path(), script);
+    let build = || command(&["plugin", "build", plugin.to_str().unwrap()]).spawn().unwrap();
+    let first = build();
+    while !plugin.join("first").exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let second = build();
+    std::thread::sleep(Duration::from_millis(500));
+    fs::write(plugin.join("go"), "").unwrap();
+    for child in [first, second] {
+        Ended::from(child.wait_with_output().unwrap()).failed_saying(&["componentize-qjs"]);
+    }
+    assert_eq!(fs::read_to_string(plugin.join("build/mine.wasm")).unwrap(), "good");
 }
 
 #[test]

@@ -47,7 +47,7 @@ const MISSING: &str = "a plugin in C is built by zig or by clang with a C librar
      install one of them: `pip install ziglang`, or Debian's packages `clang lld wasi-libc libclang-rt-dev-wasm32`";
 
 /// Builds with the first compiler that is found.
-pub fn build(package: &Package) -> Result<()> {
+pub fn build(package: &Package, output: &Path) -> Result<()> {
     let bindings = bind(package)?;
     let module = package.component().with_extension("core.wasm");
     let mut compiler = compiler(&package.folder)?;
@@ -67,8 +67,7 @@ pub fn build(package: &Package) -> Result<()> {
             module.display()
         )
     })?;
-    let path = package.component();
-    fs::write(&path, component).with_context(|| format!("can't write {}", path.display()))?;
+    fs::write(output, component).with_context(|| format!("can't write {}", output.display()))?;
     fs::remove_file(&module)?;
     Ok(())
 }

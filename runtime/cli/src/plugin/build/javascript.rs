@@ -13,7 +13,7 @@ use crate::plugin::package::Package;
 const SOURCE: &str = "plugin.js";
 
 /// Builds with componentize-qjs, from the plugin's own packages or `PATH`.
-pub fn build(package: &Package) -> Result<()> {
+pub fn build(package: &Package, output: &Path) -> Result<()> {
     let programs = package.folder.join("node_modules/.bin");
     let tool = in_folder_or_path(&programs, "componentize-qjs").context(
         "a plugin in JavaScript is built by componentize-qjs, which is neither in node_modules of the plugin's \
@@ -21,7 +21,7 @@ pub fn build(package: &Package) -> Result<()> {
     )?;
     require_export(package)?;
     contract::write(package)?;
-    let component = std::path::absolute(package.component())?;
+    let component = std::path::absolute(output)?;
     let world = package.manifest.world.as_str();
     let mut command = Command::new(tool);
     command.current_dir(&package.folder);

@@ -10,14 +10,14 @@ use super::toolchain::{environment, in_folder_or_path, run};
 use crate::plugin::package::Package;
 
 /// Builds with componentize-py, from the plugin's own environment or `PATH`.
-pub fn build(package: &Package) -> Result<()> {
+pub fn build(package: &Package, output: &Path) -> Result<()> {
     let environment = environment(&package.folder);
     let tool = in_folder_or_path(&environment, "componentize-py").context(
         "a plugin in Python is built by componentize-py, which is neither in .venv of the plugin's folder nor in \
          PATH; in that folder run `python3 -m venv .venv` and `.venv/bin/pip install -r requirements.txt`",
     )?;
     contract::write(package)?;
-    let component = std::path::absolute(package.component())?;
+    let component = std::path::absolute(output)?;
     let world = package.manifest.world.as_str();
     let mut command = Command::new(tool);
     command.current_dir(&package.folder);

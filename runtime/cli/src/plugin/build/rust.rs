@@ -13,7 +13,7 @@ use crate::plugin::package::Package;
 const TARGET: &str = "wasm32-unknown-unknown";
 
 /// Builds with cargo and copies the component out of its target folder.
-pub fn build(package: &Package) -> Result<()> {
+pub fn build(package: &Package, output: &Path) -> Result<()> {
     if in_path("cargo").is_none() {
         bail!(
             "a plugin in Rust is built by cargo, which is not in PATH: install Rust from https://rustup.rs"
@@ -24,8 +24,8 @@ pub fn build(package: &Package) -> Result<()> {
     cargo.current_dir(&package.folder);
     cargo.args(["build", "--release", "--target", TARGET, "--message-format", "json-render-diagnostics"]);
     let built = component(&mut cargo)?;
-    let to = package.component();
-    fs::copy(&built, &to).with_context(|| format!("can't copy {} to {}", built.display(), to.display()))?;
+    fs::copy(&built, output)
+        .with_context(|| format!("can't copy {} to {}", built.display(), output.display()))?;
     Ok(())
 }
 
