@@ -117,6 +117,8 @@ mod kernel {
             libc::SYS_mprotect,
             libc::SYS_mremap,
             libc::SYS_madvise,
+            // On 64-bit ARM the engine makes code visible with it that is about to run.
+            libc::SYS_membarrier,
             libc::SYS_brk,
             libc::SYS_futex,
             libc::SYS_sched_yield,
@@ -138,6 +140,17 @@ mod kernel {
         let itself = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, own)?;
         rules.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![itself])?]);
         Ok(rules)
+    }
+
+    #[cfg(test)]
+    #[allow(clippy::unwrap_used)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn code_can_be_published_on_64_bit_arm() {
+            assert_eq!(rules().unwrap().get(&libc::SYS_membarrier), Some(&Vec::new()));
+        }
     }
 }
 
