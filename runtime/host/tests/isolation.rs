@@ -70,6 +70,30 @@ fn a_sampler_whose_process_is_killed_in_a_call_fails_and_the_next_answer_has_ano
 }
 
 #[test]
+fn a_process_that_ended_while_idle_costs_no_answer() {
+    let host = common::host();
+    let agent = first_party::find("react").unwrap();
+    let agent = PluginSource {
+        isolation: Isolation::Process,
+        ..PluginSource::new("x", agent.bytes.to_vec(), World::Agent)
+    };
+    let agent = host.load(agent, World::Agent).unwrap();
+    let sampler = isolated(&host, World::Sampler, json!({ "mode": "draw" }), MUCH_FUEL);
+    for plugin in [&agent, &sampler] {
+        let process = plugin.process_id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-9", &process]).status().unwrap().success());
+        let status = || std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+        while !status().contains(") Z ") {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        for _ in 0..2 {
+            plugin.try_start().unwrap();
+        }
+    }
+    assert!(step(&host, &sampler).is_ok());
+}
+
+#[test]
 fn a_policy_whose_process_is_killed_withholds_the_answer() {
     let host = common::host();
     let held = json!({ "hook": "output", "act": "loop", "word": "w" });

@@ -143,7 +143,7 @@ impl Process {
         // The first run takes the process that there is. Others don't ask for it: it is busy for as long as that run.
         let first = lock(&self.live).clone();
         let instance = first.next.fetch_add(1, Ordering::Relaxed);
-        if instance == 0 {
+        if instance == 0 && first.connection().lives() {
             return Ok((first, instance));
         }
         let own = Arc::new(Live::launch(&self.host, &self.launch)?);
@@ -158,7 +158,7 @@ impl Process {
 
     fn live(&self) -> Result<Arc<Live>> {
         let mut live = lock(&self.live);
-        if live.connection().gone.is_some() {
+        if !live.connection().lives() {
             *live = Arc::new(Live::launch(&self.host, &self.launch)?);
         }
         Ok(live.clone())
