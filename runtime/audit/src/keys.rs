@@ -135,9 +135,11 @@ fn read(path: &Path) -> Result<String, KeyError> {
     Ok(text)
 }
 
+/// Writes a new file. What can't be written whole is not left, where the next attempt would find it in its way.
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeyError> {
     let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-    let written = file.and_then(|mut file| file.write_all(bytes));
+    let written =
+        file.and_then(|mut file| file.write_all(bytes).inspect_err(|_| drop(fs::remove_file(path))));
     written.map_err(|cause| KeyError::File { path: path.to_owned(), cause })
 }
 

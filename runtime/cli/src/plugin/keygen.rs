@@ -66,9 +66,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes a file that must not be there: a key that is overwritten is lost.
+/// Writes a file that must not be there: a key that is overwritten is lost. What can't be written whole is not left.
 fn create(path: &Path, text: &str, mode: u32) -> Result<()> {
     let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+    let written = file.and_then(|mut file| {
+        file.write_all(text.as_bytes()).inspect_err(|_| drop(std::fs::remove_file(path)))
+    });
     written.with_context(|| format!("{}: can't be written", path.display()))
 }

@@ -436,6 +436,20 @@ fn no_half_of_a_pair_of_keys_is_left() {
 }
 
 #[test]
+fn a_key_that_could_not_be_written_is_not_in_the_way_of_the_next() {
+    let desk = Desk::new();
+    for (verb, name, file) in [("audit", "a", "a"), ("plugin", "b", "b.key")] {
+        // No file may have a byte, as on a full disk.
+        let full = "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\"";
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", full, env!("CARGO_BIN_EXE_membrane"), verb, "keygen", &desk.path(name)]);
+        Ended::from(shell.output().unwrap()).failed_saying(&[file]);
+        assert!(!Path::new(&desk.path(file)).exists(), "{verb}");
+        desk.membrane(&[verb, "keygen", &desk.path(name)]).good();
+    }
+}
+
+#[test]
 fn limits_of_a_crafted_log_do_not_overflow() {
     use membrane_audit::{Digest, Record, line};
     let desk = Desk::new();
