@@ -439,7 +439,7 @@ impl Work {
             return Ok(());
         }
         eprintln!("task {}:", index + 1);
-        printer::text(&if text.ends_with('\n') { text } else { text + "\n" }).map(drop)
+        printer::text(&if text.ends_with('\n') { text } else { text + "\n" })
     }
 
     fn one_of_several(&self, index: usize, task: &str) -> (String, Result<AgentAnswer>) {

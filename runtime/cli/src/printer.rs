@@ -6,7 +6,7 @@ use anyhow::Result;
 use membrane_generate::{EndReason, Event, Intervention, Reload};
 use serde::Serialize;
 
-use crate::report::{self, printable};
+use crate::report::{self, Pieces, printable};
 
 /// Prints the events of one answer.
 pub struct Printer {
@@ -16,21 +16,25 @@ pub struct Printer {
     together: bool,
     /// A line of standard output has begun and not ended.
     open: bool,
+    pieces: Pieces,
 }
 
-/// Prints a text, without what would drive a terminal. Gives what was printed.
-pub fn text(text: &str) -> Result<String> {
-    let text = printable(text);
+/// Prints a text, without what would drive a terminal.
+pub fn text(text: &str) -> Result<()> {
+    print(&printable(text))
+}
+
+fn print(text: &str) -> Result<()> {
     let mut out = stdout().lock();
     out.write_all(text.as_bytes())?;
-    out.flush()?;
-    Ok(text)
+    Ok(out.flush()?)
 }
 
 impl Printer {
     /// `json`: one object a line. `quiet`: the answer alone.
     pub fn new(json: bool, quiet: bool) -> Self {
-        Self { json, quiet, together: stdout().is_terminal() && stderr().is_terminal(), open: false }
+        let together = stdout().is_terminal() && stderr().is_terminal();
+        Self { json, quiet, together, open: false, pieces: Pieces::default() }
     }
 
     /// Prints an event. Errors: standard output can't be written.
@@ -63,20 +67,22 @@ impl Printer {
     }
 
     fn text(&mut self, text: &str) -> Result<()> {
-        let text = self::text(text)?;
+        let text = self.pieces.next(text);
+        self.print(&text)
+    }
+
+    fn print(&mut self, text: &str) -> Result<()> {
         if !text.is_empty() {
+            print(text)?;
             self.open = !text.ends_with('\n');
         }
         Ok(())
     }
 
     fn end_line(&mut self) -> Result<()> {
-        if std::mem::take(&mut self.open) {
-            let mut out = stdout().lock();
-            writeln!(out)?;
-            out.flush()?;
-        }
-        Ok(())
+        let rest = self.pieces.end();
+        self.print(&rest)?;
+        if std::mem::take(&mut self.open) { print("\n") } else { Ok(()) }
     }
 
     /// Something beside the answer, for people.

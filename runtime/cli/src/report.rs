@@ -127,6 +127,29 @@ pub fn printable(text: &str) -> String {
     text.replace("\r\n", "\n").chars().map(shown).collect()
 }
 
+/// Makes a text [printable] that comes in pieces, between which a line end may be cut.
+#[derive(Default)]
+pub struct Pieces {
+    /// The last one ended with a carriage return, which waits for the next.
+    carriage_return: bool,
+}
+
+impl Pieces {
+    /// What can be printed with this piece.
+    pub fn next(&mut self, piece: &str) -> String {
+        let waiting = if std::mem::take(&mut self.carriage_return) { "\r" } else { "" };
+        let text = format!("{waiting}{piece}");
+        let whole = text.strip_suffix('\r');
+        self.carriage_return = whole.is_some();
+        printable(whole.unwrap_or(&text))
+    }
+
+    /// What is left to print when no piece follows.
+    pub fn end(&mut self) -> String {
+        if std::mem::take(&mut self.carriage_return) { printable("\r") } else { String::new() }
+    }
+}
+
 /// Whether a character says in which order others are shown (a name that looks like another one).
 fn turns(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{61c}')
@@ -216,6 +239,21 @@ mod tests {
     #[test]
     fn a_control_character_does_not_vanish_from_within_a_word() {
         assert_eq!(printable("he\u{1}lio\u{9b}trope\n\t"), "he\u{fffd}lio\u{fffd}trope\n\t");
+    }
+
+    #[test]
+    fn a_text_in_pieces_is_printed_as_the_whole() {
+        for text in ["a\r\nb", "a\rb\r", "\r\r\n\n\r", "\r\n\r\n", ""] {
+            for cut in 0..=text.len() {
+                let mut pieces = Pieces::default();
+                let (begun, rest) = text.split_at(cut);
+                let shown = pieces.next(begun) + &pieces.next("") + &pieces.next(rest) + &pieces.end();
+                assert_eq!(shown, printable(text), "{text:?} at {cut}");
+            }
+        }
+        let mut pieces = Pieces::default();
+        assert_eq!((pieces.next("a\r"), pieces.next("\nb\r")), ("a".to_owned(), "\nb".to_owned()));
+        assert_eq!((pieces.end(), pieces.next("\n")), ("\u{fffd}".to_owned(), "\n".to_owned()));
     }
 
     #[test]
