@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use membrane_profile::{Difference, Profile};
+use membrane_profile::{Difference, Lock, LockedPlugin, Profile};
 use serde::Serialize;
 
 use super::{excerpt, transcripts};
@@ -48,7 +48,9 @@ struct Side {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let (a, b) = (read(&args.a)?, read(&args.b)?);
-    let mut differences = a.lock()?.differences(&b.lock()?);
+    let (before, now) = (a.lock()?, b.lock()?);
+    let mut differences = before.differences(&now);
+    differences.extend(held_more(&before, &now));
     for difference in &mut differences {
         let value = |resolution: &Resolution| parameter(&resolution.profile, difference);
         (difference.from, difference.to) = match (value(&a), value(&b)) {
@@ -80,6 +82,23 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 fn read(path: &Path) -> Result<Resolution> {
     Resolution::of(Profile::read(path)?)
+}
+
+/// Plugins that are held more than before, which locks allow and don't count as different.
+fn held_more(before: &Lock, now: &Lock) -> Vec<Difference> {
+    let pairs = now.plugins.iter().filter_map(|plugin| {
+        let of = |plugin: &LockedPlugin| (plugin.kind, plugin.name.clone());
+        Some((before.plugins.iter().find(|other| of(other) == of(plugin))?, plugin))
+    });
+    let held = pairs.filter(|(before, now)| before.isolation < now.isolation);
+    let told = held.map(|(before, now)| Difference {
+        about: format!("{} {}", now.kind, now.name),
+        what: "isolation".to_owned(),
+        from: Some(before.isolation.to_string()),
+        to: Some(now.isolation.to_string()),
+        widens: false,
+    });
+    told.collect()
 }
 
 /// The value that a difference of parameters is about, where the lock has only its digest.

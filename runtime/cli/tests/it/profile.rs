@@ -325,6 +325,18 @@ fn a_diff_says_what_differs_in_behaviour() {
 }
 
 #[test]
+fn a_diff_says_where_plugins_run_in_both_directions() {
+    let bench = bench();
+    fs::write(bench.file("q.toml"), profile("isolation = \"required\"\n")).unwrap();
+    let (p, q) = (bench.path("p.toml"), bench.path("q.toml"));
+    let stricter = membrane(&["profile", "diff", &p, &q]);
+    found(&stricter, &["tool clock: isolation none -> required\n"]);
+    found(&membrane(&["profile", "diff", &q, &p]), &["tool clock: isolation required -> none (may do more)"]);
+    let report = json_of(&membrane(&["profile", "diff", &p, &q, "--json"]));
+    assert_eq!(report["differences"].as_array().unwrap().len(), 1, "{report}");
+}
+
+#[test]
 fn the_profiles_of_the_examples_are_good() {
     for name in ["default", "demo", "strict"] {
         let path = workspace().join(format!("examples/profiles/{name}.toml"));
