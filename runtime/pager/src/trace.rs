@@ -228,17 +228,15 @@ fn write_request(
 }
 
 impl Trace {
-    /// A trace of no requests yet. Errors: a shape that no model has.
-    pub fn new(header: TraceHeader) -> Result<Self, TraceError> {
-        let line = 1;
-        let rule = |rule: String| TraceError::Line { line, rule };
+    /// A trace of no requests yet. Error: the rule that a shape breaks which no model has.
+    pub fn new(header: TraceHeader) -> Result<Self, String> {
         if header.groups.len() > MAX_GROUPS || header.experts() > MAX_EXPERTS {
-            return Err(rule(format!("more than {MAX_GROUPS} groups or {MAX_EXPERTS} experts")));
+            return Err(format!("more than {MAX_GROUPS} groups or {MAX_EXPERTS} experts"));
         }
         if let Some((experts, _)) = header.groups.iter().find(|(experts, _)| *experts > MAX_GROUP_EXPERTS) {
-            return Err(rule(format!("a group of {experts} experts; {MAX_GROUP_EXPERTS} are possible")));
+            return Err(format!("a group of {experts} experts; {MAX_GROUP_EXPERTS} are possible"));
         }
-        header.catalog().map_err(|error| rule(error.to_string()))?;
+        header.catalog().map_err(|error| error.to_string())?;
         Ok(Self { header, requests: Vec::new(), experts: Vec::new() })
     }
 
@@ -292,10 +290,7 @@ impl Trace {
     pub fn read(mut input: impl BufRead) -> Result<Self, TraceError> {
         let mut lines = Lines { input: &mut input, number: 0, text: String::new() };
         let header = read_header(&mut lines)?;
-        let mut trace = Self::new(header).map_err(|error| match error {
-            TraceError::Line { rule, .. } => lines.wrong(rule),
-            read => read,
-        })?;
+        let mut trace = Self::new(header).map_err(|rule| lines.wrong(rule))?;
         let mut phase = Phase::default();
         let mut experts = Vec::new();
         loop {

@@ -5,12 +5,14 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use membrane_pager::{Asked, Phase, Trace, TraceHeader};
 use membrane_profile::ByteSize;
 
 /// Most choices that are drawn, for all tokens, layers and experts: some minutes of work.
 const MAX_DRAWS: u64 = 1 << 34;
+/// Largest expert that a pager takes, in bytes.
+const MAX_EXPERT_BYTES: u64 = 1 << 40;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -53,7 +55,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     ensure!(args.skew.is_finite() && args.skew >= 0.0, "--skew: must be 0 or more");
     let tokens = u64::from(args.prompt) + u64::from(args.decode);
     let draws = u64::from(args.layers) * u64::from(args.experts) * tokens;
-    ensure!(draws <= MAX_DRAWS, "too many choices to draw; ask for fewer tokens");
+    ensure!(draws <= MAX_DRAWS, "--prompt, --decode: too many choices to draw; ask for fewer tokens");
+    let possible = 1..=MAX_EXPERT_BYTES;
+    ensure!(possible.contains(&args.expert_bytes.bytes()), "--expert-bytes: must be from 1 byte to 1 TiB");
     let named = || args.out.display().to_string();
     ensure!(!args.out.exists(), "{}: is there already", named());
     let trace = drawn(args)?;
@@ -65,22 +69,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 fn drawn(args: &Args) -> Result<Trace> {
     let bytes = args.expert_bytes.bytes();
-    let mut trace = Trace::new(TraceHeader {
+    let header = TraceHeader {
         model: format!("drawn: skew {}, correlation {}", args.skew, args.correlation),
         slots: 0,
         slot_bytes: bytes,
         groups: vec![(args.experts as usize, bytes); args.layers as usize],
-    })?;
+    };
+    let mut trace = Trace::new(header).map_err(|rule| anyhow!("--layers, --experts: {rule}"))?;
     let mut random = Random { state: args.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 };
     let mut routers: Vec<Router> = (0..args.layers).map(|_| Router::new(args, &mut random)).collect();
-    let mut push = |phase, group, rows, experts: &[(u32, u32)]| match trace.push(Asked {
-        phase,
-        group,
-        rows,
-        experts,
-    }) {
-        Ok(()) => Ok(()),
-        Err(rule) => bail!("{rule}"),
+    let mut push = |flag: &str, phase, group, rows, experts: &[(u32, u32)]| {
+        let pushed = trace.push(Asked { phase, group, rows, experts });
+        pushed.map_err(|rule| anyhow!("{flag}: {rule}"))
     };
     for (group, router) in routers.iter_mut().enumerate().filter(|_| args.prompt > 0) {
         let mut uses = vec![0; args.experts as usize];
@@ -88,14 +88,14 @@ fn drawn(args: &Args) -> Result<Trace> {
             router.choose(args, &mut random).iter().for_each(|&expert| uses[expert as usize] += 1);
         }
         let experts = (0..).zip(uses).filter(|&(_, uses)| uses > 0);
-        push(Phase::Prompt, group as u32, args.prompt, &experts.collect::<Vec<_>>())?;
+        push("--prompt", Phase::Prompt, group as u32, args.prompt, &experts.collect::<Vec<_>>())?;
     }
     for _ in 0..args.decode {
         for (group, router) in (0..).zip(&mut routers) {
             let mut experts: Vec<(u32, u32)> =
                 router.choose(args, &mut random).iter().map(|&expert| (expert, 1)).collect();
             experts.sort_unstable();
-            push(Phase::Decode, group, 1, &experts)?;
+            push("--decode", Phase::Decode, group, 1, &experts)?;
         }
     }
     Ok(trace)

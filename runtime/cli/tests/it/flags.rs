@@ -142,6 +142,30 @@ fn flags() {
 }
 
 #[test]
+fn drawn_traces() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("drawn.trace").to_str().unwrap().to_owned();
+    for (layers, experts, bytes, tokens, words) in [
+        ("4096", "65536", "1MiB", "1", &["--layers, --experts: more than"][..]),
+        ("4096", "65536", "1MiB", "999", &["--prompt, --decode: too many"]),
+        ("2", "4", "0", "3", &["--expert-bytes"]),
+        ("2", "4", "2TiB", "3", &["--expert-bytes"]),
+        ("2", "4", "1MiB", "3", &[]),
+    ] {
+        let shape = ["--layers", layers, "--experts", experts, "--top-k", "2", "--expert-bytes", bytes];
+        let flags = ["--prompt", "0", "--decode", tokens];
+        let ended = membrane(&[&["trace", "generate", &out], &shape[..], &flags].concat());
+        if words.is_empty() {
+            ended.good();
+            std::fs::remove_file(&out).unwrap();
+        } else {
+            ended.failed_saying(words);
+            assert!(!ended.stderr.contains("line "), "{}", ended.stderr);
+        }
+    }
+}
+
+#[test]
 fn plugins() {
     let folder = tempfile::tempdir().unwrap();
     let module = folder.path().join("module.wasm");
