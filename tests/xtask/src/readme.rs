@@ -217,6 +217,20 @@ mod tests {
     }
 
     #[test]
+    fn no_command_is_free_to_succeed_or_fail() {
+        for file in FILES {
+            let text = std::fs::read_to_string(root().join(file)).unwrap();
+            let commands =
+                blocks::blocks(&text).unwrap().into_iter().filter(|block| block.kind == Kind::Commands);
+            for Block { line, text, .. } in commands {
+                for free in ["|| echo", "|| true", "|| :"] {
+                    assert!(!text.contains(free), "{file}:{line}: `{free}` hides what a command comes to");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn every_file_has_commands() {
         for file in FILES {
             let text = std::fs::read_to_string(root().join(file)).unwrap();
