@@ -69,7 +69,7 @@ impl Planned<'_> {
         }
         pad(&mut sink, self.path, self.bytes - position)?;
         sink.finish().map_err(failed)?;
-        let found = file.digests(unfinished.pieces(), &mut |at| progress(Step::Comparing, at))?;
+        let found = file.digests(unfinished.pieces(), Step::Comparing, progress)?;
         if let Some(piece) = unfinished.pieces().get(found) {
             return Err(FormatError::ReadBack { path: self.path.to_owned(), end: piece.end }.into());
         }
@@ -89,7 +89,7 @@ impl Planned<'_> {
             piece.end > from && piece.end >= self.header.len() as u64 && piece.end <= self.bytes
         };
         let possible: Vec<Piece> = pieces.iter().take_while(possible).cloned().collect();
-        let good = file.digests(&possible, &mut |at| progress(Step::Finding, at))?;
+        let good = file.digests(&possible, Step::Finding, progress)?;
         Ok(possible[..good].to_vec())
     }
 }
@@ -111,8 +111,14 @@ impl<'a> MadeFile<'a> {
         Ok(Self { path, file })
     }
 
-    /// How many of the pieces, from the first on, have their digests.
-    fn digests(&self, pieces: &[Piece], progress: &mut dyn FnMut(u64)) -> Result<usize, FormatError> {
+    /// How many of the pieces, from the first on, have their digests. One that is looked for and that the disk can't give any more
+    /// is to be made again.
+    fn digests(
+        &self,
+        pieces: &[Piece],
+        step: Step,
+        progress: &mut dyn FnMut(Step, u64),
+    ) -> Result<usize, FormatError> {
         let reader = DiskReader::open(self.path, &self.file);
         let mut reader = reader.map_err(|source| FormatError::Open { path: self.path.to_owned(), source })?;
         let mut begin = 0;
@@ -124,10 +130,13 @@ impl<'a> MadeFile<'a> {
                 Ok(digest) if digest == piece.digest => {}
                 Ok(_) => return Ok(number),
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(number),
+                Err(error) if step == Step::Finding && error.raw_os_error() == Some(libc::EIO) => {
+                    return Ok(number);
+                }
                 Err(source) => return Err(failed(source)),
             }
             begin = piece.end;
-            progress(begin);
+            progress(step, begin);
         }
         Ok(pieces.len())
     }
@@ -439,9 +448,21 @@ mod tests {
         let piece = |end, bytes: &[u8]| Piece { end, digest: blake3::hash(bytes) };
         let good = [piece(5000, &[1; 5000]), piece(9000, &[1; 4000])];
         let mut told = Vec::new();
-        assert_eq!(made.digests(&good, &mut |at| told.push(at)).unwrap(), 2);
+        assert_eq!(made.digests(&good, Step::Finding, &mut |_, at| told.push(at)).unwrap(), 2);
         assert_eq!(told, [5000, 9000]);
         let other = [good[0].clone(), piece(9000, &[2; 4000])];
-        assert_eq!(made.digests(&other, &mut |_| {}).unwrap(), 1);
+        assert_eq!(made.digests(&other, Step::Comparing, &mut |_, _| {}).unwrap(), 1);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_piece_that_the_disk_can_not_give_is_made_again() {
+        // At 0 a process has no memory; reading it is the error of a bad sector.
+        let path = Path::new("/proc/self/mem");
+        let made = MadeFile { path, file: File::open(path).unwrap() };
+        let lost = [Piece { end: 5000, digest: blake3::hash(b"") }];
+        assert_eq!(made.digests(&lost, Step::Finding, &mut |_, _| {}).unwrap(), 0);
+        let compared = made.digests(&lost, Step::Comparing, &mut |_, _| {});
+        assert!(matches!(compared, Err(FormatError::Read { .. })), "{compared:?}");
     }
 }
