@@ -226,7 +226,8 @@ impl Pager {
     /// It is a guess, on which no result depends. Hits depend on time then, not on the order of requests alone.
     pub fn recall(&self, usage: &Usage) {
         if !self.holds_everything() && usage.fits(self.catalog()) {
-            self.shared.update(|state| state.recall(usage));
+            let usage = usage.within(self.catalog());
+            self.shared.update(|state| state.recall(&usage));
         }
     }
 

@@ -13,7 +13,8 @@ pub struct GroupUsage {
     pub uses: Vec<u64>,
 }
 
-/// How many tokens used each expert of a catalog: what a pager has seen, and what one of an earlier run can tell the next.
+/// How many tokens used each expert of a catalog: what a pager has seen, and what one of an earlier run can tell the next. The
+/// last group may be that of a head that drafts tokens, which some runs of a model load and others don't.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// One for each group of the catalog.
@@ -35,14 +36,20 @@ impl Usage {
         Self { groups: catalog.groups().iter().map(group).collect() }
     }
 
-    /// Whether it has the groups and experts of a catalog.
+    /// Whether it has the groups and experts of a catalog; one of both may have a last group more.
     pub fn fits(&self, catalog: &Catalog) -> bool {
-        self.groups.len() == catalog.groups().len()
-            && self
-                .groups
-                .iter()
-                .zip(catalog.groups())
-                .all(|(group, records)| group.uses.len() == records.len())
+        self.has_groups_of(catalog.groups().iter().map(Vec::len))
+    }
+
+    /// Whether it has groups of so many experts; one of both may have a last group more.
+    fn has_groups_of(&self, sizes: impl ExactSizeIterator<Item = usize>) -> bool {
+        self.groups.len().abs_diff(sizes.len()) <= 1
+            && self.groups.iter().zip(sizes).all(|(group, size)| group.uses.len() == size)
+    }
+
+    /// What it says of a catalog that it fits.
+    pub(crate) fn within(&self, catalog: &Catalog) -> Self {
+        Self { groups: self.groups.iter().take(catalog.groups().len()).cloned().collect() }
     }
 
     /// Whether any expert was used.
@@ -51,16 +58,16 @@ impl Usage {
     }
 
     /// What an earlier run saw and then this one, of which the earlier counts for at most `most` tokens: routing follows the
-    /// text, so that what is long ago says little. An earlier one of another shape counts for nothing.
+    /// text, so that what is long ago says little. An earlier one of another shape counts for nothing; a last group that only one of
+    /// them has stays.
     #[must_use]
     pub fn after(&self, earlier: &Self, most: u64) -> Self {
-        let same = |a: &GroupUsage, b: &GroupUsage| a.uses.len() == b.uses.len();
         let mut both = self.clone();
-        if earlier.groups.len() != self.groups.len()
-            || !earlier.groups.iter().zip(&self.groups).all(|(earlier, group)| same(earlier, group))
-        {
+        if !self.has_groups_of(earlier.groups.iter().map(|group| group.uses.len())) {
             return both;
         }
+        let missing = earlier.groups.iter().skip(self.groups.len());
+        both.groups.extend(missing.map(|group| GroupUsage { tokens: 0, uses: vec![0; group.uses.len()] }));
         for (group, earlier) in both.groups.iter_mut().zip(&earlier.groups) {
             let tokens = earlier.tokens.min(most);
             // A token uses an expert once: what says otherwise is damaged.
@@ -118,6 +125,20 @@ mod tests {
         assert_eq!(now.after(&damaged, 100), usage(11, &[11, 0, 5]));
         let greatest = usage(u64::MAX, &[u64::MAX; 3]);
         assert_eq!(greatest.after(&greatest, u64::MAX), greatest);
+    }
+
+    #[test]
+    fn a_last_group_that_only_one_run_has_stays() {
+        let last = GroupUsage { tokens: 4, uses: vec![4, 0] };
+        let and_last = |mut usage: Usage| {
+            usage.groups.push(last.clone());
+            usage
+        };
+        let (with, without) = (and_last(usage(10, &[10, 0, 5])), usage(20, &[1, 2, 3]));
+        let both = and_last(usage(30, &[11, 2, 8]));
+        assert_eq!(with.after(&without, 100), both);
+        assert_eq!(without.after(&with, 100), both);
+        assert_eq!(without.after(&and_last(with), 100), without, "another model");
     }
 
     #[test]

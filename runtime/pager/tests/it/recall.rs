@@ -142,6 +142,20 @@ fn what_a_run_used_is_what_the_next_one_recalls() {
 }
 
 #[test]
+fn usage_with_a_last_group_more_or_less_is_of_the_same_model() {
+    let bank = Bank::new(1, &[EXPERTS, EXPERTS], 2_000);
+    let (mut less, mut more) = (usage(), usage());
+    more.groups.extend(less.groups.pop());
+    for usage in [less, more] {
+        let pager = pager(&bank, 8, IoMode::Buffered);
+        pager.recall(&usage);
+        until_recalled(&pager, 8);
+        bank.fetch(&pager, 0, &[19, 18, 17, 16]);
+        assert_eq!(pager.counters().misses, 0);
+    }
+}
+
+#[test]
 fn usage_of_another_model_and_an_arena_for_everything_are_left_alone() {
     let bank = Bank::new(1, &[EXPERTS, EXPERTS], 2_000);
     let mut other = usage();
