@@ -318,6 +318,29 @@ fn a_budget_that_is_too_small_is_refused_with_the_numbers() {
     assert!(error.contains("1MiB") && error.contains("resident weights"), "{error}");
 }
 
+#[test]
+fn what_a_budget_lacks_for_all_experts_is_taken_from_the_chunk() {
+    for path in models() {
+        let plan = |memory, prefill_chunk| {
+            let context = Some(2048);
+            let options = LoadOptions { memory, prefill_chunk, context, ..options() };
+            let checkpoint = Checkpoint::open(&path).unwrap().into();
+            Prepared::without_text(checkpoint, &options).unwrap().plan().clone()
+        };
+        // The process, which is in each plan, grows while other tests run.
+        let quiet = (0..100).find_map(|_| {
+            let (whole, half) = (plan(None, None), plan(None, Some(256)));
+            let between = (whole.total().0 + half.total().0) / 2;
+            let less = plan(Some(between), None);
+            let grown =
+                less.process.0.abs_diff(whole.process.0).max(half.process.0.abs_diff(whole.process.0));
+            (grown < (whole.scratch.0 - half.scratch.0) / 4).then_some((whole, less))
+        });
+        let (whole, less) = quiet.unwrap();
+        assert_eq!((whole.prefill_chunk, less.prefill_chunk, less.paged()), (512, 256, false), "{path:?}");
+    }
+}
+
 /// Steps of sessions that share the model: prompts of different lengths, then tokens one by one.
 const SHARED: [usize; 4] = [150, 1, 64, 90];
 

@@ -20,6 +20,8 @@ const DEFAULT_CONTEXT: u32 = 4096;
 const CHUNK_IN_MEMORY: usize = 512;
 /// Prefill chunk of a paged model, in tokens: each chunk reads nearly every expert once.
 const CHUNK_PAGED: usize = 2048;
+/// Smallest chunk that keeps all experts of a mixture in memory: a smaller one reads prompts more slowly than a few paged experts.
+const CHUNK_FOR_EXPERTS: usize = 128;
 /// Smallest chunk that a tight budget leads to.
 const CHUNK_LEAST: usize = 32;
 /// A paged model's scratch takes at most this fraction of what is left for experts and scratch.
@@ -122,11 +124,26 @@ fn with_drafts_if_they_fit(
         Err(EngineError::Budget { .. } | EngineError::Machine { .. })
             if options.speculate == Speculate::Auto =>
         {
-            let without = LoadOptions { speculate: Speculate::Off, ..options.clone() };
-            divide(checkpoint, hyper, layout, &without, threads)
+            without_drafts(checkpoint, hyper, layout, options, threads)
+        }
+        // Reading experts again and again costs more than drafts can gain.
+        Ok(plan) if options.speculate == Speculate::Auto && plan.paged() => {
+            let without = without_drafts(checkpoint, hyper, layout, options, threads)?;
+            Ok(if without.paged() { plan } else { without })
         }
         divided => divided,
     }
+}
+
+fn without_drafts(
+    checkpoint: &Checkpoint,
+    hyper: &Hyperparameters,
+    layout: &Layout,
+    options: &LoadOptions,
+    threads: usize,
+) -> Result<MemoryPlan> {
+    let without = LoadOptions { speculate: Speculate::Off, ..options.clone() };
+    divide(checkpoint, hyper, layout, &without, threads)
 }
 
 fn divide(
@@ -249,9 +266,20 @@ impl<'a> Needs<'a> {
         let most = self.options.experts.map_or(self.experts, |most| most.clamp(1, self.experts.max(1)));
         let chunk_limit = (self.context as usize).max(1);
         let asked = self.options.prefill_chunk.map(|chunk| chunk.clamp(1, chunk_limit));
-        let in_memory = asked.unwrap_or(CHUNK_IN_MEMORY.min(chunk_limit));
-        let needed = (self.fixed() + self.scratch(in_memory) + all).max(self.loading());
-        if most == self.experts && self.options.memory.is_none_or(|budget| needed <= budget) {
+        let mut in_memory = asked.unwrap_or(CHUNK_IN_MEMORY.min(chunk_limit));
+        let least = match asked {
+            Some(asked) => asked,
+            None if self.experts == 0 => CHUNK_LEAST,
+            None => CHUNK_FOR_EXPERTS,
+        };
+        let fits = |chunk: usize| {
+            let needed = (self.fixed() + self.scratch(chunk) + all).max(self.loading());
+            self.options.memory.is_none_or(|budget| needed <= budget)
+        };
+        while !fits(in_memory) && in_memory / 2 >= least {
+            in_memory /= 2;
+        }
+        if most == self.experts && fits(in_memory) {
             return Ok((in_memory, all));
         }
         let budget = self.options.memory.unwrap_or(u64::MAX);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use membrane_kernels::quant::store_row;
-use membrane_kernels::{Format, IndexKeys, KvSlice};
+use membrane_kernels::{Format, IndexKeys, KvSlice, Region};
 
 use crate::error::{EngineError, Result};
 use crate::hyper::{CacheWidths, Hyperparameters, Indexer};
@@ -228,17 +228,25 @@ impl KvCache {
     }
 
     /// Stores keys [n, kv_heads * head_dim] and values [n, kv_heads * value_dim] of a layer from position
-    /// `first` on; `reserve` has made room. Where the key holds the values there are none.
-    pub fn store(&mut self, layer: usize, first: usize, keys: &[f32], values: &[f32]) {
+    /// `first` on, several blocks at a time; `reserve` has made room. Where the key holds the values there are none.
+    pub fn store(&mut self, region: &Region<'_>, layer: usize, first: usize, keys: &[f32], values: &[f32]) {
         let Layer { blocks, shape } = &mut self.layers[layer];
         let Shape { key_width, value_width, .. } = *shape;
-        for (row, key) in keys.chunks_exact(key_width).enumerate() {
-            let (position, value) = (first + row, &values[row * value_width..(row + 1) * value_width]);
-            if let Some(block) = Arc::get_mut(&mut blocks[position / BLOCK]) {
-                block.keys.store(position % BLOCK, key);
-                block.values.store(position % BLOCK, value);
+        let end = first + keys.len() / key_width;
+        let touched = blocks[..end.div_ceil(BLOCK)].iter_mut().enumerate().skip(first / BLOCK);
+        let mut parts: Vec<_> =
+            touched.filter_map(|(index, block)| Some((index * BLOCK, Arc::get_mut(block)?))).collect();
+        region.run_chunks(&mut parts, 1, |_, parts| {
+            for (begin, block) in parts {
+                for position in first.max(*begin)..end.min(*begin + BLOCK) {
+                    let row = position - first;
+                    block.keys.store(position - *begin, &keys[row * key_width..(row + 1) * key_width]);
+                    block
+                        .values
+                        .store(position - *begin, &values[row * value_width..(row + 1) * value_width]);
+                }
             }
-        }
+        });
     }
 
     /// The blocks of a layer that hold the first `length` positions.
@@ -311,12 +319,19 @@ impl KvCache {
 
 #[cfg(test)]
 mod tests {
+    use membrane_kernels::{Isa, Team};
+
     use super::*;
     use crate::error::EngineError;
 
     fn cache(limit: u64) -> KvCache {
         let shape = Shape { key_width: 4, value_width: 2, stored: Format::F32, indexer: None };
         KvCache { layers: vec![Layer { blocks: Vec::new(), shape }; 2], pool: Pool::new(limit, 0) }
+    }
+
+    /// A row of a cache's second layer, its first position.
+    fn store(cache: &mut KvCache, keys: &[f32], values: &[f32]) {
+        Team::new(1, Isa::detect()).region(|region| cache.store(region, 1, 0, keys, values));
     }
 
     fn first_key(cache: &KvCache, layer: usize) -> f32 {
@@ -330,16 +345,48 @@ mod tests {
     fn a_fork_keeps_its_rows_when_the_other_side_writes() {
         let mut a = cache(1 << 20);
         a.reserve(0, 1).unwrap();
-        a.store(1, 0, &[1.0; 4], &[1.0; 2]);
+        store(&mut a, &[1.0; 4], &[1.0; 2]);
         let b = a.clone();
         a.truncate(0);
         a.reserve(0, 1).unwrap();
-        a.store(1, 0, &[2.0; 4], &[2.0; 2]);
+        store(&mut a, &[2.0; 4], &[2.0; 2]);
         assert_eq!((first_key(&a, 1), first_key(&b, 1)), (2.0, 1.0));
         let mut c = b.clone();
         c.reserve(0, 2).unwrap();
-        c.store(1, 0, &[3.0; 4], &[3.0; 2]);
+        store(&mut c, &[3.0; 4], &[3.0; 2]);
         assert_eq!((first_key(&c, 1), first_key(&b, 1)), (3.0, 1.0));
+    }
+
+    #[test]
+    fn rows_stored_at_once_are_those_stored_one_by_one() {
+        const ROWS: usize = 3 * BLOCK;
+        let keys: Vec<f32> = (0..4 * ROWS).map(|i| i as f32).collect();
+        let values: Vec<f32> = (0..2 * ROWS).map(|i| -(i as f32)).collect();
+        for (first, threads) in [(0, 1), (0, 3), (1, 3), (BLOCK - 1, 2), (BLOCK, 2)] {
+            let [mut one, mut all] = [cache(1 << 20), cache(1 << 20)];
+            let count = ROWS - first - 5;
+            Team::new(threads, Isa::detect()).region(|region| {
+                for cache in [&mut one, &mut all] {
+                    cache.reserve(0, first + count).unwrap();
+                }
+                for row in 0..count {
+                    one.store(
+                        region,
+                        1,
+                        first + row,
+                        &keys[4 * row..4 * (row + 1)],
+                        &values[2 * row..2 * (row + 1)],
+                    );
+                }
+                all.store(region, 1, first, &keys[..4 * count], &values[..2 * count]);
+            });
+            let rows = |cache: &KvCache| format!("{:?}", cache.slices(1, first + count));
+            assert_eq!(rows(&one), rows(&all), "{first}, {threads}");
+            let KvSlice::F32(stored) = all.slices(1, first + count).0[first / BLOCK] else {
+                panic!("floats")
+            };
+            assert_eq!(stored[first % BLOCK * 4..][..4], keys[..4]);
+        }
     }
 
     #[test]

@@ -82,8 +82,8 @@ fn a_process_that_ended_while_idle_costs_no_answer() {
     for plugin in [&agent, &sampler] {
         let process = plugin.process_id().unwrap().to_string();
         assert!(Command::new("kill").args(["-9", &process]).status().unwrap().success());
-        let status = || std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-        while !status().contains(") Z ") {
+        let status = || std::fs::read_to_string(format!("/proc/{process}/stat"));
+        while status().is_ok_and(|status| !status.contains(") Z ")) {
             std::thread::sleep(Duration::from_millis(5));
         }
         for _ in 0..2 {

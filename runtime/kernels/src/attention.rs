@@ -26,8 +26,14 @@ use crate::simd::{LANES, Lanes};
 use cache::Cache;
 use tile::{PANEL, Part, Scores, Tile, finish, gather, score, soften_row, weigh};
 
-/// Rows (queries times heads) of a tile.
-const TILE_ROWS: usize = 16;
+/// Most rows (queries times heads) of a tile: a key or value is widened once for all of them.
+const MOST_ROWS: usize = 64;
+/// Rows of a tile, at least, however long their scores are; fewer only where there are too few for all threads.
+const LEAST_ROWS: usize = 16;
+/// Floats of scores that a tile has while it has more than [`LEAST_ROWS`]: 1 MiB, which the second cache holds.
+const TILE_SCORES: usize = 1 << 18;
+/// Tiles of a thread, at least, before tiles get more than [`LEAST_ROWS`], so that threads end together.
+const TILES_A_THREAD: usize = 4;
 /// Multiplications below which one query is not worth a second thread.
 const INLINE_WORK: usize = 128 * 1024;
 /// Positions whose scores are one task when a single query is cut.
@@ -143,13 +149,13 @@ pub struct AttentionArgs<'a> {
 /// Memory that [`attention`] works in, made once.
 pub struct AttentionScratch {
     context: usize,
-    scores: Vec<f32>, // [max(heads, threads * TILE_ROWS), context rounded up to LANES]
+    scores: Vec<f32>, // rows of the positions rounded up to LANES: of each head, or of a tile of each thread
     sums: Vec<f32>,   // [heads]
     workers: Vec<Worker>,
 }
 
 /// What a thread needs for a tile, or for all heads of one query, beside the scores; `rows` is the greater of
-/// [`TILE_ROWS`] and the heads.
+/// [`MOST_ROWS`] and the heads.
 struct Worker {
     queries: Vec<Lanes>, // [rows, head_dim in vectors]
     panel: Vec<Lanes>,   // [PANEL, wider of head_dim and value_dim in vectors]
@@ -175,7 +181,7 @@ impl AttentionScratch {
 
     /// Bytes of such scratch.
     pub fn bytes(heads: usize, width: usize, context: usize, threads: usize) -> usize {
-        let worker = (2 * heads.max(TILE_ROWS) + PANEL) * width.div_ceil(LANES) * size_of::<Lanes>();
+        let worker = (2 * heads.max(MOST_ROWS) + PANEL) * width.div_ceil(LANES) * size_of::<Lanes>();
         (score_floats(heads, context, threads) + heads) * size_of::<f32>() + threads.max(1) * worker
     }
 }
@@ -184,15 +190,18 @@ impl Worker {
     /// Makes room for `heads` of these widths; it has that already, unless they are wider than it was made for.
     fn fit(&mut self, heads: usize, key_vectors: usize, value_vectors: usize) {
         let grow = |lanes: &mut Vec<Lanes>, len: usize| lanes.resize(lanes.len().max(len), Lanes::ZERO);
-        let rows = heads.max(TILE_ROWS);
+        let rows = heads.max(MOST_ROWS);
         grow(&mut self.queries, rows * key_vectors);
         grow(&mut self.panel, PANEL * key_vectors.max(value_vectors));
         grow(&mut self.mixed, rows * value_vectors);
     }
 }
 
+/// Floats that the scores of one query need, and those of a tile for each thread, behind any context up to this one.
 fn score_floats(heads: usize, context: usize, threads: usize) -> usize {
-    heads.max(threads.max(1) * TILE_ROWS) * context.next_multiple_of(LANES)
+    let stride = context.next_multiple_of(LANES);
+    let tile = (LEAST_ROWS * stride).max((MOST_ROWS * stride).min(TILE_SCORES));
+    (heads * stride).max(threads.max(1) * tile)
 }
 
 /// Attention of `n` new queries over the cache; see the module for the order of its arithmetic.
@@ -206,8 +215,8 @@ pub fn attention(region: &Region<'_>, args: AttentionArgs<'_>, scratch: &mut Att
     }
     let (key_vectors, value_vectors) = (args.head_dim.div_ceil(LANES), args.value_dim.div_ceil(LANES));
     scratch.workers.iter_mut().for_each(|worker| worker.fit(args.heads, key_vectors, value_vectors));
-    let call = Call::new(args);
     let threads = region.threads().min(scratch.workers.len());
+    let call = Call::new(args, threads);
     if call.n > 1 {
         by_tiles(region, &call, scratch, threads);
     } else if (call.total - call.begin(0)) * call.heads * (call.head_dim + call.value_dim) < INLINE_WORK {
@@ -263,18 +272,27 @@ struct Call<'a> {
     stride: usize,
     /// Heads that share a key head.
     group: usize,
-    /// Of these, how many are in a tile.
+    /// Rows that a tile has room for.
+    tile_rows: usize,
+    /// Of the heads of a group, how many are in a tile.
     tile_heads: usize,
     tile_queries: usize,
     tiles: usize,
 }
 
 impl<'a> Call<'a> {
-    fn new(args: AttentionArgs<'a>) -> Self {
+    fn new(args: AttentionArgs<'a>, threads: usize) -> Self {
         let total = args.first_position + args.n;
+        let stride = total.next_multiple_of(LANES);
         let group = args.heads / args.kv_heads;
-        let tile_heads = group.min(TILE_ROWS);
-        let tile_queries = (TILE_ROWS / tile_heads).min(args.n);
+        let rows = args.n * args.heads;
+        let tile_rows = if rows < threads * LEAST_ROWS {
+            rows.div_ceil(threads)
+        } else {
+            (rows / (threads * TILES_A_THREAD)).min(TILE_SCORES / stride).clamp(LEAST_ROWS, MOST_ROWS)
+        };
+        let tile_heads = group.min(tile_rows);
+        let tile_queries = (tile_rows / tile_heads).min(args.n);
         Self {
             q: args.q,
             keys: Cache::new(args.keys, args.block_len, args.kv_heads * args.head_dim),
@@ -289,8 +307,9 @@ impl<'a> Call<'a> {
             first: args.first_position,
             n: args.n,
             total,
-            stride: total.next_multiple_of(LANES),
+            stride,
             group,
+            tile_rows,
             tile_heads,
             tile_queries,
             tiles: args.kv_heads * group.div_ceil(tile_heads) * args.n.div_ceil(tile_queries),
@@ -346,11 +365,11 @@ fn by_tiles(region: &Region<'_>, call: &Call<'_>, scratch: &mut AttentionScratch
     on_workers(region, &mut scratch.workers[..threads], call.tiles, |index, worker, number| {
         let part = Part { tile: call.tile(index), columns: 0..call.value_dim };
         let rows = part.tile.rows();
-        let scores = Scores { all: &all, stride: call.stride, first_row: number * TILE_ROWS };
+        let scores = Scores { all: &all, stride: call.stride, first_row: number * call.tile_rows };
         let positions = call.begin(part.tile.query)..part.tile.limit(call, rows - 1);
         gather(call, part.tile, &mut worker.queries);
         score(isa, call, part.tile, positions.clone(), &worker.queries, &mut worker.panel, scores);
-        let mut sums = [0.0; TILE_ROWS];
+        let mut sums = [0.0; MOST_ROWS];
         for (row, sum) in sums.iter_mut().enumerate().take(rows) {
             // SAFETY: the rows of scores of a worker are its own.
             *sum = unsafe { soften_row(isa, call, part.tile, row, scores) };
@@ -358,7 +377,7 @@ fn by_tiles(region: &Region<'_>, call: &Call<'_>, scratch: &mut AttentionScratch
         let mixed = &mut worker.mixed[..rows * part.vectors()];
         mixed.fill(Lanes::ZERO);
         weigh(isa, call, &part, positions, &mut worker.panel, scores, mixed);
-        finish(call, &part, mixed, &sums);
+        finish(isa, call, &part, mixed, &sums);
     });
 }
 
@@ -418,7 +437,7 @@ fn single(region: &Region<'_>, call: &Call<'_>, scratch: &mut AttentionScratch, 
         let mut mixed = &worker.mixed[..];
         for part in parts.map(part) {
             let (own, rest) = mixed.split_at(part.tile.rows() * part.vectors());
-            finish(call, &part, own, &sums[part.tile.head..]);
+            finish(isa, call, &part, own, &sums[part.tile.head..]);
             mixed = rest;
         }
     });

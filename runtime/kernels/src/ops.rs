@@ -123,15 +123,23 @@ dispatch! {
 
 #[inline(always)]
 fn gate_kernel<S: Simd>(s: S, function: Gate, x: &mut [f32], gate: &[f32]) {
-    for (x, gate) in x.chunks_mut(LANES).zip(gate.chunks(LANES)) {
-        let gate = s.load_part(gate, 0.0);
-        let above = match function {
-            Gate::Sigmoid => s.splat(1.0),
-            Gate::Silu => gate,
-        };
-        let factor = s.div(above, s.add(s.splat(1.0), exp(s, s.sub(s.zero(), gate))));
-        s.store_part(s.mul(s.load_part(x, 0.0), factor), x);
+    let ((x, x_tail), (gate, gate_tail)) = (x.as_chunks_mut::<LANES>(), gate.as_chunks::<LANES>());
+    for (x, gate) in x.iter_mut().zip(gate) {
+        s.store(s.mul(s.load(x), factor(s, function, s.load(gate))), x);
     }
+    if !x_tail.is_empty() {
+        let factor = factor(s, function, s.load_part(gate_tail, 0.0));
+        s.store_part(s.mul(s.load_part(x_tail, 0.0), factor), x_tail);
+    }
+}
+
+#[inline(always)]
+fn factor<S: Simd>(s: S, function: Gate, gate: S::V) -> S::V {
+    let above = match function {
+        Gate::Sigmoid => s.splat(1.0),
+        Gate::Silu => gate,
+    };
+    s.div(above, s.add(s.splat(1.0), exp(s, s.sub(s.zero(), gate))))
 }
 
 /// Takes groups of two parts of `part` elements each apart: `x` [groups, 2, part], `first` and `second` [groups, part].

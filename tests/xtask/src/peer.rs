@@ -11,6 +11,9 @@ use std::process::Command;
 /// The release whose graph and kernels the recorded figures were taken with.
 const PACKAGE: &str = "llama-cpp-python==0.3.36";
 
+/// GCC 12 takes the 64 bytes that `ldtilecfg` reads for 8 and drops the stores to the others; llama.cpp's kernels for AMX die of that.
+const CXXFLAGS: &str = "-fno-dse -fno-tree-dse";
+
 /// Names a Python that has `llama_cpp` already, and overrides `target/peer/venv`.
 const PYTHON_VARIABLE: &str = "MEMBRANE_PEER_PYTHON";
 
@@ -25,6 +28,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         phase("installing llama.cpp (compiled here, for this CPU)");
         let mut pip = Command::new(&python);
         pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--no-binary", "llama-cpp-python"]);
+        pip.env("CXXFLAGS", [&std::env::var("CXXFLAGS").unwrap_or_default(), CXXFLAGS].join(" "));
         run_command(pip.args([PACKAGE, "numpy"])).with_context(|| format!("can't install {PACKAGE}"))?;
     }
     println!("{}: {}", python.display(), version(&python)?);

@@ -99,7 +99,7 @@ fn attend(
     let Attention { heads, kv_heads, head_dim, .. } = block.shape;
     ops::rope(region, q, heads, head_dim, 0, span.first, rope);
     ops::rope(region, k, kv_heads, head_dim, 0, span.first, rope);
-    span.kv.store(block.slot, span.first, k, v);
+    span.kv.store(region, block.slot, span.first, k, v);
     let n = span.tokens.len();
     let dense = match (&block.index, block.shape.indexer) {
         (Some(weights), Some(indexer)) => {

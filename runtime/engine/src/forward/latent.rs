@@ -43,7 +43,7 @@ pub(super) fn mix(
         let length = span.tokens.len();
         let k = &mut s.k[row * key..(row + length) * key];
         ops::rope(region, k, 1, key, block.shape.kv_rank, span.first, rope);
-        span.kv.store(block.slot, span.first, k, &[]);
+        span.kv.store(region, block.slot, span.first, k, &[]);
         let q = &mut s.joined[row * query..(row + length) * query];
         ops::rope(
             region,

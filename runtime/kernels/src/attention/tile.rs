@@ -121,11 +121,13 @@ pub(super) unsafe fn soften_row(
     scores: Scores<'_>,
 ) -> f32 {
     let start = tile.start(call, row);
+    let limit = tile.limit(call, row);
     let aligned = start / LANES * LANES;
     // SAFETY: the caller's promise.
-    let part = unsafe { scores.part(row, aligned..tile.limit(call, row)) };
-    // A vector of scores may begin before the window.
+    let part = unsafe { scores.part(row, aligned..limit.next_multiple_of(LANES)) };
+    // The first vector of scores may begin before the window, the last one end behind the query.
     part[..start - aligned].fill(f32::NEG_INFINITY);
+    part[limit - aligned..].fill(f32::NEG_INFINITY);
     let head = tile.head + row % tile.heads;
     soften(isa, part, call.sinks.map_or(f32::NEG_INFINITY, |sinks| sinks[head]))
 }
@@ -153,15 +155,25 @@ pub(super) fn gather(call: &Call<'_>, tile: Tile, queries: &mut [Lanes]) {
     }
 }
 
-/// Writes a part of the output: `mixed` [rows, vectors of the part], each row divided by its sum. Nobody else
-/// may use these columns of the output.
-pub(super) fn finish(call: &Call<'_>, part: &Part, mixed: &[Lanes], sums: &[f32]) {
-    for (row, mixed) in mixed.chunks_exact(part.vectors().max(1)).enumerate() {
+dispatch! {
+    /// Writes a part of the output: `mixed` [rows, vectors of the part], each row divided by its sum. Nobody else
+    /// may use these columns of the output.
+    pub(super) fn finish(call: &Call<'_>, part: &Part, mixed: &[Lanes], sums: &[f32]) => finish_part;
+}
+
+#[inline(always)]
+fn finish_part<S: Simd>(s: S, call: &Call<'_>, part: &Part, mixed: &[Lanes], sums: &[f32]) {
+    for (row, (mixed, &sum)) in mixed.chunks_exact(part.vectors().max(1)).zip(sums).enumerate() {
         let begin = part.tile.index(call, row) * call.value_dim;
         // SAFETY: the caller's promise.
         let out = unsafe { call.out.range(begin + part.columns.start..begin + part.columns.end) };
-        for (out, mixed) in out.iter_mut().zip(Lanes::flat(mixed)) {
-            *out = mixed / sums[row];
+        let sum = s.splat(sum);
+        for (out, mixed) in out.chunks_mut(LANES).zip(mixed) {
+            let quotients = s.div(s.load(&mixed.0), sum);
+            match out.first_chunk_mut() {
+                Some(out) => s.store(quotients, out),
+                None => s.store_part(quotients, out),
+            }
         }
     }
 }
@@ -185,14 +197,28 @@ fn score_tile<S: Simd>(
     for begin in positions.clone().step_by(PANEL) {
         let end = (begin + PANEL).min(positions.end);
         widen(s, &call.keys, column..column + call.head_dim, begin..end, Rows::by_vectors(panel, vectors));
-        for row in 0..tile.rows() {
-            let query = &queries[row * vectors..(row + 1) * vectors];
-            let end = end.min(tile.limit(call, row));
-            let first = begin.max(tile.start(call, row) / LANES * LANES);
-            for position in (first..end).step_by(LANES) {
-                let dots = s.dots(query, &panel[(position - begin) * vectors..]);
+        let query = |row: usize| &queries[row * vectors..(row + 1) * vectors];
+        // Earlier rows begin and end before later ones.
+        let place =
+            |row: usize| begin.max(tile.start(call, row) / LANES * LANES)..end.min(tile.limit(call, row));
+        for row in (0..tile.rows()).step_by(2) {
+            let own = place(row);
+            let other = if row + 1 < tile.rows() { place(row + 1) } else { own.end..own.start };
+            for position in (own.start..own.end.max(other.end)).step_by(LANES) {
+                let keys = &panel[(position - begin) * vectors..];
+                let [mine, others] = [&own, &other].map(|place| place.contains(&position));
                 // SAFETY: these columns of the tile's rows are the caller's.
-                unsafe { put(s, s.mul(dots, scale), scores, row, position) };
+                unsafe {
+                    if mine && others {
+                        let [dots, more] = s.dots_of_two([query(row), query(row + 1)], keys);
+                        put(s, s.mul(dots, scale), scores, row, position);
+                        put(s, s.mul(more, scale), scores, row + 1, position);
+                    } else if mine {
+                        put(s, s.mul(s.dots(query(row), keys), scale), scores, row, position);
+                    } else if others {
+                        put(s, s.mul(s.dots(query(row + 1), keys), scale), scores, row + 1, position);
+                    }
+                }
             }
         }
     }

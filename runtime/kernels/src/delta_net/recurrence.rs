@@ -84,42 +84,111 @@ dispatch! {
 }
 
 /// `memory` is [key_dim, V vectors].
+///
+/// One pass over it a token, and one before the first: a pass multiplies what it makes by the next token's decay, adds up what
+/// the next key finds in that, and leaves it so; the last one leaves the memory itself.
 #[inline(always)]
 fn recur<S: Simd, const V: usize>(s: S, part: &Part<'_>, memory: &mut [f32], put: Put<'_>) {
-    let shape = &part.shape;
-    let (dim, key_head) = (shape.key_dim, shape.key_head(part.head));
     let rows = memory.as_chunks_mut::<LANES>().0.as_chunks_mut::<V>().0;
-    for (token, row) in part.qkv.chunks_exact(shape.channels()).enumerate() {
-        let q = &row[key_head * dim..][..dim];
-        let k = &row[shape.key_width() + key_head * dim..][..dim];
-        let v = &row[2 * shape.key_width() + part.head * shape.value_dim + part.begin..][..part.width];
-        let gate = token * shape.value_heads + part.head;
-        let decay = s.splat(part.decay[gate]);
-        let mut found = [s.zero(); V];
-        for (row, k) in rows.iter().zip(k) {
-            let k = s.splat(*k);
-            for (found, x) in found.iter_mut().zip(row) {
-                *found = s.fma(s.mul(s.load(x), decay), k, *found);
-            }
+    let tokens = part.qkv.len() / part.shape.channels();
+    if tokens == 0 {
+        return;
+    }
+    let mut token = Token::new(part, 0);
+    let decay = s.splat(token.decay);
+    let mut found = [s.zero(); V];
+    for (row, k) in rows.iter().zip(token.k) {
+        let k = s.splat(*k);
+        for (found, x) in found.iter_mut().zip(row) {
+            *found = s.fma(s.mul(s.load(x), decay), k, *found);
         }
-        let strength = s.splat(part.strength[gate]);
+    }
+    for index in 0..tokens {
+        let strength = s.splat(token.strength);
         let mut change = [s.zero(); V];
-        for ((change, found), v) in change.iter_mut().zip(found).zip(v.chunks(LANES)) {
-            *change = s.mul(s.sub(s.load_part(v, 0.0), found), strength);
+        for ((change, found), v) in change.iter_mut().zip(found).zip(token.v.chunks(LANES)) {
+            *change = s.mul(s.sub(load(s, v), found), strength);
         }
-        let mut out = [s.zero(); V];
-        for ((row, k), q) in rows.iter_mut().zip(k).zip(q) {
-            let (k, q) = (s.splat(*k), s.splat(*q));
-            for ((out, change), x) in out.iter_mut().zip(change).zip(row) {
-                let new = s.fma(k, change, s.mul(s.load(x), decay));
-                s.store(new, x);
-                *out = s.fma(new, q, *out);
-            }
-        }
+        let next = if index + 1 < tokens { Token::new(part, index + 1) } else { token };
+        let out = match (index == 0, index + 1 == tokens) {
+            (true, true) => step::<S, V, true, true>(s, rows, change, (token, next), &mut found),
+            (true, false) => step::<S, V, true, false>(s, rows, change, (token, next), &mut found),
+            (false, true) => step::<S, V, false, true>(s, rows, change, (token, next), &mut found),
+            (false, false) => step::<S, V, false, false>(s, rows, change, (token, next), &mut found),
+        };
         let mut lanes = [[0.0; LANES]; V];
         for (lanes, out) in lanes.iter_mut().zip(out) {
             s.store(out, lanes);
         }
-        put(token, &lanes.as_flattened()[..part.width]);
+        put(index, &lanes.as_flattened()[..part.width]);
+        token = next;
+    }
+}
+
+/// What a head gets of one token.
+#[derive(Clone, Copy)]
+struct Token<'a> {
+    q: &'a [f32],
+    k: &'a [f32],
+    /// The columns of the part.
+    v: &'a [f32],
+    decay: f32,
+    strength: f32,
+}
+
+impl<'a> Token<'a> {
+    #[inline(always)]
+    fn new(part: &Part<'a>, index: usize) -> Self {
+        let shape = &part.shape;
+        let (dim, key_head) = (shape.key_dim, shape.key_head(part.head));
+        let row = &part.qkv[index * shape.channels()..][..shape.channels()];
+        let gate = index * shape.value_heads + part.head;
+        Self {
+            q: &row[key_head * dim..][..dim],
+            k: &row[shape.key_width() + key_head * dim..][..dim],
+            v: &row[2 * shape.key_width() + part.head * shape.value_dim + part.begin..][..part.width],
+            decay: part.decay[gate],
+            strength: part.strength[gate],
+        }
+    }
+}
+
+/// A token's pass: the memory takes over the change, the query gets its output, and unless the token is the last, the next key
+/// what it finds. Rows come multiplied by the token's decay, but for the first.
+#[inline(always)]
+fn step<S: Simd, const V: usize, const FIRST: bool, const LAST: bool>(
+    s: S,
+    rows: &mut [[[f32; LANES]; V]],
+    change: [S::V; V],
+    (token, next): (Token<'_>, Token<'_>),
+    found: &mut [S::V; V],
+) -> [S::V; V] {
+    let (decay, decay_next) = (s.splat(token.decay), s.splat(next.decay));
+    let (mut out, mut finds) = ([s.zero(); V], [s.zero(); V]);
+    for (((row, k), q), k_next) in rows.iter_mut().zip(token.k).zip(token.q).zip(next.k) {
+        let (k, q, k_next) = (s.splat(*k), s.splat(*q), s.splat(*k_next));
+        for (((out, finds), change), x) in out.iter_mut().zip(&mut finds).zip(change).zip(row) {
+            let decayed = if FIRST { s.mul(s.load(x), decay) } else { s.load(x) };
+            let new = s.fma(k, change, decayed);
+            *out = s.fma(new, q, *out);
+            if LAST {
+                s.store(new, x);
+            } else {
+                let decayed = s.mul(new, decay_next);
+                *finds = s.fma(decayed, k_next, *finds);
+                s.store(decayed, x);
+            }
+        }
+    }
+    *found = finds;
+    out
+}
+
+/// Up to 16 numbers, zeros behind.
+#[inline(always)]
+fn load<S: Simd>(s: S, x: &[f32]) -> S::V {
+    match x.first_chunk() {
+        Some(x) => s.load(x),
+        None => s.load_part(x, 0.0),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::isa::Isa;
 use crate::parallel::Region;
-use crate::simd::{LANES, Simd, dispatch, exp};
+use crate::simd::{LANES, Simd, dispatch, exp, exps};
 
 /// `row = e^(row - max) / sum of the same`, over one row.
 ///
@@ -34,6 +34,18 @@ pub(crate) fn exponentials<S: Simd>(s: S, row: &mut [f32], beside: f32) -> f32 {
     let max = s.splat(if beside > max { beside } else { max });
     let (whole, tail) = row.as_chunks_mut::<LANES>();
     let mut sum = s.zero();
+    let (together, whole) = whole.as_chunks_mut::<4>();
+    for x in together {
+        let mut e = [max; 4];
+        for (e, x) in e.iter_mut().zip(&*x) {
+            *e = s.sub(s.load(x), max);
+        }
+        e = exps(s, e);
+        for (e, x) in e.into_iter().zip(x) {
+            s.store(e, x);
+            sum = s.add(sum, e);
+        }
+    }
     for x in whole {
         let e = exp(s, s.sub(s.load(x), max));
         s.store(e, x);
@@ -45,9 +57,13 @@ pub(crate) fn exponentials<S: Simd>(s: S, row: &mut [f32], beside: f32) -> f32 {
         s.store_part(e, tail);
         sum = s.add(sum, e);
     }
+    let sum = s.sum(sum);
+    if beside == f32::NEG_INFINITY {
+        return sum;
+    }
     let mut lanes = [0.0; LANES];
     s.store(exp(s, s.sub(s.splat(beside), max)), &mut lanes);
-    s.sum(sum) + lanes[0]
+    sum + lanes[0]
 }
 
 /// `x = 1 / (1 + e^-x)` for each element.
@@ -71,20 +87,31 @@ fn sigmoid_kernel<S: Simd>(s: S, row: &mut [f32]) {
 #[inline(always)]
 fn maximum<S: Simd>(s: S, row: &[f32]) -> f32 {
     let (whole, tail) = row.as_chunks::<LANES>();
-    let mut max = s.splat(f32::NEG_INFINITY);
+    let mut all = [s.splat(f32::NEG_INFINITY); 4];
+    let (together, whole) = whole.as_chunks::<4>();
+    for x in together {
+        for (max, x) in all.iter_mut().zip(x) {
+            *max = s.max(s.load(x), *max);
+        }
+    }
+    let [a, b, c, d] = all;
+    let mut max = s.max(s.max(a, b), s.max(c, d));
     for x in whole {
         max = s.max(s.load(x), max);
     }
-    max = s.max(s.load_part(tail, f32::NEG_INFINITY), max);
+    if !tail.is_empty() {
+        max = s.max(s.load_part(tail, f32::NEG_INFINITY), max);
+    }
     let mut lanes = [0.0; LANES];
     s.store(max, &mut lanes);
-    let mut best = lanes[0];
-    for x in lanes {
-        if x > best {
-            best = x;
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            if lanes[lane + half] > lanes[lane] {
+                lanes[lane] = lanes[lane + half];
+            }
         }
     }
-    best
+    lanes[0]
 }
 
 dispatch! {

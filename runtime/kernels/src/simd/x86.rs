@@ -481,15 +481,77 @@ impl Simd for Avx512<false> {
                     *acc = _mm512_fmadd_ps(x, _mm512_loadu_ps(y), *acc);
                 }
             }
-            let mut sums = [_mm256_setzero_ps(); LANES];
-            for (sum, acc) in sums.iter_mut().zip(acc) {
-                *sum = fold(acc);
-            }
-            let [s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15] = sums;
-            let low = transposing_sum8([s0, s1, s2, s3, s4, s5, s6, s7]);
-            let high = transposing_sum8([s8, s9, s10, s11, s12, s13, s14, s15]);
-            _mm512_insertf32x8::<1>(_mm512_castps256_ps512(low), high)
+            transposing_sum16(acc)
         }
+    }
+
+    #[inline(always)]
+    fn dots_of_two(self, a: [&[Lanes]; 2], b: &[Lanes]) -> [Self::V; 2] {
+        let [first, second] = a;
+        assert!(first.len() == second.len() && b.len() >= LANES * first.len());
+        // SAFETY: the token says that the CPU has AVX-512; `b` has 16 rows of the length of those of `a`.
+        unsafe {
+            let half = |begin: usize| dots2x8(first, second, b.as_ptr().add(begin));
+            let (low, high) = (half(0), half(LANES / 2));
+            [
+                _mm512_shuffle_f32x4::<0b01_00_01_00>(low, high),
+                _mm512_shuffle_f32x4::<0b11_10_11_10>(low, high),
+            ]
+        }
+    }
+}
+
+/// Eight dot products of each of two rows with eight of the 16 rows of `b`; those of the first row come first.
+///
+/// # Safety
+/// AVX-512 F; the rows are of one length, and `b` has as many vectors of 16 rows, less those before its first.
+#[inline(always)]
+unsafe fn dots2x8(first: &[Lanes], second: &[Lanes], b: *const Lanes) -> __m512 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut acc = [_mm512_setzero_ps(); LANES];
+        for k in 0..first.len() {
+            let x = _mm512_load_ps(first.as_ptr().add(k).cast());
+            let y = _mm512_load_ps(second.as_ptr().add(k).cast());
+            for row in 0..LANES / 2 {
+                let b = _mm512_load_ps(b.add(LANES * k + row).cast());
+                acc[row] = _mm512_fmadd_ps(x, b, acc[row]);
+                acc[LANES / 2 + row] = _mm512_fmadd_ps(y, b, acc[LANES / 2 + row]);
+            }
+        }
+        transposing_sum16(acc)
+    }
+}
+
+/// The canonical tree, of sixteen vectors at once: lane i is the sum of `v[i]`. Of two vectors each step leaves one, whose lanes are half
+/// of the first and half of the second; one operand of its addition takes a port of shuffles, the other any port.
+///
+/// # Safety
+/// AVX-512 F.
+#[inline(always)]
+unsafe fn transposing_sum16(v: [__m512; LANES]) -> __m512 {
+    // SAFETY: registers only.
+    unsafe {
+        let [mut by_8, mut by_4, mut by_2] =
+            [[_mm512_setzero_ps(); 8], [_mm512_setzero_ps(); 8], [_mm512_setzero_ps(); 8]];
+        for i in 0..8 {
+            // [a.low, b.high] + [a.high, b.low]
+            let swapped = _mm512_alignr_epi32::<8>(_mm512_castps_si512(v[i + 8]), _mm512_castps_si512(v[i]));
+            by_8[i] =
+                _mm512_add_ps(_mm512_mask_blend_ps(0xFF00, v[i], v[i + 8]), _mm512_castsi512_ps(swapped));
+        }
+        let others = _mm512_setr_epi32(4, 5, 6, 7, 16, 17, 18, 19, 12, 13, 14, 15, 24, 25, 26, 27);
+        for i in 0..4 {
+            let (a, b) = (by_8[i], by_8[i + 4]);
+            by_4[i] = _mm512_add_ps(_mm512_mask_blend_ps(0xF0F0, a, b), _mm512_permutex2var_ps(a, others, b));
+        }
+        for i in 0..2 {
+            let (a, b) = (by_4[2 * i], by_4[2 * i + 1]);
+            let swapped = _mm512_shuffle_pd::<0b0101_0101>(_mm512_castps_pd(a), _mm512_castps_pd(b));
+            by_2[i] = _mm512_add_ps(_mm512_mask_blend_ps(0xCCCC, a, b), _mm512_castpd_ps(swapped));
+        }
+        let [a, b, ..] = by_2;
+        _mm512_add_ps(_mm512_shuffle_ps::<0b10_00_10_00>(a, b), _mm512_shuffle_ps::<0b11_01_11_01>(a, b))
     }
 }
 
