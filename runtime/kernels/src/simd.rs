@@ -378,8 +378,8 @@ pub(crate) fn add_stored<W: Stored, S: Simd, const R: usize, const N: usize>(
 /// `e^x`, within 1 ulp; 0 where that would not be a normal number, below about -87; infinity above about 88.7.
 ///
 /// n = round(x / ln 2), r = x - n ln 2 in two steps (ln 2 split so that the first product is exact), the
-/// Taylor polynomial of degree 7 by Horner's rule, then times 2^(n - 1), which is 0 for the least n, and times 2, so that neither
-/// overflows before the result. Processors take a hundred times as long for a product that is not a normal number.
+/// Taylor polynomial of degree 7 by Horner's rule, then times 2 and times 2^(n - 1), which is a float for the greatest n and 0 for the
+/// least. Processors take a hundred times as long for a product that is not a normal number.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     let [y] = exps(s, [x]);
@@ -410,7 +410,7 @@ pub(crate) fn exps<S: Simd, const N: usize>(s: S, mut x: [S::V; N]) -> [S::V; N]
         }
     }
     for (p, n) in p.iter_mut().zip(n) {
-        *p = s.mul(s.mul(*p, s.pow2(s.sub(n, s.splat(1.0)))), s.splat(2.0));
+        *p = s.mul(s.mul(*p, s.splat(2.0)), s.pow2(s.sub(n, s.splat(1.0))));
     }
     p
 }
