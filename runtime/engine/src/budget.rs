@@ -128,8 +128,10 @@ fn with_drafts_if_they_fit(
         }
         // Reading experts again and again costs more than drafts can gain.
         Ok(plan) if options.speculate == Speculate::Auto && plan.paged() => {
-            let without = without_drafts(checkpoint, hyper, layout, options, threads)?;
-            Ok(if without.paged() { plan } else { without })
+            Ok(match without_drafts(checkpoint, hyper, layout, options, threads) {
+                Ok(without) if !without.paged() => without,
+                _ => plan,
+            })
         }
         divided => divided,
     }

@@ -216,8 +216,8 @@ pub(crate) const START_CALLS: u64 = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Units of fuel for each call of the plugin, about one for each wasm instruction. What the host does on
-    /// the plugin's behalf counts too, one unit for each logit or byte that is looked at. (a loop without
-    /// end)
+    /// the plugin's behalf counts too: one unit for each logit or byte that is looked at, more where the host has more to
+    /// do with it, as with a conversation. (a loop without end)
     pub fuel_per_call: u64,
     /// Bytes of all linear memories of an instance together. (a guest that takes all memory)
     pub memory_bytes: usize,

@@ -28,7 +28,8 @@ use tile::{PANEL, Part, Scores, Tile, finish, gather, score, soften_row, weigh};
 
 /// Most rows (queries times heads) of a tile: a key or value is widened once for all of them.
 const MOST_ROWS: usize = 64;
-/// Rows of a tile, at least, however long their scores are; fewer only where there are too few for all threads.
+/// Rows of a tile, at least, however long their scores are; fewer only where several queries have too few for all threads. A
+/// single query is cut otherwise.
 const LEAST_ROWS: usize = 16;
 /// Floats of scores that a tile has while it has more than [`LEAST_ROWS`]: 1 MiB, which the second cache holds.
 const TILE_SCORES: usize = 1 << 18;
@@ -286,7 +287,9 @@ impl<'a> Call<'a> {
         let stride = total.next_multiple_of(LANES);
         let group = args.heads / args.kv_heads;
         let rows = args.n * args.heads;
-        let tile_rows = if rows < threads * LEAST_ROWS {
+        let tile_rows = if args.n == 1 {
+            LEAST_ROWS
+        } else if rows < threads * LEAST_ROWS {
             rows.div_ceil(threads)
         } else {
             (rows / (threads * TILES_A_THREAD)).min(TILE_SCORES / stride).clamp(LEAST_ROWS, MOST_ROWS)

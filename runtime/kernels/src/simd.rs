@@ -375,7 +375,7 @@ pub(crate) fn add_stored<W: Stored, S: Simd, const R: usize, const N: usize>(
     }
 }
 
-/// `e^x`, within 1 ulp; 0 where that would not be a normal number, below about -87; infinity above about 88.7.
+/// `e^x`, within 1 ulp; 0 below about -86.99, where it is at most 1.5 times the least normal number; infinity above about 88.7.
 ///
 /// n = round(x / ln 2), r = x - n ln 2 in two steps (ln 2 split so that the first product is exact), the
 /// Taylor polynomial of degree 7 by Horner's rule, then times 2 and times 2^(n - 1), which is a float for the greatest n and 0 for the

@@ -179,6 +179,43 @@ impl Case {
     }
 }
 
+#[test]
+fn tiles_keep_heads_together_and_all_threads_busy() {
+    let tiles = |n: usize, context: usize, [heads, kv_heads]: [usize; 2], threads: usize| {
+        let (q, mut out) = (vec![0.0; n * heads], vec![0.0; n * heads]);
+        let args = AttentionArgs {
+            q: &q,
+            keys: &[],
+            values: &[],
+            value_stride: kv_heads,
+            block_len: 1,
+            first_position: context - n,
+            n,
+            heads,
+            kv_heads,
+            head_dim: 1,
+            value_dim: 1,
+            scale: 1.0,
+            window: None,
+            sinks: None,
+            out: &mut out,
+        };
+        let call = Call::new(args, threads);
+        [call.tiles, call.tile_queries * call.tile_heads]
+    };
+    assert_eq!(
+        tiles(1, 4096, [32, 4], 16),
+        [4, 8],
+        "the heads of a single query that share a key stay together"
+    );
+    assert_eq!(tiles(1, 4096, [128, 1], 4), [8, 16]);
+    assert_eq!(tiles(2, 4096, [4, 1], 2), [2, 4], "few queries are shared among threads");
+    assert_eq!(tiles(512, 512, [32, 4], 2), [256, 64]);
+    assert_eq!(tiles(512, 8192, [32, 4], 2), [512, 32], "long scores leave room for fewer rows");
+    assert_eq!(tiles(512, 1 << 20, [32, 4], 2), [1024, 16]);
+    assert_eq!(tiles(64, 512, [100, 1], 2), [128, 64], "a group of more heads than a tile");
+}
+
 fn shape(heads: usize, kv_heads: usize, head_dim: usize, value_dim: usize, half: bool) -> Shape {
     let stored = if half { Stored::F16 } else { Stored::F32 };
     Shape { heads, kv_heads, head_dim, value_dim, stored, window: None, sinks: false, shared: false }
@@ -214,6 +251,7 @@ fn attention_is_the_formula_on_every_instruction_set_and_team() {
         shape(8, 1, 128, 128, false),
         shape(16, 2, 256, 128, true),
         shape(40, 2, 20, 7, true),
+        shape(100, 1, 16, 20, true),
         shape(1, 1, 1, 1, false),
         shape(3, 1, 272, 300, true),
     ];
