@@ -120,32 +120,17 @@ fn with_drafts_if_they_fit(
     options: &LoadOptions,
     threads: usize,
 ) -> Result<MemoryPlan> {
+    let without_drafts = || {
+        let options = LoadOptions { speculate: Speculate::Off, ..options.clone() };
+        divide(checkpoint, hyper, layout, &options, threads)
+    };
     match divide(checkpoint, hyper, layout, options, threads) {
-        Err(EngineError::Budget { .. } | EngineError::Machine { .. })
-            if options.speculate == Speculate::Auto =>
-        {
-            without_drafts(checkpoint, hyper, layout, options, threads)
-        }
+        divided if options.speculate != Speculate::Auto => divided,
+        Err(EngineError::Budget { .. } | EngineError::Machine { .. }) => without_drafts(),
         // Reading experts again and again costs more than drafts can gain.
-        Ok(plan) if options.speculate == Speculate::Auto && plan.paged() => {
-            Ok(match without_drafts(checkpoint, hyper, layout, options, threads) {
-                Ok(without) if !without.paged() => without,
-                _ => plan,
-            })
-        }
+        Ok(plan) if plan.paged() => Ok(without_drafts().ok().filter(|less| !less.paged()).unwrap_or(plan)),
         divided => divided,
     }
-}
-
-fn without_drafts(
-    checkpoint: &Checkpoint,
-    hyper: &Hyperparameters,
-    layout: &Layout,
-    options: &LoadOptions,
-    threads: usize,
-) -> Result<MemoryPlan> {
-    let without = LoadOptions { speculate: Speculate::Off, ..options.clone() };
-    divide(checkpoint, hyper, layout, &without, threads)
 }
 
 fn divide(

@@ -181,6 +181,9 @@ pub(crate) trait Simd: Copy {
     /// Up to 16 floats; the lanes left over are `padding`.
     #[inline(always)]
     fn load_part(self, x: &[f32], padding: f32) -> Self::V {
+        if let Some(x) = x.first_chunk() {
+            return self.load(x);
+        }
         let mut lanes = [padding; LANES];
         lanes[..x.len()].copy_from_slice(x);
         self.load(&lanes)
@@ -189,6 +192,9 @@ pub(crate) trait Simd: Copy {
     /// As many lanes as `to` has room for, up to 16.
     #[inline(always)]
     fn store_part(self, x: Self::V, to: &mut [f32]) {
+        if let Some(to) = to.first_chunk_mut() {
+            return self.store(x, to);
+        }
         let mut lanes = [0.0; LANES];
         self.store(x, &mut lanes);
         to.copy_from_slice(&lanes[..to.len()]);

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use membrane_engine::{LoadOptions, Model, Observer, Precision, Session, Speculate};
+use membrane_engine::{LoadOptions, MemoryPlan, Model, Observer, Precision, Prepared, Session, Speculate};
+use membrane_formats::Checkpoint;
 use membrane_tests::drafting::hybrid_with_head;
 use membrane_tests::golden::argmax;
 use membrane_tests::{references, tiny, workspace};
@@ -203,6 +204,27 @@ fn a_head_is_loaded_where_all_is_in_memory_or_where_it_is_asked_for() {
         assert!(with.weights.0 > without.weights.0 && with.kv.0 > without.kv.0, "it is in the plan");
         assert!(with.experts > without.experts && with.scratch.0 > without.scratch.0);
     }
+}
+
+#[test]
+fn drafts_that_nobody_asked_for_page_no_experts() {
+    let path = fixture("tiny-qwen35moe-Q8_0");
+    let plan = |memory, speculate| {
+        let options = LoadOptions { memory, speculate, prefill_chunk: Some(64), ..options() };
+        let checkpoint = Checkpoint::open(&path).unwrap().into();
+        Prepared::without_text(checkpoint, &options).unwrap().plan().clone()
+    };
+    // The process, which is in each plan, grows while other tests run.
+    let quiet = (0..100).find_map(|_| {
+        let (with, without) = (plan(None, Speculate::Auto), plan(None, Speculate::Off));
+        let room = with.total().0 - without.total().0;
+        let memory = Some(without.total().0 + room / 2);
+        let plans = [with, plan(memory, Speculate::Auto), plan(memory, Speculate::Always)];
+        let grown = |plan: &MemoryPlan| plan.process.0.abs_diff(without.process.0);
+        plans.iter().all(|plan| grown(plan) < room / 4).then_some(plans)
+    });
+    let told = quiet.unwrap().map(|plan| (plan.paged(), plan.drafts > 0));
+    assert_eq!(told, [(false, true), (false, false), (true, true)]);
 }
 
 #[test]

@@ -169,11 +169,7 @@ fn finish_part<S: Simd>(s: S, call: &Call<'_>, part: &Part, mixed: &[Lanes], sum
         let out = unsafe { call.out.range(begin + part.columns.start..begin + part.columns.end) };
         let sum = s.splat(sum);
         for (out, mixed) in out.chunks_mut(LANES).zip(mixed) {
-            let quotients = s.div(s.load(&mixed.0), sum);
-            match out.first_chunk_mut() {
-                Some(out) => s.store(quotients, out),
-                None => s.store_part(quotients, out),
-            }
+            s.store_part(s.div(s.load(&mixed.0), sum), out);
         }
     }
 }

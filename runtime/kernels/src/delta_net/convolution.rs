@@ -105,7 +105,7 @@ fn convolve_kernel<S: Simd>(s: S, taps: &Taps<'_>, row: usize, begin: usize, out
         let mut acc = s.zero();
         for tap in 0..taps.kernel() {
             let (x, weights) = taps.tap(row, tap, begin + index * LANES, LANES);
-            acc = s.fma(whole_vector(s, weights), whole_vector(s, x), acc);
+            acc = s.fma(s.load_part(weights, 0.0), s.load_part(x, 0.0), acc);
         }
         s.store(silu(s, acc), out);
     }
@@ -116,14 +116,6 @@ fn convolve_kernel<S: Simd>(s: S, taps: &Taps<'_>, row: usize, begin: usize, out
             acc = s.fma(s.load_part(weights, 0.0), s.load_part(x, 0.0), acc);
         }
         s.store_part(silu(s, acc), tail);
-    }
-}
-
-#[inline(always)]
-fn whole_vector<S: Simd>(s: S, x: &[f32]) -> S::V {
-    match x.first_chunk() {
-        Some(x) => s.load(x),
-        None => s.load_part(x, 0.0),
     }
 }
 

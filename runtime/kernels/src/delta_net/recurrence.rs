@@ -107,7 +107,7 @@ fn recur<S: Simd, const V: usize>(s: S, part: &Part<'_>, memory: &mut [f32], put
         let strength = s.splat(token.strength);
         let mut change = [s.zero(); V];
         for ((change, found), v) in change.iter_mut().zip(found).zip(token.v.chunks(LANES)) {
-            *change = s.mul(s.sub(load(s, v), found), strength);
+            *change = s.mul(s.sub(s.load_part(v, 0.0), found), strength);
         }
         let next = if index + 1 < tokens { Token::new(part, index + 1) } else { token };
         let out = match (index == 0, index + 1 == tokens) {
@@ -182,13 +182,4 @@ fn step<S: Simd, const V: usize, const FIRST: bool, const LAST: bool>(
     }
     *found = finds;
     out
-}
-
-/// Up to 16 numbers, zeros behind.
-#[inline(always)]
-fn load<S: Simd>(s: S, x: &[f32]) -> S::V {
-    match x.first_chunk() {
-        Some(x) => s.load(x),
-        None => s.load_part(x, 0.0),
-    }
 }
