@@ -285,8 +285,7 @@ pub(crate) fn gated_unit(
     let mut products = [product(core, &unit.gate, &s.input, gate)?, product(core, &unit.up, &s.input, up)?];
     matmul(region, precision, &mut products);
     s.clock.lap(region, Stage::DenseGateUp);
-    ops::glu(region, unit.glu, gate, up);
-    s.inner.set(region, rows, inner, gate, precision);
+    s.inner.set_gated(region, rows, inner, unit.glu, gate, up, precision);
     s.clock.lap(region, Stage::Activation);
     let branch = &mut s.branch[..rows * core.hyper.hidden];
     matmul(region, precision, &mut [product(core, &unit.down, &s.inner, branch)?]);

@@ -245,8 +245,7 @@ fn experts(
         add_biases(core, region, &biases.gate, &counts, gate, &mut s.expert_bias)?;
         add_biases(core, region, &biases.up, &counts, up, &mut s.expert_bias)?;
     }
-    ops::glu(region, block.shape.glu, gate, up);
-    s.inner.set(region, rows, inner, gate, precision);
+    s.inner.set_gated(region, rows, inner, block.shape.glu, gate, up, precision);
     s.clock.lap(region, Stage::Activation);
     let mut products = Vec::with_capacity(leases.len());
     let mut out = &mut s.expert_out[done * hidden..(done + rows) * hidden];

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use membrane_kernels::ops::{self, RopeTable};
 use membrane_kernels::{
-    AttentionArgs, AttentionScratch, Glu, Isa, KvSlice, MEMORY_PROBE_BYTES, Region, Rope, RopeScaling, Team,
-    attention, memory_read_bandwidth, store_f16,
+    Activations, AttentionArgs, AttentionScratch, Glu, Isa, KvSlice, MEMORY_PROBE_BYTES, Precision, Region,
+    Rope, RopeScaling, Team, attention, memory_read_bandwidth, store_f16,
 };
 
 /// Positions in a block of the cache.
@@ -76,12 +76,15 @@ fn operations(region: &Region<'_>) {
         table.extend(rows);
         let mut halves = vec![0; rows * width];
         let mut out = vec![0.0; rows * width];
-        let report = |name: &str, us: f64| println!("  {name:12} {rows:4}x{width} {us:8.2} us");
+        let report = |name: &str, us: f64| println!("  {name:13} {rows:4}x{width} {us:8.2} us");
         report("rms_norm", best_us(|| ops::rms_norm(region, &y, &weight, 1e-5, &mut out)));
         report("rope", best_us(|| ops::rope(region, &mut x, 32, 64, 0, 0, &table)));
-        report("swiglu", best_us(|| ops::glu(region, Glu::SwiGlu, &mut x, &y)));
-        report("geglu", best_us(|| ops::glu(region, Glu::GeGlu, &mut x, &y)));
-        x.fill(0.0);
+        let mut input = Activations::new(rows, width);
+        report("round", best_us(|| input.set(region, rows, width, &y, Precision::Int8)));
+        for (name, function) in [("swiglu, round", Glu::SwiGlu), ("geglu, round", Glu::GeGlu)] {
+            let gated = best_us(|| input.set_gated(region, rows, width, function, &x, &y, Precision::Int8));
+            report(name, gated);
+        }
         report("add", best_us(|| ops::add(region, &mut x, &y)));
         report("store_f16", best_us(|| store_f16(&y, &mut halves)));
     }

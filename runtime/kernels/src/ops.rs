@@ -12,7 +12,8 @@ mod streams;
 pub(crate) use choose::exponentials;
 pub use choose::{argmax, sigmoids, softmax, top_k};
 pub use columns::{copy_columns, merge_heads};
-pub use glu::{Glu, glu};
+pub use glu::Glu;
+pub(crate) use glu::glu;
 pub use rope::{Llama3, Rope, RopeScaling, RopeTable, Yarn, rope};
 pub use streams::{add_to_streams, gate_streams, mix_streams, rms_norm_streams, silu};
 

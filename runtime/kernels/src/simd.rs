@@ -169,6 +169,36 @@ pub(crate) trait Simd: Copy {
         }
     }
 
+    /// Lanes 2 i and 2 i + 1 are the largest magnitude of `x[2 i]` and `x[2 i + 1]`; infinities and NaNs are above all.
+    #[inline(always)]
+    fn largest_of_pairs(self, x: &[[f32; LANES]; LANES]) -> Self::V {
+        let mut largest = [[0.0; 2]; LANES / 2];
+        for (largest, x) in largest.iter_mut().zip(x.as_chunks::<2>().0) {
+            *largest = [largest_magnitude(x.as_flattened()); 2];
+        }
+        self.load_part(largest.as_flattened(), 0.0)
+    }
+
+    /// `to[i] = x[i] * factors[i]` to the nearest integers, ties to even; what it gives are the sums of each `to[i]`. The products must
+    /// be from -127 to 127, within what their rounding adds.
+    #[inline(always)]
+    fn round_to_bytes(
+        self,
+        x: &[[f32; LANES]; LANES],
+        factors: &[f32; LANES],
+        to: &mut [[i8; LANES]; LANES],
+    ) -> [i32; LANES] {
+        let mut sums = [0; LANES];
+        for (((x, factor), to), sum) in x.iter().zip(factors).zip(to).zip(&mut sums) {
+            for (x, to) in x.iter().zip(to) {
+                let rounded = nearest(x * factor);
+                *to = rounded as i8;
+                *sum += rounded;
+            }
+        }
+        sums
+    }
+
     /// Asks for the cache line at `at`, which may be any address; plain code asks for nothing.
     #[inline(always)]
     fn prefetch(self, _at: *const u8) {}
@@ -199,6 +229,22 @@ pub(crate) trait Simd: Copy {
         self.store(x, &mut lanes);
         to.copy_from_slice(&lanes[..to.len()]);
     }
+}
+
+/// The largest magnitude, or a NaN or an infinity if there is one.
+#[inline(always)]
+pub(crate) fn largest_magnitude(x: &[f32]) -> f32 {
+    // Magnitudes order like their bits, infinities and NaNs above all.
+    let bits = x.iter().fold(0, |largest, x| largest.max((x.to_bits() & 0x7FFF_FFFF) as i32));
+    f32::from_bits(bits as u32)
+}
+
+/// The nearest integer of a small number, ties to even.
+#[inline(always)]
+pub(crate) fn nearest(x: f32) -> i32 {
+    /// Added to a small number it leaves its nearest integer in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    (x + ROUND).to_bits() as i32 - ROUND.to_bits() as i32
 }
 
 /// How a float is stored in a file.

@@ -5,15 +5,20 @@ use std::ops::Range;
 use super::Precision;
 use super::order::{Moved, Room};
 use crate::isa::Isa;
+use crate::ops::{Glu, glu};
 use crate::parallel::{DisjointSlice, Region};
-use crate::simd::{LANES, LINE, Simd, dispatch};
+use crate::simd::{LANES, LINE, Simd, dispatch, largest_magnitude, nearest};
 
 /// Elements that share a scale, but for [`GROUP`].
 pub(super) const BLOCK: usize = 32;
 /// Elements that share a scale with [`Precision::Int8Groups`].
 pub(super) const GROUP: usize = 128;
-/// Elements that are worth a task.
-const TASK_ELEMS: usize = 16 * 1024;
+/// Elements of a task where there are many: they are still in the first cache when they are rounded.
+const TASK_ELEMS: usize = 2 * 1024;
+/// So many are one task, if all that is done with them is to be copied and rounded.
+const FEW_ELEMS: usize = 16 * 1024;
+/// A block with nothing above it is zeros.
+const LEAST: f32 = 1e-30;
 
 /// Bytes that a row takes whose elements have `bytes` bytes, with scales and sums.
 pub(super) const fn quantised_bytes(cols: usize, bytes: usize) -> usize {
@@ -29,7 +34,7 @@ pub(super) unsafe trait Integer: Copy + Default + Into<i32> + Send + 'static {
     /// The largest.
     const LIMIT: i32;
     /// Where each of 16 elements lies.
-    const PLACES: [usize; 16];
+    const PLACES: [usize; LANES];
 
     /// Whether a precision has these integers.
     fn is_of(precision: Precision) -> bool {
@@ -38,13 +43,29 @@ pub(super) unsafe trait Integer: Copy + Default + Into<i32> + Send + 'static {
 
     /// One that is not above the limit.
     fn of(x: i32) -> Self;
+
+    /// `q[i] = x[i] * factors[i]` to the nearest, each in the order of `PLACES`, and the sums of each. The products must not be above the
+    /// limit, within what their rounding adds.
+    #[inline(always)]
+    fn round<S: Simd>(
+        _: S,
+        x: &[[f32; LANES]; LANES],
+        factors: &[f32; LANES],
+        q: &mut [[Self; LANES]; LANES],
+    ) -> [i32; LANES] {
+        let mut sums = [0; LANES];
+        for (((x, factor), q), sum) in x.iter().zip(factors).zip(q).zip(&mut sums) {
+            *sum = round_half(x, *factor, q);
+        }
+        sums
+    }
 }
 
 // SAFETY: a byte, whatever its bits.
 unsafe impl Integer for i8 {
     const PRECISION: Precision = Precision::Int8;
     const LIMIT: i32 = 127;
-    const PLACES: [usize; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+    const PLACES: [usize; LANES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
     fn is_of(precision: Precision) -> bool {
         matches!(precision, Precision::Int8 | Precision::Int8Groups)
@@ -54,6 +75,16 @@ unsafe impl Integer for i8 {
     fn of(x: i32) -> Self {
         x as Self
     }
+
+    #[inline(always)]
+    fn round<S: Simd>(
+        s: S,
+        x: &[[f32; LANES]; LANES],
+        factors: &[f32; LANES],
+        q: &mut [[Self; LANES]; LANES],
+    ) -> [i32; LANES] {
+        s.round_to_bytes(x, factors, q)
+    }
 }
 
 // SAFETY: an i16.
@@ -61,7 +92,7 @@ unsafe impl Integer for i16 {
     const PRECISION: Precision = Precision::Int16;
     const LIMIT: i32 = 32767;
     /// Those of even number first, so that they meet weights that are the low or the high bytes of words.
-    const PLACES: [usize; 16] = [0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15];
+    const PLACES: [usize; LANES] = [0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15];
 
     #[inline(always)]
     fn of(x: i32) -> Self {
@@ -85,6 +116,21 @@ pub(super) struct BlockInfo {
     pub scaled_half_sums: [f32; 2],
     /// `half_sums` of bytes; those of words have no room.
     pub half_sum_words: [i16; 2],
+}
+
+impl BlockInfo {
+    #[inline(always)]
+    fn new(scale: f32, half_sums: [i32; 2]) -> Self {
+        let sum = half_sums[0] + half_sums[1];
+        Self {
+            scale,
+            sum,
+            half_sums,
+            scaled_sum: scale * sum as f32,
+            scaled_half_sums: half_sums.map(|sum| scale * sum as f32),
+            half_sum_words: half_sums.map(|sum| sum as i16),
+        }
+    }
 }
 
 /// Floats beside so many, for the first of them to begin a cache line.
@@ -163,7 +209,7 @@ impl Activations {
     /// Sets rows of whole blocks that are moved from other activations, of which each has its rows in ascending order.
     ///
     /// # Panics
-    /// For [`Precision::Reference`], which needs no other order.
+    /// If there is no room for so many.
     pub(super) fn fill(
         &mut self,
         region: &Region<'_>,
@@ -172,52 +218,10 @@ impl Activations {
         precision: Precision,
         moved: &[Moved<'_>],
     ) {
-        (self.rows, self.cols, self.precision) = (rows, cols, precision);
-        self.quantise(region, rows * cols, cols, |row, values| {
+        self.set_each(region, [rows, cols], precision, cols, |first, values| {
+            let row = first / cols;
             let source = moved.partition_point(|moved| moved.first() <= row);
             moved[source - 1].fill(row, values);
-        });
-    }
-
-    /// Has `values` give the elements of each chunk of `chunk` of the first `elems`, and rounds them. Chunks are whole blocks.
-    fn quantise(
-        &mut self,
-        region: &Region<'_>,
-        elems: usize,
-        chunk: usize,
-        values: impl Fn(usize, &mut [f32]) + Sync,
-    ) {
-        match self.precision {
-            Precision::Int8Groups if self.cols.is_multiple_of(GROUP) => {
-                self.quantise_as(region, elems, chunk, values, quantise_groups);
-            }
-            Precision::Int8 | Precision::Int8Groups => {
-                self.quantise_as(region, elems, chunk, values, quantise_bytes);
-            }
-            Precision::Int16 => self.quantise_as(region, elems, chunk, values, quantise_words),
-            Precision::Reference => unreachable!("activations: floats are not quantised"),
-        }
-    }
-
-    fn quantise_as<Q: Integer>(
-        &mut self,
-        region: &Region<'_>,
-        elems: usize,
-        chunk: usize,
-        values: impl Fn(usize, &mut [f32]) + Sync,
-        quantise: impl Fn(Isa, &[f32], &mut [Q], &mut [BlockInfo]) + Sync,
-    ) {
-        let isa = region.isa();
-        // SAFETY: the promise of `Integer`.
-        let q = unsafe { std::slice::from_raw_parts_mut(self.q.as_mut_ptr().cast::<Q>(), self.q.len()) };
-        let (q, info) = (DisjointSlice::new(q), DisjointSlice::new(&mut self.info));
-        region.run_chunks(&mut self.values[self.first..][..elems], chunk, |index, to| {
-            values(index, to);
-            let begin = index * chunk;
-            let end = begin + to.len();
-            // SAFETY: tasks have chunks of their own, which are whole blocks.
-            let (q, info) = unsafe { (q.range(begin..end), info.range(begin / BLOCK..end / BLOCK)) };
-            quantise(isa, to, q, info);
         });
     }
 
@@ -243,17 +247,84 @@ impl Activations {
     /// If `x` has another length or is more than there is room for.
     pub fn set(&mut self, region: &Region<'_>, rows: usize, cols: usize, x: &[f32], precision: Precision) {
         assert_eq!(x.len(), rows * cols, "activations: not [{rows}, {cols}]");
-        assert!(x.len() <= self.q.len(), "activations: no room for [{rows}, {cols}]");
+        let task = if x.len() > FEW_ELEMS { TASK_ELEMS } else { FEW_ELEMS };
+        self.set_each(region, [rows, cols], precision, task, |first, values| {
+            values.copy_from_slice(&x[first..][..values.len()]);
+        });
+    }
+
+    /// Sets all rows: `function(gate, up)` of each element, of which both have [rows, cols]; else like [`Activations::set`].
+    ///
+    /// # Panics
+    /// If `gate` or `up` has another length, or there is no room for so many.
+    #[expect(clippy::too_many_arguments, reason = "two inputs and what is made of them")]
+    pub fn set_gated(
+        &mut self,
+        region: &Region<'_>,
+        rows: usize,
+        cols: usize,
+        function: Glu,
+        gate: &[f32],
+        up: &[f32],
+        precision: Precision,
+    ) {
+        assert!([gate, up].iter().all(|x| x.len() == rows * cols), "activations: not [{rows}, {cols}]");
+        let isa = region.isa();
+        self.set_each(region, [rows, cols], precision, TASK_ELEMS, |first, values| {
+            let range = first..first + values.len();
+            glu(isa, function, &gate[range.clone()], &up[range], values);
+        });
+    }
+
+    /// Sets all rows in tasks of `task` elements, whole blocks; `set` gives some of them, of which the first is the so many-th of all.
+    fn set_each(
+        &mut self,
+        region: &Region<'_>,
+        [rows, cols]: [usize; 2],
+        precision: Precision,
+        task: usize,
+        set: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        let elems = rows * cols;
+        assert!(elems <= self.q.len(), "activations: no room for [{rows}, {cols}]");
         (self.rows, self.cols) = (rows, cols);
         self.precision = if cols.is_multiple_of(BLOCK) { precision } else { Precision::Reference };
-        let copy = |index: usize, values: &mut [f32]| {
-            values.copy_from_slice(&x[index * TASK_ELEMS..][..values.len()]);
-        };
-        if self.precision == Precision::Reference {
-            region.run_chunks(&mut self.values[self.first..][..x.len()], TASK_ELEMS, copy);
-        } else {
-            self.quantise(region, x.len(), TASK_ELEMS, copy);
+        match self.precision {
+            Precision::Int8Groups if cols.is_multiple_of(GROUP) => {
+                self.round_each(region, elems, task, set, quantise_groups);
+            }
+            Precision::Int8 | Precision::Int8Groups => {
+                self.round_each(region, elems, task, set, quantise_bytes);
+            }
+            Precision::Int16 => self.round_each(region, elems, task, set, quantise_words),
+            Precision::Reference => {
+                let values = &mut self.values[self.first..][..elems];
+                region.run_chunks(values, task, |index, values| set(index * task, values));
+            }
         }
+    }
+
+    /// Sets elements as [`Activations::set_each`] does and rounds them.
+    fn round_each<Q: Integer>(
+        &mut self,
+        region: &Region<'_>,
+        elems: usize,
+        task: usize,
+        set: impl Fn(usize, &mut [f32]) + Sync,
+        quantise: impl Fn(Isa, &[f32], &mut [Q], &mut [BlockInfo]) + Sync,
+    ) {
+        let isa = region.isa();
+        // SAFETY: the promise of `Integer`.
+        let q = unsafe { std::slice::from_raw_parts_mut(self.q.as_mut_ptr().cast::<Q>(), self.q.len()) };
+        let (q, info) = (DisjointSlice::new(q), DisjointSlice::new(&mut self.info));
+        region.run_chunks(&mut self.values[self.first..][..elems], task, |index, values| {
+            let begin = index * task;
+            let end = begin + values.len();
+            set(begin, values);
+            // SAFETY: tasks have elements of their own, which are whole blocks.
+            let (q, info) = unsafe { (q.range(begin..end), info.range(begin / BLOCK..end / BLOCK)) };
+            quantise(isa, values, q, info);
+        });
     }
 
     /// The floats of one row.
@@ -301,72 +372,105 @@ dispatch! {
     fn quantise_words(x: &[f32], q: &mut [i16], info: &mut [BlockInfo]) => quantise_blocks;
 }
 
-/// Plain code, compiled for each instruction set: it vectorises, and each operation has one result.
+/// With a scale for each block.
 #[inline(always)]
-fn quantise_blocks<S: Simd, Q: Integer>(_: S, x: &[f32], q: &mut [Q], info: &mut [BlockInfo]) {
-    let blocks = x.as_chunks::<BLOCK>().0.iter().zip(q.as_chunks_mut::<BLOCK>().0);
-    for ((x, q), info) in blocks.zip(info) {
-        *info = quantise_block(x, largest(x), q);
-    }
+fn quantise_blocks<S: Simd, Q: Integer>(s: S, x: &[f32], q: &mut [Q], info: &mut [BlockInfo]) {
+    quantise::<S, Q, 1>(s, x, q, info);
 }
 
-/// The same with a scale for each group.
+/// With a scale for each group.
 #[inline(always)]
-fn quantise_blocks_of_groups<S: Simd>(_: S, x: &[f32], q: &mut [i8], info: &mut [BlockInfo]) {
-    let groups = x.as_chunks::<GROUP>().0.iter().zip(q.as_chunks_mut::<GROUP>().0);
-    for ((x, q), info) in groups.zip(info.as_chunks_mut::<{ GROUP / BLOCK }>().0) {
-        let largest = largest(x);
+fn quantise_blocks_of_groups<S: Simd>(s: S, x: &[f32], q: &mut [i8], info: &mut [BlockInfo]) {
+    quantise::<S, i8, { GROUP / BLOCK }>(s, x, q, info);
+}
+
+/// Blocks that are rounded together; each half of one has a lane.
+const TOGETHER: usize = LANES * LANES / BLOCK;
+
+/// `SHARED` blocks have one scale.
+#[inline(always)]
+fn quantise<S: Simd, Q: Integer, const SHARED: usize>(s: S, x: &[f32], q: &mut [Q], info: &mut [BlockInfo]) {
+    const { assert!(TOGETHER.is_multiple_of(SHARED)) };
+    let (x, x_rest) = x.as_chunks().0.as_chunks::<LANES>();
+    let (q, q_rest) = q.as_chunks_mut().0.as_chunks_mut::<LANES>();
+    let (info, info_rest) = info.as_chunks_mut::<TOGETHER>();
+    for ((x, q), info) in x.iter().zip(q).zip(info) {
+        if !quantise_together::<S, Q, SHARED>(s, x, q, info) {
+            quantise_each::<Q, SHARED>(x.as_flattened(), q.as_flattened_mut(), info);
+        }
+    }
+    quantise_each::<Q, SHARED>(x_rest.as_flattened(), q_rest.as_flattened_mut(), info_rest);
+}
+
+/// Whether all blocks have a scale; if one has not, nothing is written.
+#[inline(always)]
+fn quantise_together<S: Simd, Q: Integer, const SHARED: usize>(
+    s: S,
+    x: &[[f32; LANES]; LANES],
+    q: &mut [[Q; LANES]; LANES],
+    info: &mut [BlockInfo; TOGETHER],
+) -> bool {
+    let mut largest = [0.0; LANES];
+    s.store(s.largest_of_pairs(x), &mut largest);
+    if SHARED > 1 {
+        for halves in largest.chunks_exact_mut(2 * SHARED) {
+            halves.fill(largest_magnitude(halves));
+        }
+    }
+    if !largest.iter().fold(true, |all, x| all & (LEAST..=f32::MAX).contains(x)) {
+        return false;
+    }
+    let (largest, limit) = (s.load(&largest), s.splat(Q::LIMIT as f32));
+    let [mut scales, mut factors] = [[0.0; LANES]; 2];
+    s.store(s.div(largest, limit), &mut scales);
+    s.store(s.div(limit, largest), &mut factors);
+    let half_sums = Q::round(s, x, &factors, q);
+    for ((info, scale), half_sums) in
+        info.iter_mut().zip(scales.iter().step_by(2)).zip(half_sums.as_chunks().0)
+    {
+        *info = BlockInfo::new(*scale, *half_sums);
+    }
+    true
+}
+
+/// Block by block, in plain code.
+#[inline(always)]
+fn quantise_each<Q: Integer, const SHARED: usize>(x: &[f32], q: &mut [Q], info: &mut [BlockInfo]) {
+    let shared = x.chunks_exact(SHARED * BLOCK).zip(q.chunks_exact_mut(SHARED * BLOCK));
+    for ((x, q), info) in shared.zip(info.chunks_exact_mut(SHARED)) {
+        let largest = largest_magnitude(x);
         for ((x, q), info) in x.as_chunks().0.iter().zip(q.as_chunks_mut().0).zip(info) {
             *info = quantise_block(x, largest, q);
         }
     }
 }
 
-/// The largest magnitude, or a NaN or an infinity if there is one.
-#[inline(always)]
-fn largest<const N: usize>(x: &[f32; N]) -> f32 {
-    let mut largest = 0;
-    for x in x {
-        // Magnitudes order like their bits, infinities and NaNs above all.
-        largest = largest.max((x.to_bits() & 0x7FFF_FFFF) as i32);
-    }
-    f32::from_bits(largest as u32)
-}
-
 #[inline(always)]
 fn quantise_block<Q: Integer>(x: &[f32; BLOCK], largest: f32, q: &mut [Q; BLOCK]) -> BlockInfo {
-    if !largest.is_finite() || largest < 1e-30 {
+    if !largest.is_finite() || largest < LEAST {
         *q = [Q::default(); BLOCK];
-        let scale = if largest.is_finite() { 0.0 } else { f32::NAN };
-        return BlockInfo { scale, scaled_sum: scale, scaled_half_sums: [scale; 2], ..BlockInfo::default() };
+        return BlockInfo::new(if largest.is_finite() { 0.0 } else { f32::NAN }, [0; 2]);
     }
-    let (scale, inverse) = (largest / Q::LIMIT as f32, Q::LIMIT as f32 / largest);
-    let mut rounded = [0; BLOCK];
-    for (rounded, x) in rounded.iter_mut().zip(x) {
-        *rounded = nearest(x * inverse).clamp(-Q::LIMIT, Q::LIMIT);
-    }
+    let factor = Q::LIMIT as f32 / largest;
     let mut half_sums = [0; 2];
-    for (half, sum) in half_sums.iter_mut().enumerate() {
-        for (i, place) in Q::PLACES.iter().enumerate() {
-            q[16 * half + place] = Q::of(rounded[16 * half + i]);
-            *sum += rounded[16 * half + i];
-        }
+    let halves = x.as_chunks().0.iter().zip(q.as_chunks_mut().0);
+    for ((x, q), sum) in halves.zip(&mut half_sums) {
+        *sum = round_half(x, factor, q);
     }
-    let sum = half_sums[0] + half_sums[1];
-    BlockInfo {
-        scale,
-        sum,
-        half_sums,
-        scaled_sum: scale * sum as f32,
-        scaled_half_sums: [scale * half_sums[0] as f32, scale * half_sums[1] as f32],
-        half_sum_words: half_sums.map(|sum| sum as i16),
-    }
+    BlockInfo::new(largest / Q::LIMIT as f32, half_sums)
 }
 
-/// The nearest integer of a small number, ties to even.
+/// The nearest integers of products that are not above the limit, within what their rounding adds, and their sum.
 #[inline(always)]
-fn nearest(x: f32) -> i32 {
-    /// Added to a small number it leaves its nearest integer in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    (x + ROUND).to_bits() as i32 - ROUND.to_bits() as i32
+fn round_half<Q: Integer>(x: &[f32; LANES], factor: f32, q: &mut [Q; LANES]) -> i32 {
+    let mut sum = 0;
+    for (x, place) in x.iter().zip(Q::PLACES) {
+        let rounded = nearest(x * factor);
+        q[place] = Q::of(rounded);
+        sum += rounded;
+    }
+    sum
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,5 @@
 //! Gated linear units (Shazeer 2020): what joins the two halves of a feed-forward.
 
-use super::COSTLY_TASK;
-use crate::parallel::Region;
 use crate::simd::{LANES, Simd, dispatch, exps};
 
 /// The function of a gate and what is gated.
@@ -15,28 +13,17 @@ pub enum Glu {
     ClampedSwiGlu,
 }
 
-/// `gate = function(gate, up)`, element by element.
-///
-/// # Panics
-/// If the lengths differ.
-pub fn glu(region: &Region<'_>, function: Glu, gate: &mut [f32], up: &[f32]) {
-    assert_eq!(gate.len(), up.len(), "glu: gate and up differ in length");
-    let isa = region.isa();
-    region.run_chunks(gate, COSTLY_TASK, |index, gate| {
-        glu_part(isa, function, gate, &up[index * COSTLY_TASK..][..gate.len()]);
-    });
-}
-
 dispatch! {
-    fn glu_part(function: Glu, gate: &mut [f32], up: &[f32]) => glu_kernel;
+    /// `out = function(gate, up)`, element by element, of rows of equal length.
+    pub(crate) fn glu(function: Glu, gate: &[f32], up: &[f32], out: &mut [f32]) => glu_kernel;
 }
 
 #[inline(always)]
-fn glu_kernel<S: Simd>(s: S, function: Glu, gate: &mut [f32], up: &[f32]) {
+fn glu_kernel<S: Simd>(s: S, function: Glu, gate: &[f32], up: &[f32], out: &mut [f32]) {
     match function {
-        Glu::SwiGlu => each::<S, SwiGlu>(s, gate, up),
-        Glu::GeGlu => each::<S, GeGlu>(s, gate, up),
-        Glu::ClampedSwiGlu => each::<S, ClampedSwiGlu>(s, gate, up),
+        Glu::SwiGlu => each::<S, SwiGlu>(s, gate, up, out),
+        Glu::GeGlu => each::<S, GeGlu>(s, gate, up, out),
+        Glu::ClampedSwiGlu => each::<S, ClampedSwiGlu>(s, gate, up, out),
     }
 }
 
@@ -49,32 +36,39 @@ trait Function {
 }
 
 #[inline(always)]
-fn each<S: Simd, F: Function>(s: S, gate: &mut [f32], up: &[f32]) {
-    let ((gate, gate_tail), (up, up_tail)) = (gate.as_chunks_mut::<LANES>(), up.as_chunks::<LANES>());
-    let ((gate, gate_rest), (up, up_rest)) = (gate.as_chunks_mut::<TOGETHER>(), up.as_chunks::<TOGETHER>());
-    for (gate, up) in gate.iter_mut().zip(up) {
-        vectors::<S, F, TOGETHER>(s, gate, up);
+fn each<S: Simd, F: Function>(s: S, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    let ((gate, gate_tail), (up, up_tail)) = (gate.as_chunks::<LANES>(), up.as_chunks::<LANES>());
+    let (out, out_tail) = out.as_chunks_mut::<LANES>();
+    let ((gate, gate_rest), (up, up_rest)) = (gate.as_chunks::<TOGETHER>(), up.as_chunks::<TOGETHER>());
+    let (out, out_rest) = out.as_chunks_mut::<TOGETHER>();
+    for ((gate, up), out) in gate.iter().zip(up).zip(out) {
+        vectors::<S, F, TOGETHER>(s, gate, up, out);
     }
-    for (gate, up) in gate_rest.iter_mut().zip(up_rest) {
-        vectors::<S, F, 1>(s, std::array::from_mut(gate), std::array::from_ref(up));
+    for ((gate, up), out) in gate_rest.iter().zip(up_rest).zip(out_rest) {
+        let [x] = F::of(s, [s.load(gate)], [s.load(up)]);
+        s.store(x, out);
     }
     if !gate_tail.is_empty() {
         let [x] = F::of(s, [s.load_part(gate_tail, 0.0)], [s.load_part(up_tail, 0.0)]);
-        s.store_part(x, gate_tail);
+        s.store_part(x, out_tail);
     }
 }
 
 /// Whole vectors.
 #[inline(always)]
-fn vectors<S: Simd, F: Function, const N: usize>(s: S, gate: &mut [[f32; LANES]; N], up: &[[f32; LANES]; N]) {
+fn vectors<S: Simd, F: Function, const N: usize>(
+    s: S,
+    gate: &[[f32; LANES]; N],
+    up: &[[f32; LANES]; N],
+    out: &mut [[f32; LANES]; N],
+) {
     let (mut x, mut y) = ([s.zero(); N], [s.zero(); N]);
     for i in 0..N {
         x[i] = s.load(&gate[i]);
         y[i] = s.load(&up[i]);
     }
-    let x = F::of(s, x, y);
-    for (x, gate) in x.into_iter().zip(gate) {
-        s.store(x, gate);
+    for (x, out) in F::of(s, x, y).into_iter().zip(out) {
+        s.store(x, out);
     }
 }
 

@@ -85,9 +85,9 @@ fn gated_units_and_sigmoid_are_the_formulas() {
         let (mut gate, up) = (noise.floats(len, 20.0), noise.floats(len, 3.0));
         gate[0] = -1000.0;
         let got = everywhere(|region| {
-            let mut gate = gate.clone();
-            glu(region, Glu::SwiGlu, &mut gate, &up);
-            gate
+            let mut out = vec![0.0; len];
+            glu(region.isa(), Glu::SwiGlu, &gate, &up, &mut out);
+            out
         });
         let expected: Vec<f64> = gate.iter().zip(&up).map(|(&g, &u)| silu(g) * f64::from(u)).collect();
         near(&got, &expected, 1e-6);
@@ -96,14 +96,14 @@ fn gated_units_and_sigmoid_are_the_formulas() {
         {
             let up: Vec<f32> = up.iter().map(|up| up * 4.0).collect();
             let got = everywhere(|region| {
-                let mut gate = gate.clone();
-                glu(region, function, &mut gate, &up);
-                gate
+                let mut out = vec![0.0; len];
+                glu(region.isa(), function, &gate, &up, &mut out);
+                out
             });
             let pairs = gate.iter().zip(&up).map(|(&g, &u)| formula(f64::from(g), f64::from(u)));
             near(&got, &pairs.collect::<Vec<f64>>(), 2e-6);
-            let mut nan = [f32::NAN, 1.0];
-            Team::new(1, Isa::Scalar).region(|region| glu(region, function, &mut nan, &[1.0, f32::NAN]));
+            let mut nan = [0.0; 2];
+            glu(Isa::Scalar, function, &[f32::NAN, 1.0], &[1.0, f32::NAN], &mut nan);
             assert!(nan.iter().all(|x| x.is_nan()), "{function:?} hides a NaN");
         }
     }
