@@ -145,6 +145,40 @@ fn scales_in_bfloat16_give_the_bits_of_the_same_in_half_precision() {
     }
 }
 
+/// The factor of a matrix in NVFP4 is a number or a list of one, in any type of floats.
+#[test]
+fn factors_of_nvfp4_may_be_floats_of_16_bits() {
+    let root = tempfile::tempdir().unwrap();
+    let published = Published::of(&source());
+    for compressed in [false, true] {
+        let ending = if compressed { ".weight_global_scale" } else { ".weight_scale_2" };
+        let quantised = published.quantised(Scheme::Nvfp4 { compressed }).0;
+        let logits = |store: &dyn Fn(f32) -> Tensor| {
+            let mut model = quantised.clone();
+            let mut changed = 0;
+            for (_, factor) in model.tensors.iter_mut().filter(|(name, _)| name.ends_with(ending)) {
+                *factor = store(factor.floats()[0]);
+                changed += 1;
+            }
+            assert!(changed > 0);
+            model.write(root.path());
+            trace(root.path(), &LoadOptions::default()).0
+        };
+        // They are powers of two, which all of these types have.
+        let wanted = logits(&|factor| Tensor::f32(&[1], &[factor]));
+        let half = |factor: f32| {
+            let bytes = f16::from_f32(factor).to_le_bytes().to_vec();
+            Tensor { dtype: Dtype::F16, shape: vec![1], bytes }
+        };
+        assert!(logits(&|factor| Tensor::f32(&[], &[factor])) == wanted, "{ending}");
+        assert!(logits(&|factor| Tensor::bf16(&[1], &[factor])) == wanted, "{ending}");
+        assert!(logits(&|factor| Tensor::bf16(&[], &[factor])) == wanted, "{ending}");
+        // One over a small one may be more than half precision has.
+        assert!(compressed || logits(&half) == wanted, "{ending}");
+        assert!(logits(&|factor| Tensor::bf16(&[], &[2.0 * factor])) != wanted, "{ending}");
+    }
+}
+
 /// Quantised matrices are as small in memory as they are in the files, whatever the order of their groups.
 pub fn quantised_in_memory(scheme: Scheme, [quantised, twin]: &[PathBuf; 2]) {
     let slot = |path: &PathBuf| {

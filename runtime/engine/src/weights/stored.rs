@@ -269,19 +269,20 @@ pub(super) fn expect(tensor: &TensorInfo, dtype: DType) -> Result<()> {
     })
 }
 
-/// One f32, in a tensor of one element.
+/// One float, in a tensor of one element. Its type is what the tool that wrote it computed in.
 fn scalar(checkpoint: &Checkpoint, tensor: &TensorInfo) -> Result<f32> {
-    expect(tensor, DType::F32)?;
-    let mut bytes = [0; 4];
-    if tensor.bytes != 4 {
+    float_format(tensor)?;
+    if tensor.shape.elements() != 1 {
         return Err(EngineError::TensorShape {
             tensor: tensor.name.clone(),
             found: tensor.shape.dims().to_vec(),
             wanted: vec![1],
         });
     }
+    let (mut bytes, mut factor) = (vec![0; tensor.bytes as usize], [0.0]);
     checkpoint.read(tensor, 0, &mut bytes)?;
-    let factor = f32::from_le_bytes(bytes);
+    dequantise_row(format_of(tensor)?, &bytes, &mut factor);
+    let [factor] = factor;
     if !factor.is_finite() || factor == 0.0 {
         return Err(EngineError::Factor { tensor: tensor.name.clone(), found: factor });
     }

@@ -19,7 +19,7 @@ pub enum Scheme {
     /// `_scale_inv`.
     Fp8,
     /// `weight` of two 4-bit floats a byte [rows, columns / 2], the first in the low nibble; `weight_scale` e4m3 [rows,
-    /// columns / 16], or for 32 columns each; a factor for all, f32.
+    /// columns / 16], or for 32 columns each; a factor for all, a float.
     Nvfp4 {
         /// The factor divides; otherwise it multiplies.
         divides: bool,
