@@ -221,6 +221,30 @@ fn fused_experts_in_fp8_are_those_one_by_one() {
     }
 }
 
+#[test]
+fn of_fused_experts_one_tensor_may_be_floats() {
+    let root = tempfile::tempdir().unwrap();
+    let published = Published::of(&source());
+    for downs in [false, true] {
+        let is_float = |name: &str| name.contains(".experts.") && name.contains("down_proj") != downs;
+        let bits = |layout: Layout| {
+            let [mut model, floats] = [&in_fp8 as Stores<'_>, &in_bf16]
+                .map(|store| with_experts(&published, 2 * FP8_BLOCK, layout, store));
+            model.tensors.retain(|name, _| !is_float(name));
+            model.tensors.extend(floats.tensors.into_iter().filter(|(name, _)| is_float(name)));
+            let mut model = seeing(&model);
+            model.config["quantization_config"] =
+                json!({"quant_method": "fp8", "weight_block_size": [FP8_BLOCK, FP8_BLOCK]});
+            model.write(root.path());
+            trace(root.path(), &reference()).0
+        };
+        let wanted = bits(Layout::OneByOne);
+        for layout in [Layout::OutputsFirst, Layout::InputsFirst] {
+            assert!(bits(layout) == wanted, "{layout:?}, FP8 are downs: {downs}");
+        }
+    }
+}
+
 /// Tools that write a configuration again set what they have not read, and not at all levels the same.
 #[test]
 fn a_head_that_is_there_is_used_where_the_configuration_contradicts_itself() {

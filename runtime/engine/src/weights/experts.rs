@@ -45,8 +45,12 @@ impl Finder<'_> {
             return self.fused(index, hidden, moe, true, [(0, 2), (1, 2)]);
         }
         let inputs_first = self.are_inputs_first(index, hidden, moe);
-        let both = self.quantised(&format!("blk.{index}.ffn_gate_up_exps.weight"))?;
-        if inputs_first || both.is_some_and(|both| both.scheme == Scheme::Fp8) {
+        let recoded = |part: &str| -> Result<bool> {
+            let found = self.quantised(&format!("blk.{index}.{part}_exps.weight"))?;
+            Ok(found.is_some_and(|found| found.scheme == Scheme::Fp8))
+        };
+        // Either may be floats beside the other.
+        if inputs_first || recoded("ffn_gate_up")? || recoded("ffn_down")? {
             return self.fused(index, hidden, moe, inputs_first, [(0, 1), (moe.inner, 1)]);
         }
         let [gate, up] = self.gates_and_ups(index, hidden, moe)?;
