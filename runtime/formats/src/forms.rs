@@ -23,7 +23,7 @@ pub struct Form {
 }
 
 /// Endings of what belongs to another tensor, of each the endings that this one may have.
-const COMPANIONS: [(&str, &[&str]); 17] = [
+const COMPANIONS: [(&str, &[&str]); 23] = [
     (".qzeros", &[".qweight"]),
     (".scales", &[".qweight"]),
     (".g_idx", &[".qweight"]),
@@ -40,6 +40,12 @@ const COMPANIONS: [(&str, &[&str]); 17] = [
     (".k_scale", &[".weight", ".weight_packed", ".qweight"]),
     (".v_scale", &[".weight", ".weight_packed", ".qweight"]),
     ("_scales", &["_blocks"]),
+    ("_weight_scale", &[""]),
+    ("_weight_scale_2", &[""]),
+    ("_input_scale", &[""]),
+    ("_scale", &["_packed"]),
+    ("_global_scale", &["_packed"]),
+    ("_input_global_scale", &["_packed"]),
     (".scale", &[".weight"]),
 ];
 
@@ -103,7 +109,8 @@ impl Checkpoint {
         if self.container() != Container::Folder {
             return (tensor.dtype.name(), Packing::PLAIN);
         }
-        let scale = [".weight", ".weight_packed"].into_iter().find_map(|of| beside(of, ".weight_scale"));
+        let scales = [(".weight", ".weight_scale"), ("_packed", "_scale"), ("", "_weight_scale")];
+        let scale = scales.into_iter().find_map(|(of, scale)| beside(of, scale));
         match tensor.dtype {
             DType::I32 if beside(".qweight", ".scales").is_some() => {
                 if matches!(self.metadata().str(keys::QUANTISATION), Ok(Some("awq"))) {

@@ -115,7 +115,7 @@ impl Recoding {
                 let aligned = view.as_ref().is_some_and(|view| view.keeps_blocks(block, cols));
                 if aligned { Format::E4M3 } else { Format::F32 }
             }
-            _ if view.is_some() => {
+            _ if view.is_some() && !(whole_rows && matches!(parts, Parts::Nvfp4 { .. })) => {
                 let [rows, cols] = view.map_or([0; 2], |view| view.stored);
                 Self::new(parts, rows, cols)?;
                 Format::F32
@@ -337,7 +337,15 @@ impl Recoding {
                 self.fp8(parts[0], |index| scales.at(parts[1], index), block, out);
                 Ok(())
             }
-            Parts::Nvfp4 { group } => self.nvfp4(parts[0], parts[1], group, out),
+            Parts::Nvfp4 { group } => {
+                let row_bytes = out.len() / self.rows;
+                for (row, out) in out.chunks_exact_mut(row_bytes).enumerate() {
+                    let first = view.place(row, 0);
+                    let nibbles = &parts[0][first / 2..][..self.cols / 2];
+                    self.nvfp4(nibbles, &parts[1][first / group..][..self.cols / group], group, out)?;
+                }
+                Ok(())
+            }
             Parts::Gptq { scales, zero_offset, symmetric, groups, indices, any_order } => {
                 let scales = packed::halves(scales, parts[2])?;
                 let layout = Layout::gptq(self.rows, self.cols, zero_offset);
@@ -510,6 +518,7 @@ impl Recoding {
         Ok(())
     }
 
+    /// A row.
     fn nvfp4(&self, nibbles: &[u8], scales: &[u8], group: usize, out: &mut [u8]) -> Result<(), RecodeError> {
         const LARGEST: u8 = 0x7E;
         if scales.iter().any(|&scale| scale > LARGEST) {

@@ -7,6 +7,7 @@ use membrane_engine::{LoadOptions, Precision, Prepared};
 use membrane_formats::{Array, Checkpoint, Value as Stored};
 use membrane_tests::published::{Tensor, fp8, write_weights};
 use membrane_tests::workspace;
+use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::publish::Published;
@@ -60,6 +61,16 @@ fn in_bf16(x: &[f32], rows: usize, cols: usize) -> Vec<(&'static str, Tensor)> {
 
 fn in_fp8(x: &[f32], rows: usize, cols: usize) -> Vec<(&'static str, Tensor)> {
     fp8(x, rows, cols, [FP8_BLOCK; 2]).0
+}
+
+/// Floats of 4 bits without a factor: whatever these stand for, it is the same in all layouts.
+fn in_nvfp4(x: &[f32], rows: usize, cols: usize) -> Vec<(&'static str, Tensor)> {
+    let code = |x: f32| (64.0 * x.abs()).min(7.0) as u8 | if x < 0.0 { 8 } else { 0 };
+    let codes = x.chunks(2).map(|two| code(two[0]) | code(two[1]) << 4).collect();
+    // From 0.5 to 1.125.
+    let scales = (0..rows * cols / 16).map(|block| 0x30 + (block * 7 % 10) as u8).collect();
+    let scales = Tensor { dtype: Dtype::F8_E4M3, shape: vec![rows, cols / 16], bytes: scales };
+    vec![("weight", Tensor::u8(&[rows, cols / 2], codes)), ("weight_scale", scales)]
 }
 
 /// The model with experts of `inner` units, of which those that it has not are dead.
@@ -218,6 +229,93 @@ fn fused_experts_in_fp8_are_those_one_by_one() {
             bits(&model, None)
         });
         assert!(one == other && one != wanted, "{inner}, a scale for each expert");
+    }
+}
+
+/// The factor of an expert's matrix in NVFP4: gates and ups have the same. All are powers of two, so that one over each is exact.
+fn factor(expert: usize, downs: bool) -> f32 {
+    0.5f32.powi((3 + expert % 3 + usize::from(downs)) as i32)
+}
+
+/// Two fused tensors of experts in NVFP4 by other names of their parts, and with factors.
+fn with_factors(
+    model: &Published,
+    [weight, scale, factors]: [&str; 3],
+    stored: fn(f32) -> f32,
+) -> Published {
+    let is_expert = |name: &str| name.contains(".experts.");
+    let mut out = model.clone();
+    out.tensors.retain(|name, _| !is_expert(name));
+    for (name, tensor) in model.tensors.iter().filter(|(name, _)| is_expert(name)) {
+        let Some(base) = name.strip_suffix("_scale") else {
+            let all: Vec<f32> =
+                (0..EXPERTS).map(|expert| stored(factor(expert, name.ends_with("down_proj")))).collect();
+            out.tensors.insert(format!("{name}{weight}"), tensor.clone());
+            out.tensors.insert(format!("{name}{factors}"), Tensor::f32(&[EXPERTS], &all));
+            continue;
+        };
+        out.tensors.insert(format!("{base}{scale}"), tensor.clone());
+    }
+    out
+}
+
+#[test]
+fn fused_experts_in_nvfp4_are_those_one_by_one() {
+    const NAMES: [&str; 3] = ["", "_weight_scale", "_weight_scale_2"];
+    let root = tempfile::tempdir().unwrap();
+    let published = Published::of(&source());
+    let bits = |model: &Published, experts: Option<u64>| {
+        seeing(model).write(root.path());
+        trace(root.path(), &LoadOptions { experts, ..LoadOptions::default() }).0
+    };
+    let inner = 64;
+    let one_by_one = |factor: &dyn Fn(usize, bool) -> f32| {
+        let mut model = with_experts(&published, inner, Layout::OneByOne, &in_nvfp4);
+        for place in 0..LAYERS * EXPERTS {
+            let (layer, expert) = (place / EXPERTS, place % EXPERTS);
+            for matrix in ["gate", "up", "down"] {
+                let base = format!("model.layers.{layer}.mlp.experts.{expert}.{matrix}_proj");
+                let factor = Tensor::f32(&[], &[factor(expert, matrix == "down")]);
+                model.tensors.insert(format!("{base}.weight_scale_2"), factor);
+            }
+        }
+        model
+    };
+    let wanted = bits(&one_by_one(&factor), None);
+    let fused = with_experts(&published, inner, Layout::OutputsFirst, &in_nvfp4);
+    let (same, one_over): (fn(f32) -> f32, fn(f32) -> f32) = (|factor| factor, |factor| 1.0 / factor);
+    for (names, input, stored) in [
+        (NAMES, "_input_scale", same),
+        (["_packed", "_scale", "_global_scale"], "_input_global_scale", one_over),
+        ([".weight_packed", ".weight_scale", ".weight_global_scale"], ".input_global_scale", one_over),
+    ] {
+        let mut model = with_factors(&fused, names, stored);
+        for matrix in ["gate_up", "down"] {
+            let name = format!("model.layers.1.mlp.experts.{matrix}_proj{input}");
+            model.tensors.insert(name, Tensor::f32(&[EXPERTS], &[1.0; EXPERTS]));
+        }
+        assert!(bits(&model, None) == wanted, "{names:?}");
+        assert!(bits(&model, Some((LAYERS * EXPERTS / 3) as u64)) == wanted, "{names:?}, paged");
+        let form = Checkpoint::open(root.path()).unwrap().forms()["NVFP4"];
+        let hidden = published.config["hidden_size"].as_u64().unwrap();
+        let numbers = (LAYERS * EXPERTS * 3 * inner) as u64 * hidden;
+        assert_eq!((form.tensors, form.parameters), (2 * LAYERS as u64, numbers), "{names:?}");
+    }
+    // One factor for all.
+    let mut model = with_factors(&fused, NAMES, same);
+    let all = model.tensors.iter_mut().filter(|(name, _)| name.ends_with("_weight_scale_2"));
+    all.for_each(|(_, factors)| *factors = Tensor::f32(&[], &[0.0625]));
+    let found = bits(&model, None);
+    assert!(found == bits(&one_by_one(&|_, _| 0.0625), None) && found != wanted);
+    let turned = with_experts(&published, inner, Layout::InputsFirst, &in_nvfp4);
+    for (model, named) in [(turned, "gate_up_proj"), (fused, "gate_up_proj_weight_scale_2")] {
+        let mut model = with_factors(&model, NAMES, same);
+        if named.ends_with('2') {
+            model.tensors.retain(|name, _| !name.ends_with(named));
+        }
+        seeing(&model).write(root.path());
+        let error = Prepared::open(root.path(), &LoadOptions::default()).map(drop).unwrap_err().to_string();
+        assert!(error.contains(&format!("mlp.experts.{named}`")), "{error}");
     }
 }
 

@@ -6,7 +6,7 @@ use membrane_kernels::{RecodeError, Recoding};
 use membrane_pager::ByteRange;
 
 use super::finder::{Finder, check_shape, format_of, scale_name};
-use super::stored::{ExpertForm, ExpertName, Stored, expect, float_format, fp8_block};
+use super::stored::{ExpertForm, ExpertName, Stored, expect, factors, float_format, fp8_block};
 use super::{ExpertBiases, ExpertMatrix, Interleaving, RowLayout};
 use crate::error::{EngineError, Result};
 use crate::hyper::Moe;
@@ -47,7 +47,7 @@ impl Finder<'_> {
         let inputs_first = self.are_inputs_first(index, hidden, moe);
         let recoded = |part: &str| -> Result<bool> {
             let found = self.quantised(&format!("blk.{index}.{part}_exps.weight"))?;
-            Ok(found.is_some_and(|found| found.scheme == Scheme::Fp8))
+            Ok(found.is_some_and(|found| matches!(found.scheme, Scheme::Fp8 | Scheme::Nvfp4 { .. })))
         };
         // Either may be floats beside the other.
         if inputs_first || recoded("ffn_gate_up")? || recoded("ffn_down")? {
@@ -99,7 +99,7 @@ impl Finder<'_> {
     }
 
     /// All in two tensors. Gates and ups are made of the same bytes: `gate` and `up` are the first of their rows, and the steps to the
-    /// next. `inputs_first`: of what is not MXFP4, which never is.
+    /// next. `inputs_first`: of what is not in 4 bits, which never is.
     fn fused(
         &self,
         index: usize,
@@ -200,10 +200,12 @@ impl Finder<'_> {
     }
 }
 
-/// A matrix of every expert in one tensor, or in one of blocks and one of scales.
+/// A matrix of every expert in one tensor, or in one of numbers and one of scales.
 struct Fused<'a> {
     parts: Vec<&'a TensorInfo>,
     described: Parts,
+    /// What each expert's is multiplied by; empty if that is nothing.
+    factors: Vec<f32>, // [experts]
     experts: usize,
     /// Outputs and inputs of an expert's matrix.
     outputs: usize,
@@ -213,7 +215,7 @@ struct Fused<'a> {
 }
 
 impl<'a> Fused<'a> {
-    /// `inputs_first`: of what is not MXFP4, which never is. Error: it is absent, or has another shape or type.
+    /// `inputs_first`: of what is not in 4 bits, which never is. Error: it is absent, or has another shape or type.
     fn find(
         finder: &Finder<'a>,
         name: &str,
@@ -231,14 +233,22 @@ impl<'a> Fused<'a> {
                 for (part, block) in parts.iter().zip([&[16][..], &[]]) {
                     check_shape(part, &[block, &[inputs / 32, outputs, experts]].concat())?;
                 }
-                return Ok(Self {
-                    parts,
-                    described: Parts::Mxfp4,
-                    experts,
-                    outputs,
-                    inputs,
-                    inputs_first: false,
-                });
+                let (described, factors, inputs_first) = (Parts::Mxfp4, Vec::new(), false);
+                return Ok(Self { parts, described, factors, experts, outputs, inputs, inputs_first });
+            }
+            Some(Quantised { scheme: Scheme::Nvfp4 { divides }, mut parts }) => {
+                expect(parts[1], DType::F8_E4M3)?;
+                check_shape(parts[0], &[inputs / 2, outputs, experts])?;
+                let scales = |group: usize| check_shape(parts[1], &[inputs / group, outputs, experts]);
+                let group = if scales(32).is_ok() { 32 } else { 16 };
+                scales(group)?;
+                let mut factors = factors(finder.checkpoint, parts[2], experts)?;
+                if divides {
+                    factors.iter_mut().for_each(|factor| *factor = 1.0 / *factor);
+                }
+                parts.truncate(2);
+                let (described, inputs_first) = (Parts::Nvfp4 { group }, false);
+                return Ok(Self { parts, described, factors, experts, outputs, inputs, inputs_first });
             }
             Some(Quantised { scheme: Scheme::Fp8, parts }) => {
                 let one_for_all = parts[1].shape.elements() == experts as u64;
@@ -253,7 +263,7 @@ impl<'a> Fused<'a> {
                 (vec![tensor], Parts::Floats(float_format(tensor)?))
             }
         };
-        Ok(Self { parts, described, experts, outputs, inputs, inputs_first })
+        Ok(Self { parts, described, factors: Vec::new(), experts, outputs, inputs, inputs_first })
     }
 
     /// Error: a block with one scale reaches from gates to ups, of which there are so many each. What the tool that wrote it took for a
@@ -297,7 +307,7 @@ impl<'a> Fused<'a> {
         let (format, row_layout) = (recoding.format(), RowLayout::of(recoding.is_ordered()));
         let parts: Vec<Vec<ByteRange>> = (0..self.experts as u64).map(parts).collect();
         Ok(Experts {
-            matrix: ExpertMatrix::new(name.clone(), format, [rows, cols], Vec::new(), row_layout),
+            matrix: ExpertMatrix::new(name.clone(), format, [rows, cols], self.factors.clone(), row_layout),
             bytes: recoding.bytes() as u64,
             form: ExpertForm::of(name, Some(recoding), &parts),
             parts,

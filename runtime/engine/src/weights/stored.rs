@@ -223,7 +223,7 @@ fn described<'a>(
         Scheme::Fp8 => (1.0, fp8(checkpoint, parts[1], rows, cols)?),
         Scheme::Nvfp4 { divides } => {
             expect(parts[1], DType::F8_E4M3)?;
-            let factor = scalar(checkpoint, parts[2])?;
+            let factor = factors(checkpoint, parts[2], 1)?[0];
             parts.truncate(2);
             let group = nvfp4_group(parts[1], [rows, cols]);
             (if divides { 1.0 / factor } else { factor }, Parts::Nvfp4 { group })
@@ -269,24 +269,26 @@ pub(super) fn expect(tensor: &TensorInfo, dtype: DType) -> Result<()> {
     })
 }
 
-/// One float, in a tensor of one element. Its type is what the tool that wrote it computed in.
-fn scalar(checkpoint: &Checkpoint, tensor: &TensorInfo) -> Result<f32> {
+/// What each of so many matrices is multiplied by: as many floats, or one for all, of any type.
+pub(super) fn factors(checkpoint: &Checkpoint, tensor: &TensorInfo, count: usize) -> Result<Vec<f32>> {
     float_format(tensor)?;
-    if tensor.shape.elements() != 1 {
+    let stored = tensor.shape.elements();
+    if stored != 1 && stored != count as u64 {
         return Err(EngineError::TensorShape {
             tensor: tensor.name.clone(),
             found: tensor.shape.dims().to_vec(),
-            wanted: vec![1],
+            wanted: vec![count as u64],
         });
     }
-    let (mut bytes, mut factor) = (vec![0; tensor.bytes as usize], [0.0]);
+    let (mut bytes, mut factors) = (vec![0; tensor.bytes as usize], vec![0.0; stored as usize]);
     checkpoint.read(tensor, 0, &mut bytes)?;
-    dequantise_row(format_of(tensor)?, &bytes, &mut factor);
-    let [factor] = factor;
-    if !factor.is_finite() || factor == 0.0 {
-        return Err(EngineError::Factor { tensor: tensor.name.clone(), found: factor });
+    dequantise_row(format_of(tensor)?, &bytes, &mut factors);
+    if let Some(&found) = factors.iter().find(|factor| !factor.is_finite() || **factor == 0.0) {
+        return Err(EngineError::Factor { tensor: tensor.name.clone(), found });
     }
-    Ok(factor)
+    let first = factors[0];
+    factors.resize(count, first);
+    Ok(factors)
 }
 
 /// How a tensor of plain floats stores them.

@@ -44,7 +44,7 @@ const ZEROS: &str = "biases of zeros";
 const JOINED: &str = "keys and values in one matrix, which are there a second time apart";
 
 /// Parts of names that published files have and whose tensors change nothing here.
-const IGNORABLE: [(At, &str, &str); 43] = [
+const IGNORABLE: [(At, &str, &str); 45] = [
     // Static scales of activations: modelopt, Quark, FP8 of transformers and vLLM, compressed-tensors; GGUF has the first.
     (At::End, ".input_scale", INPUT_SCALE),
     (At::End, ".input_scale_2", INPUT_SCALE),
@@ -52,6 +52,8 @@ const IGNORABLE: [(At, &str, &str); 43] = [
     (At::End, ".input_zero_point", INPUT_SCALE),
     (At::End, ".activation_scale", INPUT_SCALE),
     (At::End, "_proj_activation_scale", INPUT_SCALE),
+    (At::End, "_proj_input_scale", INPUT_SCALE),
+    (At::End, "_proj_input_global_scale", INPUT_SCALE),
     (At::End, ".act_scale", INPUT_SCALE),
     // vLLM reads them where its cache is in FP8.
     (At::End, ".k_scale", CACHE_SCALE),

@@ -19,7 +19,8 @@ pub enum Scheme {
     /// `_scale_inv`.
     Fp8,
     /// `weight` of two 4-bit floats a byte [rows, columns / 2], the first in the low nibble; `weight_scale` e4m3 [rows,
-    /// columns / 16], or for 32 columns each; a factor for all, a float.
+    /// columns / 16], or for 32 columns each; a factor for all, a float. Where all experts of a layer are in one, the first two have the
+    /// experts before these dimensions, and there is a factor for each, or one for all.
     Nvfp4 {
         /// The factor divides; otherwise it multiplies.
         divides: bool,
@@ -121,15 +122,28 @@ impl Checkpoint {
 
     /// The fused matrices of all experts have no such ending.
     fn quantised_experts(&self, published: &str) -> Result<Option<Quantised<'_>>, FormatError> {
-        let need = |part: &str| self.require_stored(&format!("{published}_{part}"));
-        if let Some(blocks) = self.stored(&format!("{published}_blocks")) {
-            return Ok(Some(Quantised { scheme: Scheme::Mxfp4, parts: vec![blocks, need("scales")?] }));
+        let find = |part: &str| self.stored(&format!("{published}{part}"));
+        let need = |part: &str| self.require_stored(&format!("{published}{part}"));
+        if let Some(blocks) = find("_blocks") {
+            return Ok(Some(Quantised { scheme: Scheme::Mxfp4, parts: vec![blocks, need("_scales")?] }));
         }
-        let weight = self.stored(published).filter(|weight| weight.dtype == DType::F8_E4M3);
-        let Some(weight) = weight else { return Ok(None) };
-        Ok(Some(Quantised { scheme: Scheme::Fp8, parts: vec![weight, need("scale_inv")?] }))
+        for ([weight, scale, factor], divides) in FUSED_NVFP4 {
+            if let Some(weight) = find(weight).filter(|weight| weight.dtype == DType::U8) {
+                let parts = vec![weight, need(scale)?, need(factor)?];
+                return Ok(Some(Quantised { scheme: Scheme::Nvfp4 { divides }, parts }));
+            }
+        }
+        let Some(weight) = find("").filter(|weight| weight.dtype == DType::F8_E4M3) else { return Ok(None) };
+        Ok(Some(Quantised { scheme: Scheme::Fp8, parts: vec![weight, need("_scale_inv")?] }))
     }
 }
+
+/// Endings of what fused matrices in NVFP4 are made of, and whether the factors divide: modelopt's, and two of compressed-tensors.
+const FUSED_NVFP4: [([&str; 3], bool); 3] = [
+    (["", "_weight_scale", "_weight_scale_2"], false),
+    (["_packed", "_scale", "_global_scale"], true),
+    ([".weight_packed", ".weight_scale", ".weight_global_scale"], true),
+];
 
 /// Whether scales are exponents of two (e8m0), which folders have as bytes or as floats without a fraction.
 pub(crate) fn is_exponents(scale: &TensorInfo) -> bool {

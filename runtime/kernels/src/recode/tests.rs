@@ -147,6 +147,15 @@ fn float4_matrix(rows: usize, cols: usize, group: usize) {
         let value = MAGNITUDES[usize::from(code & 7)] * if code & 8 == 0 { 1.0 } else { -1.0 };
         assert_eq!(*found, value * FLOAT8_VALUES[usize::from(scales[index / group])], "{index}");
     }
+    let wanted = recoded(&recoding, &[&nibbles, &scales]);
+    // Every other row, from the second on.
+    let second =
+        View { stored: [rows, cols], first: cols, row_step: 2 * cols, ..View::whole(rows / 2, cols) };
+    let every_other = Recoding::of_view(Parts::Nvfp4 { group }, second, rows / 2, cols).unwrap();
+    assert_eq!((every_other.format(), every_other.working_bytes()), (recoding.format(), 0));
+    for (index, found) in recoded(&every_other, &[&nibbles, &scales]).iter().enumerate() {
+        assert_eq!(*found, wanted[second.place(index / cols, index % cols)], "{index}");
+    }
     for bad in [0x7F, 0x80, 0xFF] {
         let scales = vec![bad; scales.len()];
         let refused = recoding.run(&[&nibbles, &scales], &mut vec![0; recoding.bytes()]);
