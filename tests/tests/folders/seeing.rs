@@ -241,7 +241,7 @@ fn factor(expert: usize, downs: bool) -> f32 {
 fn with_factors(
     model: &Published,
     [weight, scale, factors]: [&str; 3],
-    stored: fn(f32) -> f32,
+    written: fn(f32) -> f32,
 ) -> Published {
     let is_expert = |name: &str| name.contains(".experts.");
     let mut out = model.clone();
@@ -249,7 +249,7 @@ fn with_factors(
     for (name, tensor) in model.tensors.iter().filter(|(name, _)| is_expert(name)) {
         let Some(base) = name.strip_suffix("_scale") else {
             let all: Vec<f32> =
-                (0..EXPERTS).map(|expert| stored(factor(expert, name.ends_with("down_proj")))).collect();
+                (0..EXPERTS).map(|expert| written(factor(expert, name.ends_with("down_proj")))).collect();
             out.tensors.insert(format!("{name}{weight}"), tensor.clone());
             out.tensors.insert(format!("{name}{factors}"), Tensor::f32(&[EXPERTS], &all));
             continue;
@@ -281,15 +281,24 @@ fn fused_experts_in_nvfp4_are_those_one_by_one() {
         }
         model
     };
-    let wanted = bits(&one_by_one(&factor), None);
+    let model = one_by_one(&factor);
+    let wanted = bits(&model, None);
+    // As modelopt takes Qwen3-VL apart: the matrix before the number of the expert.
+    let matrix_first = renamed(&model, |name| {
+        let Some((before, part)) = name.split_once(".experts.") else { return name.to_owned() };
+        let parts: Vec<&str> = part.splitn(3, '.').collect();
+        format!("{before}.experts.{}.{}.{}", parts[1], parts[0], parts[2])
+    });
+    assert!(matrix_first.tensors.contains_key("model.layers.3.mlp.experts.down_proj.23.weight_scale"));
+    assert!(bits(&matrix_first, Some((LAYERS * EXPERTS / 3) as u64)) == wanted);
     let fused = with_experts(&published, inner, Layout::OutputsFirst, &in_nvfp4);
     let (same, one_over): (fn(f32) -> f32, fn(f32) -> f32) = (|factor| factor, |factor| 1.0 / factor);
-    for (names, input, stored) in [
+    for (names, input, written) in [
         (NAMES, "_input_scale", same),
         (["_packed", "_scale", "_global_scale"], "_input_global_scale", one_over),
         ([".weight_packed", ".weight_scale", ".weight_global_scale"], ".input_global_scale", one_over),
     ] {
-        let mut model = with_factors(&fused, names, stored);
+        let mut model = with_factors(&fused, names, written);
         for matrix in ["gate_up", "down"] {
             let name = format!("model.layers.1.mlp.experts.{matrix}_proj{input}");
             model.tensors.insert(name, Tensor::f32(&[EXPERTS], &[1.0; EXPERTS]));

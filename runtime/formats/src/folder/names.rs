@@ -111,6 +111,8 @@ enum Family {
     DeepSeek,
     Gemma,
     Qwen4,
+    /// Those that most have, but for single experts: the matrix before the number, as modelopt takes Qwen3-VL apart.
+    MatrixFirst,
 }
 
 impl Family {
@@ -120,14 +122,22 @@ impl Family {
             Some("deepseek2") => Self::DeepSeek,
             Some("gemma3") => Self::Gemma,
             Some("qwen4exp") => Self::Qwen4,
-            _ if tensors.iter().any(|tensor| tensor.name.contains(".block_sparse_moe.")) => Self::Mixtral,
-            _ => Self::Usual,
+            _ => {
+                let any = |part: &str| tensors.iter().any(|tensor| tensor.name.contains(part));
+                if any(".block_sparse_moe.") {
+                    Self::Mixtral
+                } else if any(".mlp.experts.gate_proj.0.") {
+                    Self::MatrixFirst
+                } else {
+                    Self::Usual
+                }
+            }
         }
     }
 
     fn own_parts(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Usual => &[],
+            Self::Usual | Self::MatrixFirst => &[],
             Self::Mixtral => &MIXTRAL_PARTS,
             Self::GptOss => &GPT_OSS_PARTS,
             Self::DeepSeek => &DEEPSEEK_PARTS,
@@ -234,10 +244,10 @@ impl Names {
             "down" => ("down_proj", "w2"),
             _ => return None,
         };
-        Some(if self.family == Family::Mixtral {
-            format!("block_sparse_moe.experts.{expert}.{sparse}.weight")
-        } else {
-            format!("mlp.experts.{expert}.{dense}.weight")
+        Some(match self.family {
+            Family::Mixtral => format!("block_sparse_moe.experts.{expert}.{sparse}.weight"),
+            Family::MatrixFirst => format!("mlp.experts.{dense}.{expert}.weight"),
+            _ => format!("mlp.experts.{expert}.{dense}.weight"),
         })
     }
 
@@ -315,6 +325,8 @@ mod tests {
             (Family::Qwen4, "ple_table.511.weight", "ple.ple_embedding.ngram_embedding.shard_511.weight"),
             (Family::Gemma, "ffn_norm.weight", "pre_feedforward_layernorm.weight"),
             (Family::Gemma, "post_attention_norm.weight", "post_attention_layernorm.weight"),
+            (Family::MatrixFirst, "ffn_down.17.weight", "mlp.experts.down_proj.17.weight"),
+            (Family::MatrixFirst, "ffn_gate_inp.weight", "mlp.gate.weight"),
         ] {
             let found = names(family).published(&format!("blk.2.{ours}")).unwrap();
             assert_eq!(found, format!("model.language_model.layers.2.{published}"));
