@@ -7,7 +7,7 @@ use membrane_formats::gguf::GgufWriter;
 use membrane_formats::{Checkpoint, DType, FormatError};
 use membrane_tests::published::Tensor;
 use membrane_tests::tiny;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::publish::{Published, Scheme};
 use crate::{source, trace};
@@ -170,6 +170,26 @@ fn what_a_configuration_asks_for_beside_the_tensors_is_not_left_out() {
     };
     let error = quantised_error(ordered, &no_order);
     assert!(error.contains("`model.layers.1.self_attn.q_proj.g_idx` is missing"), "{error}");
+    let order = |model: &mut Published, order: Value| {
+        model.config["quantization_config"]["config_groups"]["group_0"]["weights"]["actorder"] = order;
+    };
+    for said in [json!("group"), json!("dynamic"), json!(true)] {
+        let no_order = |model: &mut Published| {
+            order(model, said.clone());
+            drop(model.tensors.remove("model.layers.1.self_attn.q_proj.weight_g_idx").expect("an order"));
+        };
+        let error = quantised_error(Scheme::PackQuantized { zeros: true, act_order: true }, &no_order);
+        assert!(error.contains("`model.layers.1.self_attn.q_proj.weight_g_idx` is missing"), "{error}");
+    }
+    // One of calibration, and none.
+    for said in [json!("weight"), json!("static"), json!(null), json!(false)] {
+        let root = tempfile::tempdir().unwrap();
+        let scheme = Scheme::PackQuantized { zeros: true, act_order: false };
+        let (mut model, _) = Published::of(&source()).quantised(scheme);
+        order(&mut model, said);
+        model.write(root.path());
+        opened(root.path()).unwrap();
+    }
     let rotated = |model: &mut Published| {
         model.config["quantization_config"]["transform_config"] = json!({"config_groups": {"R3": {}}});
     };

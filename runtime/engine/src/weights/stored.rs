@@ -233,7 +233,7 @@ fn described<'a>(
         Scheme::PackQuantized => (1.0, pack_quantized(checkpoint, &parts, rows, cols)?),
         Scheme::IntQuantized => {
             check_zero_points(checkpoint, &parts, ".weight")?;
-            (1.0, integers(&parts, rows, false)?)
+            (1.0, integers(checkpoint, &parts, rows, false)?)
         }
         Scheme::Mxfp4 => {
             expect(parts[0], DType::U8)?;
@@ -385,17 +385,30 @@ fn companion<'a>(parts: &[&'a TensorInfo], ending: &str) -> Option<&'a TensorInf
     parts.iter().find(|part| part.name.ends_with(ending)).copied()
 }
 
-/// Whether integers of compressed-tensors have indices. Error: they are of another type.
-fn has_indices(parts: &[&TensorInfo]) -> Result<bool> {
-    let indices = companion(parts, INDICES);
-    indices.map_or(Ok(()), |indices| expect(indices, DType::I32))?;
-    Ok(indices.is_some())
+/// Whether integers of compressed-tensors have indices. Errors: they are of another type, or absent where the configuration says that
+/// groups are not runs of columns.
+fn has_indices(checkpoint: &Checkpoint, parts: &[&TensorInfo], groups: usize) -> Result<bool> {
+    if let Some(indices) = companion(parts, INDICES) {
+        expect(indices, DType::I32)?;
+        return Ok(true);
+    }
+    if groups < 2 || checkpoint.metadata().bool(keys::ACT_ORDER)? != Some(true) {
+        return Ok(false);
+    }
+    let base = parts[0].name.rsplit_once('.').map_or("", |(base, _)| base);
+    let tensor = format!("`{}`", shown(&format!("{base}{INDICES}")));
+    Err(FormatError::TensorMissing { path: checkpoint.path().to_owned(), tensor }.into())
 }
 
 /// Integers of 8 bits.
-fn integers(parts: &[&TensorInfo], rows: usize, around_middle: bool) -> Result<Parts> {
+fn integers(
+    checkpoint: &Checkpoint,
+    parts: &[&TensorInfo],
+    rows: usize,
+    around_middle: bool,
+) -> Result<Parts> {
     let (scales, groups) = integer_scales(parts[1], rows)?;
-    Ok(Parts::Int8 { scales, groups, around_middle, indices: has_indices(parts)? })
+    Ok(Parts::Int8 { scales, groups, around_middle, indices: has_indices(checkpoint, parts, groups)? })
 }
 
 /// Error: zero points of another type, or none where the configuration says that there are.
@@ -418,12 +431,12 @@ fn is_of_bytes(parts: &[&TensorInfo], cols: usize) -> bool {
 
 fn pack_quantized(checkpoint: &Checkpoint, parts: &[&TensorInfo], rows: usize, cols: usize) -> Result<Parts> {
     if is_of_bytes(parts, cols) {
-        return integers(parts, rows, true);
+        return integers(checkpoint, parts, rows, true);
     }
     let (scales, groups) = integer_scales(parts[1], rows)?;
     check_zero_points(checkpoint, parts, ".weight_packed")?;
     let zeros = companion(parts, ZERO_POINT).is_some();
-    Ok(Parts::PackQuantized { scales, groups, zeros, indices: has_indices(parts)? })
+    Ok(Parts::PackQuantized { scales, groups, zeros, indices: has_indices(checkpoint, parts, groups)? })
 }
 
 /// Bits of an integer of GPTQ: a model may have matrices of several widths, and which a matrix has shows in its shape.

@@ -267,7 +267,7 @@ pub(super) fn describe(
         let any = exceptions(group).any(|own| said(own, "desc_act") == Some(true));
         metadata.set(keys::ACT_ORDER, act_order || any);
     }
-    let (mut symmetries, mut widths) = (Vec::new(), Vec::new());
+    let (mut symmetries, mut widths, mut orders) = (Vec::new(), Vec::new(), Vec::new());
     for weights in group_weights(group).filter(|weights| weights["type"] == "int") {
         let (bits, symmetric) = (&weights["num_bits"], weights["symmetric"].as_bool());
         let refused = |key: &str, rule: &str| {
@@ -284,7 +284,11 @@ pub(super) fn describe(
             _ => return refused("num_bits", "integers of 4 bits are read, and symmetric ones of 8"),
         }
         widths.push(bits.as_u64());
+        orders.push(has_act_order(&weights["actorder"]));
         symmetries.extend(symmetric);
+    }
+    if !orders.is_empty() && orders.iter().all(|&has_order| has_order) {
+        metadata.set(keys::ACT_ORDER, true);
     }
     match [4, 8].map(|bits| widths.contains(&Some(bits))) {
         [false, true] => metadata.set(keys::BITS, 8_u32),
@@ -366,6 +370,12 @@ fn is_nothing(value: &Value) -> bool {
 fn group_weights(group: &Map<String, Value>) -> impl Iterator<Item = &Value> {
     let groups = group.get("config_groups").and_then(Value::as_object);
     groups.into_iter().flat_map(Map::values).filter_map(|group| group.get("weights"))
+}
+
+/// Whether compressed-tensors says by `actorder` that groups are not runs of columns. Its other order is one of calibration alone.
+fn has_act_order(order: &Value) -> bool {
+    let is = |text: &str, known: &str| text.eq_ignore_ascii_case(known);
+    order == true || order.as_str().is_some_and(|text| is(text, "group") || is(text, "dynamic"))
 }
 
 /// The blocks of weights in these groups.
