@@ -143,6 +143,22 @@ fn integers_of_mlx_are_called_so() {
 }
 
 #[test]
+fn the_document_is_named_that_says_what_is_not_read() {
+    let root = tempfile::tempdir().unwrap();
+    let mut model = Published::of(&source());
+    let form = json!({"quant_algo": "W4A16_AWQ", "kv_cache_quant_algo": null});
+    let separate = json!({"producer": {"name": "modelopt"}, "quantization": form});
+    model.write(root.path());
+    std::fs::write(root.path().join("hf_quant_config.json"), separate.to_string()).unwrap();
+    let error = || Checkpoint::open(root.path()).map(drop).unwrap_err().to_string();
+    assert!(error().contains("hf_quant_config.json") && error().contains("quantization.quant_algo"));
+    model.config["quantization_config"] = form;
+    model.write(root.path());
+    let error = error();
+    assert!(error.contains("/config.json") && error.contains("quantization_config.quant_algo"), "{error}");
+}
+
+#[test]
 fn what_makers_suggest_for_sampling_is_told_as_gguf_files_do() {
     let root = tempfile::tempdir().unwrap();
     Published::of(&source()).write(root.path());

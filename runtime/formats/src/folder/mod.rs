@@ -88,6 +88,7 @@ pub(crate) fn open(path: &Path) -> Result<Parts, FormatError> {
     let mut metadata = config::metadata(&documents[0], &object)?;
     let generation = optional(&folder, GENERATION_CONFIG, &mut documents)?;
     let tokenizer_config = optional(&folder, TOKENIZER_CONFIG, &mut documents)?;
+    let place = documents.len();
     let quant_config = optional(&folder, QUANT_CONFIG, &mut documents)?;
     let template = folder.file(TEMPLATE)?;
     let text = template.as_ref().map(tokenizer::template).transpose()?;
@@ -113,7 +114,8 @@ pub(crate) fn open(path: &Path) -> Result<Parts, FormatError> {
     {
         tokenizer::describe_template(&mut metadata, &old);
     }
-    quantisation::describe(&mut metadata, &documents[0], &object, quant_config.as_ref())?;
+    let separate = quant_config.as_ref().map(|object| (&documents[place], object));
+    quantisation::describe(&mut metadata, &documents[0], &object, separate)?;
     if let Some(keys) = optional(&folder, packed::DOCUMENT, &mut documents)? {
         let broken = |rule: String| json::broken(&documents[documents.len() - 1], &rule);
         packed::read(&mut metadata, &keys).map_err(broken)?;

@@ -177,7 +177,8 @@ fn bits_of_mlx(group: &Map<String, Value>) -> Option<&Value> {
     group.get("bits").filter(|_| is_mlx)
 }
 
-/// Adds what the parts of a matrix do not say of themselves. `source`: where the configuration is.
+/// Adds what the parts of a matrix do not say of themselves. `source`: where the configuration is. `separate`: a document of
+/// modelopt's own and where it is, which counts where the configuration is silent.
 ///
 /// # Errors
 /// A way of quantising, a width or a form that is not read.
@@ -185,7 +186,7 @@ pub(super) fn describe(
     metadata: &mut Metadata,
     source: &SourceFile,
     config: &Map<String, Value>,
-    separate: Option<&Map<String, Value>>,
+    separate: Option<(&SourceFile, &Map<String, Value>)>,
 ) -> Result<(), FormatError> {
     let named = |key: &str| {
         let [whole, thinker, text] = super::config::levels(config);
@@ -197,12 +198,16 @@ pub(super) fn describe(
             "integers as MLX packs them are not read; take the model's own folder, or a GGUF file of it";
         return Err(super::config::refused(source, "quantization.bits", &bits.to_string(), rule));
     }
-    let group = group.or_else(|| separate?.get("quantization").and_then(Value::as_object));
-    let Some(group) = group else { return Ok(()) };
+    let own = group.map(|group| (source, "quantization_config", group));
+    let apart = || {
+        let (source, object) = separate?;
+        Some((source, "quantization", object.get("quantization")?.as_object()?))
+    };
+    let Some((source, place, group)) = own.or_else(apart) else { return Ok(()) };
     let mut method = ["quant_method", "quant_algo"].into_iter().find_map(|key| group.get(key)?.as_str());
     let refuse = |key: &str, rule: &str| {
         let found = group.get(key).map_or("absent".into(), Value::to_string);
-        Err(super::config::refused(source, &format!("quantization_config.{key}"), &found, rule))
+        Err(super::config::refused(source, &format!("{place}.{key}"), &found, rule))
     };
     let is_one = |text: &str, known: &[&str]| known.contains(&text.to_ascii_lowercase().as_str());
     let name = method.map(str::to_ascii_lowercase);
@@ -272,7 +277,7 @@ pub(super) fn describe(
         let (bits, symmetric) = (&weights["num_bits"], weights["symmetric"].as_bool());
         let refused = |key: &str, rule: &str| {
             let found = weights[key].to_string();
-            let key = format!("quantization_config.config_groups.*.weights.{key}");
+            let key = format!("{place}.config_groups.*.weights.{key}");
             Err(super::config::refused(source, &key, &found, rule))
         };
         match bits.as_u64() {
@@ -311,8 +316,8 @@ pub(super) fn describe(
         let found = block_size(sizes);
         if found.is_none() || block.is_some_and(|block| Some(block) != found) {
             let rule = "it must be rows and columns of a block, the same in all groups";
-            let key = "quantization_config.config_groups.*.weights.block_structure";
-            return Err(super::config::refused(source, key, &sizes.to_string(), rule));
+            let key = format!("{place}.config_groups.*.weights.block_structure");
+            return Err(super::config::refused(source, &key, &sizes.to_string(), rule));
         }
         block = found;
     }
