@@ -34,9 +34,11 @@ pub struct Architecture {
 }
 
 /// Every architecture that this engine runs.
-pub const ALL: [Architecture; 17] = [
+pub const ALL: [Architecture; 18] = [
     Architecture { name: "deepseek2", describe: deepseek2::describe },
     Architecture { name: "gemma3", describe: gemma3::describe },
+    // What Ollama calls GLM-4.7-Flash.
+    Architecture { name: "glm4moelite", describe: deepseek2::describe },
     Architecture { name: "gpt-oss", describe: gpt_oss::describe },
     // What Ollama calls it.
     Architecture { name: "gptoss", describe: gpt_oss::describe },

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
+use membrane_formats::limits::END_TOKENS;
 use membrane_formats::{Checkpoint, Container, Metadata, StrArray, TokenizerDocuments, Value, keys};
 use membrane_text::limits::MAX_WITHOUT_ROW;
 use membrane_text::{GrammarCompiler, SpacePrefix, Tokenizer, VocabularySpec};
@@ -16,6 +17,7 @@ const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
 const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
+const ENDS: &str = "tokenizer.ggml.eos_token_ids";
 /// Tokens of Llama 3's vocabulary.
 const LLAMA3_TOKENS: usize = 128_256;
 /// Types of tokens that no merge makes: control and user-defined ones.
@@ -221,11 +223,14 @@ fn spec(checkpoint: &Checkpoint) -> Result<VocabularySpec<'_>> {
     };
     let kept = kept(checkpoint)?;
     let special = |name: &str| metadata.u32(&format!("tokenizer.ggml.{name}_token_id"));
+    // Of a message to a tool, and those that Ollama lists.
+    let listed = metadata.u32_array(ENDS).ok().flatten().unwrap_or_default();
+    let further = special("eom")?.into_iter().chain(listed.iter().copied().take(END_TOKENS));
     let mut spec = VocabularySpec {
         model: metadata.str("tokenizer.ggml.model")?.unwrap_or("").to_owned(),
         nfc: None,
         ignore_merges: None,
-        ends: Vec::new(),
+        ends: further.filter(|&id| (id as usize) < kept).collect(),
         pre: pre.to_owned(),
         tokens: borrowed(tokens),
         token_types: metadata.i32_array(TYPES)?.map(Cow::into_owned).unwrap_or_default(),

@@ -218,6 +218,59 @@ fn gpt_oss_of_ollama_is_gpt_oss() {
 }
 
 #[test]
+fn glm_of_ollama_is_what_deepseek_is_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    let short = [set("rope.scaling.type", "none")];
+    tiny::write_changed("deepseek2", &path, &short, |_, dims| Some(dims.to_vec()));
+    let renamed = |metadata: &mut Metadata| {
+        let keys: Vec<String> = metadata.iter().map(|(key, _)| key.to_owned()).collect();
+        for key in keys {
+            let value = metadata.remove(&key).unwrap();
+            metadata.set(&key.replace("deepseek2.", "glm4moelite."), value);
+        }
+        metadata.set("general.architecture", "glm4moelite");
+        for (key, value) in [
+            ("head_count_kv", 4_u32),
+            ("key_length", 48),
+            ("value_length", 32),
+            ("key_length_mla", 80),
+            ("value_length_mla", 64),
+        ] {
+            metadata.set(&format!("glm4moelite.attention.{key}"), value);
+        }
+    };
+    let theirs = written(&Checkpoint::open(&path).unwrap(), folder.path(), renamed, &[]);
+    assert!(logits(&theirs).unwrap() == logits(&path).unwrap());
+}
+
+#[test]
+fn answers_end_where_a_file_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    tiny::write("gemma3", &path);
+    let source = Checkpoint::open(&path).unwrap();
+    let ends = |named: &[(&str, Value)]| {
+        let change = |metadata: &mut Metadata| {
+            vocabulary(metadata, tiny::VOCABULARY);
+            for (key, value) in named {
+                metadata.set(&format!("tokenizer.ggml.{key}"), value.clone());
+            }
+        };
+        let path = written(&source, folder.path(), change, &[]);
+        let options = LoadOptions { context: Some(64), ..LoadOptions::default() };
+        Model::open(&path, &options).unwrap().tokenizer().unwrap().end_tokens().to_vec()
+    };
+    let listed = |ids: &[i32]| ("eos_token_ids", Value::Array(Array::I32(ids.to_vec())));
+    let one = |key: &'static str, token: u32| (key, Value::U32(token));
+    let list = listed(&[9, 7, 5000]);
+    let named = [one("eom_token_id", 8), one("eot_token_id", 7), one("eos_token_id", 6), list];
+    assert_eq!(ends(&named), [6, 7, 8, 9]);
+    assert_eq!(ends(&[listed(&[9, 7])]), [9, 7]);
+    assert!(ends(&[listed(&[9, -1])]).is_empty());
+}
+
+#[test]
 fn vision_models_of_ollama_are_what_they_are_called_elsewhere() {
     let folder = tempfile::tempdir().unwrap();
     let named = |architecture: &'static str| {

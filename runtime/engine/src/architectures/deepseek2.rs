@@ -27,6 +27,8 @@ const BEST_OF_GROUP_V3: usize = 2;
 /// What published code adds to the mean square of a latent vector, whatever the configuration has for the other norms. What else
 /// reads GGUF files, which have one number too, takes that for all.
 const PUBLISHED_LATENT_EPS: f32 = 1e-6;
+/// What Ollama calls GLM-4.7-Flash. Its files tell what a head's keys and values are, as DeepSeek's of before April 2025 do.
+const GLM_OF_OLLAMA: &str = "glm4moelite";
 
 pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
     let latent = latent_attention(keys)?;
@@ -49,7 +51,8 @@ fn latent_attention(keys: &Keys<'_>) -> Result<LatentAttention> {
     let heads = keys.count("attention.head_count", MAX_COUNT)?;
     let kv_heads = keys.count(HEADS, MAX_COUNT)?;
     // Files that tell what keys and values are before they share a latent vector, and have what makes both in one matrix.
-    let unshared = kv_heads > 1 && keys.checkpoint.holds("blk.0.attn_kv_b.weight");
+    let unshared = keys.prefix() == GLM_OF_OLLAMA
+        || kv_heads > 1 && keys.checkpoint.holds("blk.0.attn_kv_b.weight");
     keys.rule(HEADS, kv_heads, kv_heads == 1 || unshared && kv_heads == heads, || {
         "all heads share one latent vector, or have as many of their own as blk.0.attn_kv_b.weight makes"
             .into()
