@@ -218,7 +218,12 @@ fn spec(checkpoint: &Checkpoint) -> Result<VocabularySpec<'_>> {
         (Some("gptoss"), None | Some("default")) => "gpt-4o",
         // Nor do those of converters before May 2024.
         (Some("qwen2" | "qwen2moe"), None) => "qwen2",
-        (Some("llama"), None) if tokens.is_some_and(|tokens| tokens.len() == LLAMA3_TOKENS) => "llama-bpe",
+        // Ollama's may call Llama 3's the usual one.
+        (Some("llama"), None | Some("default"))
+            if tokens.is_some_and(|tokens| tokens.len() == LLAMA3_TOKENS) =>
+        {
+            "llama-bpe"
+        }
         _ => named.unwrap_or("default"),
     };
     let kept = kept(checkpoint)?;

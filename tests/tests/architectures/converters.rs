@@ -244,6 +244,34 @@ fn glm_of_ollama_is_what_deepseek_is_elsewhere() {
     assert!(logits(&theirs).unwrap() == logits(&path).unwrap());
 }
 
+/// Files from before May 2024, and Ollama's, do not say how Llama 3 cuts a text; its vocabulary tells it.
+#[test]
+fn llama_3_is_known_by_its_vocabulary() {
+    const TOKENS: usize = 128_256;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    tiny::write_mixtral(&path, &Metadata::default());
+    let source = Checkpoint::open(&path).unwrap();
+    let cut = |tokens: usize, told: Option<&str>| {
+        let change = |metadata: &mut Metadata| {
+            vocabulary(metadata, tokens);
+            if let Some(told) = told {
+                metadata.set("tokenizer.ggml.pre", told);
+            }
+        };
+        let written = written(&source, folder.path(), change, &[]);
+        membrane_engine::tokenizer_kind(&Checkpoint::open(&written).unwrap()).unwrap().pre
+    };
+    for (tokens, told, pre) in [
+        (TOKENS, None, "llama-bpe"),
+        (TOKENS, Some("default"), "llama-bpe"),
+        (TOKENS, Some("smaug-bpe"), "smaug-bpe"),
+        (TOKENS - 1, Some("default"), "default"),
+    ] {
+        assert_eq!(cut(tokens, told), pre, "{tokens} {told:?}");
+    }
+}
+
 #[test]
 fn answers_end_where_a_file_says_so() {
     let folder = tempfile::tempdir().unwrap();
