@@ -33,6 +33,22 @@ fn modelopt_has_several_names_for_the_same_tensors() {
     }
 }
 
+/// Llama 3.1 405B is published so.
+#[test]
+fn rows_in_fp8_by_fbgemm_are_those_of_others() {
+    let root = tempfile::tempdir().unwrap();
+    let mut model = Published::of(&source()).quantised(Scheme::Fp8Modelopt { by_rows: true }).0;
+    model.write(root.path());
+    let wanted = trace(root.path(), &LoadOptions::default()).0;
+    let scales = model.tensors.iter_mut().filter(|(name, _)| name.ends_with(".weight_scale"));
+    scales.for_each(|(_, scale)| scale.shape.push(1));
+    model.config["quantization_config"] = json!({
+        "quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0, "modules_to_not_convert": ["lm_head"],
+    });
+    model.write(root.path());
+    assert!(trace(root.path(), &LoadOptions::default()).0 == wanted);
+}
+
 /// Floats of Quark are the tensors of others; its configuration says which they are.
 #[test]
 fn quark_says_at_length_what_its_floats_are() {

@@ -151,10 +151,12 @@ pub(crate) fn is_exponents(scale: &TensorInfo) -> bool {
 }
 
 /// Ways of quantising whose tensors are read, as configurations name them, in small letters.
-const METHODS: [&str; 6] = ["gptq", "awq", AUTO_ROUND, "modelopt", "compressed-tensors", QUARK];
+const METHODS: [&str; 7] = ["gptq", "awq", AUTO_ROUND, "modelopt", "compressed-tensors", FBGEMM, QUARK];
 /// AutoRound, which writes the tensors of others and says whose.
 const AUTO_ROUND: &str = "auto-round";
 const QUARK: &str = "quark";
+/// FP8 with a scale for each row.
+const FBGEMM: &str = "fbgemm_fp8";
 /// Those of modelopt, which has others that put more tensors beside a matrix (a scale of its inputs). Some are methods elsewhere, and
 /// all where modelopt wrote a document of its own only.
 const ALGORITHMS: [&str; 10] = [
