@@ -12,7 +12,9 @@
 //! The hash chain shows each change by someone who does not compute all later hashes anew. Someone who does
 //! is found out by what they can't change: a [`Head`] that the verifier kept (number and hash of a
 //! record), or a [`Checkpoint`], which a key signs that is not theirs. Records behind the newest trusted head or
-//! checkpoint are as good as the writer's honesty. That records are missing at the end shows against a head only.
+//! checkpoint are as good as the writer's honesty. A checkpoint is over all that stands before it: records that
+//! somebody else adds between two runs are signed by the second. So a report counts records of answers that a
+//! later run alone signed. That records are missing at the end shows against a head only.
 #![forbid(unsafe_code)]
 
 mod chain;

@@ -84,6 +84,9 @@ pub struct Report {
     pub checkpoints: u64,
     /// The record that the last of them covers.
     pub signed_up_to: Option<u64>,
+    /// Records of answers that the program which wrote them did not sign, but a later one: it was killed before, had no key, or was
+    /// not the key holder's. A checkpoint is over all that stands before it, whoever wrote that.
+    pub signed_late: u64,
     /// Public keys of the checkpoints, as the log names them.
     pub keys: Vec<String>,
     /// Number in the head that the log was compared with.
@@ -158,7 +161,8 @@ fn verify_parts(
 ) -> std::io::Result<Report> {
     let mut lines = Lines::new(log);
     let (chain, report) = (Chain::new(), Report::default());
-    let mut verifier = Verifier { trusted, texts, chain, report, known: 0, unsigned: None };
+    let mut verifier =
+        Verifier { trusted, texts, chain, report, known: 0, unsigned: None, waiting: 0, left: 0 };
     let mut ended = true;
     while let Some(raw) = lines.next()? {
         ended = raw.ended;
@@ -180,6 +184,9 @@ struct Verifier<'a> {
     known: usize,
     /// The first record of an answer behind the last good checkpoint: line and number.
     unsigned: Option<(u64, u64)>,
+    /// Records of answers behind the last good checkpoint, by the program that writes, and by those before it.
+    waiting: u64,
+    left: u64,
 }
 
 impl Verifier<'_> {
@@ -196,6 +203,7 @@ impl Verifier<'_> {
         let of_an_answer = matches!(line.record, Record::Answer(_)) || line.record.answer().is_some();
         if of_an_answer {
             self.unsigned.get_or_insert((at, line.number));
+            self.waiting += 1;
         }
         match &line.record {
             Record::Open(open) => {
@@ -209,6 +217,7 @@ impl Verifier<'_> {
                 }
                 self.report.recovered += u64::from(open.recovered.is_some());
                 self.report.closed = false;
+                self.left += std::mem::take(&mut self.waiting);
             }
             Record::Answer(_) => self.report.answers += 1,
             Record::Close => self.report.closed = true,
@@ -237,7 +246,8 @@ impl Verifier<'_> {
             let what = format!("checkpoint {} is signed by another key, {}", line.number, line::shown(key));
             return self.report.find(FindingKind::Signature, at, Some(line.number), what);
         }
-        self.unsigned = None;
+        (self.unsigned, self.waiting) = (None, 0);
+        self.report.signed_late += std::mem::take(&mut self.left);
         self.report.checkpoints += 1;
         self.report.signed_up_to = Some(line.number.saturating_sub(1));
         if !self.report.keys.iter().any(|known| known == key) && self.report.keys.len() < MAX_FINDINGS {

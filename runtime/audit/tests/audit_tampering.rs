@@ -283,6 +283,33 @@ fn answers_behind_the_last_signature_of_a_closed_log_are_found() {
 }
 
 #[test]
+fn what_a_later_writer_signs_of_another_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.jsonl");
+    let key = SigningKey::generate().unwrap();
+    common::write_log(&path, 40, Keep::Tokens, Some(key.clone()));
+    let trusted = Trusted { head: None, key: Some(key.public()) };
+    assert_eq!(verify(&path, &trusted).unwrap().signed_late, 0);
+    let answer = |key: Option<SigningKey>, question: &str| {
+        let mut log = Log::open(&path, common::options(Keep::Tokens, key)).unwrap();
+        let setting = common::write_setting(&mut log);
+        common::write_answer(&mut log, setting, question);
+        log
+    };
+    // Somebody without the key, who leaves it to its holder to go on.
+    drop(answer(None, "never asked"));
+    let report = verify(&path, &trusted).unwrap();
+    assert_eq!((report.good(), report.signed_late), (true, 0), "{:?}", report.findings);
+    answer(Some(key.clone()), "asked").close().unwrap();
+    for trusted in [&trusted, &Trusted::default()] {
+        let report = verify(&path, trusted).unwrap();
+        assert_eq!((report.good(), report.signed_late), (true, 7), "{:?}", report.findings);
+    }
+    answer(Some(key), "asked again").close().unwrap();
+    assert_eq!(verify(&path, &trusted).unwrap().signed_late, 7);
+}
+
+#[test]
 fn texts_are_checked_and_may_be_erased() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log.jsonl");

@@ -162,6 +162,13 @@ fn notes(report: &Report, own_head: bool, trusted_key: bool) -> Vec<String> {
         }
         None => "not signed: whoever can write it can have written it anew".to_owned(),
     });
+    if report.signed_late > 0 {
+        let late = report.signed_late;
+        notes.push(format!(
+            "{late} records of answers are signed by a later run only: their own was killed before it could, had \
+             no key, or was not of the key's holder"
+        ));
+    }
     if report.recovered > 0 {
         notes.push(format!("{} lines that killed writers left torn were taken out", report.recovered));
     }
@@ -189,4 +196,19 @@ fn keygen(args: &KeygenArgs) -> Result<ExitCode> {
     let mut out = stdout().lock();
     writeln!(out, "{}", key.public().hex())?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_run_that_wrote_it_did_not_sign_is_told() {
+        let told = |signed_late| {
+            let report = Report { signed_up_to: Some(9), signed_late, ..Report::default() };
+            let notes = notes(&report, true, true);
+            notes.iter().any(|note| note.starts_with("7 records of answers are signed by a later run only"))
+        };
+        assert!(told(7) && !told(0));
+    }
 }
