@@ -74,11 +74,11 @@ impl Log {
         if tail.last.is_none() && !line::begins_log(&tail.torn) {
             return Err(AuditError::NotALog { path: path.to_owned() });
         }
-        check_head(path, tail.last.as_ref())?;
         let id = match &tail.last {
             Some(_) => first_id(path)?,
             None => LogId::random()?,
         };
+        check_head(path, tail.last.as_ref(), id)?;
         let text = (options.keep == Keep::Text).then(|| TextFile::open(text_path(path))).transpose()?;
         let (number, hash) = tail.last.as_ref().map_or((0, Digest::ZERO), |last| (last.number, last.hash));
         let mut log = Self {
@@ -209,12 +209,15 @@ impl Log {
     }
 }
 
-/// Compares the end of a log with the head beside it.
-fn check_head(path: &Path, last: Option<&Line>) -> Result<()> {
+/// Compares the end of a log of this name with the head beside it.
+fn check_head(path: &Path, last: Option<&Line>, id: LogId) -> Result<()> {
     let head_path = head_path(path);
     let Some(head) = Head::read(&head_path)? else { return Ok(()) };
     let number = last.map_or(0, |last| last.number);
     let path = path.to_owned();
+    if last.is_some() && head.log.is_some_and(|log| log != id) {
+        return Err(AuditError::OtherHead { path, head_path, number: head.number });
+    }
     if head.number > number {
         return Err(AuditError::BehindHead { path, head_path, last: number, head: head.number });
     }

@@ -92,6 +92,23 @@ fn nothing_is_appended_to_a_damaged_log() {
 }
 
 #[test]
+fn nothing_is_appended_beside_the_head_of_another_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, other] = ["log.jsonl", "other.jsonl"].map(|name| folder.path().join(name));
+    common::write_log(&path, 40, Keep::Tokens, None);
+    let log = std::fs::read(&path).unwrap();
+    // The head would be replaced by the next one, and with it what tells that the log is not the one that was written.
+    for records in [20, 60] {
+        let _ = std::fs::remove_file(&other);
+        let _ = std::fs::remove_file(head_path(&other));
+        common::write_log(&other, records, Keep::Tokens, None);
+        std::fs::copy(head_path(&other), head_path(&path)).unwrap();
+        assert!(matches!(open(&path), Err(AuditError::OtherHead { number, .. }) if number == records));
+        assert_eq!(std::fs::read(&path).unwrap(), log);
+    }
+}
+
+#[test]
 fn one_writer_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log.jsonl");
