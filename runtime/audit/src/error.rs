@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::keys::KeyError;
-use crate::limits::MAX_LINE_BYTES;
+use crate::limits::{MAX_LEVELS, MAX_LINE_BYTES};
 
 /// Shorthand of this crate.
 pub type Result<T, E = AuditError> = std::result::Result<T, E>;
@@ -95,6 +95,12 @@ pub enum AuditError {
         /// Its size.
         bytes: usize,
     },
+    /// A record or a content is nested too deeply.
+    #[error(
+        "what is to be recorded has more than {MAX_LEVELS} lists and objects within each other; the log could not be \
+         read again"
+    )]
+    TooDeep,
     /// An earlier write failed; what was written since would not be whole.
     #[error("{}: an earlier write to this log failed; nothing more is written", path.display())]
     Failed {

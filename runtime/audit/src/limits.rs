@@ -2,6 +2,8 @@
 
 /// Bytes of a line, newline left out (a file without newlines). The ids of a prompt of a million tokens fit.
 pub const MAX_LINE_BYTES: usize = 32 << 20;
+/// Levels of lists and objects in a line or a content: the parser reads no more (a schema of nothing but brackets).
+pub const MAX_LEVELS: usize = 127;
 /// Findings that a report lists; more are counted (a file of nothing but newlines).
 pub const MAX_FINDINGS: usize = 1000;
 /// Gaps in the numbers that are kept while a log is verified (a file that counts in twos, backwards).

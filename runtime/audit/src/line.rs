@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::{AuditError, Result};
-use crate::limits::{MAX_LINE_BYTES, MAX_SHOWN_CHARS};
+use crate::limits::{MAX_LEVELS, MAX_LINE_BYTES, MAX_SHOWN_CHARS};
 use crate::record::Record;
 
 /// What stands before the digits of the hash, and behind them.
@@ -73,10 +73,11 @@ struct Read {
     _hash: String,
 }
 
-/// A line with its newline, and its hash. Errors: it is longer than a line may be.
+/// A line with its newline, and its hash. Errors: it is longer than a line may be, or nested too deeply to be read again.
 pub fn encode(number: u64, previous: Digest, at_ms: u64, record: &Record) -> Result<(Vec<u8>, Digest)> {
     let written = Written { number, previous: previous.hex(), at_ms, record };
     let mut line = serde_json::to_vec(&written).map_err(|_| AuditError::TooLarge { bytes: usize::MAX })?;
+    check_levels(&line)?;
     // The brace comes behind the hash.
     line.pop();
     let hash = Digest::of(&line);
@@ -88,6 +89,25 @@ pub fn encode(number: u64, previous: Digest, at_ms: u64, record: &Record) -> Res
     }
     line.push(b'\n');
     Ok((line, hash))
+}
+
+/// Refuses JSON with more lists and objects within each other than are read again.
+pub(crate) fn check_levels(json: &[u8]) -> Result<()> {
+    let (mut levels, mut in_string, mut escaped) = (0_usize, false, false);
+    for &byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => levels += 1,
+            b'}' | b']' if !in_string => levels = levels.saturating_sub(1),
+            _ => {}
+        }
+        if levels > MAX_LEVELS {
+            return Err(AuditError::TooDeep);
+        }
+    }
+    Ok(())
 }
 
 /// Reads a line without its newline, and checks its own hash.
@@ -124,7 +144,10 @@ pub(crate) fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Map, Value};
+
     use super::*;
+    use crate::record::{Behaviour, Plugin};
 
     #[test]
     fn a_line_reads_back_and_no_byte_of_it_can_change() {
@@ -141,6 +164,39 @@ mod tests {
                 assert!(decode(&changed).is_err(), "byte {at} bit {bit}");
             }
             assert!(decode(&line[..at]).is_err() && decode(&line[at + 1..]).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_nested_too_deeply_to_be_read_again_is_not_written() {
+        for levels in 0..140 {
+            // Brackets in texts count for nothing.
+            let text = Value::from("[{\"[{\\[{".repeat(100));
+            let value = (0..levels).fold(text, |inner, _| Value::Array(vec![inner]));
+            let plugin = Plugin {
+                kind: "sampler".into(),
+                name: "greedy".into(),
+                digest: Digest::ZERO,
+                version: None,
+                location: "greedy".into(),
+                parameters: Map::from_iter([("a".to_owned(), value)]),
+                grants: Vec::new(),
+                authority: Vec::new(),
+                fuel_per_call: 1,
+                memory_bytes: 1,
+                wall_ms: None,
+                isolation: None,
+            };
+            let behaviour = Behaviour { profile: "x".into(), digest: Digest::ZERO, plugins: vec![plugin] };
+            // Line, record, behaviour, plugins, plugin and parameters are levels, too.
+            match encode(1, Digest::ZERO, 0, &Record::Behaviour(behaviour)) {
+                Ok((bytes, _)) => {
+                    assert!(levels + 6 <= MAX_LEVELS, "{levels}");
+                    decode(&bytes[..bytes.len() - 1]).unwrap();
+                }
+                Err(AuditError::TooDeep) => assert!(levels + 6 > MAX_LEVELS, "{levels}"),
+                Err(other) => panic!("{other}"),
+            }
         }
     }
 

@@ -151,6 +151,7 @@ impl Log {
         if json.len() > MAX_CONTENT_BYTES {
             return Err(AuditError::TooLarge { bytes: json.len() });
         }
+        line::check_levels(&json)?;
         text.add(digest, salt, &json)?;
         Ok(Sealed { digest, salt: None })
     }

@@ -5,8 +5,10 @@ mod common;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
+use membrane_audit::text::Texts;
 use membrane_audit::verify::{Trusted, verify};
-use membrane_audit::{AuditError, Head, Keep, Log, Transcript, head_path, line};
+use membrane_audit::{AuditError, Content, Head, Keep, Log, RequestText, Transcript, head_path, line};
+use serde_json::{Value, json};
 
 fn lines(log: &[u8]) -> Vec<Vec<u8>> {
     log.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
@@ -196,6 +198,28 @@ fn texts_that_are_erased_while_it_is_written_do_not_take_later_ones_with_them() 
     let report = verify(&path, &Trusted::default()).unwrap();
     assert!(report.good() && report.texts * 3 == report.contents, "{report:?}");
     assert_eq!(std::fs::metadata(&texts).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn texts_that_are_nested_too_deeply_to_be_read_again_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.jsonl");
+    let mut log = Log::open(&path, common::options(Keep::Text, None)).unwrap();
+    let request = |levels| {
+        let message = (0..levels).fold(Value::Null, |inner, _| json!([inner]));
+        Content::Request(RequestText { messages: vec![message], grammar: None })
+    };
+    // The content, the request and its messages are levels, too.
+    log.seal(&request(124)).unwrap();
+    assert!(matches!(log.seal(&request(125)), Err(AuditError::TooDeep)));
+    log.close().unwrap();
+    drop(log);
+    // Where it is kept as a digest alone nothing is read again.
+    let mut log = Log::open(&path, common::options(Keep::Tokens, None)).unwrap();
+    log.seal(&request(125)).unwrap();
+    let texts = Texts::beside(&path).unwrap().unwrap();
+    assert_eq!((texts.len(), texts.unreadable), (1, 0));
+    assert!(verify(&path, &Trusted::default()).unwrap().good());
 }
 
 #[test]
