@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use membrane_audit::verify::{Finding, Report, Trusted, verify};
+use membrane_audit::verify::{Finding, FindingKind, Report, Trusted, verify};
 use membrane_audit::{Head, PublicKey, SigningKey};
 
 use crate::printer;
-use crate::report::printable;
+use crate::report::one_line;
 use crate::transcript;
 
 /// Exit status where something was found.
@@ -117,8 +117,7 @@ fn print(report: &Report, own_head: bool, trusted_key: bool) -> Result<()> {
     if report.more_findings > 0 {
         writeln!(out, "and {} more", report.more_findings)?;
     }
-    let verdict = if report.good() { "nothing is wrong with it" } else { "it was changed" };
-    writeln!(out, "{} records, {} answers: {verdict}", report.records, report.answers)?;
+    writeln!(out, "{} records, {} answers: {}", report.records, report.answers, verdict(report))?;
     for note in notes(report, own_head, trusted_key) {
         writeln!(out, "  {note}")?;
     }
@@ -128,9 +127,20 @@ fn print(report: &Report, own_head: bool, trusted_key: bool) -> Result<()> {
     Ok(out.flush()?)
 }
 
+/// What a killed writer leaves is told apart from what only somebody else can have done.
+fn verdict(report: &Report) -> &'static str {
+    let torn = report.more_findings == 0
+        && report.findings.iter().all(|finding| finding.kind == FindingKind::Torn);
+    match report.good() {
+        true => "nothing is wrong with it",
+        false if torn => "it is not whole at its end",
+        false => "it was changed",
+    }
+}
+
 fn line(finding: &Finding) -> String {
     let kind = serde_json::to_value(finding.kind).unwrap_or_default();
-    printable(&format!("line {}: {}: {}", finding.line, kind.as_str().unwrap_or_default(), finding.what))
+    one_line(&format!("line {}: {}: {}", finding.line, kind.as_str().unwrap_or_default(), finding.what))
 }
 
 /// What the verdict rests on.
@@ -201,6 +211,17 @@ fn keygen(args: &KeygenArgs) -> Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_torn_end_is_no_change() {
+        let found = |kinds: &[FindingKind]| {
+            let finding = |&kind: &FindingKind| Finding { kind, line: 1, record: None, what: String::new() };
+            verdict(&Report { findings: kinds.iter().map(finding).collect(), ..Report::default() })
+        };
+        assert_eq!(found(&[]), "nothing is wrong with it");
+        assert_eq!(found(&[FindingKind::Torn]), "it is not whole at its end");
+        assert_eq!(found(&[FindingKind::Modified, FindingKind::Torn]), "it was changed");
+    }
 
     #[test]
     fn what_the_run_that_wrote_it_did_not_sign_is_told() {

@@ -127,6 +127,11 @@ pub fn printable(text: &str) -> String {
     text.replace("\r\n", "\n").chars().map(shown).collect()
 }
 
+/// The same on one line, where what stands on a line of its own would be taken for something else of a list or a document.
+pub fn one_line(text: &str) -> String {
+    printable(text).replace(['\n', '\t'], " ")
+}
+
 /// Makes a text [printable] that comes in pieces, between which a line end may be cut.
 #[derive(Default)]
 pub struct Pieces {

@@ -15,13 +15,13 @@ use membrane_profile::Kind;
 use serde_json::{Value, json};
 
 use crate::printer;
-use crate::report::printable;
+use crate::report::{one_line, printable};
 
 /// Reads a log, or of its answers one. A torn last line is left out, and that is said.
 fn read(log: &Path, answer: Option<u64>) -> Result<Transcript> {
     let transcript = Transcript::read(log, answer)?;
     if let Some(line) = transcript.torn {
-        let place = printable(&format!("{}:{line}", log.display()));
+        let place = one_line(&format!("{}:{line}", log.display()));
         eprintln!(
             "note: {place}: this last line is not whole and is left out: its writer was killed, or is still writing"
         );
@@ -80,8 +80,8 @@ fn summary(transcript: &Transcript, answer: &RecordedAnswer) -> Value {
 fn line(transcript: &Transcript, answer: &RecordedAnswer) -> String {
     let summary = summary(transcript, answer);
     let text = |key: &str| summary[key].as_str().unwrap_or("?").to_owned();
-    let end = answer.end().map_or("not ended: the program was killed", |end| &end.reason);
-    printable(&format!(
+    let end = answer.end().map_or("not ended: the program was killed, or is not done", |end| &end.reason);
+    one_line(&format!(
         "answer {}  {}  {} tokens in {} rounds, {} verdicts, {} tool calls{}, profile {}, seed {}: {end}",
         answer.number,
         utc(answer.at_ms),
@@ -100,7 +100,7 @@ fn line(transcript: &Transcript, answer: &RecordedAnswer) -> String {
 
 fn details(transcript: &Transcript, answer: &RecordedAnswer, out: &mut impl Write) -> Result<()> {
     if let Some(model) = transcript.models.get(&answer.start.model) {
-        writeln!(out, "  model {} ({})", printable(&model.path), printable(&model.architecture))?;
+        writeln!(out, "  model {} ({})", one_line(&model.path), one_line(&model.architecture))?;
         for file in &model.files {
             match file.whole {
                 Some(whole) if file.remembered => writeln!(out, "    {whole} (remembered)")?,
@@ -110,9 +110,9 @@ fn details(transcript: &Transcript, answer: &RecordedAnswer, out: &mut impl Writ
         }
     }
     let engine = &answer.start.engine;
-    let (version, set) = (printable(&engine.version), printable(&engine.instruction_set));
+    let (version, set) = (one_line(&engine.version), one_line(&engine.instruction_set));
     let activations = match &engine.activations {
-        Some(integers) => printable(integers),
+        Some(integers) => one_line(integers),
         None if engine.reference => "f32".into(),
         None => "int16".into(),
     };
@@ -126,7 +126,7 @@ fn details(transcript: &Transcript, answer: &RecordedAnswer, out: &mut impl Writ
             Event::Tokens(tokens) => {
                 let by: Vec<&str> = tokens.by.iter().map(|(name, _)| name.as_str()).collect();
                 let last = tokens.first.saturating_add(tokens.count);
-                writeln!(out, "  tokens {} to {last} by {}", tokens.first, printable(&by.join(", ")))?;
+                writeln!(out, "  tokens {} to {last} by {}", tokens.first, one_line(&by.join(", ")))?;
             }
             Event::Verdict(made) => writeln!(out, "  {}", verdict(made))?,
             Event::Judgement(made) => writeln!(out, "  {}", judgement(made))?,
@@ -137,16 +137,16 @@ fn details(transcript: &Transcript, answer: &RecordedAnswer, out: &mut impl Writ
                     (true, true) => "made",
                     (true, false) => "made, failed",
                 };
-                writeln!(out, "  tool {}: {outcome}", printable(name))?;
+                writeln!(out, "  tool {}: {outcome}", one_line(name))?;
             }
             Event::Rewind(rewind) => writeln!(out, "  goes on behind {} other tokens", rewind.tokens)?,
             Event::Swap(swap) => {
-                writeln!(out, "  {}", printable(&reload(transcript, swap)))?;
+                writeln!(out, "  {}", one_line(&reload(transcript, swap)))?;
                 for swapped in &swap.plugins {
-                    writeln!(out, "    {}", printable(&exchange(swapped)))?;
+                    writeln!(out, "    {}", one_line(&exchange(swapped)))?;
                 }
             }
-            Event::End(end) => writeln!(out, "  end: {}", printable(&end.reason))?,
+            Event::End(end) => writeln!(out, "  end: {}", one_line(&end.reason))?,
         }
     }
     Ok(())
@@ -154,7 +154,7 @@ fn details(transcript: &Transcript, answer: &RecordedAnswer, out: &mut impl Writ
 
 fn behaviour(transcript: &Transcript, number: u64, out: &mut impl Write) -> Result<()> {
     let Some(behaviour) = transcript.behaviours.get(&number) else { return Ok(()) };
-    writeln!(out, "  profile {} {}", printable(&behaviour.profile), behaviour.digest)?;
+    writeln!(out, "  profile {} {}", one_line(&behaviour.profile), behaviour.digest)?;
     for plugin in &behaviour.plugins {
         let version = plugin.version.as_deref().unwrap_or("no version");
         let text = format!("{} {} {version}, {}", plugin.kind, plugin.name, plugin.digest);
@@ -164,9 +164,9 @@ fn behaviour(transcript: &Transcript, number: u64, out: &mut impl Write) -> Resu
             format!(", grants {}", plugin.grants.join(", "))
         };
         let isolation = plugin.isolation.as_ref().map_or(String::new(), |mode| format!(", isolation {mode}"));
-        writeln!(out, "    {}", printable(&(text + &grants + &isolation)))?;
+        writeln!(out, "    {}", one_line(&(text + &grants + &isolation)))?;
         for authority in &plugin.authority {
-            writeln!(out, "      may {}", printable(authority))?;
+            writeln!(out, "      may {}", one_line(authority))?;
         }
     }
     Ok(())
@@ -197,7 +197,7 @@ fn exchange(swapped: &Swapped) -> String {
 fn verdict(verdict: &Verdict) -> String {
     let Verdict { policy, hook, verdict, clause, tokens, .. } = verdict;
     let place = tokens.map_or(String::new(), |span| format!(", tokens {} to {}", span.start, span.end));
-    printable(&format!("policy {policy}, {hook}: {verdict} by {clause}{place}"))
+    one_line(&format!("policy {policy}, {hook}: {verdict} by {clause}{place}"))
 }
 
 /// What the model judged for a policy, in one line.
@@ -207,7 +207,7 @@ fn judgement(judgement: &Judgement) -> String {
         Some(scores) => scores.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         None => "no scores".to_owned(),
     };
-    printable(&format!("judged for policy {policy}, {tokens} tokens: {scores}"))
+    one_line(&format!("judged for policy {policy}, {tokens} tokens: {scores}"))
 }
 
 /// Writes answers with what is kept of them: what people saw, and only on demand what policies `withheld`.
@@ -324,7 +324,7 @@ fn markdown(
 ) -> Result<()> {
     writeln!(out, "# Answer {}\n\n{}\n", answer.number, line(transcript, answer))?;
     let mut block = |title: &str, text: &str| -> Result<()> {
-        writeln!(out, "## {}\n", printable(title))?;
+        writeln!(out, "## {}\n", one_line(title))?;
         for line in printable(text).lines() {
             writeln!(out, "    {line}")?;
         }
@@ -393,7 +393,65 @@ fn utc(at_ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::utc;
+    use membrane_audit::{Answer, Call, CallText, Engine, Keep, Log, LogOptions, Record, RequestText, Tool};
+
+    use super::*;
+
+    /// What the model writes, and what a plugin names, is in the document and none of its structure.
+    #[test]
+    fn names_of_others_begin_no_section_and_no_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let options = LogOptions { program: "test 1".into(), keep: Keep::Text, key: None };
+        let mut log = Log::open(&path, options).unwrap();
+        let digest = Digest::of(b"profile");
+        let behaviour = Behaviour { profile: "default".into(), digest, plugins: Vec::new() };
+        let behaviour = log.append(&Record::Behaviour(behaviour)).unwrap();
+        let request = Content::Request(RequestText { messages: Vec::new(), grammar: None });
+        let request = log.seal(&request).unwrap();
+        let engine = Engine {
+            version: "1".into(),
+            instruction_set: "scalar".into(),
+            reference: false,
+            activations: None,
+            kv_cache: None,
+            context: 8,
+        };
+        let start = Answer {
+            model: 1,
+            behaviour,
+            before: None,
+            engine,
+            seed: 1,
+            max_tokens: None,
+            raw: false,
+            now: 0,
+            constraint: None,
+            request,
+        };
+        let answer = log.append(&Record::Answer(start)).unwrap();
+        let forged = "x\n\n## released\n\n    forged";
+        let asked = Call { name: forged.into(), arguments: "{}\n\n## released".into() };
+        let call = CallText { asked, made: None, result: None, read: None };
+        let call = log.seal(&Content::Call(call)).unwrap();
+        log.append(&Record::Tool(Tool { answer, name: None, made: false, ok: false, call })).unwrap();
+        let made = Verdict {
+            answer,
+            policy: "guard".into(),
+            hook: "output".into(),
+            verdict: "stop".into(),
+            clause: forged.into(),
+            offset_bytes: None,
+            tokens: None,
+        };
+        assert_eq!(verdict(&made).lines().count(), 1);
+        let (transcript, texts) = (read(&path, None).unwrap(), Texts::beside(&path).unwrap());
+        let mut out = Vec::new();
+        markdown(&transcript, &transcript.answers[0], texts.as_ref(), true, &mut out).unwrap();
+        let document = String::from_utf8(out).unwrap();
+        assert!(document.contains("## asks for x  ## released      forged\n"), "{document}");
+        assert!(!document.contains("\n## released"), "{document}");
+    }
 
     #[test]
     fn times_are_those_of_the_calendar() {

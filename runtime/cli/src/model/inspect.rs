@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::templates;
 use super::values::{MetadataJson, cut, shown};
 use crate::options::ModelOptions;
-use crate::report::{self, describe as told, printable};
+use crate::report::{self, describe as told, one_line, printable};
 use crate::{digests, model_lock};
 
 /// Bytes of all files together up to which digests are computed without being asked for: a second or two.
@@ -335,7 +335,7 @@ fn print(report: &Report<'_>, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "unusual:")?;
     }
     for what in &report.unusual {
-        writeln!(out, "  {}", printable(what).replace('\n', " "))?;
+        writeln!(out, "  {}", one_line(what))?;
     }
     writeln!(out, "metadata:")?;
     for (key, value) in report.metadata.0.iter() {

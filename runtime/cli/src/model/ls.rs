@@ -10,7 +10,7 @@ use membrane_formats::Checkpoint;
 use serde::Serialize;
 
 use super::places::{Found, Keeper, Place, Search, usual};
-use crate::report::{self, printable};
+use crate::report::{self, one_line, printable};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -124,11 +124,6 @@ fn print(rows: &[Row], out: &mut impl Write) -> io::Result<()> {
         }
     }
     out.flush()
-}
-
-/// Names of files may have line ends in them, which would make another row.
-fn one_line(name: &str) -> String {
-    printable(name).replace(['\n', '\t'], " ")
 }
 
 /// `30.5 B` or `135 M`.
