@@ -1,9 +1,10 @@
 //! Models by the names that `membrane model ls` shows.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use membrane_formats::lies_beside_a_model;
 
 use super::places::{Found, Search, usual};
 use crate::report::printable;
@@ -21,8 +22,10 @@ pub fn model() -> impl TypedValueParser<Value = PathBuf> {
 fn named(name: &str) -> Result<Option<PathBuf>, String> {
     let mut search = Search::new();
     let all: Vec<Found> = usual().iter().flat_map(|place| place.models(&mut search)).collect();
-    let of_repository =
-        |found: &&Found| found.name.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '));
+    let of_repository = |found: &&Found| {
+        let file = found.path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        found.name.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')) && !lies_beside_a_model(file)
+    };
     let mut found: Vec<&Found> = all.iter().filter(|found| found.name == name).collect();
     if found.is_empty() {
         found = all.iter().filter(of_repository).collect();

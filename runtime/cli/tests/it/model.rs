@@ -94,6 +94,10 @@ fn models_are_found_where_programs_keep_them() {
         at_home(home.path(), &["model", "inspect", name]).failed_saying(&[name]);
     }
     let snapshot = home.path().join(".cache/huggingface/hub/models--org--name/snapshots/abc");
+    // What lets a model see lies beside it.
+    fs::copy(fixture(DENSE), snapshot.join("mmproj-f16.gguf")).unwrap();
+    let run = at_home(home.path(), &["model", "inspect", "org/name"]).good();
+    assert!(run.stdout.contains("abc/m.gguf"), "{}", run.stdout);
     fs::copy(fixture(DENSE), snapshot.join("n.gguf")).unwrap();
     let several = at_home(home.path(), &["model", "inspect", "org/name"]);
     several.failed_saying(&["org/name", "several", "abc/m.gguf", "abc/n.gguf"]);

@@ -44,10 +44,15 @@ fn is_whole(name: &str) -> bool {
     name.ends_with(EXTENSION) || name == INDEX || name == ADAPTER
 }
 
-/// What sees or hears lies beside the model that it belongs to, as what quantisation was calibrated with does.
 fn is_gguf(name: &str) -> bool {
-    let is_other = name.starts_with('.') || name.contains("mmproj") || name.contains("imatrix");
+    let is_other = name.starts_with('.') || lies_beside_a_model(name);
     name.ends_with(".gguf") && !is_other && !gguf::is_later_part(name.as_ref())
+}
+
+/// Whether a GGUF file of this name lies beside the model that it belongs to: what sees or hears, and what quantisation was
+/// calibrated with.
+pub fn lies_beside_a_model(name: &str) -> bool {
+    name.contains("mmproj") || name.contains("imatrix")
 }
 
 /// The folder, or the one GGUF file in it or in a folder within it. `names`: of the weights in it.

@@ -32,7 +32,7 @@ pub(crate) use config::published_key;
 use files::Folder;
 use header::{Budget, Header};
 use index::Index;
-pub use meant::hub_revision;
+pub use meant::{hub_revision, lies_beside_a_model};
 pub(crate) use meant::meant;
 pub(crate) use names::Names;
 pub(crate) use quantisation::is_exponents;
