@@ -1,5 +1,7 @@
 //! Named functions and constants.
 
+use std::cmp::Ordering;
+
 use serde::Deserialize;
 
 use crate::number::Number;
@@ -74,8 +76,8 @@ const FUNCTIONS: [(&str, Function); 24] = [
     ("ceil", Function::Exact(|x| rounded(x, f64::ceil))),
     ("trunc", Function::Exact(|x| rounded(x, f64::trunc))),
     ("round", Function::Optional(round)),
-    ("min", Function::Many(|list| pick(list, |a, b| a < b))),
-    ("max", Function::Many(|list| pick(list, |a, b| a > b))),
+    ("min", Function::Many(|list| pick(list, Ordering::Less))),
+    ("max", Function::Many(|list| pick(list, Ordering::Greater))),
 ];
 
 /// The names of all functions.
@@ -135,7 +137,13 @@ fn sqrt(x: Number) -> Result {
 /// The logarithm to base 10, or to another base.
 fn log(x: Number, base: Option<Number>) -> Result {
     match base {
-        Some(base) => Number::real(x.value().log(base.value())),
+        Some(base) => {
+            let (value, base) = (x.value(), base.value());
+            // The quotient of two logarithms is a little off, where a power is meant too.
+            let power = value.log(base);
+            let whole = power.round();
+            Number::real(if base.powf(whole) == value { whole } else { power })
+        }
         None => Number::real(x.value().log10()),
     }
 }
@@ -159,7 +167,7 @@ fn round(x: Number, decimals: Option<Number>) -> Result {
     }
 }
 
-fn pick(list: &[Number], better: fn(f64, f64) -> bool) -> Number {
-    let choose = |best: Number, next: &Number| if better(next.value(), best.value()) { *next } else { best };
+fn pick(list: &[Number], wanted: Ordering) -> Number {
+    let choose = |best: Number, next: &Number| if next.compare(best) == wanted { *next } else { best };
     list.iter().skip(1).fold(list[0], choose)
 }

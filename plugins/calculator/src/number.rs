@@ -1,5 +1,7 @@
 //! Numbers: whole ones exactly, in 128 bits; all others, and what is too large, as 64-bit floating point.
 
+use std::cmp::Ordering;
+
 /// A number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Number {
@@ -39,6 +41,14 @@ impl Number {
         match self {
             Whole(n) => Some(n),
             Real(x) => (x.fract() == 0.0 && x.abs() < EXPONENT_FROM).then_some(x as i128),
+        }
+    }
+
+    /// How it stands to another: exactly where both are whole.
+    pub fn compare(self, other: Self) -> Ordering {
+        match (self, other) {
+            (Whole(a), Whole(b)) => a.cmp(&b),
+            _ => self.value().total_cmp(&other.value()),
         }
     }
 
