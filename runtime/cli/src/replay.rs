@@ -238,7 +238,7 @@ impl Replaying<'_> {
                 outcome.generation = Some(generation);
             }
         }
-        if outcome.generation.is_none() && outcome.decisions.is_none() {
+        if outcome.generation.is_none() && wants_decisions && !decided {
             outcome.left_out.push("decisions: there is no policy".to_owned());
         }
         Ok(outcome)

@@ -250,6 +250,23 @@ fn decisions_are_replayed_without_a_model() {
 }
 
 #[test]
+fn what_is_left_out_of_an_answer_is_told_as_it_is() {
+    let desk = Desk::new();
+    let redact = "[[clause]]\nid = \"house:1\"\nwhen = \"output\"\nmatch = \"dynamite\"\n\
+                  action = \"redact\"\n";
+    let guard = rules(&desk, "rules.toml", redact);
+    desk.run(&["Hello", "-n", "2", "-q"]).good();
+    desk.run(&["Hello", "-n", "2", "-q", "--audit-keep", "digests", "--policy", &guard]).good();
+    let replayed = desk.replay(&["-q"]).good().stdout;
+    for part in ["identical", "decisions: texts were not kept", "generation: token ids were not kept"] {
+        assert!(replayed.contains(part), "`{part}` is not in: {replayed}");
+    }
+    assert!(!replayed.contains("there is no policy"), "{replayed}");
+    let replayed = desk.replay(&["--decisions", "--answer", &desk.answers()[0].to_string()]).good().stdout;
+    assert!(replayed.contains("decisions: there is no policy"), "{replayed}");
+}
+
+#[test]
 fn a_component_that_was_exchanged_is_refused_by_name() {
     let desk = Desk::new();
     let component = desk.path("chooser.wasm");
