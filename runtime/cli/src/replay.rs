@@ -203,7 +203,9 @@ impl Replaying<'_> {
         let policies_only = self.others.policies.is_some() && self.others.samplers.is_none();
         let wants_generation = !self.args.decisions && !policies_only;
         let wants_decisions = self.others.samplers.is_none() || self.others.policies.is_some();
-        let decided = !behaviour.policies.is_empty() || !script.verdicts.is_empty();
+        // Recorded ones may have joined in its middle.
+        let recorded = self.others.policies.is_none() && transcript::has_policies(self.transcript, answer);
+        let decided = recorded || !behaviour.policies.is_empty() || !script.verdicts.is_empty();
         if wants_decisions && decided {
             if script.texts || self.args.decisions || policies_only {
                 let others = self.others.policies.is_some();
@@ -246,11 +248,7 @@ impl Replaying<'_> {
 
     /// Whether what the model wrote is not to be shown: policies may have withheld it.
     fn hides_texts(&self, answer: &RecordedAnswer) -> bool {
-        let behaviours = answer.swaps().map(|swap| swap.behaviour).chain([answer.start.behaviour]);
-        let mut plugins = behaviours
-            .filter_map(|number| self.transcript.behaviours.get(&number))
-            .flat_map(|behaviour| &behaviour.plugins);
-        !self.args.withheld && plugins.any(|plugin| plugin.kind == Kind::Policy.as_str())
+        !self.args.withheld && transcript::has_policies(self.transcript, answer)
     }
 
     /// The plugins of an answer, or those in their place.

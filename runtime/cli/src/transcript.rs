@@ -263,7 +263,7 @@ fn exported(
 }
 
 /// Whether policies stood between the model and the person, or can't be told not to have.
-fn has_policies(transcript: &Transcript, answer: &RecordedAnswer) -> bool {
+pub fn has_policies(transcript: &Transcript, answer: &RecordedAnswer) -> bool {
     let mut behaviours = answer.swaps().map(|swap| swap.behaviour).chain([answer.start.behaviour]);
     let policy = |plugin: &membrane_audit::Plugin| plugin.kind == Kind::Policy.as_str();
     behaviours.any(|number| {
@@ -393,22 +393,17 @@ fn utc(at_ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use membrane_audit::{Answer, Call, CallText, Engine, Keep, Log, LogOptions, Record, RequestText, Tool};
+    use membrane_audit::{
+        Answer, Call, CallText, Engine, Keep, Log, LogOptions, Plugin, Record, RequestText, Tool,
+    };
 
     use super::*;
 
-    /// What the model writes, and what a plugin names, is in the document and none of its structure.
-    #[test]
-    fn names_of_others_begin_no_section_and_no_line() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log.jsonl");
-        let options = LogOptions { program: "test 1".into(), keep: Keep::Text, key: None };
-        let mut log = Log::open(&path, options).unwrap();
-        let digest = Digest::of(b"profile");
-        let behaviour = Behaviour { profile: "default".into(), digest, plugins: Vec::new() };
-        let behaviour = log.append(&Record::Behaviour(behaviour)).unwrap();
-        let request = Content::Request(RequestText { messages: Vec::new(), grammar: None });
-        let request = log.seal(&request).unwrap();
+    fn behaviour(plugins: Vec<Plugin>) -> Behaviour {
+        Behaviour { profile: "default".into(), digest: Digest::of(b"profile"), plugins }
+    }
+
+    fn start(behaviour: u64, request: Sealed) -> Answer {
         let engine = Engine {
             version: "1".into(),
             instruction_set: "scalar".into(),
@@ -417,7 +412,7 @@ mod tests {
             kv_cache: None,
             context: 8,
         };
-        let start = Answer {
+        Answer {
             model: 1,
             behaviour,
             before: None,
@@ -428,8 +423,46 @@ mod tests {
             now: 0,
             constraint: None,
             request,
+        }
+    }
+
+    #[test]
+    fn policies_that_join_in_the_middle_of_an_answer_count() {
+        let guard = Plugin {
+            kind: "policy".into(),
+            name: "guard".into(),
+            digest: Digest::of(b"guard"),
+            version: None,
+            location: "guard".into(),
+            parameters: serde_json::Map::new(),
+            grants: Vec::new(),
+            authority: Vec::new(),
+            fuel_per_call: 1,
+            memory_bytes: 1,
+            wall_ms: None,
+            isolation: None,
         };
-        let answer = log.append(&Record::Answer(start)).unwrap();
+        let behaviours = BTreeMap::from([(1, behaviour(Vec::new())), (2, behaviour(vec![guard]))]);
+        let transcript = Transcript { behaviours, ..Transcript::default() };
+        let request = Sealed { digest: Digest::of(b"request"), salt: None };
+        let mut answer = RecordedAnswer { number: 3, at_ms: 0, start: start(1, request), events: Vec::new() };
+        assert!(!has_policies(&transcript, &answer));
+        let swap = Swap { answer: 3, token: 0, behaviour: 2, rolled_back: false, plugins: Vec::new() };
+        answer.events.push(Event::Swap(swap));
+        assert!(has_policies(&transcript, &answer));
+    }
+
+    /// What the model writes, and what a plugin names, is in the document and none of its structure.
+    #[test]
+    fn names_of_others_begin_no_section_and_no_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let options = LogOptions { program: "test 1".into(), keep: Keep::Text, key: None };
+        let mut log = Log::open(&path, options).unwrap();
+        let behaviour = log.append(&Record::Behaviour(behaviour(Vec::new()))).unwrap();
+        let request = Content::Request(RequestText { messages: Vec::new(), grammar: None });
+        let request = log.seal(&request).unwrap();
+        let answer = log.append(&Record::Answer(start(behaviour, request))).unwrap();
         let forged = "x\n\n## released\n\n    forged";
         let asked = Call { name: forged.into(), arguments: "{}\n\n## released".into() };
         let call = CallText { asked, made: None, result: None, read: None };
