@@ -156,6 +156,13 @@ impl ChannelParser {
                 }
                 self.state = State::Message(kind);
             }
+            // It ends without the mark that its text stands behind.
+            State::Header(header) if [END, CALL].contains(&mark) => {
+                let text = plain_of(&std::mem::take(header)).to_owned();
+                self.state = State::Between;
+                let apart = if self.said && !text.is_empty() { "\n\n" } else { "" };
+                self.said(&format!("{apart}{text}"), &mut events);
+            }
             State::Header(header) if mark != START => header.push_str(mark),
             State::Header(header) => header.clear(),
             // A model may leave the end of a message out.
@@ -386,6 +393,15 @@ mod tests {
         assert_eq!(read("<|channel|>finalNoon.", true, true), [text("Noon.")]);
         assert_eq!(read("assistants are many.", true, true), [text("assistants are many.")]);
         assert_eq!(read("<|channel|>final", true, true), []);
+        // Marks are no text, and what stands beside them is not lost.
+        let call = "<|channel|>commentary to=functions.clock<|call|>";
+        for empty in ["<|end|>", "<|channel|>final<|end|>", call] {
+            assert_eq!(read(empty, true, true), [], "{empty}");
+        }
+        let ended = "<|channel|>finalNoon.<|end|><|start|>assistant<|channel|>final<|message|>Yes.";
+        assert_eq!(read(ended, true, true), [text("Noon.\n\nYes.")]);
+        let both = "<|channel|>finalNoon.<|end|><|start|>assistant<|channel|>finalYes.<|end|>";
+        assert_eq!(read(both, true, true), [text("Noon.\n\nYes.")]);
     }
 
     #[test]
