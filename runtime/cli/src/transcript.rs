@@ -244,9 +244,14 @@ fn exported(
         if hidden && let (Event::Round(_), Some(object)) = (event, value.as_object_mut()) {
             object.remove("content");
             object.get_mut("round").and_then(Value::as_object_mut).map(|round| round.remove("ids"));
+            unsalt(&mut value, "round", "prompt");
         }
         value
     };
+    let mut start = json!({ "start": answer.start });
+    if hidden && answer.start.raw {
+        unsalt(&mut start, "start", "request");
+    }
     let others = answer.swaps().map(|swap| swap.behaviour).chain(answer.start.before);
     let behaviours: BTreeMap<u64, Option<&Behaviour>> =
         others.map(|number| (number, transcript.behaviours.get(&number))).collect();
@@ -256,7 +261,7 @@ fn exported(
         "model": transcript.models.get(&answer.start.model),
         "behaviour": transcript.behaviours.get(&answer.start.behaviour),
         "behaviours": behaviours,
-        "start": answer.start,
+        "start": start["start"],
         "request": content(&answer.start.request).filter(|_| !(hidden && answer.start.raw)),
         "events": answer.events.iter().map(event).collect::<Vec<_>>(),
     })
@@ -279,12 +284,22 @@ fn holds_withheld(transcript: &Transcript, answer: &RecordedAnswer) -> bool {
     has_policies(transcript, answer) && behaviour.is_none_or(|behaviour| behaviour.plugins.iter().any(agent))
 }
 
+/// Takes the salt out of what a record has the digest of: with it likely texts could be tried.
+fn unsalt(value: &mut Value, record: &str, sealed: &str) {
+    let sealed = value.get_mut(record).and_then(|record| record.get_mut(sealed));
+    if let Some(sealed) = sealed.and_then(Value::as_object_mut) {
+        sealed.remove("salt");
+    }
+}
+
 /// Takes what no policy has released out of an event: what the model wrote, asked for and would have got, and, where
 /// policies `judged`, what a plugin said that failed.
 fn leave_out(event: &Event, judged: bool, value: &mut Value) {
     match event {
         Event::Tokens(_) | Event::Rewind(_) => {
-            let kind = if matches!(event, Event::Tokens(_)) { "tokens" } else { "rewind" };
+            let tokens = matches!(event, Event::Tokens(_));
+            let (kind, sealed) = if tokens { ("tokens", "text") } else { ("rewind", "prompt") };
+            unsalt(value, kind, sealed);
             if let Some(record) = value[kind].as_object_mut() {
                 record.remove("ids");
             }
@@ -293,12 +308,14 @@ fn leave_out(event: &Event, judged: bool, value: &mut Value) {
             }
         }
         Event::Tool(_) => {
+            unsalt(value, "tool", "call");
             if let Some(call) = value["content"]["call"].as_object_mut() {
                 call.retain(|key, _| matches!(key.as_str(), "made" | "read"));
             }
         }
         // What was judged is what is not released yet.
         Event::Judgement(_) => {
+            unsalt(value, "judgement", "text");
             if let Some(record) = value["judgement"].as_object_mut() {
                 record.remove("ids");
             }
@@ -307,6 +324,7 @@ fn leave_out(event: &Event, judged: bool, value: &mut Value) {
             }
         }
         Event::End(_) if judged => {
+            unsalt(value, "end", "text");
             if let Some(end) = value["content"]["end"].as_object_mut() {
                 end.remove("error");
             }
@@ -394,7 +412,8 @@ fn utc(at_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use membrane_audit::{
-        Answer, Call, CallText, Engine, Keep, Log, LogOptions, Plugin, Record, RequestText, Tool,
+        Answer, Call, CallText, End, Engine, Keep, Log, LogOptions, Plugin, Record, RequestText, Rewind, Salt,
+        Tokens, Tool,
     };
 
     use super::*;
@@ -450,6 +469,32 @@ mod tests {
         let swap = Swap { answer: 3, token: 0, behaviour: 2, rolled_back: false, plugins: Vec::new() };
         answer.events.push(Event::Swap(swap));
         assert!(has_policies(&transcript, &answer));
+    }
+
+    #[test]
+    fn what_is_left_out_of_an_export_can_not_be_found_by_trying() {
+        let sealed = || Sealed { digest: Digest::of(b"text"), salt: Some(Salt::random().unwrap()) };
+        let tokens = Tokens {
+            answer: 1,
+            first: 0,
+            count: 1,
+            ids: Some(vec![7]),
+            by: vec![("greedy".into(), 1)],
+            probabilities: vec![None],
+            text: sealed(),
+        };
+        let end = End { answer: 1, reason: "stop".into(), rounds: 1, tokens: 1, text: sealed() };
+        for event in [
+            Event::Tokens(tokens),
+            Event::Rewind(Rewind { answer: 1, tokens: 1, ids: Some(vec![7]), prompt: sealed() }),
+            Event::Tool(Tool { answer: 1, name: None, made: false, ok: false, call: sealed() }),
+            Event::End(end),
+        ] {
+            let mut value = serde_json::to_value(&event).unwrap();
+            assert!(value.to_string().contains("salt"), "{value}");
+            leave_out(&event, true, &mut value);
+            assert!(!value.to_string().contains("salt") && !value.to_string().contains("ids"), "{value}");
+        }
     }
 
     /// What the model writes, and what a plugin names, is in the document and none of its structure.
