@@ -100,7 +100,8 @@ impl FromStr for Head {
             message: "write NUMBER:HASH, HASH of 64 hexadecimal digits, or give the head file".into(),
         };
         let (number, hash) = text.split_once(':').ok_or_else(malformed)?;
-        let number = number.parse().map_err(|_| malformed())?;
+        // Records are counted from 1: a head of none would be compared with nothing.
+        let number = number.parse::<u64>().ok().filter(|number| *number > 0).ok_or_else(malformed)?;
         let hash = hash.parse().map_err(|_| malformed())?;
         Ok(Self { log: None, number, hash, key: None, signature: None })
     }

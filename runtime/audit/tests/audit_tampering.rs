@@ -339,6 +339,16 @@ fn texts_are_checked_and_may_be_erased() {
 }
 
 #[test]
+fn heads_on_a_command_line_are_of_a_record() {
+    let hex = Digest::of(b"x").hex();
+    assert_eq!(format!("7:{hex}").parse::<Head>().unwrap().number, 7);
+    for number in ["0:", "-1:", ":", "", "18446744073709551616:"] {
+        let wrong = format!("{number}{hex}");
+        assert!(wrong.parse::<Head>().is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn files_that_are_no_logs() {
     let trusted = Trusted::default();
     for bytes in [&b""[..], b"\n", b"\0\0\0\0", b"{\"number\":1}\n", &[b'\n'; 5000], &[0xff; 100_000]] {
