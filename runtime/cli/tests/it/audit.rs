@@ -335,7 +335,8 @@ fn a_writer_that_is_killed_loses_no_whole_record() {
     let verified = desk.verify(&["--json"]).good().events().remove(0);
     assert_eq!((&verified["answers"], &verified["closed"]), (&Value::from(4), &Value::from(true)));
     let shown = desk.membrane(&["audit", "show", &desk.log()]).good().stdout;
-    assert_eq!(shown.lines().filter(|line| line.contains("not ended: the program was killed")).count(), 3, "{shown}");
+    let killed = shown.lines().filter(|line| line.contains("not ended: the program was killed"));
+    assert_eq!(killed.count(), 3, "{shown}");
     // What is on record of them still replays.
     let replayed = desk.replay(&["--json"]).good().events();
     let tokens: Vec<u64> =
