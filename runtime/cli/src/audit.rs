@@ -129,8 +129,8 @@ fn print(report: &Report, own_head: bool, trusted_key: bool) -> Result<()> {
 
 /// What a killed writer leaves is told apart from what only somebody else can have done.
 fn verdict(report: &Report) -> &'static str {
-    let torn = report.more_findings == 0
-        && report.findings.iter().all(|finding| finding.kind == FindingKind::Torn);
+    let torn =
+        report.more_findings == 0 && report.findings.iter().all(|finding| finding.kind == FindingKind::Torn);
     match report.good() {
         true => "nothing is wrong with it",
         false if torn => "it is not whole at its end",

@@ -412,8 +412,8 @@ fn utc(at_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use membrane_audit::{
-        Answer, Call, CallText, End, Engine, Keep, Log, LogOptions, Plugin, Record, RequestText, Rewind, Salt,
-        Tokens, Tool,
+        Answer, Call, CallText, End, Engine, Keep, Log, LogOptions, Plugin, Record, RequestText, Rewind,
+        Salt, Tokens, Tool,
     };
 
     use super::*;

@@ -30,7 +30,9 @@ mod writing;
 pub use checkpoint::{Checkpoint, Container};
 pub use dtype::DType;
 pub use error::FormatError;
-pub use folder::{Quantised, SafetensorsWriter, Scheme, TokenizerDocuments, hub_revision, lies_beside_a_model};
+pub use folder::{
+    Quantised, SafetensorsWriter, Scheme, TokenizerDocuments, hub_revision, lies_beside_a_model,
+};
 pub use forms::Form;
 pub use metadata::Metadata;
 pub use shape::{Shape, ShapeError};

@@ -292,7 +292,7 @@ fn fused_experts_in_nvfp4_are_those_one_by_one() {
     assert!(matrix_first.tensors.contains_key("model.layers.3.mlp.experts.down_proj.23.weight_scale"));
     assert!(bits(&matrix_first, Some((LAYERS * EXPERTS / 3) as u64)) == wanted);
     let fused = with_experts(&published, inner, Layout::OutputsFirst, &in_nvfp4);
-    let (same, one_over): (fn(f32) -> f32, fn(f32) -> f32) = (|factor| factor, |factor| 1.0 / factor);
+    let [same, one_over]: [fn(f32) -> f32; 2] = [|factor| factor, |factor| 1.0 / factor];
     for (names, input, written) in [
         (NAMES, "_input_scale", same),
         (["_packed", "_scale", "_global_scale"], "_input_global_scale", one_over),

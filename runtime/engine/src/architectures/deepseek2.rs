@@ -51,8 +51,8 @@ fn latent_attention(keys: &Keys<'_>) -> Result<LatentAttention> {
     let heads = keys.count("attention.head_count", MAX_COUNT)?;
     let kv_heads = keys.count(HEADS, MAX_COUNT)?;
     // Files that tell what keys and values are before they share a latent vector, and have what makes both in one matrix.
-    let unshared = keys.prefix() == GLM_OF_OLLAMA
-        || kv_heads > 1 && keys.checkpoint.holds("blk.0.attn_kv_b.weight");
+    let unshared =
+        keys.prefix() == GLM_OF_OLLAMA || kv_heads > 1 && keys.checkpoint.holds("blk.0.attn_kv_b.weight");
     keys.rule(HEADS, kv_heads, kv_heads == 1 || unshared && kv_heads == heads, || {
         "all heads share one latent vector, or have as many of their own as blk.0.attn_kv_b.weight makes"
             .into()
