@@ -324,7 +324,7 @@ fn fused_experts_in_nvfp4_are_those_one_by_one() {
         }
         seeing(&model).write(root.path());
         let error = Prepared::open(root.path(), &LoadOptions::default()).map(drop).unwrap_err().to_string();
-        assert!(error.contains(&format!("mlp.experts.{named}`")), "{error}");
+        assert!(error.contains(&format!("mlp.experts.{named}")), "{error}");
     }
 }
 
