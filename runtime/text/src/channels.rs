@@ -158,10 +158,10 @@ impl ChannelParser {
             }
             // It ends without the mark that its text stands behind.
             State::Header(header) if [END, CALL].contains(&mark) => {
-                let text = plain_of(&std::mem::take(header)).to_owned();
+                let header = std::mem::take(header);
+                self.begin_unmarked(&header, &mut events);
+                self.end(true, &mut events);
                 self.state = State::Between;
-                let apart = if self.said && !text.is_empty() { "\n\n" } else { "" };
-                self.said(&format!("{apart}{text}"), &mut events);
             }
             State::Header(header) if mark != START => header.push_str(mark),
             State::Header(header) => header.clear(),
@@ -194,9 +194,8 @@ impl ChannelParser {
             State::Header(header) => {
                 header.push_str(text);
                 if !may_be_header(header) {
-                    let text = plain_of(&std::mem::take(header)).to_owned();
-                    self.state = State::Message(Kind::Text);
-                    self.said(&text, &mut events);
+                    let header = std::mem::take(header);
+                    self.begin_unmarked(&header, &mut events);
                 }
             }
             State::Message(Kind::Reasoning(begun)) => {
@@ -225,9 +224,21 @@ impl ChannelParser {
         if let State::Header(header) = std::mem::replace(&mut self.state, State::Between)
             && whole
         {
-            self.said(plain_of(&header), &mut events);
+            self.begin_unmarked(&header, &mut events);
+            self.end(true, &mut events);
+            self.state = State::Between;
         }
         events
+    }
+
+    /// Begins a message whose text follows its header without a mark. What it has of that so far is in `header`; a call has none.
+    fn begin_unmarked(&mut self, header: &str, events: &mut Vec<ParserEvent>) {
+        let text = plain_of(header);
+        let kind = if header.contains(CHANNEL) { kind(header, false) } else { Kind::Text };
+        let is_paragraph = matches!(kind, Kind::Text) && self.said && !text.is_empty();
+        let apart = if is_paragraph { "\n\n" } else { "" };
+        self.state = State::Message(kind);
+        events.extend(self.feed(&format!("{apart}{text}")));
     }
 
     fn said(&mut self, text: &str, events: &mut Vec<ParserEvent>) {
@@ -400,8 +411,24 @@ mod tests {
         }
         let ended = "<|channel|>finalNoon.<|end|><|start|>assistant<|channel|>final<|message|>Yes.";
         assert_eq!(read(ended, true, true), [text("Noon.\n\nYes.")]);
-        let both = "<|channel|>finalNoon.<|end|><|start|>assistant<|channel|>finalYes.<|end|>";
-        assert_eq!(read(both, true, true), [text("Noon.\n\nYes.")]);
+        for end in ["", "<|end|>"] {
+            let both = format!("<|channel|>finalNoon.<|end|><|start|>assistant<|channel|>finalYes.{end}");
+            assert_eq!(read(&both, true, true), [text("Noon.\n\nYes.")]);
+        }
+    }
+
+    #[test]
+    fn reasoning_without_the_mark_before_it_is_reasoning() {
+        let said = "<|start|>assistant<|channel|>final<|message|>Noon.";
+        let thought = format!("<|channel|>analysisHm.<|end|>{said}");
+        assert_eq!(read(&thought, true, true), [text("<think>\nHm.\n</think>\n\nNoon.")]);
+        assert_eq!(read("<|channel|>analysisHm.", true, true), [text("<think>\nHm.\n</think>\n\n")]);
+        let long = "x".repeat(2 * MAX_HEADER_BYTES);
+        let thought = format!("<|channel|>analysis{long}<|end|>{said}");
+        assert_eq!(read(&thought, true, true), [text(&format!("<think>\n{long}\n</think>\n\nNoon."))]);
+        assert_eq!(read(&format!("<|channel|>analysis<|end|>{said}"), true, true), [text("Noon.")]);
+        // Not without a channel.
+        assert_eq!(ChannelParser::new(true).feed("analysis of it"), [text("analysis of it")]);
     }
 
     #[test]
