@@ -22,13 +22,15 @@ pub fn model() -> impl TypedValueParser<Value = PathBuf> {
 fn named(name: &str) -> Result<Option<PathBuf>, String> {
     let mut search = Search::new();
     let all: Vec<Found> = usual().iter().flat_map(|place| place.models(&mut search)).collect();
-    let of_repository = |found: &&Found| {
-        let file = found.path.file_name().and_then(OsStr::to_str).unwrap_or_default();
-        found.name.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')) && !lies_beside_a_model(file)
-    };
+    let of_repository =
+        |found: &&Found| found.name.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '));
+    let is_beside =
+        |found: &&Found| found.path.file_name().and_then(OsStr::to_str).is_some_and(lies_beside_a_model);
     let mut found: Vec<&Found> = all.iter().filter(|found| found.name == name).collect();
     if found.is_empty() {
-        found = all.iter().filter(of_repository).collect();
+        let (beside, models): (Vec<_>, Vec<_>) = all.iter().filter(of_repository).partition(is_beside);
+        // A model may be called so, too.
+        found = if models.is_empty() { beside } else { models };
     }
     match found[..] {
         [] => Ok(None),

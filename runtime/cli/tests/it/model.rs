@@ -102,6 +102,11 @@ fn models_are_found_where_programs_keep_them() {
     let several = at_home(home.path(), &["model", "inspect", "org/name"]);
     several.failed_saying(&["org/name", "several", "abc/m.gguf", "abc/n.gguf"]);
     at_home(home.path(), &["model", "inspect", "org/name n.gguf"]).good();
+    // Where there is nothing else, the model is called so.
+    let other = home.path().join(".cache/huggingface/hub/models--org--other");
+    put(&other.join("refs/main"), "abc");
+    put(&other.join("snapshots/abc/m-imatrix.gguf"), fs::read(fixture(DENSE)).unwrap());
+    at_home(home.path(), &["model", "inspect", "org/other"]).good();
 }
 
 #[test]
