@@ -61,13 +61,16 @@ impl Head {
         let mut bytes = Vec::new();
         let read = File::open(path).and_then(|file| file.take(MAX_HEAD_BYTES).read_to_end(&mut bytes));
         read.map_err(failed)?;
-        serde_json::from_slice(&bytes).map(Some).map_err(|error| AuditError::Head {
+        let refused = |why: &str| AuditError::Head {
             origin: path.display().to_string(),
             message: format!(
-                "is no head of a log ({error}). If it stands beside a log, as a loss of power may leave it, move it aside: \
+                "is no head of a log ({why}). If it stands beside a log, as a loss of power may leave it, move it aside: \
                  the log is then taken without, and its next writer makes a new one"
             ),
-        })
+        };
+        let head: Self = serde_json::from_slice(&bytes).map_err(|error| refused(&error.to_string()))?;
+        // It would be compared with nothing.
+        if head.number == 0 { Err(refused("records are counted from 1")) } else { Ok(Some(head)) }
     }
 
     /// Puts it in the place of an earlier one, so that at any time one of the two is there.

@@ -339,12 +339,17 @@ fn texts_are_checked_and_may_be_erased() {
 }
 
 #[test]
-fn heads_on_a_command_line_are_of_a_record() {
+fn heads_are_of_a_record() {
     let hex = Digest::of(b"x").hex();
     assert_eq!(format!("7:{hex}").parse::<Head>().unwrap().number, 7);
     for number in ["0:", "-1:", ":", "", "18446744073709551616:"] {
         let wrong = format!("{number}{hex}");
         assert!(wrong.parse::<Head>().is_err(), "{wrong}");
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for (number, good) in [(1, true), (0, false)] {
+        std::fs::write(file.path(), format!(r#"{{"number":{number},"hash":"sha256:{hex}"}}"#)).unwrap();
+        assert_eq!(Head::read(file.path()).is_ok(), good, "{number}");
     }
 }
 
