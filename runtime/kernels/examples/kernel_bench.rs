@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release -p membrane-kernels --example kernel_bench -- \
-//!     [FORMAT...] [--threads 1,2] [--rows 4096] [--cols 2048] [--isa avx2] [--activations 8]
+//!     [FORMAT...] [--threads 1,2] [--rows 4096] [--cols 2048] [--isa avx2] [--activations 8] [--few 4]
 //! ```
 //!
 //! GEMV reads matrices that are larger than the caches in turn, GEMM stays on one. The best of some passes
@@ -31,6 +31,8 @@ struct Options {
     cols: usize,
     isa: Isa,
     precision: Precision,
+    /// Rows of input of the products that are between GEMV and GEMM.
+    few: usize,
 }
 
 fn main() -> Result<(), String> {
@@ -41,7 +43,12 @@ fn main() -> Result<(), String> {
         team.region(|region| {
             let memory = memory_read_bandwidth(region, MEMORY_PROBE_BYTES);
             println!("{threads} threads, memory {memory:.1} GB/s");
-            println!("{:8}     GEMV  of it   Q4_K   cached      n=4     n=64   Q4_K    n=512", "format");
+            let few = options.few;
+            println!(
+                "{:8}     GEMV  of it   Q4_K   cached   {:>6}     n=64   Q4_K    n=512",
+                "format",
+                format!("n={few}")
+            );
             println!("{:8}     GB/s             =1     GB/s    GOP/s    GOP/s     =1    GOP/s", "");
             let base = Speed::of(region, &options, Format::Q4K, false)?;
             for &format in &options.formats {
@@ -66,6 +73,7 @@ impl Options {
             cols: 2048,
             isa: fastest_isa(),
             precision: Precision::Int8,
+            few: 4,
         };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
@@ -75,6 +83,7 @@ impl Options {
                 "--threads" => options.threads = value()?.split(',').map(number).collect::<Result<_, _>>()?,
                 "--rows" => options.rows = number(&value()?)?,
                 "--cols" => options.cols = number(&value()?)?,
+                "--few" => options.few = number(&value()?)?,
                 "--isa" => {
                     let name = value()?;
                     let known = Isa::available().into_iter().find(|isa| isa.name() == name);
@@ -108,7 +117,7 @@ struct Speed {
     seconds: f64,
     /// GB/s of a GEMV out of a cache.
     cached: f64,
-    /// GOP/s with 4, 64 and 512 rows of input.
+    /// GOP/s with few, 64 and 512 rows of input.
     operations: [f64; 3],
 }
 
@@ -135,7 +144,7 @@ impl Speed {
         let cached =
             (cached_rows * row) as f64 / time(region, options.precision, cols, 1, copies, &cached)? / 1e9;
         let mut operations = [0.0; 3];
-        for (operations, n) in operations.iter_mut().zip([4, 64, 512]) {
+        for (operations, n) in operations.iter_mut().zip([options.few, 64, 512]) {
             *operations =
                 (2 * rows * cols * n) as f64 / time(region, options.precision, cols, n, 1, &view)? / 1e9;
         }

@@ -187,18 +187,29 @@ fn by_isa<P: Packed, A: Arithmetic<P>>(isa: Isa, job: &Job<'_>, rows: Range<usiz
     true
 }
 
+/// Rows of activations that weights are multiplied with as they are unpacked; those of more are unpacked into panels. For what
+/// [`dword_sums_of_rows`] is for, AVX-512 has registers for more rows: with 4 it is twice as fast (Q4_K).
+const fn few_rows<P: Packed, W: Wide, Q: Integer>(groups: bool) -> usize {
+    if W::INTERLEAVED && W::ROWS > ROWS && P::SUB == BLOCK && size_of::<Q>() == 1 {
+        return MOST_FEW;
+    }
+    if groups { 3 } else { W::PANEL_MIN_N - 1 }
+}
+
+/// What [`few_rows`] is, at most.
+const MOST_FEW: usize = 6;
+
 impl<P: Packed, Q: Integer> Arithmetic<P> for BySubBlocks<Q> {
     #[inline(always)]
     fn product<W: Wide>(w: W, job: &Job<'_>, rows: Range<usize>, has_amx: bool) {
-        const {
-            assert!(4 <= W::PANEL_MIN_N && W::PANEL_MIN_N <= 6, "there is a case for each smaller number");
-        }
+        const { assert!(3 <= few_rows::<P, W, Q>(false) && few_rows::<P, W, Q>(false) <= MOST_FEW) };
         match job.rows.count {
             1 => few::<P, W, Q, Self, 1>(w, job, rows),
             2 => few::<P, W, Q, Self, 2>(w, job, rows),
             3 => few::<P, W, Q, Self, 3>(w, job, rows),
-            4 if const { W::PANEL_MIN_N > 4 } => few::<P, W, Q, Self, 4>(w, job, rows),
-            5 if const { W::PANEL_MIN_N > 5 } => few::<P, W, Q, Self, 5>(w, job, rows),
+            4 if const { few_rows::<P, W, Q>(false) >= 4 } => few::<P, W, Q, Self, 4>(w, job, rows),
+            5 if const { few_rows::<P, W, Q>(false) >= 5 } => few::<P, W, Q, Self, 5>(w, job, rows),
+            6 if const { few_rows::<P, W, Q>(false) >= 6 } => few::<P, W, Q, Self, 6>(w, job, rows),
             _ => many::<P, W, Q, Self, false>(w, job, rows, has_amx),
         }
     }
@@ -215,6 +226,9 @@ impl<P: Grouped> Arithmetic<P> for ByGroups {
             1 => few::<P, W, i8, Self, 1>(w, job, rows),
             2 => few::<P, W, i8, Self, 2>(w, job, rows),
             3 => few::<P, W, i8, Self, 3>(w, job, rows),
+            4 if const { few_rows::<P, W, i8>(true) >= 4 } => few::<P, W, i8, Self, 4>(w, job, rows),
+            5 if const { few_rows::<P, W, i8>(true) >= 5 } => few::<P, W, i8, Self, 5>(w, job, rows),
+            6 if const { few_rows::<P, W, i8>(true) >= 6 } => few::<P, W, i8, Self, 6>(w, job, rows),
             _ => many::<P, W, i8, Self, true>(w, job, rows, false),
         }
     }
