@@ -229,8 +229,9 @@ fn spec(checkpoint: &Checkpoint) -> Result<VocabularySpec<'_>> {
     let kept = kept(checkpoint)?;
     let special = |name: &str| metadata.u32(&format!("tokenizer.ggml.{name}_token_id"));
     // Of a message to a tool, and those that Ollama lists.
-    let listed = metadata.u32_array(ENDS).ok().flatten().unwrap_or_default();
-    let further = special("eom")?.into_iter().chain(listed.iter().copied().take(END_TOKENS));
+    let listed = metadata.i64_array(ENDS).ok().flatten().unwrap_or_default();
+    let listed = listed.iter().filter_map(|&id| u32::try_from(id).ok());
+    let further = special("eom")?.into_iter().chain(listed.take(END_TOKENS));
     let mut spec = VocabularySpec {
         model: metadata.str("tokenizer.ggml.model")?.unwrap_or("").to_owned(),
         nfc: None,

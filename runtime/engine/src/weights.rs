@@ -2,6 +2,7 @@
 //! resident.
 
 mod experts;
+mod factors;
 mod finder;
 mod latent;
 mod ngrams;

@@ -460,3 +460,25 @@ fn files_of_models_that_see_give_the_bits_of_their_text_part() {
         assert!(error.contains("rope.dimension_sections"), "{error}");
     }
 }
+
+#[test]
+fn floats_beside_nvfp4_may_have_inputs_first() {
+    let root = tempfile::tempdir().unwrap();
+    let published = Published::of(&source());
+    // Downs are square, gates and ups are not.
+    let inner = 128;
+    let names = ["", "_weight_scale", "_weight_scale_2"];
+    let downs =
+        with_factors(&with_experts(&published, inner, Layout::OutputsFirst, &in_nvfp4), names, |factor| {
+            factor
+        });
+    let [outputs_first, inputs_first] = [Layout::OutputsFirst, Layout::InputsFirst].map(|layout| {
+        let mut model = with_experts(&published, inner, layout, &in_bf16);
+        model.tensors.retain(|name, _| !name.ends_with("experts.down_proj"));
+        let downs = downs.tensors.iter().filter(|(name, _)| name.contains("experts.down_proj"));
+        model.tensors.extend(downs.map(|(name, tensor)| (name.clone(), tensor.clone())));
+        seeing(&model).write(root.path());
+        trace(root.path(), &LoadOptions::default()).0
+    });
+    assert!(inputs_first == outputs_first);
+}

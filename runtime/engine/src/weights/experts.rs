@@ -5,8 +5,9 @@ use membrane_kernels::recode::{Parts, ScaleFormat, View};
 use membrane_kernels::{RecodeError, Recoding};
 use membrane_pager::ByteRange;
 
+use super::factors::factors;
 use super::finder::{Finder, check_shape, format_of, scale_name};
-use super::stored::{ExpertForm, ExpertName, Stored, expect, factors, float_format, fp8_block};
+use super::stored::{ExpertForm, ExpertName, Stored, expect, float_format, fp8_block};
 use super::{ExpertBiases, ExpertMatrix, Interleaving, RowLayout};
 use crate::error::{EngineError, Result};
 use crate::hyper::Moe;
@@ -87,15 +88,15 @@ impl Finder<'_> {
         })
     }
 
-    /// Whether what is fused has inputs before outputs, as Qwen3-VL is published. Both tensors cannot be square, so that their
-    /// shapes tell.
+    /// Whether what is fused has inputs before outputs, as Qwen3-VL is published. The shape of a tensor that is not square tells, and both
+    /// cannot be; what is in 4 bits has a shape of its own and tells nothing.
     fn are_inputs_first(&self, index: usize, hidden: usize, moe: &Moe) -> bool {
         let is = |part: &str, outputs: usize, inputs: usize| {
             let tensor = self.checkpoint.tensor(&format!("blk.{index}.{part}_exps.weight"));
-            tensor
-                .is_some_and(|tensor| tensor.shape.dims() == [outputs, inputs, moe.experts].map(|n| n as u64))
+            let dims = [outputs, inputs, moe.experts].map(|n| n as u64);
+            outputs != inputs && tensor.is_some_and(|tensor| tensor.shape.dims() == dims)
         };
-        is("ffn_gate_up", 2 * moe.inner, hidden) && is("ffn_down", hidden, moe.inner)
+        is("ffn_gate_up", 2 * moe.inner, hidden) || is("ffn_down", hidden, moe.inner)
     }
 
     /// All in two tensors. Gates and ups are made of the same bytes: `gate` and `up` are the first of their rows, and the steps to the
@@ -242,10 +243,7 @@ impl<'a> Fused<'a> {
                 let scales = |group: usize| check_shape(parts[1], &[inputs / group, outputs, experts]);
                 let group = if scales(32).is_ok() { 32 } else { 16 };
                 scales(group)?;
-                let mut factors = factors(finder.checkpoint, parts[2], experts)?;
-                if divides {
-                    factors.iter_mut().for_each(|factor| *factor = 1.0 / *factor);
-                }
+                let factors = factors(finder.checkpoint, parts[2], experts, divides)?;
                 parts.truncate(2);
                 let (described, inputs_first) = (Parts::Nvfp4 { group }, false);
                 return Ok(Self { parts, described, factors, experts, outputs, inputs, inputs_first });

@@ -11,6 +11,7 @@ use membrane_kernels::{Format, RecodeError, Recoding, interleaved};
 use membrane_pager::{ByteRange, ExpertKey, Recode};
 
 use super::RowLayout;
+use super::factors::factors;
 use super::finder::{Finder, format_of};
 use crate::error::{EngineError, Result, shown};
 use crate::finite::is_finite;
@@ -223,10 +224,9 @@ fn described<'a>(
         Scheme::Fp8 => (1.0, fp8(checkpoint, parts[1], rows, cols)?),
         Scheme::Nvfp4 { divides } => {
             expect(parts[1], DType::F8_E4M3)?;
-            let factor = factors(checkpoint, parts[2], 1)?[0];
+            let factor = factors(checkpoint, parts[2], 1, divides)?[0];
             parts.truncate(2);
-            let group = nvfp4_group(parts[1], [rows, cols]);
-            (if divides { 1.0 / factor } else { factor }, Parts::Nvfp4 { group })
+            (factor, Parts::Nvfp4 { group: nvfp4_group(parts[1], [rows, cols]) })
         }
         Scheme::Gptq => (1.0, gptq(checkpoint, &parts, rows, cols)?),
         Scheme::Awq => (1.0, awq(&parts, rows)?),
@@ -267,28 +267,6 @@ pub(super) fn expect(tensor: &TensorInfo, dtype: DType) -> Result<()> {
         found: tensor.dtype.name().into(),
         supported: dtype.name().into(),
     })
-}
-
-/// What each of so many matrices is multiplied by: as many floats, or one for all, of any type.
-pub(super) fn factors(checkpoint: &Checkpoint, tensor: &TensorInfo, count: usize) -> Result<Vec<f32>> {
-    float_format(tensor)?;
-    let stored = tensor.shape.elements();
-    if stored != 1 && stored != count as u64 {
-        return Err(EngineError::TensorShape {
-            tensor: tensor.name.clone(),
-            found: tensor.shape.dims().to_vec(),
-            wanted: vec![count as u64],
-        });
-    }
-    let (mut bytes, mut factors) = (vec![0; tensor.bytes as usize], vec![0.0; stored as usize]);
-    checkpoint.read(tensor, 0, &mut bytes)?;
-    dequantise_row(format_of(tensor)?, &bytes, &mut factors);
-    if let Some(&found) = factors.iter().find(|factor| !factor.is_finite() || **factor == 0.0) {
-        return Err(EngineError::Factor { tensor: tensor.name.clone(), found });
-    }
-    let first = factors[0];
-    factors.resize(count, first);
-    Ok(factors)
 }
 
 /// How a tensor of plain floats stores them.
