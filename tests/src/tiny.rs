@@ -5,7 +5,7 @@ use std::path::Path;
 use membrane_formats::gguf::GgufWriter;
 use membrane_formats::{Array, DType, FormatError, Metadata, Value};
 
-/// Architectures that [`write`] knows.
+/// Architectures that [`write`] knows, beside `mistral3`.
 pub const ARCHITECTURES: [&str; 4] = ["gemma3", "deepseek2", "gpt-oss", "qwen4exp"];
 
 /// Tokens of the vocabulary.
@@ -142,6 +142,7 @@ pub fn write_changed(
         "gemma3" => gemma3(),
         "deepseek2" => deepseek2(0),
         "gpt-oss" => gpt_oss(),
+        "mistral3" => mistral3(),
         "qwen4exp" => qwen4exp(),
         other => panic!("there is no tiny model of {other}"),
     };
@@ -185,6 +186,42 @@ fn mixtral() -> Model {
         model.norm(&name("ffn_norm"), HIDDEN);
         attention(&mut model, block, heads, kv_heads, dim);
         mixture(&mut model, &name, experts, inner);
+    }
+    model
+}
+
+/// Two layers whose rotary positions are stretched and whose queries grow after 32 positions.
+fn mistral3() -> Model {
+    const BLOCKS: usize = 2;
+    let (heads, kv_heads, dim, inner) = (4, 2, 32, 96);
+    let mut model = Model::new(
+        "mistral3",
+        &[
+            ("block_count", BLOCKS as u32),
+            ("context_length", 256),
+            ("feed_forward_length", inner as u32),
+            ("attention.head_count", heads as u32),
+            ("attention.head_count_kv", kv_heads as u32),
+            ("attention.key_length", dim as u32),
+            ("attention.value_length", dim as u32),
+            ("rope.dimension_count", dim as u32),
+            ("rope.scaling.original_context_length", 32),
+        ],
+        &[
+            ("rope.freq_base", 1e6),
+            ("rope.scaling.factor", 8.0),
+            ("rope.scaling.yarn_log_multiplier", 1.0),
+            ("attention.temperature_scale", 0.1),
+        ],
+    );
+    model.set("rope.scaling.type", "yarn");
+    model.weight("output.weight", &[HIDDEN, VOCABULARY]);
+    for block in 0..BLOCKS {
+        let name = |part: &str| format!("blk.{block}.{part}.weight");
+        model.norm(&name("attn_norm"), HIDDEN);
+        model.norm(&name("ffn_norm"), HIDDEN);
+        attention(&mut model, block, heads, kv_heads, dim);
+        gated_unit(&mut model, &name, "", inner);
     }
     model
 }

@@ -34,7 +34,7 @@ pub struct Architecture {
 }
 
 /// Every architecture that this engine runs.
-pub const ALL: [Architecture; 18] = [
+pub const ALL: [Architecture; 19] = [
     Architecture { name: "deepseek2", describe: deepseek2::describe },
     Architecture { name: "gemma3", describe: gemma3::describe },
     // What Ollama calls GLM-4.7-Flash.
@@ -43,6 +43,8 @@ pub const ALL: [Architecture; 18] = [
     // What Ollama calls it.
     Architecture { name: "gptoss", describe: gpt_oss::describe },
     Architecture { name: "llama", describe: llama::describe },
+    // Mistral Small 3 and later.
+    Architecture { name: "mistral3", describe: llama::describe },
     Architecture { name: "qwen2", describe: qwen2::dense },
     // What Ollama calls Qwen2.5-VL.
     Architecture { name: "qwen25vl", describe: qwen2::dense },

@@ -19,6 +19,7 @@ use membrane_kernels::{Activations, DeltaState, Product, Region, RopeTable, matm
 
 use crate::error::{EngineError, Result};
 use crate::finite;
+use crate::hyper::Temperature;
 use crate::kv::KvCache;
 use crate::model::{Compute, Core};
 use crate::moe;
@@ -269,6 +270,20 @@ fn product<'a>(
     output: &'a mut [f32],
 ) -> Result<Product<'a>> {
     Ok(Product { weights: core.resident.matrix(weight)?, input, input_rows: None, output })
+}
+
+/// Multiplies each query of `q` [rows, width], the first of them at `position`, by what belongs to its position.
+fn temper(region: &Region<'_>, q: &mut [f32], width: usize, position: usize, temperature: Temperature) {
+    let (rows, context) = (q.len() / width, temperature.context);
+    let mut first = 0;
+    while first < rows {
+        let next = (first + context - (position + first) % context).min(rows);
+        if position + first >= context {
+            let alike = &mut q[first * width..next * width];
+            ops::scale(region, alike, temperature.factor(position + first));
+        }
+        first = next;
+    }
 }
 
 /// branch = down(glu(gate x, up x)) for the chunk in `s.input`.

@@ -33,6 +33,23 @@ pub enum Biases {
     All,
 }
 
+/// Queries that grow with the logarithm of their position (as in Llama 4): behind each `context` positions they are multiplied by
+/// more, so that the softmax over many scores stays as sharp as over few.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Temperature {
+    /// By what they grow for each factor e of the position.
+    pub rate: f32,
+    /// Positions that share a factor; those before it have 1.
+    pub context: usize,
+}
+
+impl Temperature {
+    /// What the query at a position is multiplied by.
+    pub fn factor(&self, position: usize) -> f32 {
+        (1.0 + f64::from(self.rate) * (1.0 + (position / self.context) as f64).ln()) as f32
+    }
+}
+
 /// Softmax attention over the positions so far, with heads of queries that share heads of keys and values.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Attention {
@@ -56,6 +73,8 @@ pub struct Attention {
     pub window: Option<usize>,
     /// Factor on the scores.
     pub scale: f32,
+    /// What queries are multiplied by beside it, if that depends on their position.
+    pub temperature: Option<Temperature>,
     /// Rotary positions of queries and keys, from the first dimension of a head on.
     pub rope: Rope,
     /// What chooses the positions, if attention is sparse.
@@ -103,6 +122,8 @@ pub struct LatentAttention {
     pub value_dim: usize,
     /// Factor on the scores.
     pub scale: f32,
+    /// What queries are multiplied by beside it, if that depends on their position.
+    pub temperature: Option<Temperature>,
     /// Rotary positions; all of their dimensions are behind the plain ones.
     pub rope: Rope,
     /// What the norms of latent vectors add to the mean square, if not [`Hyperparameters::norm_eps`].

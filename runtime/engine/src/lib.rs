@@ -40,7 +40,7 @@ pub use forward::Observer;
 pub use hyper::{
     Attention, CacheWidths, DeltaNet, DeltaShape, ExpertGroups, FeedForward, Glu, HeadOrder, Hyperparameters,
     LatentAttention, Layer, Mixer, Moe, Norms, Projections, Rope, RopeScaling, Router, Scores, SharedExpert,
-    Yarn,
+    Temperature, Yarn,
 };
 pub use kv::KvFormat;
 pub use membrane_kernels::{DeltaState, Isa};

@@ -312,6 +312,7 @@ mod tests {
             sinks: true,
             window: Some(3),
             scale: 1.0,
+            temperature: None,
             rope,
             indexer: sparse.then_some(Indexer { heads: 7, dim: 24, ratio: 4, blocks: 3 }),
         };
@@ -322,6 +323,7 @@ mod tests {
             plain_dim: 32,
             value_dim: 40,
             scale: 1.0,
+            temperature: None,
             rope,
             norm_eps: None,
         };

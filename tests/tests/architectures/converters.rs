@@ -83,6 +83,42 @@ fn a_factor_without_a_type_is_linear() {
     assert!(tiny_logits("gemma3", &other).unwrap() == said);
 }
 
+#[test]
+fn what_ollama_says_of_nothing_to_stretch_stretches_nothing() {
+    let none = tiny_logits("mistral3", &[set("rope.scaling.type", "none")]).unwrap();
+    let empty = set("rope.scaling.type", "");
+    let zeros = ["rope.scaling.factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"];
+    let mut unstretched = vec![empty.clone()];
+    unstretched.extend(zeros.map(|key| set(key, 0_f32)));
+    assert!(tiny_logits("mistral3", &unstretched).unwrap() == none);
+    assert!(tiny_logits("mistral3", &[]).unwrap() != none);
+    let error = tiny_logits("mistral3", &[empty]).unwrap_err();
+    assert!(error.contains("rope.scaling.type"), "{error}");
+    for rate in [-0.1, f32::NAN, 2.0] {
+        let error = tiny_logits("mistral3", &[set("attention.temperature_scale", rate)]).unwrap_err();
+        assert!(error.contains("attention.temperature_scale"), "{error}");
+    }
+}
+
+#[test]
+fn ministral_of_ollama_is_cut_as_mistral_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    tiny::write("mistral3", &path);
+    let source = Checkpoint::open(&path).unwrap();
+    for (told, pre) in [(Some("default"), "tekken"), (None, "tekken"), (Some("gpt-2"), "gpt-2")] {
+        let change = |metadata: &mut Metadata| {
+            vocabulary(metadata, tiny::VOCABULARY);
+            if let Some(told) = told {
+                metadata.set("tokenizer.ggml.pre", told);
+            }
+        };
+        let written = written(&source, folder.path(), change, &[]);
+        let kind = membrane_engine::tokenizer_kind(&Checkpoint::open(&written).unwrap()).unwrap();
+        assert_eq!(kind.pre, pre, "{told:?}");
+    }
+}
+
 /// A fixture with other metadata, and its tensors by other names.
 fn fixture(
     name: &str,

@@ -132,6 +132,7 @@ impl Model {
             match self.prefix.as_str() {
                 "gemma3" => self.gemma3(block, &mut x),
                 "deepseek2" => self.deepseek2(block, &mut x),
+                "mistral3" => self.mistral3(block, &mut x),
                 _ => self.gpt_oss(block, &mut x),
             }
         }
@@ -173,6 +174,46 @@ impl Model {
             let inner: Vector = gate.iter().zip(&up).map(|(gate, up)| gelu(*gate) * up).collect();
             let out = self.product(&name("ffn_down"), 0, &inner);
             add(x, &self.norm(&name("post_ffw_norm"), &out));
+        }
+    }
+
+    fn mistral3(&self, block: usize, x: &mut [Vector]) {
+        let name = |part: &str| format!("blk.{block}.{part}.weight");
+        let (heads, dim) = (self.number("attention.head_count"), self.number("attention.key_length"));
+        let angle = |i: usize| self.yarn(i, dim, self.float("rope.freq_base"), true);
+        let normed: Vec<Vector> = x.iter().map(|x| self.norm(&name("attn_norm"), x)).collect();
+        let rotated = |part: &str| -> Vec<Vector> {
+            let heads = |(position, x): (usize, &Vector)| {
+                let all = self.product(&name(&format!("attn_{part}")), 0, x);
+                all.chunks(dim).flat_map(|head| neighbours(head, position, &angle)).collect()
+            };
+            normed.iter().enumerate().map(heads).collect()
+        };
+        let mut queries = rotated("q");
+        self.temper(&mut queries, "rope.scaling.original_context_length");
+        let values: Vec<Vector> = normed.iter().map(|x| self.product(&name("attn_v"), 0, x)).collect();
+        let attention = Attention {
+            heads,
+            kv_heads: self.number("attention.head_count_kv"),
+            window: usize::MAX,
+            scale: 1.0 / (dim as f64).sqrt(),
+            sinks: None,
+        };
+        for (x, mixed) in x.iter_mut().zip(attend(&attention, &queries, &rotated("k"), &values)) {
+            add(x, &self.product(&name("attn_output"), 0, &mixed));
+            let normed = self.norm(&name("ffn_norm"), x);
+            add(x, &self.silu_unit(&name, "", 0, &normed));
+        }
+    }
+
+    /// What queries grow by with their position where a file says so. `length`: the key of the positions that share a factor.
+    fn temper(&self, queries: &mut [Vector], length: &str) {
+        let key = format!("{}.attention.temperature_scale", self.prefix);
+        let Some(rate) = self.metadata.f32(&key).unwrap() else { return };
+        let length = self.number(length);
+        for (position, query) in queries.iter_mut().enumerate() {
+            let factor = 1.0 + f64::from(rate) * (1.0 + (position / length) as f64).ln();
+            query.iter_mut().for_each(|x| *x *= factor);
         }
     }
 
@@ -268,6 +309,7 @@ impl Model {
             keys.push((0..heads).flat_map(key).collect());
             values.push((0..heads).flat_map(|head| self.product(&name("attn_v_b"), head, &latent)).collect());
         }
+        self.temper(&mut queries, "attention.temperature_length");
         let growth = 1.0 + 0.1 * self.float("rope.scaling.factor").ln();
         let scale = growth * growth / ((plain + rotated) as f64).sqrt();
         let attention = Attention { heads, kv_heads: heads, window: usize::MAX, scale, sinks: None };

@@ -53,6 +53,31 @@ fn logits_are_those_of_the_papers() {
     compare("DeepSeek-V2", &path);
 }
 
+#[test]
+fn queries_grow_with_their_position() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    // As Mistral Large 3 has it.
+    let large = [
+        ("attention.temperature_scale", Some(Value::F32(0.3))),
+        ("attention.temperature_length", Some(Value::U32(16))),
+    ];
+    for (architecture, change) in [("mistral3", &[][..]), ("deepseek2", &large[..])] {
+        tiny::write_changed(architecture, &path, change, |_, dims| Some(dims.to_vec()));
+        compare(architecture, &path);
+        let model = load(&path, Precision::Fast);
+        let logits = |cuts: &[usize]| {
+            let tokens = tokens(120);
+            let mut session = model.session();
+            for cut in cuts.windows(2) {
+                session.append(&tokens[cut[0]..cut[1]]).unwrap();
+            }
+            session.logits().to_vec()
+        };
+        assert!(logits(&[0, 120]) == logits(&[0, 31, 33, 96, 119, 120]), "{architecture}");
+    }
+}
+
 /// Compares a model with its formula.
 fn compare(architecture: &str, path: &Path) {
     let formula = formula::Model::read(path);
@@ -141,12 +166,14 @@ fn the_head_for_multi_token_prediction_drafts_by_its_formula() {
 #[test]
 fn numbers_of_one_architecture_change_logits() {
     let folder = tempfile::tempdir().unwrap();
-    let changes: [(&str, &str, Value); 8] = [
+    let changes: [(&str, &str, Value); 10] = [
         ("gemma3", "attention.sliding_window", Value::U32(39)),
         ("gemma3", "rope.scaling.factor", Value::F32(4.0)),
         ("gpt-oss", "attention.sliding_window", Value::U32(25)),
         ("gpt-oss", "rope.scaling.factor", Value::F32(8.0)),
         ("deepseek2", "rope.scaling.yarn_log_multiplier", Value::F32(0.07)),
+        ("mistral3", "attention.temperature_scale", Value::F32(0.4)),
+        ("mistral3", "rope.scaling.original_context_length", Value::U32(16)),
         ("qwen4exp", "attention.indexer.top_k", Value::U32(9)),
         ("qwen4exp", "attention.compress_ratios", Value::U32(4)),
         ("qwen4exp", "ple.eos_token_id", Value::U32(tokens(60)[57])),

@@ -132,6 +132,54 @@ fn mistral_is_llama_where_it_attends_to_all_positions() {
 }
 
 #[test]
+fn ministral_is_read_with_what_its_queries_grow_by() {
+    let parameters = json!({
+        "rope_type": "yarn", "type": "yarn", "rope_theta": 1e6, "factor": 16.0, "beta_fast": 32.0, "beta_slow": 1.0,
+        "mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 16_384, "llama_4_scaling_beta": 0.1,
+    });
+    let ministral = |parameters: &Value, more: Value| {
+        let mut text = json!({"model_type": "ministral3", "hidden_size": 8, "num_hidden_layers": 2});
+        text["rope_parameters"] = parameters.clone();
+        text.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        opened(&json!({"model_type": "mistral3", "text_config": text}))
+    };
+    let checkpoint = ministral(&parameters, json!({"sliding_window": null})).unwrap();
+    let metadata = checkpoint.metadata();
+    assert_eq!(metadata.str("general.architecture").unwrap(), Some("mistral3"));
+    let float = |key: &str| metadata.f32(&format!("mistral3.{key}")).unwrap();
+    assert_eq!(float("attention.temperature_scale"), Some(0.1));
+    assert_eq!(float("attention.layer_norm_rms_epsilon"), Some(1e-5));
+    assert_eq!(float("rope.scaling.factor"), Some(16.0));
+    let count = |key: &str| metadata.u32(&format!("mistral3.{key}")).unwrap();
+    assert_eq!(count("attention.temperature_length"), Some(16_384));
+    // What configurations within others leave out.
+    assert_eq!((count("attention.key_length"), count("attention.head_count_kv")), (Some(128), Some(8)));
+    for (key, value) in
+        [("llama_4_scaling_beta", Value::Null), ("original_max_position_embeddings", json!(0.5))]
+    {
+        let mut parameters = parameters.clone();
+        parameters[key] = value;
+        let error = ministral(&parameters, json!({})).unwrap_err().to_string();
+        assert!(error.contains(key), "{error}");
+    }
+    let error = ministral(&parameters, json!({"sliding_window": 64})).unwrap_err().to_string();
+    assert!(error.contains("sliding_window"), "{error}");
+}
+
+/// What the classes of these have where a configuration is silent.
+#[test]
+fn norms_add_what_their_class_does() {
+    for (kind, architecture, epsilon) in
+        [("mixtral", "llama", 1e-5), ("mistral", "llama", 1e-6), ("qwen3", "qwen3", 1e-6)]
+    {
+        let config = json!({"model_type": kind, "hidden_size": 8, "sliding_window": null});
+        let found = opened(&config).unwrap();
+        let key = format!("{architecture}.attention.layer_norm_rms_epsilon");
+        assert_eq!(found.metadata().f32(&key).unwrap(), Some(epsilon), "{kind}");
+    }
+}
+
+#[test]
 fn integers_of_mlx_are_called_so() {
     let form = json!({"group_size": 64, "bits": 4, "mode": "affine"});
     for more in [json!({"quantization": form, "quantization_config": form}), json!({"quantization": form})] {

@@ -4,7 +4,7 @@ use super::rotary::{self, Rotation, Untold};
 use crate::error::Result;
 use crate::hyper::{
     Attention, Biases, DeltaShape, FeedForward, Glu, HeadOrder, Hyperparameters, Layer, Moe, Norms, Router,
-    Scores, SharedExpert,
+    Scores, SharedExpert, Temperature,
 };
 use crate::keys::{Keys, MAX_BLOCKS, MAX_COUNT, MAX_WIDTH};
 
@@ -138,9 +138,24 @@ fn some_attention(keys: &Keys<'_>, rotation: Rotation, untold: Untold) -> Result
         sinks: false,
         window: None,
         scale,
+        temperature: None,
         rope,
         indexer: None,
     })
+}
+
+/// What queries grow by with their position, where a file says so. Untold, the positions that share a factor are those of the
+/// context that is stretched, or of all of it.
+pub(super) fn temperature(keys: &Keys<'_>) -> Result<Option<Temperature>> {
+    const RATE: &str = "attention.temperature_scale";
+    let Some(rate) = keys.float(RATE)?.filter(|rate| *rate != 0.0) else { return Ok(None) };
+    keys.rule(RATE, rate, (0.0..=1.0).contains(&rate), || "it must lie between 0 and 1".into())?;
+    for key in ["attention.temperature_length", rotary::ORIGINAL_CONTEXT] {
+        if let Some(context) = keys.optional_count(key, u32::MAX)? {
+            return Ok(Some(Temperature { rate, context }));
+        }
+    }
+    Ok(Some(Temperature { rate, context: keys.count("context_length", u32::MAX)? }))
 }
 
 /// Heads of keys and values where a file lists them by layers: as many in all layers that have some.

@@ -87,6 +87,7 @@ fn latent_attention(keys: &Keys<'_>) -> Result<LatentAttention> {
         plain_dim: query_dim - rope.dims,
         value_dim: keys.count(value, MAX_WIDTH)?,
         scale: growth * growth / (query_dim as f32).sqrt(),
+        temperature: blocks::temperature(keys)?,
         rope,
         norm_eps: (keys.checkpoint.container() == Container::Folder).then_some(PUBLISHED_LATENT_EPS),
     })

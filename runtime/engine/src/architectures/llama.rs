@@ -1,11 +1,12 @@
-//! Llama 2 and 3 (Touvron et al. 2023); with `expert_count`, Mixtral (Jiang et al. 2024).
+//! Llama 2 and 3 (Touvron et al. 2023); with `expert_count`, Mixtral (Jiang et al. 2024); with `attention.temperature_scale`,
+//! Ministral 3 and Devstral Small 2 (Mistral AI 2025), whose queries grow with their position.
 
 use membrane_formats::keys::ROPE_HALVES;
 
 use super::blocks::{self, Weighing, Width};
 use super::rotary::Rotation;
 use crate::error::Result;
-use crate::hyper::{FeedForward, Hyperparameters, Layer, Mixer};
+use crate::hyper::{Attention, FeedForward, Hyperparameters, Layer, Mixer};
 use crate::keys::Keys;
 
 /// Attention without biases or norms of heads. The GGUF converter permutes query and key rows, so rotary pairs are neighbours
@@ -14,7 +15,8 @@ use crate::keys::Keys;
 pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
     let halves = keys.flag(ROPE_HALVES)?.unwrap_or(false);
     let rotation = if halves { Rotation::Halves } else { Rotation::Neighbours };
-    let attention = blocks::attention(keys, rotation)?;
+    let temperature = blocks::temperature(keys)?;
+    let attention = Attention { temperature, ..blocks::attention(keys, rotation)? };
     let feed_forward = match blocks::optional_moe(keys, Weighing::SumToOne, Width::Whole)? {
         Some(moe) => FeedForward::Moe(moe),
         None => blocks::dense(keys)?,

@@ -14,7 +14,7 @@ const BETA_FAST: f32 = 32.0;
 const BETA_SLOW: f32 = 1.0;
 
 /// Positions of the training where these are stretched.
-const ORIGINAL_CONTEXT: &str = "rope.scaling.original_context_length";
+pub(super) const ORIGINAL_CONTEXT: &str = "rope.scaling.original_context_length";
 
 /// Which elements of a head make a rotary pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,12 @@ pub(super) fn rope(keys: &Keys<'_>, head_dim: usize, rotation: Rotation, untold:
 
 fn scaling(keys: &Keys<'_>, base: f32, untold: Untold) -> Result<RopeScaling> {
     const TYPE: &str = "rope.scaling.type";
-    let told = keys.positive("rope.scaling.factor")?;
+    const FACTOR: &str = "rope.scaling.factor";
+    // What Ollama's files have where there is nothing to stretch.
+    if keys.text(TYPE)? == Some("") && keys.float(FACTOR)?.unwrap_or(0.0) == 0.0 {
+        return Ok(RopeScaling::None);
+    }
+    let told = keys.positive(FACTOR)?;
     // What files of 2023 have in its place.
     let factor = told.or(keys.positive("rope.scale_linear")?).unwrap_or(untold.factor);
     match keys.text(TYPE)?.unwrap_or(untold.scaling) {

@@ -2,7 +2,7 @@
 
 use membrane_kernels::{AttentionArgs, AttentionScratch, KvSlice, Region, RopeTable, attention, matmul, ops};
 
-use super::{Pass, Span, product, sparse};
+use super::{Pass, Span, product, sparse, temper};
 use crate::error::Result;
 use crate::hyper::Attention;
 use crate::kv::BLOCK;
@@ -98,6 +98,9 @@ fn attend(
 ) {
     let Attention { heads, kv_heads, head_dim, .. } = block.shape;
     ops::rope(region, q, heads, head_dim, 0, span.first, rope);
+    if let Some(temperature) = block.shape.temperature {
+        temper(region, q, block.shape.query_width(), span.first, temperature);
+    }
     ops::rope(region, k, kv_heads, head_dim, 0, span.first, rope);
     span.kv.store(region, block.slot, span.first, k, v);
     let n = span.tokens.len();

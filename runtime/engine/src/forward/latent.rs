@@ -8,7 +8,7 @@ use membrane_kernels::{
     Activations, AttentionArgs, Precision, Product, Region, RopeTable, attention, matmul, ops,
 };
 
-use super::{Pass, Span, product};
+use super::{Pass, Span, product, temper};
 use crate::error::Result;
 use crate::hyper::LatentAttention;
 use crate::kv::BLOCK;
@@ -54,6 +54,9 @@ pub(super) fn mix(
             span.first,
             rope,
         );
+        if let Some(temperature) = block.shape.temperature {
+            temper(region, q, query, span.first, temperature);
+        }
         for first in (0..length).step_by(LATENT_ROWS) {
             let rows = (length - first).min(LATENT_ROWS);
             attend(

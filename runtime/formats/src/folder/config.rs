@@ -12,13 +12,14 @@ use crate::source::SourceFile;
 use crate::value::Array;
 
 /// Names of architectures: `model_type`, with `_text` behind it or not, and ours.
-const ARCHITECTURES: [(&str, &str); 21] = [
+const ARCHITECTURES: [(&str, &str); 22] = [
     ("deepseek_v2", "deepseek2"),
     ("deepseek_v3", "deepseek2"),
     ("gemma3", "gemma3"),
     ("gpt_oss", "gpt-oss"),
     ("kimi_k2", "deepseek2"),
     ("llama", "llama"),
+    ("ministral3", "mistral3"),
     ("mistral", "llama"),
     ("mixtral", "llama"),
     ("qwen2", "qwen2"),
@@ -64,8 +65,10 @@ const COUNTS: [(&str, &[&str]); 25] = [
     ("full_attention_interval", &["full_attention_interval"]),
     ("ssm.conv_kernel", &["linear_conv_kernel_dim"]),
 ];
-/// What norms have where a configuration does not say it.
+/// What norms have where a configuration does not say it: most, and these.
 const NORM_EPSILON: f64 = 1e-6;
+const LARGER_EPSILON: f64 = 1e-5;
+const WITH_LARGER_EPSILON: [&str; 3] = ["gpt_oss", "ministral3", "mixtral"];
 const DELTA_COUNTS: [(&str, &str); 3] = [
     ("ssm.state_size", "linear_key_head_dim"),
     ("ssm.group_count", "linear_num_key_heads"),
@@ -90,6 +93,8 @@ pub(crate) fn published_key(key: &str) -> Option<&'static str> {
         ("rope.scaling.yarn_log_multiplier", "rope_scaling.mscale_all_dim"),
         ("rope.freq_base_swa", "rope_local_base_freq"),
         ("attention.scale", "query_pre_attn_scalar"),
+        ("attention.temperature_scale", "rope_parameters.llama_4_scaling_beta"),
+        ("attention.temperature_length", "rope_parameters.original_max_position_embeddings"),
         ("attention.key_length_mla", "qk_nope_head_dim"),
         ("expert_weights_scale", "routed_scaling_factor"),
         ("expert_weights_norm", "norm_topk_prob"),
@@ -145,7 +150,7 @@ pub(super) fn metadata(source: &SourceFile, object: &Map<String, Value>) -> Resu
     let mut config = Config { source, text, metadata, architecture };
     config.metadata.set("general.architecture", config.architecture.clone());
     if known.is_some() {
-        config.sizes()?;
+        config.sizes(base)?;
         config.layer_kinds()?;
         config.rope(base)?;
         config.family(base)?;
@@ -179,7 +184,8 @@ impl Config<'_> {
         refused(self.source, key, &found, rule)
     }
 
-    fn sizes(&mut self) -> Result<(), FormatError> {
+    /// `kind`: the `model_type`.
+    fn sizes(&mut self, kind: &str) -> Result<(), FormatError> {
         for (ours, published) in COUNTS {
             let found = published.iter().find(|key| self.get(key).is_some());
             if let Some(number) = found.map(|key| self.count(key)).transpose()?.flatten() {
@@ -195,7 +201,8 @@ impl Config<'_> {
         if let (Some(heads), Some(width)) = (heads, self.count("linear_value_head_dim")?) {
             self.set("ssm.inner_size", heads * width);
         }
-        let epsilon = self.number(self.text, "rms_norm_eps")?.unwrap_or(NORM_EPSILON);
+        let usual = if WITH_LARGER_EPSILON.contains(&kind) { LARGER_EPSILON } else { NORM_EPSILON };
+        let epsilon = self.number(self.text, "rms_norm_eps")?.unwrap_or(usual);
         self.set("attention.layer_norm_rms_epsilon", epsilon as f32);
         Ok(())
     }

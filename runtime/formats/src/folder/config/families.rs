@@ -13,6 +13,14 @@ const GEMMA_COUNTS: [(&str, &str, u32); 6] = [
     ("attention.sliding_window", "sliding_window", 4096),
     ("context_length", "max_position_embeddings", 131_072),
 ];
+/// The same of Ministral 3, whose configuration stands within that of a model that sees.
+const MINISTRAL_COUNTS: [(&str, &str, u32); 5] = [
+    ("attention.head_count", "num_attention_heads", 32),
+    ("attention.head_count_kv", "num_key_value_heads", 8),
+    ("attention.key_length", "head_dim", 128),
+    ("attention.value_length", "head_dim", 128),
+    ("context_length", "max_position_embeddings", 262_144),
+];
 /// What DeepSeek-V3 and Kimi K2 have where a configuration does not name it, in the same form. Configurations within others are written
 /// without what their class has of itself.
 const DEEPSEEK_V3_COUNTS: [(&str, &str, u32); 6] = [
@@ -41,6 +49,10 @@ impl Config<'_> {
             "deepseek2" => self.deepseek(kind),
             "gemma3" => self.gemma3(),
             "gpt-oss" => self.gpt_oss(),
+            "mistral3" => {
+                self.untold(&MINISTRAL_COUNTS);
+                self.usual(kind)
+            }
             "qwen4exp" => self.qwen4(kind),
             _ => self.usual(kind),
         }
@@ -80,7 +92,8 @@ impl Config<'_> {
     /// Refuses a window that positions of the context may lie before.
     fn window(&self, kind: &str) -> Result<(), FormatError> {
         const KEY: &str = "sliding_window";
-        let slides = self.flag("use_sliding_window")?.unwrap_or(matches!(kind, "mistral" | "mixtral"));
+        let usual = matches!(kind, "ministral3" | "mistral" | "mixtral");
+        let slides = self.flag("use_sliding_window")?.unwrap_or(usual);
         let silent = (kind == "mistral" && !self.text.contains_key(KEY)).then_some(MISTRAL_WINDOW);
         let Some(window) = self.count(KEY)?.or(silent).filter(|_| slides) else { return Ok(()) };
         // Of positions that are stretched there are more.
@@ -188,17 +201,22 @@ impl Config<'_> {
         if let Some(cap) = self.number(self.text, "final_logit_softcapping")? {
             self.set("final_logit_softcapping", cap as f32);
         }
-        for (ours, published, number) in GEMMA_COUNTS {
-            if self.get(published).is_none() {
-                self.set(ours, number);
-            }
-        }
+        self.untold(&GEMMA_COUNTS);
         let scalar = self.number(self.text, "query_pre_attn_scalar")?.unwrap_or(GEMMA_QUERY_SCALAR);
         if scalar <= 0.0 {
             return Err(self.refused("query_pre_attn_scalar", "it must be positive"));
         }
         self.set("attention.scale", scalar.sqrt().recip() as f32);
         Ok(())
+    }
+
+    /// Sets what a configuration is silent about: our key, the published one, the number.
+    fn untold(&mut self, counts: &[(&str, &str, u32)]) {
+        for &(ours, published, number) in counts {
+            if self.get(published).is_none() {
+                self.set(ours, number);
+            }
+        }
     }
 
     /// Refuses another text than the one that is computed with.

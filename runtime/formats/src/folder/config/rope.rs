@@ -8,6 +8,8 @@ use crate::keys;
 use crate::value::Array;
 
 const ORIGINAL: &str = "original_max_position_embeddings";
+/// What queries of Ministral 3 grow by with their position.
+const TEMPERATURE: &str = "llama_4_scaling_beta";
 /// Bases of Gemma 3's rotary positions where a configuration does not say them.
 const GEMMA_BASE: f64 = 1e6;
 const GEMMA_LOCAL_BASE: f64 = 1e4;
@@ -74,8 +76,11 @@ impl<'a> Config<'a> {
         }
         self.sections(group)?;
         self.scaling(group)?;
+        if self.architecture == "mistral3" {
+            self.temperature(group)?;
+        }
         // A converter would permute query and key rows so that pairs become neighbours.
-        if self.architecture == "llama" {
+        if matches!(self.architecture.as_str(), "llama" | "mistral3") {
             self.set(keys::ROPE_HALVES, true);
         }
         // A converter would tile the value heads of these over the key heads.
@@ -124,6 +129,26 @@ impl<'a> Config<'a> {
         Ok(())
     }
 
+    /// What queries grow by with their position, and after how many positions.
+    fn temperature(&mut self, group: Group<'_>) -> Result<(), FormatError> {
+        let absent = |key: &str| refused(self.source, key, "absent", "the architecture needs it");
+        let rate = self.rope_number(group, TEMPERATURE)?.ok_or_else(|| absent(TEMPERATURE))?;
+        let length = group.map_or(Ok(None), |group| self.original_context(group))?;
+        let length = length.ok_or_else(|| absent(ORIGINAL))?;
+        self.set("attention.temperature_scale", rate as f32);
+        self.set("attention.temperature_length", length);
+        Ok(())
+    }
+
+    /// Positions of the training where these are stretched.
+    fn original_context(&self, group: &Map<String, Value>) -> Result<Option<u32>, FormatError> {
+        let Some(original) = self.number(group, ORIGINAL)? else { return Ok(None) };
+        if (1.0..=f64::from(u32::MAX)).contains(&original) && original.fract() == 0.0 {
+            return Ok(Some(original as u32));
+        }
+        Err(refused(self.source, ORIGINAL, &original.to_string(), "it must be a number of positions"))
+    }
+
     /// How positions are stretched over a longer context.
     fn scaling(&mut self, group: Group<'_>) -> Result<(), FormatError> {
         let Some(group) = group else { return Ok(()) };
@@ -148,20 +173,16 @@ impl<'a> Config<'a> {
             return Ok(());
         }
         self.set("rope.scaling.type", name);
-        let original = self.number(group, ORIGINAL)?;
+        let original = self.original_context(group)?;
         if let Some(original) = original {
-            let whole = (1.0..=f64::from(u32::MAX)).contains(&original) && original.fract() == 0.0;
-            if !whole {
-                let rule = "it must be a number of positions";
-                return Err(refused(self.source, ORIGINAL, &original.to_string(), rule));
-            }
-            self.set("rope.scaling.original_context_length", original as u32);
+            self.set("rope.scaling.original_context_length", original);
         }
         let mut factor = self.number(group, "factor")?;
         if name == "yarn" {
             // As transformers does it where the factor is left open.
             let longest = self.count("max_position_embeddings")?.map(|longest| longest as f64);
-            factor = factor.or(longest.zip(original).map(|(longest, original)| longest / original));
+            let stretch = longest.zip(original).map(|(longest, original)| longest / f64::from(original));
+            factor = factor.or(stretch);
             self.yarn(group, factor.unwrap_or(1.0))?;
         }
         if name == "linear" && factor.is_none() {
@@ -184,8 +205,9 @@ impl<'a> Config<'a> {
     }
 
     fn yarn(&mut self, group: &Map<String, Value>, factor: f64) -> Result<(), FormatError> {
-        let unknown =
-            |(key, value): &(&String, &Value)| !value.is_null() && !YARN_KEYS.contains(&key.as_str());
+        let tempered = self.architecture == "mistral3";
+        let known = |key: &str| YARN_KEYS.contains(&key) || tempered && key == TEMPERATURE;
+        let unknown = |(key, value): &(&String, &Value)| !value.is_null() && !known(key.as_str());
         if let Some((key, value)) = group.iter().find(unknown) {
             return Err(refused(
                 self.source,
