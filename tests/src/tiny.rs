@@ -5,7 +5,7 @@ use std::path::Path;
 use membrane_formats::gguf::GgufWriter;
 use membrane_formats::{Array, DType, FormatError, Metadata, Value};
 
-/// Architectures that [`write`] knows, beside `mistral3`.
+/// Architectures that [`write`] knows, beside `glm4moe` and `mistral3`.
 pub const ARCHITECTURES: [&str; 4] = ["gemma3", "deepseek2", "gpt-oss", "qwen4exp"];
 
 /// Tokens of the vocabulary.
@@ -141,6 +141,7 @@ pub fn write_changed(
     let mut model = match architecture {
         "gemma3" => gemma3(),
         "deepseek2" => deepseek2(0),
+        "glm4moe" => glm4moe(),
         "gpt-oss" => gpt_oss(),
         "mistral3" => mistral3(),
         "qwen4exp" => qwen4exp(),
@@ -331,6 +332,54 @@ fn deepseek2(heads_behind: usize) -> Model {
                 model.norm(&name(&format!("nextn.{norm}")), HIDDEN);
             }
         }
+    }
+    model
+}
+
+/// A dense layer and two mixtures of eight experts, with norms and biases of heads of which half is rotated.
+fn glm4moe() -> Model {
+    const BLOCKS: usize = 3;
+    let (heads, kv_heads, dim, experts, inner) = (4, 2, 32, 8, 32);
+    let mut model = Model::new(
+        "glm4moe",
+        &[
+            ("block_count", BLOCKS as u32),
+            ("context_length", 2048),
+            ("feed_forward_length", 96),
+            ("attention.head_count", heads as u32),
+            ("attention.head_count_kv", kv_heads as u32),
+            ("attention.key_length", dim as u32),
+            ("attention.value_length", dim as u32),
+            ("rope.dimension_count", dim as u32 / 2),
+            ("leading_dense_block_count", 1),
+            ("expert_count", experts as u32),
+            ("expert_used_count", 3),
+            ("expert_group_count", 1),
+            ("expert_group_used_count", 1),
+            ("expert_feed_forward_length", inner as u32),
+            ("expert_shared_count", 1),
+        ],
+        &[("rope.freq_base", 1e6), ("expert_weights_scale", 2.5)],
+    );
+    model.set("expert_weights_norm", true);
+    model.weight("output.weight", &[HIDDEN, VOCABULARY]);
+    for block in 0..BLOCKS {
+        let name = |part: &str| format!("blk.{block}.{part}.weight");
+        model.norm(&name("attn_norm"), HIDDEN);
+        model.norm(&name("post_attention_norm"), HIDDEN);
+        attention(&mut model, block, heads, kv_heads, dim);
+        for (part, width) in [("q", heads * dim), ("k", kv_heads * dim), ("v", kv_heads * dim)] {
+            model.vector(&format!("blk.{block}.attn_{part}.bias"), &[width], -0.3, 0.3);
+        }
+        model.norm(&name("attn_q_norm"), dim);
+        model.norm(&name("attn_k_norm"), dim);
+        if block == 0 {
+            gated_unit(&mut model, &name, "", 96);
+            continue;
+        }
+        gated_unit(&mut model, &name, "_shexp", inner);
+        mixture(&mut model, &name, experts, inner);
+        model.vector(&format!("blk.{block}.exp_probs_b.bias"), &[experts], -0.3, 0.3);
     }
     model
 }

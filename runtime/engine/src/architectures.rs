@@ -7,6 +7,7 @@
 mod blocks;
 mod deepseek2;
 mod gemma3;
+mod glm4moe;
 mod gpt_oss;
 mod llama;
 mod ngrams;
@@ -34,9 +35,10 @@ pub struct Architecture {
 }
 
 /// Every architecture that this engine runs.
-pub const ALL: [Architecture; 19] = [
+pub const ALL: [Architecture; 20] = [
     Architecture { name: "deepseek2", describe: deepseek2::describe },
     Architecture { name: "gemma3", describe: gemma3::describe },
+    Architecture { name: "glm4moe", describe: glm4moe::describe },
     // What Ollama calls GLM-4.7-Flash.
     Architecture { name: "glm4moelite", describe: deepseek2::describe },
     Architecture { name: "gpt-oss", describe: gpt_oss::describe },

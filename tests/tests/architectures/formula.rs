@@ -132,6 +132,7 @@ impl Model {
             match self.prefix.as_str() {
                 "gemma3" => self.gemma3(block, &mut x),
                 "deepseek2" => self.deepseek2(block, &mut x),
+                "glm4moe" => self.glm4moe(block, &mut x),
                 "mistral3" => self.mistral3(block, &mut x),
                 _ => self.gpt_oss(block, &mut x),
             }
@@ -315,40 +316,82 @@ impl Model {
         let attention = Attention { heads, kv_heads: heads, window: usize::MAX, scale, sinks: None };
         for (x, mixed) in x.iter_mut().zip(attend(&attention, &queries, &keys, &values)) {
             add(x, &self.product(&name("attn_output"), 0, &mixed));
-            let normed = self.norm(&name("ffn_norm"), x);
-            if block == 0 {
-                add(x, &self.silu_unit(&name, "", 0, &normed));
-                continue;
-            }
-            add(x, &self.silu_unit(&name, "_shexp", 0, &normed));
-            let outputs = self.product(&name("ffn_gate_inp"), 0, &normed);
-            let second_version = self.number("expert_gating_func") == 1;
-            let scores: Vector = match second_version {
-                true => softmax(&outputs),
-                false => outputs.into_iter().map(sigmoid).collect(),
+            self.sparse_unit(block, "ffn_norm", x);
+        }
+    }
+
+    fn glm4moe(&self, block: usize, x: &mut [Vector]) {
+        let name = |part: &str| format!("blk.{block}.{part}.weight");
+        let (heads, dim) = (self.number("attention.head_count"), self.number("attention.key_length"));
+        let turned = self.number("rope.dimension_count");
+        let angle = |i: usize| base_frequency(self.float("rope.freq_base"), i, turned);
+        let normed: Vec<Vector> = x.iter().map(|x| self.norm(&name("attn_norm"), x)).collect();
+        let made = |part: &str, x: &[f64]| {
+            let mut made = self.product(&name(&format!("attn_{part}")), 0, x);
+            add(&mut made, self.vector(&format!("blk.{block}.attn_{part}.bias")));
+            made
+        };
+        let rotated = |part: &str| -> Vec<Vector> {
+            let norm = name(&format!("attn_{part}_norm"));
+            let head = |position: usize, head: &[f64]| -> Vector {
+                let normed = self.tensors.contains_key(&norm).then(|| self.norm(&norm, head));
+                let head = normed.unwrap_or_else(|| head.to_vec());
+                [halves(&head[..turned], position, &angle, 1.0), head[turned..].to_vec()].concat()
             };
-            let mut biased = scores.clone();
-            if !second_version {
-                add(&mut biased, self.vector(&format!("blk.{block}.exp_probs_b.bias")));
+            let heads = |(position, x): (usize, &Vector)| {
+                made(part, x).chunks(dim).flat_map(|one| head(position, one)).collect()
+            };
+            normed.iter().enumerate().map(heads).collect()
+        };
+        let values: Vec<Vector> = normed.iter().map(|x| made("v", x)).collect();
+        let attention = Attention {
+            heads,
+            kv_heads: self.number("attention.head_count_kv"),
+            window: usize::MAX,
+            scale: 1.0 / (dim as f64).sqrt(),
+            sinks: None,
+        };
+        for (x, mixed) in x.iter_mut().zip(attend(&attention, &rotated("q"), &rotated("k"), &values)) {
+            add(x, &self.product(&name("attn_output"), 0, &mixed));
+            self.sparse_unit(block, "post_attention_norm", x);
+        }
+    }
+
+    /// Adds what DeepSeek's experts make of x, or in the first layer one unit.
+    fn sparse_unit(&self, block: usize, norm: &str, x: &mut [f64]) {
+        let name = |part: &str| format!("blk.{block}.{part}.weight");
+        let normed = self.norm(&name(norm), x);
+        if block == 0 {
+            return add(x, &self.silu_unit(&name, "", 0, &normed));
+        }
+        add(x, &self.silu_unit(&name, "_shexp", 0, &normed));
+        let outputs = self.product(&name("ffn_gate_inp"), 0, &normed);
+        let gating = format!("{}.expert_gating_func", self.prefix);
+        let second_version = self.metadata.u32(&gating).unwrap() == Some(1);
+        let scores: Vector = match second_version {
+            true => softmax(&outputs),
+            false => outputs.into_iter().map(sigmoid).collect(),
+        };
+        let mut biased = scores.clone();
+        if !second_version {
+            add(&mut biased, self.vector(&format!("blk.{block}.exp_probs_b.bias")));
+        }
+        let size = scores.len() / self.number("expert_group_count");
+        let counted = if second_version { 1 } else { 2 };
+        let score = |group: &[f64]| best(group, counted).iter().map(|&i| group[i]).sum();
+        let sums: Vector = biased.chunks(size).map(score).collect();
+        let groups = best(&sums, self.number("expert_group_used_count"));
+        for (expert, score) in biased.iter_mut().enumerate() {
+            if !groups.contains(&(expert / size)) {
+                *score = f64::NEG_INFINITY;
             }
-            let size = scores.len() / self.number("expert_group_count");
-            let counted = if second_version { 1 } else { 2 };
-            let score = |group: &[f64]| best(group, counted).iter().map(|&i| group[i]).sum();
-            let sums: Vector = biased.chunks(size).map(score).collect();
-            let groups = best(&sums, self.number("expert_group_used_count"));
-            for (expert, score) in biased.iter_mut().enumerate() {
-                if !groups.contains(&(expert / size)) {
-                    *score = f64::NEG_INFINITY;
-                }
-            }
-            let chosen = best(&biased, self.number("expert_used_count"));
-            let sum: f64 =
-                if second_version { 1.0 } else { chosen.iter().map(|&expert| scores[expert]).sum() };
-            for expert in chosen {
-                let weight = self.float("expert_weights_scale") * scores[expert] / sum;
-                let out = self.silu_unit(&name, "_exps", expert, &normed);
-                add(x, &out.iter().map(|x| x * weight).collect::<Vector>());
-            }
+        }
+        let chosen = best(&biased, self.number("expert_used_count"));
+        let sum: f64 = if second_version { 1.0 } else { chosen.iter().map(|&expert| scores[expert]).sum() };
+        for expert in chosen {
+            let weight = self.float("expert_weights_scale") * scores[expert] / sum;
+            let out = self.silu_unit(&name, "_exps", expert, &normed);
+            add(x, &out.iter().map(|x| x * weight).collect::<Vector>());
         }
     }
 

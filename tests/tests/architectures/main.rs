@@ -51,6 +51,15 @@ fn logits_are_those_of_the_papers() {
         |name: &str, dims: &[u64]| (!name.ends_with("exp_probs_b.bias")).then(|| dims.to_vec());
     tiny::write_changed("deepseek2", &path, &router, without_bias);
     compare("DeepSeek-V2", &path);
+    // Of GLM some have norms of heads, and some do not say that the router is one of sigmoids.
+    for told in [None, Some(Value::U32(2))] {
+        let plain = |name: &str, dims: &[u64]| {
+            let is_norm = name.ends_with("attn_q_norm.weight") || name.ends_with("attn_k_norm.weight");
+            (told.is_none() || !is_norm).then(|| dims.to_vec())
+        };
+        tiny::write_changed("glm4moe", &path, &[("expert_gating_func", told.clone())], plain);
+        compare("glm4moe", &path);
+    }
 }
 
 #[test]
@@ -166,12 +175,14 @@ fn the_head_for_multi_token_prediction_drafts_by_its_formula() {
 #[test]
 fn numbers_of_one_architecture_change_logits() {
     let folder = tempfile::tempdir().unwrap();
-    let changes: [(&str, &str, Value); 10] = [
+    let changes: [(&str, &str, Value); 12] = [
         ("gemma3", "attention.sliding_window", Value::U32(39)),
         ("gemma3", "rope.scaling.factor", Value::F32(4.0)),
         ("gpt-oss", "attention.sliding_window", Value::U32(25)),
         ("gpt-oss", "rope.scaling.factor", Value::F32(8.0)),
         ("deepseek2", "rope.scaling.yarn_log_multiplier", Value::F32(0.07)),
+        ("glm4moe", "rope.dimension_count", Value::U32(32)),
+        ("glm4moe", "expert_weights_scale", Value::F32(1.5)),
         ("mistral3", "attention.temperature_scale", Value::F32(0.4)),
         ("mistral3", "rope.scaling.original_context_length", Value::U32(16)),
         ("qwen4exp", "attention.indexer.top_k", Value::U32(9)),

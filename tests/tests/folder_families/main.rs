@@ -1,6 +1,6 @@
-//! Folders of gpt-oss, DeepSeek-V2 and V3, Gemma 3 and Qwen3.8-Flash-Next as they are published, beside the GGUF files that a converter
-//! would have made of them: the same numbers, however they are stored, the same bits, however they are paged and cut, and errors in
-//! the words of the folder.
+//! Folders of gpt-oss, DeepSeek-V2 and V3, GLM, Gemma 3 and Qwen3.8-Flash-Next as they are published, beside the GGUF files that a
+//! converter would have made of them: the same numbers, however they are stored, the same bits, however they are paged and cut, and errors
+//! in the words of the folder.
 
 #![cfg(test)]
 #![forbid(unsafe_code)]
@@ -94,6 +94,46 @@ fn folders_give_the_bits_of_the_files_that_a_converter_makes() {
                 assert!(found == wanted, "{architecture} {number}");
             }
         }
+    }
+}
+
+#[test]
+fn glm_is_read_as_published() {
+    let root = tempfile::tempdir().unwrap();
+    let (gguf, path) = (root.path().join("tiny.gguf"), root.path().join("folder"));
+    let folder = Folder::of("glm4moe", &gguf);
+    let (wanted, _) = trace(&gguf, &reference());
+    let mut fifth = folder.clone();
+    // As version 5 of transformers writes it, without what its class has of itself.
+    fifth.config["rope_parameters"] = json!({"rope_type": "default", "rope_theta": 1e6});
+    for key in ["rope_theta", "partial_rotary_factor", "n_group", "topk_group", "n_shared_experts"] {
+        fifth.config.as_object_mut().unwrap().remove(key);
+    }
+    for variant in [&folder, &fifth] {
+        variant.write(&path);
+        assert!(trace(&path, &reference()).0 == wanted);
+    }
+    // GLM-4.7-Flash: latent attention, all of whose rotated part is rotated.
+    let mut flash = Folder::of("deepseek2", &gguf);
+    flash.config["model_type"] = json!("glm4_moe_lite");
+    flash.config["partial_rotary_factor"] = json!(1.0);
+    let (wanted, _) = trace(&gguf, &reference());
+    let kinds = |first: &str| json!([first, "sparse", "sparse"]);
+    for listed in [Value::Null, kinds("dense")] {
+        flash.config["mlp_layer_types"] = listed.clone();
+        flash.config["first_k_dense_replace"] = if listed.is_null() { json!(1) } else { json!(2) };
+        flash.write(&path);
+        assert!(trace(&path, &reference()).0 == wanted, "{listed}");
+    }
+    for (wrong, named) in [
+        (json!(["sparse", "dense", "sparse"]), "mlp_layer_types"),
+        (json!(["dense", "sparse"]), "mlp_layer_types"),
+        (kinds("sparse"), "layers.0.mlp.shared_experts.gate_proj.weight"),
+    ] {
+        flash.config["mlp_layer_types"] = wrong;
+        flash.write(&path);
+        let error = opened(&path, &reference()).map(drop).unwrap_err();
+        assert!(error.contains(named), "{error}");
     }
 }
 

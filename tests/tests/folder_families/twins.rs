@@ -65,6 +65,7 @@ impl Folder {
         let mut folder = Self { config: config(architecture), tensors: BTreeMap::new() };
         match architecture {
             "deepseek2" => folder.deepseek(&mut read),
+            "glm4moe" => folder.experts(&mut read),
             "gpt-oss" => folder.gpt_oss(&mut read),
             "qwen4exp" => qwen4exp::publish(&mut folder, &mut read),
             _ => {
@@ -95,6 +96,13 @@ impl Folder {
                 .collect();
             let name = format!("model.layers.{block}.self_attn.kv_b_proj.weight");
             self.tensors.insert(name, Tensor::bf16(&[heads * (plain + value), rank], &floats));
+        }
+        self.experts(read);
+    }
+
+    /// Experts one by one.
+    fn experts(&mut self, read: &mut BTreeMap<String, Floats>) {
+        for block in 0..3 {
             for matrix in ["gate", "up", "down"] {
                 let Some(all) = read.remove(&format!("blk.{block}.ffn_{matrix}_exps.weight")) else {
                     continue;
@@ -306,6 +314,15 @@ fn config(architecture: &str) -> Value {
             "rope_theta": 1e6, "rope_local_base_freq": 1e4, "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
             "max_position_embeddings": 4096, "attn_logit_softcapping": null, "final_logit_softcapping": null,
             "attention_bias": false, "vocab_size": 1024,
+        }),
+        "glm4moe" => json!({
+            "model_type": "glm4_moe", "hidden_act": "silu", "hidden_size": 64, "intermediate_size": 96,
+            "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
+            "partial_rotary_factor": 0.5, "use_qk_norm": true, "attention_bias": true, "n_group": 1, "topk_group": 1,
+            "n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 3, "first_k_dense_replace": 1,
+            "moe_intermediate_size": 32, "norm_topk_prob": true, "routed_scaling_factor": 2.5,
+            "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "rope_theta": 1_000_000, "rope_scaling": null,
+            "tie_word_embeddings": false, "vocab_size": 1024,
         }),
         "deepseek2" => json!({
             "model_type": "deepseek_v3", "hidden_act": "silu", "hidden_size": 64, "intermediate_size": 96,

@@ -31,18 +31,22 @@ const PUBLISHED_LATENT_EPS: f32 = 1e-6;
 const GLM_OF_OLLAMA: &str = "glm4moelite";
 
 pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
-    let latent = latent_attention(keys)?;
-    let moe = FeedForward::Moe(moe(keys)?);
+    decoder(keys, Mixer::Latent(latent_attention(keys)?))
+}
+
+/// Layers with this mixer and the feed-forwards of DeepSeek.
+pub(super) fn decoder(keys: &Keys<'_>, mixer: Mixer) -> Result<Hyperparameters> {
     let leading = match keys.number("leading_dense_block_count")?.unwrap_or(0) {
         0 => 0,
         _ => keys.count("leading_dense_block_count", MAX_BLOCKS)?,
     };
+    let moe = FeedForward::Moe(moe(keys, leading)?);
     let dense = if leading > 0 { blocks::dense(keys)? } else { moe };
     let decoder = blocks::decoder(keys, |index| Layer {
-        mixer: Mixer::Latent(latent),
+        mixer,
         feed_forward: if index < leading { dense } else { moe },
     })?;
-    let draft_layer = blocks::draft_layer(keys, Layer { mixer: Mixer::Latent(latent), feed_forward: moe })?;
+    let draft_layer = blocks::draft_layer(keys, Layer { mixer, feed_forward: moe })?;
     Ok(Hyperparameters { draft_layer, ..decoder })
 }
 
@@ -103,9 +107,13 @@ fn score_growth(keys: &Keys<'_>, rope: Rope, yarn: Yarn) -> Result<(f32, Rope)> 
     Ok((rotary::growth(yarn.factor, rate), Rope { scaling, ..rope }))
 }
 
-fn moe(keys: &Keys<'_>) -> Result<Moe> {
+/// `leading`: layers before the first mixture.
+fn moe(keys: &Keys<'_>, leading: usize) -> Result<Moe> {
     let moe = blocks::moe(keys, Weighing::AsItIs, Width::Whole)?;
-    let scores = match keys.number("expert_gating_func")?.unwrap_or(SOFTMAX) {
+    // Files that do not say it are those of DeepSeek-V2 of before V3, and some of GLM's, whose routers have biases.
+    let biased = keys.checkpoint.holds(&format!("blk.{leading}.exp_probs_b.bias"));
+    let told = keys.number("expert_gating_func")?.filter(|&told| told != 0);
+    let scores = match told.unwrap_or(if biased { SIGMOID } else { SOFTMAX }) {
         SOFTMAX => Scores::Softmax,
         SIGMOID => Scores::Sigmoid,
         other => {

@@ -12,10 +12,13 @@ use crate::source::SourceFile;
 use crate::value::Array;
 
 /// Names of architectures: `model_type`, with `_text` behind it or not, and ours.
-const ARCHITECTURES: [(&str, &str); 22] = [
+const ARCHITECTURES: [(&str, &str); 25] = [
     ("deepseek_v2", "deepseek2"),
     ("deepseek_v3", "deepseek2"),
     ("gemma3", "gemma3"),
+    ("glm4_moe", "glm4moe"),
+    ("glm4_moe_lite", "deepseek2"),
+    ("glm4v_moe", "glm4moe"),
     ("gpt_oss", "gpt-oss"),
     ("kimi_k2", "deepseek2"),
     ("llama", "llama"),
@@ -68,7 +71,8 @@ const COUNTS: [(&str, &[&str]); 25] = [
 /// What norms have where a configuration does not say it: most, and these.
 const NORM_EPSILON: f64 = 1e-6;
 const LARGER_EPSILON: f64 = 1e-5;
-const WITH_LARGER_EPSILON: [&str; 3] = ["gpt_oss", "ministral3", "mixtral"];
+const WITH_LARGER_EPSILON: [&str; 6] =
+    ["glm4_moe", "glm4_moe_lite", "glm4v_moe", "gpt_oss", "ministral3", "mixtral"];
 const DELTA_COUNTS: [(&str, &str); 3] = [
     ("ssm.state_size", "linear_key_head_dim"),
     ("ssm.group_count", "linear_num_key_heads"),

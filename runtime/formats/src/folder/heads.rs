@@ -11,7 +11,7 @@ pub(super) const OWN: &str = "mtp.";
 enum Kind {
     /// Those of Qwen3-Next and later: `mtp.fc`, `mtp.layers.0`, and so on.
     Own,
-    /// Those of DeepSeek-V3: a further layer, and beside its parts `eh_proj`, `enorm`, and so on.
+    /// Those of DeepSeek-V3 and GLM: a further layer, and beside its parts `eh_proj`, `enorm`, and so on.
     FurtherLayer,
 }
 
@@ -31,7 +31,7 @@ impl Head {
         let has = |begin: &str| tensors.iter().any(|tensor| tensor.name.starts_with(begin));
         let (kind, begin) = match architecture {
             "qwen3next" | "qwen35" | "qwen35moe" => (Kind::Own, format!("{OWN}fc.")),
-            "deepseek2" => (Kind::FurtherLayer, format!("{prefix}layers.{block}.eh_proj.")),
+            "deepseek2" | "glm4moe" => (Kind::FurtherLayer, format!("{prefix}layers.{block}.eh_proj.")),
             _ => return None,
         };
         has(&begin).then_some(Self { kind, block })

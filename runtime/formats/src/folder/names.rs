@@ -119,7 +119,7 @@ impl Family {
     fn of(architecture: Option<&str>, tensors: &[TensorInfo]) -> Self {
         match architecture {
             Some("gpt-oss") => Self::GptOss,
-            Some("deepseek2") => Self::DeepSeek,
+            Some("deepseek2" | "glm4moe") => Self::DeepSeek,
             Some("gemma3") => Self::Gemma,
             Some("qwen4exp") => Self::Qwen4,
             _ => {

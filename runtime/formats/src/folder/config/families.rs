@@ -31,8 +31,27 @@ const DEEPSEEK_V3_COUNTS: [(&str, &str, u32); 6] = [
     ("expert_group_count", "n_group", 8),
     ("expert_group_used_count", "topk_group", 4),
 ];
+/// The same of GLM-4.5 and later, and of GLM-4.7-Flash.
+const GLM_COUNTS: [(&str, &str, u32); 6] = [
+    ("leading_dense_block_count", "first_k_dense_replace", 1),
+    ("expert_count", "n_routed_experts", 128),
+    ("expert_used_count", "num_experts_per_tok", 8),
+    ("expert_shared_count", "n_shared_experts", 1),
+    ("expert_group_count", "n_group", 1),
+    ("expert_group_used_count", "topk_group", 1),
+];
+const GLM_LITE_COUNTS: [(&str, &str, u32); 6] = [
+    ("leading_dense_block_count", "first_k_dense_replace", 1),
+    ("expert_count", "n_routed_experts", 64),
+    ("expert_used_count", "num_experts_per_tok", 4),
+    ("expert_shared_count", "n_shared_experts", 1),
+    ("expert_group_count", "n_group", 1),
+    ("expert_group_used_count", "topk_group", 1),
+];
 /// By what their experts' outputs are multiplied.
 const DEEPSEEK_V3_SCALE: f32 = 2.5;
+const GLM_SCALE: f32 = 1.0;
+const GLM_LITE_SCALE: f32 = 1.8;
 /// Gemma 3's scores are divided by its root, where a configuration is silent.
 const GEMMA_QUERY_SCALAR: f64 = 256.0;
 /// Positions that Mistral's attention goes over where a configuration is silent; null is all of them.
@@ -48,6 +67,10 @@ impl Config<'_> {
         match self.architecture.as_str() {
             "deepseek2" => self.deepseek(kind),
             "gemma3" => self.gemma3(),
+            "glm4moe" => {
+                self.expect_text("hidden_act", "silu")?;
+                self.sigmoid_router(&GLM_COUNTS, GLM_SCALE)
+            }
             "gpt-oss" => self.gpt_oss(),
             "mistral3" => {
                 self.untold(&MINISTRAL_COUNTS);
@@ -137,19 +160,48 @@ impl Config<'_> {
         self.set("attention.value_length", sum(rank, 0));
         self.set("attention.head_count_kv", 1_u32);
         self.set(keys::ROPE_HALVES, self.flag("rope_interleave")? == Some(false));
-        if let Some(scale) = self.number(self.text, "routed_scaling_factor")? {
-            self.set("expert_weights_scale", scale as f32);
-        } else if kind != "deepseek_v2" && !self.text.contains_key("routed_scaling_factor") {
-            self.set("expert_weights_scale", DEEPSEEK_V3_SCALE);
+        match kind {
+            "deepseek_v2" => self.softmax_router(),
+            "glm4_moe_lite" => {
+                self.sigmoid_router(&GLM_LITE_COUNTS, GLM_LITE_SCALE)?;
+                self.leading_dense()
+            }
+            _ => self.sigmoid_router(&DEEPSEEK_V3_COUNTS, DEEPSEEK_V3_SCALE),
         }
-        if kind == "deepseek_v2" { self.softmax_router() } else { self.sigmoid_router() }
     }
 
-    /// The router of DeepSeek-V3.
-    fn sigmoid_router(&mut self) -> Result<(), FormatError> {
+    /// Layers in front with one feed-forward, where a configuration lists what each has.
+    fn leading_dense(&mut self) -> Result<(), FormatError> {
+        const KEY: &str = "mlp_layer_types";
+        let Some(value) = self.get(KEY) else { return Ok(()) };
+        let listed = value.as_array().map_or(&[][..], Vec::as_slice);
+        let kinds: Vec<&str> = listed.iter().map(|kind| kind.as_str().unwrap_or_default()).collect();
+        let dense = kinds.iter().take_while(|kind| **kind == "dense").count();
+        let layers = self.count("num_hidden_layers")?.unwrap_or(0);
+        if kinds.len() as u64 != layers || !kinds[dense..].iter().all(|kind| *kind == "sparse") {
+            let rule = format!("of {layers} layers the first must be \"dense\" and the others \"sparse\"");
+            return Err(self.refused(KEY, &rule));
+        }
+        self.set("leading_dense_block_count", dense as u32);
+        Ok(())
+    }
+
+    /// By what the outputs of experts are multiplied. `silent`: where a configuration is.
+    fn expert_scale(&mut self, silent: Option<f32>) -> Result<(), FormatError> {
+        const KEY: &str = "routed_scaling_factor";
+        let told = self.number(self.text, KEY)?.map(|scale| scale as f32);
+        if let Some(scale) = told.or(silent.filter(|_| !self.text.contains_key(KEY))) {
+            self.set("expert_weights_scale", scale);
+        }
+        Ok(())
+    }
+
+    /// The router of DeepSeek-V3. `counts`, `scale`: what a configuration may be silent about.
+    fn sigmoid_router(&mut self, counts: &[(&str, &str, u32)], scale: f32) -> Result<(), FormatError> {
+        self.expert_scale(Some(scale))?;
         self.expect_text("topk_method", "noaux_tc")?;
         self.expect_text("scoring_func", "sigmoid")?;
-        for (ours, published, number) in DEEPSEEK_V3_COUNTS {
+        for &(ours, published, number) in counts {
             let told = self.metadata.get(&format!("{}.{ours}", self.architecture)).is_some();
             if !told && !self.text.contains_key(published) {
                 self.set(ours, number);
@@ -163,6 +215,7 @@ impl Config<'_> {
     /// The router of DeepSeek-V2, which chooses from the best groups only where `topk_method` says so.
     fn softmax_router(&mut self) -> Result<(), FormatError> {
         const METHOD: &str = "topk_method";
+        self.expert_scale(None)?;
         self.expect_text("scoring_func", "softmax")?;
         self.expect_flag("norm_topk_prob", false)?;
         self.set("expert_gating_func", 1_u32);

@@ -23,6 +23,9 @@ const BASES: [(&str, f64); 7] = [
     ("qwen3_vl", 5e5),
     ("qwen3_vl_moe", 5e5),
 ];
+/// What part of a head is rotated where a configuration does not say it, by how the `model_type` begins; else all of it.
+const PARTS: [(&str, f64); 4] =
+    [("glm4_moe", 0.5), ("glm4v_moe", 0.5), ("qwen3_next", 0.25), ("qwen3_5", 0.25)];
 /// What YaRN's paper found best for the magnitude of queries and keys, for each factor e of the context.
 const YARN_GROWTH: f64 = 0.1;
 /// Magnitudes whose difference is no more than this part of them are the same.
@@ -64,14 +67,16 @@ impl<'a> Config<'a> {
         let usual = BASES.iter().find(|(of, _)| *of == kind).map(|(_, base)| *base);
         let base = number("rope_theta")?.or(own_base).or(usual);
         let partial = number("partial_rotary_factor")?;
-        let partial = partial.or((kind == "qwen3_next" || kind.starts_with("qwen3_5")).then_some(0.25));
+        let usual = PARTS.iter().find(|(of, _)| kind.starts_with(*of)).map(|(_, part)| *part);
+        let partial = partial.or(usual.filter(|_| self.architecture != "deepseek2"));
         if let Some(base) = base {
             self.set("rope.freq_base", base as f32);
         }
         if let Some(partial) = partial {
             let hidden = self.count("hidden_size")?.unwrap_or(0);
             let heads = self.count("num_attention_heads")?.filter(|&heads| heads > 0).unwrap_or(1);
-            let width = self.count("head_dim")?.unwrap_or(hidden / heads);
+            let key = if self.architecture == "deepseek2" { "qk_rope_head_dim" } else { "head_dim" };
+            let width = self.count(key)?.unwrap_or(hidden / heads);
             self.set("rope.dimension_count", (width as f64 * partial) as u32);
         }
         self.sections(group)?;
