@@ -303,6 +303,7 @@ fn quantised_matrices_stand_for_the_numbers_of_their_formula() {
         ("FP8", deepseek.fp8([32, 32])),
         ("FP8 in small blocks", deepseek.fp8([16, 32])),
         ("FP8 as published", deepseek.fp8([128, 128])),
+        ("FP8 in groups", deepseek.fp8_in_groups()),
         // Integers are floats where columns of theirs become rows.
         ("integers of 8 bits", deepseek.int8()),
     ] {

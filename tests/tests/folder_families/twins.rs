@@ -186,6 +186,21 @@ impl Folder {
         (quantised, twin)
     }
 
+    /// The same with a scale for 32 columns of a row, as compressed-tensors has it.
+    pub fn fp8_in_groups(&self) -> (Self, Self) {
+        let (mut quantised, twin) = self.fp8([1, 32]);
+        let plain = |name: String| name.replace("weight_scale_inv", "weight_scale");
+        let tensors = std::mem::take(&mut quantised.tensors);
+        quantised.tensors = tensors.into_iter().map(|(name, tensor)| (plain(name), tensor)).collect();
+        quantised.config["quantization_config"] = json!({
+            "quant_method": "compressed-tensors", "format": "float-quantized",
+            "config_groups": {"group_0": {"weights": {
+                "type": "float", "num_bits": 8, "strategy": "group", "group_size": 32, "symmetric": true,
+            }}},
+        });
+        (quantised, twin)
+    }
+
     /// What makes keys and values of DeepSeek's latent vectors in integers of 8 bits, as compressed-tensors has them, and a twin with the
     /// floats that they stand for.
     pub fn int8(&self) -> (Self, Self) {

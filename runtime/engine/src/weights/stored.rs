@@ -283,7 +283,7 @@ pub(super) fn float_format(tensor: &TensorInfo) -> Result<FloatFormat> {
     }
 }
 
-/// Floats of 8 bits: one scale for all, one a row, or one a block; of MXFP8 one for 32 columns of a row.
+/// Floats of 8 bits: one scale for all, one a row, or one a block or a group of a row's columns; of MXFP8 one for 32 of them.
 fn fp8(checkpoint: &Checkpoint, scale: &TensorInfo, rows: usize, cols: usize) -> Result<Parts> {
     let scales = match scale.dtype {
         DType::U8 => {
@@ -293,15 +293,20 @@ fn fp8(checkpoint: &Checkpoint, scale: &TensorInfo, rows: usize, cols: usize) ->
         DType::F8_E8M0 => ScaleFormat::Exponent,
         _ => ScaleFormat::Float(float_format(scale)?),
     };
-    // As folders list them: one number, one for each row as [rows] or [rows, 1], or a matrix of blocks.
+    // As folders list them: one number, one for each row as [rows] or [rows, 1], some for each row, or a matrix of blocks.
     let listed: Vec<u64> = scale.shape.dims().iter().rev().copied().collect();
-    let by_row = |dims: &[u64]| dims.first() == Some(&(rows as u64)) && dims[1..].iter().all(|&dim| dim == 1);
+    let groups = match listed[..] {
+        [of_rows] if of_rows == rows as u64 => Some(1),
+        [of_rows, groups] if of_rows == rows as u64 => Some(groups as usize),
+        _ => None,
+    };
+    let groups = groups.filter(|&groups| groups > 0 && cols.is_multiple_of(groups));
     let block = if scale.shape.elements() == 1 {
         [rows, cols]
     } else if scales == ScaleFormat::Exponent && listed == [rows as u64, cols as u64 / 32] {
         [1, 32]
-    } else if by_row(&listed) && !scale.name.ends_with("_inv") {
-        [1, cols]
+    } else if let Some(groups) = groups.filter(|_| !scale.name.ends_with("_inv")) {
+        [1, cols / groups]
     } else {
         let block = fp8_block(checkpoint)?;
         let blocks = [rows.div_ceil(block[0]), cols.div_ceil(block[1])];
@@ -343,12 +348,8 @@ fn integer_scales(scale: &TensorInfo, rows: usize) -> Result<(FloatFormat, usize
         DType::F16 => FloatFormat::F16,
         DType::BF16 => FloatFormat::BF16,
         other => {
-            let supported = "F16, BF16".into();
-            return Err(EngineError::TensorType {
-                tensor: scale.name.clone(),
-                found: other.name().into(),
-                supported,
-            });
+            let (tensor, found) = (scale.name.clone(), other.name().into());
+            return Err(EngineError::TensorType { tensor, found, supported: "F16, BF16".into() });
         }
     };
     Ok((scales, scale.shape.elements() as usize / rows.max(1)))
