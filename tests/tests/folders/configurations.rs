@@ -191,6 +191,27 @@ fn integers_of_mlx_are_called_so() {
 }
 
 #[test]
+fn other_packings_of_integers_are_named() {
+    let with = |method: &str, key: &str, value: Value| {
+        let mut group = json!({"quant_method": method, "bits": 4, "group_size": 128, "zero_point": true});
+        group[key] = value;
+        let config = json!({"model_type": "qwen3", "hidden_size": 8, "quantization_config": group});
+        opened(&config).map(drop).map_err(|error| error.to_string())
+    };
+    for version in ["gemm", "GEMM", "exllama", "ipex"] {
+        with("awq", "version", json!(version)).unwrap();
+    }
+    with("awq", "version", Value::Null).unwrap();
+    with("gptq", "is_marlin_format", json!(false)).unwrap();
+    for version in ["gemv", "GEMVFast", "gemv_fast", "marlin"] {
+        let error = with("awq", "version", json!(version)).unwrap_err();
+        assert!(error.contains("quantization_config.version") && error.contains(version), "{error}");
+    }
+    let error = with("gptq", "is_marlin_format", json!(true)).unwrap_err();
+    assert!(error.contains("is_marlin_format"), "{error}");
+}
+
+#[test]
 fn the_document_is_named_that_says_what_is_not_read() {
     let root = tempfile::tempdir().unwrap();
     let mut model = Published::of(&source());

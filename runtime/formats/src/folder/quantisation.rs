@@ -172,6 +172,9 @@ const ALGORITHMS: [&str; 10] = [
     "mixed_precision",
 ];
 
+/// How AWQ packs integers, where it is not the usual way.
+const OTHER_AWQ: [&str; 4] = ["gemv", "gemv_fast", "gemvfast", "marlin"];
+
 /// The bits of a group that is MLX': it names no method, and nothing that others say.
 fn bits_of_mlx(group: &Map<String, Value>) -> Option<&Value> {
     let others = ["quant_method", "quant_algo", "desc_act", "sym", "zero_point"];
@@ -250,6 +253,13 @@ pub(super) fn describe(
             Some(4) => {}
             Some(2 | 3 | 8) if method.is_some_and(|method| is_one(method, &["gptq"])) => {}
             _ => return refuse("bits", "integers of 4 bits are read, and by GPTQ of 2, 3 and 8"),
+        }
+        let version = group.get("version").and_then(Value::as_str).unwrap_or_default();
+        if is_one(version, &OTHER_AWQ) {
+            return refuse("version", "integers of AWQ are read as \"gemm\" packs them");
+        }
+        if group.get("is_marlin_format").and_then(Value::as_bool) == Some(true) {
+            return refuse("is_marlin_format", "integers are read as GPTQ packs them");
         }
         if group.get("sym").is_some_and(|flag| !flag.is_boolean()) {
             return refuse("sym", "it must be true or false");
