@@ -52,6 +52,8 @@ pub struct TokenizerKind {
     pub pre: String,
     /// Tokens.
     pub tokens: usize,
+    /// The token that it is told to put before a plain text, if it is.
+    pub begins: Option<String>,
 }
 
 /// What the tokenizer of a checkpoint is. Errors: there is none, or it can't be read.
@@ -62,7 +64,9 @@ pub fn tokenizer_kind(checkpoint: &Checkpoint) -> Result<TokenizerKind> {
             Some(documents) => published_spec(checkpoint, documents)?,
             None => spec(checkpoint)?,
         };
-        Ok(TokenizerKind { model: spec.model, pre: spec.pre, tokens: spec.tokens.len() })
+        let bos = spec.bos.filter(|_| spec.add_bos == Some(true));
+        let begins = bos.and_then(|bos| spec.tokens.get(bos as usize)).map(|token| token.to_string());
+        Ok(TokenizerKind { model: spec.model, pre: spec.pre, tokens: spec.tokens.len(), begins })
     };
     kind().map_err(|error| error.of_file(checkpoint.path()))
 }

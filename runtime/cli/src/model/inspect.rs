@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use membrane_engine::{
     Architecture, Attention, Bytes, DeltaNet, DeltaShape, EngineError, Hyperparameters, LatentAttention,
-    MemoryPlan, Prepared,
+    MemoryPlan, Prepared, TokenizerKind,
 };
 use membrane_formats::{Checkpoint, Container, Form, SourceFile};
 use membrane_profile::Digest;
@@ -79,6 +79,9 @@ struct TokenizerReport {
     pre: String,
     tokens: usize,
     digest: Digest,
+    /// What it puts before a text.
+    #[serde(skip)]
+    begins: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -173,6 +176,7 @@ fn examine(
         ),
         Some(_) => {}
     }
+    unusual.extend(tokenizer.as_ref().and_then(|tokenizer| begun_otherwise(checkpoint, tokenizer)));
     let ignored = prepared.as_ref().map_or(&[][..], Prepared::ignored);
     unusual.extend(ignored.iter().map(|ignored| {
         let (count, name) = (ignored.tensors, &ignored.example);
@@ -238,7 +242,22 @@ fn links(checkpoint: &Checkpoint) -> Vec<String> {
 fn tokenizer(checkpoint: &Checkpoint) -> Result<Option<TokenizerReport>> {
     let kind = membrane_engine::tokenizer_kind(checkpoint)?;
     let Some(digest) = model_lock::tokenizer(checkpoint)? else { return Ok(None) };
-    Ok(Some(TokenizerReport { kind: kind.model, pre: kind.pre, tokens: kind.tokens, digest }))
+    let TokenizerKind { model: kind, pre, tokens, begins } = kind;
+    Ok(Some(TokenizerReport { kind, pre, tokens, digest, begins }))
+}
+
+/// What is unusual where a tokenizer begins texts with a token that the chat template does not write.
+fn begun_otherwise(checkpoint: &Checkpoint, tokenizer: &TokenizerReport) -> Option<String> {
+    let token = tokenizer.begins.as_deref()?;
+    let template = membrane_engine::chat_templates(checkpoint).ok()??.default;
+    let written = template.contains("bos_token") || template.contains(token);
+    (!written).then(|| {
+        format!(
+            "the tokenizer puts `{}` before a text, and the chat template does not write it: conversations begin without it here, as in \
+             transformers; llama.cpp begins them with it",
+            cut(token)
+        )
+    })
 }
 
 fn chat_template(checkpoint: &Checkpoint) -> Result<Option<TemplateReport>> {
@@ -352,7 +371,7 @@ fn print(report: &Report<'_>, out: &mut impl Write) -> io::Result<()> {
 /// Tokenizer and template.
 fn print_texts(report: &Report<'_>, out: &mut impl Write) -> io::Result<()> {
     match &report.tokenizer {
-        Some(TokenizerReport { kind, pre, tokens, digest }) => {
+        Some(TokenizerReport { kind, pre, tokens, digest, .. }) => {
             let how = match kind.as_str() {
                 "gpt2" => "byte-level BPE",
                 "llama" => "SentencePiece",

@@ -231,6 +231,37 @@ fn links_of_a_hub_are_usual_in_folders_of_its_snapshots_too_and_others_are_told(
 }
 
 #[test]
+fn a_conversation_that_does_not_begin_as_texts_do_is_unusual() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = |add: Option<bool>, template: Option<&str>| -> Vec<String> {
+        let model = changed(MOE, folder.path(), |metadata| {
+            let tokens = metadata.str_array("tokenizer.ggml.tokens").unwrap().unwrap();
+            let begin = tokens.iter().position(|token| token == "<|endoftext|>").unwrap();
+            metadata.set("tokenizer.ggml.bos_token_id", begin as u32);
+            match add {
+                Some(add) => metadata.set("tokenizer.ggml.add_bos_token", add),
+                None => drop(metadata.remove("tokenizer.ggml.add_bos_token")),
+            }
+            if let Some(template) = template {
+                metadata.set("tokenizer.chat_template", template);
+            }
+        });
+        let run = membrane(&["model", "inspect", &model, "--json"]).good();
+        let report: Value = serde_json::from_str(&run.stdout).unwrap();
+        let lines = report["unusual"].as_array().unwrap().iter();
+        let lines = lines.map(|line| line.as_str().unwrap().to_owned());
+        lines.filter(|line| line.contains("before a text")).collect()
+    };
+    let lines = told(Some(true), None);
+    assert!(lines.len() == 1 && lines[0].contains("`<|endoftext|>`"), "{lines:?}");
+    assert_eq!(told(Some(false), None), [""; 0]);
+    assert_eq!(told(None, None), [""; 0]);
+    for template in ["{{ bos_token }}{{ messages[0].content }}", "<|endoftext|>{{ messages[0].content }}"] {
+        assert_eq!(told(Some(true), Some(template)), [""; 0]);
+    }
+}
+
+#[test]
 fn a_file_that_does_not_say_how_texts_are_cut_is_unusual() {
     let folder = tempfile::tempdir().unwrap();
     let report = |architecture: Option<&str>| {
