@@ -180,6 +180,21 @@ fn norms_add_what_their_class_does() {
 }
 
 #[test]
+fn what_thinks_in_qwen_omni_is_qwen2_vl() {
+    let text = json!({
+        "model_type": "qwen2_5_omni_text", "hidden_size": 8, "num_hidden_layers": 2, "sliding_window": 32_768,
+        "use_sliding_window": false, "rope_scaling": {"type": "default", "mrope_section": [16, 24, 24]},
+    });
+    let thinker = json!({"model_type": "qwen2_5_omni_thinker", "text_config": text});
+    let checkpoint = opened(&json!({"model_type": "qwen2_5_omni", "thinker_config": thinker})).unwrap();
+    let metadata = checkpoint.metadata();
+    assert_eq!(metadata.str("general.architecture").unwrap(), Some("qwen2vl"));
+    assert_eq!(metadata.f32("qwen2vl.rope.freq_base").unwrap(), Some(1e6));
+    let sections = metadata.u32_array("qwen2vl.rope.dimension_sections").unwrap().unwrap();
+    assert_eq!(sections[..], [16, 24, 24]);
+}
+
+#[test]
 fn integers_of_mlx_are_called_so() {
     let form = json!({"group_size": 64, "bits": 4, "mode": "affine"});
     for more in [json!({"quantization": form, "quantization_config": form}), json!({"quantization": form})] {

@@ -1,5 +1,5 @@
-//! Qwen2 and Qwen2.5, dense, and the mixtures Qwen1.5-MoE and Qwen2-MoE (Yang et al. 2024); the text part of Qwen2-VL and
-//! Qwen2.5-VL (Wang et al. 2024, Bai et al. 2025), whose rotary positions have several axes.
+//! Qwen2 and Qwen2.5, dense, and the mixtures Qwen1.5-MoE and Qwen2-MoE (Yang et al. 2024); the text part of Qwen2-VL, Qwen2.5-VL
+//! and Qwen2.5-Omni (Wang et al. 2024, Bai et al. 2025, Xu et al. 2025), whose rotary positions have several axes.
 
 use super::blocks::{self, Weighing, Width};
 use super::rotary::Rotation;

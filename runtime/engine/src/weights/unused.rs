@@ -44,7 +44,7 @@ const ZEROS: &str = "biases of zeros";
 const JOINED: &str = "keys and values in one matrix, which are there a second time apart";
 
 /// Parts of names that published files have and whose tensors change nothing here.
-const IGNORABLE: [(At, &str, &str); 45] = [
+const IGNORABLE: [(At, &str, &str); 46] = [
     // Static scales of activations: modelopt, Quark, FP8 of transformers and vLLM, compressed-tensors; GGUF has the first.
     (At::End, ".input_scale", INPUT_SCALE),
     (At::End, ".input_scale_2", INPUT_SCALE),
@@ -83,12 +83,13 @@ const IGNORABLE: [(At, &str, &str); 45] = [
     (At::Start, "multi_modal_projector.", IMAGES),
     (At::Start, "model.multi_modal_projector.", IMAGES),
     (At::Start, "mm_projector.", IMAGES),
-    // Qwen3-Omni, whole or without what speaks.
+    // Qwen2.5-Omni and Qwen3-Omni, whole or without what speaks.
     (At::Start, "audio_tower.", SPEECH),
     (At::Start, "thinker.visual.", IMAGES),
     (At::Start, "thinker.audio_tower.", SPEECH),
     (At::Start, "talker.", SPEECH),
     (At::Start, "code2wav.", SPEECH),
+    (At::Start, "token2wav.", SPEECH),
     // Ollama's files have both parts in one.
     (At::Start, "v.", IMAGES),
     (At::Start, "mm.", IMAGES),

@@ -12,7 +12,7 @@ use crate::source::SourceFile;
 use crate::value::Array;
 
 /// Names of architectures: `model_type`, with `_text` behind it or not, and ours.
-const ARCHITECTURES: [(&str, &str); 25] = [
+const ARCHITECTURES: [(&str, &str); 26] = [
     ("deepseek_v2", "deepseek2"),
     ("deepseek_v3", "deepseek2"),
     ("gemma3", "gemma3"),
@@ -26,6 +26,7 @@ const ARCHITECTURES: [(&str, &str); 25] = [
     ("mistral", "llama"),
     ("mixtral", "llama"),
     ("qwen2", "qwen2"),
+    ("qwen2_5_omni", "qwen2vl"),
     ("qwen2_5_vl", "qwen2vl"),
     ("qwen2_moe", "qwen2moe"),
     ("qwen2_vl", "qwen2vl"),

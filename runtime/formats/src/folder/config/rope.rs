@@ -14,9 +14,10 @@ const TEMPERATURE: &str = "llama_4_scaling_beta";
 const GEMMA_BASE: f64 = 1e6;
 const GEMMA_LOCAL_BASE: f64 = 1e4;
 /// Bases of others where a configuration does not say them.
-const BASES: [(&str, f64); 7] = [
+const BASES: [(&str, f64); 8] = [
     ("gpt_oss", 150_000.0),
     ("mixtral", 1e6),
+    ("qwen2_5_omni", 1e6),
     ("qwen2_5_vl", 1e6),
     ("qwen2_vl", 1e6),
     ("qwen3_omni_moe", 1e6),
