@@ -222,9 +222,9 @@ fn spec(checkpoint: &Checkpoint) -> Result<VocabularySpec<'_>> {
         (Some("gptoss"), None | Some("default")) => "gpt-4o",
         // Nor do those of converters before May 2024.
         (Some("qwen2" | "qwen2moe"), None) => "qwen2",
-        // It calls the one of Mistral's vocabularies the usual one.
+        // Ollama does not know the name of Mistral's.
         (Some("mistral3"), None | Some("default")) => "tekken",
-        // Ollama's may call Llama 3's the usual one.
+        // Its files may call Llama 3's the usual one.
         (Some("llama"), None | Some("default"))
             if tokens.is_some_and(|tokens| tokens.len() == LLAMA3_TOKENS) =>
         {
