@@ -14,6 +14,7 @@ mod group_tiles;
 mod next_rows;
 mod panel;
 mod steps;
+mod window;
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -21,7 +22,7 @@ use std::ops::Range;
 
 use super::Job;
 use super::activations::{BLOCK, BlockInfo, GROUP, Integer};
-use super::interleaved::{self, ROWS};
+use super::interleaved::ROWS;
 use super::packed::{self, Grouped, MAX_SUBS, Packed, Sink};
 #[cfg(target_arch = "x86_64")]
 use super::wide::Interleaved;
@@ -41,6 +42,7 @@ pub(super) use group_tiles::kept_bytes as group_tile_bytes;
 use next_rows::NextRows;
 use panel::{PANEL_ROW_BYTES, Panel, PanelProduct, STRIPES};
 use steps::{Arithmetic, ByGroups, BySubBlocks, Steps};
+use window::Window;
 
 /// About so many bytes of interleaved rows lie between the block that is multiplied and the one that is asked for.
 const BYTES_AHEAD: usize = 5632;
@@ -142,7 +144,8 @@ pub(super) fn interleaved_product<Q: Integer>(isa: Isa, job: &Job<'_>, rows: Ran
     fn by_isa<P: Packed, A: Arithmetic<P>>(isa: Isa, job: &Job<'_>, rows: Range<usize>) {
         // SAFETY: the CPU has the instruction set: `isa` comes from a team, which takes no other, and all but the scalar one have AVX2.
         unsafe {
-            if isa >= Isa::Avx512 && interleaved::whole_rows(job.weights.rows) >= Avx512::<false>::ROWS {
+            if isa >= Isa::Avx512 && super::interleaved::whole_rows(job.weights.rows) >= Avx512::<false>::ROWS
+            {
                 avx512::<P, A>(job, rows, isa == Isa::Amx);
             } else {
                 avx2::<P, A>(job, rows);
@@ -230,79 +233,6 @@ impl<P: Grouped> Arithmetic<P> for ByGroups {
             5 if const { few_rows::<P, W, i8>(true) >= 5 } => few::<P, W, i8, Self, 5>(w, job, rows),
             6 if const { few_rows::<P, W, i8>(true) >= 6 } => few::<P, W, i8, Self, 6>(w, job, rows),
             _ => many::<P, W, i8, Self, true>(w, job, rows, false),
-        }
-    }
-}
-
-/// `W::ROWS` weight rows that are computed together. The last of a matrix may begin before rows that are
-/// wanted.
-struct Window {
-    /// First row that is computed.
-    first: usize,
-    /// Of the rows computed, which are wanted.
-    wanted: Range<usize>,
-}
-
-impl Window {
-    /// The window that computes rows from `begin` on; none from `end` on is wanted.
-    #[inline(always)]
-    fn new<W: Wide>(job: &Job<'_>, begin: usize, end: usize) -> Self {
-        let rows = job.weights.rows;
-        let rows = if W::INTERLEAVED { interleaved::whole_rows(rows) } else { rows };
-        let first = begin.min(rows - W::ROWS);
-        let skip = begin - first;
-        Self { first, wanted: skip..(end - first).min(W::ROWS) }
-    }
-
-    /// Its first block.
-    #[inline(always)]
-    fn blocks(&self, job: &Job<'_>) -> *const u8 {
-        job.weights.bytes[self.first * job.weights.row_bytes..].as_ptr()
-    }
-
-    /// Whether all rows are wanted.
-    #[inline(always)]
-    fn is_whole<W: Wide>(&self) -> bool {
-        self.wanted.len() == W::ROWS
-    }
-
-    /// Asks for where [`Window::store`] writes.
-    #[inline(always)]
-    fn prefetch<W: Wide>(&self, w: W, job: &Job<'_>, i: usize) {
-        // SAFETY: the task's; nothing is read or written.
-        let at = unsafe { job.outputs(i, self.first + self.wanted.start, self.wanted.len()) };
-        w.prefetch_to_write(at.as_ptr().cast());
-    }
-
-    /// Writes what is wanted of `acc` as the output for row i of the input.
-    #[inline(always)]
-    fn store<W: Wide>(&self, w: W, job: &Job<'_>, i: usize, acc: W::F) {
-        if self.is_whole::<W>() {
-            // SAFETY: `W::ROWS` floats, which are the task's.
-            return unsafe { w.store_floats(acc, job.outputs(i, self.first, W::ROWS).as_mut_ptr()) };
-        }
-        let mut lanes = [0.0; MAX_ROWS];
-        // SAFETY: there is room for the rows of any instruction set; the wanted rows are the task's.
-        unsafe {
-            w.store_floats(acc, lanes.as_mut_ptr());
-            let outputs = job.outputs(i, self.first + self.wanted.start, self.wanted.len());
-            outputs.copy_from_slice(&lanes[self.wanted.clone()]);
-        }
-    }
-
-    /// Reads back what [`Window::store`] wrote; the other lanes are 0.
-    #[inline(always)]
-    fn load<W: Wide>(&self, w: W, job: &Job<'_>, i: usize) -> W::F {
-        if self.is_whole::<W>() {
-            // SAFETY: as in `store`.
-            return unsafe { w.load_floats(job.outputs(i, self.first, W::ROWS).as_ptr()) };
-        }
-        let mut lanes = [0.0; MAX_ROWS];
-        // SAFETY: as in `store`.
-        unsafe {
-            let outputs = job.outputs(i, self.first + self.wanted.start, self.wanted.len());
-            lanes[self.wanted.clone()].copy_from_slice(outputs);
-            w.load_floats(lanes.as_ptr())
         }
     }
 }
