@@ -190,10 +190,10 @@ fn by_isa<P: Packed, A: Arithmetic<P>>(isa: Isa, job: &Job<'_>, rows: Range<usiz
     true
 }
 
-/// Rows of activations that weights are multiplied with as they are unpacked; those of more are unpacked into panels. For what
-/// [`dword_sums_of_rows`] is for, AVX-512 has registers for more rows: with 4 it is twice as fast (Q4_K).
+/// Rows of activations that weights are multiplied with as they are unpacked; those of more are unpacked into panels. Of interleaved
+/// bytes AVX-512 has registers for the sums of more rows: with 4 of them it is 1.3 (Q3_K, Q6_K) to 2 times (Q4_K) as fast as with panels.
 const fn few_rows<P: Packed, W: Wide, Q: Integer>(groups: bool) -> usize {
-    if W::INTERLEAVED && W::ROWS > ROWS && P::SUB == BLOCK && size_of::<Q>() == 1 {
+    if W::INTERLEAVED && W::ROWS > ROWS && size_of::<Q>() == 1 {
         return MOST_FEW;
     }
     if groups { 3 } else { W::PANEL_MIN_N - 1 }
@@ -244,11 +244,11 @@ const fn block_step<P: Packed, W: Wide>() -> usize {
 
 /// How many pieces of a block are multiplied with `N` rows before their sums are added up: these then stay in registers, and additions,
 /// of which each waits for the one before, go on beside the next products. All of a block where that is slower, as it is with sums of two
-/// pieces for several rows, and with one piece for rows as they lie in files, or not measured.
+/// pieces of sub-blocks of 32 for several rows, and with one piece for rows as they lie in files, or not measured.
 const fn run_pieces<P: Packed, W: Wide, const N: usize>() -> usize {
     let overlap = match (P::PIECES, P::PIECES_A_RUN) {
         (1 | 4, 1) => W::INTERLEAVED,
-        (4, 2) => N == 1 && (W::INTERLEAVED || W::HALVES_OVERLAP),
+        (4, 2) => (N == 1 || P::SUB < BLOCK) && (W::INTERLEAVED || W::HALVES_OVERLAP),
         _ => panic!("there are runs of a quarter and of half a block"),
     };
     if overlap { P::PIECES_A_RUN } else { P::PIECES }

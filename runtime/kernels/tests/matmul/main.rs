@@ -166,7 +166,7 @@ fn relative_error(got: &[f32], expected: &[f64]) -> f64 {
 fn every_instruction_set_gives_the_bits_of_the_scalar_one() {
     for (seed, format) in Format::ALL.into_iter().enumerate() {
         for (rows, cols) in [(1, 256), (7, 512), (8, 256), (9, 768), (16, 256), (31, 512), (33, 6400)] {
-            for n in [1, 2, 3, 4, 5, 8, 17, 64] {
+            for n in [1, 2, 3, 4, 5, 6, 7, 8, 17, 64] {
                 if rows * cols * n > 1 << 20 {
                     continue;
                 }
