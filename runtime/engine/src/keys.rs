@@ -83,6 +83,11 @@ impl<'a> Keys<'a> {
         Ok(self.metadata.i64_array(&self.name(key))?.map(|numbers| numbers.into_owned()))
     }
 
+    /// Whether the key is there.
+    pub fn holds(&self, key: &str) -> bool {
+        self.metadata.get(&self.name(key)).is_some()
+    }
+
     /// Whether the key holds an array.
     pub fn is_array(&self, key: &str) -> bool {
         matches!(self.metadata.get(&self.name(key)), Some(Value::Array(_)))

@@ -101,6 +101,38 @@ fn what_ollama_says_of_nothing_to_stretch_stretches_nothing() {
 }
 
 #[test]
+fn ministral_of_the_first_files_of_ollama_is_ministral() {
+    let lengths =
+        [set("rope.scaling.original_context_length", 1024_u32), set("attention.temperature_length", 2_u32)];
+    let usual = [
+        ("rope.scaling.yarn_beta_fast", 4_f32),
+        ("rope.scaling.yarn_beta_slow", 0.5),
+        ("rope.scaling.yarn_log_multiplier", 1.0),
+        ("attention.temperature_scale", 0.1),
+    ];
+    let first = [
+        "rope.scaling.beta_fast",
+        "rope.scaling.beta_slow",
+        "rope.scaling.mscale_all_dim",
+        "rope.scaling_beta",
+    ];
+    let said = |change: Vec<(&str, Option<Value>)>| tiny_logits("mistral3", &change).unwrap();
+    let now: Vec<_> = usual.iter().map(|&(key, value)| set(key, value)).chain(lengths.clone()).collect();
+    let wanted = said(now.clone());
+    let unsaid: Vec<_> = usual.iter().map(|&(key, _)| (key, None)).chain(lengths).collect();
+    let old: Vec<_> = first.iter().zip(&usual).map(|(&key, &(_, value))| set(key, value)).collect();
+    assert!(said([unsaid.clone(), old.clone()].concat()) == wanted);
+    // What is said by today's key counts, and each is needed.
+    let others: Vec<_> = first.iter().map(|&key| set(key, 0.3_f32)).collect();
+    assert!(said([now, others].concat()) == wanted);
+    for left_out in 0..old.len() {
+        let mut old = old.clone();
+        old.remove(left_out);
+        assert!(said([unsaid.clone(), old].concat()) != wanted, "{}", first[left_out]);
+    }
+}
+
+#[test]
 fn ministral_of_ollama_is_cut_as_mistral_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.gguf");

@@ -147,9 +147,9 @@ fn some_attention(keys: &Keys<'_>, rotation: Rotation, untold: Untold) -> Result
 /// What queries grow by with their position, where a file says so. Untold, the positions that share a factor are those of the
 /// context that is stretched, or of all of it.
 pub(super) fn temperature(keys: &Keys<'_>) -> Result<Option<Temperature>> {
-    const RATE: &str = "attention.temperature_scale";
-    let Some(rate) = keys.float(RATE)?.filter(|rate| *rate != 0.0) else { return Ok(None) };
-    keys.rule(RATE, rate, (0.0..=1.0).contains(&rate), || "it must lie between 0 and 1".into())?;
+    let key = rotary::either(keys, "attention.temperature_scale", "rope.scaling_beta");
+    let Some(rate) = keys.float(key)?.filter(|rate| *rate != 0.0) else { return Ok(None) };
+    keys.rule(key, rate, (0.0..=1.0).contains(&rate), || "it must lie between 0 and 1".into())?;
     for key in ["attention.temperature_length", rotary::ORIGINAL_CONTEXT] {
         if let Some(context) = keys.optional_count(key, u32::MAX)? {
             return Ok(Some(Temperature { rate, context }));

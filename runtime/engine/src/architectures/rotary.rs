@@ -94,10 +94,12 @@ fn yarn(keys: &Keys<'_>, base: f32, factor: f32) -> Result<Yarn> {
         Some(context) => context,
         None => keys.count("context_length", u32::MAX)?,
     };
-    let beta_fast = keys.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(BETA_FAST);
-    let beta_slow = keys.positive("rope.scaling.yarn_beta_slow")?.unwrap_or(BETA_SLOW);
-    keys.rule("rope.scaling.yarn_beta_fast", beta_fast, beta_fast >= beta_slow, || {
-        format!("it must not be below the {beta_slow} of rope.scaling.yarn_beta_slow")
+    let fast_key = either(keys, "rope.scaling.yarn_beta_fast", "rope.scaling.beta_fast");
+    let slow_key = either(keys, "rope.scaling.yarn_beta_slow", "rope.scaling.beta_slow");
+    let beta_fast = keys.positive(fast_key)?.unwrap_or(BETA_FAST);
+    let beta_slow = keys.positive(slow_key)?.unwrap_or(BETA_SLOW);
+    keys.rule(fast_key, beta_fast, beta_fast >= beta_slow, || {
+        format!("it must not be below the {beta_slow} of {slow_key}")
     })?;
     // Negative is what converters write for "not said".
     let mixed = keys.float("rope.scaling.yarn_ext_factor")?.filter(|&mixed| mixed >= 0.0).unwrap_or(1.0);
@@ -135,11 +137,16 @@ pub(super) fn stretched_context(keys: &Keys<'_>, ropes: &[Rope]) -> Result<u32> 
 /// What scores grow by for each factor e of the context, beside what the rotated dimensions do; 0 if they don't. Converters write
 /// `mscale_all_dim` for most architectures, and for DeepSeek's what that is multiplied by there, too.
 pub(super) fn yarn_score_growth(keys: &Keys<'_>) -> Result<f32> {
-    const KEY: &str = "rope.scaling.yarn_log_multiplier";
+    let key = either(keys, "rope.scaling.yarn_log_multiplier", "rope.scaling.mscale_all_dim");
     let (unit, most) = if keys.prefix() == "deepseek2" { (1.0, 1.0) } else { (YARN_GROWTH, 10.0) };
-    let told = keys.float(KEY)?.unwrap_or(0.0);
-    keys.rule(KEY, told, (0.0..=most).contains(&told), || format!("it must lie between 0 and {most}"))?;
+    let told = keys.float(key)?.unwrap_or(0.0);
+    keys.rule(key, told, (0.0..=most).contains(&told), || format!("it must lie between 0 and {most}"))?;
     Ok(unit * told)
+}
+
+/// The first of two keys, unless only the other is there, which the first files of Mistral 3 by Ollama have. Of no other architecture.
+pub(super) fn either<'n>(keys: &Keys<'_>, key: &'n str, other: &'n str) -> &'n str {
+    if keys.prefix() == "mistral3" && !keys.holds(key) && keys.holds(other) { other } else { key }
 }
 
 /// By what something grows at a factor of the context, if by `rate` for each factor e.
