@@ -169,9 +169,14 @@ fn ministral_is_read_with_what_its_queries_grow_by() {
 /// What the classes of these have where a configuration is silent.
 #[test]
 fn norms_add_what_their_class_does() {
-    for (kind, architecture, epsilon) in
-        [("mixtral", "llama", 1e-5), ("mistral", "llama", 1e-6), ("qwen3", "qwen3", 1e-6)]
-    {
+    for (kind, architecture, epsilon) in [
+        ("mixtral", "llama", 1e-5),
+        ("mistral", "llama", 1e-6),
+        ("qwen2_vl", "qwen2vl", 1e-5),
+        ("qwen2_5_vl", "qwen2vl", 1e-5),
+        ("qwen2_5_omni", "qwen2vl", 1e-6),
+        ("qwen3", "qwen3", 1e-6),
+    ] {
         let config = json!({"model_type": kind, "hidden_size": 8, "sliding_window": null});
         let found = opened(&config).unwrap();
         let key = format!("{architecture}.attention.layer_norm_rms_epsilon");

@@ -72,8 +72,8 @@ const COUNTS: [(&str, &[&str]); 25] = [
 /// What norms have where a configuration does not say it: most, and these.
 const NORM_EPSILON: f64 = 1e-6;
 const LARGER_EPSILON: f64 = 1e-5;
-const WITH_LARGER_EPSILON: [&str; 6] =
-    ["glm4_moe", "glm4_moe_lite", "glm4v_moe", "gpt_oss", "ministral3", "mixtral"];
+const WITH_LARGER_EPSILON: [&str; 8] =
+    ["glm4_moe", "glm4_moe_lite", "glm4v_moe", "gpt_oss", "ministral3", "mixtral", "qwen2_5_vl", "qwen2_vl"];
 const DELTA_COUNTS: [(&str, &str); 3] = [
     ("ssm.state_size", "linear_key_head_dim"),
     ("ssm.group_count", "linear_num_key_heads"),
