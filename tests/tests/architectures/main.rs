@@ -60,6 +60,10 @@ fn logits_are_those_of_the_papers() {
         tiny::write_changed("glm4moe", &path, &[("expert_gating_func", told.clone())], plain);
         compare("glm4moe", &path);
     }
+    // It always is, for which it needs a bias.
+    tiny::write_changed("glm4moe", &path, &[("expert_gating_func", None)], without_bias);
+    let error = Model::open(&path, &LoadOptions::default()).map(drop).unwrap_err().to_string();
+    assert!(error.contains("exp_probs_b.bias"), "{error}");
 }
 
 #[test]

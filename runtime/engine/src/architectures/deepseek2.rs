@@ -29,6 +29,8 @@ const BEST_OF_GROUP_V3: usize = 2;
 const PUBLISHED_LATENT_EPS: f32 = 1e-6;
 /// What Ollama calls GLM-4.7-Flash. Its files tell what a head's keys and values are, as DeepSeek's of before April 2025 do.
 const GLM_OF_OLLAMA: &str = "glm4moelite";
+/// GLM-4.5 to 4.7.
+const GLM: &str = "glm4moe";
 
 pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
     decoder(keys, Mixer::Latent(latent_attention(keys)?))
@@ -111,9 +113,9 @@ fn score_growth(keys: &Keys<'_>, rope: Rope, yarn: Yarn) -> Result<(f32, Rope)> 
 fn moe(keys: &Keys<'_>, leading: usize) -> Result<Moe> {
     let moe = blocks::moe(keys, Weighing::AsItIs, Width::Whole)?;
     // Files that do not say it are those of DeepSeek-V2 of before V3, and some of GLM's, whose routers have biases.
-    let biased = keys.checkpoint.holds(&format!("blk.{leading}.exp_probs_b.bias"));
+    let sigmoid = keys.prefix() == GLM || keys.checkpoint.holds(&format!("blk.{leading}.exp_probs_b.bias"));
     let told = keys.number("expert_gating_func")?.filter(|&told| told != 0);
-    let scores = match told.unwrap_or(if biased { SIGMOID } else { SOFTMAX }) {
+    let scores = match told.unwrap_or(if sigmoid { SIGMOID } else { SOFTMAX }) {
         SOFTMAX => Scores::Softmax,
         SIGMOID => Scores::Sigmoid,
         other => {
