@@ -192,6 +192,15 @@ fn factors_of_nvfp4_may_be_floats_of_16_bits() {
         // One over a small one may be more than half precision has.
         assert!(compressed || logits(&half) == wanted, "{ending}");
         assert!(logits(&|factor| Tensor::bf16(&[], &[2.0 * factor])) != wanted, "{ending}");
+        // Nothing is computed with 0, nor with one over a factor that is infinite.
+        let refused = if compressed { 1e-39 } else { 0.0 };
+        let mut model = quantised.clone();
+        let (name, factor) = model.tensors.iter_mut().find(|(name, _)| name.ends_with(ending)).unwrap();
+        *factor = Tensor::f32(&[1], &[refused]);
+        let name = name.clone();
+        model.write(root.path());
+        let error = Prepared::open(root.path(), &LoadOptions::default()).map(drop).unwrap_err().to_string();
+        assert!(error.contains(&name), "{error}");
     }
 }
 

@@ -29,20 +29,18 @@ const BEST_OF_GROUP_V3: usize = 2;
 const PUBLISHED_LATENT_EPS: f32 = 1e-6;
 /// What Ollama calls GLM-4.7-Flash. Its files tell what a head's keys and values are, as DeepSeek's of before April 2025 do.
 const GLM_OF_OLLAMA: &str = "glm4moelite";
-/// GLM-4.5 to 4.7.
-const GLM: &str = "glm4moe";
 
 pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
-    decoder(keys, Mixer::Latent(latent_attention(keys)?))
+    // Files that do not say what scores are have the softmax of before V3, or are some of GLM-4.7-Flash, whose routers have biases.
+    let biased = keys.checkpoint.holds(&format!("blk.{}.exp_probs_b.bias", leading(keys)?));
+    let untold = if biased { Scores::Sigmoid } else { Scores::Softmax };
+    decoder(keys, Mixer::Latent(latent_attention(keys)?), untold)
 }
 
-/// Layers with this mixer and the feed-forwards of DeepSeek.
-pub(super) fn decoder(keys: &Keys<'_>, mixer: Mixer) -> Result<Hyperparameters> {
-    let leading = match keys.number("leading_dense_block_count")?.unwrap_or(0) {
-        0 => 0,
-        _ => keys.count("leading_dense_block_count", MAX_BLOCKS)?,
-    };
-    let moe = FeedForward::Moe(moe(keys, leading)?);
+/// Layers with this mixer and the feed-forwards of DeepSeek. `untold`: what routers take of their outputs where a file does not say it.
+pub(super) fn decoder(keys: &Keys<'_>, mixer: Mixer, untold: Scores) -> Result<Hyperparameters> {
+    let leading = leading(keys)?;
+    let moe = FeedForward::Moe(moe(keys, untold)?);
     let dense = if leading > 0 { blocks::dense(keys)? } else { moe };
     let decoder = blocks::decoder(keys, |index| Layer {
         mixer,
@@ -50,6 +48,14 @@ pub(super) fn decoder(keys: &Keys<'_>, mixer: Mixer) -> Result<Hyperparameters> 
     })?;
     let draft_layer = blocks::draft_layer(keys, Layer { mixer, feed_forward: moe })?;
     Ok(Hyperparameters { draft_layer, ..decoder })
+}
+
+/// Layers in front with one feed-forward.
+fn leading(keys: &Keys<'_>) -> Result<usize> {
+    match keys.number("leading_dense_block_count")?.unwrap_or(0) {
+        0 => Ok(0),
+        _ => keys.count("leading_dense_block_count", MAX_BLOCKS),
+    }
 }
 
 fn latent_attention(keys: &Keys<'_>) -> Result<LatentAttention> {
@@ -109,16 +115,13 @@ fn score_growth(keys: &Keys<'_>, rope: Rope, yarn: Yarn) -> Result<(f32, Rope)> 
     Ok((rotary::growth(yarn.factor, rate), Rope { scaling, ..rope }))
 }
 
-/// `leading`: layers before the first mixture.
-fn moe(keys: &Keys<'_>, leading: usize) -> Result<Moe> {
+fn moe(keys: &Keys<'_>, untold: Scores) -> Result<Moe> {
     let moe = blocks::moe(keys, Weighing::AsItIs, Width::Whole)?;
-    // Files that do not say it are those of DeepSeek-V2 of before V3, and some of GLM's, whose routers have biases.
-    let sigmoid = keys.prefix() == GLM || keys.checkpoint.holds(&format!("blk.{leading}.exp_probs_b.bias"));
-    let told = keys.number("expert_gating_func")?.filter(|&told| told != 0);
-    let scores = match told.unwrap_or(if sigmoid { SIGMOID } else { SOFTMAX }) {
-        SOFTMAX => Scores::Softmax,
-        SIGMOID => Scores::Sigmoid,
-        other => {
+    let scores = match keys.number("expert_gating_func")? {
+        None | Some(0) => untold,
+        Some(SOFTMAX) => Scores::Softmax,
+        Some(SIGMOID) => Scores::Sigmoid,
+        Some(other) => {
             return Err(keys.broken(
                 "expert_gating_func",
                 other,

@@ -6,12 +6,12 @@
 use super::rotary::Rotation;
 use super::{blocks, deepseek2};
 use crate::error::Result;
-use crate::hyper::{Attention, Hyperparameters, Mixer, Norms};
+use crate::hyper::{Attention, Hyperparameters, Mixer, Norms, Scores};
 use crate::keys::Keys;
 
 pub(super) fn describe(keys: &Keys<'_>) -> Result<Hyperparameters> {
     let head_norm = keys.checkpoint.holds("blk.0.attn_q_norm.weight");
     let attention = Attention { head_norm, ..blocks::attention(keys, Rotation::Halves)? };
-    let decoder = deepseek2::decoder(keys, Mixer::Attention(attention))?;
+    let decoder = deepseek2::decoder(keys, Mixer::Attention(attention), Scores::Sigmoid)?;
     Ok(Hyperparameters { norms: Norms { ffn: "post_attention_norm", ..decoder.norms }, ..decoder })
 }

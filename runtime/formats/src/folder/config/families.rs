@@ -21,33 +21,24 @@ const MINISTRAL_COUNTS: [(&str, &str, u32); 5] = [
     ("attention.value_length", "head_dim", 128),
     ("context_length", "max_position_embeddings", 262_144),
 ];
-/// What DeepSeek-V3 and Kimi K2 have where a configuration does not name it, in the same form. Configurations within others are written
-/// without what their class has of itself.
-const DEEPSEEK_V3_COUNTS: [(&str, &str, u32); 6] = [
-    ("leading_dense_block_count", "first_k_dense_replace", 3),
-    ("expert_count", "n_routed_experts", 256),
-    ("expert_used_count", "num_experts_per_tok", 8),
-    ("expert_shared_count", "n_shared_experts", 1),
-    ("expert_group_count", "n_group", 8),
-    ("expert_group_used_count", "topk_group", 4),
-];
-/// The same of GLM-4.5 and later, and of GLM-4.7-Flash.
-const GLM_COUNTS: [(&str, &str, u32); 6] = [
-    ("leading_dense_block_count", "first_k_dense_replace", 1),
-    ("expert_count", "n_routed_experts", 128),
-    ("expert_used_count", "num_experts_per_tok", 8),
-    ("expert_shared_count", "n_shared_experts", 1),
-    ("expert_group_count", "n_group", 1),
-    ("expert_group_used_count", "topk_group", 1),
-];
-const GLM_LITE_COUNTS: [(&str, &str, u32); 6] = [
-    ("leading_dense_block_count", "first_k_dense_replace", 1),
-    ("expert_count", "n_routed_experts", 64),
-    ("expert_used_count", "num_experts_per_tok", 4),
-    ("expert_shared_count", "n_shared_experts", 1),
-    ("expert_group_count", "n_group", 1),
-    ("expert_group_used_count", "topk_group", 1),
-];
+/// The same of layers in front with one feed-forward, experts, how many of these compute, groups of them, and how many of those are chosen
+/// from. Configurations within others are written without what their class has of itself.
+const fn router_counts(
+    [leading, experts, used, groups, chosen]: [u32; 5],
+) -> [(&'static str, &'static str, u32); 6] {
+    [
+        ("leading_dense_block_count", "first_k_dense_replace", leading),
+        ("expert_count", "n_routed_experts", experts),
+        ("expert_used_count", "num_experts_per_tok", used),
+        ("expert_shared_count", "n_shared_experts", 1),
+        ("expert_group_count", "n_group", groups),
+        ("expert_group_used_count", "topk_group", chosen),
+    ]
+}
+/// DeepSeek-V3 and Kimi K2, GLM-4.5 and later, and GLM-4.7-Flash.
+const DEEPSEEK_V3_COUNTS: [(&str, &str, u32); 6] = router_counts([3, 256, 8, 8, 4]);
+const GLM_COUNTS: [(&str, &str, u32); 6] = router_counts([1, 128, 8, 1, 1]);
+const GLM_LITE_COUNTS: [(&str, &str, u32); 6] = router_counts([1, 64, 4, 1, 1]);
 /// By what their experts' outputs are multiplied.
 const DEEPSEEK_V3_SCALE: f32 = 2.5;
 const GLM_SCALE: f32 = 1.0;
